@@ -1,0 +1,1 @@
+"""vocprep: Pascal VOC and Pascal Context as frozen embeddings and per-patch targets, in shards."""

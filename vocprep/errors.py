@@ -1,0 +1,69 @@
+"""Every error that vocprep raises on purpose, with the exit code the command line gives it.
+
+::
+
+    VocprepError
+    ├── UsageError           2   an option or a combination of options that cannot work
+    ├── DataError            3   bytes that are not what they should be
+    │   ├── ManifestError        a manifest that cannot be read
+    │   ├── TreeError            a data dir without the files that the dataset needs
+    │   ├── ImageDecodeError     a picture that does not decode
+    │   ├── LabelDecodeError     a label map that does not decode or breaks its schema
+    │   ├── WeightsError         backbone weights of the wrong names, shapes or digest
+    │   ├── ShardError           a shard or a dataset index that breaks docs/format.md
+    │   └── RunError             a run folder that cannot be used
+    └── SourceUnavailableError 4 something must be fetched first, or no mirror gave it
+
+Exit code 1 is no error: a check ran to its end and found differences.
+A message is one sentence: what, where, expected, found, what to do.
+"""
+
+
+class VocprepError(Exception):
+    """Base of all errors that a user can meet; the message is written for that user."""
+
+    exit_code = 3
+
+
+class UsageError(VocprepError):
+    """An option or a combination of options that cannot work."""
+
+    exit_code = 2
+
+
+class DataError(VocprepError):
+    """Bytes that are not what they should be."""
+
+
+class ManifestError(DataError):
+    """A manifest that cannot be read or does not hold what it must."""
+
+
+class TreeError(DataError):
+    """A data dir that lacks files which the dataset needs."""
+
+
+class ImageDecodeError(DataError):
+    """A picture that does not decode."""
+
+
+class LabelDecodeError(DataError):
+    """A label map that does not decode, breaks its schema or does not fit its picture."""
+
+
+class WeightsError(DataError):
+    """Backbone weights with the wrong names, shapes or digest."""
+
+
+class ShardError(DataError):
+    """A shard or a dataset index that breaks docs/format.md."""
+
+
+class RunError(DataError):
+    """A run folder that cannot be used."""
+
+
+class SourceUnavailableError(VocprepError):
+    """Something must be fetched first, or no mirror gave it."""
+
+    exit_code = 4

@@ -1,0 +1,1 @@
+"""Features: pictures from files, the frozen backbone, embeddings of patches."""

@@ -1,0 +1,160 @@
+"""Geometry: how a picture of any size becomes a grid of 32×32 patches.
+
+One geometry moves a picture (antialiased bilinear) and its label map (nearest) alike, so that a
+pixel of the label map stays the label of the same pixel of the picture.
+
+Shape legend: H, W pixels of the source; h, w = 32·ny, 32·nx pixels after the geometry;
+P = ny·nx patches, row-major.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vocprep.errors import DataError, UsageError
+
+PATCH = 32
+"""Side of a patch in pixels."""
+SIDE = 224
+"""Side of the square that ``crop`` and ``squash`` produce: 7×7 patches."""
+SHORTER = 256
+"""What ``crop`` brings the shorter side to before it crops."""
+
+GeometryKind = Literal["crop", "squash", "native"]
+EdgeRule = Literal["drop", "pad"]
+Grid = tuple[int, int]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """The choice of a geometry."""
+
+    geometry: GeometryKind = "crop"
+    """``crop``: shorter side to 256, centre 224×224. ``squash``: straight to 224×224. ``native``:
+    no resize."""
+    edge: EdgeRule = "drop"
+    """What ``native`` does with the rows and columns past the last whole patch: leave them out, or
+    fill the patch up (picture: edge pixels repeated; label map: void)."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names and an edge rule that would change nothing."""
+        if self.geometry not in get_args(GeometryKind):
+            raise UsageError(
+                f"geometry {self.geometry!r}: expected one of {', '.join(get_args(GeometryKind))}"
+            )
+        if self.edge not in get_args(EdgeRule):
+            raise UsageError(f"edge {self.edge!r}: expected one of {', '.join(get_args(EdgeRule))}")
+        if self.edge == "pad" and self.geometry != "native":
+            raise UsageError(
+                f"edge 'pad' goes with geometry 'native' only, found {self.geometry!r}: leave "
+                "--edge out"
+            )
+
+    @property
+    def short_name(self) -> str:
+        """A name for people: ``crop224``, ``squash224``, ``native``, ``native-pad``."""
+        if self.geometry == "native":
+            return "native-pad" if self.edge == "pad" else "native"
+        return f"{self.geometry}{SIDE}"
+
+
+def patch_grid(height: int, width: int, geometry: Geometry) -> Grid:
+    """Return (ny, nx) for a picture of height × width pixels.
+
+    Raises DataError when no whole patch fits.
+    """
+    if geometry.geometry != "native":
+        return SIDE // PATCH, SIDE // PATCH
+    if geometry.edge == "pad":
+        return -(-height // PATCH), -(-width // PATCH)
+    ny, nx = height // PATCH, width // PATCH
+    if ny == 0 or nx == 0:
+        raise DataError(
+            f"a picture of {width}×{height} pixels has no whole {PATCH}×{PATCH} patch: expected "
+            f"at least {PATCH} pixels a side; use --edge pad or another geometry"
+        )
+    return ny, nx
+
+
+def place_image(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """Bring a picture [H, W, 3] to its patch grid: uint8 [h, w, 3].
+
+    Pillow's fixed-point bilinear filter is used because its bits do not depend on the machine.
+    """
+    height, width = image.shape[:2]
+    if geometry.geometry == "native":
+        return _fit_native(image, geometry, fill=None)
+    target_h, target_w = _resized(height, width, geometry)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    resized = picture.resize((target_w, target_h), Image.Resampling.BILINEAR)
+    top, left = _centre(target_h), _centre(target_w)
+    return np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)))
+
+
+def place_labels(label_map: NDArray[Scalar], geometry: Geometry, void: int) -> NDArray[Scalar]:
+    """Bring a label map [H, W] to its patch grid: same dtype, [h, w]; padding becomes ``void``."""
+    height, width = label_map.shape
+    if geometry.geometry == "native":
+        return _fit_native(label_map, geometry, fill=void)
+    target_h, target_w = _resized(height, width, geometry)
+    rows = nearest_indices(height, target_h)[_centre(target_h) :][:SIDE]
+    columns = nearest_indices(width, target_w)[_centre(target_w) :][:SIDE]
+    placed: NDArray[Scalar] = label_map[np.ix_(rows, columns)]
+    return placed
+
+
+def nearest_indices(source: int, target: int) -> NDArray[np.intp]:
+    """Return for each of ``target`` pixels the source pixel under its centre, in exact integers."""
+    return (2 * np.arange(target) + 1) * source // (2 * target)
+
+
+def split_patches(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Cut [h, w, ...] into patches [P, 32, 32, ...], row-major."""
+    ny, nx = pixels.shape[0] // PATCH, pixels.shape[1] // PATCH
+    tiles = pixels.reshape(ny, PATCH, nx, PATCH, *pixels.shape[2:]).swapaxes(1, 2)
+    return np.ascontiguousarray(tiles).reshape(ny * nx, PATCH, PATCH, *pixels.shape[2:])
+
+
+def join_patches(patches: NDArray[Scalar], grid: Grid) -> NDArray[Scalar]:
+    """Lay patches [P, 32, 32, ...] out again as [h, w, ...]: the inverse of split_patches."""
+    ny, nx = grid
+    tiles = patches.reshape(ny, nx, PATCH, PATCH, *patches.shape[3:]).swapaxes(1, 2)
+    return np.ascontiguousarray(tiles).reshape(ny * PATCH, nx * PATCH, *patches.shape[3:])
+
+
+def mirror(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Mirror [h, w, ...] left to right."""
+    return np.ascontiguousarray(pixels[:, ::-1])
+
+
+def _resized(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
+    """Return (height, width) after the resize and before the crop, rounded as torchvision does."""
+    if geometry.geometry == "squash":
+        return SIDE, SIDE
+    if height <= width:
+        return SHORTER, SHORTER * width // height
+    return SHORTER * height // width, SHORTER
+
+
+def _centre(length: int) -> int:
+    """Return where the middle ``SIDE`` of ``length`` pixels begins, rounded as torchvision does."""
+    return round((length - SIDE) / 2)
+
+
+def _fit_native(array: NDArray[Any], geometry: Geometry, fill: int | None) -> NDArray[Any]:
+    """Cut to whole patches, or pad to them: with ``fill``, or with the edge where it is None."""
+    height, width = array.shape[:2]
+    ny, nx = patch_grid(height, width, geometry)
+    if geometry.edge == "drop":
+        return array[: ny * PATCH, : nx * PATCH]
+    margins = [(0, ny * PATCH - height), (0, nx * PATCH - width)]
+    margins += [(0, 0)] * (array.ndim - 2)
+    if fill is None:
+        return np.pad(array, margins, mode="edge")
+    return np.pad(array, margins, constant_values=fill)

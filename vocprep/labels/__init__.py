@@ -1,0 +1,1 @@
+"""Labels: schemas, label maps from .mat and PNG files, per-patch targets."""

@@ -1,0 +1,161 @@
+"""The recipe: every choice that decides what the records hold, and nothing else.
+
+Two builds with equal recipes hold the same data. Where the shards lie, how many there are, how
+many processes made them: none of that is here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, get_args
+
+from vocprep.errors import ShardError, UsageError
+from vocprep.files import canonical_json, sha256_hex
+from vocprep.geometry import Geometry
+
+FORMAT_VERSION = 1
+"""The version of docs/format.md that this package writes and reads."""
+
+Precision = Literal["fp32"]
+EmbeddingDtype = Literal["float16", "float32"]
+View = Literal["identity", "flip"]
+
+_IMAGE_ID = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """Per-channel mean and standard deviation (RGB, of pixels scaled to 0..1)."""
+
+    mean: tuple[float, float, float] = (0.5070, 0.4865, 0.4409)
+    """CIFAR-100's, which the backbone was trained with."""
+    std: tuple[float, float, float] = (0.2673, 0.2564, 0.2761)
+    """CIFAR-100's likewise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitIds:
+    """Which image ids a split holds, as a count and a digest."""
+
+    count: int
+    ids_sha256: str
+
+    @classmethod
+    def of(cls, image_ids: Sequence[str]) -> Self:
+        """Describe a split by its ids, in sorted order."""
+        text = "".join(f"{image_id}\n" for image_id in sorted(image_ids))
+        return cls(count=len(image_ids), ids_sha256=sha256_hex(text.encode()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaIdentity:
+    """Which label space: its name for people and its digest for the rest."""
+
+    name: str
+    sha256: str
+    void_unknown: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the content of the records."""
+
+    dataset: str
+    schema: SchemaIdentity
+    splits: dict[str, SplitIds]
+    backbone: str
+    weights_sha256: str
+    """Tensor digest of the backbone's weights, whatever file carried them."""
+    geometry: Geometry = field(default_factory=Geometry)
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    precision: Precision = "fp32"
+    embedding_dtype: EmbeddingDtype = "float16"
+    views: tuple[View, ...] = ("identity",)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse values that no build can follow."""
+        _one_of("precision", self.precision, Precision)
+        _one_of("embedding_dtype", self.embedding_dtype, EmbeddingDtype)
+        for view in self.views:
+            _one_of("views", view, View)
+        if self.views[:1] != ("identity",) or len(set(self.views)) != len(self.views):
+            raise UsageError(f"views {self.views!r}: expected 'identity' first and every view once")
+
+    @property
+    def recipe_id(self) -> str:
+        """Sha256 of the recipe's canonical JSON."""
+        return sha256_hex(canonical_json(self.to_json()))
+
+    @property
+    def short_name(self) -> str:
+        """What people call it, e.g. ``context460-crop224-resnet32-fp32``."""
+        backbone = self.backbone.split("-")[0]
+        return f"{self.schema.name}-{self.geometry.short_name}-{backbone}-{self.precision}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; ``from_json`` is the inverse."""
+        return {name: _plain(getattr(self, name)) for name in _names(Recipe)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Rebuild a recipe from ``to_json``'s values; ShardError when they are not such."""
+        try:
+            geometry, normalisation = value["geometry"], value["normalisation"]
+            return cls(
+                **{
+                    **value,
+                    "schema": SchemaIdentity(**value["schema"]),
+                    "splits": {k: SplitIds(**v) for k, v in value["splits"].items()},
+                    "geometry": Geometry(**geometry),
+                    "normalisation": Normalisation(
+                        mean=tuple(normalisation["mean"]), std=tuple(normalisation["std"])
+                    ),
+                    "views": tuple(value["views"]),
+                }
+            )
+        except (KeyError, TypeError, AttributeError, UsageError) as error:
+            raise ShardError(f"not a recipe that this version can read: {error}") from error
+
+
+def differing_fields(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return one line a field in which two recipes' JSON values differ, dotted for nested ones."""
+    lines: list[str] = []
+    for key in sorted(one.keys() | other.keys()):
+        left, right = one.get(key), other.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            lines += differing_fields(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{prefix}{key}: {left!r} and {right!r}")
+    return lines
+
+
+def check_image_id(image_id: str, where: str) -> None:
+    """Refuse an image id that could not be a member name in every container."""
+    if not _IMAGE_ID.fullmatch(image_id):
+        raise UsageError(
+            f"{where}: image id {image_id!r} holds a character outside A-Z a-z 0-9 _ -; "
+            "rename the image"
+        )
+
+
+def _one_of(name: str, value: str, allowed: Any) -> None:
+    if value not in get_args(allowed):
+        raise UsageError(f"{name} {value!r}: expected one of {', '.join(get_args(allowed))}")
+
+
+def _names(cls: Any) -> list[str]:
+    return [item.name for item in fields(cls)]
+
+
+def _plain(value: Any) -> Any:
+    """Turn dataclasses and tuples into the dicts and lists that JSON has."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in _names(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

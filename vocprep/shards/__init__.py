@@ -1,0 +1,1 @@
+"""Shards: records, the two containers, the dataset index, building and reading."""
