@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str
     except (OSError, UnicodeDecodeError) as error:
         raise TreeError(f"{path}: cannot be read as a split file: {error}") from error
     image_ids = sorted(line.split()[0] for line in lines if line.strip())
-    for image_id, following in zip(image_ids, image_ids[1:], strict=False):
+    for image_id, following in itertools.pairwise(image_ids):
         if image_id == following:
             raise TreeError(f"{path}: image id {image_id} stands there twice; remove one line")
     for image_id in image_ids:
@@ -96,7 +97,7 @@ def _check_present(samples: Sequence[SampleRef], data_dir: Path, dataset: Datase
         ("label map", dataset.labels, [sample.label_path for sample in samples]),
     ):
         try:
-            present = set(os.listdir(data_dir / folder))
+            present = {entry.name for entry in os.scandir(data_dir / folder)}
         except OSError:
             present = set()
         missing = [path for path in paths if path.name not in present]
