@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -153,13 +152,32 @@ def test_atomic_folder_leaves_all_as_it_was_on_failure(
     assert [item.name for item in final.iterdir()] == ["old"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [-float("inf")]}])
-@pytest.mark.parametrize("write", [canonical_json, None])
-def test_numbers_that_json_lacks_are_refused(
-    tmp_path: Path, value: object, write: Callable[[object], bytes] | None
+def test_atomic_folder_puts_the_old_one_back_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    final = tmp_path / "folder"
+    final.mkdir()
+    (final / "old").write_bytes(b"old")
+    rename = Path.replace
+
+    def refuse_the_new_one(self: Path, target: Path) -> Path:
+        if target == final and not (self / "old").exists():
+            raise OSError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse_the_new_one)
+    with pytest.raises(OSError, match="Permission denied"), atomic_folder(final) as temporary:
+        fill(temporary)
+    assert list(tmp_path.iterdir()) == [final]
+    assert [item.name for item in final.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [-float("inf")]}])
+def test_numbers_that_json_lacks_are_refused(tmp_path: Path, value: object) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        (write or (lambda v: write_json(tmp_path / "file", v)))(value)  # type: ignore[func-returns-value]
+        canonical_json(value)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file", value)
     assert not list(tmp_path.iterdir())
 
 

@@ -109,7 +109,11 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         if final.exists():
             discarded = final.with_name(f"{temporary.name}-old")
             final.replace(discarded)
-            temporary.replace(final)
+            try:
+                temporary.replace(final)
+            except BaseException:
+                discarded.replace(final)
+                raise
             shutil.rmtree(discarded)
         else:
             temporary.replace(final)

@@ -25,7 +25,7 @@ View = Literal["identity", "flip"]
 ShardFormat = Literal["hdf5", "webdataset"]
 IfExists = Literal["fail", "overwrite"]
 
-_IMAGE_ID = re.compile(r"[A-Za-z0-9_-]+")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +191,9 @@ def differing_fields(one: dict[str, Any], other: dict[str, Any], prefix: str = "
     return lines
 
 
-def check_image_id(image_id: str, where: str) -> None:
-    """Refuse an image id that could not be a member name in every container."""
-    if not _IMAGE_ID.fullmatch(image_id):
-        raise UsageError(
-            f"{where}: image id {image_id!r} holds a character outside A-Z a-z 0-9 _ -; "
-            "rename the image"
-        )
+def is_plain_name(name: str) -> bool:
+    """Say whether an image id or a split's name can be part of a file name in every container."""
+    return _PLAIN_NAME.fullmatch(name) is not None
 
 
 def _one_of(name: str, value: str, allowed: Any) -> None:

@@ -147,6 +147,24 @@ def test_stored_numbers_that_are_no_uint16_are_refused(value: float) -> None:
     refuse(Mat(stored=DOUBLE).file(np.array([[1.0, value]])), "no uint16")
 
 
+@pytest.mark.parametrize("stored", [SINGLE, DOUBLE])
+def test_signalling_nans_are_refused_without_a_warning(stored: int) -> None:
+    sound = Mat(stored=stored).file(MAP, compressed=False)
+    size = 4 if stored == SINGLE else 8
+    exponent = {SINGLE: b"\x01\x00\x80\x7f", DOUBLE: b"\x01" + bytes(5) + b"\xf0\x7f"}[stored]
+    values = len(sound) - MAP.size * size - (-MAP.size * size % 8)
+    for index in range(MAP.size):
+        start = values + index * size
+        refuse(sound[:start] + exponent + sound[start + size :], "no uint16")
+
+
+def test_a_small_element_of_more_than_four_bytes_is_refused() -> None:
+    mat = Mat()
+    matrix = mat.matrix(MAP)
+    name = struct.pack("<I", 8 << 16 | INT8) + b"LabelMap" + bytes(4)
+    refuse(mat.header() + mat.compress(matrix[:40] + name + matrix[56:]), "small element of 8")
+
+
 def test_files_without_a_label_map_name_what_they_hold() -> None:
     refuse(scipy_file({"other": MAP, "labelmap": MAP}, compressed=True), "'other', 'labelmap'")
     refuse(Mat().header(), "no variable LabelMap; found none")

@@ -36,7 +36,7 @@ def crop_tar(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Bui
 
 
 NATIVE = Choices(
-    limit=4,
+    limit=2,
     geometry=Geometry(geometry="native", edge="pad"),
     views=("identity", "flip"),
     embedding_dtype="float32",
@@ -52,5 +52,5 @@ def native_hdf5(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def native_tar(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    layout = Layout(format="webdataset", samples_per_shard=2)
+    layout = Layout(format="webdataset", samples_per_shard=1)
     return build(sample_tree, tmp_path_factory.mktemp("native-tar") / "out", NATIVE, layout)

@@ -33,19 +33,19 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
 
     started = time.perf_counter()
     data, shards, run, pictures = (folder / name for name in ("data", "shards", "run", "pictures"))
-    _run(context, f"sample {data} --images {images}")
+    _run(context, "sample", data, "--images", images)
     _run(
         context,
-        f"build-shards pascal-context --data-dir {data} --weights {WEIGHTS} --out {shards} "
-        "--if-exists overwrite",
+        *("build-shards", "pascal-context", "--data-dir", data, "--weights", WEIGHTS),
+        *("--out", shards, "--if-exists", "overwrite"),
     )
-    _run(context, f"train {shards} --out {run} --epochs {epochs} --overwrite")
-    _run(context, f"evaluate {run} {shards}")
+    _run(context, "train", shards, "--out", run, "--epochs", epochs, "--overwrite")
+    _run(context, "evaluate", run, shards)
     chosen = [
-        str(item.image_path)
+        item.image_path
         for item in list_samples(data, load_dataset("pascal-context"), ["val"], limit=3)
     ]
-    _run(context, f"predict {run} {' '.join(chosen)} --weights {WEIGHTS} --out {pictures}")
+    _run(context, "predict", run, *chosen, "--weights", WEIGHTS, "--out", pictures)
     click.echo(
         f"\nThe whole job took {time.perf_counter() - started:.0f} s. The backbone was untrained "
         f"({WEIGHTS}): the generated\npictures need no better one, photographs do "
@@ -55,9 +55,12 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
     )
 
 
-def _run(context: click.Context, line: str) -> None:
-    """Print a command as a user would type it, and run it."""
+def _run(context: click.Context, *words: object) -> None:
+    """Print a command as a user would type it, and run it; a command that fails ends the demo."""
     from vocprep.cli.main import main
 
-    click.echo(f"\n$ vocprep {line}")
-    main.main(args=shlex.split(line), prog_name="vocprep", standalone_mode=False)
+    arguments = [str(word) for word in words]
+    click.echo(f"\n$ vocprep {shlex.join(arguments)}")
+    code = main.main(args=arguments, prog_name="vocprep", standalone_mode=False)
+    if code:
+        context.exit(code)

@@ -111,7 +111,7 @@ def _staging(out: Path) -> Iterator[Path]:
 
 def _check_target(plan: BuildPlan, out: Path, options: EngineOptions) -> None:
     """Refuse a folder that holds other things, or a dataset that is not to be replaced."""
-    names = {path.name for path in out.iterdir()} - {STAGING}
+    names = {path.name for path in out.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)}
     strangers = sorted(name for name in names if not _OURS.fullmatch(name))
     if strangers:
         raise UsageError(
@@ -151,7 +151,8 @@ def _publish(
     )
     (out / DATASET_FILE).unlink(missing_ok=True)
     for path in out.iterdir():
-        if path.suffix in (".h5", ".tar"):
+        unfinished = path.name.startswith(TEMPORARY_PREFIX) and path.is_file()
+        if unfinished or path.suffix in (".h5", ".tar"):
             path.unlink()
     for shard in plan.shards:
         (out / STAGING / shard.name).replace(out / shard.name)

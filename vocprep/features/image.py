@@ -20,6 +20,8 @@ from vocprep.errors import ImageDecodeError
 
 MAX_PIXELS = 1 << 26
 """A picture with more pixels than this is taken for a decompression bomb."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Kinds of pictures that are opened: no kind whose reader starts another program."""
 _LIBJPEG_COLOURS = ("Gray", "YCbCr", "RGB")
 """Colour spaces that libjpeg-turbo itself turns into RGB."""
 
@@ -73,7 +75,7 @@ def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
 
 def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             _check_size(picture.height, picture.width, where)
             turned = ImageOps.exif_transpose(picture) if upright else picture
             return np.asarray(_eight_bits(turned).convert("RGB"))

@@ -34,7 +34,8 @@ def export_label_maps(
     nothing else. ``workers`` threads decode and compress. Raises LabelDecodeError naming the bad
     file.
     """
-    if out.exists() and not (out / STATISTICS_FILE).is_file() and any(out.iterdir()):
+    is_ours = (out / STATISTICS_FILE).is_file()
+    if out.exists() and not is_ours and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
             f"{out}: holds other things than decoded label maps; choose an empty --out"
         )

@@ -249,6 +249,9 @@ def _values(element: _Element, variable: _Variable, order: str) -> NDArray[np.ui
 
 def _checked(flat: NDArray[Any]) -> NDArray[np.uint16]:
     """Return stored numbers as uint16 when every one of them is a uint16."""
-    if not ((flat >= 0) & (flat <= 0xFFFF) & (flat == np.floor(flat))).all():
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        fits = bool(((flat >= 0) & (flat <= 0xFFFF)).all())
+    values = flat.astype(np.uint16) if fits else np.empty(0, np.uint16)
+    if not fits or not np.array_equal(values, flat):
         raise _BadMatError(f"{VARIABLE} holds values that are no uint16")
-    return flat.astype(np.uint16)
+    return values

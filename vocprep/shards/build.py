@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocprep.errors import DataError, LabelDecodeError
+from vocprep.errors import DataError, LabelDecodeError, WeightsError
 from vocprep.features.backbone import (
     EMBEDDING_DIM,
     NAME,
     OFFICIAL_TENSORS_SHA256,
+    WEIGHTS_PATH,
+    cifar100_resnet32,
+    load_strictly,
     load_weights,
     tensor_digest,
 )
@@ -121,7 +124,7 @@ def plan_build(
     samples = list_samples(data_dir, dataset, choices.splits or dataset.splits, choices.limit)
     if not samples:
         raise DataError(f"{data_dir}: the split files of dataset {dataset.name} hold no image id")
-    state = load_weights(weights, data_dir)
+    state = _fitting_weights(weights, data_dir)
     digest = tensor_digest(state)
     by_split = _by_split(samples)
     recipe = Recipe(
@@ -150,6 +153,16 @@ def plan_build(
             shard for split, members in by_split.items() for shard in _cut(split, members, layout)
         ),
     )
+
+
+def _fitting_weights(weights: str | None, data_dir: Path) -> dict[str, Tensor]:
+    """Load the weights and see that they fit the backbone, before any picture is read."""
+    state = load_weights(weights, data_dir)
+    try:
+        load_strictly(cifar100_resnet32(), state)
+    except WeightsError as error:
+        raise WeightsError(f"{weights or data_dir / WEIGHTS_PATH}: {error}") from error
+    return state
 
 
 def _weights_label(weights: str | None, digest: str) -> str:
@@ -184,7 +197,10 @@ def count_patches(plan: BuildPlan) -> int:
         size = (0, 0)
         if geometry.geometry == "native":
             size = jpeg_size(read_image_file(sample.image_path), str(sample.image_path))
-        ny, nx = patch_grid(*size, geometry)
+        try:
+            ny, nx = patch_grid(*size, geometry)
+        except DataError as error:
+            raise type(error)(f"{sample.image_path}: {error}") from error
         total += ny * nx
     return total * len(plan.recipe.views)
 

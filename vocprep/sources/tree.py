@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vocprep.errors import TreeError, UsageError
-from vocprep.recipe import check_image_id
+from vocprep.recipe import is_plain_name
 from vocprep.sources.manifest import DatasetManifest
 
 DATA_DIR_VARIABLE = "VOCPREP_DATA_DIR"
+_PLAIN = "expected 1 to 64 characters, none outside A-Z a-z 0-9 _ -"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str
     VOC's files hold an id a line; what follows a blank on the line (per-class files have a flag
     there) is not an id.
     """
+    if not is_plain_name(split):
+        raise UsageError(f"split {split!r}: {_PLAIN}")
     path = data_dir / dataset.split_files / f"{split}.txt"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -53,7 +56,8 @@ def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str
         if image_id == following:
             raise TreeError(f"{path}: image id {image_id} stands there twice; remove one line")
     for image_id in image_ids:
-        check_image_id(image_id, str(path))
+        if not is_plain_name(image_id):
+            raise TreeError(f"{path}: image id {image_id!r}: {_PLAIN}; rename the image")
     return image_ids
 
 

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from vocprep.cli.main import main
+from vocprep.geometry import Geometry
+from vocprep.heads.options import TrainOptions
+from vocprep.recipe import Choices, EngineOptions, Layout
+
+Run = Callable[..., Result]
+COMMANDS = sorted(main.commands)
+
+
+def assert_done(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
+# All commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_of_itself(name: str, vocprep: Run) -> None:
+    text = assert_done(vocprep(name, "--help"))
+    assert "Example:" in text
+    example = text[text.index("Example:") :]
+    assert f"vocprep {name}" in example
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_can_be_understood_from_its_help_or_its_name(name: str) -> None:
+    command = main.commands[name]
+    assert command.get_short_help_str()
+    for option in command.params:
+        if isinstance(option, click.Option):
+            flag = option.opts[0]
+            assert flag.startswith("--")
+            assert flag == flag.lower()
+            assert "_" not in flag
+            assert option.help or option.show_default, f"{name} {flag}"
+
+
+def test_examples_in_the_help_parse(tmp_path: Path) -> None:
+    """Every example line names a command and options that it has."""
+    for name in COMMANDS:
+        help_text = main.commands[name].help or ""
+        lines = [line.split() for line in help_text.splitlines() if line.startswith("  vocprep ")]
+        assert lines, name
+        for _, verb, *words in lines:
+            command = main.commands[verb]
+            with command.make_context(verb, [*words], resilient_parsing=False) as context:
+                assert context.params
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_program_alone_lists_every_command(words: list[str], vocprep: Run) -> None:
+    result = vocprep(*words)
+    for name in COMMANDS:
+        assert name in result.output
+
+
+def test_unknown_command_and_option_are_usage_errors(vocprep: Run) -> None:
+    for words in (["nonsense"], ["inspect", "--nonsense"], ["build-shards"]):
+        result = vocprep(*words)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.stderr
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    return {
+        option.name or "": option.get_default(click.Context(main.commands[name]))
+        for option in main.commands[name].params
+    }
+
+
+def test_options_of_build_shards_are_the_fields_with_their_defaults() -> None:
+    found = defaults_of("build-shards")
+    found["format"] = found.pop("shard_format")
+    for options in (Choices(), Layout(), EngineOptions(), Geometry()):
+        for field in fields(options):
+            if isinstance(options, Choices) and field.name in ("geometry", "views"):
+                continue  # in parts, and without the identity that is always there
+            assert found.pop(field.name) == getattr(options, field.name), field.name
+    assert set(found) == {
+        *("dataset", "data_dir", "out", "weights", "views", "dry_run", "as_json"),
+    }
+
+
+def test_options_of_train_are_fields_with_their_defaults() -> None:
+    options, found = TrainOptions(), defaults_of("train")
+    for name in set(found) - {"shards", "out", "as_json"}:
+        assert found[name] == getattr(options, name), name
+
+
+# build-shards and inspect
+
+
+def build_words(tree: Path, out: Path, *more: object) -> list[object]:
+    return [
+        *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
+        *("--weights", "random:0", "--limit", 2, "--samples-per-shard", 1, "--device", "cpu"),
+        *more,
+    ]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(
+    sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    before = sorted(sample_tree.rglob("*"))
+    text = assert_done(vocprep(*build_words(sample_tree, tmp_path / "out", "--dry-run")))
+    assert "samples  4\n" in text
+    assert "patches  196\n" in text
+    assert "train-00001-of-00002.h5" in text
+    assert "untrained (random:0)" in text
+    assert "nothing was written" in text
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(sample_tree.rglob("*")) == before
+
+
+def test_dry_run_says_what_the_build_makes(
+    shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = build_words(sample_tree, tmp_path / "out", "--dry-run", "--json")
+    plan = json.loads(assert_done(vocprep(*words)))
+    index = json.loads((shards / "dataset.json").read_text())
+    assert plan["recipe_id"] == index["recipe_id"]
+    assert plan["patches"] == sum(shard["patches"] for shard in index["shards"])
+    assert plan["samples"] == sum(shard["records"] for shard in index["shards"])
+    assert [shard["name"] for shard in plan["shards"]] == [s["name"] for s in index["shards"]]
+    size = sum(shard["bytes"] for shard in index["shards"])
+    assert plan["estimated_bytes"] == pytest.approx(size, rel=0.25)
+
+
+def test_json_of_build_shards_and_inspect_is_the_index(
+    sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out = tmp_path / "out"
+    built = json.loads(assert_done(vocprep(*build_words(sample_tree, out, "--json"))))
+    assert built == json.loads((out / "dataset.json").read_text())
+    inspected = json.loads(assert_done(vocprep("inspect", out, "--json")))
+    short_id = inspected.pop("short_id")
+    assert inspected == built
+    assert short_id == f"context460-crop224-resnet32-fp32@{built['content_id'][:12]}"
+
+
+def test_summary_and_inspect_show_the_identities(
+    shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    index = json.loads((shards / "dataset.json").read_text())
+    inspected = assert_done(vocprep("inspect", shards))
+    built = assert_done(vocprep(*build_words(sample_tree, tmp_path / "out")))
+    for text in (inspected, built):
+        for name in ("recipe_id", "source_id", "content_id"):
+            assert index[name] in text
+        assert f"context460-crop224-resnet32-fp32@{index['content_id'][:12]}" in text
+        assert "untrained (random:0)" in text
+    for shard in index["shards"]:
+        assert shard["name"] in inspected
+        assert shard["sha256"][:12] in inspected
+    assert "torch" in inspected
+
+
+def test_build_with_every_choice_of_content(
+    sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = build_words(
+        *(sample_tree, tmp_path / "out", "--splits", "val", "--schema", "context59"),
+        *("--geometry", "native", "--edge", "pad", "--views", "flip"),
+        *("--embedding-dtype", "float32", "--format", "webdataset", "--json"),
+    )
+    index = json.loads(assert_done(vocprep(*words)))
+    recipe = index["recipe"]
+    assert list(recipe["splits"]) == ["val"]
+    assert recipe["schema"]["name"] == "context59"
+    assert recipe["geometry"] == {"geometry": "native", "edge": "pad"}
+    assert recipe["views"] == ["identity", "flip"]
+    assert recipe["embedding_dtype"] == "float32"
+    assert index["container"] == "webdataset"
+    assert [shard["records"] for shard in index["shards"]] == [2, 2]
+
+
+def test_own_dataset_manifest_is_taken_by_path(
+    sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'title = "Mine"\nimages = "VOCdevkit/VOC2010/JPEGImages"\n'
+        'labels = "VOCdevkit/VOC2010/SegmentationClass"\nlabel_kind = "png"\n'
+        'split_files = "VOCdevkit/VOC2010/ImageSets/Main"\nsplits = ["val"]\nschemas = ["voc21"]\n'
+    )
+    words = ["--data-dir", sample_tree, "--out", tmp_path / "out", "--weights", "random:0"]
+    index = json.loads(assert_done(vocprep("build-shards", own, *words, "--json")))
+    assert index["recipe"]["dataset"] == "own"
+    assert index["recipe"]["schema"]["name"] == "voc21"
+
+
+def test_data_dir_may_come_from_the_environment(
+    sample_tree: Path, tmp_path: Path, vocprep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOCPREP_DATA_DIR", str(sample_tree))
+    words = ["--out", tmp_path / "out", "--weights", "random:0", "--dry-run"]
+    assert "samples  12\n" in assert_done(vocprep("build-shards", "pascal-context", *words))
+
+
+# decode
+
+
+def test_decode_writes_16_bit_maps_statistics_and_a_chart(
+    sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out, chart = tmp_path / "out", tmp_path / "charts" / "labels.png"
+    words = ["--data-dir", sample_tree, "--out", out, "--splits", "val"]
+    text = assert_done(vocprep("decode", "pascal-context", *words, "--chart", chart))
+    assert "2 label maps under context460" in text
+    assert files(out) == ["2010_000002.png", "2010_000008.png", "labels.json"]
+    with Image.open(out / "2010_000002.png") as label_map:
+        assert label_map.mode == "I;16"
+        assert np.asarray(label_map).max() < 460
+    with Image.open(chart) as picture:
+        picture.load()
+    found = json.loads(assert_done(vocprep("decode", "pascal-context", *words, "--json")))
+    assert found == json.loads((out / "labels.json").read_text())
+    assert found["images"] == 2
+    assert sum(label["pixels"] for label in found["labels"]) + found["void_pixels"] == found[
+        "pixels"
+    ]
+
+
+# train, evaluate, predict
+
+
+def test_train_leaves_a_run_with_curves(run: Path) -> None:
+    assert files(run) == ["curves.png", "metrics.jsonl", "model.safetensors", "run.json"]
+    with Image.open(run / "curves.png") as picture:
+        picture.load()
+
+
+def test_json_of_train_and_evaluate_parses(shards: Path, tmp_path: Path, vocprep: Run) -> None:
+    out = tmp_path / "run"
+    words = ["--epochs", 1, "--device", "cpu", "--batch-size", 1, "--no-position", "--json"]
+    trained = json.loads(assert_done(vocprep("train", shards, "--out", out, *words)))
+    assert trained["run"] == str(out)
+    assert trained["parameters"] == 12_470_732
+    assert [epoch["epoch"] for epoch in trained["history"]] == [1]
+    assert trained["history"][0]["val_miou"] is not None
+    options = json.loads((out / "run.json").read_text())["options"]
+    assert (options["batch_size"], options["position"]) == (1, False)
+
+    words = ["--device", "cpu", "--json"]
+    scores = json.loads(assert_done(vocprep("evaluate", out, shards, *words)))
+    assert [row["name"] for row in scores["rows"]] == ["model", "GT top-4", "majority label"]
+    assert scores["split"] == "val"
+    assert scores["images"] == 2
+    trained_scores = trained["history"][0]
+    assert scores["rows"][0]["miou_present"] == pytest.approx(trained_scores["val_miou"])
+
+
+def test_evaluate_prints_the_model_beside_its_oracle_and_chance(
+    run: Path, shards: Path, vocprep: Run
+) -> None:
+    text = assert_done(vocprep("evaluate", run, shards, "--device", "cpu", "--classes"))
+    for expected in ("model", "GT top-4", "chance", "majority of train", "459 classes present"):
+        assert expected in text
+    assert "IoU GT top-4" in text
+    assert "IoU GT top-4" not in assert_done(vocprep("evaluate", run, shards, "--device", "cpu"))
+
+
+def test_predict_draws_an_overlay_and_a_label_map_a_picture(
+    run: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    folder = sample_tree / "VOCdevkit/VOC2010/JPEGImages"
+    holiday = tmp_path / "my holiday.png"
+    Image.new("RGB", (300, 260), "green").save(holiday)
+    words = ["--out", tmp_path / "out", "--weights", "random:0", "--device", "cpu"]
+    text = assert_done(vocprep("predict", run, folder / "2010_000002.jpg", holiday, *words))
+    assert files(tmp_path / "out") == [
+        "2010_000002.labels.png",
+        "2010_000002.overlay.png",
+        "my holiday.labels.png",
+        "my holiday.overlay.png",
+    ]
+    assert text.splitlines() == [
+        str(tmp_path / "out" / f"{name}.overlay.png") for name in ("2010_000002", "my holiday")
+    ]
+    with Image.open(tmp_path / "out" / "my holiday.labels.png") as labels:
+        assert (labels.mode, labels.size) == ("I;16", (224, 224))
+        assert np.asarray(labels).max() < 460
+    with Image.open(tmp_path / "out" / "my holiday.overlay.png") as sheet:
+        assert sheet.width > 2 * 224
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(
+    run: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
+    for path in paths:
+        path.parent.mkdir()
+        Image.new("RGB", (256, 256)).save(path)
+    words = ["--out", tmp_path / "out", "--weights", "random:0", "--device", "cpu"]
+    result = vocprep("predict", run, *paths, *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert str(paths[1]) in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_sample_says_what_it_made_and_repeats_itself(tmp_path: Path, vocprep: Run) -> None:
+    words = ["sample", tmp_path / "data", "--images", 2, "--seed", 3]
+    text = assert_done(vocprep(*words))
+    assert "2 images (1 train, 1 val)" in text
+    assert assert_done(vocprep(*words)) == text

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from vocprep.engines.local import build_dataset
+from vocprep.errors import ImageDecodeError, LabelDecodeError, ShardError, UsageError, VocprepError
+from vocprep.recipe import Choices, EngineOptions, Layout
+from vocprep.shards.build import BuildPlan, plan_build
+from vocprep.shards.index import DatasetIndex, read_index
+from vocprep.shards.reader import ShardDataset
+from vocprep.sources.manifest import load_dataset
+
+JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
+OPTIONS = EngineOptions(device="cpu", workers=1)
+OVERWRITE = EngineOptions(device="cpu", workers=1, if_exists="overwrite")
+FOUR = Choices(limit=2)
+LAYOUT = Layout(samples_per_shard=1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> object:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_plan(tree: Path, choices: Choices = FOUR, layout: Layout = LAYOUT) -> BuildPlan:
+    return plan_build(load_dataset("pascal-context"), tree, "random:0", choices, layout)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder but the lock, by name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished dataset version of four pictures; not to be written to."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(finished, tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def tree(sample_tree: Path, tmp_path: Path) -> Path:
+    """A copy of the sample tree, to be damaged."""
+    shutil.copytree(sample_tree, tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+# What is built
+
+
+def test_finished_folder_holds_the_shards_and_the_index_only(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        ".lock",
+        "dataset.json",
+        "samples.jsonl",
+        *(f"{split}-0000{n}-of-00002.h5" for split in ("train", "val") for n in (0, 1)),
+    }
+
+
+def test_returned_index_is_the_one_on_disk(sample_tree: Path, tmp_path: Path) -> None:
+    index = build_dataset(make_plan(sample_tree), tmp_path / "new/out", OPTIONS)
+    assert isinstance(index, DatasetIndex)
+    assert index == read_index(tmp_path / "new/out")
+
+
+def test_index_holds_size_and_digest_of_every_shard(finished: Path) -> None:
+    import hashlib  # noqa: PLC0415  # an oracle that nothing else here needs
+
+    for shard in read_index(finished).shards:
+        data = (finished / shard.name).read_bytes()
+        assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize("workers", [1, 3, 32])
+def test_workers_change_no_byte(
+    workers: int, sample_tree: Path, finished: Path, tmp_path: Path
+) -> None:
+    options = EngineOptions(device="cpu", workers=workers)
+    build_dataset(make_plan(sample_tree), tmp_path / "out", options)
+    assert contents(tmp_path / "out") == contents(finished)
+
+
+def test_path_of_the_tree_changes_no_byte(tree: Path, finished: Path, tmp_path: Path) -> None:
+    build_dataset(make_plan(tree), tmp_path / "elsewhere", OPTIONS)
+    assert contents(tmp_path / "elsewhere") == contents(finished)
+
+
+SCRIPT = """
+import os, sys
+os.umask(int(sys.argv[1], 8))
+from vocprep.cli import main
+main(sys.argv[2:], prog_name="vocprep")
+"""
+
+
+@pytest.mark.parametrize("container", ["hdf5", "webdataset"])
+def test_another_process_and_environment_change_no_byte(
+    container: str, sample_tree: Path, tmp_path: Path
+) -> None:
+    layout = Layout(format=container, samples_per_shard=1)  # type: ignore[arg-type]
+    here = tmp_path / "here"
+    build_dataset(make_plan(sample_tree, FOUR, layout), here, OPTIONS)
+    there = tmp_path / "there"
+    arguments = [
+        *("build-shards", "pascal-context", "--data-dir", str(sample_tree), "--limit", "2"),
+        *("--weights", "random:0", "--format", container, "--samples-per-shard", "1"),
+        *("--out", str(there), "--workers", "4", "--device", "cpu"),
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "77",
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+        "OMP_NUM_THREADS": "2",
+        "SOURCE_DATE_EPOCH": "1",
+        "USER": "somebody",
+    }
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, "077", *arguments],
+        check=True,
+        capture_output=True,
+        env=environment,
+    )
+    assert contents(there) == contents(here)
+    assert len(contents(here)) == 6
+
+
+def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    choices = Choices(limit=2, views=("identity", "flip"))
+    build_dataset(
+        make_plan(sample_tree, choices), tmp_path / "out", OPTIONS, lambda: steps.append(1)
+    )
+    assert len(steps) == 4
+
+
+# A folder that is not empty
+
+
+def test_finished_dataset_of_the_same_recipe_is_refused_and_kept(
+    sample_tree: Path, out: Path
+) -> None:
+    before = contents(out)
+    with pytest.raises(UsageError, match="this very recipe") as caught:
+        build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert str(out) in str(caught.value)
+    assert contents(out) == before
+
+
+def test_finished_dataset_of_another_recipe_is_refused_with_what_differs(
+    sample_tree: Path, out: Path
+) -> None:
+    before = contents(out)
+    choices = Choices(limit=2, schema="context59", embedding_dtype="float32")
+    with pytest.raises(UsageError, match="another recipe") as caught:
+        build_dataset(make_plan(sample_tree, choices), out, OPTIONS)
+    assert str(out) in str(caught.value)
+    assert "embedding_dtype: 'float16' and 'float32'" in str(caught.value)
+    assert "schema.name: 'context460' and 'context59'" in str(caught.value)
+    assert "geometry" not in str(caught.value)
+    assert contents(out) == before
+
+
+def test_unreadable_index_is_a_shard_error_and_overwrite_replaces_it(
+    sample_tree: Path, finished: Path, out: Path
+) -> None:
+    (out / "dataset.json").write_text("{")
+    with pytest.raises(ShardError):
+        build_dataset(make_plan(sample_tree), out, OPTIONS)
+    build_dataset(make_plan(sample_tree), out, OVERWRITE)
+    assert contents(out) == contents(finished)
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "notes.h5", "folder", "train-1-of-2.tar"])
+def test_foreign_file_is_refused_and_kept(name: str, sample_tree: Path, out: Path) -> None:
+    if name == "folder":
+        (out / name).mkdir()
+    else:
+        (out / name).write_text("mine")
+    before = contents(out)
+    for options in (OPTIONS, OVERWRITE):
+        with pytest.raises(UsageError, match=name):
+            build_dataset(make_plan(sample_tree), out, options)
+    assert contents(out) == before
+    assert (out / name).exists()
+
+
+def test_overwrite_leaves_nothing_of_the_old_dataset(sample_tree: Path, out: Path) -> None:
+    plan = make_plan(sample_tree, Choices(limit=1), Layout(format="webdataset"))
+    build_dataset(plan, out, OVERWRITE)
+    assert sorted(contents(out)) == [
+        "dataset.json",
+        "samples.jsonl",
+        "train-00000-of-00001.tar",
+        "val-00000-of-00001.tar",
+    ]
+    assert ShardDataset.open(out).count("train") == 1
+
+
+def test_rebuild_over_what_an_interrupted_build_left_gives_the_same_bytes(
+    sample_tree: Path, finished: Path, out: Path
+) -> None:
+    (out / "dataset.json").unlink()
+    (out / "train-00000-of-00002.h5").write_bytes(b"half of it")
+    (out / "val-00000-of-00009.h5").write_bytes(b"of another cut")
+    (out / ".tmp-build").mkdir()
+    (out / ".tmp-build" / "train-00000-of-00002.h5").write_bytes(b"unfinished")
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert contents(out) == contents(finished)
+
+
+def test_leftover_of_an_interrupted_write_does_not_block_a_rebuild(
+    sample_tree: Path, finished: Path, out: Path
+) -> None:
+    """A process that is killed while it writes the index leaves a temporary file behind."""
+    (out / "dataset.json").unlink()
+    (out / ".tmp-0123abcd-dataset.json").write_text("{")
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert contents(out) == contents(finished)
+
+
+# Failures
+
+
+def cut_picture(tree: Path) -> tuple[Path, type[VocprepError]]:
+    path = sorted((tree / JPEGS).iterdir())[-5]  # the second of val, which is embedded last
+    path.write_bytes(path.read_bytes()[:2000])
+    return path, ImageDecodeError
+
+
+def cut_labels(tree: Path) -> tuple[Path, type[VocprepError]]:
+    path = sorted((tree / "trainval").iterdir())[-5]
+    path.write_bytes(path.read_bytes()[:300])
+    return path, LabelDecodeError
+
+
+@pytest.mark.parametrize("damage", [cut_picture, cut_labels])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_failed_build_leaves_nothing_behind(
+    damage: Callable[[Path], tuple[Path, type[VocprepError]]],
+    workers: int,
+    tree: Path,
+    tmp_path: Path,
+) -> None:
+    plan = make_plan(tree)
+    path, error = damage(tree)
+    assert path.stem == plan.samples[-1].image_id
+    threads = threading.active_count()
+    with pytest.raises(error) as caught:
+        build_dataset(plan, tmp_path / "out", EngineOptions(device="cpu", workers=workers))
+    assert str(path) in str(caught.value)
+    assert {item.name for item in (tmp_path / "out").iterdir()} <= {".lock"}
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("damage", [cut_picture, cut_labels])
+def test_failed_overwrite_keeps_the_finished_dataset(
+    damage: Callable[[Path], tuple[Path, type[VocprepError]]], tree: Path, out: Path
+) -> None:
+    plan = make_plan(tree, Choices(limit=2, embedding_dtype="float32"))
+    before = contents(out)
+    damage(tree)
+    with pytest.raises(VocprepError):
+        build_dataset(plan, out, OVERWRITE)
+    assert contents(out) == before
+    assert ShardDataset.open(out).count("train") == 2
+
+
+def test_interrupted_build_leaves_nothing_behind_and_frees_the_lock(
+    sample_tree: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(make_plan(sample_tree), out, OPTIONS, interrupt)
+    assert contents(out) == {}
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert contents(out) == contents(finished)
+
+
+def test_second_writer_is_refused_and_touches_nothing(sample_tree: Path, out: Path) -> None:
+    before = contents(out)
+    (out / ".tmp-build").mkdir()
+    (out / ".tmp-build" / "theirs").write_text("unfinished")
+    with FileLock(out / ".lock"), pytest.raises(UsageError, match="another build") as caught:
+        build_dataset(make_plan(sample_tree), out, OVERWRITE)
+    assert str(out) in str(caught.value)
+    assert (out / ".tmp-build" / "theirs").exists()
+    shutil.rmtree(out / ".tmp-build")
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_file_in_the_folders_place_is_refused_and_kept(
+    below: bool, sample_tree: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    out = file / "out" if below else file
+    with pytest.raises(UsageError) as caught:
+        build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert str(out) in str(caught.value)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_that_may_not_be_written_to_is_refused(sample_tree: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    parent.chmod(0o500)
+    with pytest.raises(UsageError) as caught:
+        build_dataset(make_plan(sample_tree), parent / "out", OPTIONS)
+    assert str(parent / "out") in str(caught.value)

@@ -1,0 +1,145 @@
+"""Embeddings: the same bits however the patches are grouped, and devices that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from vocprep.errors import UsageError
+from vocprep.features import embed
+from vocprep.features.backbone import cifar100_resnet32, load_weights
+from vocprep.features.embed import CHUNK, Embedder, choose_device, numerics_class
+from vocprep.recipe import Normalisation
+
+CPU = torch.device("cpu")
+WEIGHTS = load_weights("random:0", Path())
+PATCHES = np.random.default_rng(0).integers(0, 256, (101, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole() -> NDArray[np.float32]:
+    return embedder(len(PATCHES)).embed(PATCHES)
+
+
+def embedder(chunk: int = CHUNK) -> Embedder:
+    return Embedder(WEIGHTS, Normalisation(), device=CPU, chunk=chunk)
+
+
+def test_embeddings_are_float32_rows(whole: NDArray[np.float32]) -> None:
+    assert (whole.dtype, whole.shape) == (np.float32, (101, 256))
+    assert np.isfinite(whole).all()
+    assert len(np.unique(whole, axis=0)) == 101
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 7, 98, 100])
+def test_bits_do_not_depend_on_the_chunk(chunk: int, whole: NDArray[np.float32]) -> None:
+    np.testing.assert_array_equal(embedder(chunk).embed(PATCHES), whole)
+
+
+def test_bits_of_single_patches_are_those_among_others(whole: NDArray[np.float32]) -> None:
+    alone = embedder()
+    for index in (0, 1, 50, 100):
+        found = alone.embed(PATCHES[index : index + 1])
+        np.testing.assert_array_equal(found, whole[index : index + 1])
+
+
+def test_bits_do_not_depend_on_neighbours_or_order(whole: NDArray[np.float32]) -> None:
+    order = np.random.default_rng(1).permutation(101)
+    np.testing.assert_array_equal(embedder(7).embed(PATCHES[order]), whole[order])
+
+
+def test_bits_do_not_depend_on_threads(whole: NDArray[np.float32]) -> None:
+    torch.set_num_threads(2)
+    try:
+        np.testing.assert_array_equal(embedder(49).embed(PATCHES), whole)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_no_patches_give_no_rows() -> None:
+    assert embedder().embed(PATCHES[:0]).shape == (0, 256)
+
+
+@given(st.integers(0, 300), st.integers(2, 99))
+def test_chunks_cover_all_patches_and_none_is_a_single_one(count: int, size: int) -> None:
+    parts = list(embed._chunks(count, size))
+    covered = [index for part in parts for index in range(part.start, part.stop)]
+    assert covered == list(range(count))
+    for part in parts:
+        assert part.stop - part.start <= size + 1
+        assert part.stop - part.start > 1 or count == 1
+
+
+@pytest.mark.parametrize("chunk", [1, 0, -3])
+def test_chunks_of_single_patches_are_refused(chunk: int) -> None:
+    with pytest.raises(UsageError, match=f"chunk {chunk}: expected 2 patches or more"):
+        embedder(chunk)
+
+
+def test_embeddings_are_those_of_the_plain_network_on_normalised_pixels() -> None:
+    network = cifar100_resnet32()
+    network.load_state_dict(WEIGHTS)
+    trunk = torch.nn.Sequential(*list(network.eval().children())[:-2])
+    mean, std = np.array([0.5070, 0.4865, 0.4409]), np.array([0.2673, 0.2564, 0.2761])
+    pixels = ((PATCHES[:4] / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    with torch.inference_mode():
+        maps = trunk(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
+    expected = maps.reshape(4, 64, 2, 4, 2, 4).mean(axis=(3, 5)).reshape(4, 256)
+    found = embedder().embed(PATCHES[:4])
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-4
+
+
+def test_normalisation_changes_embeddings(whole: NDArray[np.float32]) -> None:
+    other = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    found = Embedder(WEIGHTS, other, device=CPU).embed(PATCHES[:4])
+    assert np.abs(found - whole[:4]).max() > 0.01
+
+
+def test_the_patches_are_left_alone() -> None:
+    before = PATCHES.copy()
+    embedder().embed(PATCHES[:3])
+    np.testing.assert_array_equal(PATCHES, before)
+
+
+def test_devices_by_name() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["tpu", "", "cuda:x", "gpu", "meta", "mps", "CPU"])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"device '{name}': expected auto, cpu, cuda or cuda:N"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "cuda"])
+def test_devices_that_are_not_there_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(
+        UsageError, match=f"device '{name}': found 0 CUDA devices; use --device cpu"
+    ):
+        choose_device(name)
+
+
+def test_numerics_class_says_what_else_decides_bits() -> None:
+    found = numerics_class(CPU)
+    assert found.keys() == {"torch", "device", "instruction_set", "jpeg_decoder"}
+    assert found["torch"] == torch.__version__
+    assert found["device"] == "cpu"
+    assert found["instruction_set"].endswith(torch.backends.cpu.get_cpu_capability())
+    assert found["jpeg_decoder"].startswith("simplejpeg ")

@@ -1,0 +1,112 @@
+"""Heads fed from shards against heads fed through the backbone: caching changes no result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from building import WEIGHTS, build
+from PIL import Image
+from torch import Tensor, nn
+
+from vocprep.features.backbone import cifar100_resnet32, load_weights
+from vocprep.geometry import Geometry, place_image, split_patches
+from vocprep.heads.losses import compute_losses
+from vocprep.heads.tfdet import TFDetHeads
+from vocprep.recipe import Choices, EmbeddingDtype
+from vocprep.shards.reader import Batch, LoaderOptions
+
+JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
+
+
+class Uncached(nn.Module):
+    """Plain trunk, pool and heads in one network: what the cache stands in for."""
+
+    def __init__(self, heads: TFDetHeads) -> None:
+        super().__init__()
+        network = cifar100_resnet32()
+        network.load_state_dict(load_weights(WEIGHTS, Path()))
+        self.trunk = nn.Sequential(*list(network.children())[:-2])
+        self.trunk.requires_grad_(False)
+        self.heads = heads
+
+    def forward(self, pictures: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        tokens = torch.zeros(*batch.padding.shape, 256)
+        for row, patches in enumerate(pictures):
+            maps = torch.nn.functional.avg_pool2d(self.trunk(patches), 4)
+            tokens[row, : len(patches)] = maps.flatten(1)
+        outputs: tuple[Tensor, Tensor] = self.heads(tokens, batch.padding, batch.grids)
+        return outputs
+
+
+def raw_patches(tree: Path, image_id: str, geometry: Geometry) -> Tensor:
+    with Image.open(tree / JPEGS / f"{image_id}.jpg") as picture:
+        pixels = split_patches(place_image(np.asarray(picture), geometry))
+    scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    mean = torch.tensor([0.5070, 0.4865, 0.4409]).view(3, 1, 1)
+    std = torch.tensor([0.2673, 0.2564, 0.2761]).view(3, 1, 1)
+    return (scaled - mean) / std
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, in units of the largest expected value."""
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+Outputs = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(
+    params=[Geometry(), Geometry(geometry="native")], ids=lambda geometry: geometry.short_name
+)
+def compare(
+    request: pytest.FixtureRequest, sample_tree: Path, tmp_path: Path
+) -> Callable[[EmbeddingDtype], tuple[Outputs, Outputs, list[Tensor], list[Tensor]]]:
+    """Return a function that gives cached and uncached outputs and head gradients."""
+    geometry: Geometry = request.param
+
+    def run(dtype: EmbeddingDtype) -> tuple[Outputs, Outputs, list[Tensor], list[Tensor]]:
+        choices = Choices(splits=("val",), geometry=geometry, embedding_dtype=dtype)
+        built = build(sample_tree, tmp_path / dtype, choices)
+        (batch,) = built.dataset.loader("val", LoaderOptions())
+        torch.manual_seed(0)
+        heads = TFDetHeads(categories=460).eval()
+        whole = Uncached(heads).eval()
+        pictures = [raw_patches(sample_tree, image_id, geometry) for image_id in batch.image_ids]
+        cached = heads(batch.embeddings, batch.padding, batch.grids)
+        uncached = whole(pictures, batch)
+        gradients = []
+        for outputs in (cached, uncached):
+            loss = compute_losses(*outputs, batch).total
+            gradients.append(list(torch.autograd.grad(loss, list(heads.parameters()))))
+        kept = ~batch.padding
+        return (
+            (cached[0][kept].detach(), cached[1][kept].detach()),
+            (uncached[0][kept].detach(), uncached[1][kept].detach()),
+            *gradients,
+        )
+
+    return run
+
+
+def test_float32_shard_gives_the_outputs_and_gradients_of_the_backbone(
+    compare: Callable[[EmbeddingDtype], tuple[Outputs, Outputs, list[Tensor], list[Tensor]]],
+) -> None:
+    cached, uncached, cached_gradients, gradients = compare("float32")
+    for found, expected in zip(cached, uncached, strict=True):
+        assert relative(found, expected) < 1e-4
+    assert len(gradients) > 50
+    for found, expected in zip(cached_gradients, gradients, strict=True):
+        assert expected.abs().max() > 0
+        assert relative(found, expected) < 1e-3
+
+
+def test_float16_shard_gives_nearly_the_outputs_of_the_backbone(
+    compare: Callable[[EmbeddingDtype], tuple[Outputs, Outputs, list[Tensor], list[Tensor]]],
+) -> None:
+    cached, uncached, _, _ = compare("float16")
+    for found, expected in zip(cached, uncached, strict=True):
+        assert 0 < relative(found, expected) < 5e-3

@@ -1,0 +1,154 @@
+"""The package as a whole: light to import, documented, layered, complete when installed."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vocprep
+from vocprep import errors
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "vocprep"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "h5py", "matplotlib", "scipy", "webdataset")
+
+
+def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(  # type: ignore[call-overload]
+        command, capture_output=True, text=True, check=False, timeout=300, **options
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def loaded_modules(code: str) -> set[str]:
+    """Top-level modules that are loaded after ``code`` has run in a fresh interpreter."""
+    report = "import atexit, sys; atexit.register(lambda: print('\\n'.join(sys.modules)))\n"
+    return {name.split(".")[0] for name in run(sys.executable, "-c", report + code).stdout.split()}
+
+
+def test_importing_vocprep_loads_nothing_heavy() -> None:
+    loaded = loaded_modules("import vocprep")
+    assert "vocprep" in loaded
+    assert not loaded & {*HEAVY, "numpy", "click"}
+
+
+@pytest.mark.parametrize("command", [[], ["build-shards"], ["train"]])
+def test_help_loads_nothing_heavy(command: list[str]) -> None:
+    arguments = ["vocprep", *command, "--help"]
+    code = f"import sys, runpy; sys.argv = {arguments}; runpy.run_module('vocprep')"
+    loaded = loaded_modules(code)
+    assert "click" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_the_module_runs_as_a_program() -> None:
+    assert "build-shards" in run(sys.executable, "-m", "vocprep", "--help").stdout
+    assert vocprep.__version__ in run(sys.executable, "-m", "vocprep", "--version").stdout
+
+
+@pytest.mark.parametrize("name", vocprep.__all__)
+def test_public_names_are_there(name: str) -> None:
+    assert getattr(vocprep, name) is not None
+    assert name in dir(vocprep)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        vocprep.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_modules_import_on_their_own(path: Path) -> None:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[-1] == "__main__":
+        return
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    assert importlib.import_module(name).__doc__
+
+
+def undocumented(path: Path) -> list[str]:
+    """Public functions, classes and methods of a module without a docstring."""
+    found: list[str] = []
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if node.name.startswith("_"):
+                continue
+            if ast.get_docstring(node) is None:
+                found.append(f"{prefix}{node.name}")
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f"{prefix}{node.name}.")
+
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    visit(tree.body, "")
+    return found if ast.get_docstring(tree) else ["module", *found]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_everything_public_has_a_docstring(path: Path) -> None:
+    assert undocumented(path) == []
+
+
+def test_errors_have_the_documented_exit_codes() -> None:
+    assert errors.UsageError.exit_code == 2
+    assert errors.DataError.exit_code == 3
+    assert errors.SourceUnavailableError.exit_code == 4
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert all(issubclass(kind, errors.VocprepError) for kind in kinds)
+    for kind in kinds:
+        assert kind.__name__ in (errors.__doc__ or "")
+        if issubclass(kind, errors.DataError):
+            assert kind.exit_code == 3
+
+
+def test_imports_run_one_way() -> None:
+    program = Path(sys.executable).with_name("lint-imports")
+    if not program.is_file():
+        pytest.skip("import-linter is not installed")
+    run(str(program), "--no-cache", cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("vocprep", "manifests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for path in (ROOT / "pyproject.toml", *ROOT.glob("README*"), *ROOT.glob("LICENSE*")):
+        shutil.copy(path, tree)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-index"]
+    wheels, installed = tmp_path / "wheels", tmp_path / "installed"
+    run(*pip, "wheel", "--no-build-isolation", *offline, "-w", str(wheels), str(tree))
+    run(*pip, "install", *offline, "--target", str(installed), *map(str, wheels.glob("*.whl")))
+    code = """
+import sys
+from pathlib import Path
+import vocprep
+from vocprep.files import manifest_names, manifests_dir
+from vocprep.sources.manifest import load_dataset, load_source
+from vocprep.labels.schema import load_schema
+package = Path(vocprep.__file__).parent
+assert package == Path(sys.argv[1]) / "vocprep", package
+assert manifests_dir() == package / "manifests"
+dataset = load_dataset("pascal-context")
+[load_source(name) for name in manifest_names("sources")]
+[load_schema(name) for name in dataset.schemas]
+print(len(manifest_names("datasets")), (package / "py.typed").is_file())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = run(sys.executable, "-c", code, str(installed), cwd=elsewhere, env=environment)
+    assert done.stdout.split() == [str(len(list((ROOT / "manifests/datasets").iterdir()))), "True"]

@@ -1,0 +1,34 @@
+"""Accounts of a build: how long each stage was at work, over all threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STAGES = ("read", "decode", "geometry", "targets", "embed", "write")
+
+
+class Accounts:
+    """Seconds by stage, added up by any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of a block as a stage's."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - started
+            with self._lock:
+                self._seconds[name] += elapsed
+
+    def seconds(self) -> dict[str, float]:
+        """Return each stage's seconds, in the order of the work."""
+        return {name: self._seconds[name] for name in STAGES}
