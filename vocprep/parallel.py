@@ -11,17 +11,16 @@ from vocprep.errors import UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 4
-"""Results that each worker may have waiting for the consumer."""
 
 
 def map_ordered(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, ahead: int = 4
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in order, computed by threads ahead of the consumer.
 
     Decoders and compressors release the interpreter, so threads serve them well. The first
-    exception ends it, in the place where its item stands; what was not begun is dropped.
+    exception ends it, in the place where its item stands; what was not begun is dropped. At most
+    ``ahead`` results a worker wait for the consumer, so several calls chain to a pipeline.
     """
     if workers < 1:
         raise UsageError(f"workers {workers}: expected 1 or more")
@@ -30,7 +29,7 @@ def map_ordered(
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > AHEAD * workers:
+                if len(pending) > ahead * workers:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -6,7 +6,8 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,16 @@ from vocprep.shards.record import Record
 
 def three_records() -> list[Record]:
     return [make_record("a", (1, 2)), make_record("b", (3, 1)), make_record("b#flip", (3, 1))]
+
+
+@contextmanager
+def suppress_errors_that_name(path: Path) -> Iterator[None]:
+    """Let a ShardError about the path pass."""
+    try:
+        yield
+    except ShardError as error:
+        if str(path) not in str(error):
+            raise
 
 
 PROPERTY = settings(
@@ -137,12 +148,8 @@ class ContainerContract:
         data = path.read_bytes()
         for length in range(0, len(data), 512):
             path.write_bytes(data[:length])
-            try:
-                found = self.read_all(path)
-            except ShardError as error:
-                assert str(path) in str(error), length
-            else:
-                assert_same_records(found, records)
+            with suppress_errors_that_name(path):
+                assert_same_records(self.read_all(path), records)
 
     def test_damaged_bytes_are_a_shard_error_or_unseen_but_never_another_error(
         self, tmp_path: Path
@@ -156,10 +163,8 @@ class ContainerContract:
             end = len(data) if rng.random() < 0.5 else 4096
             damaged[rng.integers(end)] = rng.integers(256)
             path.write_bytes(damaged)
-            try:
+            with suppress_errors_that_name(path):
                 self.read_all(path)
-            except ShardError as error:
-                assert str(path) in str(error)
 
 
 class TestHdf5(ContainerContract):
@@ -304,9 +309,7 @@ class TestHdf5(ContainerContract):
 class TestTar(ContainerContract):
     codec = tar
 
-    def edited(
-        self, folder: Path, edit: Callable[[str, bytes], list[tuple[str, bytes]]]
-    ) -> Path:
+    def edited(self, folder: Path, edit: Callable[[str, bytes], list[tuple[str, bytes]]]) -> Path:
         """Write a shard with each member replaced by what ``edit`` makes of it."""
         path = folder / "train.tar"
         with (
@@ -435,9 +438,7 @@ class TestTar(ContainerContract):
 
     @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff\xfe"])
     def test_json_member_that_is_none_is_a_shard_error(self, data: bytes, tmp_path: Path) -> None:
-        path = self.edited(
-            tmp_path, lambda name, old: [(name, data if name == "b.json" else old)]
-        )
+        path = self.edited(tmp_path, lambda name, old: [(name, data if name == "b.json" else old)])
         self.assert_refused(path, "record b")
 
     def test_the_file_holds_no_time_owner_or_mode_of_this_machine(self) -> None:

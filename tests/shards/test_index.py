@@ -112,9 +112,7 @@ def made_index() -> tuple[DatasetIndex, list[SampleEntry]]:
         numerics_class={"torch": "2"},
         weights="made",
         shards=(
-            ShardEntry(
-                name=name, split="train", records=3, patches=13, bytes=9, sha256="56" * 32
-            ),
+            ShardEntry(name=name, split="train", records=3, patches=13, bytes=9, sha256="56" * 32),
         ),
         statistics={"splits": {}},
         versions={"vocprep": "0"},
@@ -220,9 +218,7 @@ def test_recipe_that_does_not_have_its_id_is_a_shard_error(
         ("new", 1),
     ],
 )
-def test_recipe_of_a_later_version_is_a_shard_error(
-    field: str, value: Any, tmp_path: Path
-) -> None:
+def test_recipe_of_a_later_version_is_a_shard_error(field: str, value: Any, tmp_path: Path) -> None:
     write_index(tmp_path, *made_index())
     path = tmp_path / "dataset.json"
     content = json.loads(path.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,6 +218,7 @@ def predict(
     from vocprep.labels.png import encode_png
     from vocprep.pages.plot import overlay, png_bytes
 
+    _check_names_differ(images)
     trained = load_run(run)
     embedder = _embedder_of(trained, weights, data_dir, device)
     pictures = {path: decode_picture(read_image_file(path), str(path)) for path in images}
@@ -228,6 +230,20 @@ def predict(
             write_atomic(out / f"{path.stem}.labels.png", encode_png(found.label_map))
             click.echo(out / f"{path.stem}.overlay.png")
             step()
+
+
+def _check_names_differ(images: Sequence[Path]) -> None:
+    """Refuse two pictures of one name, of which the later would overwrite the earlier's files."""
+    from vocprep.errors import UsageError
+
+    seen: dict[str, Path] = {}
+    for path in images:
+        if path.stem in seen:
+            raise UsageError(
+                f"{path}: its predictions would have the names of those of {seen[path.stem]}; "
+                "rename one picture or predict them into different --out"
+            )
+        seen[path.stem] = path
 
 
 def _embedder_of(trained: Run, weights: str | None, data_dir: Path, device: str) -> Embedder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -143,6 +144,7 @@ def build_shards(
     options = EngineOptions(device=device, workers=workers, if_exists=if_exists)
 
     from vocprep.engines.local import build_dataset
+    from vocprep.shards.accounts import Accounts
     from vocprep.shards.build import plan_build
     from vocprep.sources.manifest import load_dataset
 
@@ -150,12 +152,20 @@ def build_shards(
     if dry_run:
         _print_plan(plan, as_json)
         return
+    accounts = Accounts()
+    started = time.perf_counter()
     with progress(len(plan.samples), "images") as step:
-        index = build_dataset(plan, out, options, step)
+        index = build_dataset(plan, out, options, step, accounts)
+    seconds = time.perf_counter() - started
     if as_json:
         print_json(index.model_dump(mode="json"))
         return
     _print_summary(out, index)
+    shares = ", ".join(f"{stage} {spent:.1f}" for stage, spent in accounts.seconds().items())
+    click.echo(
+        f"{len(plan.samples) / seconds:.1f} images/s, {seconds:.1f} s; seconds of all threads at "
+        f"work: {shares}"
+    )
 
 
 def _print_plan(plan: BuildPlan, as_json: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +15,7 @@ class Accounts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seconds: Counter[str] = Counter()
+        self._seconds = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -31,4 +30,4 @@ class Accounts:
 
     def seconds(self) -> dict[str, float]:
         """Return each stage's seconds, in the order of the work."""
-        return {name: self._seconds[name] for name in STAGES}
+        return dict(self._seconds)

@@ -6,9 +6,9 @@ The engines decide where and in which order shards are made; what a shard holds 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,11 @@ from vocprep.recipe import (
     SplitIds,
     View,
 )
+from vocprep.shards.accounts import Accounts
 from vocprep.shards.index import SampleEntry, ShardEntry, container_of
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.sources.manifest import DatasetManifest
 from vocprep.sources.tree import SampleRef, list_samples
-
-GROUP = 16
-"""Pictures whose patches go to the embedder together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,30 +212,37 @@ def estimated_bytes(patches: int, recipe: Recipe) -> int:
     )
 
 
-def prepare_sample(sample: SampleRef, recipe: Recipe, schema: Schema) -> list[Prepared]:
+def prepare_sample(
+    sample: SampleRef, recipe: Recipe, schema: Schema, accounts: Accounts
+) -> list[Prepared]:
     """Read, decode and place one sample: one entry a view.
 
     Raises ImageDecodeError or LabelDecodeError naming the file.
     """
-    image_bytes = read_image_file(sample.image_path)
-    label_bytes = read_label_file(sample.label_path)
-    image = decode_jpeg(image_bytes, str(sample.image_path))
-    raw = decode_label_map(label_bytes, sample.label_path)
+    with accounts.stage("read"):
+        image_bytes = read_image_file(sample.image_path)
+        label_bytes = read_label_file(sample.label_path)
+        digests = sha256_hex(image_bytes), sha256_hex(label_bytes)
+    with accounts.stage("decode"):
+        image = decode_jpeg(image_bytes, str(sample.image_path))
+        raw = decode_label_map(label_bytes, sample.label_path)
+        label_map = schema.apply(raw, str(sample.label_path))
     if raw.shape != image.shape[:2]:
         raise LabelDecodeError(
             f"{sample.label_path}: label map of {raw.shape[1]}×{raw.shape[0]} pixels: expected "
             f"{image.shape[1]}×{image.shape[0]} as its picture {sample.image_path}"
         )
-    label_map = schema.apply(raw, str(sample.label_path))
-    try:
-        placed = place_image(image, recipe.geometry)
-    except DataError as error:
-        raise type(error)(f"{sample.image_path}: {error}") from error
-    labels = place_labels(label_map, recipe.geometry, schema.void)
-    digests = sha256_hex(image_bytes), sha256_hex(label_bytes)
-    return [
-        _prepare_view(sample, view, placed, labels, schema.void, digests) for view in recipe.views
-    ]
+    with accounts.stage("geometry"):
+        try:
+            placed = place_image(image, recipe.geometry)
+        except DataError as error:
+            raise type(error)(f"{sample.image_path}: {error}") from error
+        labels = place_labels(label_map, recipe.geometry, schema.void)
+    with accounts.stage("targets"):
+        return [
+            _prepare_view(sample, view, placed, labels, schema.void, digests)
+            for view in recipe.views
+        ]
 
 
 def _prepare_view(
@@ -262,28 +267,29 @@ def _prepare_view(
     )
 
 
-def embed_prepared(
-    prepared: Iterable[Prepared], embedder: Embedder, dtype: EmbeddingDtype
-) -> Iterator[Record]:
-    """Turn prepared views into records, embedding the patches of several pictures together."""
-    stream = iter(prepared)
-    while group := list(islice(stream, GROUP)):
+def embed_group(
+    group: Sequence[Prepared], embedder: Embedder, dtype: EmbeddingDtype, accounts: Accounts
+) -> list[Record]:
+    """Turn prepared views into records, embedding the patches of all of them together."""
+    with accounts.stage("embed"):
         embeddings = embedder.embed(np.concatenate([item.patches for item in group]))
-        ends = np.cumsum([len(item.patches) for item in group])
-        for item, rows in zip(group, np.split(embeddings, ends[:-1]), strict=True):
-            yield Record(
-                image_id=item.sample.image_id + (FLIP_SUFFIX if item.view == "flip" else ""),
-                split=item.sample.split,
-                grid=item.grid,
-                embeddings=rows.astype(dtype),
-                slot_labels=item.targets.slot_labels,
-                slot_pixels=item.targets.slot_pixels,
-                label_count=item.targets.label_count,
-                slot_planes=item.targets.slot_planes,
-                label_png=item.label_png,
-                image_sha256=item.image_sha256,
-                label_sha256=item.label_sha256,
-            )
+    ends = np.cumsum([len(item.patches) for item in group])
+    return [
+        Record(
+            image_id=item.sample.image_id + (FLIP_SUFFIX if item.view == "flip" else ""),
+            split=item.sample.split,
+            grid=item.grid,
+            embeddings=rows.astype(dtype),
+            slot_labels=item.targets.slot_labels,
+            slot_pixels=item.targets.slot_pixels,
+            label_count=item.targets.label_count,
+            slot_planes=item.targets.slot_planes,
+            label_png=item.label_png,
+            image_sha256=item.image_sha256,
+            label_sha256=item.label_sha256,
+        )
+        for item, rows in zip(group, np.split(embeddings, ends[:-1]), strict=True)
+    ]
 
 
 def finish_shard(
