@@ -1,0 +1,91 @@
+"""Picture files → uint8 RGB arrays.
+
+What the decoders do: a grey picture becomes RGB with three equal channels; CMYK is converted by
+Pillow; progressive JPEG is read like any other; 16-bit PNG is scaled down to 8 bits. In builds an
+EXIF orientation is ignored, because label maps are drawn on the stored pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from vocprep.errors import ImageDecodeError
+
+MAX_PIXELS = 1 << 26
+"""A picture with more pixels than this is taken for a decompression bomb."""
+_LIBJPEG_COLOURS = ("Gray", "YCbCr", "RGB")
+"""Colour spaces that libjpeg-turbo itself turns into RGB."""
+
+
+def read_image_file(path: Path) -> bytes:
+    """Return a picture file's bytes; ImageDecodeError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageDecodeError(f"{path}: picture cannot be read: {error.strerror}") from error
+
+
+def jpeg_size(data: bytes, where: str) -> tuple[int, int]:
+    """Return (height, width) from a JPEG's header, without decoding it."""
+    height, width, _ = _jpeg_header(data, where)
+    return height, width
+
+
+def decode_jpeg(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode a JPEG strictly: RGB uint8 [H, W, 3].
+
+    Damage that the decoder can see, truncation above all, is an ImageDecodeError naming ``where``.
+    """
+    _, _, colours = _jpeg_header(data, where)
+    if colours not in _LIBJPEG_COLOURS:
+        return _decode_with_pillow(data, where)
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+    except ValueError as error:
+        raise _bad(where, error) from error
+    return pixels
+
+
+def decode_picture(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode a person's picture of any common kind, upright as a viewer shows it: RGB [H, W, 3]."""
+    return _decode_with_pillow(data, where, upright=True)
+
+
+def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
+    """Return height, width and colour space; ImageDecodeError when too large or no JPEG."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise _bad(where, error) from error
+    _check_size(height, width, where)
+    return height, width, colours
+
+
+def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            _check_size(picture.height, picture.width, where)
+            turned = ImageOps.exif_transpose(picture) if upright else picture
+            return np.asarray(turned.convert("RGB"))
+    except ImageDecodeError:
+        raise
+    # Pillow raises half a dozen types on damaged data; whatever it is, the file is bad.
+    except Exception as error:
+        raise _bad(where, error) from error
+
+
+def _check_size(height: int, width: int, where: str) -> None:
+    if height * width > MAX_PIXELS:
+        raise ImageDecodeError(
+            f"{where}: picture of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
+        )
+
+
+def _bad(where: str, error: Exception) -> ImageDecodeError:
+    return ImageDecodeError(f"{where}: picture does not decode: {error}; fetch the file again")

@@ -1,0 +1,38 @@
+"""Label files → raw label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.errors import LabelDecodeError
+from vocprep.labels.mat import decode_mat
+from vocprep.labels.png import decode_png
+
+_DECODERS: dict[str, Callable[[bytes, str], NDArray[np.uint16]]] = {
+    ".mat": decode_mat,
+    ".png": decode_png,
+}
+
+
+def decode_label_map(data: bytes, path: Path) -> NDArray[np.uint16]:
+    """Return the raw label map uint16 [H, W] of a label file's bytes; ``path`` tells its kind.
+
+    Raises LabelDecodeError naming ``path``.
+    """
+    if path.suffix not in _DECODERS:
+        raise LabelDecodeError(
+            f"{path}: expected a label map as {' or '.join(_DECODERS)}, found {path.suffix!r}"
+        )
+    return _DECODERS[path.suffix](data, str(path))
+
+
+def read_label_file(path: Path) -> bytes:
+    """Return a label file's bytes; LabelDecodeError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LabelDecodeError(f"{path}: label map cannot be read: {error.strerror}") from error

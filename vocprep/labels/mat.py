@@ -1,0 +1,254 @@
+"""MATLAB 5 label maps: a strict reader of the one kind of file that label maps come in.
+
+General readers follow whatever a damaged file tells them, and scipy's can take the process down
+with it. This one accepts a 2-D, real, uint16 variable and nothing else. It checks every tag before
+it follows it, inflates no more than the variable
+needs, and nothing above a fixed bound. Layout after MathWorks, "MAT-File Format", Level 5.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.errors import LabelDecodeError
+
+VARIABLE = "LabelMap"
+MAX_PIXELS = 1 << 25
+"""A label map with more pixels than this is taken for a decompression bomb."""
+
+_HEADER_BYTES = 128
+_PREFIX_BYTES = 512
+"""Flags, dimensions and name of any 2-D variable fit in this much of its element."""
+_MATRIX, _COMPRESSED = 14, 15
+_INT8, _INT32, _UINT32 = 1, 5, 6
+_STORED = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+}
+"""Number types in which MATLAB may store an array's values, whatever its class."""
+_CLASSES = (
+    "none",
+    "cell",
+    "struct",
+    "object",
+    "char",
+    "sparse",
+    "double",
+    "single",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+)
+_FITTING = {2, 4}
+"""Number types whose every value is a uint16."""
+_COMPLEX = 0x0800
+
+
+class _BadMatError(Exception):
+    """What is wrong with a file, without its name; never leaves this module."""
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """An element's tag: its type, where its data begins and ends, where the next tag is."""
+
+    kind: int
+    start: int
+    stop: int
+    following: int
+
+
+@dataclass(frozen=True)
+class _Variable:
+    """The head of a matrix element."""
+
+    name: str
+    class_name: str
+    is_complex: bool
+    shape: tuple[int, ...]
+    values: int
+    """Where the values' tag begins."""
+
+
+def decode_mat(data: bytes, where: str) -> NDArray[np.uint16]:
+    """Read variable ``LabelMap`` (uint16 [H, W]) from a MATLAB 5 file's bytes.
+
+    Raises LabelDecodeError naming ``where`` whatever the bytes are.
+    """
+    try:
+        order = _byte_order(data)
+        found: list[str] = []
+        for element in _elements(data, order):
+            variable = _head(element.prefix(_PREFIX_BYTES), order)
+            if variable.name == VARIABLE:
+                return _values(element, variable, order)
+            found.append(variable.name)
+        listed = ", ".join(repr(name) for name in found[:5]) or "none"
+        raise _BadMatError(f"no variable {VARIABLE}; found {listed}")
+    except (_BadMatError, zlib.error, struct.error) as error:
+        raise LabelDecodeError(
+            f"{where}: not a MATLAB 5 label map: {error}; fetch the file again"
+        ) from error
+
+
+class _Element:
+    """A matrix element's data, plain or compressed, inflated only as far as it is asked for."""
+
+    def __init__(self, data: memoryview, *, compressed: bool) -> None:
+        self._rest: bytes | memoryview = data
+        self._inflater = zlib.decompressobj() if compressed else None
+        self._inflated = b""
+
+    def prefix(self, size: int) -> memoryview:
+        """Return the first ``size`` bytes, fewer when the element ends before."""
+        if self._inflater is None:
+            return memoryview(self._rest)[:size]
+        missing = size - len(self._inflated)
+        if missing > 0:
+            self._inflated += self._inflater.decompress(self._rest, missing)
+            self._rest = self._inflater.unconsumed_tail
+        return memoryview(self._inflated)[:size]
+
+    def check_end(self) -> None:
+        """See that a compressed element ends soundly, which makes zlib compare its checksum."""
+        if self._inflater is None or self._inflater.eof:
+            return
+        self._inflater.decompress(self._rest, 64)
+        if not self._inflater.eof:
+            raise _BadMatError("compressed data goes on after the variable or has no end")
+
+
+def _byte_order(data: bytes) -> str:
+    """Return struct's sign of the file's byte order."""
+    if data[:4] == b"\x89HDF" or data[512:516] == b"\x89HDF":
+        raise _BadMatError("a MATLAB 7.3 (HDF5) file; expected version 5")
+    if len(data) < _HEADER_BYTES:
+        raise _BadMatError(f"{len(data)} bytes; expected a header of {_HEADER_BYTES}")
+    orders = {b"IM": "<", b"MI": ">"}
+    if data[126:128] not in orders:
+        raise _BadMatError(f"byte-order mark {data[126:128]!r}; expected IM or MI")
+    order = orders[data[126:128]]
+    (version,) = struct.unpack_from(order + "H", data, 124)
+    if version != 0x0100:
+        raise _BadMatError(f"version {version:#06x}; expected 0x0100")
+    return order
+
+
+def _elements(data: bytes, order: str) -> Iterator[_Element]:
+    """Yield the variables of a file, none of them inflated yet."""
+    view = memoryview(data)
+    position = _HEADER_BYTES
+    while position < len(view):
+        tag = _tag(view, position, order)
+        body = view[tag.start : tag.stop]
+        if tag.kind == _COMPRESSED:
+            yield _Element(body, compressed=True)
+            # Compressed elements are the only ones that are not padded to 8 bytes.
+            position = tag.stop
+        elif tag.kind == _MATRIX:
+            yield _Element(view[position : tag.stop], compressed=False)
+            position = tag.following
+        else:
+            raise _BadMatError(
+                f"element of type {tag.kind} at byte {position}; expected a variable"
+            )
+
+
+def _tag(view: memoryview, position: int, order: str, *, within: bool = True) -> _Tag:
+    """Read a tag; ``within`` demands that its data lies inside ``view``."""
+    if position + 8 > len(view):
+        raise _BadMatError(f"the file ends inside a tag at byte {position}")
+    first, second = struct.unpack_from(order + "II", view, position)
+    if first >> 16:  # the small form: size and type share four bytes, data follows in four
+        kind, size, start = first & 0xFFFF, first >> 16, position + 4
+        if size > 4:
+            raise _BadMatError(f"a small element of {size} bytes at byte {position}")
+        following = position + 8
+    else:
+        kind, size, start = first, second, position + 8
+        following = start + -(-size // 8) * 8
+    if within and start + size > len(view):
+        raise _BadMatError(
+            f"an element of {size} bytes at byte {position}; {len(view) - start} are there"
+        )
+    return _Tag(kind, start, start + size, following)
+
+
+def _head(prefix: memoryview, order: str) -> _Variable:
+    """Read a variable's class, shape and name from the beginning of its element."""
+    matrix = _tag(prefix, 0, order, within=False)
+    if matrix.kind != _MATRIX:
+        raise _BadMatError(f"a compressed element of type {matrix.kind}; expected a variable")
+    flags = _tag(prefix, matrix.start, order)
+    if flags.kind != _UINT32 or flags.stop - flags.start != 8:
+        raise _BadMatError("array flags of the wrong type or size")
+    (bits,) = struct.unpack_from(order + "I", prefix, flags.start)
+    shape = _tag(prefix, flags.following, order)
+    size = shape.stop - shape.start
+    if shape.kind != _INT32 or size < 8 or size % 4:
+        raise _BadMatError("array dimensions of the wrong type or size")
+    name = _tag(prefix, shape.following, order)
+    if name.kind != _INT8:
+        raise _BadMatError("a variable name of the wrong type")
+    return _Variable(
+        name=bytes(prefix[name.start : name.stop]).decode("latin-1"),
+        class_name=_CLASSES[bits & 0x0F],
+        is_complex=bool(bits & _COMPLEX),
+        shape=struct.unpack_from(f"{order}{size // 4}i", prefix, shape.start),
+        values=name.following,
+    )
+
+
+def _values(element: _Element, variable: _Variable, order: str) -> NDArray[np.uint16]:
+    """Read the values of a variable that must be a real uint16 matrix."""
+    if variable.class_name != "uint16" or variable.is_complex:
+        kind = ("complex " if variable.is_complex else "") + variable.class_name
+        raise _BadMatError(f"{VARIABLE} is of type {kind}; expected uint16")
+    if len(variable.shape) != 2 or min(variable.shape) < 1:
+        raise _BadMatError(f"{VARIABLE} has shape {variable.shape}; expected two sizes above 0")
+    pixels = variable.shape[0] * variable.shape[1]
+    if pixels > MAX_PIXELS:
+        raise _BadMatError(f"{VARIABLE} has {pixels} pixels; expected at most {MAX_PIXELS}")
+    tag = _tag(element.prefix(variable.values + 8), variable.values, order, within=False)
+    if tag.kind not in _STORED:
+        raise _BadMatError(f"{VARIABLE} holds values of type {tag.kind}; expected numbers")
+    stored = np.dtype(order + _STORED[tag.kind])
+    if tag.stop - tag.start != pixels * stored.itemsize:
+        raise _BadMatError(
+            f"{VARIABLE} has {tag.stop - tag.start} bytes of values; expected "
+            f"{pixels * stored.itemsize} for shape {variable.shape}"
+        )
+    body = element.prefix(tag.stop)
+    if len(body) < tag.stop:
+        raise _BadMatError(f"{VARIABLE} is cut off after {len(body)} of {tag.stop} bytes")
+    element.check_end()
+    flat = np.frombuffer(body[tag.start : tag.stop], dtype=stored)
+    values = flat.astype(np.uint16) if tag.kind in _FITTING else _checked(flat)
+    return np.ascontiguousarray(values.reshape(variable.shape, order="F"))
+
+
+def _checked(flat: NDArray[Any]) -> NDArray[np.uint16]:
+    """Return stored numbers as uint16 when every one of them is a uint16."""
+    if not ((flat >= 0) & (flat <= 0xFFFF) & (flat == np.floor(flat))).all():
+        raise _BadMatError(f"{VARIABLE} holds values that are no uint16")
+    return flat.astype(np.uint16)

@@ -1,0 +1,122 @@
+"""Targets: a label map's patches as top-4 slots, and back.
+
+For each patch the labels of its valid pixels (not void) are counted; the four largest, ties to the
+smaller id, become its slots. Each pixel keeps one of six states, packed as three bit planes.
+
+Shape legend: P patches, K = 4 slots, 1024 pixels of a patch (row-major).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.geometry import PATCH, Grid, join_patches, split_patches
+
+SLOTS = 4
+PIXELS = PATCH * PATCH
+PLANES = 3
+NO_LABEL = -1
+"""``slot_labels`` where a patch has fewer than four labels."""
+STATE_OTHER = 4
+"""State of a pixel whose label is not among the patch's slots."""
+STATE_VOID = 5
+_NOT_VALID = np.uint16(0xFFFF)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the heads learn of P patches."""
+
+    slot_labels: NDArray[np.int16]
+    """[P, 4] label ids, −1 where the patch has fewer labels."""
+    slot_pixels: NDArray[np.uint16]
+    """[P, 4] pixels of each slot."""
+    label_count: NDArray[np.uint8]
+    """[P] how many labels the patch truly has; 255 stands for 255 and more."""
+    slot_planes: NDArray[np.uint8]
+    """[P, 3, 128] plane b holds bit b of each pixel's state, in ``numpy.packbits`` order."""
+
+
+def make_targets(label_map: NDArray[np.uint16], void: int) -> Targets:
+    """Return the targets of a label map [32·ny, 32·nx] whose void pixels hold ``void``."""
+    pixels = split_patches(label_map).reshape(-1, PIXELS)
+    pixels = np.where(pixels == void, _NOT_VALID, pixels)
+    ranked = _rank_labels(pixels)
+    return Targets(*ranked, slot_planes=_planes(pixels, ranked[0]))
+
+
+def _rank_labels(
+    pixels: NDArray[np.uint16],
+) -> tuple[NDArray[np.int16], NDArray[np.uint16], NDArray[np.uint8]]:
+    """Return slot_labels, slot_pixels and label_count of pixels [P, 1024].
+
+    Every row is sorted, so that a label is one run; the few runs are then ranked together. That
+    is faster than counting into a table as wide as the label space.
+    """
+    count = len(pixels)
+    ordered = np.sort(pixels, axis=1)
+    is_start = np.ones(ordered.shape, dtype=bool)
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=is_start[:, 1:])
+    starts = np.flatnonzero(is_start)
+    lengths = np.diff(starts, append=ordered.size)
+    labels = ordered.ravel()[starts]
+    valid = labels != _NOT_VALID
+    starts, lengths, labels = starts[valid], lengths[valid], labels[valid]
+    patches = starts // PIXELS
+    order = np.argsort((patches << 32) | ((PIXELS - lengths) << 16) | labels)
+    patches, lengths, labels = patches[order], lengths[order], labels[order]
+    runs = np.bincount(patches, minlength=count)
+    first_run = np.cumsum(runs) - runs
+    rank = np.arange(len(patches)) - first_run[patches]
+    kept = rank < SLOTS
+    where = patches[kept], rank[kept]
+    slot_labels = np.full((count, SLOTS), NO_LABEL, dtype=np.int16)
+    slot_labels[where] = labels[kept].astype(np.int16)
+    slot_pixels = np.zeros((count, SLOTS), dtype=np.uint16)
+    slot_pixels[where] = lengths[kept]
+    return slot_labels, slot_pixels, np.minimum(runs, 255).astype(np.uint8)
+
+
+def _planes(pixels: NDArray[np.uint16], slot_labels: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """Return the bit planes of pixels [P, 1024] under their slots."""
+    # −1 is 0xFFFF as uint16, the mark of pixels that are not valid: an absent slot would claim
+    # them, so the void state is written after the slots.
+    wanted = slot_labels.astype(np.uint16)
+    slot0, slot1, slot2, slot3 = (pixels == wanted[:, k, None] for k in range(SLOTS))
+    void = pixels == _NOT_VALID
+    bit0 = slot1 | slot3 | void
+    bit1 = (slot2 | slot3) & ~void
+    bit2 = ~(slot0 | slot1 | slot2 | slot3) | void
+    return np.stack([np.packbits(bit, axis=1) for bit in (bit0, bit1, bit2)], axis=1)
+
+
+def unpack_states(slot_planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the states uint8 [..., 1024] of bit planes [..., 3, 128]."""
+    bits = np.unpackbits(slot_planes, axis=-1)
+    one, two = np.uint8(1), np.uint8(2)
+    states: NDArray[np.uint8] = (
+        bits[..., 0, :] | (bits[..., 1, :] << one) | (bits[..., 2, :] << two)
+    )
+    return states
+
+
+def pack_states(states: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the bit planes [..., 3, 128] of states [..., 1024]: the inverse of unpack_states."""
+    planes = [np.packbits((states >> bit) & 1, axis=-1) for bit in range(PLANES)]
+    return np.stack(planes, axis=-2)
+
+
+def targets_to_label_map(targets: Targets, grid: Grid, void: int, other: int) -> NDArray[np.uint16]:
+    """Return the label map [32·ny, 32·nx] that targets stand for.
+
+    Exact but for pixels outside their patch's slots, which become ``other``.
+    """
+    lookup = np.empty((len(targets.slot_labels), STATE_VOID + 1), dtype=np.uint16)
+    lookup[:, :SLOTS] = targets.slot_labels.astype(np.uint16)
+    lookup[:, STATE_OTHER] = other
+    lookup[:, STATE_VOID] = void
+    pixels = np.take_along_axis(lookup, unpack_states(targets.slot_planes).astype(np.intp), axis=1)
+    return join_patches(pixels.reshape(-1, PATCH, PATCH), grid)

@@ -1,0 +1,157 @@
+"""The HDF5 container: one file a shard, its patches in contiguous arrays (docs/format.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.errors import ShardError
+from vocprep.recipe import FORMAT_VERSION
+from vocprep.shards.record import PATCH_FIELDS, Record, check_record
+
+SUFFIX = ".h5"
+_FORMAT = "vocprep-shard"
+_TEXTS = ("image_id", "image_sha256", "label_sha256")
+_PATCH_NAMES = ("embeddings", *PATCH_FIELDS)
+
+
+def encode(records: Sequence[Record]) -> bytes:
+    """Return the bytes of an HDF5 shard; the same records give the same bytes."""
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.array([getattr(record, name).encode() for record in records]) for name in _TEXTS
+    }
+    arrays["grid"] = np.array([record.grid for record in records], dtype=np.int32)
+    arrays["offsets"] = _offsets([len(record.embeddings) for record in records])
+    for name in _PATCH_NAMES:
+        arrays[name] = np.concatenate([getattr(record, name) for record in records])
+    pngs = [record.label_png for record in records]
+    arrays["label_map_offsets"] = _offsets([len(png) for png in pngs])
+    arrays["label_map"] = np.frombuffer(b"".join(pngs), dtype=np.uint8)
+    # In memory first: the bytes can then be digested and written in one pass, and nothing
+    # half-written ever has a name.
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver="v108") as file:
+        file.attrs["format"] = _FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["split"] = records[0].split
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, track_times=False)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
+
+
+def _offsets(lengths: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+class Hdf5Shard:
+    """An open HDF5 shard."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise ShardError(f"{path}: not an HDF5 shard: {error}; build it again") from error
+        try:
+            self._read_index()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_index(self) -> None:
+        attributes = self._file.attrs
+        if attributes.get("format") != _FORMAT:
+            raise ShardError(f"{self._path}: an HDF5 file, but no vocprep shard")
+        if attributes.get("format_version") != FORMAT_VERSION:
+            raise ShardError(
+                f"{self._path}: format version {attributes.get('format_version')}: this version "
+                f"of vocprep reads {FORMAT_VERSION}"
+            )
+        try:
+            self._split = str(attributes["split"])
+            self._texts = {
+                name: [text.decode() for text in self._file[name][:].tolist()] for name in _TEXTS
+            }
+            self._grid = self._file["grid"][:].tolist()
+            self._offsets = self._file["offsets"][:].tolist()
+            self._png_offsets = self._file["label_map_offsets"][:].tolist()
+        except (KeyError, OSError, ValueError, AttributeError) as error:
+            raise self._damaged(error) from error
+        self.image_ids = self._texts["image_id"]
+        self._check_index()
+
+    def _check_index(self) -> None:
+        """See that every table has a row a record and every offset stays inside its array."""
+        count = len(self.image_ids)
+        tables = [*self._texts.values(), self._grid, self._offsets[1:], self._png_offsets[1:]]
+        sizes = {name: len(self._file.get(name, ())) for name in (*_PATCH_NAMES, "label_map")}
+        if any(len(table) != count for table in tables):
+            raise self._damaged("its tables differ in length")
+        for offsets, names in (
+            (self._offsets, _PATCH_NAMES),
+            (self._png_offsets, ("label_map",)),
+        ):
+            if offsets[0] != 0 or sorted(offsets) != offsets:
+                raise self._damaged("its offsets do not rise from 0")
+            for name in names:
+                if sizes[name] != offsets[-1]:
+                    raise self._damaged(f"{name} has {sizes[name]} rows, expected {offsets[-1]}")
+
+    def _damaged(self, reason: object) -> ShardError:
+        return ShardError(f"{self._path}: damaged HDF5 shard: {reason}; build it again")
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield all records; each array is read from the file in one piece."""
+        try:
+            arrays = {name: self._file[name][:] for name in _PATCH_NAMES}
+            pngs = self._file["label_map"][:].tobytes()
+        except (KeyError, OSError) as error:
+            raise self._damaged(error) from error
+        for row in range(len(self)):
+            patches = slice(self._offsets[row], self._offsets[row + 1])
+            png = pngs[self._png_offsets[row] : self._png_offsets[row + 1]]
+            yield self._record(row, {name: arrays[name][patches] for name in arrays}, png)
+
+    def read(self, row: int) -> Record:
+        """Return the record of a row."""
+        patches = slice(self._offsets[row], self._offsets[row + 1])
+        pngs = slice(self._png_offsets[row], self._png_offsets[row + 1])
+        try:
+            arrays = {name: self._file[name][patches] for name in _PATCH_NAMES}
+            png = self._file["label_map"][pngs].tobytes()
+        except (KeyError, OSError) as error:
+            raise self._damaged(error) from error
+        return self._record(row, arrays, png)
+
+    def _record(self, row: int, arrays: dict[str, Any], png: bytes) -> Record:
+        ny, nx = self._grid[row]
+        record = Record(
+            **{name: texts[row] for name, texts in self._texts.items()},
+            split=self._split,
+            grid=(ny, nx),
+            label_png=png,
+            **arrays,
+        )
+        return check_record(record, str(self._path))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+open_shard = Hdf5Shard

@@ -1,0 +1,185 @@
+"""The record: everything kept of one picture, and its digests.
+
+Shape legend: P patches, D = 256 embedding, K = 4 slots, h×w = 32·ny × 32·nx pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.errors import LabelDecodeError, ShardError
+from vocprep.geometry import PATCH, Grid
+from vocprep.labels.png import decode_png
+
+FLIP_SUFFIX = "#flip"
+"""What the record of a mirrored view has behind its image id."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """Everything kept of one picture in one view."""
+
+    image_id: str
+    """The picture's id, with ``#flip`` behind it for the mirrored view."""
+    split: str
+    grid: Grid
+    """(ny, nx); P = ny·nx."""
+    embeddings: NDArray[np.float16] | NDArray[np.float32]
+    """[P, D]"""
+    slot_labels: NDArray[np.int16]
+    """[P, 4]"""
+    slot_pixels: NDArray[np.uint16]
+    """[P, 4]"""
+    label_count: NDArray[np.uint8]
+    """[P]"""
+    slot_planes: NDArray[np.uint8]
+    """[P, 3, 128]"""
+    label_png: bytes
+    """The label map as a 16-bit PNG."""
+    image_sha256: str
+    """Digest of the source picture's bytes."""
+    label_sha256: str
+    """Digest of the source label map's bytes."""
+
+    @cached_property
+    def label_map(self) -> NDArray[np.uint16]:
+        """Label map [h, w] under the schema, after the geometry; decoded when first asked for."""
+        where = f"label map of record {self.image_id}"
+        try:
+            label_map = decode_png(self.label_png, where)
+        except LabelDecodeError as error:
+            raise ShardError(f"{error}; the shard is damaged") from error
+        expected = (self.grid[0] * PATCH, self.grid[1] * PATCH)
+        if label_map.shape != expected:
+            raise ShardError(f"{where}: {label_map.shape} pixels: expected {expected}")
+        return label_map
+
+    @cached_property
+    def targets_sha256(self) -> str:
+        """Digest of what the labels decide: targets and label map."""
+        return _digest(self, TARGET_FIELDS)
+
+    @cached_property
+    def embeddings_sha256(self) -> str:
+        """Digest of the embeddings."""
+        return _digest(self, ("embeddings",))
+
+    @cached_property
+    def record_sha256(self) -> str:
+        """Digest of the whole record: the same in every container."""
+        return _digest(self, FIELDS)
+
+
+PATCH_FIELDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "slot_labels": (np.int16, (4,)),
+    "slot_pixels": (np.uint16, (4,)),
+    "label_count": (np.uint8, ()),
+    "slot_planes": (np.uint8, (3, 128)),
+}
+"""Fields with a row a patch, beside the embeddings: dtype and shape of a row."""
+TARGET_FIELDS = (*PATCH_FIELDS, "label_map")
+FIELDS = (
+    "image_id",
+    "split",
+    "grid",
+    "embeddings",
+    *TARGET_FIELDS,
+    "image_sha256",
+    "label_sha256",
+)
+"""The record's fields in the order of its digest."""
+EMBEDDING_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+
+
+def _digest(record: Record, names: tuple[str, ...]) -> str:
+    """Sha256 over fields as name, NUL, dtype, NUL, comma-joined shape, NUL, little-endian bytes.
+
+    Text is its UTF-8 bytes as uint8; the grid is int64. The label map counts as pixels, not as a
+    PNG, so that the identity does not depend on a compression library.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        array = _as_array(getattr(record, name))
+        shape = ",".join(str(size) for size in array.shape)
+        digest.update(f"{name}\0{array.dtype.name}\0{shape}\0".encode())
+        digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _as_array(value: str | Grid | NDArray[np.generic]) -> NDArray[np.generic]:
+    if isinstance(value, str):
+        return np.frombuffer(value.encode(), dtype=np.uint8)
+    if isinstance(value, tuple):
+        return np.array(value, dtype=np.int64)
+    return value
+
+
+def check_record(record: Record, where: str) -> Record:
+    """Return a record whose shapes and dtypes are as docs/format.md demands; else ShardError."""
+    ny, nx = record.grid
+    patches = ny * nx
+    if ny < 1 or nx < 1:
+        raise ShardError(f"{where}: record {record.image_id}: grid {record.grid} has no patch")
+    if record.embeddings.dtype not in EMBEDDING_DTYPES or record.embeddings.ndim != 2:
+        raise ShardError(
+            f"{where}: record {record.image_id}: embeddings {record.embeddings.dtype} "
+            f"{record.embeddings.shape}: expected float16 or float32 [P, D]"
+        )
+    expected = {
+        "embeddings": (record.embeddings.dtype, (patches, record.embeddings.shape[1])),
+        **{name: (dtype, (patches, *row)) for name, (dtype, row) in PATCH_FIELDS.items()},
+    }
+    for name, (dtype, shape) in expected.items():
+        array = getattr(record, name)
+        if array.dtype != dtype or array.shape != shape:
+            raise ShardError(
+                f"{where}: record {record.image_id}: {name} is {array.dtype} {array.shape}: "
+                f"expected {np.dtype(dtype)} {shape}"
+            )
+    return record
+
+
+class ShardReader(Protocol):
+    """An open shard, the same for both containers. Close it, or use it as a context manager."""
+
+    image_ids: list[str]
+    """Ids of the records, in row order."""
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records in row order."""
+        ...
+
+    def read(self, row: int) -> Record:
+        """Return the record of a row."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Container(Protocol):
+    """A shard format: how records become a file's bytes, and back."""
+
+    SUFFIX: str
+    """Of the file's name, with its dot."""
+
+    def encode(self, records: Sequence[Record]) -> bytes:
+        """Return a shard's bytes; the same records give the same bytes."""
+        ...
+
+    def open_shard(self, path: Path) -> ShardReader:
+        """Open a shard for reading; ShardError naming ``path`` when it is none."""
+        ...
