@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import shutil
 import tarfile
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ from typing import BinaryIO
 
 from vocprep.errors import ArchiveError
 from vocprep.files import TEMPORARY_PREFIX
+from vocprep.sources.digests import nothing_shown
 from vocprep.sources.manifest import ExpectedFiles, Unpack
 from vocprep.sources.trees import Tree, TreeFile, records_dir, write_tree
 
@@ -42,17 +44,24 @@ class Archive:
     unpack: Unpack
 
 
-def unpack(archive: Archive, data_dir: Path, *, partial: bool = False) -> Tree:
+def unpack(
+    archive: Archive,
+    data_dir: Path,
+    *,
+    partial: bool = False,
+    advance: Callable[[int], None] = nothing_shown,
+) -> Tree:
     """Unpack an archive into the data dir and record the tree; the caller holds the file's lock.
 
-    With ``partial`` the manifest's expected counts are not asked for. Raises ArchiveError when the
-    archive is unsafe, damaged or incomplete; nothing of it is in place then. An interruption
-    leaves no tree manifest, so the next run unpacks again.
+    ``advance`` hears of the archive's bytes as they are read. With ``partial`` the manifest's
+    expected counts are not asked for. Raises ArchiveError when the archive is unsafe, damaged or
+    incomplete; nothing of it is in place then. An interruption leaves no tree manifest, so the
+    next run unpacks again.
     """
     folder = records_dir(data_dir) / f"{TEMPORARY_PREFIX}unpack-{archive.name.replace('/', '-')}"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        files = extract(archive, folder)
+        files = extract(archive, folder, advance)
         if not partial:
             _check_counts(archive, files)
         _move_into(folder, data_dir, archive.name)
@@ -70,14 +79,16 @@ def unpack(archive: Archive, data_dir: Path, *, partial: bool = False) -> Tree:
     return tree
 
 
-def extract(archive: Archive, folder: Path) -> list[TreeFile]:
+def extract(
+    archive: Archive, folder: Path, advance: Callable[[int], None] = nothing_shown
+) -> list[TreeFile]:
     """Write the archive's files into a new folder; return them in path order.
 
     Raises ArchiveError at the first member that is refused; the folder then holds what came before.
     """
     folder.mkdir(parents=True)
     names, files = _Names(archive), []
-    with _tar_bytes(archive) as stream:
+    with _tar_bytes(archive, advance) as stream:
         try:
             with tarfile.open(  # type: ignore[call-overload] # it calls read, seek and tell only
                 fileobj=stream,
@@ -233,6 +244,20 @@ class _Bounded:
         return data
 
 
+class _Told(io.BufferedReader):
+    """A file that tells how many of its bytes were read."""
+
+    def __init__(self, raw: io.FileIO, advance: Callable[[int], None]) -> None:
+        super().__init__(raw, _BLOCK_BYTES)
+        self._advance = advance
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        """Read as any file does."""
+        data = super().read(count)
+        self._advance(len(data))
+        return data
+
+
 def _bomb(archive: Archive, what: str) -> ArchiveError:
     return ArchiveError(
         f"{archive.path}: {what} bytes, expected at most {archive.unpack.max_bytes} (max_bytes in "
@@ -241,12 +266,10 @@ def _bomb(archive: Archive, what: str) -> ArchiveError:
 
 
 @contextmanager
-def _tar_bytes(archive: Archive) -> Iterator[_Bounded]:
+def _tar_bytes(archive: Archive, advance: Callable[[int], None]) -> Iterator[_Bounded]:
     """Open the tar inside, whatever the suffix says."""
-    with archive.path.open("rb") as raw:
-        packed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        raw.seek(0)
-        if not packed:
+    with _Told(archive.path.open("rb", buffering=0), advance) as raw:
+        if raw.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] != _GZIP_MAGIC:
             yield _Bounded(raw, archive)
             return
         with gzip.GzipFile(fileobj=raw, mode="rb") as inner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,14 +65,23 @@ class Found:
         return self.digests["sha256"]
 
 
-def hash_file(path: Path, algorithms: tuple[str, ...] = ("sha256",)) -> Found:
-    """Hash a whole file in one pass and bounded memory."""
+def nothing_shown(_: int) -> None:
+    """Take a count of bytes and show nothing."""
+
+
+def hash_file(
+    path: Path,
+    algorithms: tuple[str, ...] = ("sha256",),
+    advance: Callable[[int], None] = nothing_shown,
+) -> Found:
+    """Hash a whole file in one pass and bounded memory; ``advance`` hears of the bytes."""
     hashers = {name: new_hasher(name) for name in algorithms}
     size = 0
     for block in _blocks(path):
         size += len(block)
         for hasher in hashers.values():
             hasher.update(block)
+        advance(len(block))
     return Found(size=size, digests={name: item.hexdigest() for name, item in hashers.items()})
 
 
