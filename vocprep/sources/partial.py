@@ -2,7 +2,7 @@
 
 Beside ``NAME`` stand ``NAME.part`` (the bytes, each at its final offset) and ``NAME.part.json``
 (mirrors and validators, expected digests, size, ranges done). A killed process loses at most
-``save_bytes`` of progress; after a power cut only the ranges that were flushed are trusted.
+``SAVE_SECONDS`` of progress; after a power cut only the ranges that were flushed are trusted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from typing import Any, Self
 from vocprep.sources.digests import Expected
 from vocprep.sources.spans import Span, add_span, first_gap, missing_spans, total
 
-SAVE_BYTES = 1 << 20
-"""The state file is rewritten after so many new bytes: the most that a kill can cost."""
-SAVE_SECONDS = 0.1
-"""Or after so long, whichever comes first."""
+SAVE_SECONDS = 0.02
+"""The state file is rewritten so often: what a kill can cost, less than a read up to 12 MB/s."""
 FLUSH_SECONDS = 5.0
 """The bytes are flushed to the disk so often: what a power cut can cost."""
 
@@ -60,7 +58,6 @@ class Partial:
         self.condition = threading.Condition()
         """Notified whenever bytes come, are forgotten, or the file is closed."""
         self._claimed: list[Span] = []
-        self._unsaved = 0
         self._saved_at = time.monotonic()
         self.closed = False
         self.generation = 0
@@ -181,10 +178,9 @@ class Partial:
             before = self.held
             self._state.done = add_span(self._state.done, offset + skip, end)
             gained = self.held - before
-            self._unsaved += gained
             self.condition.notify_all()
             self._advance(gained)
-            if self._unsaved >= SAVE_BYTES or time.monotonic() - self._saved_at >= SAVE_SECONDS:
+            if time.monotonic() - self._saved_at >= SAVE_SECONDS:
                 self._save()
 
     def publish(self) -> None:
@@ -260,7 +256,6 @@ class Partial:
         temporary = self.state_path.with_name(self.state_path.name + ".new")
         temporary.write_text(json.dumps(vars(self._state)))
         temporary.replace(self.state_path)
-        self._unsaved = 0
         self._saved_at = time.monotonic()
 
     def _close(self) -> None:

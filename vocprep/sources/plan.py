@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from vocprep.errors import ManifestError, UsageError
 from vocprep.files import find_manifest, manifest_names
 from vocprep.sources.digests import Expected, Found, differences
+from vocprep.sources.lockfile import read_lock
 from vocprep.sources.manifest import SourceFile, SourceManifest, load_dataset, load_source
 from vocprep.sources.trees import Receipt, is_unpacked, read_receipt, read_tree
 
@@ -45,6 +46,57 @@ class PlannedFile:
     expected: Expected
     on_disk: OnDisk
     steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedSource:
+    """A shipped source, for people to choose from."""
+
+    name: str
+    title: str
+    terms: str
+    size: int
+    """Bytes of all files, as far as they are published."""
+    exact: bool
+    """Whether every size is published and checked."""
+    state: str
+    """``complete``, ``absent``, ``N of M files``, with the bytes of unfinished downloads."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def list_sources(data_dir: Path) -> list[ListedSource]:
+    """Return every shipped source with its state in a data dir."""
+    lock = read_lock(data_dir)
+    listed = []
+    for name in manifest_names("sources"):
+        source = load_source(name)
+        planned = plan_download(data_dir, [source], lock, extract=True)
+        sizes = [file.bytes or file.about_bytes or 0 for file in source.files]
+        listed.append(
+            ListedSource(
+                name=name,
+                title=source.title,
+                terms=source.terms,
+                size=sum(sizes),
+                exact=all(file.bytes is not None for file in source.files),
+                state=state_of(planned),
+            )
+        )
+    return listed
+
+
+def state_of(planned: Sequence[PlannedFile]) -> str:
+    """Say in words how much of a source is there."""
+    done = sum(not item.steps for item in planned)
+    part = sum(item.on_disk.part_bytes for item in planned)
+    here = sum(item.on_disk.present for item in planned)
+    if done == len(planned):
+        return "complete"
+    words = f"{max(done, here)} of {len(planned)} files" if done or here else "absent"
+    return f"{words}, {part:,} bytes of more" if part else words
 
 
 def resolve_sources(names: Sequence[str]) -> list[SourceManifest]:
