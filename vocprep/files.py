@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,29 @@ def atomic_path(final: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(final.parent)
+
+
+@contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``final``; on success it replaces ``final``.
+
+    On any exception the temporary folder is deleted and ``final`` stays as it was.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{final.name}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if final.exists():
+            discarded = final.with_name(f"{temporary.name}-old")
+            final.replace(discarded)
+            temporary.replace(final)
+            shutil.rmtree(discarded)
+        else:
+            temporary.replace(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(final.parent)
 
 

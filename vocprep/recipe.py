@@ -1,7 +1,8 @@
-"""The recipe: every choice that decides what the records hold, and nothing else.
+"""The recipe, and the options of a build.
 
-Two builds with equal recipes hold the same data. Where the shards lie, how many there are, how
-many processes made them: none of that is here.
+A Recipe is every choice that decides what the records hold, and nothing else: two builds with
+equal recipes from equal sources hold the same data. Choices are what a user chooses of it. Layout
+and EngineOptions are how the records are laid out and who makes them; they decide no content.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ FORMAT_VERSION = 1
 Precision = Literal["fp32"]
 EmbeddingDtype = Literal["float16", "float32"]
 View = Literal["identity", "flip"]
+ShardFormat = Literal["hdf5", "webdataset"]
+IfExists = Literal["fail", "overwrite"]
 
 _IMAGE_ID = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -118,6 +121,62 @@ class Recipe:
             )
         except (KeyError, TypeError, AttributeError, UsageError) as error:
             raise ShardError(f"not a recipe that this version can read: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a user chooses of a recipe; the rest follows from the dataset and the weights."""
+
+    splits: tuple[str, ...] | None = None
+    """Splits to build; the dataset's own when None."""
+    limit: int | None = None
+    """At most so many pictures of each split, the first by id: for a quick trial."""
+    schema: str | None = None
+    """Label space; the dataset's first when None."""
+    void_unknown: bool = False
+    """Make the label "unknown" void."""
+    geometry: Geometry = field(default_factory=Geometry)
+    precision: Precision = "fp32"
+    embedding_dtype: EmbeddingDtype = "float16"
+    views: tuple[View, ...] = ("identity",)
+
+    def __post_init__(self) -> None:
+        """Refuse a limit below one."""
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"limit {self.limit}: expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the records are laid out in files; never changes what they hold."""
+
+    format: ShardFormat = "hdf5"
+    samples_per_shard: int = 500
+    """Pictures a shard."""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown format and empty shards."""
+        _one_of("format", self.format, ShardFormat)
+        if self.samples_per_shard < 1:
+            raise UsageError(f"samples_per_shard {self.samples_per_shard}: expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How a build is run; never changes what it makes."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    workers: int = 2
+    """Threads that read and decode ahead of the backbone."""
+    if_exists: IfExists = "fail"
+    """What to do when the output folder holds a finished dataset."""
+
+    def __post_init__(self) -> None:
+        """Refuse a build without anybody to do it."""
+        _one_of("if_exists", self.if_exists, IfExists)
+        if self.workers < 1:
+            raise UsageError(f"workers {self.workers}: expected 1 or more")
 
 
 def differing_fields(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:

@@ -13,17 +13,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from vocprep.errors import UsageError
 from vocprep.features.embed import Embedder, choose_device, numerics_class
 from vocprep.files import TEMPORARY_PREFIX, write_atomic
-from vocprep.recipe import differing_fields
+from vocprep.recipe import EngineOptions, differing_fields
 from vocprep.shards.build import (
     BuildPlan,
     BuiltShard,
@@ -49,23 +47,6 @@ LOCK = ".lock"
 AHEAD = 4
 """Samples a worker may be ahead of the backbone."""
 _OURS = re.compile(rf"(.+-\d{{5}}-of-\d{{5}}\.(h5|tar))|{SAMPLES_FILE}|{DATASET_FILE}|{LOCK}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """How a build is run; never changes what it makes."""
-
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    workers: int = 2
-    """Threads that read and decode ahead of the backbone."""
-    if_exists: Literal["fail", "overwrite"] = "fail"
-    """What to do when the output folder holds a finished dataset."""
-
-    def __post_init__(self) -> None:
-        """Refuse a build without anybody to do it."""
-        if self.workers < 1:
-            raise UsageError(f"workers {self.workers}: expected 1 or more")
 
 
 def build_dataset(

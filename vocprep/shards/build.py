@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocprep.errors import DataError, LabelDecodeError, UsageError
+from vocprep.errors import DataError, LabelDecodeError
 from vocprep.features.backbone import (
     EMBEDDING_DIM,
     NAME,
@@ -29,7 +29,6 @@ from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
 from vocprep.files import sha256_hex
 from vocprep.geometry import (
     PATCH,
-    Geometry,
     Grid,
     mirror,
     patch_grid,
@@ -40,53 +39,24 @@ from vocprep.geometry import (
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.png import encode_png
 from vocprep.labels.schema import Schema, load_schema
+from vocprep.labels.statistics import label_areas
 from vocprep.labels.targets import STATE_OTHER, Targets, make_targets, unpack_states
-from vocprep.recipe import EmbeddingDtype, Precision, Recipe, SchemaIdentity, SplitIds, View
-from vocprep.shards.index import SampleEntry, ShardEntry, ShardFormat, container_of
+from vocprep.recipe import (
+    Choices,
+    EmbeddingDtype,
+    Layout,
+    Recipe,
+    SchemaIdentity,
+    SplitIds,
+    View,
+)
+from vocprep.shards.index import SampleEntry, ShardEntry, container_of
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.sources.manifest import DatasetManifest
 from vocprep.sources.tree import SampleRef, list_samples
 
 GROUP = 16
 """Pictures whose patches go to the embedder together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What a user chooses of a recipe; the rest follows from the dataset and the weights."""
-
-    splits: tuple[str, ...] | None = None
-    """Splits to build; the dataset's own when None."""
-    limit: int | None = None
-    """At most so many pictures of each split, the first by id: for a quick trial."""
-    schema: str | None = None
-    """Label space; the dataset's first when None."""
-    void_unknown: bool = False
-    """Make the label "unknown" void."""
-    geometry: Geometry = field(default_factory=Geometry)
-    precision: Precision = "fp32"
-    embedding_dtype: EmbeddingDtype = "float16"
-    views: tuple[View, ...] = ("identity",)
-
-    def __post_init__(self) -> None:
-        """Refuse a limit below one."""
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"limit {self.limit}: expected 1 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How the records are laid out in files; never changes what they hold."""
-
-    format: ShardFormat = "hdf5"
-    samples_per_shard: int = 500
-    """Pictures a shard."""
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown format and empty shards."""
-        container_of(self.format)
-        if self.samples_per_shard < 1:
-            raise UsageError(f"samples_per_shard {self.samples_per_shard}: expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,13 +117,7 @@ def plan_build(
 
     ``weights`` as in ``load_weights``. Every file that the build will read is seen to exist.
     """
-    schema_name = choices.schema or dataset.schemas[0]
-    if schema_name not in dataset.schemas:
-        raise UsageError(
-            f"schema {schema_name!r} does not fit dataset {dataset.name}: expected one of "
-            f"{', '.join(dataset.schemas)}"
-        )
-    schema = load_schema(schema_name, void_unknown=choices.void_unknown)
+    schema = load_schema(dataset.schema_for(choices.schema), void_unknown=choices.void_unknown)
     samples = list_samples(data_dir, dataset, choices.splits or dataset.splits, choices.limit)
     if not samples:
         raise DataError(f"{data_dir}: the split files of dataset {dataset.name} hold no image id")
@@ -313,8 +277,7 @@ def finish_shard(
     data = container_of(layout.format).encode(records)
     label_pixels: Counter[int] = Counter()
     for record in records:
-        counts = np.bincount(record.label_map.ravel())
-        label_pixels.update({int(label): int(counts[label]) for label in np.flatnonzero(counts)})
+        label_pixels.update(label_areas(record.label_map))
     built = BuiltShard(
         entry=ShardEntry(
             name=shard.name,

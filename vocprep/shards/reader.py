@@ -65,8 +65,12 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +196,7 @@ class ResidentDataset(Dataset[Record]):
         self._columns = {name: torch.from_numpy(column) for name, column in columns.items()}
         # The records become views of the columns, so that the split is in memory once.
         self._records = [
-            replace(
-                record,
-                **{name: column[start : start + length] for name, column in columns.items()},
-            )
+            _with_columns(record, columns, slice(start, start + length))
             for record, start, length in zip(records, self._starts, self._lengths, strict=True)
         ]
 
@@ -227,6 +228,11 @@ class ResidentDataset(Dataset[Record]):
             slot_planes=columns["slot_planes"],
             label_maps=tuple(record.label_map for record in records) if label_maps else None,
         )
+
+
+def _with_columns(record: Record, columns: dict[str, NDArray[Any]], patches: slice) -> Record:
+    views: dict[str, Any] = {name: column[patches] for name, column in columns.items()}
+    return replace(record, **views)
 
 
 class StreamingDataset(IterableDataset[Record]):

@@ -24,6 +24,7 @@ from vocprep.shards.record import PATCH_FIELDS, Record, check_record
 
 SUFFIX = ".tar"
 _ARRAYS = ("embeddings", *PATCH_FIELDS)
+_TEXTS = ("image_id", "split", "image_sha256", "label_sha256")
 _LABEL_MAP = "label_map.png"
 _JSON = "json"
 _MEMBERS = (*(f"{name}.npy" for name in _ARRAYS), _LABEL_MAP, _JSON)
@@ -124,12 +125,9 @@ class TarShard:
                     f"vocprep reads {FORMAT_VERSION}"
                 )
             ny, nx = info["grid"]
-            record = Record(
-                **{key: info[key] for key in ("image_id", "split", "image_sha256", "label_sha256")},
-                **{name: _from_npy(members[f"{name}.npy"]) for name in _ARRAYS},
-                grid=(ny, nx),
-                label_png=members[_LABEL_MAP],
-            )
+            fields: dict[str, Any] = {key: info[key] for key in _TEXTS}
+            fields |= {name: _from_npy(members[f"{name}.npy"]) for name in _ARRAYS}
+            record = Record(**fields, grid=(ny, nx), label_png=members[_LABEL_MAP])
         except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
             raise self._damaged(f"record {self.image_ids[row]}: {error}") from error
         return check_record(record, str(self._path))

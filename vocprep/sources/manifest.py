@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from vocprep.errors import ManifestError
+from vocprep.errors import ManifestError, UsageError
 from vocprep.files import find_manifest
 
 
@@ -106,6 +106,17 @@ class DatasetManifest(_Manifest):
     """Table in ``manifests/label_areas`` that the areas of the raw labels must equal."""
 
     _paths_are_relative = field_validator("images", "labels", "split_files")(_relative)
+
+    def schema_for(self, name: str | None) -> str:
+        """Return the schema of that name, the default for None; UsageError when it does not fit."""
+        if name is None:
+            return self.schemas[0]
+        if name not in self.schemas:
+            raise UsageError(
+                f"schema {name!r} does not fit dataset {self.name}: expected one of "
+                f"{', '.join(self.schemas)}"
+            )
+        return name
 
 
 def load_source(name_or_path: str) -> SourceManifest:

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from heads_making import banded_records, make_dataset, random_records
+
+from vocprep.errors import RunError, UsageError
+from vocprep.heads.evaluate import evaluate
+from vocprep.heads.history import EpochMetrics, read_history
+from vocprep.heads.options import TrainOptions
+from vocprep.heads.run import load_run
+from vocprep.heads.train import learning_rate, train
+from vocprep.shards.reader import ShardDataset
+
+TIMES = ("seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
+    splits = {
+        "train": random_records("train", [(1, 2), (2, 1), (1, 1)]),
+        "val": random_records("val", [(1, 2)]),
+    }
+    return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
+
+
+def quick(**changes: object) -> TrainOptions:
+    defaults = {"epochs": 2, "batch_size": 2, "device": "cpu", "validate_every": 2}
+    return TrainOptions(**{**defaults, **changes})
+
+
+def lines_but_for_times(run_dir: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: v for key, v in line.items() if key not in TIMES} for line in lines]
+
+
+def test_a_run_holds_what_the_design_says(dataset: ShardDataset, tmp_path: Path):
+    seen: list[EpochMetrics] = []
+    summary = train(dataset, tmp_path / "run", quick(epochs=3), seen.append)
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["metrics.jsonl", "model.safetensors", "run.json"]
+    assert seen == list(summary.history) == read_history(tmp_path / "run")
+    assert [metrics.epoch for metrics in seen] == [1, 2, 3]
+    assert [metrics.val_miou is not None for metrics in seen] == [False, True, True]
+    assert all(metrics.images_per_second > 0 for metrics in seen)
+    assert summary.final.loss == summary.final.category_loss + summary.final.mask_loss
+    assert summary.images == 3
+    run = load_run(tmp_path / "run")
+    assert run.epoch == 3
+    assert run.config.recipe == dataset.index.recipe
+    assert run.config.content_id == dataset.index.content_id
+    assert run.config.heads.categories == 21
+    assert run.config.heads.embedding_dim == 256
+    assert summary.parameters == sum(p.numel() for p in run.model.parameters())
+    text = (tmp_path / "run" / "run.json").read_text()
+    assert str(tmp_path) not in text
+
+
+def test_same_seed_same_bits_and_another_seed_others(dataset: ShardDataset, tmp_path: Path):
+    torch.manual_seed(1)
+    train(dataset, tmp_path / "one", quick(seed=3))
+    torch.manual_seed(2)
+    train(dataset, tmp_path / "two", quick(seed=3))
+    train(dataset, tmp_path / "other", quick(seed=4))
+    one, two, other = (load_run(tmp_path / name).model for name in ("one", "two", "other"))
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+    assert not torch.equal(one.cat.weight, other.cat.weight)
+    assert lines_but_for_times(tmp_path / "one") == lines_but_for_times(tmp_path / "two")
+    assert lines_but_for_times(tmp_path / "one") != lines_but_for_times(tmp_path / "other")
+
+
+def test_the_callers_random_state_is_left_alone(dataset: ShardDataset, tmp_path: Path):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    train(dataset, tmp_path / "run", quick(epochs=1))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
+    dataset = make_dataset(tmp_path / "shards", {"train": banded_records("train", 3)})
+    options = quick(epochs=25, lr=5e-4, batch_size=3, val_split="", validate_every=100)
+    summary = train(dataset, tmp_path / "run", options)
+    assert summary.final.val_miou is None
+    assert summary.final.mask_loss < 0.1 * summary.history[0].mask_loss
+    evaluation = evaluate(load_run(tmp_path / "run"), dataset, "train")
+    model, oracle, majority = evaluation.rows
+    assert oracle.pixel_accuracy == 1
+    assert model.pixel_accuracy > 0.95
+    assert model.miou_present > 0.9
+    assert majority.pixel_accuracy < 0.5
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_kept(dataset: ShardDataset, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    train(dataset, run_dir, quick(epochs=1))
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    with pytest.raises(UsageError, match="expected a folder without a run"):
+        train(dataset, run_dir, quick())
+    with pytest.raises(UsageError, match="val_split 'test'"):
+        train(dataset, run_dir, quick(overwrite=True, val_split="test"))
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
+    train(dataset, run_dir, quick(epochs=1, seed=1, overwrite=True))
+    assert len(read_history(run_dir)) == 1
+    assert load_run(run_dir).config.options.seed == 1
+
+
+@pytest.mark.parametrize("option", ["train_split", "val_split"])
+def test_a_missing_split_is_named(dataset: ShardDataset, tmp_path: Path, option: str):
+    with pytest.raises(UsageError, match=f"{option} 'test': expected one of train, val"):
+        train(dataset, tmp_path / "run", quick(**{option: "test"}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_device_is_named(dataset: ShardDataset, tmp_path: Path):
+    with pytest.raises(UsageError, match="device 'tpu9'"):
+        train(dataset, tmp_path / "run", quick(device="tpu9"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path):
+    records = random_records("train", [(1, 1)])
+    records[0].embeddings[:] = float("nan")
+    dataset = make_dataset(tmp_path / "shards", {"train": records})
+    with pytest.raises(RunError, match="expected a finite loss in epoch 1, found nan"):
+        train(dataset, tmp_path / "run", quick(val_split=""))
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_learning_rate_rises_to_the_peak_and_falls_to_nothing():
+    options = TrainOptions(lr=0.1, warmup=0.2)
+    rates = [learning_rate(step, 100, options) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1 / 20)
+    assert rates[19] == rates[20] == pytest.approx(0.1)
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+    assert rates[60] == pytest.approx(0.05)
+    flat = TrainOptions(lr=0.1, warmup=0.0)
+    assert learning_rate(0, 1, flat) == 0.1
+
+
+def test_every_option_has_its_words():
+    source = Path(train.__code__.co_filename).with_name("options.py").read_text()
+    for field in fields(TrainOptions):
+        _, after = source.split(f"    {field.name}: ", 1)
+        assert after.split("\n")[1].lstrip().startswith('"""'), field.name

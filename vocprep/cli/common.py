@@ -1,0 +1,88 @@
+"""What the commands share: options, tables, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vocprep.recipe import EngineOptions
+from vocprep.sources.tree import DATA_DIR_VARIABLE, default_data_dir
+
+PROGRESS_DELAY = 2.0
+"""Seconds before a progress bar shows."""
+
+PATH = click.Path(path_type=Path)
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=PATH,
+    default=default_data_dir,
+    show_default=f"${DATA_DIR_VARIABLE} or ./data",
+    help="Folder that the sources are unpacked in.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+device_option = click.option(
+    "--device",
+    default=EngineOptions.device,
+    show_default=True,
+    help="auto, cpu, cuda or cuda:N.",
+)
+
+
+def comma_list(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """Split an option's comma-separated value."""
+    return None if value is None else tuple(part for part in value.split(",") if part)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print columns as wide as they need to be; numbers to the right, the rest to the left."""
+    texts = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(head, *texts, strict=True)]
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        for i in range(len(head))
+    ]
+    for line in [list(head), *texts]:
+        cells = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@contextmanager
+def progress(total: int, unit: str) -> Iterator[Callable[[], None]]:
+    """Yield a function that counts a step of a bar on stderr; silent where there is no terminal."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total,
+        unit=f" {unit}",
+        delay=PROGRESS_DELAY,
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+    ) as bar:
+
+        def step() -> None:
+            bar.update()
+
+        yield step

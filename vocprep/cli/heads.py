@@ -1,0 +1,247 @@
+"""``vocprep train``, ``vocprep evaluate`` and ``vocprep predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vocprep.cli.common import (
+    PATH,
+    data_dir_option,
+    device_option,
+    json_option,
+    print_json,
+    print_table,
+    progress,
+)
+from vocprep.heads.options import TrainOptions
+
+if TYPE_CHECKING:
+    from vocprep.features.embed import Embedder
+    from vocprep.heads.evaluate import Evaluation
+    from vocprep.heads.history import EpochMetrics
+    from vocprep.heads.run import Run
+
+WORST_CLASSES = 20
+
+
+@click.command()
+@click.argument("shards", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder for the run.")
+@click.option("--epochs", default=TrainOptions.epochs, show_default=True)
+@click.option("--batch-size", default=TrainOptions.batch_size, show_default=True, help="Images.")
+@click.option("--lr", default=TrainOptions.lr, show_default=True, help="Peak learning rate.")
+@click.option("--weight-decay", default=TrainOptions.weight_decay, show_default=True)
+@click.option("--seed", default=TrainOptions.seed, show_default=True)
+@click.option(
+    "--position/--no-position",
+    default=TrainOptions.position,
+    show_default=True,
+    help="Add the 2-D sine position code; without it, the seed's literal model.",
+)
+@click.option("--train-split", default=TrainOptions.train_split, show_default=True)
+@click.option("--val-split", default=TrainOptions.val_split, show_default=True)
+@click.option(
+    "--validate-every", default=TrainOptions.validate_every, show_default=True, help="Epochs."
+)
+@device_option
+@click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
+@json_option
+def train(
+    shards: Path,
+    out: Path,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    seed: int,
+    position: bool,
+    train_split: str,
+    val_split: str,
+    validate_every: int,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Fit the TFDet heads to a dataset version.
+
+    Writes run.json, model.safetensors, metrics.jsonl (a line an epoch) and curves.png.
+
+    \b
+    Example:
+      vocprep train shards/voc --out runs/first --epochs 20
+    """
+    options = TrainOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        seed=seed,
+        position=position,
+        train_split=train_split,
+        val_split=val_split,
+        validate_every=validate_every,
+        device=device,
+        overwrite=overwrite,
+    )
+    from dataclasses import asdict
+
+    from vocprep.files import write_atomic
+    from vocprep.heads.train import train as train_heads
+    from vocprep.pages.plot import curves_png
+    from vocprep.shards.reader import ShardDataset
+
+    summary = train_heads(
+        ShardDataset.open(shards), out, options, None if as_json else _print_epoch
+    )
+    write_atomic(out / "curves.png", curves_png(summary.history))
+    if as_json:
+        print_json(
+            {
+                "run": str(out),
+                "seconds": summary.seconds,
+                "parameters": summary.parameters,
+                "history": [asdict(metrics) for metrics in summary.history],
+            }
+        )
+        return
+    click.echo(
+        f"{out}: {summary.parameters:,} parameters, {summary.images:,} records, {epochs} epochs "
+        f"in {summary.seconds:.1f} s on {summary.device}; curves in {out / 'curves.png'}"
+    )
+
+
+def _print_epoch(metrics: EpochMetrics) -> None:
+    """Print the epochs that were scored."""
+    if metrics.val_miou is None or metrics.val_pixel_accuracy is None:
+        return
+    click.echo(
+        f"epoch {metrics.epoch:3d}  loss {metrics.loss:.3f}  val mIoU {100 * metrics.val_miou:5.1f}"
+        f"  val pixel accuracy {100 * metrics.val_pixel_accuracy:5.1f}"
+        f"  {metrics.images_per_second:,.0f} images/s"
+    )
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.argument("shards", type=PATH)
+@click.option("--split", default=TrainOptions.val_split, show_default=True)
+@click.option("--classes", is_flag=True, help="Also print a line a class.")
+@device_option
+@json_option
+def evaluate(
+    run: Path, shards: Path, split: str, classes: bool, device: str, as_json: bool
+) -> None:
+    """Score a run on a split, beside the best that four labels a patch can say and beside chance.
+
+    Scores are of the pixels that the geometry covers and that are not void, from one confusion
+    matrix over the whole split.
+
+    \b
+    Example:
+      vocprep evaluate runs/first shards/voc
+    """
+    from vocprep.heads.evaluate import evaluate as evaluate_run
+    from vocprep.heads.options import EvaluateOptions
+    from vocprep.heads.run import load_run
+    from vocprep.shards.reader import ShardDataset
+
+    result = evaluate_run(
+        load_run(run), ShardDataset.open(shards), split, EvaluateOptions(device=device)
+    )
+    if as_json:
+        print_json(result.to_json())
+        return
+    _print_evaluation(result, classes)
+
+
+def _print_evaluation(result: Evaluation, classes: bool) -> None:
+    if classes:
+        print_table(
+            ("id", "class", "pixels", "IoU", "IoU GT top-4"),
+            [(c.label, c.name, c.pixels, 100 * c.iou, 100 * c.oracle_iou) for c in result.classes],
+        )
+        click.echo()
+    click.echo(
+        f"{result.run} after epoch {result.epoch} on split {result.split}: {result.images:,} "
+        f"images, {result.pixels:,} pixels, {result.classes_present} of {result.classes_all} "
+        "classes present"
+    )
+    print_table(
+        ("%", "mIoU present", f"mIoU all {result.classes_all}", "pixel accuracy", "recall@4"),
+        [
+            (
+                _row_name(row.name, result),
+                100 * row.miou_present,
+                100 * row.miou_all,
+                100 * row.pixel_accuracy,
+                100 * row.recall_at_4,
+            )
+            for row in result.rows
+        ],
+    )
+    for note in result.notes:
+        click.echo(f"note: {note}")
+
+
+def _row_name(name: str, result: Evaluation) -> str:
+    if name == "majority label":
+        return f"chance: {result.majority_label!r} everywhere (majority of {result.majority_split})"
+    return name
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="Folder for the pictures.")
+@data_dir_option
+@click.option("--weights", help="PATH or random:SEED of the run's backbone.")
+@device_option
+def predict(
+    run: Path, images: tuple[Path, ...], out: Path, data_dir: Path, weights: str | None, device: str
+) -> None:
+    """Label new pictures: NAME.overlay.png with a legend, NAME.labels.png with 16-bit ids.
+
+    The backbone's weights must be those that the run's shards were built with.
+
+    \b
+    Example:
+      vocprep predict runs/first holiday.jpg --out predictions
+    """
+    from vocprep.features.image import decode_picture, read_image_file
+    from vocprep.files import write_atomic
+    from vocprep.heads.predict import predict_image
+    from vocprep.heads.run import load_run
+    from vocprep.labels.png import encode_png
+    from vocprep.pages.plot import overlay, png_bytes
+
+    trained = load_run(run)
+    embedder = _embedder_of(trained, weights, data_dir, device)
+    pictures = {path: decode_picture(read_image_file(path), str(path)) for path in images}
+    with progress(len(images), "images") as step:
+        for path, image in pictures.items():
+            found = predict_image(trained, image, embedder)
+            sheet = overlay(found.image, found.label_map, trained.config.labels.label_name)
+            write_atomic(out / f"{path.stem}.overlay.png", png_bytes(sheet))
+            write_atomic(out / f"{path.stem}.labels.png", encode_png(found.label_map))
+            click.echo(out / f"{path.stem}.overlay.png")
+            step()
+
+
+def _embedder_of(trained: Run, weights: str | None, data_dir: Path, device: str) -> Embedder:
+    """Return the embedder that a run's shards were built with; RunError for other weights."""
+    from vocprep.errors import RunError
+    from vocprep.features.backbone import load_weights, tensor_digest
+    from vocprep.features.embed import Embedder, choose_device
+
+    recipe = trained.config.recipe
+    state = load_weights(weights, data_dir)
+    digest = tensor_digest(state)
+    if digest != recipe.weights_sha256:
+        raise RunError(
+            f"{trained.path}: was trained on embeddings of weights {recipe.weights_sha256[:12]}…, "
+            f"found {digest[:12]}…; give the same --weights as to build-shards"
+        )
+    return Embedder(state, recipe.normalisation, device=choose_device(device))

@@ -1,0 +1,50 @@
+"""The ``vocprep`` command and its error boundary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vocprep.cli.demo import demo
+from vocprep.cli.heads import evaluate, predict, train
+from vocprep.cli.shards import build_shards, inspect
+from vocprep.cli.sources import decode, sample
+from vocprep.errors import DataError, VocprepError
+
+INTERRUPTED = 130
+"""What shells expect of a program that Ctrl-C ended."""
+
+
+class _ErrorBoundary(click.Group):
+    """Turns the errors that users can meet into one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VocprepError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            click.echo(f"error: {error.filename or 'input or output'}: {error.strerror}", err=True)
+            ctx.exit(DataError.exit_code)
+
+
+@click.group(cls=_ErrorBoundary, context_settings={"max_content_width": 100})
+@click.version_option(package_name="vocprep")
+def main() -> None:
+    """Pascal VOC and Pascal Context as frozen embeddings and per-patch targets, in shards.
+
+    \b
+    The way of the data:
+      sample | download -> decode -> build-shards -> train -> evaluate, predict
+    """
+
+
+for _command in (demo, sample, decode, build_shards, inspect, train, evaluate, predict):
+    main.add_command(_command)

@@ -1,0 +1,63 @@
+"""The course of a training: one line an epoch in ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vocprep.errors import RunError
+
+HISTORY_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """What one epoch came to; losses in nats, means over the epoch."""
+
+    epoch: int
+    """Counted from 1."""
+    lr: float
+    """Learning rate of the epoch's last step."""
+    loss: float
+    category_loss: float
+    mask_loss: float
+    images_per_second: float
+    """Training alone, without validation."""
+    seconds: float
+    """The whole epoch, validation included."""
+    val_loss: float | None = None
+    """This and the following are None in epochs that were not scored."""
+    val_category_loss: float | None = None
+    val_mask_loss: float | None = None
+    val_miou: float | None = None
+    """Mean IoU over the classes present in the ground truth."""
+    val_pixel_accuracy: float | None = None
+
+
+def append_epoch(run_dir: Path, metrics: EpochMetrics) -> None:
+    """Add one line to the run's ``metrics.jsonl``."""
+    with (run_dir / HISTORY_FILE).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(metrics), allow_nan=False) + "\n")
+
+
+def read_history(run_dir: Path) -> list[EpochMetrics]:
+    """Return the epochs of a run in order, for curves and tables.
+
+    Raises RunError when ``metrics.jsonl`` is missing or a line of it cannot be read.
+    """
+    path = run_dir / HISTORY_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); train the run again") from error
+    history = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            history.append(EpochMetrics(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{path}, line {number}: expected one epoch's metrics as JSON, found "
+                f"{line[:40]!r}; delete that line or train the run again"
+            ) from error
+    return history

@@ -1,0 +1,98 @@
+"""Options of training and of evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from vocprep.errors import UsageError
+
+LoaderMode = Literal["resident", "streaming"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How the heads are trained."""
+
+    epochs: int = 40
+    """Passes over the train split."""
+    batch_size: int = 32
+    """Images a step."""
+    lr: float = 3e-4
+    """Peak learning rate of AdamW, reached after the warm-up; a cosine takes it to 0."""
+    weight_decay: float = 0.05
+    """Applied to matrices; biases and norms are left alone."""
+    warmup: float = 0.05
+    """Share of all steps in which the learning rate rises from 0, 0 ≤ warmup < 1."""
+    clip: float = 1.0
+    """Largest norm of all gradients together."""
+    seed: int = 0
+    """Decides the first weights, the order of the images and the dropout."""
+    device: str = "auto"
+    """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    position: bool = True
+    """Add the 2-D sine position code; off is the seed's literal model."""
+    train_split: str = "train"
+    """Split to learn from, in every view that the shards hold."""
+    val_split: str = "val"
+    """Split to score while training, never learnt from; the empty name trains without."""
+    validate_every: int = 5
+    """Epochs between two scores; the last epoch is always scored."""
+    mode: LoaderMode = "resident"
+    """``resident`` keeps a split in memory; ``streaming`` reads it again each epoch."""
+    overwrite: bool = False
+    """Replace the run that the folder already holds."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can follow."""
+        _at_least_one(self, "epochs", "batch_size", "validate_every")
+        _one_of("mode", self.mode, LoaderMode)
+        for name in ("lr", "clip"):
+            _in_range(self, name, getattr(self, name) > 0, "a number above 0")
+        _in_range(self, "weight_decay", self.weight_decay >= 0, "0 or more")
+        _in_range(self, "warmup", 0 <= self.warmup < 1, "a share from 0 to below 1")
+        _in_range(self, "seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """How a split is run through trained heads; none of it changes the scores' meaning."""
+
+    batch_size: int = 32
+    """Images a step."""
+    device: str = "auto"
+    """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    mode: LoaderMode = "streaming"
+    """As for training; every image is needed once, so streaming costs nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no evaluation can follow."""
+        _at_least_one(self, "batch_size")
+        _one_of("mode", self.mode, LoaderMode)
+
+
+def require_split(splits: Sequence[str], name: str, option: str) -> None:
+    """Raise UsageError when a dataset with these splits has none of that name."""
+    if name not in splits:
+        raise UsageError(
+            f"{option} {name!r}: expected one of {', '.join(splits)}, the dataset's splits; name "
+            "one of them or build this one"
+        )
+
+
+def _at_least_one(options: Any, *names: str) -> None:
+    for name in names:
+        _in_range(options, name, getattr(options, name) >= 1, "at least 1")
+
+
+def _in_range(options: Any, name: str, holds: bool, expected: str) -> None:
+    value = getattr(options, name)
+    if not holds or not math.isfinite(value):
+        raise UsageError(f"{name}: expected {expected}, found {value}")
+
+
+def _one_of(name: str, value: str, allowed: Any) -> None:
+    if value not in get_args(allowed):
+        raise UsageError(f"{name} {value!r}: expected one of {', '.join(get_args(allowed))}")

@@ -1,0 +1,98 @@
+"""Prediction: from a picture of any size to a label map on its patch grid.
+
+Shape legend: H, W pixels of the picture; ny, nx its patch grid; P = ny·nx patches; D embedding;
+K = 4 slots, fewer where the schema has fewer classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vocprep.errors import RunError
+from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image, split_patches
+from vocprep.heads.run import Run
+from vocprep.heads.tfdet import to_label_map, top_labels
+
+
+class PatchEmbedder(Protocol):
+    """What prediction needs of the backbone: ``vocprep.features.embed.Embedder`` is one."""
+
+    def embed(self, patches: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Return embeddings [P, D] of patches [P, 32, 32, 3]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMapPrediction:
+    """What the heads say of one image."""
+
+    grid: Grid
+    label_map: NDArray[np.uint16]
+    """[32·ny, 32·nx] class ids."""
+    confidence: NDArray[np.float32]
+    """[32·ny, 32·nx] probability of the mask that won the pixel, 0..1."""
+    patch_labels: NDArray[np.int64]
+    """[P, K] the labels that each patch chose among, strongest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction(LabelMapPrediction):
+    """The same, with the picture that the label map lies over."""
+
+    image: NDArray[np.uint8]
+    """[32·ny, 32·nx, 3] the picture after the geometry."""
+
+
+@torch.inference_mode()
+def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) -> LabelMapPrediction:
+    """Return the label map of one image from its embeddings [P, D], row-major over ``grid``.
+
+    Raises RunError when the shape is not the one that the grid and the run ask for.
+    """
+    expected = (grid[0] * grid[1], run.config.heads.embedding_dim)
+    if embeddings.shape != expected:
+        raise RunError(
+            f"{run.path}: expected embeddings of shape {expected} for a grid of {grid}, found "
+            f"{embeddings.shape}; embed with the backbone {run.config.recipe.backbone}"
+        )
+    device = run.model.cat.weight.device
+    tokens = torch.from_numpy(embeddings.astype(np.float32)).to(device).unsqueeze(0)
+    grids = torch.tensor([grid], dtype=torch.int64, device=device)
+    category_logits, masks = run.model.probabilities(tokens, None, grids)
+    labels = to_label_map(category_logits, masks)[0].cpu().numpy().astype(np.uint16)
+    top = top_labels(category_logits)[0]
+    confidence = masks[0, ..., : top.shape[-1]].amax(dim=-1).cpu().numpy()
+    return LabelMapPrediction(
+        grid=grid,
+        label_map=join_patches(labels.reshape(-1, PATCH, PATCH), grid),
+        confidence=join_patches(confidence.reshape(-1, PATCH, PATCH), grid),
+        patch_labels=top.cpu().numpy(),
+    )
+
+
+def predict_image(
+    run: Run, image: NDArray[np.uint8], embedder: PatchEmbedder, geometry: Geometry | None = None
+) -> Prediction:
+    """Return the prediction for a picture uint8 [H, W, 3] (RGB).
+
+    The picture goes the way of the run's shards: geometry (another one when given), patches,
+    ``embedder``, and the shards' embedding dtype, so that a picture gets here what evaluation
+    gives it. ``embedder`` must hold the run's weights and normalisation. Raises DataError when
+    no patch fits the picture, RunError when the embeddings are of another size.
+    """
+    placed = place_image(image, geometry or run.config.recipe.geometry)
+    embeddings = embedder.embed(split_patches(placed))
+    stored = embeddings.astype(run.config.recipe.embedding_dtype)
+    grid = (placed.shape[0] // PATCH, placed.shape[1] // PATCH)
+    found = predict_label_map(run, stored, grid)
+    return Prediction(
+        grid=grid,
+        label_map=found.label_map,
+        confidence=found.confidence,
+        patch_labels=found.patch_labels,
+        image=placed,
+    )

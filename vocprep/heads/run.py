@@ -1,0 +1,230 @@
+"""A run: a folder with trained heads and all that is needed to use them.
+
+``run.json`` says what the run is and never changes while it lasts; ``metrics.jsonl`` is its
+course; ``model.safetensors`` is its latest state, replaced whole, and names the ``run.json`` that
+it belongs to. A run can be used from its first checkpoint on.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vocprep.errors import RunError, ShardError, UsageError
+from vocprep.files import atomic_path, canonical_json, sha256_hex, write_json
+from vocprep.heads.history import HISTORY_FILE
+from vocprep.heads.options import TrainOptions
+from vocprep.heads.tfdet import HeadsConfig, TFDetHeads
+from vocprep.labels.schema import Schema
+from vocprep.recipe import Recipe
+
+CONFIG_FILE = "run.json"
+MODEL_FILE = "model.safetensors"
+RUN_FORMAT_VERSION = 1
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run's numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSpace:
+    """What a schema says of the heads' outputs; a run keeps it, so it needs no manifest."""
+
+    name: str
+    void: int
+    """Id of pixels that no label may be scored on."""
+    names: Mapping[int, str]
+    """Class ids and names, void not among them."""
+
+    @classmethod
+    def of(cls, schema: Schema) -> Self:
+        """Take what the heads need from a schema."""
+        return cls(name=schema.name, void=schema.void, names=dict(schema.names))
+
+    @property
+    def categories(self) -> int:
+        """The largest class id plus one: an output's index is the class id."""
+        return max(self.names) + 1
+
+    def label_name(self, label: int) -> str:
+        """Return a label's name for people; ids without one are named by their number."""
+        return "void" if label == self.void else self.names.get(label, f"label {label}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run is: decided before its first step and kept in ``run.json``."""
+
+    heads: HeadsConfig
+    options: TrainOptions
+    labels: LabelSpace
+    recipe: Recipe
+    """Recipe of the shards that it learnt from: backbone, weights digest, normalisation, geometry,
+    schema; what ``predict`` must do to a new picture."""
+    content_id: str
+    source_id: str
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+    @property
+    def run_id(self) -> str:
+        """Sha256 of the configuration's canonical JSON."""
+        return sha256_hex(canonical_json(self.to_json()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; ``from_json`` is the inverse."""
+        names = {str(key): name for key, name in sorted(self.labels.names.items())}
+        return {
+            "run_format_version": RUN_FORMAT_VERSION,
+            "heads": asdict(self.heads),
+            "options": asdict(self.options),
+            "labels": {"name": self.labels.name, "void": self.labels.void, "names": names},
+            "recipe_id": self.recipe.recipe_id,
+            "content_id": self.content_id,
+            "source_id": self.source_id,
+            "recipe": self.recipe.to_json(),
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Rebuild a configuration; RunError says what does not fit."""
+        try:
+            if value["run_format_version"] != RUN_FORMAT_VERSION:
+                raise RunError(
+                    f"expected run_format_version {RUN_FORMAT_VERSION}, found "
+                    f"{value['run_format_version']!r}"
+                )
+            labels = value["labels"]
+            return cls(
+                heads=HeadsConfig(**value["heads"]),
+                options=TrainOptions(**value["options"]),
+                labels=LabelSpace(
+                    name=labels["name"],
+                    void=labels["void"],
+                    names={int(key): name for key, name in labels["names"].items()},
+                ),
+                recipe=Recipe.from_json(value["recipe"]),
+                content_id=value["content_id"],
+                source_id=value["source_id"],
+                versions=value["versions"],
+            )
+        except KeyError as error:
+            raise RunError(f"expected a field {error}, found none") from error
+        except (TypeError, ValueError, AttributeError, ShardError, UsageError) as error:
+            raise RunError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Trained heads, ready for use."""
+
+    path: Path
+    config: RunConfig
+    model: TFDetHeads
+    """In eval mode."""
+    epoch: int
+    """How many epochs the weights have seen."""
+
+
+def prepare_run_dir(run_dir: Path, config: RunConfig) -> None:
+    """Make the folder ready for a new run and write its ``run.json``.
+
+    Raises UsageError, touching nothing, when the folder holds a run and ``overwrite`` is off.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UsageError(f"{run_dir}: expected a folder for the run, found a file; choose another")
+    found = [n for n in (CONFIG_FILE, MODEL_FILE, HISTORY_FILE) if (run_dir / n).exists()]
+    if found and not config.options.overwrite:
+        raise UsageError(
+            f"{run_dir}: expected a folder without a run, found {', '.join(found)}; choose another "
+            "folder or pass --overwrite"
+        )
+    for name in found:
+        (run_dir / name).unlink()
+    write_json(run_dir / CONFIG_FILE, config.to_json())
+
+
+def save_weights(run_dir: Path, config: RunConfig, model: TFDetHeads, epoch: int) -> None:
+    """Replace the run's ``model.safetensors`` by the model's present state."""
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    # One metadata entry only: safetensors writes several in an order that is not fixed.
+    about = canonical_json({"run_id": config.run_id, "epoch": epoch}).decode()
+    with atomic_path(run_dir / MODEL_FILE) as temporary:
+        save_file(state, temporary, metadata={"vocprep": about})
+
+
+def load_run(run_dir: Path, device: torch.device | str = "cpu") -> Run:
+    """Open a run folder: configuration and latest weights, checked against each other.
+
+    Raises RunError when a file is missing, cannot be read, or does not fit the others.
+    """
+    config = _read_config(run_dir)
+    path = run_dir / MODEL_FILE
+    if not path.is_file():
+        raise RunError(
+            f"{path}: expected the run's weights, found no file; training has not reached its "
+            "first checkpoint, train again"
+        )
+    about, state = _read_weights(path)
+    if about.get("run_id") != config.run_id or not isinstance(about.get("epoch"), int):
+        raise RunError(
+            f"{path}: expected the weights of the run in {CONFIG_FILE} ({config.run_id[:12]}), "
+            f"found those of {str(about.get('run_id'))[:12]}; copy both files from one run folder"
+        )
+    with torch.random.fork_rng(devices=[]):
+        model = TFDetHeads.from_config(config.heads)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise RunError(
+            f"{path}: expected the tensors of {config.heads}, found others ({error}); train again"
+        ) from error
+    return Run(path=run_dir, config=config, model=model.to(device).eval(), epoch=about["epoch"])
+
+
+def _read_config(run_dir: Path) -> RunConfig:
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        raise RunError(
+            f"{run_dir}: expected a run folder, found no {CONFIG_FILE} in it; give the folder that "
+            "`vocprep train` wrote"
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read as JSON ({error}); train again") from error
+    try:
+        return RunConfig.from_json(value)
+    except RunError as error:
+        raise RunError(f"{path}: {error}; train again with this version") from error
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return what ``save_weights`` noted beside the tensors, and the tensors."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            about = json.loads((stream.metadata() or {}).get("vocprep", "{}"))
+            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: expected a safetensors file, found one that does not read ({error}); copy it "
+            "again or train again"
+        ) from error
+    return about if isinstance(about, dict) else {}, state

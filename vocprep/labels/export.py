@@ -1,0 +1,42 @@
+"""Writing a dataset's label maps out as 16-bit PNG, with their statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from vocprep.errors import UsageError
+from vocprep.files import atomic_folder, write_json
+from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.png import encode_png
+from vocprep.labels.schema import Schema
+from vocprep.labels.statistics import LabelStatistics
+
+STATISTICS_FILE = "labels.json"
+
+
+def export_label_maps(
+    items: Iterable[tuple[str, Path]],
+    schema: Schema,
+    out: Path,
+    on_image: Callable[[], None] = lambda: None,
+) -> LabelStatistics:
+    """Write ``out/ID.png`` for each (image id, label file), and ``out/labels.json``.
+
+    The folder appears when all of it is there. It may replace what an earlier call wrote, and
+    nothing else. Raises LabelDecodeError naming the bad file.
+    """
+    if out.exists() and not (out / STATISTICS_FILE).is_file() and any(out.iterdir()):
+        raise UsageError(
+            f"{out}: holds other things than decoded label maps; choose an empty --out"
+        )
+    statistics = LabelStatistics(schema)
+    with atomic_folder(out) as folder:
+        for image_id, path in items:
+            raw = decode_label_map(read_label_file(path), path)
+            label_map = schema.apply(raw, str(path))
+            (folder / f"{image_id}.png").write_bytes(encode_png(label_map))
+            statistics.add(label_map)
+            on_image()
+        write_json(folder / STATISTICS_FILE, statistics.to_json())
+    return statistics

@@ -1,0 +1,135 @@
+"""Pictures for people: label overlays with a legend, curves of a training, label statistics."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vocprep.heads.history import EpochMetrics
+from vocprep.labels.statistics import LabelStatistics, label_areas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEGEND_ROWS = 12
+_SWATCH = 14
+_LEGEND_WIDTH = 190
+
+
+@cache
+def palette(count: int = 256) -> NDArray[np.uint8]:
+    """Return the colour map of the VOC development kit: uint8 [count, 3].
+
+    The bits of a label's number are dealt out to red, green and blue, high bits first, so that
+    neighbouring ids look unlike. Ids above 255 go round once more with a shift.
+    """
+    labels = np.arange(count)
+    labels = np.where(labels < 256, labels, (labels * 37 + 91) % 256)
+    colours = np.zeros((count, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            value = (labels >> (3 * bit + channel)) & 1 if 3 * bit + channel < 8 else 0 * labels
+            colours[:, channel] |= (value << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    label_map: NDArray[np.uint16],
+    label_name: Callable[[int], str],
+    *,
+    opacity: float = 0.55,
+) -> Image.Image:
+    """Lay a label map [H, W] over its picture [H, W, 3], beside the picture and a legend.
+
+    The legend lists the largest labels with their share of the pixels.
+    """
+    colours = palette(65536)[label_map]
+    mixed = (image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    height, width = label_map.shape
+    legend = _legend(label_map, label_name)
+    sheet = Image.new("RGB", (2 * width + legend.width, max(height, legend.height)), "white")
+    sheet.paste(Image.fromarray(image), (0, 0))
+    sheet.paste(Image.fromarray(mixed), (width, 0))
+    sheet.paste(legend, (2 * width, 0))
+    return sheet
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Return a picture as PNG."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _legend(label_map: NDArray[np.uint16], label_name: Callable[[int], str]) -> Image.Image:
+    areas = sorted(label_areas(label_map).items(), key=lambda item: -item[1])
+    rows = areas[:LEGEND_ROWS]
+    line = _SWATCH + 4
+    legend = Image.new("RGB", (_LEGEND_WIDTH, line * (len(rows) + 1) + 8), "white")
+    draw = ImageDraw.Draw(legend)
+    font = ImageFont.load_default(size=12)
+    colours = palette(65536)
+    for number, (label, area) in enumerate(rows):
+        top = 6 + number * line
+        colour = tuple(int(channel) for channel in colours[label])
+        draw.rectangle((8, top, 8 + _SWATCH, top + _SWATCH), fill=colour, outline="black")
+        share = f"{label_name(label)}  {100 * area / label_map.size:.0f} %"
+        draw.text((14 + _SWATCH, top), share, fill="black", font=font)
+    if len(areas) > len(rows):
+        text = f"and {len(areas) - len(rows)} more"
+        draw.text((14 + _SWATCH, 6 + len(rows) * line), text, fill="black", font=font)
+    return legend
+
+
+def curves_png(history: Sequence[EpochMetrics]) -> bytes:
+    """Draw a training's losses and validation mIoU by epoch."""
+    figure = _figure(8, 4)
+    left = figure.add_subplot()
+    epochs = [metrics.epoch for metrics in history]
+    left.plot(epochs, [metrics.loss for metrics in history], label="train loss")
+    scored = [metrics for metrics in history if metrics.val_miou is not None]
+    left.set_xlabel("epoch")
+    left.set_ylabel("loss (nats)")
+    if scored:
+        at = [metrics.epoch for metrics in scored]
+        left.plot(at, [metrics.val_loss or 0.0 for metrics in scored], label="val loss")
+        right = left.twinx()
+        right.plot(
+            at, [100 * (metrics.val_miou or 0.0) for metrics in scored], "g.-", label="val mIoU"
+        )
+        right.set_ylabel("mIoU of classes present (%)", color="g")
+        right.set_ylim(bottom=0)
+    left.legend(loc="upper center")
+    return _png(figure)
+
+
+def label_chart_png(statistics: LabelStatistics, most: int = 40) -> bytes:
+    """Draw the labels with the most pixels as bars, the largest first."""
+    top = statistics.pixels_of.most_common(most)
+    figure = _figure(8, 1.2 + 0.2 * len(top))
+    axes = figure.add_subplot()
+    names = [statistics.schema.names[label] for label, _ in top]
+    axes.barh(names, [100 * pixels / max(statistics.pixels, 1) for _, pixels in top])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"share of pixels (%), {statistics.images:,} images, {statistics.schema.name}")
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return an empty figure in inches, without touching pyplot's global state."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  # half a second that most calls can save
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+    return stream.getvalue()
