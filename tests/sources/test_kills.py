@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from mirror import Mirror
 
-from vocprep.sources.transfer import TransferOptions
-
 SIZE = 20_000_000
 DATA = random.Random(20).randbytes(SIZE)
 RATE = 8_000_000
+READ = 256 << 10
 CHILD = """
 import sys
 from pathlib import Path
@@ -31,8 +30,10 @@ class Silent:
     def note(self, text): pass
     def end(self): pass
 
-path, url, sha256, connections = sys.argv[1:]
-options = TransferOptions(connections=int(connections), large_bytes=1, part_bytes=3_000_000)
+path, url, sha256, connections, read = sys.argv[1:]
+options = TransferOptions(
+    connections=int(connections), large_bytes=1, part_bytes=3_000_000, chunk_bytes=int(read)
+)
 fetch(Wanted(path=Path(path), urls=[url], expected=Expected(sha256=sha256)), options, Silent())
 """
 
@@ -54,7 +55,7 @@ def assert_survives(folder: Path, kills: int, connections: int) -> None:
     killed = 0
     with Mirror({"file.bin": DATA}, rate=RATE // connections) as mirror:
         url = mirror.url("file.bin")
-        command = [sys.executable, "-c", CHILD, str(path), url, sha256, str(connections)]
+        command = [sys.executable, "-c", CHILD, str(path), url, sha256, str(connections), str(READ)]
         for _ in range(kills):
             status = run_until(mirror, command, draw.randrange(2 * SIZE // kills))
             killed += status == -signal.SIGKILL
@@ -63,7 +64,7 @@ def assert_survives(folder: Path, kills: int, connections: int) -> None:
         assert path.read_bytes() == DATA
         assert sorted(item.name for item in folder.iterdir()) == ["file.bin"]
         assert killed > kills // 2
-        assert mirror.sent <= 1.1 * SIZE + killed * TransferOptions.chunk_bytes
+        assert mirror.sent <= 1.1 * SIZE + killed * READ
 
 
 @pytest.mark.parametrize("connections", [1, 3])

@@ -31,7 +31,7 @@ class TransferOptions:
     """Files from this size on are fetched in parts."""
     part_bytes: int = 16 << 20
     """Bytes a ranged request of a large file."""
-    chunk_bytes: int = 256 << 10
+    chunk_bytes: int = 1 << 20
     """The most that is read at a time."""
     retries: int = 5
     """Failures in a row without one new byte before a mirror is given up."""
