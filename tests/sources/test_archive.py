@@ -13,8 +13,9 @@ import pytest
 
 from vocprep.errors import ArchiveError
 from vocprep.files import sha256_hex
-from vocprep.sources.archive import Archive, unpack
+from vocprep.sources.archive import unpack
 from vocprep.sources.manifest import ExpectedFiles, Unpack
+from vocprep.sources.members import Archive
 from vocprep.sources.trees import is_unpacked, read_tree
 
 LIMIT = 1_000_000

@@ -25,14 +25,13 @@ from vocprep.errors import (
 from vocprep.files import sha256_hex
 from vocprep.sources.download import (
     DownloadOptions,
-    Outcome,
     TensorDigest,
     download,
-    failure,
     mirror_urls,
 )
 from vocprep.sources.lockfile import LOCK_FILE, read_lock
 from vocprep.sources.manifest import SourceManifest
+from vocprep.sources.outcomes import Outcome, failure
 from vocprep.sources.plan import OnDisk, plan_download, resolve_sources, steps_for
 from vocprep.sources.transfer import TransferOptions
 
@@ -365,6 +364,20 @@ def test_a_disk_that_cannot_be_written_is_one_sentence(world: World):
     assert isinstance(outcomes[0].error, DataError)
     assert "cannot be written" in str(outcomes[0].error)
     assert outcomes[2].state == "fetched"
+
+
+def test_a_full_disk_is_one_sentence_and_what_fitted_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vocprep.sources.partial.os.pwrite", full)
+        outcomes = world.run()
+    assert [item.state for item in outcomes] == ["failed"] * 3
+    assert "No space left on device" in str(outcomes[0].error)
+    assert world.states() == ["fetched, unpacked", "fetched, unpacked", "fetched"]
 
 
 def test_two_runs_side_by_side_share_the_work(world: World):

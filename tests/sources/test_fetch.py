@@ -471,6 +471,32 @@ def test_a_file_url_is_a_mirror_too(tmp_path: Path, bench: Bench):
     assert fetched.url.endswith("a%20mirror/file.bin")
 
 
+def test_a_redirect_is_followed(mirror: Mirror, second: Mirror, bench: Bench):
+    mirror.always = status(302, Location=second.url("file.bin"))
+    fetched = bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == mirror.url("file.bin")
+    assert [name for name, _ in second.requests] == ["file.bin"]
+
+
+def test_the_environments_proxy_is_used(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    with Mirror({"http://voc.example/file.bin": DATA}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url())
+        bench.get("http://voc.example/file.bin")
+    bench.assert_final()
+
+
+def test_a_file_that_cannot_be_read_back_is_an_error(
+    mirror: Mirror, bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> str:
+        raise OSError("the disk is broken")
+
+    monkeypatch.setattr("vocprep.sources.following.Follower._digest", broken)
+    with pytest.raises(OSError, match="the disk is broken"):
+        bench.get(mirror.url("file.bin"))
+
+
 def test_a_dead_host_and_a_strange_url_are_passed_over(mirror: Mirror, bench: Bench):
     with Mirror({}) as gone:
         dead = gone.url("file.bin")

@@ -10,10 +10,11 @@ from packed import FILES, IMAGES, LABELS, NAMES, context, tar_of, voc
 from quiet import Quiet
 
 from vocprep.errors import DataError, TreeError
-from vocprep.sources.archive import Archive, unpack
+from vocprep.sources.archive import unpack
 from vocprep.sources.download import DownloadOptions, download
 from vocprep.sources.lockfile import LOCK_FILE
 from vocprep.sources.manifest import Unpack
+from vocprep.sources.members import Archive
 from vocprep.sources.trees import Receipt, read_receipts, read_trees, write_receipt
 from vocprep.sources.verify import Report, has_records, verify_files
 

@@ -16,7 +16,7 @@ from vocprep.errors import UsageError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from vocprep.sources.download import Outcome
+    from vocprep.sources.outcomes import Outcome
     from vocprep.sources.verify import Report
 
 DIFFERENCES = 1
@@ -75,6 +75,7 @@ def download(
       vocprep download --list
     """
     from vocprep.sources import download as library
+    from vocprep.sources.outcomes import failure
     from vocprep.sources.plan import resolve_sources
     from vocprep.sources.transfer import TransferOptions
 
@@ -97,7 +98,7 @@ def download(
     except KeyboardInterrupt:
         _stop(bars, "what was fetched is kept: run the same command again to go on from there")
     _print_outcomes(outcomes, as_json=as_json)
-    if error := library.failure(outcomes):
+    if error := failure(outcomes):
         raise error
 
 
@@ -238,10 +239,7 @@ def _list_sources(data_dir: Path, *, as_json: bool) -> None:
     if as_json:
         print_json([item.to_json() for item in listed])
         return
-    rows = [
-        (item.name, f"{'' if item.exact else '~'}{item.size:,}", item.state, item.title)
-        for item in listed
-    ]
+    rows = [(item.name, item.size, item.state, item.title) for item in listed]
     print_table(("source", "bytes", "state", "what"), rows)
     for terms in dict.fromkeys(item.terms for item in listed):
         names = ", ".join(item.name for item in listed if item.terms == terms)

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from filelock import FileLock, Timeout
 
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
 from vocprep.files import atomic_path
-from vocprep.sources.archive import Archive, unpack
+from vocprep.sources.archive import unpack
 from vocprep.sources.digests import Expected, Found, differences, hash_file
 from vocprep.sources.fetch import Wanted, fetch
 from vocprep.sources.lockfile import add_to_lock, read_lock
 from vocprep.sources.manifest import SourceFile, SourceManifest
+from vocprep.sources.members import Archive
+from vocprep.sources.outcomes import Outcome, outcome_of
 from vocprep.sources.plan import PlannedFile, plan_file
 from vocprep.sources.transfer import TransferOptions, Watcher
 from vocprep.sources.trees import Receipt, records_dir, write_receipt
@@ -54,27 +55,6 @@ class DownloadOptions:
                 raise UsageError(f"mirror {mirror!r}: expected an http, https or file URL")
         if self.transfer.connections < 1:
             raise UsageError(f"connections {self.transfer.connections}: expected 1 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How one file ended."""
-
-    source: str
-    path: str
-    """Below the data dir."""
-    mirror: str | None
-    """URL or folder that the file came from, also when that was in an earlier run."""
-    size: int | None
-    sha256: str | None
-    state: str
-    """``present``, or what was done: ``fetched``, ``linked``, ``copied``, ``verified``,
-    ``unpacked``; ``failed`` when ``error`` says why."""
-    error: VocprepError | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {**asdict(replace(self, error=None)), "error": self.error and str(self.error)}
 
 
 def download(
@@ -115,11 +95,13 @@ class _Job:
             else:
                 done = []
         except VocprepError as error:
-            return _outcome(planned, planned.on_disk.receipt, "failed", error)
+            return outcome_of(planned, planned.on_disk.receipt, "failed", error)
         except OSError as error:
-            return _outcome(planned, None, "failed", _disk_error(self.data_dir / file.path, error))
+            return outcome_of(
+                planned, None, "failed", _disk_error(self.data_dir / file.path, error)
+            )
         receipt = self._plan(source, file).on_disk.receipt if done else planned.on_disk.receipt
-        return _outcome(planned, receipt, ", ".join(done) or "present")
+        return outcome_of(planned, receipt, ", ".join(done) or "present")
 
     def _plan(self, source: str, file: SourceFile) -> PlannedFile:
         lock = read_lock(self.data_dir)
@@ -273,37 +255,6 @@ def mirror_urls(file: SourceFile, options: DownloadOptions) -> list[str]:
     if options.offline:
         urls = [url for url in urls if urlsplit(url).scheme == "file"]
     return urls
-
-
-def failure(outcomes: Sequence[Outcome]) -> VocprepError | None:
-    """Return one error for all files that failed, None when none did.
-
-    Bad data weighs more than data that could not be had.
-    """
-    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-    if len(errors) < 2:
-        return errors[0] if errors else None
-    kind = next((type(error) for error in errors if isinstance(error, DataError)), type(errors[0]))
-    listed = "".join(f"\n  {error}" for error in errors)
-    return kind(f"{len(errors)} of {len(outcomes)} files failed:{listed}")
-
-
-def _outcome(
-    planned: PlannedFile,
-    receipt: Receipt | None,
-    state: str,
-    error: VocprepError | None = None,
-) -> Outcome:
-    digests: Mapping[str, str] = receipt.digests if receipt else {}
-    return Outcome(
-        source=planned.source,
-        path=planned.file.path,
-        mirror=receipt.mirror if receipt else None,
-        size=receipt.size if receipt else None,
-        sha256=digests.get("sha256"),
-        state=state,
-        error=error,
-    )
 
 
 def _link_or_copy(source: Path, path: Path) -> str:

@@ -20,15 +20,20 @@ class Follower:
         self._partial = partial
         self._algorithms = algorithms
         self._digests: dict[tuple[str, int], str] = {}
+        self._fault: OSError | None = None
         for name in algorithms:
             partial.run_beside(bind(self._follow, name))
 
     def result(self) -> Found:
-        """Wait for the digests of a file that is complete."""
+        """Wait for the digests of a file that is complete; OSError when it cannot be read."""
         partial = self._partial
         with partial.condition:
             keys = {name: (name, partial.generation) for name in self._algorithms}
-            partial.condition.wait_for(lambda: all(key in self._digests for key in keys.values()))
+            partial.condition.wait_for(
+                lambda: self._fault or all(key in self._digests for key in keys.values())
+            )
+            if self._fault:
+                raise self._fault
             digests = {name: self._digests[key] for name, key in keys.items()}
             return Found(size=partial.size or 0, digests=digests)
 
@@ -36,12 +41,15 @@ class Follower:
         """Hash the file, and again from the start each time that its bytes were forgotten."""
         partial = self._partial
         while not partial.closed:
-            generation = partial.generation
-            digest = self._digest(algorithm, generation)
+            generation, digest = partial.generation, None
+            try:
+                digest = self._digest(algorithm, generation)
+            except OSError as error:
+                self._fault = error
             with partial.condition:
                 if digest is not None:
                     self._digests[algorithm, generation] = digest
-                    partial.condition.notify_all()
+                partial.condition.notify_all()
                 partial.condition.wait_for(
                     lambda: partial.closed or partial.generation != generation  # noqa: B023 - waits here
                 )

@@ -245,8 +245,12 @@ class Partial:
                     self._state.done,
                     self.generation,
                 )
-            os.fsync(descriptor)
-            os.close(descriptor)
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                continue  # whoever gives the file its name flushes again, and says what failed
+            finally:
+                os.close(descriptor)
             with self.condition:
                 if generation == self.generation:
                     self._state.flushed = done

@@ -55,10 +55,8 @@ class ListedSource:
     name: str
     title: str
     terms: str
-    size: int
-    """Bytes of all files, as far as they are published."""
-    exact: bool
-    """Whether every size is published and checked."""
+    size: str
+    """Bytes of all files for people: ``~`` where a size is doubtful, ``>`` where one is unknown."""
     state: str
     """``complete``, ``absent``, ``N of M files``, with the bytes of unfinished downloads."""
 
@@ -74,18 +72,24 @@ def list_sources(data_dir: Path) -> list[ListedSource]:
     for name in manifest_names("sources"):
         source = load_source(name)
         planned = plan_download(data_dir, [source], lock, extract=True)
-        sizes = [file.bytes or file.about_bytes or 0 for file in source.files]
         listed.append(
             ListedSource(
                 name=name,
                 title=source.title,
                 terms=source.terms,
-                size=sum(sizes),
-                exact=all(file.bytes is not None for file in source.files),
+                size=_size_in_words(source),
                 state=state_of(planned),
             )
         )
     return listed
+
+
+def _size_in_words(source: SourceManifest) -> str:
+    sizes = [file.bytes or file.about_bytes for file in source.files]
+    known = sum(size for size in sizes if size)
+    if None in sizes:
+        return f">{known:,}" if known else "unknown"
+    return f"{known:,}" if all(file.bytes for file in source.files) else f"~{known:,}"
 
 
 def state_of(planned: Sequence[PlannedFile]) -> str:

@@ -111,16 +111,23 @@ class Transfer:
         self._stop.clear()
         self._abort.clear()
         self._faults.clear()
-        self._run(may_help=True)
-        for helper in self._helpers:
-            helper.join()
+        try:
+            self._run(may_help=True)
+            for helper in self._helpers:
+                helper.join()
+        except KeyboardInterrupt:
+            # Helpers may wait for a silent server: they end by themselves, and late bytes of
+            # theirs find the partial file closed.
+            self._stop.set()
+            self._abort.set()
+            raise
         self._helpers.clear()
         self._partial.release_claims()
         if self._faults:
             raise min(self._faults, key=lambda fault: isinstance(fault, Transient))
 
     def _run(self, *, may_help: bool) -> None:
-        """Work in this thread; keep its fault for the end, an interrupt excepted."""
+        """Work in this thread and keep its fault for the end."""
         try:
             with requests.Session() as session:
                 self._work(session, may_help=may_help)
@@ -129,12 +136,6 @@ class Transfer:
             self._stop.set()
             if not isinstance(fault, Transient):
                 self._abort.set()
-        except KeyboardInterrupt:
-            # Helpers may wait for a silent server: they end by themselves, and late bytes of
-            # theirs find the partial file closed.
-            self._stop.set()
-            self._abort.set()
-            raise
 
     def _work(self, session: requests.Session, *, may_help: bool) -> None:
         """Claim a range, ask for it, copy it; until nothing is left or another thread failed."""
