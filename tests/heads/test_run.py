@@ -142,7 +142,17 @@ def test_weights_that_name_no_run(run_dir: Path, about: str | None):
 def test_tensors_of_another_shape(run_dir: Path):
     config = make_config()
     save_weights(run_dir, config, TFDetHeads(categories=7), epoch=1)
-    with pytest.raises(RunError, match="expected the tensors of"):
+    with pytest.raises(
+        RunError, match=r"tensor cat\.weight: expected \[21, 256\], found \[7, 256\]"
+    ):
+        load_run(run_dir)
+
+
+def test_a_missing_tensor(run_dir: Path):
+    run = load_run(run_dir)
+    del run.model.cat.bias
+    save_weights(run_dir, run.config, run.model, epoch=1)
+    with pytest.raises(RunError, match=r"tensor cat\.bias: expected \[21\], found no tensor"):
         load_run(run_dir)
 
 

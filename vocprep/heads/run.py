@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vocprep.errors import RunError, ShardError, UsageError
+from vocprep.features.backbone import StateDict
 from vocprep.files import atomic_path, canonical_json, sha256_hex, write_json
 from vocprep.heads.history import HISTORY_FILE
 from vocprep.heads.options import TrainOptions
@@ -190,12 +191,8 @@ def load_run(run_dir: Path, device: torch.device | str = "cpu") -> Run:
         )
     with torch.random.fork_rng(devices=[]):
         model = TFDetHeads.from_config(config.heads)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise RunError(
-            f"{path}: expected the tensors of {config.heads}, found others ({error}); train again"
-        ) from error
+    _check_tensors(path, expected=model.state_dict(), found=state)
+    model.load_state_dict(state)
     return Run(path=run_dir, config=config, model=model.to(device).eval(), epoch=about["epoch"])
 
 
@@ -216,7 +213,18 @@ def _read_config(run_dir: Path) -> RunConfig:
         raise RunError(f"{path}: {error}; train again with this version") from error
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _check_tensors(path: Path, *, expected: StateDict, found: StateDict) -> None:
+    """Raise RunError naming the first tensor that is missing, superfluous or of another shape."""
+    for name in [*expected, *found]:
+        shapes = [list(s[name].shape) if name in s else "no tensor" for s in (expected, found)]
+        if shapes[0] != shapes[1]:
+            raise RunError(
+                f"{path}: tensor {name}: expected {shapes[0]}, found {shapes[1]}; the file is not "
+                "of this version's heads, train again"
+            )
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Any], StateDict]:
     """Return what ``save_weights`` noted beside the tensors, and the tensors."""
     try:
         with safe_open(path, framework="pt") as stream:

@@ -66,7 +66,7 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(options.seed)
         model = TFDetHeads.from_config(config.heads).to(device)
-        optimizer = torch.optim.AdamW(_parameter_groups(model, options.weight_decay), lr=options.lr)
+        optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.lr)
         total_steps, step = options.epochs * len(train_loader), 0
 
         for epoch in range(1, options.epochs + 1):
@@ -131,6 +131,16 @@ def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:
     return options.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's groups: decay pulls on matrices, not on biases and norms."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
 def _loaders(dataset: ShardDataset, options: TrainOptions) -> tuple[Loader, Loader | None]:
     """Open what is learnt from (shuffled, all views) and what is scored (identity, or None)."""
     require_split(dataset.splits, options.train_split, "train_split")
@@ -168,16 +178,6 @@ def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
         content_id=index.content_id,
         source_id=index.source_id,
     )
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters: decay pulls on matrices, not on biases and norms."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
 
 
 def _validate(model: TFDetHeads, loader: Loader | None, labels: LabelSpace) -> dict[str, float]:

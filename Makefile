@@ -1,0 +1,39 @@
+# Every target works in a fresh clone: each brings the virtual environment along.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test quick lint bench torture clean
+
+demo: $(READY)  ## the whole main job on generated data, offline
+	$(BIN)/vocprep demo
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+quick: $(READY)  ## the tests that fit between two edits, under a minute
+	$(BIN)/python -m pytest -m "not slow and not torture" -q
+
+lint: $(READY)  ## format, style, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## the speed claims, one table each
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+torture: $(READY)  ## the long form of the crash tests
+	$(BIN)/python -m pytest -m torture
+
+clean:  ## everything that the other targets make
+	rm -rf $(VENV) vocprep-demo dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vocprep needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,231 @@
+"""The notebook utility: preprocessing, plotting, a Pascal Context dataset, the whole TFDet.
+
+A thin face on the rooms below, with the names that the project's first notebook gave them. It is
+meant for looking and trying; training at speed goes through shards.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vocprep.errors import LabelDecodeError, TreeError
+from vocprep.features.backbone import CifarResNet, cifar100_resnet32
+from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.geometry import PATCH, Geometry, place_image, place_labels
+from vocprep.heads.tfdet import TFDetHeads, to_segment
+from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.recipe import Normalisation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["PascalSet", "TFDet", "Voc", "cifar100_resnet32", "cifar_100_names"]
+
+# The fine labels of CIFAR-100 in the order of its class numbers (Krizhevsky, 2009).
+cifar_100_names = tuple(
+    """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab
+    crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard
+    lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+    oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+    possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake
+    spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor
+    train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905  # a hundred words read better without quotes
+)
+
+_NORMALISATION = Normalisation()
+_VOID = 0
+
+
+class Voc:
+    """Small helpers, gathered under one name."""
+
+    @staticmethod
+    def preprocess(picture: Image.Image) -> Tensor:
+        """Return a picture as float32 [3, 224, 224]: geometry ``crop``, CIFAR-100 normalisation."""
+        return _normalise(place_image(_rgb(picture), Geometry()))
+
+    @staticmethod
+    def cfar_preprocess(picture: Image.Image) -> Tensor:
+        """Return a picture as one input of the backbone, float32 [3, 32, 32]: shorter side to 32,
+        centre crop, CIFAR-100 normalisation.
+        """
+        width, height = picture.size
+        scale = PATCH / min(width, height)
+        size = max(PATCH, int(width * scale)), max(PATCH, int(height * scale))
+        small = picture.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        left, top = (size[0] - PATCH) // 2, (size[1] - PATCH) // 2
+        return _normalise(np.asarray(small.crop((left, top, left + PATCH, top + PATCH))))
+
+    @staticmethod
+    def plot_tensor(image: Tensor, ax: Axes | None = None) -> Axes:
+        """Show a preprocessed picture [3, H, W] in its true colours; return the axes."""
+        import matplotlib.pyplot as plt  # noqa: PLC0415  # only who plots waits for it
+
+        axes = plt.gca() if ax is None else ax
+        mean = torch.tensor(_NORMALISATION.mean).view(3, 1, 1)
+        std = torch.tensor(_NORMALISATION.std).view(3, 1, 1)
+        axes.imshow((image.detach().cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy())
+        axes.set_axis_off()
+        return axes
+
+    @staticmethod
+    def freeze(module: nn.Module) -> nn.Module:
+        """Freeze a module for good, and return it: no gradients, and eval mode that ``train()`` on
+        a parent does not end. Without gradients alone, batch norms would still move.
+        """
+        module.requires_grad_(False)
+        module.eval()
+        module.train = MethodType(_stay_in_eval, module)  # type: ignore[method-assign]  # the point
+        return module
+
+    @staticmethod
+    def num_params(module: nn.Module) -> int:
+        """Return how many trainable parameters a module has."""
+        return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+class TFDet(nn.Module):
+    """The whole detector, from normalised patches to category logits and slot masks.
+
+    ``fe`` the frozen trunk, ``ff`` its pool; ``te`` the encoder, ``cat`` and ``reg`` the heads.
+    The last three are those of ``heads``, which ``vocprep train`` fits to shards; here the
+    backbone runs in every step.
+    """
+
+    def __init__(
+        self, categories: int = 460, res32: CifarResNet | None = None, position: bool = False
+    ) -> None:
+        super().__init__()
+        network = cifar100_resnet32() if res32 is None else res32
+        self.fe = Voc.freeze(copy.deepcopy(nn.Sequential(*list(network.children())[:-2])))
+        self.ff = Voc.freeze(nn.AdaptiveAvgPool2d(output_size=(2, 2)))
+        self.heads = TFDetHeads(categories, position=position)
+
+    @property
+    def te(self) -> nn.Module:
+        """The encoder."""
+        return self.heads.te
+
+    @property
+    def cat(self) -> nn.Module:
+        """The category head."""
+        return self.heads.cat
+
+    @property
+    def reg(self) -> nn.Module:
+        """The mask head."""
+        return self.heads.reg
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Return embeddings [..., P, 256] of normalised patches [..., P, 3, 32, 32]."""
+        flat = torch.flatten(self.ff(self.fe(patches.reshape(-1, *patches.shape[-3:]))), 1)
+        return flat.reshape(*patches.shape[:-3], flat.shape[-1])
+
+    def forward(self, patches: Tensor, grids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return category logits [..., P, C] and slot masks [..., P, 1024, 4] in 0..1.
+
+        ``patches`` [P, 3, 32, 32] of one picture, or [B, P, 3, 32, 32]; ``grids`` int64 [B, 2] of
+        (ny, nx), needed with ``position`` only.
+        """
+        embeddings = self.embed(patches)
+        if patches.ndim == 4:
+            y, z = self.heads.probabilities(embeddings.unsqueeze(0), None, grids)
+            return y.squeeze(0), z.squeeze(0)
+        return self.heads.probabilities(embeddings, None, grids)
+
+    def toSegment(self, y: Tensor, z: Tensor) -> Tensor:
+        """Return the dense segmentation [P, 1024, C] of logits [P, C] and masks [P, 1024, 4]."""
+        return to_segment(y, z)
+
+
+class PascalSet(Dataset[tuple[Tensor, Tensor]]):
+    """Pictures of a folder with the Pascal Context label maps of another.
+
+    Item i is a picture float32 [3, 224, 224] (``Voc.preprocess``) and its label map int64
+    [224, 224] of ids 0..459. Pictures without a label map are counted and left out.
+    """
+
+    def __init__(self, image_folder: str | Path, mat_folder: str | Path, label_file: str | Path):
+        self.names = _read_label_file(Path(label_file))
+        images = _by_stem(Path(image_folder), ".jpg")
+        segmentations = _by_stem(Path(mat_folder), ".mat")
+        self.image_ids = sorted(images.keys() & segmentations.keys())
+        self._files = [(images[key], segmentations[key]) for key in self.image_ids]
+        print(f"images: {len(images)}")
+        print(f"segmentations: {len(segmentations)}")
+        print(f"images without segmentation: {len(images) - len(self.image_ids)}")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image_path, label_path = self._files[index]
+        image = decode_jpeg(read_image_file(image_path), str(image_path))
+        label_map = decode_label_map(read_label_file(label_path), label_path)
+        if label_map.shape != image.shape[:2]:
+            raise LabelDecodeError(
+                f"{label_path}: label map of shape {label_map.shape}: expected "
+                f"{image.shape[:2]} as its picture {image_path}"
+            )
+        placed = place_labels(label_map, Geometry(), _VOID)
+        return (
+            _normalise(place_image(image, Geometry())),
+            torch.from_numpy(placed.astype(np.int64)),
+        )
+
+    def getNames(self, label_map: Tensor) -> list[str]:
+        """Return the names of the labels that a label map holds, by id; 0 is ``empty``."""
+        labels = torch.unique(label_map).tolist()
+        return [self.names.get(label, f"label {label}") for label in labels]
+
+    @staticmethod
+    def sample2tensors(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Stack items to pictures [B, 3, 224, 224] and label maps [B, 224, 224]: a DataLoader's
+        ``collate_fn``.
+        """
+        pictures, label_maps = zip(*samples, strict=True)
+        return torch.stack(pictures), torch.stack(label_maps)
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    del mode
+    return module
+
+
+def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(picture.convert("RGB"))
+
+
+def _normalise(pixels: NDArray[Any]) -> Tensor:
+    """Return uint8 [H, W, 3] as the backbone's input [3, H, W]."""
+    scaled = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div(255)
+    mean = torch.tensor(_NORMALISATION.mean).view(3, 1, 1)
+    return (scaled - mean) / torch.tensor(_NORMALISATION.std).view(3, 1, 1)
+
+
+def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise TreeError(f"{folder}: no such folder of {suffix} files")
+    return {path.stem: path for path in folder.iterdir() if path.suffix == suffix}
+
+
+def _read_label_file(path: Path) -> dict[int, str]:
+    """Read ``ID: name`` lines, and add 0: empty."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        pairs = (line.split(":", 1) for line in lines if line.strip())
+        return {0: "empty", **{int(label): name.strip() for label, name in pairs}}
+    except (OSError, ValueError) as error:
+        raise TreeError(f"{path}: expected lines of the form 'ID: name': {error}") from error
