@@ -11,6 +11,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+PAGE = b"<!DOCTYPE html><html><body>Access to this page is blocked</body></html>"
+
 Fault = Callable[["Handler", bytes], None]
 """Answers one request in a way of its own, given the file's bytes."""
 
@@ -24,6 +26,8 @@ class Mirror:
         self.faults: deque[Fault | None] = deque()
         self.always: Fault | None = None
         self.requests: list[tuple[str, str | None]] = []
+        self.conditions: list[str | None] = []
+        """The If-Range of each request."""
         self.sent = 0
         self.lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), Handler)
@@ -68,6 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.lstrip("/")
         with self.mirror.lock:
             self.mirror.requests.append((name, self.headers.get("Range")))
+            self.mirror.conditions.append(self.headers.get("If-Range"))
         data = self.mirror.files.get(name)
         fault = self.mirror.next_fault()
         if data is None:
@@ -127,8 +132,7 @@ def status(code: int, **headers: str) -> Fault:
     return lambda handler, _: handler.answer(code, b"sorry", **headers)
 
 
-def web_page(content_type: str = "text/html") -> Fault:
-    page = b"<!DOCTYPE html><html><body>Access to this page is blocked</body></html>"
+def web_page(content_type: str = "text/html", page: bytes = PAGE) -> Fault:
     return lambda handler, _: handler.answer(200, page, Content_Type=content_type)
 
 

@@ -281,6 +281,23 @@ def test_a_file_in_the_way_of_a_folder_is_named(target: Target):
     assert read_tree(target.data, "downloads/a.tar") is None
 
 
+def test_what_a_killed_unpacking_left_is_cleared_away(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vocprep.sources.archive._check_counts", killed)
+        patch.setattr("vocprep.sources.archive.shutil.rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            unpack(target.archive(GOOD), target.data)
+    assert list((target.data / ".vocprep").iterdir())
+    unpack(target.archive(GOOD), target.data)
+    assert [path.name for path in (target.data / ".vocprep").iterdir()] == ["trees"]
+    assert len(target.files()) == 3
+
+
 @pytest.mark.parametrize("moment", ["_write_member", "_check_counts", "_move_into", "write_tree"])
 def test_an_interruption_leaves_nothing_that_looks_complete(
     target: Target, monkeypatch: pytest.MonkeyPatch, moment: str

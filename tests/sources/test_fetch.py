@@ -151,8 +151,17 @@ def test_a_kept_part_is_not_fetched_again(mirror: Mirror, bench: Bench):
     bench.get(mirror.url("file.bin"))
     bench.assert_final()
     assert mirror.requests == [("file.bin", "bytes=200000-299999")]
+    assert mirror.conditions == [etag(DATA)]
     assert bench.notes.begun == [("file.bin", len(DATA), 200_000)]
     assert bench.notes.shown == len(DATA)
+
+
+def test_a_weak_validator_is_not_sent_back_but_compared(mirror: Mirror, bench: Bench):
+    bench.hold(DATA[:200_000], mirror.url("file.bin"), "W/" + etag(DATA), len(DATA))
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert mirror.conditions == [None, None]
+    assert "the file changed" in bench.notes.lines[0]
 
 
 def test_a_complete_part_needs_no_server(mirror: Mirror, bench: Bench):
@@ -227,6 +236,7 @@ def test_an_answer_without_a_length_ends_where_it_ends(mirror: Mirror, bench: Be
         (status(416), "416"),
         (web_page(), "web page"),
         (web_page("application/octet-stream"), "web page"),
+        (web_page("text/html; charset=utf-8", b"<p>Blocked</p>"), "web page"),
         (status(429, Retry_After="9999"), "asks to wait 9999 s"),
         (status(500), "500 Internal Server Error, 3 times in a row"),
         (close_after(0), "closed the connection early, 3 times in a row"),

@@ -67,6 +67,7 @@ def assert_survives(folder: Path, kills: int, connections: int) -> None:
         assert mirror.sent <= 1.1 * SIZE + killed * READ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", [1, 3])
 def test_a_dozen_kills(tmp_path: Path, connections: int):
     assert_survives(tmp_path, 6, connections)

@@ -202,7 +202,7 @@ def _look_at_image(path: Path, annotation: Path) -> tuple[Size | None, str | Non
         size = jpeg_size(data, str(path))
         pixels = decode_jpeg(data, str(path))
     except ImageDecodeError as error:
-        return None, str(error)
+        return None, _without(path, error)
     decoded = (pixels.shape[0], pixels.shape[1])
     stated = _stated_size(annotation)
     for what, expected in (("its header", size), (annotation.name, stated)):
@@ -217,7 +217,7 @@ def _look_at_label(path: Path, sample: _Sample, size: Size | None) -> str | None
         raw = decode_label_map(read_label_file(path), path)
         _schema(sample.schema).apply(raw, str(path))
     except LabelDecodeError as error:
-        return str(error)
+        return _without(path, error)
     found = (raw.shape[0], raw.shape[1])
     if sample.image is None:
         return "expected a picture of the same name, found none"
@@ -247,6 +247,11 @@ def _stated_size(annotation: Path) -> Size | None:
 @cache
 def _schema(name: str) -> Schema:
     return load_schema(name)
+
+
+def _without(path: Path, error: Exception) -> str:
+    """Return an error's message without the path, which the difference names already."""
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _changed(path: Path, detail: str) -> Difference:

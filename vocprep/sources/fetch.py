@@ -93,7 +93,7 @@ class _Walk:
             problem = self._problem()
             if problem and mixed:
                 # The older bytes may be the wrong ones, so this mirror gets a clean file.
-                self._watcher.note(f"{url}: {problem}; starting over")
+                self._watcher.note(f"{url} completed wrong bytes: {problem}; starting over")
                 self._partial.reset()
                 Transfer(url, self._partial, self._options, self._watcher).run()
                 problem = self._problem()
@@ -103,7 +103,7 @@ class _Walk:
         if problem:
             self._mismatched = True
             self._partial.reset()
-            self._fail(url, problem)
+            self._fail(url, f"gave wrong bytes: {problem}")
             return None
         found = self._follower.result()
         self._partial.publish()
