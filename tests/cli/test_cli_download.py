@@ -19,9 +19,11 @@ from mirror import Mirror
 
 from vocprep.cli.download import Bars, download, verify
 from vocprep.errors import SourceUnavailableError, TreeError, UsageError
+from vocprep.sources.download import DownloadOptions
 from vocprep.sources.manifest import load_source
 from vocprep.sources.plan import plan_download, state_of
 from vocprep.sources.sample import SampleOptions, write_sample
+from vocprep.sources.transfer import TransferOptions
 
 VOC = "VOCdevkit/VOC2010"
 DATASET = f"""
@@ -243,6 +245,15 @@ def test_ctrl_c_is_tidy_and_the_next_run_goes_on(shop: Shop, mirror: Mirror, tmp
     assert result.exit_code == 0, result.output
     assert mirror.requests[0][1] != mirror.requests[-1][1]
     assert mirror.sent < 1.5 * size
+
+
+def test_the_options_defaults_are_the_librarys():
+    with download.make_context("download", ["voc2012"]) as context:
+        defaults = context.params
+    assert defaults["connections"] == TransferOptions.connections
+    library = DownloadOptions()
+    for name in ("offline", "extract", "partial", "from_dir"):
+        assert defaults[name] == getattr(library, name)
 
 
 def test_a_bar_shows_only_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch):

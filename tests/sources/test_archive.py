@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +197,7 @@ def test_a_pax_path_is_judged_like_any_other(target: Target):
     [
         {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "99999999999"},
         {"GNU.sparse.size": "99999999999", "GNU.sparse.map": "0,1"},
+        {"GNU.sparse.realsize": "7"},
     ],
 )
 def test_a_sparse_member_is_refused(target: Target, headers: dict[str, str]):
@@ -251,6 +253,27 @@ def test_a_damaged_gzip_is_refused(target: Target, spoil: Callable[[bytes], byte
 @pytest.mark.parametrize("packed", [b"", b"<html>", bytes(100), NOISE[:2000], GOOD[:600]])
 def test_what_is_no_tar_is_refused(target: Target, packed: bytes):
     target.assert_refuses(packed, "no readable tar archive")
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_mutated_archives_unpack_or_are_refused(target: Target, form: int):
+    info, data = file("VOC/" + "long" * 40 + ".jpg")
+    info.pax_headers = {"comment": "a word"}
+    packed = tar(folder("VOC"), file("VOC/a.jpg", NOISE[:700]), (info, data), form=form)
+    draw, outcomes = random.Random(form), set()
+    for _ in range(300):
+        spoilt = bytearray(packed)
+        for _ in range(draw.choice([1, 3, 20])):
+            spoilt[draw.randrange(len(packed) - 8192)] = draw.choice([0, 32, 47, 49, 120, 255])
+        try:
+            unpack(target.archive(bytes(spoilt)), target.data)
+            outcomes.add("unpacked")
+        except ArchiveError:
+            outcomes.add("refused")
+        shutil.rmtree(target.data)
+        target.data.mkdir()
+        target.assert_untouched()
+    assert outcomes == {"unpacked", "refused"}
 
 
 def test_a_tar_that_is_cut_between_members_fails_its_counts(target: Target):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import hashlib
 import json
 import os
 import threading
@@ -29,7 +31,7 @@ from vocprep.sources.download import (
     download,
     mirror_urls,
 )
-from vocprep.sources.lockfile import LOCK_FILE, read_lock
+from vocprep.sources.lockfile import LOCK_FILE, add_to_lock, read_lock
 from vocprep.sources.manifest import SourceManifest
 from vocprep.sources.outcomes import Outcome, failure
 from vocprep.sources.plan import OnDisk, plan_download, resolve_sources, steps_for
@@ -213,6 +215,23 @@ def test_an_unpublished_digest_is_recorded_once(world: World):
             "downloads/trainval.tar.gz": {"sha256": sha256_hex(archive), "bytes": len(archive)}
         },
     }
+
+
+def test_the_lock_file_keeps_what_it_has(tmp_path: Path):
+    add_to_lock(tmp_path, "b", "bb", 2)
+    add_to_lock(tmp_path, "a", "aa", 1)
+    assert list(read_lock(tmp_path).items()) == [("a", "aa"), ("b", "bb")]
+
+
+def test_a_digest_that_is_published_later_is_checked(world: World):
+    world.run()
+    source = world.sources[1]
+    archive = source.files[0].model_copy(
+        update={"sha1": hashlib.sha1(FILES["trainval.tar.gz"]).hexdigest()}
+    )
+    sources = [source.model_copy(update={"files": (archive,)})]
+    assert [item.state for item in world.run(sources=sources)] == ["verified"]
+    assert [item.state for item in world.run(sources=sources)] == ["present"]
 
 
 def test_another_machine_must_agree_with_the_lock_file(world: World, tmp_path: Path):
@@ -413,14 +432,20 @@ def test_weights_are_also_known_by_their_tensors(world: World):
     assert not (world.data / "labels.txt").exists()
     assert world.run(sources=sources, tensors=lambda _: "ab" * 32)[0].state == "fetched"
     assert world.run(sources=sources)[0].state == "present"
+    other = file.model_copy(update={"tensors_sha256": "ef" * 32})
+    sources = [source.model_copy(update={"files": (other,)})]
+    assert world.run(replace(QUICK, offline=True), sources, lambda _: "ab" * 32)[0].error
 
 
 def test_a_damaged_tree_manifest_is_named(world: World):
     world.run()
     tree = next((world.data / ".vocprep/trees").iterdir())
-    tree.write_bytes(tree.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"trees/.*delete it and run vocprep download"):
-        world.run()
+    whole = tree.read_bytes()
+    lines = gzip.decompress(whole).splitlines(keepends=True)
+    for spoilt in (whole[:-20], gzip.compress(b"".join(lines[:-1])), gzip.compress(b""), b"?"):
+        tree.write_bytes(spoilt)
+        with pytest.raises(DataError, match=r"trees/.*delete it and run vocprep download"):
+            world.run()
 
 
 def test_datasets_and_sources_are_known_by_name():

@@ -176,6 +176,7 @@ def test_a_part_of_another_edition_is_dropped(mirror: Mirror, bench: Bench):
     mirror.files["file.bin"] = OTHER
     bench.get(mirror.url("file.bin"), expected=digests(OTHER))
     bench.assert_final(OTHER)
+    assert bench.notes.lines == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"done": 3}', "\x00"])
@@ -226,6 +227,39 @@ def test_an_answer_without_a_length_ends_where_it_ends(mirror: Mirror, bench: Be
     mirror.always = no_length
     bench.get(mirror.url("file.bin"))
     bench.assert_final()
+
+
+def test_an_answer_without_a_length_that_ends_early_is_no_file(mirror: Mirror, bench: Bench):
+    mirror.always = lambda handler, data: no_length(handler, data[:100_000])
+    with pytest.raises(SourceUnavailableError, match="at byte 100000 of 300000, 3 times in a row"):
+        bench.get(mirror.url("file.bin"), expected=Expected(size=len(DATA)))
+    bench.assert_nothing_final()
+
+
+def test_a_server_may_give_less_than_the_range_asked_for(mirror: Mirror, bench: Bench):
+    def at_most(handler: Handler, data: bytes) -> None:
+        start = int(handler.headers["Range"][6:].split("-")[0])
+        end = min(start + 70_000, len(data))
+        where = f"bytes {start}-{end - 1}/{len(data)}"
+        handler.answer(206, data[start:end], ETag=etag(data), Content_Range=where)
+
+    mirror.always = at_most
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert bench.notes.lines == []
+    assert len(mirror.requests) == 5
+
+
+def test_a_server_that_gives_another_range_is_passed_over(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    mirror.always = lambda handler, data: handler.answer(
+        206, data[5:], Content_Range=f"bytes 5-{len(data) - 1}/{len(data)}"
+    )
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert "answered Content-Range 'bytes 5-299999/300000'" in bench.notes.lines[0]
 
 
 @pytest.mark.parametrize(
@@ -389,6 +423,7 @@ def test_a_file_that_never_keeps_still_is_given_up(mirror: Mirror, bench: Bench)
     with pytest.raises(SourceUnavailableError, match="again and again"):
         bench.get(mirror.url("file.bin"))
     bench.assert_nothing_final()
+    assert len(mirror.requests) < 10
 
 
 def test_a_wrong_length_is_refused_before_its_bytes(mirror: Mirror, second: Mirror, bench: Bench):
@@ -514,6 +549,16 @@ def test_a_dead_host_and_a_strange_url_are_passed_over(mirror: Mirror, bench: Be
     bench.assert_final()
     assert fetched.url == mirror.url("file.bin")
     assert any("refused the connection" in line for line in bench.notes.lines)
+
+
+def test_a_thread_that_comes_late_changes_nothing(bench: Bench):
+    with Partial(bench.path, digests(DATA), lambda _: None) as partial:
+        partial.note_mirror("http://h.example/", len(DATA), None)
+        partial.write(0, DATA)
+        partial.publish()
+        partial.write(0, b"late")
+        partial.note_mirror("http://h.example/", 7, "late")
+    bench.assert_final()
 
 
 def test_an_interrupt_keeps_what_is_here(mirror: Mirror, bench: Bench):

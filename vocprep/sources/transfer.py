@@ -153,13 +153,13 @@ class Transfer:
                 if not answer.ranged:
                     if not may_help:
                         raise Transient("ignored the range of a parallel request")
-                    self._copy(answer, answer.end)
+                    self._copy(answer, None)
                     return
                 if end is None and self._partial.size is not None:
                     end = (self._partial.claim(self._most()) or claim)[1]
                 if may_help:
                     self._start_helpers()
-                self._copy(answer, answer.end if end is None else end)
+                self._copy(answer, end)
 
     def _most(self) -> int | None:
         """Return the longest range to ask for: parts of a large file, else all that is missing."""
@@ -200,6 +200,7 @@ class Transfer:
 
     def _copy(self, answer: Answer, end: int | None) -> None:
         """Write the answer's bytes up to ``end``, or all when only their end tells how many."""
+        end = answer.end if end is None else min(end, answer.end or end)
         end = self._partial.size if end is None else end
         position, pace = answer.start, _Pace(self._options)
         for chunk in answer.chunks:
