@@ -24,6 +24,8 @@ SIDE = 224
 """Side of the square that ``crop`` and ``squash`` produce: 7×7 patches."""
 SHORTER = 256
 """What ``crop`` brings the shorter side to before it crops."""
+MAX_PIXELS = 1 << 26
+"""A picture so long and thin that ``crop`` would blow it up beyond this is refused."""
 
 GeometryKind = Literal["crop", "squash", "native"]
 EdgeRule = Literal["drop", "pad"]
@@ -137,9 +139,13 @@ def _resized(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
     """Return (height, width) after the resize and before the crop, rounded as torchvision does."""
     if geometry.geometry == "squash":
         return SIDE, SIDE
-    if height <= width:
-        return SHORTER, SHORTER * width // height
-    return SHORTER * height // width, SHORTER
+    longer = SHORTER * max(height, width) // min(height, width)
+    if SHORTER * longer > MAX_PIXELS:
+        raise DataError(
+            f"a picture of {width}×{height} pixels is too long and thin to crop: expected sides "
+            f"that differ at most {MAX_PIXELS // SHORTER**2} times; use --geometry squash or native"
+        )
+    return (SHORTER, longer) if height <= width else (longer, SHORTER)
 
 
 def _centre(length: int) -> int:

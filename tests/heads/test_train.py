@@ -15,7 +15,7 @@ from vocprep.heads.options import TrainOptions
 from vocprep.heads.run import load_run
 from vocprep.heads.tfdet import TFDetHeads
 from vocprep.heads.train import learning_rate, parameter_groups, train
-from vocprep.shards.reader import ShardDataset
+from vocprep.shards.reader import Loader, ShardDataset
 
 TIMES = ("seconds", "images_per_second")
 
@@ -89,6 +89,23 @@ def test_mirrored_views_are_learnt_from_and_not_scored(tmp_path: Path):
     summary = train(made, tmp_path / "run", quick(epochs=1, val_split="train"))
     assert summary.images == 2
     assert evaluate(load_run(tmp_path / "run"), made, "train").images == 1
+
+
+def test_every_epoch_has_an_order_of_its_own(
+    dataset: ShardDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    epochs: list[int] = []
+    monkeypatch.setattr(Loader, "set_epoch", lambda _, epoch: epochs.append(epoch))
+    train(dataset, tmp_path / "run", quick(epochs=2))
+    assert epochs == [1, 2]
+
+
+def test_gradients_are_clipped(dataset: ShardDataset, tmp_path: Path):
+    # Far below AdamW's epsilon, so that a clipped step moves nothing.
+    train(dataset, tmp_path / "run", quick(clip=1e-30, weight_decay=0.0))
+    found = load_run(tmp_path / "run").model.cat.weight
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, TFDetHeads(categories=21).cat.weight, atol=1e-7, rtol=0)
 
 
 def test_decay_pulls_on_matrices_only():

@@ -33,6 +33,13 @@ device_option = click.option(
     show_default=True,
     help="auto, cpu, cuda or cuda:N.",
 )
+workers_option = click.option(
+    "--workers",
+    type=int,
+    default=EngineOptions.workers,
+    show_default=True,
+    help="Threads that read and decode.",
+)
 
 
 def comma_list(

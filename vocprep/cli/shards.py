@@ -16,6 +16,7 @@ from vocprep.cli.common import (
     print_json,
     print_table,
     progress,
+    workers_option,
 )
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
 from vocprep.recipe import (
@@ -87,13 +88,7 @@ def _choice(alias: Any) -> click.Choice[str]:
     help="Pictures a shard.",
 )
 @device_option
-@click.option(
-    "--workers",
-    type=int,
-    default=EngineOptions.workers,
-    show_default=True,
-    help="Threads that read and decode ahead.",
-)
+@workers_option
 @click.option(
     "--if-exists",
     type=_choice(IfExists),

@@ -14,6 +14,7 @@ from vocprep.cli.common import (
     print_json,
     print_table,
     progress,
+    workers_option,
 )
 
 TOP_LABELS = 15
@@ -54,6 +55,7 @@ def sample(folder: Path, images: int, seed: int) -> None:
 @click.option("--schema", help="Label space.  [default: the dataset's first]")
 @click.option("--void-unknown", is_flag=True, help='Make the label "unknown" void.')
 @click.option("--splits", callback=comma_list, help="Comma-separated.  [default: the dataset's]")
+@workers_option
 @click.option("--chart", type=PATH, help="Also draw the largest labels as a bar chart, PNG.")
 @json_option
 def decode(
@@ -63,6 +65,7 @@ def decode(
     schema: str | None,
     void_unknown: bool,
     splits: tuple[str, ...] | None,
+    workers: int,
     chart: Path | None,
     as_json: bool,
 ) -> None:
@@ -83,7 +86,7 @@ def decode(
     samples = list_samples(data_dir, manifest, splits or manifest.splits)
     items = [(item.image_id, item.label_path) for item in samples]
     with progress(len(items), "maps") as step:
-        statistics = export_label_maps(items, space, out, step)
+        statistics = export_label_maps(items, space, out, workers=workers, on_image=step)
     if chart is not None:
         from vocprep.files import write_atomic
         from vocprep.pages.plot import label_chart_png

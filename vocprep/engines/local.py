@@ -9,10 +9,9 @@ from __future__ import annotations
 import platform
 import re
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 from vocprep.errors import UsageError
 from vocprep.features.embed import Embedder, choose_device, numerics_class
 from vocprep.files import TEMPORARY_PREFIX, write_atomic
+from vocprep.parallel import map_ordered
 from vocprep.recipe import EngineOptions, differing_fields
 from vocprep.shards.build import (
     BuildPlan,
@@ -44,8 +44,6 @@ from vocprep.sources.tree import SampleRef
 
 STAGING = f"{TEMPORARY_PREFIX}build"
 LOCK = ".lock"
-AHEAD = 4
-"""Samples a worker may be ahead of the backbone."""
 _OURS = re.compile(rf"(.+-\d{{5}}-of-\d{{5}}\.(h5|tar))|{SAMPLES_FILE}|{DATASET_FILE}|{LOCK}")
 
 
@@ -66,7 +64,7 @@ def build_dataset(
         _check_target(plan, out, options)
         built = []
         for shard in plan.shards:
-            prepared = _prepare_ahead(plan, shard.samples, options.workers, on_image)
+            prepared = _prepare_all(plan, shard.samples, options.workers, on_image)
             records = list(embed_prepared(prepared, embedder, plan.recipe.embedding_dtype))
             data, finished = finish_shard(shard, records, plan.layout)
             write_atomic(staging / shard.name, data)
@@ -74,23 +72,14 @@ def build_dataset(
         return _publish(plan, built, out, numerics_class(device))
 
 
-def _prepare_ahead(
+def _prepare_all(
     plan: BuildPlan, samples: Iterable[SampleRef], workers: int, on_image: Callable[[], None]
 ) -> Iterator[Prepared]:
-    """Prepare samples in order, a bounded number of them ahead of the consumer."""
-    pending: deque[Future[list[Prepared]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
-        try:
-            for sample in samples:
-                pending.append(pool.submit(prepare_sample, sample, plan.recipe, plan.schema))
-                if len(pending) > AHEAD * workers:
-                    yield from pending.popleft().result()
-                    on_image()
-            while pending:
-                yield from pending.popleft().result()
-                on_image()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """Prepare samples in order, some of them ahead of the backbone."""
+    prepare = partial(prepare_sample, recipe=plan.recipe, schema=plan.schema)
+    for views in map_ordered(prepare, samples, workers):
+        yield from views
+        on_image()
 
 
 @contextmanager

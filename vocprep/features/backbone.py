@@ -8,10 +8,12 @@ strictly.
 from __future__ import annotations
 
 import hashlib
+import pickle
+import warnings
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ WEIGHTS_PATH = Path("weights/cifar100_resnet32-84213ce6.pt")
 OFFICIAL_TENSORS_SHA256 = "404f91be59b70df98174a36fe01007dd4cab2c5403bf0c5f24b73911319b26f5"
 """Tensor digest of the official weights, whatever file carries them."""
 RANDOM_PREFIX = "random:"
+_DTYPES = (torch.float32, torch.int64)
 
 StateDict = Mapping[str, Tensor]
 
@@ -193,6 +196,10 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
                 f"weights: tensor {name} has shape {tuple(found.shape)}: expected "
                 f"{tuple(tensor.shape)} of {NAME}"
             )
+        if found.dtype != tensor.dtype:
+            raise WeightsError(
+                f"weights: tensor {name} is of type {found.dtype}: expected {tensor.dtype}"
+            )
         if found.is_floating_point() and not bool(torch.isfinite(found).all()):
             raise WeightsError(f"weights: tensor {name} holds values that are not finite")
     network.load_state_dict(dict(weights))
@@ -204,18 +211,38 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file  # noqa: PLC0415  # few weights come this way
 
-            return load_file(path)
-        value = torch.load(path, map_location="cpu", weights_only=True)
+            return _checked(load_file(path), path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on old ways to pickle
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weights file; check --weights") from error
+    # torch's own advice is to load such a file without protection: not passed on.
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: weights cannot be read: damaged, or more than tensors inside; expected a "
+            "dictionary of tensors"
+        ) from error
     # torch.load raises whatever unpickling damaged bytes raises.
     except Exception as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
+        reason = str(error).split("\n", maxsplit=1)[0] or type(error).__name__
         raise WeightsError(f"{path}: weights cannot be read: {reason}") from error
-    if not isinstance(value, dict) or not all(isinstance(item, Tensor) for item in value.values()):
+    return _checked(value, path)
+
+
+def _checked(value: Any, path: Path) -> dict[str, Tensor]:
+    """Return what a file held when it is a dictionary of tensors that have a digest."""
+    if not isinstance(value, dict):
         raise WeightsError(
             f"{path}: expected a dictionary of tensors, found {type(value).__name__}"
         )
+    for name, item in value.items():
+        is_tensor = isinstance(name, str) and isinstance(item, Tensor)
+        if not is_tensor or item.dtype not in _DTYPES or item.layout != torch.strided:
+            raise WeightsError(
+                f"{path}: expected a dictionary of float32 and int64 tensors, found {name!r}: "
+                f"{item.dtype if isinstance(item, Tensor) else type(item).__name__}"
+            )
     return dict(value)
 
 

@@ -8,6 +8,7 @@ EXIF orientation is ignored, because label maps are drawn on the stored pixels.
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,10 @@ def decode_jpeg(data: bytes, where: str) -> NDArray[np.uint8]:
 
 def decode_picture(data: bytes, where: str) -> NDArray[np.uint8]:
     """Decode a person's picture of any common kind, upright as a viewer shows it: RGB [H, W, 3]."""
-    return _decode_with_pillow(data, where, upright=True)
+    with warnings.catch_warnings():
+        # Pillow's remarks on pictures that it reads all the same are nothing to act on.
+        warnings.simplefilter("ignore")
+        return _decode_with_pillow(data, where, upright=True)
 
 
 def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
@@ -72,12 +76,20 @@ def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> ND
         with Image.open(io.BytesIO(data)) as picture:
             _check_size(picture.height, picture.width, where)
             turned = ImageOps.exif_transpose(picture) if upright else picture
-            return np.asarray(turned.convert("RGB"))
+            return np.asarray(_eight_bits(turned).convert("RGB"))
     except ImageDecodeError:
         raise
     # Pillow raises half a dozen types on damaged data; whatever it is, the file is bad.
     except Exception as error:
         raise _bad(where, error) from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Scale 16-bit grey down; Pillow's own conversion would clip all above 255 to white."""
+    if not picture.mode.startswith("I"):
+        return picture
+    wide = np.clip(np.asarray(picture), 0, 0xFFFF)
+    return Image.fromarray((wide >> 8).astype(np.uint8))
 
 
 def _check_size(height: int, width: int, where: str) -> None:

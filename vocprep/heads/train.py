@@ -66,7 +66,8 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(options.seed)
         model = TFDetHeads.from_config(config.heads).to(device)
-        optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.lr)
+        groups = parameter_groups(model, options.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=True)
         total_steps, step = options.epochs * len(train_loader), 0
 
         for epoch in range(1, options.epochs + 1):

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from vocprep.errors import LabelDecodeError
 
 MAX_PIXELS = 1 << 25
 """A label map with more pixels than this is taken for a decompression bomb."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MODES = {"P": np.uint8, "L": np.uint8, "I;16": np.uint16}
+_GREY, _PALETTE = 0, 3
+_DEPTHS = {_GREY: (8, 16), _PALETTE: (1, 2, 4, 8)}
+"""Bits a pixel by colour type. Grey of fewer bits is left out: readers scale its values up."""
+
+
+class _BadPngError(Exception):
+    """What is wrong with a file, without its name; never leaves this module."""
 
 
 def encode_png(label_map: NDArray[np.uint16]) -> bytes:
@@ -27,31 +35,58 @@ def encode_png(label_map: NDArray[np.uint16]) -> bytes:
 def decode_png(data: bytes, where: str) -> NDArray[np.uint16]:
     """Read a label map uint16 [H, W] from a palette, 8-bit or 16-bit grey PNG.
 
-    A palette PNG's indices are the ids; its colours do not matter. Raises LabelDecodeError naming
-    ``where``.
+    A palette PNG's indices are the ids; its colours do not matter, nor does any chunk that no pixel
+    depends on. Every chunk's checksum must be right. Raises LabelDecodeError naming ``where``.
     """
-    if not data.startswith(_SIGNATURE) or len(data) < 24:
+    if not data.startswith(_SIGNATURE):
         raise LabelDecodeError(
             f"{where}: not a PNG file: expected its signature, found {data[:8]!r} in "
             f"{len(data)} bytes; fetch the file again"
         )
-    width, height = struct.unpack(">II", data[16:24])
-    if width * height > MAX_PIXELS:
-        raise LabelDecodeError(
-            f"{where}: PNG of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
-        )
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            mode = picture.mode
+        critical = _critical_chunks(data)
+        _check_header(critical)
+        # Not Image.open, which warns of sizes that are bounded here already.
+        with PngImageFile(io.BytesIO(critical)) as picture:
             picture.load()
-            pixels = np.asarray(picture)
+            return np.asarray(picture).astype(np.uint16)
     # Pillow raises half a dozen types on damaged data; whatever it is, the file is bad.
     except Exception as error:
         raise LabelDecodeError(
             f"{where}: PNG does not decode: {error}; fetch the file again"
         ) from error
-    if mode not in _MODES:
-        raise LabelDecodeError(
-            f"{where}: PNG of mode {mode}: expected palette, 8-bit or 16-bit grey label ids"
+
+
+def _critical_chunks(data: bytes) -> bytes:
+    """Return the same PNG without the chunks that no pixel depends on, its checksums compared."""
+    kept = [_SIGNATURE]
+    position = len(_SIGNATURE)
+    kind = b""
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise _BadPngError(f"the file ends after {len(data)} bytes without an end mark")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        stop = position + 12 + length
+        if stop > len(data):
+            raise _BadPngError(f"a chunk of {length} bytes at byte {position} is cut off")
+        body = memoryview(data)[position + 4 : stop - 4]
+        if zlib.crc32(body) != int.from_bytes(data[stop - 4 : stop], "big"):
+            raise _BadPngError(f"checksum of the chunk at byte {position} is wrong")
+        if (kind == b"IHDR") != (len(kept) == 1):
+            raise _BadPngError("expected one header, before all else")
+        if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+            kept.append(data[position:stop])
+        position = stop
+    return b"".join(kept)
+
+
+def _check_header(data: bytes) -> None:
+    """Refuse what is too large, and pixels that are no label ids."""
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    if width * height > MAX_PIXELS:
+        raise _BadPngError(f"{width}×{height} pixels; expected at most {MAX_PIXELS}")
+    if depth not in _DEPTHS.get(colour, ()):
+        raise _BadPngError(
+            f"colour type {colour} of {depth} bits; expected palette, 8-bit or 16-bit grey label "
+            "ids"
         )
-    return pixels.astype(np.uint16)

@@ -22,7 +22,7 @@ from vocprep.files import canonical_json, find_manifest, sha256_hex
 
 UNKNOWN = "unknown"
 """The label that ``void_unknown`` makes void."""
-_OUTSIDE = -1
+_OUTSIDE = 0xFFFF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,10 @@ class Schema:
     void_unknown: bool
     raw_to_class: Mapping[int, int]
     """Every raw id that may occur, and the id it becomes."""
-    _table: NDArray[np.int32] = field(repr=False, compare=False)
-    """``raw_to_class`` as an array over all uint16 values, -1 where a raw id may not occur."""
+    _table: NDArray[np.uint16] = field(repr=False, compare=False)
+    """``raw_to_class`` over all uint16 values, 65535 where a raw id may not occur."""
+    _unchanged: int = field(repr=False, compare=False)
+    """Raw ids below this one keep their number."""
 
     @property
     def categories(self) -> int:
@@ -64,15 +66,17 @@ class Schema:
 
         Raises LabelDecodeError naming ``where`` when an id is outside the schema.
         """
-        mapped = self._table[raw]
-        if mapped.size and mapped.min() == _OUTSIDE:
+        if raw.max(initial=0) < self._unchanged:
+            return raw
+        mapped: NDArray[np.uint16] = self._table.take(raw)
+        if mapped.max(initial=0) == _OUTSIDE:
             row, column = np.argwhere(mapped == _OUTSIDE)[0]
             raise LabelDecodeError(
                 f"{where}: label id {int(raw[row, column])} at row {row}, column {column} is "
                 f"outside schema {self.name}: expected {_ranges(self.raw_to_class)}; "
                 "check --schema or the file"
             )
-        return mapped.astype(np.uint16)
+        return mapped
 
     def label_name(self, label: int) -> str:
         """Return a label's name for people; the void id is called void."""
@@ -85,7 +89,7 @@ class _SchemaManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
-    void: Annotated[int, Field(ge=0, le=65535)]
+    void: Annotated[int, Field(ge=0, lt=65535)]
     base: str | None = None
     base_names: dict[str, str] = {}
     """Class name here → label name in the base, where they differ."""
@@ -113,8 +117,9 @@ def load_schema(name_or_path: str, *, void_unknown: bool = False) -> Schema:
             )
         del names[unknown]
         raw_to_class[unknown] = manifest.void
-    table = np.full(65536, _OUTSIDE, dtype=np.int32)
+    table = np.full(65536, _OUTSIDE, dtype=np.uint16)
     table[list(raw_to_class)] = list(raw_to_class.values())
+    changed = np.flatnonzero(table != np.arange(len(table)))
     return Schema(
         name=path.stem,
         title=manifest.title,
@@ -123,6 +128,7 @@ def load_schema(name_or_path: str, *, void_unknown: bool = False) -> Schema:
         void_unknown=void_unknown,
         raw_to_class=MappingProxyType(raw_to_class),
         _table=table,
+        _unchanged=int(changed[0]) if len(changed) else len(table),
     )
 
 

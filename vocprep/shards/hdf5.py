@@ -18,6 +18,8 @@ SUFFIX = ".h5"
 _FORMAT = "vocprep-shard"
 _TEXTS = ("image_id", "image_sha256", "label_sha256")
 _PATCH_NAMES = ("embeddings", *PATCH_FIELDS)
+_DAMAGE = (LookupError, OSError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
+"""What h5py and NumPy raise over a file that is not as it should be."""
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -55,11 +57,19 @@ class Hdf5Shard:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = h5py.File(path, "r")
+            with path.open("rb"):  # h5py says the same in three lines
+                pass
         except OSError as error:
+            raise ShardError(f"{path}: cannot be opened: {error.strerror}") from error
+        try:
+            self._file = h5py.File(path, "r")
+        except _DAMAGE as error:
             raise ShardError(f"{path}: not an HDF5 shard: {error}; build it again") from error
         try:
             self._read_index()
+        except _DAMAGE as error:
+            self.close()
+            raise self._damaged(error) from error
         except BaseException:
             self.close()
             raise
@@ -73,24 +83,23 @@ class Hdf5Shard:
                 f"{self._path}: format version {attributes.get('format_version')}: this version "
                 f"of vocprep reads {FORMAT_VERSION}"
             )
-        try:
-            self._split = str(attributes["split"])
-            self._texts = {
-                name: [text.decode() for text in self._file[name][:].tolist()] for name in _TEXTS
-            }
-            self._grid = self._file["grid"][:].tolist()
-            self._offsets = self._file["offsets"][:].tolist()
-            self._png_offsets = self._file["label_map_offsets"][:].tolist()
-        except (KeyError, OSError, ValueError, AttributeError) as error:
-            raise self._damaged(error) from error
+        self._split = str(attributes["split"])
+        self._texts = {
+            name: [text.decode() for text in self._file[name][:].tolist()] for name in _TEXTS
+        }
+        self._grid = [(ny, nx) for ny, nx in self._file["grid"][:].tolist()]
+        self._offsets = self._file["offsets"][:].tolist()
+        self._png_offsets = self._file["label_map_offsets"][:].tolist()
         self.image_ids = self._texts["image_id"]
         self._check_index()
 
     def _check_index(self) -> None:
         """See that every table has a row a record and every offset stays inside its array."""
         count = len(self.image_ids)
+        if not count:
+            raise self._damaged("no record in it")
         tables = [*self._texts.values(), self._grid, self._offsets[1:], self._png_offsets[1:]]
-        sizes = {name: len(self._file.get(name, ())) for name in (*_PATCH_NAMES, "label_map")}
+        sizes = {name: len(self._file[name]) for name in (*_PATCH_NAMES, "label_map")}
         if any(len(table) != count for table in tables):
             raise self._damaged("its tables differ in length")
         for offsets, names in (
@@ -114,7 +123,7 @@ class Hdf5Shard:
         try:
             arrays = {name: self._file[name][:] for name in _PATCH_NAMES}
             pngs = self._file["label_map"][:].tobytes()
-        except (KeyError, OSError) as error:
+        except _DAMAGE as error:
             raise self._damaged(error) from error
         for row in range(len(self)):
             patches = slice(self._offsets[row], self._offsets[row + 1])
@@ -128,16 +137,15 @@ class Hdf5Shard:
         try:
             arrays = {name: self._file[name][patches] for name in _PATCH_NAMES}
             png = self._file["label_map"][pngs].tobytes()
-        except (KeyError, OSError) as error:
+        except _DAMAGE as error:
             raise self._damaged(error) from error
         return self._record(row, arrays, png)
 
     def _record(self, row: int, arrays: dict[str, Any], png: bytes) -> Record:
-        ny, nx = self._grid[row]
         record = Record(
             **{name: texts[row] for name, texts in self._texts.items()},
             split=self._split,
-            grid=(ny, nx),
+            grid=self._grid[row],
             label_png=png,
             **arrays,
         )

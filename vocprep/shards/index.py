@@ -166,18 +166,21 @@ def read_index(out: Path) -> DatasetIndex:
     path = out / DATASET_FILE
     try:
         value = json.loads(path.read_bytes())
-        version = value.get("format_version") if isinstance(value, dict) else None
-        if version != FORMAT_VERSION:
-            raise ShardError(
-                f"{path}: format version {version}: this version of vocprep reads {FORMAT_VERSION}"
-            )
-        index = DatasetIndex.model_validate(value)
-        recipe_id = index.recipe.recipe_id
     except OSError as error:
         raise ShardError(
             f"{path}: no finished dataset there ({error.strerror}); run vocprep build-shards"
         ) from error
-    except (ValueError, ValidationError) as error:
+    except ValueError as error:
+        raise ShardError(f"{path}: not a dataset index: {_first_line(error)}") from error
+    version = value.get("format_version") if isinstance(value, dict) else None
+    if version != FORMAT_VERSION:
+        raise ShardError(
+            f"{path}: format version {version}: this version of vocprep reads {FORMAT_VERSION}"
+        )
+    try:
+        index = DatasetIndex.model_validate(value)
+        recipe_id = index.recipe.recipe_id
+    except (ValueError, ShardError) as error:
         raise ShardError(f"{path}: not a dataset index: {_first_line(error)}") from error
     if recipe_id != index.recipe_id:
         raise ShardError(

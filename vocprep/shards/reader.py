@@ -41,6 +41,11 @@ _PADDING: dict[str, Any] = {
     "slot_planes": _VOID_PLANES,
 }
 """What a field holds where a picture has no patch."""
+_BATCH_DTYPES = {
+    "embeddings": torch.float32,
+    "slot_labels": torch.int64,
+    "slot_pixels": torch.int64,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +218,7 @@ class ResidentDataset(Dataset[Record]):
         steps = torch.arange(int(lengths.max()))
         padding = steps >= lengths[:, None]
         rows = torch.where(padding, 0, starts[:, None] + steps)
-        columns = {name: column[rows] for name, column in self._columns.items()}
+        columns = {name: _widen(name, column[rows]) for name, column in self._columns.items()}
         if bool(padding.any()):
             for name, value in _PADDING.items():
                 columns[name][padding] = torch.as_tensor(value, dtype=columns[name].dtype)
@@ -222,11 +227,8 @@ class ResidentDataset(Dataset[Record]):
             image_ids=tuple(record.image_id for record in records),
             grids=self._grids[torch.as_tensor(indices)],
             padding=padding,
-            embeddings=columns["embeddings"].float(),
-            slot_labels=columns["slot_labels"].long(),
-            slot_pixels=columns["slot_pixels"].long(),
-            slot_planes=columns["slot_planes"],
-            label_maps=tuple(record.label_map for record in records) if label_maps else None,
+            label_maps=_label_maps(records) if label_maps else None,
+            **columns,
         )
 
 
@@ -321,17 +323,24 @@ def collate(records: Sequence[Record], *, label_maps: bool = False) -> Batch:
         padding[row, : len(record.embeddings)] = False
         for name, column in columns.items():
             column[row, : len(record.embeddings)] = getattr(record, name)
-    tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+    tensors = {name: _widen(name, torch.from_numpy(column)) for name, column in columns.items()}
     return Batch(
         image_ids=tuple(record.image_id for record in records),
         grids=torch.tensor([record.grid for record in records]),
         padding=torch.from_numpy(padding),
-        embeddings=tensors["embeddings"].float(),
-        slot_labels=tensors["slot_labels"].long(),
-        slot_pixels=tensors["slot_pixels"].long(),
-        slot_planes=tensors["slot_planes"],
-        label_maps=tuple(record.label_map for record in records) if label_maps else None,
+        label_maps=_label_maps(records) if label_maps else None,
+        **tensors,
     )
+
+
+def _widen(name: str, column: Tensor) -> Tensor:
+    """Give a field the dtype that a batch has it in; torch computes little with uint16."""
+    return column.to(_BATCH_DTYPES.get(name, column.dtype))
+
+
+def _label_maps(records: Sequence[Record]) -> tuple[NDArray[np.uint16], ...]:
+    """Decode label maps without keeping them: a split's maps are larger than all else of it."""
+    return tuple(record.decode_label_map() for record in records)
 
 
 def _order(count: int, options: LoaderOptions, epoch: int, stream: int) -> NDArray[np.intp]:

@@ -51,7 +51,11 @@ class Record:
 
     @cached_property
     def label_map(self) -> NDArray[np.uint16]:
-        """Label map [h, w] under the schema, after the geometry; decoded when first asked for."""
+        """Label map [h, w] under the schema, after the geometry; kept once decoded."""
+        return self.decode_label_map()
+
+    def decode_label_map(self) -> NDArray[np.uint16]:
+        """Return the label map without keeping it; ShardError when the PNG is damaged."""
         where = f"label map of record {self.image_id}"
         try:
             label_map = decode_png(self.label_png, where)
@@ -85,6 +89,7 @@ PATCH_FIELDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "slot_planes": (np.uint8, (3, 128)),
 }
 """Fields with a row a patch, beside the embeddings: dtype and shape of a row."""
+TEXT_FIELDS = ("image_id", "split", "image_sha256", "label_sha256")
 TARGET_FIELDS = (*PATCH_FIELDS, "label_map")
 FIELDS = (
     "image_id",
@@ -124,10 +129,16 @@ def _as_array(value: str | Grid | NDArray[np.generic]) -> NDArray[np.generic]:
 
 def check_record(record: Record, where: str) -> Record:
     """Return a record whose shapes and dtypes are as docs/format.md demands; else ShardError."""
+    for name in TEXT_FIELDS:
+        if not isinstance(getattr(record, name), str):
+            raise ShardError(f"{where}: record {record.image_id}: {name} is no text")
     ny, nx = record.grid
+    if not (isinstance(ny, int) and isinstance(nx, int) and ny >= 1 and nx >= 1):
+        raise ShardError(
+            f"{where}: record {record.image_id}: grid {record.grid}: expected two whole numbers "
+            "above 0"
+        )
     patches = ny * nx
-    if ny < 1 or nx < 1:
-        raise ShardError(f"{where}: record {record.image_id}: grid {record.grid} has no patch")
     if record.embeddings.dtype not in EMBEDDING_DTYPES or record.embeddings.ndim != 2:
         raise ShardError(
             f"{where}: record {record.image_id}: embeddings {record.embeddings.dtype} "

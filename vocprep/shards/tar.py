@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from vocprep.errors import ShardError
 from vocprep.files import canonical_json
 from vocprep.recipe import FORMAT_VERSION
-from vocprep.shards.record import PATCH_FIELDS, Record, check_record
+from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
 
 SUFFIX = ".tar"
 _ARRAYS = ("embeddings", *PATCH_FIELDS)
-_TEXTS = ("image_id", "split", "image_sha256", "label_sha256")
 _LABEL_MAP = "label_map.png"
 _JSON = "json"
+_END_MARK = bytes(2 * tarfile.BLOCKSIZE)
 _MEMBERS = (*(f"{name}.npy" for name in _ARRAYS), _LABEL_MAP, _JSON)
 
 
@@ -62,6 +62,7 @@ def _members(record: Record) -> dict[str, bytes]:
 
 def _npy(array: NDArray[Any]) -> bytes:
     stream = io.BytesIO()
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
     return stream.getvalue()
 
@@ -86,22 +87,37 @@ class TarShard:
     def _read_index(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Return for each id where the data of its members begins and how long it is."""
         try:
-            with tarfile.open(fileobj=self._file, mode="r:") as archive:
-                members = [(entry.name, entry.offset_data, entry.size) for entry in archive]
-        except (tarfile.TarError, OSError, EOFError) as error:
+            members = list(self._members())
+        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise self._damaged(error) from error
         rows: dict[str, dict[str, tuple[int, int]]] = {}
         for image_id, group in groupby(members, key=lambda member: member[0].partition(".")[0]):
-            row = {name.partition(".")[2]: (start, size) for name, start, size in group}
-            if set(row) != set(_MEMBERS) or image_id in rows:
+            places = [(name.partition(".")[2], (start, size)) for name, start, size in group]
+            found = sorted(suffix for suffix, _ in places)
+            if found != sorted(_MEMBERS) or image_id in rows:
                 raise self._damaged(
-                    f"record {image_id} has the members {', '.join(sorted(row))}: expected "
+                    f"record {image_id} has the members {', '.join(found)}: expected "
                     f"{', '.join(sorted(_MEMBERS))}, once"
                 )
-            rows[image_id] = row
+            rows[image_id] = dict(places)
         if not rows:
             raise self._damaged("no record in it")
         return rows
+
+    def _members(self) -> Iterator[tuple[str, int, int]]:
+        """Yield name, place and size of each member; see that the archive has its end mark.
+
+        Without that mark a cut between two records would pass for a shorter shard.
+        """
+        end = 0
+        with tarfile.open(fileobj=self._file, mode="r:") as archive:
+            for entry in archive:
+                if not entry.isreg() or entry.size < 0:
+                    raise ValueError(f"member {entry.name} is no plain file")
+                yield entry.name, entry.offset_data, entry.size
+                end = entry.offset_data - (-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        if self._bytes(end, len(_END_MARK)) != _END_MARK:
+            raise ValueError(f"no member and no end mark at byte {end}")
 
     def _damaged(self, reason: object) -> ShardError:
         return ShardError(f"{self._path}: damaged tar shard: {reason}; build it again")
@@ -124,11 +140,13 @@ class TarShard:
                     f"{self._path}: format version {info['format_version']}: this version of "
                     f"vocprep reads {FORMAT_VERSION}"
                 )
+            if info["image_id"] != self.image_ids[row]:
+                raise ValueError(f"its JSON calls it {info['image_id']!r}")
             ny, nx = info["grid"]
-            fields: dict[str, Any] = {key: info[key] for key in _TEXTS}
+            fields: dict[str, Any] = {key: info[key] for key in TEXT_FIELDS}
             fields |= {name: _from_npy(members[f"{name}.npy"]) for name in _ARRAYS}
             record = Record(**fields, grid=(ny, nx), label_png=members[_LABEL_MAP])
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError) as error:
             raise self._damaged(f"record {self.image_ids[row]}: {error}") from error
         return check_record(record, str(self._path))
 

@@ -1,0 +1,116 @@
+"""Label maps a second: `vocprep decode` against a plain loop over scipy.
+
+Two lines of work: reading .mat files into arrays under a schema, and the whole of `vocprep decode`
+(16-bit PNG and statistics). The plain loop trusts its files; vocprep checks every tag and id. Rows
+take turns, so that the machine's moods fall on all of them alike.
+
+Run: python benchmarks/decode.py [--maps 400] [--repeats 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+
+from vocprep.labels.decode import read_label_map
+from vocprep.labels.export import export_label_maps
+from vocprep.labels.schema import load_schema
+from vocprep.parallel import map_ordered
+from vocprep.sources.sample import SampleOptions, write_sample
+
+SCHEMA = load_schema("context460")
+
+
+def scipy_read(paths: list[Path]) -> None:
+    """Read the maps in a plain loop."""
+    for path in paths:
+        loadmat(path)["LabelMap"]
+
+
+def scipy_decode(paths: list[Path], out: Path) -> None:
+    """Write the maps as PNG and count their labels in a plain loop."""
+    out.mkdir()
+    for path in paths:
+        label_map = loadmat(path)["LabelMap"]
+        np.unique(label_map, return_counts=True)
+        Image.fromarray(label_map).save(out / f"{path.stem}.png")
+
+
+def vocprep_read(paths: list[Path], workers: int) -> None:
+    """Read the maps with vocprep."""
+    deque(map_ordered(partial(read_label_map, schema=SCHEMA), paths, workers), maxlen=0)
+
+
+def vocprep_decode(paths: list[Path], out: Path, workers: int) -> None:
+    """Do what `vocprep decode` does."""
+    export_label_maps([(path.stem, path) for path in paths], SCHEMA, out, workers=workers)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--maps", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs; Python {platform.python_version()}, "
+        f"numpy {version('numpy')}, scipy {version('scipy')}, Pillow {version('pillow')}; "
+        f"{arguments.maps} generated label maps, median of {arguments.repeats}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = Path(folder) / "data", Path(folder) / "out"
+        write_sample(data, SampleOptions(images=arguments.maps))
+        paths = sorted((data / "trainval").iterdir())
+        works: dict[str, dict[str, Callable[[], None]]] = {
+            "read": {
+                "scipy in a loop": partial(scipy_read, paths),
+                "vocprep, 1 worker": partial(vocprep_read, paths, 1),
+                "vocprep, 2 workers": partial(vocprep_read, paths, 2),
+            },
+            "decode to PNG": {
+                "scipy and Pillow in a loop": partial(scipy_decode, paths, out),
+                "vocprep, 1 worker": partial(vocprep_decode, paths, out, 1),
+                "vocprep, 2 workers": partial(vocprep_decode, paths, out, 2),
+            },
+        }
+        for title, rows in works.items():
+            print_table(title, len(paths), measure(rows, out, arguments.repeats))
+
+
+def measure(rows: dict[str, Callable[[], None]], out: Path, repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each row and repeat, the rows taking turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(repeats):
+        for name, work in rows.items():
+            shutil.rmtree(out, ignore_errors=True)
+            started = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def print_table(title: str, maps: int, seconds: dict[str, list[float]]) -> None:
+    """Print maps a second and the ratio to the first row."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    first = next(iter(medians.values()))
+    print(f"\n{title:28}  maps/s   ratio")
+    for name, median in medians.items():
+        print(f"{name:28}  {maps / median:6,.0f}  {first / median:6.2f}")
+
+
+if __name__ == "__main__":
+    main()

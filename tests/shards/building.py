@@ -1,0 +1,54 @@
+"""Building small dataset versions for the tests of shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocprep.engines.local import build_dataset
+from vocprep.recipe import Choices, EngineOptions, Layout
+from vocprep.shards.build import BuildPlan, plan_build
+from vocprep.shards.index import DatasetIndex
+from vocprep.shards.reader import ShardDataset
+from vocprep.shards.record import Record
+from vocprep.sources.manifest import load_dataset
+
+WEIGHTS = "random:0"
+ENGINE = EngineOptions(device="cpu", workers=1)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished dataset version with the plan that it came from."""
+
+    plan: BuildPlan
+    path: Path
+    index: DatasetIndex
+
+    @property
+    def dataset(self) -> ShardDataset:
+        return ShardDataset.open(self.path)
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """All records by id, in the order of the shards."""
+        dataset = self.dataset
+        return {
+            record.image_id: record
+            for shard in self.index.shards
+            for record in dataset.read_shard(shard.name, all_views=True)
+        }
+
+
+def make_plan(
+    tree: Path, choices: Choices | None = None, layout: Layout | None = None
+) -> BuildPlan:
+    dataset = load_dataset("pascal-context")
+    return plan_build(dataset, tree, WEIGHTS, choices or Choices(), layout or Layout())
+
+
+def build(
+    tree: Path, out: Path, choices: Choices | None = None, layout: Layout | None = None
+) -> Built:
+    plan = make_plan(tree, choices, layout)
+    return Built(plan, out, build_dataset(plan, out, ENGINE))

@@ -1,0 +1,101 @@
+"""Records of any shape for the tests of shards: by generator, and as hypothesis strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from vocprep.geometry import Grid
+from vocprep.labels.png import encode_png
+from vocprep.labels.targets import make_targets
+from vocprep.shards.record import Record
+
+VOID = 0
+
+
+def make_record(
+    image_id: str = "2010_000001",
+    grid: Grid = (2, 3),
+    *,
+    dim: int = 256,
+    dtype: str = "float16",
+    split: str = "train",
+    seed: int = 0,
+) -> Record:
+    """A record whose targets are those of its label map; the pixels are drawn from ``seed``."""
+    rng = np.random.default_rng([seed, *image_id.encode()])
+    label_map = random_label_map(grid, rng)
+    targets = make_targets(label_map, VOID)
+    return Record(
+        image_id=image_id,
+        split=split,
+        grid=grid,
+        embeddings=rng.normal(size=(grid[0] * grid[1], dim)).astype(dtype),
+        slot_labels=targets.slot_labels,
+        slot_pixels=targets.slot_pixels,
+        label_count=targets.label_count,
+        slot_planes=targets.slot_planes,
+        label_png=encode_png(label_map),
+        image_sha256=rng.bytes(32).hex(),
+        label_sha256=rng.bytes(32).hex(),
+    )
+
+
+def random_label_map(grid: Grid, rng: np.random.Generator) -> NDArray[np.uint16]:
+    """Blocks of 8×8 pixels with ids of the whole range, some void."""
+    blocks = rng.choice([0, 1, 2, 15, 255, 256, 431, 459], size=(grid[0] * 4, grid[1] * 4))
+    return np.kron(blocks, np.ones((8, 8), dtype=np.int64)).astype(np.uint16)
+
+
+IMAGE_IDS = st.text("ABCxyz0189_-", min_size=1, max_size=24)
+GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+@st.composite
+def records_of_a_shard(draw: st.DrawFn) -> list[Record]:
+    """One to five records in id order, of different sizes, some of them with a mirrored view."""
+    image_ids = sorted(draw(st.sets(IMAGE_IDS, min_size=1, max_size=5)))
+    dtype = draw(st.sampled_from(["float16", "float32"]))
+    dim = draw(st.sampled_from([1, 8, 256]))
+    with_flip = draw(st.booleans())
+    records = []
+    for image_id in image_ids:
+        grid = draw(GRIDS)
+        for record_id in (image_id, f"{image_id}#flip")[: 1 + with_flip]:
+            records.append(make_record(record_id, grid, dim=dim, dtype=dtype))
+    return records
+
+
+FIELDS = (
+    "image_id",
+    "split",
+    "grid",
+    "embeddings",
+    "slot_labels",
+    "slot_pixels",
+    "label_count",
+    "slot_planes",
+    "label_png",
+    "image_sha256",
+    "label_sha256",
+)
+
+
+def assert_same_record(found: Record, expected: Record) -> None:
+    """All fields agree, arrays in dtype, shape and bits."""
+    for name in FIELDS:
+        one, other = getattr(found, name), getattr(expected, name)
+        if isinstance(other, np.ndarray):
+            assert one.dtype == other.dtype, name
+            assert one.shape == other.shape, name
+            assert one.tobytes() == other.tobytes(), name
+        else:
+            assert one == other, name
+
+
+def assert_same_records(found: Sequence[Record], expected: Sequence[Record]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert_same_record(one, other)

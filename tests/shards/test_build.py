@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from building import WEIGHTS, Built, build, make_plan
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from vocprep.errors import DataError, UsageError, WeightsError
+from vocprep.features.backbone import cifar100_resnet32, load_weights, tensor_digest
+from vocprep.geometry import Geometry, mirror, place_image
+from vocprep.labels.decode import decode_label_map
+from vocprep.labels.schema import load_schema
+from vocprep.labels.targets import make_targets
+from vocprep.recipe import Choices, Layout, SplitIds
+from vocprep.shards.build import (
+    count_patches,
+    dataset_statistics,
+    estimated_bytes,
+    finish_shard,
+    plan_build,
+)
+from vocprep.shards.record import Record
+from vocprep.sources.manifest import load_dataset
+
+VOC = Path("VOCdevkit/VOC2010")
+SPLIT_FILES = VOC / "ImageSets/Main"
+
+
+def ids_of(tree: Path, split: str) -> list[str]:
+    return sorted((tree / SPLIT_FILES / f"{split}.txt").read_text().split())
+
+
+def copy_tree(tree: Path, target: Path) -> Path:
+    shutil.copytree(tree, target)
+    return target
+
+
+# The plan
+
+
+def test_recipe_of_a_plan_says_what_was_chosen(sample_tree: Path) -> None:
+    choices = Choices(
+        schema="context59",
+        geometry=Geometry(geometry="squash"),
+        embedding_dtype="float32",
+        views=("identity", "flip"),
+    )
+    recipe = make_plan(sample_tree, choices).recipe
+    assert recipe.dataset == "pascal-context"
+    assert recipe.schema.name == "context59"
+    assert recipe.schema.sha256 == load_schema("context59").sha256
+    assert recipe.splits == {
+        split: SplitIds.of(ids_of(sample_tree, split)) for split in ("train", "val")
+    }
+    assert recipe.geometry == choices.geometry
+    assert recipe.weights_sha256 == tensor_digest(load_weights(WEIGHTS, sample_tree))
+    assert (recipe.embedding_dtype, recipe.views) == ("float32", ("identity", "flip"))
+
+
+def test_recipe_id_follows_every_choice_and_no_layout(sample_tree: Path) -> None:
+    choices = [
+        Choices(),
+        Choices(splits=("train",)),
+        Choices(limit=3),
+        Choices(schema="context33"),
+        Choices(void_unknown=True),
+        Choices(geometry=Geometry(geometry="native")),
+        Choices(geometry=Geometry(geometry="native", edge="pad")),
+        Choices(embedding_dtype="float32"),
+        Choices(views=("identity", "flip")),
+    ]
+    recipe_ids = {make_plan(sample_tree, choice).recipe.recipe_id for choice in choices}
+    assert len(recipe_ids) == len(choices)
+    layout = Layout(format="webdataset", samples_per_shard=1)
+    assert make_plan(sample_tree, Choices(), layout).recipe.recipe_id in recipe_ids
+
+
+@pytest.mark.parametrize("suffix_of", [("hdf5", ".h5"), ("webdataset", ".tar")])
+@pytest.mark.parametrize("samples_per_shard", [1, 5, 10, 500])
+def test_shards_are_runs_of_the_sorted_ids(
+    suffix_of: tuple[str, str], samples_per_shard: int, sample_tree: Path
+) -> None:
+    container, suffix = suffix_of
+    layout = Layout(format=container, samples_per_shard=samples_per_shard)  # type: ignore[arg-type]
+    shards = make_plan(sample_tree, Choices(), layout).shards
+    expected = []
+    for split in ("train", "val"):
+        left = ids_of(sample_tree, split)
+        runs = []
+        while left:
+            runs.append(left[:samples_per_shard])
+            left = left[samples_per_shard:]
+        for number, run in enumerate(runs):
+            expected.append((f"{split}-{number:05d}-of-{len(runs):05d}{suffix}", split, run))
+    found = [
+        (shard.name, shard.split, [sample.image_id for sample in shard.samples]) for shard in shards
+    ]
+    assert found == expected
+
+
+def test_plan_does_not_depend_on_the_order_of_the_split_file(
+    sample_tree: Path, tmp_path: Path
+) -> None:
+    tree = copy_tree(sample_tree, tmp_path / "tree")
+    path = tree / SPLIT_FILES / "train.txt"
+    path.write_text("\r\n".join(reversed(path.read_text().split())))
+    layout = Layout(samples_per_shard=3)
+    turned, plain = make_plan(tree, layout=layout), make_plan(sample_tree, layout=layout)
+    assert turned.recipe.recipe_id == plain.recipe.recipe_id
+    assert [[s.image_id for s in shard.samples] for shard in turned.shards] == [
+        [s.image_id for s in shard.samples] for shard in plain.shards
+    ]
+
+
+def test_limit_takes_the_first_ids_of_each_split(sample_tree: Path) -> None:
+    plan = make_plan(sample_tree, Choices(limit=1))
+    assert [sample.image_id for sample in plan.samples] == [
+        ids_of(sample_tree, "train")[0],
+        ids_of(sample_tree, "val")[0],
+    ]
+
+
+def test_plan_of_no_image_is_refused(sample_tree: Path, tmp_path: Path) -> None:
+    tree = copy_tree(sample_tree, tmp_path / "tree")
+    for split in ("train", "val"):
+        (tree / SPLIT_FILES / f"{split}.txt").write_text("\n")
+    with pytest.raises(DataError, match="no image id"):
+        make_plan(tree)
+
+
+def test_schema_of_another_dataset_is_refused(sample_tree: Path) -> None:
+    with pytest.raises(UsageError, match="voc21"):
+        make_plan(sample_tree, Choices(schema="voc21"))
+
+
+def test_weights_that_do_not_fit_are_refused_by_the_plan_with_their_file(
+    sample_tree: Path, tmp_path: Path
+) -> None:
+    weights = load_weights(WEIGHTS, sample_tree)
+    path = tmp_path / "wrong.pt"
+    torch.save({**weights, "conv1.weight": torch.zeros(16, 3, 5, 5)}, path)
+    with pytest.raises(WeightsError, match="conv1.weight") as caught:
+        plan_build(load_dataset("pascal-context"), sample_tree, str(path), Choices(), Layout())
+    assert str(path) in str(caught.value)
+
+
+# The numbers of the dry run
+
+
+GEOMETRIES = [
+    Geometry(),
+    Geometry(geometry="squash"),
+    Geometry(geometry="native"),
+    Geometry(geometry="native", edge="pad"),
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry.short_name)
+def test_planned_patches_are_those_of_the_pictures_sizes(
+    geometry: Geometry, sample_tree: Path
+) -> None:
+    total = 0
+    for path in (sample_tree / VOC / "JPEGImages").iterdir():
+        with Image.open(path) as picture:
+            width, height = picture.size
+        if geometry.geometry != "native":
+            total += 7 * 7
+        elif geometry.edge == "drop":
+            total += (height // 32) * (width // 32)
+        else:
+            total += ((height + 31) // 32) * ((width + 31) // 32)
+    assert count_patches(make_plan(sample_tree, Choices(geometry=geometry))) == total
+    both = Choices(geometry=geometry, views=("identity", "flip"))
+    assert count_patches(make_plan(sample_tree, both)) == 2 * total
+
+
+@pytest.mark.parametrize("name", ["crop_hdf5", "crop_tar", "native_hdf5", "native_tar"])
+def test_built_numbers_are_the_planned_ones(name: str, request: pytest.FixtureRequest) -> None:
+    built: Built = request.getfixturevalue(name)
+    plan, index = built.plan, built.index
+    planned = count_patches(plan)
+    assert sum(shard.patches for shard in index.shards) == planned
+    assert sum(len(record.embeddings) for record in built.records.values()) == planned
+    assert [shard.name for shard in index.shards] == [shard.name for shard in plan.shards]
+    assert [shard.records for shard in index.shards] == [
+        len(shard.samples) * len(plan.recipe.views) for shard in plan.shards
+    ]
+    size = sum(shard.bytes for shard in index.shards)
+    assert size == pytest.approx(estimated_bytes(planned, plan.recipe), rel=0.25)
+
+
+def test_picture_too_small_for_the_geometry_is_named_by_the_dry_run(
+    sample_tree: Path, tmp_path: Path
+) -> None:
+    tree = copy_tree(sample_tree, tmp_path / "tree")
+    image_id = ids_of(tree, "train")[0]
+    path = tree / VOC / "JPEGImages" / f"{image_id}.jpg"
+    Image.new("RGB", (31, 40)).save(path)
+    plan = make_plan(tree, Choices(limit=1, geometry=Geometry(geometry="native")))
+    with pytest.raises(DataError, match="31×40") as caught:
+        count_patches(plan)
+    assert str(path) in str(caught.value)
+
+
+# The records
+
+
+def test_both_containers_hold_the_same_records(
+    crop_hdf5: Built, crop_tar: Built, native_hdf5: Built, native_tar: Built
+) -> None:
+    for one, other in ((crop_hdf5, crop_tar), (native_hdf5, native_tar)):
+        assert one.index.content_id == other.index.content_id
+        assert one.index.source_id == other.index.source_id
+        assert one.index.recipe_id == other.index.recipe_id
+        assert one.index.statistics == other.index.statistics
+        assert one.index.container != other.index.container
+        digests = {image_id: record.record_sha256 for image_id, record in one.records.items()}
+        assert digests == {
+            image_id: record.record_sha256 for image_id, record in other.records.items()
+        }
+    assert crop_hdf5.index.content_id != native_hdf5.index.content_id
+
+
+@pytest.mark.parametrize("samples_per_shard", [1, 2, 500])
+def test_content_id_does_not_depend_on_the_cut(
+    samples_per_shard: int, native_hdf5: Built, sample_tree: Path, tmp_path: Path
+) -> None:
+    """Nor does it on which patches are embedded together, which follows the cut."""
+    choices = Choices(
+        limit=2,
+        geometry=Geometry(geometry="native", edge="pad"),
+        embedding_dtype="float32",
+        views=("identity", "flip"),
+    )
+    built = build(
+        sample_tree, tmp_path / "out", choices, Layout(samples_per_shard=samples_per_shard)
+    )
+    for image_id, record in built.records.items():
+        assert record.record_sha256 == native_hdf5.records[image_id].record_sha256
+    assert built.index.content_id == content_of_two(sample_tree, tmp_path / "again", choices)
+
+
+@cache
+def content_of_two(tree: Path, out: Path, choices: Choices) -> str:
+    return build(tree, out, choices, Layout(samples_per_shard=3)).index.content_id
+
+
+def test_samples_file_describes_every_record_at_its_place(
+    crop_hdf5: Built, native_tar: Built
+) -> None:
+    for built in (crop_hdf5, native_tar):
+        records, dataset = built.records, built.dataset
+        assert [sample.id for sample in dataset.samples] == sorted(records)
+        for sample in dataset.samples:
+            record = records[sample.id]
+            for name in (
+                "split grid image_sha256 label_sha256 targets_sha256 embeddings_sha256 "
+                "record_sha256"
+            ).split():
+                assert getattr(sample, name) == getattr(record, name), name
+            in_shard = [
+                record.image_id for record in dataset.read_shard(sample.shard, all_views=True)
+            ]
+            assert in_shard[sample.row] == sample.id
+
+
+def test_targets_are_those_of_the_records_own_label_map(
+    crop_hdf5: Built, native_hdf5: Built
+) -> None:
+    for built in (crop_hdf5, native_hdf5):
+        for record in built.records.values():
+            targets = make_targets(record.label_map, built.plan.schema.void)
+            for name in ("slot_labels", "slot_pixels", "label_count", "slot_planes"):
+                np.testing.assert_array_equal(getattr(record, name), getattr(targets, name))
+
+
+def test_label_maps_of_native_geometry_are_the_files_own_with_void_around(
+    native_hdf5: Built, sample_tree: Path
+) -> None:
+    for record in identity_records(native_hdf5):
+        path = sample_tree / "trainval" / f"{record.image_id}.mat"
+        raw = decode_label_map(path.read_bytes(), path)
+        height, width = raw.shape
+        np.testing.assert_array_equal(record.label_map[:height, :width], raw)
+        assert (record.label_map[height:] == 0).all()
+        assert (record.label_map[:, width:] == 0).all()
+
+
+def identity_records(built: Built) -> list[Record]:
+    return [record for record in built.records.values() if "#" not in record.image_id]
+
+
+def plain_embeddings(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """One picture through the network as trained: batch norms not folded, patch by patch."""
+    network = cifar100_resnet32()
+    network.load_state_dict(load_weights(WEIGHTS, Path()))
+    trunk = nn.Sequential(*list(network.eval().children())[:-2])
+    mean = np.array([0.5070, 0.4865, 0.4409], dtype=np.float32)
+    std = np.array([0.2673, 0.2564, 0.2761], dtype=np.float32)
+    rows = []
+    for top in range(0, pixels.shape[0], 32):
+        for left in range(0, pixels.shape[1], 32):
+            patch = pixels[top : top + 32, left : left + 32].astype(np.float32) / 255
+            rows.append(((patch - mean) / std).transpose(2, 0, 1))
+    with torch.no_grad():
+        maps = trunk(torch.from_numpy(np.stack(rows))).numpy()
+    means = maps.reshape(len(rows), 64, 2, 4, 2, 4).mean(axis=(3, 5))
+    return means.reshape(len(rows), 256)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("crop_hdf5", 1e-3), ("native_hdf5", 1e-5)])
+def test_embeddings_are_those_of_the_plain_network(
+    name: str, tolerance: float, sample_tree: Path, request: pytest.FixtureRequest
+) -> None:
+    built: Built = request.getfixturevalue(name)
+    for record in list(built.records.values())[:3]:
+        image_id, _, view = record.image_id.partition("#")
+        with Image.open(sample_tree / VOC / "JPEGImages" / f"{image_id}.jpg") as picture:
+            pixels = place_image(np.asarray(picture), built.plan.recipe.geometry)
+        expected = plain_embeddings(mirror(pixels) if view else pixels)
+        scale = float(np.abs(expected).max())
+        assert scale > 0.1
+        np.testing.assert_allclose(
+            record.embeddings.astype(np.float32), expected, rtol=tolerance, atol=tolerance * scale
+        )
+
+
+def test_embedding_dtype_decides_the_precision_alone(
+    crop_hdf5: Built, sample_tree: Path, tmp_path: Path
+) -> None:
+    assert {r.embeddings.dtype for r in crop_hdf5.records.values()} == {np.dtype("float16")}
+    wide = build(sample_tree, tmp_path / "out", Choices(limit=2, embedding_dtype="float32"))
+    for image_id, record in wide.records.items():
+        assert record.embeddings.dtype == np.float32
+        narrow = crop_hdf5.records[image_id]
+        assert record.targets_sha256 == narrow.targets_sha256
+        np.testing.assert_array_equal(record.embeddings.astype(np.float16), narrow.embeddings)
+
+
+def test_mirrored_view_is_the_mirror_image(native_hdf5: Built, crop_hdf5: Built) -> None:
+    records = native_hdf5.records
+    assert len(records) == 2 * len(identity_records(native_hdf5))
+    for record in identity_records(native_hdf5):
+        flip = records[f"{record.image_id}#flip"]
+        assert flip.grid == record.grid
+        assert (flip.image_sha256, flip.label_sha256) == (record.image_sha256, record.label_sha256)
+        np.testing.assert_array_equal(flip.label_map, record.label_map[:, ::-1])
+        counts = record.label_count.reshape(record.grid)
+        np.testing.assert_array_equal(flip.label_count.reshape(flip.grid), counts[:, ::-1])
+        assert flip.embeddings_sha256 != record.embeddings_sha256
+    assert all("#" not in image_id for image_id in crop_hdf5.records)
+
+
+def test_one_byte_of_one_file_changes_the_source_id(
+    crop_hdf5: Built, sample_tree: Path, tmp_path: Path
+) -> None:
+    choices = Choices(limit=1)
+    plain = build(sample_tree, tmp_path / "plain", choices)
+    image_id = plain.plan.samples[0].image_id
+    jpeg = Path(VOC / "JPEGImages" / f"{image_id}.jpg")
+    mat = Path("trainval", f"{image_id}.mat")
+
+    def comment(data: bytes) -> bytes:
+        return data[:2] + b"\xff\xfe\x00\x03!" + data[2:]
+
+    def header(data: bytes) -> bytes:
+        return b"m" + data[1:]
+
+    for number, (path, change) in enumerate(((jpeg, comment), (mat, header))):
+        tree = copy_tree(sample_tree, tmp_path / f"tree{number}")
+        (tree / path).write_bytes(change((tree / path).read_bytes()))
+        changed = build(tree, tmp_path / f"out{number}", choices)
+        assert changed.index.recipe_id == plain.index.recipe_id
+        assert changed.index.source_id != plain.index.source_id
+        assert changed.index.content_id != plain.index.content_id
+        one, other = changed.records[image_id], plain.records[image_id]
+        assert one.embeddings_sha256 == other.embeddings_sha256
+        assert one.targets_sha256 == other.targets_sha256
+
+
+def test_statistics_are_counts_over_the_label_maps(native_hdf5: Built) -> None:
+    statistics = native_hdf5.index.statistics
+    pixels: Counter[str] = Counter()
+    for record in native_hdf5.records.values():
+        for label, count in zip(*np.unique(record.label_map, return_counts=True), strict=True):
+            pixels[str(label)] += int(count)
+    void = pixels.pop("0", 0)
+    assert statistics["label_pixels"] == dict(pixels)
+    splits = statistics["splits"]
+    assert sorted(splits) == ["train", "val"]
+    total = Counter[str]()
+    for counts in splits.values():
+        total.update(counts)
+    assert total["records"] == len(native_hdf5.records)
+    assert total["void_pixels"] == void
+    assert total["pixels"] == void + sum(pixels.values())
+    more = [(record.label_count > 4).sum() for record in native_hdf5.records.values()]
+    assert total["patches_with_more_labels"] == sum(more) > 0
+    none = [(record.label_count == 0).sum() for record in native_hdf5.records.values()]
+    assert total["patches_without_label"] == sum(none)
+    other = 0
+    for record in native_hdf5.records.values():
+        valid = (record.label_map != 0).sum()
+        other += int(valid) - int(record.slot_pixels.astype(np.int64).sum())
+    assert total["other_pixels"] == other > 0
+
+
+def test_statistics_of_shards_do_not_depend_on_their_order(native_hdf5: Built) -> None:
+    records = list(native_hdf5.records.values())
+    plan = native_hdf5.plan
+    shards = [
+        finish_shard(replace(plan.shards[0], split=record.split), [record], plan.layout)[1]
+        for record in records
+    ]
+    found = dataset_statistics(shards[::-1], void=0)
+    assert found == native_hdf5.index.statistics

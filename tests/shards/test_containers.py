@@ -1,0 +1,448 @@
+"""One contract for both containers; what only one of them can get wrong stands in its class."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from records_making import assert_same_record, assert_same_records, make_record, records_of_a_shard
+
+from vocprep.errors import ShardError
+from vocprep.shards import hdf5, tar
+from vocprep.shards.record import Record
+
+
+def three_records() -> list[Record]:
+    return [make_record("a", (1, 2)), make_record("b", (3, 1)), make_record("b#flip", (3, 1))]
+
+
+PROPERTY = settings(
+    deadline=None,
+    max_examples=25,
+    # Both containers inherit the same test functions, which is what they are for.
+    suppress_health_check=[HealthCheck.differing_executors],
+)
+
+
+class ContainerContract:
+    """What docs/format.md promises of every container."""
+
+    codec: ModuleType
+
+    def write(self, folder: Path, records: Sequence[Record]) -> Path:
+        path = folder / f"train-00000-of-00001{self.codec.SUFFIX}"
+        path.write_bytes(self.codec.encode(records))
+        return path
+
+    def read_all(self, path: Path) -> list[Record]:
+        with self.codec.open_shard(path) as shard:
+            return list(shard)
+
+    def assert_refused(self, path: Path, said: str = "") -> None:
+        """Opening or reading is a ShardError of one line that names the path."""
+        with pytest.raises(ShardError) as caught:
+            self.read_all(path)
+        assert str(path) in str(caught.value)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    @PROPERTY
+    @given(records=records_of_a_shard())
+    def test_records_come_back_as_they_were(self, records: list[Record]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.write(Path(folder), records)
+            with self.codec.open_shard(path) as shard:
+                assert shard.image_ids == [record.image_id for record in records]
+                assert len(shard) == len(records)
+                found = list(shard)
+                assert_same_records(found, records)
+                for row in reversed(range(len(records))):
+                    assert_same_record(shard.read(row), found[row])
+                    assert shard.read(row).record_sha256 == records[row].record_sha256
+
+    @PROPERTY
+    @given(records=records_of_a_shard())
+    def test_same_records_give_the_same_bytes(self, records: list[Record]) -> None:
+        assert self.codec.encode(records) == self.codec.encode(list(records))
+
+    def test_memory_layout_of_a_record_does_not_change_the_bytes(self) -> None:
+        record = make_record()
+        fields = {**vars(record), "embeddings": np.asfortranarray(record.embeddings)}
+        fields = {name: value for name, value in fields.items() if not name.endswith("sha256")}
+        turned = Record(
+            **fields, image_sha256=record.image_sha256, label_sha256=record.label_sha256
+        )
+        assert self.codec.encode([turned]) == self.codec.encode([record])
+
+    def test_reading_after_iterating_and_twice_gives_the_same(self, tmp_path: Path) -> None:
+        records = three_records()
+        with self.codec.open_shard(self.write(tmp_path, records)) as shard:
+            first = list(shard)
+            assert_same_record(shard.read(1), records[1])
+            assert_same_records(list(shard), first)
+
+    def test_two_open_shards_do_not_disturb_each_other(self, tmp_path: Path) -> None:
+        records = three_records()
+        path = self.write(tmp_path, records)
+        with self.codec.open_shard(path) as one, self.codec.open_shard(path) as other:
+            for left, right, record in zip(one, other, records, strict=True):
+                assert_same_record(left, record)
+                assert_same_record(right, record)
+
+    def test_missing_file_is_a_shard_error(self, tmp_path: Path) -> None:
+        self.assert_refused(tmp_path / f"none{self.codec.SUFFIX}")
+
+    def test_folder_in_place_of_a_file_is_a_shard_error(self, tmp_path: Path) -> None:
+        path = tmp_path / f"folder{self.codec.SUFFIX}"
+        path.mkdir()
+        self.assert_refused(path)
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"", b"\0", b"hello, world\n" * 200, bytes(1024), bytes(20480), b"\x1f\x8b" + bytes(600)],
+        ids=["empty", "one byte", "text", "two zero blocks", "a tar's padding", "gzip magic"],
+    )
+    def test_file_of_another_kind_is_a_shard_error(self, data: bytes, tmp_path: Path) -> None:
+        path = tmp_path / f"other{self.codec.SUFFIX}"
+        path.write_bytes(data)
+        self.assert_refused(path)
+
+    def test_shard_of_the_other_container_is_a_shard_error(self, tmp_path: Path) -> None:
+        other = tar if self.codec is hdf5 else hdf5
+        path = tmp_path / f"train{self.codec.SUFFIX}"
+        path.write_bytes(other.encode(three_records()))
+        self.assert_refused(path)
+
+    @pytest.mark.parametrize("kept", [0.01, 0.1, 0.25, 0.5, 0.75, 0.9])
+    def test_truncated_file_is_a_shard_error(self, kept: float, tmp_path: Path) -> None:
+        path = self.write(tmp_path, three_records())
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * kept)])
+        self.assert_refused(path)
+
+    def test_file_cut_at_any_block_is_a_shard_error_or_whole(self, tmp_path: Path) -> None:
+        """A cut that leaves something readable behind must not pass for fewer records."""
+        records = three_records()
+        path = self.write(tmp_path, records)
+        data = path.read_bytes()
+        for length in range(0, len(data), 512):
+            path.write_bytes(data[:length])
+            try:
+                found = self.read_all(path)
+            except ShardError as error:
+                assert str(path) in str(error), length
+            else:
+                assert_same_records(found, records)
+
+    def test_damaged_bytes_are_a_shard_error_or_unseen_but_never_another_error(
+        self, tmp_path: Path
+    ) -> None:
+        path = self.write(tmp_path, three_records())
+        data = path.read_bytes()
+        rng = np.random.default_rng(0)
+        for _ in range(150):
+            damaged = bytearray(data)
+            # The first kilobytes hold most of the structure, and are hit half of the time.
+            end = len(data) if rng.random() < 0.5 else 4096
+            damaged[rng.integers(end)] = rng.integers(256)
+            path.write_bytes(damaged)
+            try:
+                self.read_all(path)
+            except ShardError as error:
+                assert str(path) in str(error)
+
+
+class TestHdf5(ContainerContract):
+    codec = hdf5
+
+    def edited(self, folder: Path, edit: Callable[[h5py.File], None]) -> Path:
+        path = self.write(folder, three_records())
+        with h5py.File(path, "r+") as file:
+            edit(file)
+        return path
+
+    @staticmethod
+    def replace(name: str, change: Callable[[Any], Any]) -> Callable[[h5py.File], None]:
+        def edit(file: h5py.File) -> None:
+            value = change(file[name][:])
+            del file[name]
+            file[name] = value
+
+        return edit
+
+    def test_another_programs_file_is_a_shard_error(self, tmp_path: Path) -> None:
+        path = tmp_path / "other.h5"
+        with h5py.File(path, "w") as file:
+            file["embeddings"] = np.zeros((4, 256), dtype=np.float16)
+        self.assert_refused(path, "no vocprep shard")
+
+    @pytest.mark.parametrize("version", [0, 2, "1", None])
+    def test_other_format_version_is_a_shard_error(self, version: Any, tmp_path: Path) -> None:
+        def edit(file: h5py.File) -> None:
+            del file.attrs["format_version"]
+            if version is not None:
+                file.attrs["format_version"] = version
+
+        self.assert_refused(self.edited(tmp_path, edit), f"format version {version}")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "image_id",
+            "image_sha256",
+            "label_sha256",
+            "grid",
+            "offsets",
+            "embeddings",
+            "slot_labels",
+            "slot_pixels",
+            "label_count",
+            "slot_planes",
+            "label_map_offsets",
+            "label_map",
+        ],
+    )
+    def test_missing_group_in_a_datasets_place_and_scalar_are_shard_errors(
+        self, name: str, tmp_path: Path
+    ) -> None:
+        def delete(file: h5py.File) -> None:
+            del file[name]
+
+        def to_group(file: h5py.File) -> None:
+            del file[name]
+            file.create_group(name)
+
+        def to_scalar(file: h5py.File) -> None:
+            del file[name]
+            file[name] = 7
+
+        for edit in (delete, to_group, to_scalar):
+            self.assert_refused(self.edited(tmp_path, edit), "damaged")
+
+    def test_missing_split_is_a_shard_error(self, tmp_path: Path) -> None:
+        self.assert_refused(self.edited(tmp_path, lambda file: file.attrs.__delitem__("split")))
+
+    @pytest.mark.parametrize(
+        "name",
+        ["image_id", "image_sha256", "label_sha256", "grid", "offsets", "label_map_offsets"],
+    )
+    def test_tables_of_different_length_are_a_shard_error(self, name: str, tmp_path: Path) -> None:
+        path = self.edited(tmp_path, self.replace(name, lambda value: value[:-1]))
+        self.assert_refused(path, "differ in length")
+
+    def test_tables_of_no_record_are_a_shard_error(self, tmp_path: Path) -> None:
+        def edit(file: h5py.File) -> None:
+            for name in file:
+                self.replace(name, lambda value: value[:0])(file)
+
+        self.assert_refused(self.edited(tmp_path, edit), "damaged")
+
+    @pytest.mark.parametrize("name", ["offsets", "label_map_offsets"])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda value: value + 1,
+            lambda value: value[::-1].copy(),
+            lambda value: -value,
+            lambda value: value * 2,
+            lambda value: np.concatenate([value[:-1], [value[-1] - 1]]),
+            lambda value: np.concatenate([value[:1], [10**9], value[2:]]),
+            lambda value: value.astype(np.float64) + 0.5,
+        ],
+        ids=["shifted", "falling", "negative", "beyond", "short", "leap", "broken"],
+    )
+    def test_offsets_out_of_range_are_a_shard_error(
+        self, name: str, change: Callable[[Any], Any], tmp_path: Path
+    ) -> None:
+        self.assert_refused(self.edited(tmp_path, self.replace(name, change)), "damaged")
+
+    def test_offsets_that_move_a_border_between_records_are_a_shard_error(
+        self, tmp_path: Path
+    ) -> None:
+        change = self.replace("offsets", lambda value: value + np.array([0, 1, 0, 0]))
+        self.assert_refused(self.edited(tmp_path, change), "expected")
+
+    @pytest.mark.parametrize(
+        "grid", [[[1, 2], [3, 1], [0, 0]], [[1, 2, 1]] * 3, [1, 2, 3], [[1, 2], [3, 1], [1, 4]]]
+    )
+    def test_grid_that_is_none_is_a_shard_error(self, grid: Any, tmp_path: Path) -> None:
+        path = self.edited(tmp_path, self.replace("grid", lambda _: np.array(grid)))
+        self.assert_refused(path)
+
+    @pytest.mark.parametrize(
+        ("name", "dtype"),
+        [("embeddings", "f8"), ("slot_labels", "i4"), ("slot_planes", "i1"), ("image_id", "i8")],
+    )
+    def test_array_of_another_type_is_a_shard_error(
+        self, name: str, dtype: str, tmp_path: Path
+    ) -> None:
+        edit = self.replace(name, lambda value: np.zeros(value.shape, dtype=dtype))
+        self.assert_refused(self.edited(tmp_path, edit), "")
+
+    def test_the_file_holds_no_time(self) -> None:
+        with h5py.File(io.BytesIO(hdf5.encode(three_records())), "r") as file:
+            for name in file:
+                assert h5py.h5o.get_info(file[name].id).mtime == 0
+
+    def test_datasets_are_contiguous_and_uncompressed(self) -> None:
+        with h5py.File(io.BytesIO(hdf5.encode(three_records())), "r") as file:
+            for name in file:
+                assert file[name].chunks is None
+                assert file[name].compression is None
+
+
+class TestTar(ContainerContract):
+    codec = tar
+
+    def edited(
+        self, folder: Path, edit: Callable[[str, bytes], list[tuple[str, bytes]]]
+    ) -> Path:
+        """Write a shard with each member replaced by what ``edit`` makes of it."""
+        path = folder / "train.tar"
+        with (
+            tarfile.open(fileobj=io.BytesIO(tar.encode(three_records()))) as source,
+            tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as target,
+        ):
+            for member in source:
+                stream = source.extractfile(member)
+                assert stream is not None
+                for name, data in edit(member.name, stream.read()):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    target.addfile(info, io.BytesIO(data))
+        return path
+
+    def json_edited(self, folder: Path, **changes: Any) -> Path:
+        def edit(name: str, data: bytes) -> list[tuple[str, bytes]]:
+            if name == "b.json":
+                data = json.dumps({**json.loads(data), **changes}).encode()
+            return [(name, data)]
+
+        return self.edited(folder, edit)
+
+    def test_unedited_copy_reads(self, tmp_path: Path) -> None:
+        assert len(self.read_all(self.edited(tmp_path, lambda name, data: [(name, data)]))) == 3
+
+    def test_another_programs_tar_is_a_shard_error(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("hello")
+        path = tmp_path / "other.tar"
+        with tarfile.open(path, "w") as archive:
+            archive.add(tmp_path / "a.txt", "a.txt")
+        self.assert_refused(path, "expected")
+
+    @pytest.mark.parametrize("version", [0, 2, "1", None])
+    def test_other_format_version_is_a_shard_error(self, version: Any, tmp_path: Path) -> None:
+        path = self.json_edited(tmp_path, format_version=version)
+        self.assert_refused(path, f"format version {version}")
+
+    @pytest.mark.parametrize(
+        "suffix",
+        [
+            "embeddings.npy",
+            "slot_labels.npy",
+            "slot_pixels.npy",
+            "label_count.npy",
+            "slot_planes.npy",
+            "label_map.png",
+            "json",
+        ],
+    )
+    def test_missing_renamed_or_doubled_member_is_a_shard_error(
+        self, suffix: str, tmp_path: Path
+    ) -> None:
+        target = f"b.{suffix}"
+        for edit in (
+            lambda name, data: [] if name == target else [(name, data)],
+            lambda name, data: [("b.x" if name == target else name, data)],
+            lambda name, data: [(name, data)] * (2 if name == target else 1),
+        ):
+            self.assert_refused(self.edited(tmp_path, edit), "record b")
+
+    def test_additional_member_is_a_shard_error(self, tmp_path: Path) -> None:
+        path = self.edited(
+            tmp_path,
+            lambda name, data: [(name, data), *([("b.cls", b"1")] if name == "b.json" else [])],
+        )
+        self.assert_refused(path, "cls")
+
+    def test_members_of_a_record_that_are_not_together_are_a_shard_error(
+        self, tmp_path: Path
+    ) -> None:
+        late: list[tuple[str, bytes]] = []
+
+        def edit(name: str, data: bytes) -> list[tuple[str, bytes]]:
+            if name == "a.json":
+                late.append((name, data))
+                return []
+            return [(name, data), *(late if name == "b#flip.json" else [])]
+
+        self.assert_refused(self.edited(tmp_path, edit), "record a")
+
+    @pytest.mark.parametrize("suffix", ["embeddings", "slot_labels", "label_count", "slot_planes"])
+    @pytest.mark.parametrize("kind", ["cut", "empty", "text", "pickle", "rows", "type"])
+    def test_array_member_that_is_none_is_a_shard_error(
+        self, suffix: str, kind: str, tmp_path: Path
+    ) -> None:
+        def npy(array: Any) -> bytes:
+            stream = io.BytesIO()
+            np.save(stream, array, allow_pickle=True)
+            return stream.getvalue()
+
+        def edit(name: str, data: bytes) -> list[tuple[str, bytes]]:
+            if name == f"b.{suffix}.npy":
+                array = np.load(io.BytesIO(data))
+                data = {
+                    "cut": data[:-5],
+                    "empty": b"",
+                    "text": b"hello",
+                    "pickle": npy(np.array([{}], dtype=object)),
+                    "rows": npy(array[:-1]),
+                    "type": npy(array.astype(np.complex64)),
+                }[kind]
+            return [(name, data)]
+
+        self.assert_refused(self.edited(tmp_path, edit), "record b")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"grid": None},
+            {"grid": [3]},
+            {"grid": ["3", "1"]},
+            {"grid": [3.0, 1.0]},
+            {"grid": [1, 1]},
+            {"grid": 3},
+            {"image_id": "c"},
+            {"image_id": 5},
+            {"split": None},
+        ],
+        ids=str,
+    )
+    def test_json_member_that_lies_is_a_shard_error(
+        self, changes: dict[str, Any], tmp_path: Path
+    ) -> None:
+        self.assert_refused(self.json_edited(tmp_path, **changes), "record b")
+
+    @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff\xfe"])
+    def test_json_member_that_is_none_is_a_shard_error(self, data: bytes, tmp_path: Path) -> None:
+        path = self.edited(
+            tmp_path, lambda name, old: [(name, data if name == "b.json" else old)]
+        )
+        self.assert_refused(path, "record b")
+
+    def test_the_file_holds_no_time_owner_or_mode_of_this_machine(self) -> None:
+        with tarfile.open(fileobj=io.BytesIO(tar.encode(three_records()))) as archive:
+            for member in archive:
+                assert (member.mtime, member.uid, member.gid) == (0, 0, 0)
+                assert (member.uname, member.gname, member.mode) == ("", "", 0o644)
+                assert member.pax_headers == {}

@@ -1,0 +1,216 @@
+"""Bytes on disk: nothing half-written is ever seen, JSON has one text, manifests are found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vocprep import files
+from vocprep.errors import ManifestError
+from vocprep.files import (
+    TEMPORARY_PREFIX,
+    atomic_folder,
+    atomic_path,
+    canonical_json,
+    find_manifest,
+    manifest_names,
+    manifests_dir,
+    sha256_file,
+    sha256_hex,
+    write_atomic,
+    write_json,
+)
+
+FAILURES: list[type[BaseException]] = [ValueError, KeyboardInterrupt, SystemExit]
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def test_atomic_path_shows_the_final_name_only_when_done(tmp_path: Path) -> None:
+    final = tmp_path / "new" / "file"
+    with atomic_path(final) as temporary:
+        temporary.write_bytes(b"half")
+        assert not final.exists()
+        assert temporary.parent == final.parent
+        assert temporary.name.startswith(TEMPORARY_PREFIX)
+    assert final.read_bytes() == b"half"
+    assert list(final.parent.iterdir()) == [final]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_atomic_path_leaves_all_as_it_was_on_failure(
+    tmp_path: Path, failure: type[BaseException], before: bytes | None
+) -> None:
+    final = tmp_path / "file"
+    if before is not None:
+        final.write_bytes(before)
+
+    def work() -> None:
+        with atomic_path(final) as temporary:
+            temporary.write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(failure):
+        work()
+    assert [item.read_bytes() for item in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_atomic_path_without_a_file_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_sync_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "file"
+    final.write_bytes(b"old")
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(final, b"new")
+    assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"old"]
+
+
+def test_the_data_is_synced_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    final = tmp_path / "file"
+    monkeypatch.setattr(files.os, "fsync", lambda _: seen.append(final.exists()))
+    write_atomic(final, b"data")
+    assert seen == [False, True]  # the file before its rename, the folder after it
+
+
+def test_write_atomic_replaces_whole_files(tmp_path: Path) -> None:
+    final = tmp_path / "file"
+    write_atomic(final, b"a long text")
+    write_atomic(final, b"short")
+    assert final.read_bytes() == b"short"
+
+
+def fill(folder: Path) -> None:
+    (folder / "below").mkdir()
+    (folder / "below" / "file").write_bytes(b"new")
+
+
+def test_atomic_folder_appears_whole(tmp_path: Path) -> None:
+    final = tmp_path / "new" / "folder"
+    with atomic_folder(final) as temporary:
+        fill(temporary)
+        assert not final.exists()
+    assert (final / "below" / "file").read_bytes() == b"new"
+    assert list(final.parent.iterdir()) == [final]
+
+
+def test_atomic_folder_replaces_the_old_one_entirely(tmp_path: Path) -> None:
+    final = tmp_path / "folder"
+    final.mkdir()
+    (final / "old").write_bytes(b"old")
+    with atomic_folder(final) as temporary:
+        fill(temporary)
+    assert [item.name for item in final.iterdir()] == ["below"]
+    assert list(tmp_path.iterdir()) == [final]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_atomic_folder_leaves_all_as_it_was_on_failure(
+    tmp_path: Path, failure: type[BaseException]
+) -> None:
+    final = tmp_path / "folder"
+    final.mkdir()
+    (final / "old").write_bytes(b"old")
+
+    def work(target: Path) -> None:
+        with atomic_folder(target) as temporary:
+            fill(temporary)
+            raise failure
+
+    for target in (final, tmp_path / "other"):
+        with pytest.raises(failure):
+            work(target)
+    assert list(tmp_path.iterdir()) == [final]
+    assert [item.name for item in final.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [-float("inf")]}])
+@pytest.mark.parametrize("write", [canonical_json, None])
+def test_numbers_that_json_lacks_are_refused(
+    tmp_path: Path, value: object, write: Callable[[object], bytes] | None
+) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        (write or (lambda v: write_json(tmp_path / "file", v)))(value)  # type: ignore[func-returns-value]
+    assert not list(tmp_path.iterdir())
+
+
+def test_canonical_json_is_one_text() -> None:
+    assert canonical_json({"b": [1, 2.5, None], "a": {"é": True}}) == (
+        b'{"a":{"\\u00e9":true},"b":[1,2.5,null]}'
+    )
+    assert canonical_json({"x": 1, "y": 2}) == canonical_json({"y": 2, "x": 1})
+
+
+@given(json_values)
+def test_canonical_json_can_be_read_back(value: object) -> None:
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert canonical_json(json.loads(text)) == text
+
+
+def test_write_json_keeps_the_order_of_keys(tmp_path: Path) -> None:
+    write_json(tmp_path / "file", {"b": 1, "a": [2]})
+    text = (tmp_path / "file").read_text()
+    assert text == '{\n  "b": 1,\n  "a": [\n    2\n  ]\n}\n'
+
+
+def test_sha256_of_bytes_and_files(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 9000
+    (tmp_path / "file").write_bytes(data)
+    assert sha256_hex(data) == sha256_file(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_manifests_are_found_by_name_and_by_path(tmp_path: Path) -> None:
+    assert find_manifest("datasets", "voc2012") == manifests_dir() / "datasets" / "voc2012.toml"
+    own = tmp_path / "own.toml"
+    own.touch()
+    assert find_manifest("datasets", str(own)) == own
+    assert manifest_names("labels") == ["context33", "context460", "context59", "voc21"]
+
+
+@pytest.mark.parametrize("name", ["voc1999", "../datasets/voc2012", ""])
+def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ManifestError, match=r"dataset .* is not known: .*voc2007.*voc2012"):
+        find_manifest("datasets", name)
+
+
+def test_a_path_without_a_file_is_refused() -> None:
+    with pytest.raises(ManifestError, match=r"nowhere/own\.toml: no such manifest file"):
+        find_manifest("datasets", "nowhere/own.toml")
+
+
+def test_an_installation_without_manifests_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "vocprep" / "files.py"))
+    with pytest.raises(ManifestError, match="installation is incomplete"):
+        manifests_dir()

@@ -1,0 +1,197 @@
+"""The recipe: one JSON text, one id, and nothing else in it but what decides the records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vocprep.errors import ShardError, UsageError
+from vocprep.files import canonical_json, sha256_hex
+from vocprep.geometry import Geometry
+from vocprep.recipe import (
+    Choices,
+    EngineOptions,
+    Layout,
+    Normalisation,
+    Recipe,
+    SchemaIdentity,
+    SplitIds,
+    check_image_id,
+    differing_fields,
+)
+
+RECIPE = Recipe(
+    dataset="pascal-context",
+    schema=SchemaIdentity(name="context460", sha256="ab" * 32),
+    splits={"train": SplitIds.of(["b", "a"]), "val": SplitIds.of(["c"])},
+    backbone="resnet32-cifar100",
+    weights_sha256="cd" * 32,
+)
+
+texts = st.text(max_size=8)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+triples = st.tuples(floats, floats, floats)
+recipes = st.builds(
+    Recipe,
+    dataset=texts,
+    schema=st.builds(SchemaIdentity, name=texts, sha256=texts, void_unknown=st.booleans()),
+    splits=st.dictionaries(
+        texts, st.builds(SplitIds, count=st.integers(0), ids_sha256=texts), max_size=3
+    ),
+    backbone=texts,
+    weights_sha256=texts,
+    geometry=st.sampled_from(
+        [Geometry(), Geometry(geometry="squash"), Geometry(geometry="native", edge="pad")]
+    ),
+    normalisation=st.builds(Normalisation, mean=triples, std=triples),
+    embedding_dtype=st.sampled_from(["float16", "float32"]),
+    views=st.sampled_from([("identity",), ("identity", "flip")]),
+)
+
+
+def test_the_canonical_text_and_the_id_never_change() -> None:
+    assert canonical_json(RECIPE.to_json()).startswith(
+        b'{"backbone":"resnet32-cifar100","dataset":"pascal-context","embedding_dtype":"float16",'
+        b'"format_version":1,"geometry":{"edge":"drop","geometry":"crop"},'
+    )
+    assert RECIPE.recipe_id == sha256_hex(canonical_json(RECIPE.to_json()))
+    assert RECIPE.recipe_id == "5f4a64e838cdd8302afef88d2c30db32eee29ecd5cb732c4a308a2a00e8c6635"
+
+
+@given(recipes)
+def test_json_round_trip(recipe: Recipe) -> None:
+    text = json.dumps(recipe.to_json())
+    again = Recipe.from_json(json.loads(text))
+    assert again == recipe
+    assert again.recipe_id == recipe.recipe_id
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "dataset": "voc2012",
+    "schema": SchemaIdentity(name="context460", sha256="ab" * 32, void_unknown=True),
+    "splits": {"train": SplitIds.of(["b", "a"])},
+    "backbone": "other",
+    "weights_sha256": "ef" * 32,
+    "geometry": Geometry(geometry="squash"),
+    "normalisation": Normalisation(mean=(0.485, 0.456, 0.406)),
+    "embedding_dtype": "float32",
+    "views": ("identity", "flip"),
+    "format_version": 2,
+}
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_VALUES))
+def test_each_field_changes_the_id_and_is_named_as_the_difference(name: str) -> None:
+    other = replace(RECIPE, **{name: OTHER_VALUES[name]})
+    assert other.recipe_id != RECIPE.recipe_id
+    lines = differing_fields(RECIPE.to_json(), other.to_json())
+    assert lines
+    assert all(line.split(":")[0].split(".")[0] == name for line in lines)
+
+
+def test_every_field_but_the_one_precision_is_covered_above() -> None:
+    assert {item.name for item in fields(Recipe)} == OTHER_VALUES.keys() | {"precision"}
+
+
+def test_layout_and_engine_options_share_no_field_with_the_recipe() -> None:
+    of_recipe = {item.name for item in fields(Recipe)}
+    for options in (Layout, EngineOptions):
+        assert not of_recipe & {item.name for item in fields(options)}
+
+
+def test_choices_default_to_the_recipes_defaults() -> None:
+    of_recipe = {item.name for item in fields(Recipe)}
+    shared = {item.name for item in fields(Choices)} & of_recipe - {"splits", "schema"}
+    assert shared == {"geometry", "precision", "embedding_dtype", "views"}
+    for name in shared:
+        assert getattr(Choices(), name) == getattr(RECIPE, name)
+
+
+def test_split_ids_do_not_depend_on_order() -> None:
+    one = SplitIds.of(["2008_000002", "2008_000001"])
+    assert one == SplitIds.of(["2008_000001", "2008_000002"])
+    assert one == SplitIds(count=2, ids_sha256=sha256_hex(b"2008_000001\n2008_000002\n"))
+    assert SplitIds.of(["ab", "c"]) != SplitIds.of(["a", "bc"])
+
+
+def test_differing_fields_names_nested_and_missing_ones() -> None:
+    one = {"same": 1, "nested": {"a": 1, "b": [2]}, "gone": "x"}
+    other = {"same": 1, "nested": {"a": 2, "b": [2]}, "new": None, "extra": 3}
+    assert differing_fields(one, other) == [
+        "extra: None and 3",
+        "gone: 'x' and None",
+        "nested.a: 1 and 2",
+    ]
+    assert differing_fields(one, one) == []
+
+
+def test_short_name() -> None:
+    assert RECIPE.short_name == "context460-crop224-resnet32-fp32"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"geometry": {"geometry": "stretch"}},
+        {"geometry": None},
+        {"normalisation": {"mean": [1, 2, 3]}},
+        {"schema": {"name": "x"}},
+        {"splits": [1]},
+        {"views": ["flip"]},
+        {"views": "identity"},
+        {"precision": "fp8"},
+        {"unheard_of": 1},
+    ],
+    ids=str,
+)
+def test_values_that_are_no_recipe_are_refused(damage: dict[str, Any]) -> None:
+    with pytest.raises(ShardError, match="not a recipe"):
+        Recipe.from_json({**RECIPE.to_json(), **damage})
+
+
+def test_a_recipe_without_a_field_is_refused() -> None:
+    values = RECIPE.to_json()
+    del values["weights_sha256"]
+    with pytest.raises(ShardError, match="weights_sha256"):
+        Recipe.from_json(values)
+
+
+@pytest.mark.parametrize("views", [(), ("flip",), ("identity", "identity"), ("identity", "turn")])
+def test_views_begin_with_identity_and_hold_each_once(views: Any) -> None:
+    with pytest.raises(UsageError, match="views"):
+        replace(RECIPE, views=views)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: replace(RECIPE, precision="fp8"), "precision 'fp8'"),  # type: ignore[arg-type]
+        (lambda: replace(RECIPE, embedding_dtype="int8"), "float16, float32"),  # type: ignore[arg-type]
+        (lambda: Choices(limit=0), "limit 0: expected 1 or more"),
+        (lambda: Layout(format="zarr"), "hdf5, webdataset"),  # type: ignore[arg-type]
+        (lambda: Layout(samples_per_shard=0), "samples_per_shard 0: expected 1 or more"),
+        (lambda: EngineOptions(workers=0), "workers 0: expected 1 or more"),
+        (lambda: EngineOptions(if_exists="ask"), "fail, overwrite"),  # type: ignore[arg-type]
+    ],
+)
+def test_options_that_cannot_work_are_refused(make: Any, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        make()
+
+
+@pytest.mark.parametrize("image_id", ["2008_000002", "a", "A-b_9"])
+def test_plain_image_ids_pass(image_id: str) -> None:
+    check_image_id(image_id, "train.txt")
+
+
+@pytest.mark.parametrize(
+    "image_id", ["", "../up", "a/b", "a.b", "a b", "a#flip", "é", "a\n", "\uff12", "a\0"]
+)
+def test_image_ids_that_no_container_can_hold_are_refused(image_id: str) -> None:
+    with pytest.raises(UsageError, match=r"train\.txt: image id"):
+        check_image_id(image_id, "train.txt")
