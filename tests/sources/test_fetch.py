@@ -250,6 +250,14 @@ def test_a_server_may_give_less_than_the_range_asked_for(mirror: Mirror, bench: 
     assert len(mirror.requests) == 5
 
 
+def test_a_total_that_is_not_told_is_the_end_of_the_rest(mirror: Mirror, bench: Bench):
+    mirror.always = lambda handler, data: handler.answer(
+        206, data, Content_Range=f"bytes 0-{len(data) - 1}/*"
+    )
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+
+
 def test_a_server_that_gives_another_range_is_passed_over(
     mirror: Mirror, second: Mirror, bench: Bench
 ):

@@ -64,8 +64,6 @@ class Partial:
         """Counts the resets, so that a reader of the bytes knows that they are no more."""
         final.parent.mkdir(parents=True, exist_ok=True)
         self._state = self._load()
-        self.resumed = bool(self._state.done)
-        """Whether some of the bytes come from an earlier run."""
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._threads: list[threading.Thread] = []
 
@@ -134,7 +132,6 @@ class Partial:
         with self.condition:
             self._advance(-self.held)
             self._state = self._fresh()
-            self.resumed = False
             self.generation += 1
             self._claimed = []
             os.ftruncate(self._descriptor, 0)

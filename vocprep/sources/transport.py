@@ -160,10 +160,14 @@ def _head(response: requests.Response, question: Question, chunk_bytes: int) -> 
     if match is None or int(match[1]) != question.start:
         found = response.headers.get("Content-Range")
         raise Refused(f"answered Content-Range {found!r} to bytes from {question.start} on")
+    end = int(match[2]) + 1
+    # Who was asked for the rest and gives no total means that the rest is the total.
+    told = match[3] if match[3] != "*" else None
+    size = int(told) if told else end if question.end is None else None
     return Answer(
         start=question.start,
-        end=int(match[2]) + 1,
-        size=None if match[3] == "*" else int(match[3]),
+        end=end,
+        size=size,
         validator=validator,
         ranged=True,
         chunks=chunks,
