@@ -99,6 +99,9 @@ class Quiet:
     def begin(self, name: str, total: int | None, done: int) -> None:
         """Show nothing."""
 
+    def expect(self, total: int) -> None:
+        """Show nothing."""
+
     def advance(self, count: int) -> None:
         """Show nothing."""
 

@@ -7,6 +7,9 @@ class Quiet:
     def begin(self, name: str, total: int | None, done: int) -> None:
         pass
 
+    def expect(self, total: int) -> None:
+        pass
+
     def advance(self, count: int) -> None:
         pass
 

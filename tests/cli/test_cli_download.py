@@ -247,6 +247,14 @@ def test_ctrl_c_is_tidy_and_the_next_run_goes_on(shop: Shop, mirror: Mirror, tmp
     assert mirror.sent < 1.5 * size
 
 
+def test_no_command_here_waits_for_torch():
+    code = (
+        "import sys, vocprep.cli.download, vocprep.sources.download, vocprep.shards.verify_data; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_options_defaults_are_the_librarys():
     with download.make_context("download", ["voc2012"]) as context:
         defaults = context.params
@@ -264,7 +272,9 @@ def test_a_bar_shows_only_in_a_terminal(capsys: pytest.CaptureFixture[str], monk
     bars.end()
     assert capsys.readouterr().err == "a word\n"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    bars.begin("file.bin", 100, 20)
+    bars.begin("file.bin", None, 20)
+    bars.expect(100)
+    bars.note("a word")
     bars.advance(30)
     bars.end()
-    assert "file.bin:  20%" in capsys.readouterr().err
+    assert "file.bin: " in capsys.readouterr().err

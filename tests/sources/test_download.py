@@ -49,6 +49,9 @@ class Notes:
     def begin(self, name: str, total: int | None, done: int) -> None:
         self.lines.append(name)
 
+    def expect(self, total: int) -> None:
+        pass
+
     def advance(self, count: int) -> None:
         pass
 

@@ -57,12 +57,15 @@ class Notes:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.shown = 0
+        self.shown = self.expected = 0
         self.begun: list[tuple[str, int | None, int]] = []
 
     def begin(self, name: str, total: int | None, done: int) -> None:
         self.begun.append((name, total, done))
         self.shown += done
+
+    def expect(self, total: int) -> None:
+        self.expected = total
 
     def advance(self, count: int) -> None:
         self.shown += count
@@ -135,7 +138,7 @@ def test_a_good_server_gives_the_file(mirror: Mirror, bench: Bench, options: Tra
     bench.assert_final()
     assert fetched.url == mirror.url("file.bin")
     assert fetched.found.sha256 == hashlib.sha256(DATA).hexdigest()
-    assert fetched.found.size == bench.notes.shown == len(DATA)
+    assert fetched.found.size == bench.notes.shown == bench.notes.expected == len(DATA)
 
 
 def test_parts_cover_the_file_once(mirror: Mirror, bench: Bench):

@@ -26,6 +26,7 @@ from vocprep.sources.transfer import TransferOptions
 
 class Silent:
     def begin(self, name, total, done): pass
+    def expect(self, total): pass
     def advance(self, count): pass
     def note(self, text): pass
     def end(self): pass

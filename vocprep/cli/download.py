@@ -174,6 +174,11 @@ class Bars:
             leave=False,
         )
 
+    def expect(self, total: int) -> None:
+        """Let the bar know how long it is."""
+        if self._bar is not None:
+            self._bar.total = total
+
     def advance(self, count: int) -> None:
         """Move the bar."""
         if self._bar is not None:

@@ -53,6 +53,9 @@ class Watcher(Protocol):
     def begin(self, name: str, total: int | None, done: int) -> None:
         """Show that work on a file starts, with ``done`` of ``total`` bytes here already."""
 
+    def expect(self, total: int) -> None:
+        """Learn the whole size, where ``begin`` could not tell it."""
+
     def advance(self, count: int) -> None:
         """Show so many bytes more; fewer when bytes had to be forgotten."""
 
@@ -192,6 +195,8 @@ class Transfer:
         size = answer.size or expected
         if (size, answer.validator) != (partial.size, known):
             partial.note_mirror(self._url, size, answer.validator)
+            if size is not None:
+                self._watcher.expect(size)
 
     @property
     def _touched(self) -> bool:
