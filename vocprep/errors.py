@@ -7,6 +7,8 @@
     ├── DataError            3   bytes that are not what they should be
     │   ├── ManifestError        a manifest that cannot be read
     │   ├── TreeError            a data dir without the files that the dataset needs
+    │   ├── DigestError          a downloaded file of the wrong size or digest
+    │   ├── ArchiveError         an archive that is unsafe to unpack or does not hold what it must
     │   ├── ImageDecodeError     a picture that does not decode
     │   ├── LabelDecodeError     a label map that does not decode or breaks its schema
     │   ├── WeightsError         backbone weights of the wrong names, shapes or digest
@@ -41,6 +43,14 @@ class ManifestError(DataError):
 
 class TreeError(DataError):
     """A data dir that lacks files which the dataset needs."""
+
+
+class DigestError(DataError):
+    """A source's file whose size or digest is not the published one."""
+
+
+class ArchiveError(DataError):
+    """An archive that is unsafe to unpack, does not unpack, or does not hold what it must."""
 
 
 class ImageDecodeError(DataError):

@@ -102,6 +102,8 @@ class DatasetManifest(_Manifest):
     """Splits that are built when none is named."""
     schemas: Annotated[tuple[str, ...], Field(min_length=1)]
     """Label spaces that fit the label maps, the default first."""
+    label_areas: str | None = None
+    """Table in ``manifests/label_areas`` that the areas of the raw labels must equal."""
 
     _paths_are_relative = field_validator("images", "labels", "split_files")(_relative)
 
