@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vocprep.cli.demo import demo
+from vocprep.cli.download import download, verify
 from vocprep.cli.heads import evaluate, predict, train
 from vocprep.cli.shards import build_shards, inspect
 from vocprep.cli.sources import decode, sample
@@ -46,5 +47,8 @@ def main() -> None:
     """
 
 
-for _command in (demo, sample, decode, build_shards, inspect, train, evaluate, predict):
+for _command in (
+    *(demo, sample, download, verify, decode),
+    *(build_shards, inspect, train, evaluate, predict),
+):
     main.add_command(_command)
