@@ -165,7 +165,7 @@ def test_bad_tree_stops_the_build_and_leaves_nothing(
 ) -> None:
     damage(tree)
     out = tmp_path / "out"
-    assert_refused(vocprep(*build_words(tree, out)), DATA, str(tree) if not path else path, said)
+    assert_refused(vocprep(*build_words(tree, out)), DATA, path or tree, said)
     assert not out.exists() or {item.name for item in out.iterdir()} <= {".lock"}
 
 
@@ -199,7 +199,7 @@ def test_bad_label_file_stops_decode_and_leaves_nothing(
 def test_unsafe_image_id_is_refused(tree: Path, tmp_path: Path, vocprep: Run) -> None:
     for image_id in ("../../etc/passwd", "a.b", "ä", "x" * 200):
         (tree / SPLIT).write_text(f"{image_id}\n")
-        assert_refused(vocprep(*build_words(tree, tmp_path / "out")), USAGE, SPLIT)
+        assert_refused(vocprep(*build_words(tree, tmp_path / "out")), DATA, SPLIT)
 
 
 # The output folder

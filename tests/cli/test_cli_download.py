@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 from mirror import Mirror
 
-from vocprep.cli.download import Bars, download, verify
-from vocprep.errors import SourceUnavailableError, TreeError, UsageError
+from vocprep.cli import main
+from vocprep.cli.download import Bars
 from vocprep.sources.download import DownloadOptions
 from vocprep.sources.manifest import load_source
 from vocprep.sources.plan import plan_download, state_of
@@ -40,9 +40,7 @@ IMAGES = 12
 
 
 def run(*words: object) -> Result:
-    commands = {"download": download, "verify": verify}
-    name, *rest = [str(word) for word in words]
-    return CliRunner().invoke(commands[name], rest)
+    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def pack(tree: Path, paths: Sequence[str], mode: str) -> bytes:
@@ -163,14 +161,14 @@ def test_verify_names_what_is_missing_changed_and_extra(shop: Shop, mirror: Mirr
 def test_verify_of_a_tree_without_records_looks_at_the_content(tmp_path: Path):
     data = tmp_path / "sample"
     write_sample(data, SampleOptions(images=6))
-    assert isinstance(run("verify", data).exception, TreeError)
+    assert run("verify", data).exit_code == 3
     clean = run("verify", data, "--level", "content")
     assert clean.exit_code == 0, clean.output
     assert clean.stdout.startswith("content: 18 right, 0 missing")
 
 
 def test_verify_refuses_a_folder_that_is_nothing(tmp_path: Path):
-    assert isinstance(run("verify", tmp_path, "--level", "content").exception, TreeError)
+    assert run("verify", tmp_path, "--level", "content").exit_code == 3
 
 
 def test_list_shows_every_source_with_size_terms_and_state(tmp_path: Path):
@@ -197,16 +195,16 @@ def test_list_tells_how_far_a_source_is(shop: Shop, mirror: Mirror, tmp_path: Pa
 
 def test_without_a_name_the_user_is_told(tmp_path: Path):
     result = run("download", "--data-dir", tmp_path)
-    assert isinstance(result.exception, UsageError)
-    assert "--list" in str(result.exception)
+    assert result.exit_code == 2
+    assert "--list" in result.stderr
 
 
 def test_offline_names_what_is_missing(shop: Shop, mirror: Mirror, tmp_path: Path):
     dataset = shop.write_manifests(mirror.url())
     result = run("download", dataset, "--data-dir", tmp_path / "data", "--offline")
-    assert isinstance(result.exception, SourceUnavailableError)
+    assert result.exit_code == 4
     for name in shop.files:
-        assert name in str(result.exception)
+        assert name in result.stderr
     assert result.stdout.count("failed") == 3
     assert mirror.requests == []
 
@@ -256,7 +254,7 @@ def test_no_command_here_waits_for_torch():
 
 
 def test_the_options_defaults_are_the_librarys():
-    with download.make_context("download", ["voc2012"]) as context:
+    with main.commands["download"].make_context("download", ["voc2012"]) as context:
         defaults = context.params
     assert defaults["connections"] == TransferOptions.connections
     library = DownloadOptions()
@@ -278,3 +276,10 @@ def test_a_bar_shows_only_in_a_terminal(capsys: pytest.CaptureFixture[str], monk
     bars.advance(30)
     bars.end()
     assert "file.bin: " in capsys.readouterr().err
+
+
+def test_a_folder_of_archives_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    words = ["download", "voc2012", "--data-dir", str(tmp_path), "--from", str(tmp_path / "none")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "none: no such folder of archives; check --from" in result.stderr

@@ -41,7 +41,7 @@ MOST_LINES = 50
 @click.option(
     "--from",
     "from_dir",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=PATH,
     metavar="DIR",
     help="Folder of archives that you have: verified, then linked or copied.",
 )

@@ -55,6 +55,8 @@ class DownloadOptions:
                 raise UsageError(f"mirror {mirror!r}: expected an http, https or file URL")
         if self.transfer.connections < 1:
             raise UsageError(f"connections {self.transfer.connections}: expected 1 or more")
+        if self.from_dir is not None and not self.from_dir.is_dir():
+            raise UsageError(f"{self.from_dir}: no such folder of archives; check --from")
 
 
 def download(
