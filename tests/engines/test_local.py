@@ -306,6 +306,23 @@ def test_interrupted_build_leaves_nothing_behind_and_frees_the_lock(
     assert contents(out) == contents(finished)
 
 
+def test_index_never_stands_beside_shards_that_are_not_its_own(
+    sample_tree: Path, finished: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash while the new shards get their names must not leave the old index in force."""
+
+    def crash(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vocprep.shards.publish.write_index", crash)
+        with pytest.raises(OSError, match="No space left"):
+            build_dataset(make_plan(sample_tree), out, OVERWRITE)
+    assert not (out / "dataset.json").exists()
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert contents(out) == contents(finished)
+
+
 def test_second_writer_is_refused_and_touches_nothing(sample_tree: Path, out: Path) -> None:
     before = contents(out)
     (out / ".tmp-build").mkdir()

@@ -245,6 +245,20 @@ def test_content_id_does_not_depend_on_the_cut(sample_tree: Path, tmp_path: Path
     assert len({one.index.source_id for one in built}) == 1
 
 
+@pytest.mark.parametrize("name", ["crop_hdf5", "crop_tar", "native_hdf5"])
+def test_shards_hold_the_planned_pictures_in_order_each_with_its_views(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    built: Built = request.getfixturevalue(name)
+    suffixes = ["#flip" if view == "flip" else "" for view in built.plan.recipe.views]
+    for shard in built.plan.shards:
+        records = list(built.dataset.read_shard(shard.name, all_views=True))
+        assert [record.image_id for record in records] == [
+            sample.image_id + suffix for sample in shard.samples for suffix in suffixes
+        ]
+        assert {record.split for record in records} == {shard.split}
+
+
 def test_samples_file_describes_every_record_at_its_place(
     crop_hdf5: Built, native_tar: Built
 ) -> None:

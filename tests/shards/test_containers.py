@@ -294,6 +294,32 @@ class TestHdf5(ContainerContract):
         edit = self.replace(name, lambda value: np.zeros(value.shape, dtype=dtype))
         self.assert_refused(self.edited(tmp_path, edit), "")
 
+    @pytest.mark.parametrize("dtype", ["float16", "float32"])
+    def test_datasets_have_the_documented_types_and_shapes(self, dtype: str) -> None:
+        records = [make_record("a", (1, 2), dtype=dtype), make_record("bcd", (3, 1), dtype=dtype)]
+        with h5py.File(io.BytesIO(hdf5.encode(records)), "r") as file:
+            assert dict(file.attrs) == {
+                "format": "vocprep-shard",
+                "format_version": 1,
+                "split": "train",
+            }
+            found = {name: (str(file[name].dtype), file[name].shape) for name in file}
+        png_bytes = sum(len(record.label_png) for record in records)
+        assert found == {
+            "image_id": ("|S3", (2,)),
+            "image_sha256": ("|S64", (2,)),
+            "label_sha256": ("|S64", (2,)),
+            "grid": ("int32", (2, 2)),
+            "offsets": ("int64", (3,)),
+            "embeddings": (dtype, (5, 256)),
+            "slot_labels": ("int16", (5, 4)),
+            "slot_pixels": ("uint16", (5, 4)),
+            "label_count": ("uint8", (5,)),
+            "slot_planes": ("uint8", (5, 3, 128)),
+            "label_map_offsets": ("int64", (3,)),
+            "label_map": ("uint8", (png_bytes,)),
+        }
+
     def test_the_file_holds_no_time(self) -> None:
         with h5py.File(io.BytesIO(hdf5.encode(three_records())), "r") as file:
             for name in file:
@@ -378,6 +404,10 @@ class TestTar(ContainerContract):
         )
         self.assert_refused(path, "cls")
 
+    def test_record_that_comes_again_later_is_a_shard_error(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, [make_record(name) for name in ("a", "b", "a")])
+        self.assert_refused(path, "record a")
+
     def test_members_of_a_record_that_are_not_together_are_a_shard_error(
         self, tmp_path: Path
     ) -> None:
@@ -440,6 +470,29 @@ class TestTar(ContainerContract):
     def test_json_member_that_is_none_is_a_shard_error(self, data: bytes, tmp_path: Path) -> None:
         path = self.edited(tmp_path, lambda name, old: [(name, data if name == "b.json" else old)])
         self.assert_refused(path, "record b")
+
+    def test_members_stand_in_the_documented_order_and_versions(self) -> None:
+        record = make_record("a")
+        with tarfile.open(fileobj=io.BytesIO(tar.encode([record]))) as archive:
+            members = {}
+            for member in archive:
+                stream = archive.extractfile(member)
+                assert stream is not None
+                members[member.name] = stream.read()
+        arrays = ("embeddings", "slot_labels", "slot_pixels", "label_count", "slot_planes")
+        assert list(members) == [*(f"a.{name}.npy" for name in arrays), "a.label_map.png", "a.json"]
+        for name in arrays:
+            assert members[f"a.{name}.npy"].startswith(b"\x93NUMPY\x01\x00")
+        info = {
+            "format_version": 1,
+            "grid": [2, 3],
+            "image_id": "a",
+            "image_sha256": record.image_sha256,
+            "label_sha256": record.label_sha256,
+            "record_sha256": record.record_sha256,
+            "split": "train",
+        }
+        assert members["a.json"] == json.dumps(info, separators=(",", ":")).encode()
 
     def test_the_file_holds_no_time_owner_or_mode_of_this_machine(self) -> None:
         with tarfile.open(fileobj=io.BytesIO(tar.encode(three_records()))) as archive:

@@ -139,6 +139,14 @@ def test_files_of_the_index_hold_the_documented_keys(tmp_path: Path) -> None:
     assert {"recipe_id", "source_id", "content_id", "numerics_class", "shards"} <= value.keys()
 
 
+def test_dataset_json_is_written_last(tmp_path: Path) -> None:
+    """Its presence says that all is there: it must not come when the samples cannot."""
+    (tmp_path / "samples.jsonl").mkdir()
+    with pytest.raises(OSError, match=r"samples\.jsonl"):
+        write_index(tmp_path, *made_index())
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]
+
+
 def test_source_id_has_one_leaf_a_picture_and_content_id_one_a_record() -> None:
     _, samples = made_index()
     assert source_id(samples) == naive_root(

@@ -171,6 +171,10 @@ def test_batch_moves_to_a_device_with_all_that_it_holds() -> None:
     assert moved.label_maps is batch.label_maps
 
 
+FEW_CORES = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+"""On a machine of one core, torch advises against a second process."""
+
+
 def drawn(
     dataset: ShardDataset, split: str = "train", epoch: int = 0, **options: object
 ) -> list[str]:
@@ -263,12 +267,14 @@ def test_resident_and_streaming_give_the_same_samples(
             )
 
 
+@FEW_CORES
 def test_streaming_workers_yield_each_record_once(nine: ShardDataset) -> None:
     for shuffle in (False, True):
         seen = drawn(nine, mode="streaming", workers=2, shuffle=shuffle, batch_size=2)
         assert sorted(seen) == nine_ids()
 
 
+@FEW_CORES
 def test_more_workers_than_shards_yield_each_record_once(native_hdf5: Built) -> None:
     assert len(native_hdf5.dataset.shard_names("val")) == 1
     seen = drawn(native_hdf5.dataset, "val", mode="streaming", workers=2, all_views=True)
