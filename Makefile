@@ -10,16 +10,16 @@ demo: $(READY)  ## the whole main job on generated data, offline
 	$(BIN)/vocprep demo
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 quick: $(READY)  ## the tests that fit between two edits, under a minute
-	$(BIN)/python -m pytest -m "not slow and not torture" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not slow and not torture" -q
 
 lint: $(READY)  ## format, style, types, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)  ## the speed claims, one table each
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocprep import files
-from vocprep.errors import ManifestError
+from vocprep.errors import ManifestError, UsageError
 from vocprep.files import (
     TEMPORARY_PREFIX,
     atomic_folder,
@@ -217,7 +217,7 @@ def test_manifests_are_found_by_name_and_by_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["voc1999", "../datasets/voc2012", ""])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ManifestError, match=r"dataset .* is not known: .*voc2007.*voc2012"):
+    with pytest.raises(UsageError, match=r"dataset .* is not known: .*voc2007.*voc2012"):
         find_manifest("datasets", name)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vocprep.errors import ManifestError
+from vocprep.errors import ManifestError, UsageError
 
 TEMPORARY_PREFIX = ".tmp-"
 """Names that start so are unfinished work and may be deleted by anybody who holds the lock."""
@@ -33,7 +33,7 @@ def manifests_dir() -> Path:
 def find_manifest(kind: str, name_or_path: str) -> Path:
     """Return the TOML file of a manifest, by shipped name or by the path of one's own file.
 
-    ``kind`` is ``sources``, ``datasets`` or ``labels``. Raises ManifestError with the known names.
+    ``kind`` is ``sources``, ``datasets`` or ``labels``. Raises UsageError with the known names.
     """
     shipped = manifests_dir() / kind / f"{name_or_path}.toml"
     if "/" not in name_or_path and shipped.is_file():
@@ -44,7 +44,7 @@ def find_manifest(kind: str, name_or_path: str) -> Path:
             return own
         raise ManifestError(f"{own}: no such manifest file")
     known = ", ".join(manifest_names(kind))
-    raise ManifestError(
+    raise UsageError(
         f"{kind[:-1]} {name_or_path!r} is not known: expected one of {known}, or the path of a "
         ".toml file"
     )

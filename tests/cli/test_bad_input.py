@@ -367,7 +367,7 @@ def test_unknown_dataset_is_refused_with_the_known_ones(
 ) -> None:
     words = ["--data-dir", sample_tree, "--out", tmp_path / "out"]
     result = vocprep(command, "imagenet", *words)
-    assert_refused(result, DATA, "'imagenet'", "pascal-context", "voc2012")
+    assert_refused(result, USAGE, "'imagenet'", "pascal-context", "voc2012")
     assert_refused(vocprep(command, "own.toml", *words), DATA, "own.toml")
     (tmp_path / "own.toml").write_text("title = ")
     assert_refused(vocprep(command, tmp_path / "own.toml", *words), DATA, tmp_path / "own.toml")

@@ -16,7 +16,7 @@ WEIGHTS = "random:0"
 @click.command()
 @click.argument("folder", type=PATH, metavar="[DIR]", default=Path("vocprep-demo"))
 @click.option("--images", default=240, show_default=True, help="How many pictures to generate.")
-@click.option("--epochs", default=25, show_default=True, help="How long to train.")
+@click.option("--epochs", default=14, show_default=True, help="How long to train.")
 @click.pass_context
 def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None:
     """Do the whole main job on generated data: offline, in minutes, no arguments needed.
@@ -39,7 +39,11 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
         *("build-shards", "pascal-context", "--data-dir", data, "--weights", WEIGHTS),
         *("--out", shards, "--if-exists", "overwrite"),
     )
-    _run(context, "train", shards, "--out", run, "--epochs", epochs, "--overwrite")
+    _run(
+        context,
+        *("train", shards, "--out", run, "--epochs", epochs, "--batch-size", 8),
+        *("--validate-every", 7, "--overwrite"),
+    )
     _run(context, "evaluate", run, shards)
     chosen = [
         item.image_path

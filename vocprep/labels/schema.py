@@ -136,7 +136,10 @@ def _raw_to_class(path: Path, manifest: _SchemaManifest) -> dict[int, int]:
     """Return every raw id that may occur with the id it becomes."""
     if manifest.base is None:
         return {key: key for key in [manifest.void, *manifest.names]}
-    base = _read(find_manifest("labels", manifest.base))
+    try:
+        base = _read(find_manifest("labels", manifest.base))
+    except UsageError as error:
+        raise ManifestError(f"{path}: base: {error}") from error
     base_ids = {name: key for key, name in base.names.items()}
     mapping = dict.fromkeys([base.void, *base.names], manifest.void)
     for key, name in manifest.names.items():
