@@ -21,8 +21,8 @@ WEIGHTS = "random:0"
 def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None:
     """Do the whole main job on generated data: offline, in minutes, no arguments needed.
 
-    Generates a sample tree, builds shards from it, trains the heads, evaluates them and draws
-    predictions, printing each command that it runs. DIR is replaced if an earlier demo made it.
+    Generates a sample tree, builds shards from it, trains the heads, draws predictions and
+    evaluates, printing each command that it runs. DIR is replaced if an earlier demo made it.
 
     \b
     Example:
@@ -44,12 +44,12 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
         *("train", shards, "--out", run, "--epochs", epochs, "--batch-size", 8),
         *("--validate-every", 7, "--overwrite"),
     )
-    _run(context, "evaluate", run, shards)
     chosen = [
         item.image_path
         for item in list_samples(data, load_dataset("pascal-context"), ["val"], limit=3)
     ]
     _run(context, "predict", run, *chosen, "--weights", WEIGHTS, "--out", pictures)
+    _run(context, "evaluate", run, shards)
     click.echo(
         f"\nThe whole job took {time.perf_counter() - started:.0f} s. The backbone was untrained "
         f"({WEIGHTS}): the generated\npictures need no better one, photographs do "
