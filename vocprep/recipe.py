@@ -19,7 +19,7 @@ from vocprep.geometry import Geometry
 FORMAT_VERSION = 1
 """The version of docs/format.md that this package writes and reads."""
 
-Precision = Literal["fp32"]
+Precision = Literal["fp32", "bf16"]
 EmbeddingDtype = Literal["float16", "float32"]
 View = Literal["identity", "flip"]
 ShardFormat = Literal["hdf5", "webdataset"]
@@ -169,6 +169,9 @@ class EngineOptions:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     workers: int = 2
     """Threads that read and decode ahead of the backbone."""
+    compiled: bool | None = None
+    """Compile the backbone: the same bits, sooner, after a wait. None decides by the number of
+    pictures."""
     if_exists: IfExists = "fail"
     """What to do when the output folder holds a finished dataset."""
 

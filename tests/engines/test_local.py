@@ -12,7 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from vocprep.engines.local import build_dataset
+from vocprep.engines.local import build_dataset, worth_compiling
 from vocprep.errors import ImageDecodeError, LabelDecodeError, ShardError, UsageError, VocprepError
 from vocprep.recipe import Choices, EngineOptions, Layout
 from vocprep.shards.build import BuildPlan, plan_build
@@ -356,3 +356,46 @@ def test_folder_that_may_not_be_written_to_is_refused(sample_tree: Path, tmp_pat
     with pytest.raises(UsageError) as caught:
         build_dataset(make_plan(sample_tree), parent / "out", OPTIONS)
     assert str(parent / "out") in str(caught.value)
+
+
+def test_precision_is_part_of_the_recipe(sample_tree: Path) -> None:
+    half = make_plan(sample_tree, Choices(limit=2, precision="bf16"))
+    assert half.recipe.recipe_id != make_plan(sample_tree).recipe.recipe_id
+    assert half.recipe.short_name.endswith("resnet32-bf16")
+
+
+def test_only_long_builds_are_worth_compiling(
+    sample_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(sample_tree)
+    monkeypatch.setattr("vocprep.engines.local.can_compile", lambda: True)
+    assert not worth_compiling(plan)
+    monkeypatch.setattr("vocprep.engines.local.COMPILE_FROM", 4)
+    assert worth_compiling(plan)
+    monkeypatch.setattr("vocprep.engines.local.can_compile", lambda: False)
+    assert not worth_compiling(plan)
+
+
+def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_asked_for(
+    finished: Path, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise UsageError("the backbone does not compile")
+
+    monkeypatch.setattr("vocprep.engines.local.Embedder.compile", fail)
+    monkeypatch.setattr("vocprep.engines.local.worth_compiling", lambda _: True)
+    index = build_dataset(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+    assert index.content_id == read_index(finished).content_id
+    asked = EngineOptions(device="cpu", compiled=True)
+    with pytest.raises(UsageError, match="does not compile"):
+        build_dataset(make_plan(sample_tree), tmp_path / "asked", asked)
+
+
+def test_a_build_leaves_torchs_threads_as_they_were(sample_tree: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        build_dataset(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -260,4 +260,6 @@ def _embedder_of(trained: Run, weights: str | None, data_dir: Path, device: str)
             f"{trained.path}: was trained on embeddings of weights {recipe.weights_sha256[:12]}…, "
             f"found {digest[:12]}…; give the same --weights as to build-shards"
         )
-    return Embedder(state, recipe.normalisation, device=choose_device(device))
+    return Embedder(
+        state, recipe.normalisation, device=choose_device(device), precision=recipe.precision
+    )

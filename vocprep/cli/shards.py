@@ -91,6 +91,12 @@ def _choice(alias: Any) -> click.Choice[str]:
 @device_option
 @workers_option
 @click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Compile the backbone: same bits, sooner.  [default: where it pays]",
+)
+@click.option(
     "--if-exists",
     type=_choice(IfExists),
     default=EngineOptions.if_exists,
@@ -117,6 +123,7 @@ def build_shards(
     samples_per_shard: int,
     device: str,
     workers: int,
+    compiled: bool | None,
     if_exists: IfExists,
     dry_run: bool,
     as_json: bool,
@@ -141,16 +148,16 @@ def build_shards(
         views=("identity", *(views or ())),
     )
     layout = Layout(format=shard_format, samples_per_shard=samples_per_shard)
-    options = EngineOptions(device=device, workers=workers, if_exists=if_exists)
+    options = EngineOptions(device=device, workers=workers, compiled=compiled, if_exists=if_exists)
 
-    from vocprep.engines.local import build_dataset
+    from vocprep.engines.local import build_dataset, worth_compiling
     from vocprep.shards.accounts import Accounts
     from vocprep.shards.build import plan_build
     from vocprep.sources.manifest import load_dataset
 
     plan = plan_build(load_dataset(dataset), data_dir, weights, choices, layout)
     if dry_run:
-        _print_plan(plan, as_json)
+        _print_plan(plan, worth_compiling(plan) if compiled is None else compiled, as_json)
         return
     accounts = Accounts()
     started = time.perf_counter()
@@ -168,7 +175,7 @@ def build_shards(
     )
 
 
-def _print_plan(plan: BuildPlan, as_json: bool) -> None:
+def _print_plan(plan: BuildPlan, compiled: bool, as_json: bool) -> None:
     from vocprep.shards.build import count_patches, estimated_bytes
 
     patches = count_patches(plan)
@@ -176,6 +183,7 @@ def _print_plan(plan: BuildPlan, as_json: bool) -> None:
         "recipe": plan.recipe.short_name,
         "recipe_id": plan.recipe.recipe_id,
         "weights": plan.weights_label,
+        "compiled": compiled,
         "samples": len(plan.samples),
         "patches": patches,
         "estimated_bytes": estimated_bytes(patches, plan.recipe),
@@ -186,6 +194,7 @@ def _print_plan(plan: BuildPlan, as_json: bool) -> None:
         return
     click.echo(f"recipe   {plan.recipe.short_name}  (recipe_id {plan.recipe.recipe_id[:12]}…)")
     click.echo(f"weights  {plan.weights_label}")
+    click.echo(f"backbone {'compiled first' if compiled else 'as it is, not compiled'}")
     click.echo(f"samples  {len(plan.samples):,}")
     click.echo(f"patches  {patches:,}")
     click.echo(f"bytes    about {_megabytes(estimated_bytes(patches, plan.recipe))}")

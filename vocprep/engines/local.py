@@ -1,18 +1,26 @@
 """The local engine: builds a dataset version in this process.
 
 A chain of stages, each a few items ahead of the next and no more, so that memory does not grow with
-the number of pictures: threads read, decode and make targets; one thread runs the backbone; one
+the number of pictures: threads read, decode and make targets; threads run the backbone; one thread
 encodes, digests and writes. The shards get their final names together when all of them are done.
+
+On a CPU each core embeds a group of its own in one thread. Torch's way, all cores on one chunk,
+makes every core wait for the slowest after every layer, and the slowest is the one that also
+decodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-from vocprep.features.embed import Embedder, choose_device, numerics_class
+import torch
+
+from vocprep.errors import UsageError
+from vocprep.features.embed import Embedder, can_compile, choose_device, numerics_class
 from vocprep.files import write_atomic
 from vocprep.parallel import map_ordered
 from vocprep.recipe import EngineOptions
@@ -32,6 +40,8 @@ from vocprep.shards.record import Record
 
 GROUP_PATCHES = 784
 """Patches of several pictures that go to the embedder together: 16 pictures of 7×7."""
+COMPILE_FROM = 4000
+"""Views from which on compiling takes less time than it saves (benchmarks/build.py)."""
 
 
 def build_dataset(
@@ -49,17 +59,53 @@ def build_dataset(
     """
     accounts = accounts or Accounts()
     device = choose_device(options.device)
-    embedder = Embedder(plan.weights, plan.recipe.normalisation, device=device)
-    with open_output(out, plan.recipe, options.if_exists) as staging:
+    with (
+        open_output(out, plan.recipe, options.if_exists) as staging,
+        _embedding_threads(device) as threads,
+    ):
+        embedder = _make_embedder(plan, device, options)
         prepare = partial(prepare_sample, recipe=plan.recipe, schema=plan.schema, accounts=accounts)
         prepared = chain.from_iterable(map_ordered(prepare, plan.samples, options.workers))
         embed = partial(
             embed_group, embedder=embedder, dtype=plan.recipe.embedding_dtype, accounts=accounts
         )
-        records = chain.from_iterable(map_ordered(embed, _groups(prepared), 1, ahead=2))
+        embedded = map_ordered(embed, _groups(prepared), threads, ahead=2)
+        records = chain.from_iterable(embedded)
         write = partial(_write_shard, plan=plan, staging=staging, accounts=accounts)
         built = list(map_ordered(write, _by_shard(plan, records, on_image), 1, ahead=1))
         return publish(plan, built, out, numerics_class(device))
+
+
+def worth_compiling(plan: BuildPlan) -> bool:
+    """Say whether a build is so long that compiling the backbone pays, and can be done here."""
+    return len(plan.samples) * len(plan.recipe.views) >= COMPILE_FROM and can_compile()
+
+
+def _make_embedder(plan: BuildPlan, device: torch.device, options: EngineOptions) -> Embedder:
+    recipe = plan.recipe
+    embedder = Embedder(
+        plan.weights, recipe.normalisation, device=device, precision=recipe.precision
+    )
+    if options.compiled:
+        embedder.compile()
+    elif options.compiled is None and worth_compiling(plan):
+        with suppress(UsageError):  # nobody asked for it, and the bits are the same without
+            embedder.compile()
+    return embedder
+
+
+@contextmanager
+def _embedding_threads(device: torch.device) -> Iterator[int]:
+    """Yield how many threads embed, each with one core to itself on a CPU."""
+    if device.type != "cpu":
+        yield 1
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def _groups(prepared: Iterable[Prepared]) -> Iterator[list[Prepared]]:
