@@ -10,10 +10,10 @@ demo: $(READY)  ## the whole main job on generated data, offline
 	$(BIN)/vocprep demo
 
 test: $(READY)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2
 
 quick: $(READY)  ## the tests that fit between two edits, under a minute
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not slow and not torture" -q
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow and not torture" -q
 
 lint: $(READY)  ## format, style, types, import directions
 	$(BIN)/ruff format --check .

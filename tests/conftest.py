@@ -10,6 +10,10 @@ from hypothesis import settings
 
 from vocprep.sources.sample import SampleOptions, write_sample
 
+# Tiny models gain nothing from more threads, and those of tests that run side by side wait for each
+# other. Before torch is loaded, and for the processes that tests start too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, max_examples=50)
 settings.load_profile("ci")
 

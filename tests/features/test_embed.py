@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,6 @@ from vocprep.recipe import Normalisation
 CPU = torch.device("cpu")
 WEIGHTS = load_weights("random:0", Path())
 PATCHES = np.random.default_rng(0).integers(0, 256, (101, 32, 32, 3), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

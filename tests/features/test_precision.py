@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,6 @@ WEIGHTS = load_weights("random:0", Path())
 PATCHES = np.random.default_rng(1).integers(0, 256, (25, 32, 32, 3), dtype=np.uint8)
 CHUNK = 10  # 25 patches leave a chunk of 5 to be filled up
 needs_compiler = pytest.mark.skipif(not can_compile(), reason="no C++ compiler here")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(precision: Precision, chunk: int = CHUNK) -> Embedder:
