@@ -1,0 +1,215 @@
+"""Samples a second from shards to ready batches: vocprep's readers beside other loaders.
+
+Every row gives shuffled batches of the same records as the same tensors: embeddings (float32),
+slot_labels and slot_pixels (int64), slot_planes (uint8). One untimed pass a row is compared by
+sums, then the rows take turns. A timed pass is a whole epoch, starting of its workers included;
+files are in the page cache. MB/s counts a sample's four fields as they are stored. Peers come with
+`pip install 'vocprep[bench]'`; a missing one is said and left out.
+
+Run: python benchmarks/read.py [--records 4000] [--repeats 5] [--threads 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from _read_data import LAYOUT, SAMPLE_BYTES, Fields, make_records, write_arrays, write_shards
+from _read_peers import (
+    MemmapLoader,
+    litdata_loader,
+    mosaic_loader,
+    webdataset_loader,
+    write_litdata,
+    write_mosaic,
+)
+
+from vocprep.recipe import ShardFormat
+from vocprep.shards.reader import LoaderMode, LoaderOptions, ShardDataset
+from vocprep.shards.record import Record
+
+BATCH = 64
+CEILING = "numpy.memmap"
+STOCK = "webdataset"
+
+
+class VocprepLoader:
+    """One of vocprep's readers; each pass is the next epoch."""
+
+    def __init__(self, folder: Path, mode: LoaderMode, workers: int) -> None:
+        options = LoaderOptions(batch_size=BATCH, mode=mode, shuffle=True, workers=workers)
+        self._loader = ShardDataset.open(folder).loader("train", options)
+        self._epoch = 0
+
+    def __iter__(self) -> Iterator[Fields]:
+        self._epoch += 1
+        self._loader.set_epoch(self._epoch)
+        for batch in self._loader:
+            yield {name: getattr(batch, name) for name in LAYOUT}
+
+
+@dataclass
+class Row:
+    """A loader in the table."""
+
+    name: str
+    workers: int
+    open: Callable[[], Iterable[Fields]]
+    open_s: float = 0.0
+    loader: Iterable[Fields] = ()
+    sums: tuple[float, ...] = ()
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--records", type=int, default=4000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in the main process")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")  # the peers' own; vocprep's tests turn warnings into errors
+    print_header(arguments.records, arguments.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = make_rows(Path(folder), list(make_records(arguments.records)))
+        rows = [row for row in rows if starts(row)]
+        check_same(rows)
+        print_table(rows, measure(rows, arguments.repeats), arguments.records)
+
+
+def print_header(records: int, repeats: int) -> None:
+    """Print what the table was measured on."""
+    peers = []
+    for name in ("webdataset", "litdata", "mosaicml-streaming"):
+        try:
+            peers.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            peers.append(f"{name} not installed")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs; Python {platform.python_version()}, "
+        f"torch {version('torch')} on {torch.get_num_threads()} thread(s), "
+        f"numpy {version('numpy')}, h5py {version('h5py')}; {', '.join(peers)}\n"
+        f"{records} records of {SAMPLE_BYTES / 1000:.1f} kB, 500 a shard, batches of {BATCH}, "
+        f"shuffled; median of {repeats} passes"
+    )
+
+
+def make_rows(folder: Path, records: list[Record]) -> list[Row]:
+    """Write every format and return the rows that read them."""
+    containers: tuple[tuple[str, ShardFormat], ...] = (("HDF5", "hdf5"), ("tar", "webdataset"))
+    modes: tuple[tuple[LoaderMode, int], ...] = (
+        ("resident", 0),
+        ("streaming", 0),
+        ("streaming", 2),
+    )
+    for title, container in containers:
+        write_shards(records, folder / title, container)
+    write_arrays(records, folder / "arrays")
+    memmap = partial(MemmapLoader, folder / "arrays", BATCH)
+    rows = [
+        Row(f"{CEILING}, as stored", 0, partial(memmap, widen=False)),
+        Row(CEILING, 0, partial(memmap, widen=True)),
+    ]
+    for mode, workers in modes:
+        for title, _ in containers:
+            opener = partial(VocprepLoader, folder / title, mode, workers)
+            rows.append(Row(f"vocprep {mode}, {title}", workers, opener))
+    peers = [(STOCK, webdataset_loader, folder / "tar")]
+    for name, write, loader in (
+        ("litdata", write_litdata, litdata_loader),
+        ("mosaicml-streaming", write_mosaic, mosaic_loader),
+    ):
+        try:
+            write(records, folder / name)
+        except Exception as error:  # whatever a peer raises, the table goes on
+            print_left_out(name, error)
+        else:
+            peers.append((name, loader, folder / name))
+    for workers in (0, 2):
+        rows += [
+            Row(name, workers, partial(loader, path, BATCH, workers))
+            for name, loader, path in peers
+        ]
+    return rows
+
+
+def starts(row: Row) -> bool:
+    """Open a row's loader and pass through it once; say so when it cannot."""
+    started = time.perf_counter()
+    try:
+        row.loader = row.open()
+        row.open_s = time.perf_counter() - started
+        row.sums = sums_of(row.loader)
+    except Exception as error:  # whatever a peer raises, the table goes on
+        if row.name.startswith("vocprep"):
+            raise
+        print_left_out(f"{row.name}, {row.workers} workers", error)
+        return False
+    return True
+
+
+def print_left_out(name: str, error: Exception) -> None:
+    """Say why a row is not in the table."""
+    reason = "not installed" if isinstance(error, ImportError) else "does not start here"
+    print(f"{name}: {reason} ({type(error).__name__}: {str(error).splitlines()[:1]})")
+
+
+def sums_of(loader: Iterable[Fields]) -> tuple[float, ...]:
+    """Return the sums of a pass's fields, which its order does not change."""
+    totals = dict.fromkeys(LAYOUT, 0.0)
+    for batch in loader:
+        for name in LAYOUT:
+            # Absolute values, so that rounding does not decide: sums of 10⁷ normals near 0 would.
+            field = torch.as_tensor(batch[name])
+            totals[name] += float(field.to(torch.float64).abs().sum())
+    return tuple(float(f"{total:.9g}") for total in totals.values())
+
+
+def check_same(rows: list[Row]) -> None:
+    """See that all rows gave the same records."""
+    for row in rows:
+        if row.sums != rows[0].sums:
+            raise SystemExit(f"{row.name} gave other samples: {row.sums} {rows[0].sums}")
+
+
+def measure(rows: list[Row], repeats: int) -> list[float]:
+    """Return the median seconds of each row's passes, the rows taking turns."""
+    seconds: list[list[float]] = [[] for _ in rows]
+    for _ in range(repeats):
+        for row, times in zip(rows, seconds, strict=True):
+            started = time.perf_counter()
+            for _ in row.loader:
+                pass
+            times.append(time.perf_counter() - started)
+    return [statistics.median(times) for times in seconds]
+
+
+def print_table(rows: list[Row], medians: list[float], records: int) -> None:
+    """Print speeds, with ratios to the ceiling and to stock webdataset of as many workers."""
+    of_ceiling = {row.name: median for row, median in zip(rows, medians, strict=True)}[CEILING]
+    of_stock = {
+        row.workers: median for row, median in zip(rows, medians, strict=True) if row.name == STOCK
+    }
+    print(f"\n{'loader':26}  workers  samples/s   MB/s  of memmap  × webdataset  opened in")
+    for row, median in zip(rows, medians, strict=True):
+        stock = of_stock.get(row.workers)
+        print(
+            f"{row.name:26}  {row.workers:7}  {records / median:9,.0f}  "
+            f"{records * SAMPLE_BYTES / median / 1e6:5,.0f}  {of_ceiling / median:9.2f}  "
+            f"{f'{stock / median:.2f}' if stock else '-':>12}  {row.open_s:7.2f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()
