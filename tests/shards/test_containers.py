@@ -362,6 +362,42 @@ class TestTar(ContainerContract):
     def test_unedited_copy_reads(self, tmp_path: Path) -> None:
         assert len(self.read_all(self.edited(tmp_path, lambda name, data: [(name, data)]))) == 3
 
+    @pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+    def test_repacked_copy_reads_as_the_original(self, tar_format: int, tmp_path: Path) -> None:
+        records = three_records()
+        path = tmp_path / "repacked.tar"
+        with (
+            tarfile.open(fileobj=io.BytesIO(tar.encode(records))) as source,
+            tarfile.open(path, "w", format=tar_format) as target,
+        ):
+            for member in source:
+                member.uname, member.mtime, member.mode = "somebody", 1.5, 0o600
+                target.addfile(member, source.extractfile(member))
+        assert_same_records(self.read_all(path), records)
+
+    @pytest.mark.parametrize("kind", ["fortran", "version 2"])
+    def test_array_member_that_is_no_plain_view_reads_as_the_original(
+        self, kind: str, tmp_path: Path
+    ) -> None:
+        def edit(name: str, data: bytes) -> list[tuple[str, bytes]]:
+            if name == "b.embeddings.npy":
+                array, stream = np.load(io.BytesIO(data)), io.BytesIO()
+                version = (2, 0) if kind == "version 2" else (1, 0)
+                array = np.asfortranarray(array) if kind == "fortran" else array
+                np.lib.format.write_array(stream, array, version=version)
+                data = stream.getvalue()
+            return [(name, data)]
+
+        assert_same_records(self.read_all(self.edited(tmp_path, edit)), three_records())
+
+    def test_arrays_are_the_readers_own_to_write_to(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, three_records())
+        first, second, _ = self.read_all(path)
+        first.embeddings[:] = 0
+        first.slot_planes[:] = 0
+        assert_same_record(second, three_records()[1])
+        assert_same_records(self.read_all(path), three_records())
+
     def test_another_programs_tar_is_a_shard_error(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("hello")
         path = tmp_path / "other.tar"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
@@ -21,13 +23,16 @@ from vocprep.errors import ShardError
 from vocprep.files import canonical_json
 from vocprep.recipe import FORMAT_VERSION
 from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
+from vocprep.shards.tar_members import foreign_members, plain_members
 
 SUFFIX = ".tar"
-_ARRAYS = ("embeddings", *PATCH_FIELDS)
+_ARRAYS = {name: f"{name}.npy" for name in ("embeddings", *PATCH_FIELDS)}
+"""Where a record's arrays are: field and what stands behind the id in the member's name."""
 _LABEL_MAP = "label_map.png"
 _JSON = "json"
-_END_MARK = bytes(2 * tarfile.BLOCKSIZE)
-_MEMBERS = (*(f"{name}.npy" for name in _ARRAYS), _LABEL_MAP, _JSON)
+_IN_ORDER = [*_ARRAYS.values(), _LABEL_MAP, _JSON]
+_NPY_HEADER = 128
+"""Bytes before the numbers in an array that NumPy writes with few dimensions."""
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -44,7 +49,7 @@ def encode(records: Sequence[Record]) -> bytes:
 
 def _members(record: Record) -> dict[str, bytes]:
     """Return a record's files by what stands behind its id in their names."""
-    members = {f"{name}.npy": _npy(getattr(record, name)) for name in _ARRAYS}
+    members = {suffix: _npy(getattr(record, name)) for name, suffix in _ARRAYS.items()}
     members[_LABEL_MAP] = record.label_png
     members[_JSON] = canonical_json(
         {
@@ -68,56 +73,38 @@ def _npy(array: NDArray[Any]) -> bytes:
 
 
 class TarShard:
-    """An open tar shard."""
+    """A tar shard, read in one piece; its records' arrays are views of that."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("rb")
+            self._data = np.fromfile(path, dtype=np.uint8)
         except OSError as error:
             raise ShardError(f"{path}: cannot be opened: {error.strerror}") from error
-        try:
-            self._rows = self._read_index()
-        except BaseException:
-            self.close()
-            raise
-        self.image_ids = list(self._rows)
-        self._by_row = list(self._rows.values())
+        self._firsts = self._read_index()
+        self.image_ids = list(self._firsts)
 
-    def _read_index(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """Return for each id where the data of its members begins and how long it is."""
+    def _read_index(self) -> dict[str, int]:
+        """Return for each id the number of its first member."""
         try:
-            members = list(self._members())
+            self._members = plain_members(self._data) or foreign_members(self._data)
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise self._damaged(error) from error
-        rows: dict[str, dict[str, tuple[int, int]]] = {}
-        for image_id, group in groupby(members, key=lambda member: member[0].partition(".")[0]):
-            places = [(name.partition(".")[2], (start, size)) for name, start, size in group]
-            found = sorted(suffix for suffix, _ in places)
-            if found != sorted(_MEMBERS) or image_id in rows:
+        ids = [name.partition(".")[0] for name in self._members.names]
+        self._suffixes = [name.partition(".")[2] for name in self._members.names]
+        firsts: dict[str, int] = {}
+        for image_id, group in groupby(range(len(ids)), key=ids.__getitem__):
+            numbers = list(group)
+            found = self._suffixes[numbers[0] : numbers[-1] + 1]
+            if (found != _IN_ORDER and sorted(found) != sorted(_IN_ORDER)) or image_id in firsts:
                 raise self._damaged(
-                    f"record {image_id} has the members {', '.join(found)}: expected "
-                    f"{', '.join(sorted(_MEMBERS))}, once"
+                    f"record {image_id} has the members {', '.join(sorted(found))}: expected "
+                    f"{', '.join(sorted(_IN_ORDER))}, once"
                 )
-            rows[image_id] = dict(places)
-        if not rows:
+            firsts[image_id] = numbers[0]
+        if not firsts:
             raise self._damaged("no record in it")
-        return rows
-
-    def _members(self) -> Iterator[tuple[str, int, int]]:
-        """Yield name, place and size of each member; see that the archive has its end mark.
-
-        Without that mark a cut between two records would pass for a shorter shard.
-        """
-        end = 0
-        with tarfile.open(fileobj=self._file, mode="r:") as archive:
-            for entry in archive:
-                if not entry.isreg() or entry.size < 0:
-                    raise ValueError(f"member {entry.name} is no plain file")
-                yield entry.name, entry.offset_data, entry.size
-                end = entry.offset_data - (-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        if self._bytes(end, len(_END_MARK)) != _END_MARK:
-            raise ValueError(f"no member and no end mark at byte {end}")
+        return firsts
 
     def _damaged(self, reason: object) -> ShardError:
         return ShardError(f"{self._path}: damaged tar shard: {reason}; build it again")
@@ -126,15 +113,17 @@ class TarShard:
         return len(self.image_ids)
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield all records, reading the file from front to back."""
+        """Yield all records."""
         for row in range(len(self)):
             yield self.read(row)
 
     def read(self, row: int) -> Record:
         """Return the record of a row."""
+        first = self._firsts[self.image_ids[row]]
+        own = slice(first, first + len(_IN_ORDER))
+        places = dict(zip(self._suffixes[own], self._members.places(own), strict=True))
         try:
-            members = {name: self._bytes(*place) for name, place in self._by_row[row].items()}
-            info = json.loads(members[_JSON])
+            info = json.loads(self._data[places[_JSON]].tobytes())
             if info["format_version"] != FORMAT_VERSION:
                 raise ShardError(
                     f"{self._path}: format version {info['format_version']}: this version of "
@@ -144,22 +133,17 @@ class TarShard:
                 raise ValueError(f"its JSON calls it {info['image_id']!r}")
             ny, nx = info["grid"]
             fields: dict[str, Any] = {key: info[key] for key in TEXT_FIELDS}
-            fields |= {name: _from_npy(members[f"{name}.npy"]) for name in _ARRAYS}
-            record = Record(**fields, grid=(ny, nx), label_png=members[_LABEL_MAP])
+            for name, suffix in _ARRAYS.items():
+                fields[name] = _from_npy(self._data, places[suffix])
+            png = self._data[places[_LABEL_MAP]].tobytes()
+            record = Record(**fields, grid=(ny, nx), label_png=png)
         except (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError) as error:
             raise self._damaged(f"record {self.image_ids[row]}: {error}") from error
         return check_record(record, str(self._path))
 
-    def _bytes(self, start: int, size: int) -> bytes:
-        self._file.seek(start)
-        data = self._file.read(size)
-        if len(data) != size:
-            raise EOFError(f"{len(data)} of {size} bytes")
-        return data
-
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Let go of the bytes; records that were read keep them."""
+        self._data = np.empty(0, dtype=np.uint8)
 
     def __enter__(self) -> Self:
         return self
@@ -168,9 +152,33 @@ class TarShard:
         self.close()
 
 
-def _from_npy(data: bytes) -> NDArray[Any]:
-    array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    return array
+def _from_npy(data: NDArray[np.uint8], place: slice) -> NDArray[Any]:
+    """Return the array of an NPY file within data, as a view where it can be one."""
+    layout = _npy_layout(bytes(data.data[place][:_NPY_HEADER]))
+    if layout is None:
+        stream = io.BytesIO(data.data[place])
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        return array
+    dtype, shape, start, stop = layout
+    if stop > place.stop - place.start:
+        raise ValueError(f"an array file of {place.stop - place.start} bytes: expected {stop}")
+    return np.ndarray(shape, dtype, data, place.start + start)
+
+
+@lru_cache(maxsize=64)
+def _npy_layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int, int] | None:
+    """Return dtype, shape and the bytes' start and stop; None for what cannot be a plain view.
+
+    Kept, because a shard's headers are the same few and NumPy parses each as Python source.
+    """
+    stream = io.BytesIO(header)
+    if np.lib.format.read_magic(stream) != (1, 0) or b"\n" not in header:
+        return None
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if is_fortran or dtype.hasobject or min(shape, default=0) < 0:
+        return None
+    start = stream.tell()
+    return dtype, shape, start, start + math.prod(shape) * dtype.itemsize
 
 
 open_shard = TarShard
