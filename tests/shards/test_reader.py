@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,6 +17,7 @@ from building import Built
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records_making import GRIDS, make_record
+from torch.utils.data import DataLoader
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.geometry import Geometry
@@ -35,6 +38,7 @@ from vocprep.shards.reader import (
     LoaderOptions,
     ResidentDataset,
     ShardDataset,
+    StreamingDataset,
     collate,
 )
 from vocprep.shards.record import Record
@@ -267,19 +271,40 @@ def test_resident_and_streaming_give_the_same_samples(
             )
 
 
-@FEW_CORES
-def test_streaming_workers_yield_each_record_once(nine: ShardDataset) -> None:
-    for shuffle in (False, True):
-        seen = drawn(nine, mode="streaming", workers=2, shuffle=shuffle, batch_size=2)
-        assert sorted(seen) == nine_ids()
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_are_the_same_for_any_number_of_workers(shuffle: bool, nine: ShardDataset) -> None:
+    def batches(workers: int) -> list[Batch]:
+        options = LoaderOptions(mode="streaming", workers=workers, shuffle=shuffle, batch_size=2)
+        return list(nine.loader("train", options))
+
+    alone = batches(0)
+    assert sorted(image_id for batch in alone for image_id in batch.image_ids) == nine_ids()
+    for workers in (1, 2, 7):
+        for one, other in zip(batches(workers), alone, strict=True):
+            assert_same_batch(one, other)
+
+
+def test_pass_that_is_left_early_leaves_no_thread_reading(nine: ShardDataset) -> None:
+    options = LoaderOptions(mode="streaming", workers=2, batch_size=2)
+    batches = iter(nine.loader("train", options))
+    next(batches)
+    del batches
+    gc.collect()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vocprep")]
 
 
 @FEW_CORES
-def test_more_workers_than_shards_yield_each_record_once(native_hdf5: Built) -> None:
-    assert len(native_hdf5.dataset.shard_names("val")) == 1
-    seen = drawn(native_hdf5.dataset, "val", mode="streaming", workers=2, all_views=True)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_worker_processes_of_a_plain_dataloader_yield_each_record_once(
+    split: str, native_tar: Built
+) -> None:
+    options = LoaderOptions(mode="streaming", shuffle=True, all_views=True)
+    stream = StreamingDataset(native_tar.dataset, split, options)
+    seen: list[str] = []
+    for batch in DataLoader(stream, batch_size=2, num_workers=2, collate_fn=collate):
+        seen += batch.image_ids
     assert sorted(seen) == sorted(
-        image_id for image_id, record in native_hdf5.records.items() if record.split == "val"
+        image_id for image_id, record in native_tar.records.items() if record.split == split
     )
 
 

@@ -1,15 +1,12 @@
-"""Reading shards for training: PyTorch datasets and loaders, resident or streaming.
-
-Shape legend: B batch, P patches (the longest of the batch; shorter pictures are padded), D
-embedding, K = 4 slots.
-"""
+"""Reading shards for training: PyTorch datasets and loaders, resident or streaming."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -17,11 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.labels.schema import Schema, load_schema
-from vocprep.labels.targets import NO_LABEL, PIXELS, STATE_VOID, pack_states
+from vocprep.parallel import map_ordered
+from vocprep.shards.batches import (
+    PADDING,
+    Batch,
+    collate,
+    decode_label_maps,
+    pad_patches,
+)
 from vocprep.shards.index import (
     DatasetIndex,
     SampleEntry,
@@ -31,51 +35,18 @@ from vocprep.shards.index import (
 )
 from vocprep.shards.record import FLIP_SUFFIX, Record
 
+__all__ = [
+    "Batch",
+    "Loader",
+    "LoaderMode",
+    "LoaderOptions",
+    "ResidentDataset",
+    "ShardDataset",
+    "StreamingDataset",
+    "collate",
+]
+
 LoaderMode = Literal["resident", "streaming"]
-
-_VOID_PLANES = pack_states(np.full(PIXELS, STATE_VOID, dtype=np.uint8))
-_PADDING: dict[str, Any] = {
-    "embeddings": 0,
-    "slot_labels": NO_LABEL,
-    "slot_pixels": 0,
-    "slot_planes": _VOID_PLANES,
-}
-"""What a field holds where a picture has no patch."""
-_BATCH_DTYPES = {
-    "embeddings": torch.float32,
-    "slot_labels": torch.int64,
-    "slot_pixels": torch.int64,
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Several pictures' patches, padded to one length."""
-
-    image_ids: tuple[str, ...]
-    grids: Tensor
-    """int64 [B, 2]: (ny, nx)."""
-    padding: Tensor
-    """bool [B, P], True where there is no patch: a key-padding mask."""
-    embeddings: Tensor
-    """float32 [B, P, D], 0 where padded."""
-    slot_labels: Tensor
-    """int64 [B, P, 4], −1 where absent or padded."""
-    slot_pixels: Tensor
-    """int64 [B, P, 4]"""
-    slot_planes: Tensor
-    """uint8 [B, P, 3, 128]; padded patches are all void."""
-    label_maps: tuple[NDArray[np.uint16], ...] | None = None
-    """Each [32·ny, 32·nx] under the schema; only when asked for."""
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch with its tensors on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +61,9 @@ class LoaderOptions:
     the records of each shard."""
     seed: int = 0
     workers: int = 0
-    """Processes that read ahead, streaming only."""
+    """Threads that read ahead, streaming only; the batches are the same for any number. Up to
+    two shards more than threads are in memory. Processes would be slower: handing a batch over
+    takes longer than reading it."""
     label_maps: bool = False
     """Whether batches carry the full label maps."""
     all_views: bool = False
@@ -193,16 +166,18 @@ class ResidentDataset(Dataset[Record]):
             for record in dataset.read_shard(name, all_views=all_views)
         ]
         columns = {
-            name: np.concatenate([getattr(record, name) for record in records]) for name in _PADDING
+            name: np.concatenate([getattr(record, name) for record in records]) for name in PADDING
         }
-        self._grids = torch.tensor([record.grid for record in records])
-        self._lengths = [len(record.embeddings) for record in records]
-        self._starts = np.cumsum([0, *self._lengths])[:-1]
         self._columns = {name: torch.from_numpy(column) for name, column in columns.items()}
+        self._grids = torch.tensor([record.grid for record in records])
+        self._lengths = self._grids.prod(dim=1)
+        self._ends = self._lengths.cumsum(dim=0)
+        self._is_even = bool((self._lengths == self._lengths[0]).all())
         # The records become views of the columns, so that the split is in memory once.
+        places = zip((self._ends - self._lengths).tolist(), self._ends.tolist(), strict=True)
         self._records = [
-            _with_columns(record, columns, slice(start, start + length))
-            for record, start, length in zip(records, self._starts, self._lengths, strict=True)
+            _with_columns(record, columns, slice(*place))
+            for record, place in zip(records, places, strict=True)
         ]
 
     def __len__(self) -> int:
@@ -212,24 +187,30 @@ class ResidentDataset(Dataset[Record]):
         return self._records[index]
 
     def batch(self, indices: Sequence[int], *, label_maps: bool = False) -> Batch:
-        """Gather records into a batch without touching them one by one in Python."""
-        lengths = torch.tensor([self._lengths[index] for index in indices])
-        starts = torch.tensor([int(self._starts[index]) for index in indices])
-        steps = torch.arange(int(lengths.max()))
-        padding = steps >= lengths[:, None]
-        rows = torch.where(padding, 0, starts[:, None] + steps)
-        columns = {name: _widen(name, column[rows]) for name, column in self._columns.items()}
-        if bool(padding.any()):
-            for name, value in _PADDING.items():
-                columns[name][padding] = torch.as_tensor(value, dtype=columns[name].dtype)
+        """Gather records into a batch, each field in one piece: what ``collate`` would give."""
+        chosen = torch.as_tensor(indices)
         records = [self._records[index] for index in indices]
-        return Batch(
-            image_ids=tuple(record.image_id for record in records),
-            grids=self._grids[torch.as_tensor(indices)],
-            padding=padding,
-            label_maps=_label_maps(records) if label_maps else None,
-            **columns,
+        return pad_patches(
+            tuple([record.image_id for record in records]),
+            self._grids[chosen],
+            self._patches(chosen),
+            decode_label_maps(records) if label_maps else None,
         )
+
+    def _patches(self, chosen: Tensor) -> dict[str, Tensor]:
+        """Return each field [T, …] of the chosen records' patches, one's after the other's."""
+        lengths = self._lengths[chosen]
+        columns = self._columns.items()
+        if self._is_even:  # whole records at once, which are longer pieces to copy
+            size = int(lengths[0])
+            return {
+                name: column.view(-1, size, *column.shape[1:]).index_select(0, chosen).flatten(0, 1)
+                for name, column in columns
+            }
+        # Patch t of the batch is row t + shift of the columns, with one shift a record.
+        shifts = self._ends[chosen] - lengths.cumsum(dim=0)
+        rows = torch.arange(int(lengths.sum())) + shifts.repeat_interleave(lengths)
+        return {name: column.index_select(0, rows) for name, column in columns}
 
 
 def _with_columns(record: Record, columns: dict[str, NDArray[Any]], patches: slice) -> Record:
@@ -238,7 +219,10 @@ def _with_columns(record: Record, columns: dict[str, NDArray[Any]], patches: sli
 
 
 class StreamingDataset(IterableDataset[Record]):
-    """A split read shard by shard; with DataLoader workers each takes its own shards."""
+    """A split read shard by shard, ``workers`` threads ahead.
+
+    In a DataLoader with worker processes each takes its own shards.
+    """
 
     def __init__(self, dataset: ShardDataset, split: str, options: LoaderOptions) -> None:
         self._dataset = dataset
@@ -247,16 +231,20 @@ class StreamingDataset(IterableDataset[Record]):
         self.epoch = 0
 
     def __iter__(self) -> Iterator[Record]:
-        worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        options = self._options
-        order = _order(len(self._names), options, self.epoch, stream=0)
-        for number in order[first::step]:
-            records = list(
-                self._dataset.read_shard(self._names[number], all_views=options.all_views)
-            )
-            for row in _order(len(records), options, self.epoch, stream=1 + int(number)):
-                yield records[row]
+        process = get_worker_info()
+        first, step = (process.id, process.num_workers) if process else (0, 1)
+        numbers = _order(len(self._names), self._options, self.epoch, stream=0)[first::step]
+        read = partial(self._read_shuffled, epoch=self.epoch)
+        workers = self._options.workers
+        shards = map_ordered(read, numbers, workers, ahead=1) if workers else map(read, numbers)
+        for records in shards:
+            yield from records
+
+    def _read_shuffled(self, number: int, epoch: int) -> list[Record]:
+        name = self._names[number]
+        records = list(self._dataset.read_shard(name, all_views=self._options.all_views))
+        order = _order(len(records), self._options, epoch, stream=1 + int(number))
+        return [records[row] for row in order]
 
 
 class Loader:
@@ -273,7 +261,7 @@ class Loader:
         self._epoch = 0
 
     def __len__(self) -> int:
-        """Return the batches an epoch; streaming workers may cut a few more."""
+        """Return the batches an epoch."""
         return math.ceil(self.samples / self.options.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
@@ -284,63 +272,18 @@ class Loader:
         if isinstance(self._source, ResidentDataset):
             return self._resident(self._source)
         self._source.epoch = self._epoch
-        return iter(
-            DataLoader(
-                self._source,
-                batch_size=self.options.batch_size,
-                num_workers=self.options.workers,
-                collate_fn=_Collate(self.options.label_maps),
-            )
-        )
+        return self._streaming(self._source)
+
+    def _streaming(self, source: StreamingDataset) -> Iterator[Batch]:
+        records = iter(source)
+        while chosen := list(islice(records, self.options.batch_size)):
+            yield collate(chosen, label_maps=self.options.label_maps)
 
     def _resident(self, source: ResidentDataset) -> Iterator[Batch]:
         order = _order(len(source), self.options, self._epoch, stream=0)
         for start in range(0, len(order), self.options.batch_size):
             chosen = order[start : start + self.options.batch_size].tolist()
             yield source.batch(chosen, label_maps=self.options.label_maps)
-
-
-@dataclass(frozen=True)
-class _Collate:
-    """``collate`` with its option, in a form that worker processes can receive."""
-
-    label_maps: bool
-
-    def __call__(self, records: list[Record]) -> Batch:
-        return collate(records, label_maps=self.label_maps)
-
-
-def collate(records: Sequence[Record], *, label_maps: bool = False) -> Batch:
-    """Pad records to one length and stack them: a DataLoader's collate function."""
-    longest = max(len(record.embeddings) for record in records)
-    padding = np.ones((len(records), longest), dtype=bool)
-    columns: dict[str, NDArray[Any]] = {}
-    for name, value in _PADDING.items():
-        first = getattr(records[0], name)
-        columns[name] = np.empty((len(records), longest, *first.shape[1:]), dtype=first.dtype)
-        columns[name][:] = value
-    for row, record in enumerate(records):
-        padding[row, : len(record.embeddings)] = False
-        for name, column in columns.items():
-            column[row, : len(record.embeddings)] = getattr(record, name)
-    tensors = {name: _widen(name, torch.from_numpy(column)) for name, column in columns.items()}
-    return Batch(
-        image_ids=tuple(record.image_id for record in records),
-        grids=torch.tensor([record.grid for record in records]),
-        padding=torch.from_numpy(padding),
-        label_maps=_label_maps(records) if label_maps else None,
-        **tensors,
-    )
-
-
-def _widen(name: str, column: Tensor) -> Tensor:
-    """Give a field the dtype that a batch has it in; torch computes little with uint16."""
-    return column.to(_BATCH_DTYPES.get(name, column.dtype))
-
-
-def _label_maps(records: Sequence[Record]) -> tuple[NDArray[np.uint16], ...]:
-    """Decode label maps without keeping them: a split's maps are larger than all else of it."""
-    return tuple(record.decode_label_map() for record in records)
 
 
 def _order(count: int, options: LoaderOptions, epoch: int, stream: int) -> NDArray[np.intp]:
