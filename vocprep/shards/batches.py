@@ -1,7 +1,7 @@
 """Batches: several pictures' patches as the tensors that a training step takes.
 
-Shape legend: B batch, P patches (the longest of the batch; shorter pictures are padded), T patches
-of all pictures of the batch, D embedding, K = 4 slots.
+Shape legend: B batch, P patches (the longest of the batch; shorter pictures are padded), D
+embedding, K = 4 slots.
 """
 
 from __future__ import annotations
@@ -65,56 +65,59 @@ class Batch:
 
 def collate(records: Sequence[Record], *, label_maps: bool = False) -> Batch:
     """Pad records to one length and stack them: a DataLoader's collate function."""
-    columns = {
-        name: torch.from_numpy(np.concatenate([getattr(record, name) for record in records]))
-        for name in PADDING
-    }
-    return pad_patches(
-        tuple([record.image_id for record in records]),
+    lengths = [len(record.embeddings) for record in records]
+    return make_batch(
+        records,
         torch.tensor([record.grid for record in records]),
-        columns,
-        decode_label_maps(records) if label_maps else None,
+        {
+            name: _join([getattr(record, name) for record in records], lengths, name)
+            for name in PADDING
+        },
+        label_maps=label_maps,
     )
 
 
-def decode_label_maps(records: Sequence[Record]) -> tuple[NDArray[np.uint16], ...]:
-    """Decode label maps without keeping them: a split's maps are larger than all else of it."""
-    return tuple(record.decode_label_map() for record in records)
+def _join(arrays: Sequence[NDArray[Any]], lengths: Sequence[int], name: str) -> Tensor:
+    """Return a field's arrays [P_k, …] padded and behind one another, [B·P, …], in one copy."""
+    longest, shortest = max(lengths), min(lengths)
+    if longest > shortest:
+        filler = padding_patches(name, arrays[0], longest - shortest)
+        arrays = [
+            piece
+            for array, length in zip(arrays, lengths, strict=True)
+            for piece in (array, filler[: longest - length])
+        ]
+    return torch.from_numpy(np.concatenate(arrays))
 
 
-def pad_patches(
-    image_ids: tuple[str, ...],
-    grids: Tensor,
-    columns: Mapping[str, Tensor],
-    label_maps: tuple[NDArray[np.uint16], ...] | None,
+def padding_patches(name: str, like: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return what a field [count, …] holds where there is no patch, with the dtype of ``like``."""
+    filler = np.empty((count, *like.shape[1:]), dtype=like.dtype)
+    filler[:] = PADDING[name]
+    return filler
+
+
+def make_batch(
+    records: Sequence[Record], grids: Tensor, columns: Mapping[str, Tensor], *, label_maps: bool
 ) -> Batch:
-    """Return the batch of B records from their patches, one's after the other's.
+    """Return the batch of B records from their padded patches.
 
-    ``grids`` is int64 [B, 2]; ``columns`` holds each field of ``PADDING`` as stored, [T, …].
+    ``grids`` is int64 [B, 2]; ``columns`` holds each field of ``PADDING`` as stored, [B·P, …].
     """
     lengths = grids.prod(dim=1)
     padding = torch.arange(int(lengths.max())) >= lengths[:, None]
-    # Records of one size are in place as they are: most geometries' case.
-    places = (~padding).flatten().nonzero().flatten() if bool(padding.any()) else None
+    # torch computes little with uint16, so a batch has other dtypes than a shard.
+    tensors = {
+        name: column.to(_BATCH_DTYPES.get(name, column.dtype)).view(
+            *padding.shape, *column.shape[1:]
+        )
+        for name, column in columns.items()
+    }
     return Batch(
-        image_ids=image_ids,
+        image_ids=tuple([record.image_id for record in records]),
         grids=grids,
         padding=padding,
-        label_maps=label_maps,
-        **{name: _pad(name, column, padding, places) for name, column in columns.items()},
+        # Not kept by the records: a split's label maps are larger than all else of it.
+        label_maps=tuple(record.decode_label_map() for record in records) if label_maps else None,
+        **tensors,
     )
-
-
-def _pad(name: str, patches: Tensor, padding: Tensor, places: Tensor | None) -> Tensor:
-    """Return a field [B, P, …] in a batch's dtype from its patches [T, …] as stored.
-
-    ``padding`` is [B, P]; ``places`` holds the row of [B·P] for each patch, None where T = B·P.
-    """
-    # torch computes little with uint16, so a batch has other dtypes than a shard.
-    patches = patches.to(_BATCH_DTYPES.get(name, patches.dtype))
-    row = patches.shape[1:]
-    if places is not None:
-        filler = torch.as_tensor(PADDING[name], dtype=patches.dtype)
-        rows = filler.expand(padding.numel(), *row).contiguous()
-        patches = rows.index_copy_(0, places, patches)
-    return patches.view(*padding.shape, *row)

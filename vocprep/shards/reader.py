@@ -19,13 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from vocprep.errors import ShardError, UsageError
 from vocprep.labels.schema import Schema, load_schema
 from vocprep.parallel import map_ordered
-from vocprep.shards.batches import (
-    PADDING,
-    Batch,
-    collate,
-    decode_label_maps,
-    pad_patches,
-)
+from vocprep.shards.batches import PADDING, Batch, collate, make_batch, padding_patches
 from vocprep.shards.index import (
     DatasetIndex,
     SampleEntry,
@@ -166,15 +160,16 @@ class ResidentDataset(Dataset[Record]):
             for record in dataset.read_shard(name, all_views=all_views)
         ]
         columns = {
-            name: np.concatenate([getattr(record, name) for record in records]) for name in PADDING
+            name: _column([getattr(record, name) for record in records], name) for name in PADDING
         }
         self._columns = {name: torch.from_numpy(column) for name, column in columns.items()}
         self._grids = torch.tensor([record.grid for record in records])
         self._lengths = self._grids.prod(dim=1)
-        self._ends = self._lengths.cumsum(dim=0)
+        ends = self._lengths.cumsum(dim=0)
+        self._starts = ends - self._lengths
         self._is_even = bool((self._lengths == self._lengths[0]).all())
         # The records become views of the columns, so that the split is in memory once.
-        places = zip((self._ends - self._lengths).tolist(), self._ends.tolist(), strict=True)
+        places = zip(self._starts.tolist(), ends.tolist(), strict=True)
         self._records = [
             _with_columns(record, columns, slice(*place))
             for record, place in zip(records, places, strict=True)
@@ -189,28 +184,35 @@ class ResidentDataset(Dataset[Record]):
     def batch(self, indices: Sequence[int], *, label_maps: bool = False) -> Batch:
         """Gather records into a batch, each field in one piece: what ``collate`` would give."""
         chosen = torch.as_tensor(indices)
-        records = [self._records[index] for index in indices]
-        return pad_patches(
-            tuple([record.image_id for record in records]),
+        return make_batch(
+            [self._records[index] for index in indices],
             self._grids[chosen],
-            self._patches(chosen),
-            decode_label_maps(records) if label_maps else None,
+            self._gather(chosen),
+            label_maps=label_maps,
         )
 
-    def _patches(self, chosen: Tensor) -> dict[str, Tensor]:
-        """Return each field [T, …] of the chosen records' patches, one's after the other's."""
-        lengths = self._lengths[chosen]
+    def _gather(self, chosen: Tensor) -> dict[str, Tensor]:
+        """Return each field [B·P, …] of B chosen records, padded."""
         columns = self._columns.items()
+        lengths = self._lengths[chosen]
         if self._is_even:  # whole records at once, which are longer pieces to copy
             size = int(lengths[0])
             return {
-                name: column.view(-1, size, *column.shape[1:]).index_select(0, chosen).flatten(0, 1)
+                name: column[:-1]
+                .view(-1, size, *column.shape[1:])
+                .index_select(0, chosen)
+                .flatten(0, 1)
                 for name, column in columns
             }
-        # Patch t of the batch is row t + shift of the columns, with one shift a record.
-        shifts = self._ends[chosen] - lengths.cumsum(dim=0)
-        rows = torch.arange(int(lengths.sum())) + shifts.repeat_interleave(lengths)
-        return {name: column.index_select(0, rows) for name, column in columns}
+        steps = torch.arange(int(lengths.max()))
+        rows = self._starts[chosen][:, None] + steps
+        rows[steps >= lengths[:, None]] = len(self._columns["embeddings"]) - 1
+        return {name: column.index_select(0, rows.flatten()) for name, column in columns}
+
+
+def _column(arrays: list[NDArray[Any]], name: str) -> NDArray[Any]:
+    """Return a field of all records behind one another, and at its end one patch of padding."""
+    return np.concatenate([*arrays, padding_patches(name, arrays[0], 1)])
 
 
 def _with_columns(record: Record, columns: dict[str, NDArray[Any]], patches: slice) -> Record:
