@@ -356,14 +356,15 @@ def test_precision_is_part_of_the_recipe(sample_tree: Path) -> None:
     assert half.recipe.short_name.endswith("resnet32-bf16")
 
 
-def test_only_long_builds_are_worth_compiling(
+def test_only_long_builds_in_bf16_are_worth_compiling(
     sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(sample_tree)
+    plan = make_plan(sample_tree, Choices(limit=2, precision="bf16"))
     monkeypatch.setattr("vocprep.engines.local.can_compile", lambda: True)
     assert not worth_compiling(plan)
     monkeypatch.setattr("vocprep.engines.local.COMPILE_FROM", 4)
     assert worth_compiling(plan)
+    assert not worth_compiling(make_plan(sample_tree))
     monkeypatch.setattr("vocprep.engines.local.can_compile", lambda: False)
     assert not worth_compiling(plan)
 

@@ -40,8 +40,8 @@ from vocprep.shards.record import Record
 
 GROUP_PATCHES = 784
 """Patches of several pictures that go to the embedder together: 16 pictures of 7×7."""
-COMPILE_FROM = 4000
-"""Views from which on compiling takes less time than it saves (benchmarks/build.py)."""
+COMPILE_FROM = 5000
+"""Views from which on compiling takes less time than it saves in bf16 (docs/performance.md)."""
 
 
 def build_dataset(
@@ -77,8 +77,12 @@ def build_dataset(
 
 
 def worth_compiling(plan: BuildPlan) -> bool:
-    """Say whether a build is so long that compiling the backbone pays, and can be done here."""
-    return len(plan.samples) * len(plan.recipe.views) >= COMPILE_FROM and can_compile()
+    """Say whether compiling the backbone pays in a build, and can be done here.
+
+    With a core to itself, fp32 gains nothing by it.
+    """
+    views = len(plan.samples) * len(plan.recipe.views)
+    return plan.recipe.precision == "bf16" and views >= COMPILE_FROM and can_compile()
 
 
 def _make_embedder(plan: BuildPlan, device: torch.device, options: EngineOptions) -> Embedder:
