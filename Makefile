@@ -28,7 +28,7 @@ torture: $(READY)  ## the long form of the crash tests
 	$(BIN)/python -m pytest -m torture
 
 clean:  ## everything that the other targets make
-	rm -rf $(VENV) vocprep-demo dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) vocprep-demo seed-walkthrough dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

@@ -151,6 +151,7 @@ def test_cifar_names() -> None:
     assert list(cifar_100_names) == sorted(cifar_100_names)
 
 
+@pytest.mark.slow
 def test_the_walkthrough_reproduces_the_notebooks_output(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-W", "error", ROOT / "examples/seed_walkthrough.py", "--out", tmp_path],

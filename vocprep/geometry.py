@@ -79,7 +79,7 @@ def patch_grid(height: int, width: int, geometry: Geometry) -> Grid:
     if ny == 0 or nx == 0:
         raise DataError(
             f"a picture of {width}×{height} pixels has no whole {PATCH}×{PATCH} patch: expected "
-            f"at least {PATCH} pixels a side; use --edge pad or another geometry"
+            f"at least {PATCH} pixels a side; use edge pad, or another geometry"
         )
     return ny, nx
 

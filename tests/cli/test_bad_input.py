@@ -449,14 +449,57 @@ def test_damaged_shard_is_refused_by_name(shards: Path, tmp_path: Path, vocprep:
 
 def test_failing_step_ends_the_demo_with_its_code(tmp_path: Path, vocprep: Run) -> None:
     folder = tmp_path / "a demo"
-    (folder / "data").mkdir(parents=True)
-    (folder / "data" / "mine.txt").write_text("mine")
-    result = vocprep("demo", folder, "--images", 2, "--epochs", 1)
+    result = vocprep("demo", folder, "--images", 2, "--epochs", 0)
     assert result.exit_code == USAGE
-    assert result.stdout.count("$ vocprep") == 1
+    assert result.stdout.count("$ vocprep") == 3
     assert f"$ vocprep sample '{folder}/data' --images 2" in result.stdout
-    assert result.stderr.startswith("error: ")
-    assert str(folder / "data") in result.stderr
+    assert result.stderr == "error: epochs: expected at least 1, found 0\n"
+
+
+def test_demo_replaces_its_own_folder_and_no_other(tmp_path: Path, vocprep: Run) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    result = vocprep("demo", tmp_path)
+    assert_refused(result, USAGE, tmp_path, "no earlier demo's")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    folder = tmp_path / "demo"
+    for images in (2, 3):
+        vocprep("demo", folder, "--images", images, "--epochs", 0)
+        assert len(list((folder / "data/trainval").iterdir())) == images
+
+
+def test_train_refuses_a_folder_with_other_things(
+    shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(shards, out)
+    assert_refused(vocprep("train", out, "--out", out, "--overwrite"), USAGE, out, "empty folder")
+    assert contents(out) == contents(shards)
+
+
+def test_inspect_names_a_shard_that_is_missing_or_cut(
+    shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(shards, out)
+    victim = min(out.glob("val-*.h5"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert_refused(vocprep("inspect", out), DATA, victim, "expected")
+    victim.unlink()
+    assert_refused(vocprep("inspect", out), DATA, victim, "is missing")
+
+
+def test_predict_names_the_picture_that_is_too_small(
+    sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    native, run = tmp_path / "native", tmp_path / "run"
+    words = build_words(sample_tree, native, "--geometry", "native", "--limit", 1)
+    assert vocprep(*words).exit_code == 0
+    assert vocprep("train", native, "--out", run, "--epochs", 1).exit_code == 0
+    Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
+    found = vocprep(
+        *("predict", run, tmp_path / "tiny.png", "--weights", "random:0", "--out", tmp_path / "out")
+    )
+    assert_refused(found, DATA, tmp_path / "tiny.png", "no whole 32×32 patch")
 
 
 # As a program

@@ -103,3 +103,12 @@ def test_embeddings_of_another_shape_are_refused(run: Run):
 def test_a_picture_without_a_whole_patch_is_refused(run: Run):
     with pytest.raises(DataError, match="no whole 32×32 patch"):
         predict_image(run, np.zeros((20, 100, 3), dtype=np.uint8), MeanColours())
+
+
+def test_padding_is_no_part_of_a_prediction(run: Run) -> None:
+    image = np.zeros((50, 70, 3), dtype=np.uint8)
+    padded = Geometry(geometry="native", edge="pad")
+    found = predict_image(run, image, MeanColours(), padded)
+    assert found.grid == (2, 3)
+    for pixels in (found.label_map, found.confidence, found.image):
+        assert pixels.shape[:2] == (50, 70)

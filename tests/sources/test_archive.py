@@ -150,6 +150,10 @@ def test_unpacking_again_mends_the_tree(target: Target):
     [
         (file("/etc/evil"), "'/etc/evil' has an absolute path"),
         (file("../secret.txt"), r"'\.\./secret.txt' has '\.\.'"),
+        (file("sources.lock.json"), "would lie among vocprep's own files"),
+        (file("Labels.txt"), "would lie among vocprep's own files"),
+        (file(".vocprep/receipts/x.json"), "would lie among vocprep's own files"),
+        (file("weights/keep.pth"), "would lie among vocprep's own files"),
         (file("VOC/../../secret.txt"), r"has '\.\.'"),
         (folder("../made"), r"has '\.\.'"),
         (special("up", tarfile.SYMTYPE, ".."), "'up' is a link to '..'"),

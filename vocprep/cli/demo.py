@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import time
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
     """Do the whole main job on generated data: offline, in minutes, no arguments needed.
 
     Generates a sample tree, builds shards from it, trains the heads, draws predictions and
-    evaluates, printing each command that it runs. DIR is replaced if an earlier demo made it.
+    evaluates, printing each command that it runs. DIR is new, empty, or that of an earlier demo,
+    which is replaced.
 
     \b
     Example:
@@ -33,6 +35,7 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
 
     started = time.perf_counter()
     data, shards, run, pictures = (folder / name for name in ("data", "shards", "run", "pictures"))
+    _clear(folder, data)
     _run(context, "sample", data, "--images", images)
     _run(
         context,
@@ -57,6 +60,17 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
         f"  pictures   {data}\n  shards     {shards}\n  run        {run}\n"
         f"  curves     {run / 'curves.png'}\n  overlays   {pictures}"
     )
+
+
+def _clear(folder: Path, data: Path) -> None:
+    """Take an earlier demo's pictures away; UsageError when ``folder`` holds anything else."""
+    from vocprep.errors import UsageError
+    from vocprep.sources.sample import MARKER
+
+    if (data / MARKER).is_file():
+        shutil.rmtree(data)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is not empty and no earlier demo's; choose another DIR")
 
 
 def _run(context: click.Context, *words: object) -> None:

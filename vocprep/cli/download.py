@@ -259,6 +259,8 @@ def _verify_data_dir(
     from vocprep.sources.manifest import load_dataset
     from vocprep.sources.verify import has_records, verify_files
 
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such folder; expected a data dir")
     if (path / "dataset.json").exists():
         raise UsageError(f"{path}: is a dataset of shards; expected a data dir")
     reports = []

@@ -90,6 +90,7 @@ def train(
     from dataclasses import asdict
 
     from vocprep.files import write_atomic
+    from vocprep.heads.run import CURVES_FILE
     from vocprep.heads.train import train as train_heads
     from vocprep.pages.plot import curves_png
     from vocprep.shards.reader import ShardDataset
@@ -97,7 +98,7 @@ def train(
     summary = train_heads(
         ShardDataset.open(shards), out, options, None if as_json else _print_epoch
     )
-    write_atomic(out / "curves.png", curves_png(summary.history))
+    write_atomic(out / CURVES_FILE, curves_png(summary.history))
     if as_json:
         print_json(
             {
@@ -205,12 +206,14 @@ def predict(
 ) -> None:
     """Label new pictures: NAME.overlay.png with a legend, NAME.labels.png with 16-bit ids.
 
-    The backbone's weights must be those that the run's shards were built with.
+    The backbone's weights must be those that the run's shards were built with. Both files show
+    what the run's geometry covers, at its size: for crop the centre, 224×224.
 
     \b
     Example:
       vocprep predict runs/first holiday.jpg --out predictions
     """
+    from vocprep.errors import DataError
     from vocprep.features.image import decode_picture, read_image_file
     from vocprep.files import write_atomic
     from vocprep.heads.predict import predict_image
@@ -224,7 +227,10 @@ def predict(
     pictures = {path: decode_picture(read_image_file(path), str(path)) for path in images}
     with progress(len(images), "images") as step:
         for path, image in pictures.items():
-            found = predict_image(trained, image, embedder)
+            try:
+                found = predict_image(trained, image, embedder)
+            except DataError as error:
+                raise type(error)(f"{path}: {error}") from error
             sheet = overlay(found.image, found.label_map, trained.config.labels.label_name)
             write_atomic(out / f"{path.stem}.overlay.png", png_bytes(sheet))
             write_atomic(out / f"{path.stem}.labels.png", encode_png(found.label_map))

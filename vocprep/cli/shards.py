@@ -246,9 +246,10 @@ def inspect(shards: Path, as_json: bool) -> None:
     Example:
       vocprep inspect shards/voc
     """
-    from vocprep.shards.index import read_index
+    from vocprep.shards.index import check_files, read_index
 
     index = read_index(shards)
+    check_files(shards, index)
     if as_json:
         print_json({**index.model_dump(mode="json"), "short_id": index.short_id})
         return

@@ -223,10 +223,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: weights cannot be read: damaged, or more than tensors inside; expected a "
             "dictionary of tensors"
         ) from error
-    # torch.load raises whatever unpickling damaged bytes raises.
+    except WeightsError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"{path}: weights cannot be read: {error.strerror}") from error
+    # torch.load raises whatever unpickling damaged bytes raises, and says it in its own terms.
     except Exception as error:
-        reason = str(error).split("\n", maxsplit=1)[0] or type(error).__name__
-        raise WeightsError(f"{path}: weights cannot be read: {reason}") from error
+        raise WeightsError(
+            f"{path}: weights cannot be read: damaged, or no weights file; expected a dictionary "
+            "of tensors as torch.save or safetensors writes it; fetch it again"
+        ) from error
     return _checked(value, path)
 
 

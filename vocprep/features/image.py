@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vocprep.errors import ImageDecodeError
 
@@ -22,6 +22,8 @@ MAX_PIXELS = 1 << 26
 """A picture with more pixels than this is taken for a decompression bomb."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Kinds of pictures that are opened: no kind whose reader starts another program."""
+_BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*", b"MM\0*", b"P")
+"""First bytes of those kinds."""
 _LIBJPEG_COLOURS = ("Gray", "YCbCr", "RGB")
 """Colour spaces that libjpeg-turbo itself turns into RGB."""
 
@@ -51,7 +53,7 @@ def decode_jpeg(data: bytes, where: str) -> NDArray[np.uint8]:
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except ValueError as error:
-        raise _bad(where, error) from error
+        raise _bad(where, data, error) from error
     return pixels
 
 
@@ -68,7 +70,7 @@ def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
-        raise _bad(where, error) from error
+        raise _bad(where, data, error) from error
     _check_size(height, width, where)
     return height, width, colours
 
@@ -83,7 +85,7 @@ def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> ND
         raise
     # Pillow raises half a dozen types on damaged data; whatever it is, the file is bad.
     except Exception as error:
-        raise _bad(where, error) from error
+        raise _bad(where, data, error) from error
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
@@ -101,5 +103,10 @@ def _check_size(height: int, width: int, where: str) -> None:
         )
 
 
-def _bad(where: str, error: Exception) -> ImageDecodeError:
+def _bad(where: str, data: bytes, error: Exception) -> ImageDecodeError:
+    if isinstance(error, UnidentifiedImageError) or not data.startswith(_BEGINNINGS):
+        return ImageDecodeError(
+            f"{where}: picture does not decode: {len(data)} bytes that begin with {data[:12]!r} "
+            "are no picture of a known kind; fetch the file again"
+        )
     return ImageDecodeError(f"{where}: picture does not decode: {error}; fetch the file again")

@@ -84,15 +84,18 @@ def predict_image(
     gives it. ``embedder`` must hold the run's weights and normalisation. Raises DataError when
     no patch fits the picture, RunError when the embeddings are of another size.
     """
-    placed = place_image(image, geometry or run.config.recipe.geometry)
+    geometry = geometry or run.config.recipe.geometry
+    placed = place_image(image, geometry)
     embeddings = embedder.embed(split_patches(placed))
     stored = embeddings.astype(run.config.recipe.embedding_dtype)
     grid = (placed.shape[0] // PATCH, placed.shape[1] // PATCH)
     found = predict_label_map(run, stored, grid)
+    # The padding that fills the last patches up is no part of the picture.
+    height, width = image.shape[:2] if geometry.edge == "pad" else placed.shape[:2]
     return Prediction(
         grid=grid,
-        label_map=found.label_map,
-        confidence=found.confidence,
+        label_map=found.label_map[:height, :width],
+        confidence=found.confidence[:height, :width],
         patch_labels=found.patch_labels,
-        image=placed,
+        image=placed[:height, :width],
     )

@@ -30,6 +30,8 @@ from vocprep.recipe import Recipe
 
 CONFIG_FILE = "run.json"
 MODEL_FILE = "model.safetensors"
+CURVES_FILE = "curves.png"
+RUN_FILES = (CONFIG_FILE, MODEL_FILE, HISTORY_FILE)
 RUN_FORMAT_VERSION = 1
 
 
@@ -145,12 +147,20 @@ class Run:
 def prepare_run_dir(run_dir: Path, config: RunConfig) -> None:
     """Make the folder ready for a new run and write its ``run.json``.
 
-    Raises UsageError, touching nothing, when the folder holds a run and ``overwrite`` is off.
+    What a training left that ended before its first checkpoint is no run and is replaced. Raises
+    UsageError, touching nothing, when the folder holds a run and ``overwrite`` is off, or other
+    things.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise UsageError(f"{run_dir}: expected a folder for the run, found a file; choose another")
-    found = [n for n in (CONFIG_FILE, MODEL_FILE, HISTORY_FILE) if (run_dir / n).exists()]
-    if found and not config.options.overwrite:
+    present = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+    if present and CONFIG_FILE not in present:
+        raise UsageError(
+            f"{run_dir}: expected a new or empty folder for the run, found {min(present)!r} in it; "
+            "choose another"
+        )
+    found = [name for name in RUN_FILES if name in present]
+    if MODEL_FILE in found and not config.options.overwrite:
         raise UsageError(
             f"{run_dir}: expected a folder without a run, found {', '.join(found)}; choose another "
             "folder or pass --overwrite"

@@ -190,6 +190,19 @@ def read_index(out: Path) -> DatasetIndex:
     return index
 
 
+def check_files(out: Path, index: DatasetIndex) -> None:
+    """See that every shard is there and of its size; ShardError naming the first that is not."""
+    for shard in index.shards:
+        path = out / shard.name
+        found = path.stat().st_size if path.is_file() else None
+        if found != shard.bytes:
+            state = "is missing" if found is None else f"has {found:,} bytes"
+            raise ShardError(
+                f"{path}: {state}: expected {shard.bytes:,} bytes of sha256 {shard.sha256[:12]}…; "
+                "copy it again, or build the shards again"
+            )
+
+
 def read_samples(out: Path) -> list[SampleEntry]:
     """Read samples.jsonl in record id order; ShardError naming the bad line."""
     path = out / SAMPLES_FILE

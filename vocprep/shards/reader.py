@@ -23,6 +23,7 @@ from vocprep.shards.batches import PADDING, Batch, collate, make_batch, padding_
 from vocprep.shards.index import (
     DatasetIndex,
     SampleEntry,
+    check_files,
     container_of,
     read_index,
     read_samples,
@@ -82,9 +83,15 @@ class ShardDataset:
         self.samples = samples
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open the folder that ``vocprep build-shards`` wrote; ShardError when it is none."""
-        return cls(path, read_index(path), read_samples(path))
+    def open(cls, path: Path | str) -> Self:
+        """Open the folder that ``vocprep build-shards`` wrote.
+
+        ShardError when it is none, or when a shard is missing or of another size.
+        """
+        path = Path(path)
+        index = read_index(path)
+        check_files(path, index)
+        return cls(path, index, read_samples(path))
 
     @property
     def splits(self) -> tuple[str, ...]:

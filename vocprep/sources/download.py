@@ -97,7 +97,7 @@ class _Job:
             else:
                 done = []
         except VocprepError as error:
-            return outcome_of(planned, planned.on_disk.receipt, "failed", error)
+            return outcome_of(planned, None, "failed", error)
         except OSError as error:
             return outcome_of(
                 planned, None, "failed", _disk_error(self.data_dir / file.path, error)

@@ -10,6 +10,9 @@ from pathlib import Path, PurePosixPath
 from vocprep.errors import ArchiveError
 from vocprep.sources.manifest import Unpack
 
+OURS = (".vocprep", "downloads", "weights", "sources.lock.json", "labels.txt")
+"""What is fetched or kept by vocprep itself in a data dir: no archive may write there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
@@ -41,6 +44,8 @@ class Names:
         if path in self.files or (path in self.folders and not member.isdir()):
             raise self._refuse(member, "stands in the archive twice")
         parents = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+        if PurePosixPath(path).parts[0].casefold() in OURS:
+            raise self._refuse(member, "would lie among vocprep's own files in the data dir")
         for parent in parents:
             if parent in self.files:
                 raise self._refuse(member, f"lies below {parent!r}, which is a file")
