@@ -323,3 +323,17 @@ def test_sample_says_what_it_made_and_repeats_itself(tmp_path: Path, vocprep: Ru
     text = assert_done(vocprep(*words))
     assert "2 images (1 train, 1 val)" in text
     assert assert_done(vocprep(*words)) == text
+
+
+def test_json_of_predict_says_what_was_made(
+    run: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    picture = sample_tree / "VOCdevkit/VOC2010/JPEGImages/2010_000002.jpg"
+    words = ["--out", tmp_path / "out", "--weights", "random:0", "--device", "cpu", "--json"]
+    (made,) = json.loads(assert_done(vocprep("predict", run, picture, *words)))
+    assert made["image"] == str(picture)
+    with Image.open(made["labels"]) as labels:
+        ids, counts = np.unique(np.asarray(labels), return_counts=True)
+    expected = dict(zip(map(str, ids.tolist()), counts.tolist(), strict=True))
+    assert made["label_pixels"] == expected
+    assert Path(made["overlay"]).is_file()

@@ -76,6 +76,13 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def say(text: str) -> None:
+    """Print a line while a progress bar may be on the terminal."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stdout)
+
+
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Callable[[], None]]:
     """Yield a function that counts a step of a bar on stderr; silent where there is no terminal."""

@@ -16,6 +16,7 @@ from vocprep.cli.common import (
     print_json,
     print_table,
     progress,
+    say,
 )
 from vocprep.heads.options import TrainOptions
 
@@ -95,9 +96,14 @@ def train(
     from vocprep.pages.plot import curves_png
     from vocprep.shards.reader import ShardDataset
 
-    summary = train_heads(
-        ShardDataset.open(shards), out, options, None if as_json else _print_epoch
-    )
+    with progress(epochs, "epochs") as step:
+
+        def on_epoch(metrics: EpochMetrics) -> None:
+            step()
+            if not as_json:
+                _print_epoch(metrics)
+
+        summary = train_heads(ShardDataset.open(shards), out, options, on_epoch)
     write_atomic(out / CURVES_FILE, curves_png(summary.history))
     if as_json:
         print_json(
@@ -119,7 +125,7 @@ def _print_epoch(metrics: EpochMetrics) -> None:
     """Print the epochs that were scored."""
     if metrics.val_miou is None or metrics.val_pixel_accuracy is None:
         return
-    click.echo(
+    say(
         f"epoch {metrics.epoch:3d}  loss {metrics.loss:.3f}  val mIoU {100 * metrics.val_miou:5.1f}"
         f"  val pixel accuracy {100 * metrics.val_pixel_accuracy:5.1f}"
         f"  {metrics.images_per_second:,.0f} images/s"
@@ -201,8 +207,15 @@ def _row_name(name: str, result: Evaluation) -> str:
 @data_dir_option
 @click.option("--weights", help="PATH or random:SEED of the run's backbone.")
 @device_option
+@json_option
 def predict(
-    run: Path, images: tuple[Path, ...], out: Path, data_dir: Path, weights: str | None, device: str
+    run: Path,
+    images: tuple[Path, ...],
+    out: Path,
+    data_dir: Path,
+    weights: str | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Label new pictures: NAME.overlay.png with a legend, NAME.labels.png with 16-bit ids.
 
@@ -219,11 +232,13 @@ def predict(
     from vocprep.heads.predict import predict_image
     from vocprep.heads.run import load_run
     from vocprep.labels.png import encode_png
+    from vocprep.labels.statistics import label_areas
     from vocprep.pages.plot import overlay, png_bytes
 
     _check_names_differ(images)
     trained = load_run(run)
     embedder = _embedder_of(trained, weights, data_dir, device)
+    made = []
     pictures = {path: decode_picture(read_image_file(path), str(path)) for path in images}
     with progress(len(images), "images") as step:
         for path, image in pictures.items():
@@ -232,10 +247,18 @@ def predict(
             except DataError as error:
                 raise type(error)(f"{path}: {error}") from error
             sheet = overlay(found.image, found.label_map, trained.config.labels.label_name)
-            write_atomic(out / f"{path.stem}.overlay.png", png_bytes(sheet))
-            write_atomic(out / f"{path.stem}.labels.png", encode_png(found.label_map))
-            click.echo(out / f"{path.stem}.overlay.png")
+            files = {kind: out / f"{path.stem}.{kind}.png" for kind in ("overlay", "labels")}
+            write_atomic(files["overlay"], png_bytes(sheet))
+            write_atomic(files["labels"], encode_png(found.label_map))
+            made.append(
+                {"image": str(path), **{kind: str(file) for kind, file in files.items()}}
+                | {"label_pixels": label_areas(found.label_map)}
+            )
             step()
+            if not as_json:
+                say(str(files["overlay"]))
+    if as_json:
+        print_json(made)
 
 
 def _check_names_differ(images: Sequence[Path]) -> None:
