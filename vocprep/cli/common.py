@@ -17,6 +17,9 @@ from vocprep.sources.tree import DATA_DIR_VARIABLE, default_data_dir
 PROGRESS_DELAY = 2.0
 """Seconds before a progress bar shows."""
 
+INTERRUPTED = 130
+"""What shells expect of a program that Ctrl-C ended."""
+
 PATH = click.Path(path_type=Path)
 
 data_dir_option = click.option(

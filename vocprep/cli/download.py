@@ -10,7 +10,14 @@ from urllib.parse import urlsplit
 
 import click
 
-from vocprep.cli.common import PATH, data_dir_option, json_option, print_json, print_table
+from vocprep.cli.common import (
+    INTERRUPTED,
+    PATH,
+    data_dir_option,
+    json_option,
+    print_json,
+    print_table,
+)
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +28,6 @@ if TYPE_CHECKING:
 
 DIFFERENCES = 1
 """Exit code of a check that ran to its end and found something."""
-INTERRUPTED = 130
-"""What shells expect of a program that Ctrl-C ended."""
 MOST_LINES = 50
 """Differences that are printed; ``--json`` lists all."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from vocprep.heads.history import EpochMetrics
     from vocprep.heads.run import Run
 
-WORST_CLASSES = 20
-
 
 @click.command()
 @click.argument("shards", type=PATH)

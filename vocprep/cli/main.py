@@ -6,15 +6,13 @@ from typing import Any
 
 import click
 
+from vocprep.cli.common import INTERRUPTED
 from vocprep.cli.demo import demo
 from vocprep.cli.download import download, verify
 from vocprep.cli.heads import evaluate, predict, train
 from vocprep.cli.shards import build_shards, inspect
 from vocprep.cli.sources import decode, sample
 from vocprep.errors import DataError, VocprepError
-
-INTERRUPTED = 130
-"""What shells expect of a program that Ctrl-C ended."""
 
 
 class _ErrorBoundary(click.Group):
