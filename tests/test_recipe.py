@@ -176,7 +176,7 @@ def test_views_begin_with_identity_and_hold_each_once(views: Any) -> None:
         (lambda: Layout(format="zarr"), "hdf5, webdataset"),  # type: ignore[arg-type]
         (lambda: Layout(samples_per_shard=0), "samples_per_shard 0: expected 1 or more"),
         (lambda: EngineOptions(workers=0), "workers 0: expected 1 or more"),
-        (lambda: EngineOptions(if_exists="ask"), "fail, overwrite"),  # type: ignore[arg-type]
+        (lambda: EngineOptions(if_exists="ask"), "resume, overwrite, fail"),  # type: ignore[arg-type]
     ],
 )
 def test_options_that_cannot_work_are_refused(make: Any, complaint: str) -> None:

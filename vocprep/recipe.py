@@ -7,9 +7,11 @@ and EngineOptions are how the records are laid out and who makes them; they deci
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from vocprep.errors import ShardError, UsageError
@@ -19,12 +21,17 @@ from vocprep.geometry import Geometry
 FORMAT_VERSION = 1
 """The version of docs/format.md that this package writes and reads."""
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Decoder = Literal["simplejpeg", "nvjpeg"]
 EmbeddingDtype = Literal["float16", "float32"]
 View = Literal["identity", "flip"]
 ShardFormat = Literal["hdf5", "webdataset"]
-IfExists = Literal["fail", "overwrite"]
+IfExists = Literal["resume", "overwrite", "fail"]
 
+_EMBEDDING_CHOICES = (
+    *("backbone", "weights_sha256", "geometry", "normalisation", "precision"),
+    "embedding_dtype",
+)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -98,6 +105,11 @@ class Recipe:
         backbone = self.backbone.split("-")[0]
         return f"{self.schema.name}-{self.geometry.short_name}-{backbone}-{self.precision}"
 
+    @property
+    def embedding_choices(self) -> dict[str, Any]:
+        """The part that decides the embeddings of a picture, as plain JSON values."""
+        return {name: self.to_json()[name] for name in _EMBEDDING_CHOICES}
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; ``from_json`` is the inverse."""
         return {name: _plain(getattr(self, name)) for name in _names(Recipe)}
@@ -162,22 +174,69 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaxFailures:
+    """How many samples may be quarantined before a build stops: a count, or a share of all."""
+
+    count: int = 0
+    percent: float | None = None
+    """0 to 100; used in place of ``count`` where it is given."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``N`` or ``P%``; UsageError for anything else."""
+        try:
+            if text.endswith("%"):
+                return cls(percent=float(text[:-1]))
+            return cls(count=int(text))
+        except ValueError as error:
+            raise UsageError(
+                f"max_failures {text!r}: expected a number of samples or a percentage, e.g. 10 "
+                "or 0.5%"
+            ) from error
+
+    def __post_init__(self) -> None:
+        """Refuse less than none and more than all."""
+        if self.count < 0 or (self.percent is not None and not 0 <= self.percent <= 100):
+            raise UsageError(f"max_failures {self}: expected 0 or more, or 0% to 100%")
+
+    def __str__(self) -> str:
+        return f"{self.count}" if self.percent is None else f"{self.percent:g}%"
+
+    def allowed(self, samples: int) -> int:
+        """Return the number of failures that a build of so many samples survives."""
+        return self.count if self.percent is None else int(samples * self.percent / 100)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """How a build is run; never changes what it makes."""
 
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    workers: int = 2
-    """Threads that read and decode ahead of the backbone."""
+    """``auto`` (all GPUs where there are any), ``cpu``, ``cuda`` (all of them) or ``cuda:N``."""
+    workers: int = field(default_factory=usable_cores)
+    """Threads that read and decode; as many as there are cores by default."""
     compiled: bool | None = None
-    """Compile the backbone: the same bits, sooner, after a wait. None decides by the number of
-    pictures."""
-    if_exists: IfExists = "fail"
-    """What to do when the output folder holds a finished dataset."""
+    """Compile the backbone: the same bits, sooner; None decides by the size of the build."""
+    decoder: Decoder = "simplejpeg"
+    """Who decodes the pictures: ``nvjpeg`` does it on the GPU and is a numerics class of its own,
+    since its pixels differ a little."""
+    if_exists: IfExists = "resume"
+    """What to do when the output folder holds a dataset, finished or not: go on from what is right
+    of it, make it anew, or refuse."""
+    max_failures: MaxFailures = field(default_factory=MaxFailures)
+    """Samples that may be bad before the build stops; they are listed, never dropped silently."""
+    reuse: Path | None = None
+    """A dataset version whose embeddings are taken over where picture and recipe agree."""
 
     def __post_init__(self) -> None:
         """Refuse a build without anybody to do it."""
         _one_of("if_exists", self.if_exists, IfExists)
+        _one_of("decoder", self.decoder, Decoder)
         if self.workers < 1:
             raise UsageError(f"workers {self.workers}: expected 1 or more")
 

@@ -128,7 +128,7 @@ def test_devices_that_are_not_there_are_refused(name: str, monkeypatch: pytest.M
 
 
 def test_numerics_class_says_what_else_decides_bits() -> None:
-    found = numerics_class(CPU)
+    found = numerics_class([CPU])
     assert found.keys() == {"torch", "device", "instruction_set", "jpeg_decoder"}
     assert found["torch"] == torch.__version__
     assert found["device"] == "cpu"

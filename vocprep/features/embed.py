@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import platform
 import shutil
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,19 +20,28 @@ from torch import Tensor
 from vocprep.errors import UsageError
 from vocprep.features.backbone import EMBEDDING_DIM, FrozenBackbone, StateDict
 from vocprep.geometry import PATCH
-from vocprep.recipe import Normalisation, Precision
+from vocprep.recipe import Decoder, Normalisation, Precision
 
 CHUNK = 98
 """Patches a forward pass on a CPU: two 7×7 pictures fill its caches best."""
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GPU_CHUNK = 12_544
+"""Patches a forward pass on a GPU: 256 pictures of 7×7."""
+_DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+_GPU_ONLY = ("tf32", "fp16")
 
 
 class Embedder:
-    """Turns uint8 patches into embeddings, in chunks of a size that suits the device.
+    """Turns pictures or their patches, uint8, into embeddings, in chunks that suit the device.
 
-    A patch's embedding does not depend on the patches it is computed with, to the bit: no chunk
-    holds a single patch, which oneDNN would compute by another algorithm. Several threads may share
-    an embedder.
+    A patch's embedding does not depend on the patches it is computed with, to the bit. On a CPU no
+    chunk holds a single patch, which oneDNN would compute by another algorithm; on a GPU, and once
+    compiled, all chunks have one size. Several threads may share an embedder; on a GPU each
+    has a stream of its own, so that one's copies run beside the other's arithmetic.
     """
 
     def __init__(
@@ -41,22 +51,29 @@ class Embedder:
         *,
         device: torch.device,
         precision: Precision = "fp32",
-        chunk: int = CHUNK,
+        chunk: int | None = None,
     ) -> None:
+        on_gpu = device.type == "cuda"
+        if chunk is None:
+            chunk = GPU_CHUNK if on_gpu else CHUNK
         if chunk < 2:
             raise UsageError(f"chunk {chunk}: expected 2 patches or more")
-        if device.type == "cuda" and precision == "fp32":
-            # cuDNN's default for fp32 convolutions is TF32, which keeps 10 bits of 23.
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
+        if precision in _GPU_ONLY and not on_gpu:
+            raise UsageError(
+                f"precision {precision!r} is of GPUs, found device {str(device)!r}: expected fp32 "
+                "or bf16"
+            )
         self.device = device
+        self.precision = precision
         self.chunk = chunk
         self._dtype = _DTYPES[precision]
         self.backbone = FrozenBackbone.from_weights(weights).to(device, self._dtype)
         self._network: Callable[[Tensor], Tensor] = self.backbone
-        self._fixed_shape = False
+        # cuDNN chooses its algorithm by the size of the batch.
+        self._fixed_shape = on_gpu
         self._mean = torch.tensor(normalisation.mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(normalisation.std, device=device).view(3, 1, 1)
+        self._streams = threading.local()
 
     def compile(self) -> None:
         """Compile the backbone for whole chunks: the same bits, sooner, after seconds of work.
@@ -69,6 +86,7 @@ class Embedder:
                 "compiling needs a C++ compiler: found none of c++, g++, clang++; install one, or "
                 "use --no-compile"
             )
+        before = self._network, self._fixed_shape
         self._network = torch.compile(self.backbone, options={"freezing": True}, dynamic=False)
         self._fixed_shape = True
         try:
@@ -76,34 +94,87 @@ class Embedder:
                 self.embed(np.zeros((self.chunk, PATCH, PATCH, 3), dtype=np.uint8))
         # The compiler's own errors, of many types, and whatever its tools say.
         except Exception as error:
-            self._network, self._fixed_shape = self.backbone, False
+            self._network, self._fixed_shape = before
             reason = str(error).split("\n", maxsplit=1)[0]
             raise UsageError(
                 f"the backbone does not compile: {reason}; use --no-compile"
             ) from error
 
-    @torch.inference_mode()
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return embeddings float32 [P, 256] of patches uint8 [P, 32, 32, 3] (RGB)."""
-        out = np.empty((len(patches), EMBEDDING_DIM), dtype=np.float32)
+        with self._own_stream():
+            return self._embed(_upload([patches], self.device)[0])
+
+    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Return each picture's embeddings float32 [P, 256], all embedded together.
+
+        Pictures uint8 [32·ny, 32·nx, 3] (RGB) are cut into patches, row-major, on the device.
+        """
+        if not images:
+            return []
+        with self._own_stream():
+            patches = [_cut(image) for image in _upload(images, self.device)]
+            embeddings = self._embed(torch.cat(patches))
+        return np.split(embeddings, np.cumsum([len(part) for part in patches])[:-1])
+
+    @torch.inference_mode()
+    def _embed(self, patches: Tensor) -> NDArray[np.float32]:
+        """Return embeddings of patches that are on the device, copied back in one piece."""
+        _set_tf32(allowed=self.precision == "tf32")
+        out = torch.empty(len(patches), EMBEDDING_DIM, device=self.device)
         for part in _chunks(len(patches), self.chunk, whole=self._fixed_shape):
             out[part] = self._forward(patches[part])[: part.stop - part.start]
-        return out
+        embeddings: NDArray[np.float32] = out.cpu().numpy()
+        return embeddings
 
-    def _forward(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _forward(self, patches: Tensor) -> Tensor:
         wanted = self.chunk if self._fixed_shape else 2
         if len(patches) < wanted:
             # Copies of the last patch; what becomes of them is thrown away.
-            filler = np.repeat(patches[-1:], wanted - len(patches), axis=0)
-            patches = np.concatenate([patches, filler])
-        pixels = self.normalise(torch.from_numpy(patches)).to(self._dtype)
-        embeddings: NDArray[np.float32] = self._network(pixels).float().cpu().numpy()
-        return embeddings
+            filler = patches[-1:].expand(wanted - len(patches), -1, -1, -1)
+            patches = torch.cat([patches, filler])
+        return self._network(self.normalise(patches).to(self._dtype)).float()
 
     def normalise(self, patches: Tensor) -> Tensor:
         """Return the backbone's input float32 [P, 3, 32, 32] of patches uint8 [P, 32, 32, 3]."""
         pixels = patches.to(self.device).permute(0, 3, 1, 2).float().div_(255)
         return pixels.sub_(self._mean).div_(self._std)
+
+    @contextmanager
+    def _own_stream(self) -> Iterator[None]:
+        """Run a block on this thread's own stream; on a CPU there is none."""
+        if self.device.type != "cuda":
+            yield
+            return
+        if not hasattr(self._streams, "stream"):
+            self._streams.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch's own gap
+        with torch.cuda.stream(self._streams.stream):
+            yield
+
+
+def _upload(arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> list[Tensor]:
+    """Return arrays as tensors on a device; to a GPU they travel in one copy from pinned memory."""
+    sizes = [array.size for array in arrays]
+    host = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    np.concatenate([array.reshape(-1) for array in arrays], out=host.numpy())
+    parts = torch.split(host.to(device, non_blocking=True), sizes)
+    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
+def _cut(image: Tensor) -> Tensor:
+    """Cut a picture [32·ny, 32·nx, 3] into patches [P, 32, 32, 3]: ``split_patches`` on tensors."""
+    height, width, channels = image.shape
+    tiles = image.view(height // PATCH, PATCH, width // PATCH, PATCH, channels)
+    return tiles.transpose(1, 2).flatten(0, 1)
+
+
+def _set_tf32(*, allowed: bool) -> None:
+    """Let CUDA round fp32 products to TF32, which keeps 10 bits of 23, or forbid it.
+
+    cuDNN's own default allows it. The setting is the process's, so it is made anew for each pass.
+    """
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if allowed else "ieee"  # type: ignore[attr-defined]  # made at run time
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if allowed else "ieee"
 
 
 def _chunks(count: int, size: int, *, whole: bool = False) -> Iterator[slice]:
@@ -141,37 +212,58 @@ def can_compile() -> bool:
 
 def choose_device(name: str) -> torch.device:
     """Return the torch device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    return choose_devices(name)[0]
+
+
+def choose_devices(name: str) -> list[torch.device]:
+    """Return the torch devices of ``auto``, ``cpu``, ``cuda`` (all GPUs) or ``cuda:N``."""
+    found = torch.cuda.device_count()
+    gpus = [torch.device("cuda", index) for index in range(found)]
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return gpus or [torch.device("cpu")]
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise UsageError(f"device {name!r}: found {found} CUDA devices; use --device cpu")
+    return gpus if device.type == "cuda" and device.index is None else [device]
+
+
+def numerics_class(
+    devices: Sequence[torch.device], decoder: Decoder = "simplejpeg"
+) -> dict[str, str]:
+    """Return what else decides the bits of embeddings, beside the recipe.
+
+    UsageError when GPUs of several kinds would share a build.
+    """
+    described = [_describe(device) for device in devices]
+    if any(other != described[0] for other in described):
+        names = ", ".join(f"{d}: {described[i][0]}" for i, d in enumerate(devices))
         raise UsageError(
-            f"device {name!r}: found {torch.cuda.device_count()} CUDA devices; use --device cpu"
+            f"the GPUs differ ({names}), and so would their embeddings; choose one by --device "
+            "cuda:N"
         )
-    return device
-
-
-def numerics_class(device: torch.device) -> dict[str, str]:
-    """Return what else decides the bits of embeddings, beside the recipe."""
-    on_gpu = device.type == "cuda"
+    name, instruction_set = described[0]
+    on_cpu = f"simplejpeg {simplejpeg.__version__}"
     return {
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "instruction_set": platform.machine()
-        if on_gpu
-        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{_amx()}",
-        "jpeg_decoder": f"simplejpeg {simplejpeg.__version__}",
+        "device": name,
+        "instruction_set": instruction_set,
+        "jpeg_decoder": on_cpu if decoder == "simplejpeg" else f"nvjpeg {torch.version.cuda}",
     }
 
 
-def _amx() -> str:
-    """Name the matrix unit that bf16 runs on where there is one: its sums round differently."""
-    return " AMX" if "amx_bf16" in _cpu_flags() else ""
+def _describe(device: torch.device) -> tuple[str, str]:
+    """Return a device's name and what it computes with."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch's own gap
+        return torch.cuda.get_device_name(device), f"sm_{major}{minor} cuDNN {cudnn}"
+    amx = " AMX" if "amx_bf16" in _cpu_flags() else ""  # its sums round differently
+    return "cpu", f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{amx}"
 
 
 def _cpu_flags() -> str:

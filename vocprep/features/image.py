@@ -42,18 +42,25 @@ def jpeg_size(data: bytes, where: str) -> tuple[int, int]:
     return height, width
 
 
+def is_plain_jpeg(data: bytes, where: str) -> bool:
+    """Say whether JPEG decoders agree on a picture's colours: grey, YCbCr or RGB.
+
+    ImageDecodeError when its header cannot be read or tells of too many pixels.
+    """
+    return _jpeg_header(data, where)[2] in _LIBJPEG_COLOURS
+
+
 def decode_jpeg(data: bytes, where: str) -> NDArray[np.uint8]:
     """Decode a JPEG strictly: RGB uint8 [H, W, 3].
 
     Damage that the decoder can see, truncation above all, is an ImageDecodeError naming ``where``.
     """
-    _, _, colours = _jpeg_header(data, where)
-    if colours not in _LIBJPEG_COLOURS:
+    if not is_plain_jpeg(data, where):
         return _decode_with_pillow(data, where)
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except ValueError as error:
-        raise _bad(where, data, error) from error
+        raise bad_picture(where, data, error) from error
     return pixels
 
 
@@ -70,7 +77,7 @@ def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
-        raise _bad(where, data, error) from error
+        raise bad_picture(where, data, error) from error
     _check_size(height, width, where)
     return height, width, colours
 
@@ -85,7 +92,7 @@ def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> ND
         raise
     # Pillow raises half a dozen types on damaged data; whatever it is, the file is bad.
     except Exception as error:
-        raise _bad(where, data, error) from error
+        raise bad_picture(where, data, error) from error
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
@@ -103,7 +110,8 @@ def _check_size(height: int, width: int, where: str) -> None:
         )
 
 
-def _bad(where: str, data: bytes, error: Exception) -> ImageDecodeError:
+def bad_picture(where: str, data: bytes, error: Exception) -> ImageDecodeError:
+    """Return the error of a picture that its decoder refused."""
     if isinstance(error, UnidentifiedImageError) or not data.startswith(_BEGINNINGS):
         return ImageDecodeError(
             f"{where}: picture does not decode: {len(data)} bytes that begin with {data[:12]!r} "
