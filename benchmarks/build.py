@@ -37,7 +37,7 @@ from vocprep.engines.local import build_dataset
 from vocprep.features.backbone import cifar100_resnet32, load_weights
 from vocprep.features.embed import CHUNK, Embedder
 from vocprep.recipe import Choices, EngineOptions, Layout, Normalisation, Precision
-from vocprep.shards.build import plan_build
+from vocprep.shards.plan import plan_build
 from vocprep.sources.manifest import DatasetManifest, load_dataset
 from vocprep.sources.sample import SampleOptions, write_sample
 from vocprep.sources.tree import SampleRef, list_samples

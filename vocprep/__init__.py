@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vocprep.labels.schema import load_schema
     from vocprep.labels.targets import make_targets, targets_to_label_map
     from vocprep.recipe import Choices, EngineOptions, Layout, Recipe
-    from vocprep.shards.build import plan_build
+    from vocprep.shards.plan import plan_build
     from vocprep.shards.reader import Batch, LoaderOptions, ShardDataset
     from vocprep.shards.record import Record
     from vocprep.sources.manifest import load_dataset
@@ -45,7 +45,7 @@ _HOMES = {
     "load_run": "heads.run",
     "load_schema": "labels.schema",
     "make_targets": "labels.targets",
-    "plan_build": "shards.build",
+    "plan_build": "shards.plan",
     "targets_to_label_map": "labels.targets",
     "train": "heads.train",
 }

@@ -124,7 +124,12 @@ def write_atomic(final: Path, data: bytes) -> None:
 
 def write_json(final: Path, value: Any) -> None:
     """Write a JSON file for people and programs: indented, keys in the given order, atomic."""
-    write_atomic(final, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_atomic(final, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return the bytes of a JSON file for people and programs."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _sync_folder(folder: Path) -> None:

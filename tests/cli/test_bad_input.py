@@ -19,7 +19,9 @@ from scipy.io import savemat
 
 from vocprep.features.backbone import load_weights
 
-USAGE, DATA, UNAVAILABLE = 2, 3, 4
+USAGE, DATA, UNAVAILABLE, QUOTA = 2, 3, 4, 5
+STAGING = ".tmp-build"
+"""Where the shards that a failed build has finished wait for the next run."""
 ID = "2010_000008"
 """The last picture of those that ``--limit 2`` takes: what comes before it is done by then."""
 JPEG = f"VOCdevkit/VOC2010/JPEGImages/{ID}.jpg"
@@ -40,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name != ".lock" and path.parent.name != STAGING
     }
 
 
@@ -136,6 +138,11 @@ def empty_splits(tree: Path) -> None:
         path.write_text("")
 
 
+BROKEN_LISTS = (
+    *(missing_image, missing_mat, unknown_id_in_split, no_split_file, doubled_id_in_split),
+    empty_splits,
+)
+"""Damage that the plan finds; all other is a bad sample, of which none is allowed."""
 TREES = [
     (missing_image, JPEG, "missing"),
     (folder_as_image, JPEG, "cannot be read"),
@@ -165,8 +172,9 @@ def test_bad_tree_stops_the_build_and_leaves_nothing(
 ) -> None:
     damage(tree)
     out = tmp_path / "out"
-    assert_refused(vocprep(*build_words(tree, out)), DATA, path or tree, said)
-    assert not out.exists() or {item.name for item in out.iterdir()} <= {".lock"}
+    code = DATA if damage in BROKEN_LISTS else QUOTA
+    assert_refused(vocprep(*build_words(tree, out)), code, path or tree, said)
+    assert not out.exists() or {item.name for item in out.iterdir()} <= {".lock", STAGING}
 
 
 @pytest.mark.parametrize("damage", [cut_image, cut_mat, mat_with_strange_id, missing_mat])
@@ -177,7 +185,7 @@ def test_bad_tree_leaves_an_earlier_dataset_as_it_was(
     shutil.copytree(shards, out)
     damage(tree)
     result = vocprep(*build_words(tree, out, "--if-exists", "overwrite", "--views", "flip"))
-    assert_refused(result, DATA, ID)
+    assert_refused(result, DATA if damage is missing_mat else QUOTA, ID)
     assert contents(out) == contents(shards)
     assert vocprep("inspect", out).exit_code == 0
 
@@ -511,9 +519,9 @@ def test_error_of_the_program_is_one_sentence_without_traceback(tree: Path, tmp_
     done = subprocess.run(
         [sys.executable, "-m", "vocprep", *words], capture_output=True, text=True, check=False
     )
-    assert done.returncode == DATA
+    assert done.returncode == QUOTA
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert MAT in done.stderr
-    assert {item.name for item in (tmp_path / "out").iterdir()} <= {".lock"}
+    assert {item.name for item in (tmp_path / "out").iterdir()} <= {".lock", STAGING}

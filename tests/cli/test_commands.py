@@ -96,7 +96,7 @@ def test_options_of_build_shards_are_the_fields_with_their_defaults() -> None:
                 continue  # in parts, and without the identity that is always there
             assert found.pop(field.name) == getattr(options, field.name), field.name
     assert set(found) == {
-        *("dataset", "data_dir", "out", "weights", "views", "dry_run", "as_json"),
+        *("dataset", "data_dir", "out", "weights", "views", "lock", "dry_run", "as_json"),
     }
 
 

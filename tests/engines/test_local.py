@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from dataset_making import version_bytes
 from filelock import FileLock
 
-from vocprep.engines.local import build_dataset, worth_compiling
-from vocprep.errors import ImageDecodeError, LabelDecodeError, ShardError, UsageError, VocprepError
+from vocprep.engines.local import build_dataset
+from vocprep.engines.pipeline import worth_compiling
+from vocprep.errors import QuotaError, ShardError, UsageError
 from vocprep.recipe import Choices, EngineOptions, Layout
-from vocprep.shards.build import BuildPlan, plan_build
 from vocprep.shards.index import DatasetIndex, read_index
+from vocprep.shards.plan import BuildPlan, plan_build
 from vocprep.shards.reader import ShardDataset
 from vocprep.sources.manifest import load_dataset
 
@@ -29,15 +31,6 @@ LAYOUT = Layout(samples_per_shard=1)
 
 def make_plan(tree: Path, choices: Choices = FOUR, layout: Layout = LAYOUT) -> BuildPlan:
     return plan_build(load_dataset("pascal-context"), tree, "random:0", choices, layout)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a folder but the lock, by name."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +60,7 @@ def tree(sample_tree: Path, tmp_path: Path) -> Path:
 
 def test_finished_folder_holds_the_shards_and_the_index_only(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        ".lock",
-        "dataset.json",
-        "samples.jsonl",
+        *(".lock", "dataset.json", "samples.jsonl", "README.md", "croissant.json"),
         *(f"{split}-0000{n}-of-00002.h5" for split in ("train", "val") for n in (0, 1)),
     }
 
@@ -94,12 +85,12 @@ def test_workers_change_no_byte(
 ) -> None:
     options = EngineOptions(device="cpu", workers=workers)
     build_dataset(make_plan(sample_tree), tmp_path / "out", options)
-    assert contents(tmp_path / "out") == contents(finished)
+    assert version_bytes(tmp_path / "out") == version_bytes(finished)
 
 
 def test_path_of_the_tree_changes_no_byte(tree: Path, finished: Path, tmp_path: Path) -> None:
     build_dataset(make_plan(tree), tmp_path / "elsewhere", OPTIONS)
-    assert contents(tmp_path / "elsewhere") == contents(finished)
+    assert version_bytes(tmp_path / "elsewhere") == version_bytes(finished)
 
 
 SCRIPT = """
@@ -138,8 +129,8 @@ def test_another_process_and_environment_change_no_byte(
         capture_output=True,
         env=environment,
     )
-    assert contents(there) == contents(here)
-    assert len(contents(here)) == 6
+    assert version_bytes(there) == version_bytes(here)
+    assert len(version_bytes(here)) == 8
 
 
 def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -> None:
@@ -154,20 +145,30 @@ def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -
 # A folder that is not empty
 
 
-def test_finished_dataset_of_the_same_recipe_is_refused_and_kept(
+def test_finished_dataset_is_left_alone_by_the_same_command(sample_tree: Path, out: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    steps: list[int] = []
+    index = build_dataset(make_plan(sample_tree), out, OPTIONS, lambda: steps.append(1))
+    assert index == read_index(out)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert len(steps) == 4
+
+
+def test_fail_refuses_finished_and_unfinished_work_and_keeps_it(
     sample_tree: Path, out: Path
 ) -> None:
-    before = contents(out)
-    with pytest.raises(UsageError, match="this very recipe") as caught:
-        build_dataset(make_plan(sample_tree), out, OPTIONS)
+    before = version_bytes(out)
+    fail = EngineOptions(device="cpu", workers=1, if_exists="fail")
+    with pytest.raises(UsageError, match="a finished dataset") as caught:
+        build_dataset(make_plan(sample_tree), out, fail)
     assert str(out) in str(caught.value)
-    assert contents(out) == before
+    assert version_bytes(out) == before
 
 
 def test_finished_dataset_of_another_recipe_is_refused_with_what_differs(
     sample_tree: Path, out: Path
 ) -> None:
-    before = contents(out)
+    before = version_bytes(out)
     choices = Choices(limit=2, schema="context59", embedding_dtype="float32")
     with pytest.raises(UsageError, match="another recipe") as caught:
         build_dataset(make_plan(sample_tree, choices), out, OPTIONS)
@@ -175,7 +176,7 @@ def test_finished_dataset_of_another_recipe_is_refused_with_what_differs(
     assert "embedding_dtype: 'float16' and 'float32'" in str(caught.value)
     assert "schema.name: 'context460' and 'context59'" in str(caught.value)
     assert "geometry" not in str(caught.value)
-    assert contents(out) == before
+    assert version_bytes(out) == before
 
 
 def test_unreadable_index_is_a_shard_error_and_overwrite_replaces_it(
@@ -185,7 +186,7 @@ def test_unreadable_index_is_a_shard_error_and_overwrite_replaces_it(
     with pytest.raises(ShardError):
         build_dataset(make_plan(sample_tree), out, OPTIONS)
     build_dataset(make_plan(sample_tree), out, OVERWRITE)
-    assert contents(out) == contents(finished)
+    assert version_bytes(out) == version_bytes(finished)
 
 
 @pytest.mark.parametrize("name", ["holiday.jpg", "notes.h5", "folder", "train-1-of-2.tar"])
@@ -194,18 +195,20 @@ def test_foreign_file_is_refused_and_kept(name: str, sample_tree: Path, out: Pat
         (out / name).mkdir()
     else:
         (out / name).write_text("mine")
-    before = contents(out)
+    before = version_bytes(out)
     for options in (OPTIONS, OVERWRITE):
         with pytest.raises(UsageError, match=name):
             build_dataset(make_plan(sample_tree), out, options)
-    assert contents(out) == before
+    assert version_bytes(out) == before
     assert (out / name).exists()
 
 
 def test_overwrite_leaves_nothing_of_the_old_dataset(sample_tree: Path, out: Path) -> None:
     plan = make_plan(sample_tree, Choices(limit=1), Layout(format="webdataset"))
     build_dataset(plan, out, OVERWRITE)
-    assert sorted(contents(out)) == [
+    assert sorted(version_bytes(out)) == [
+        "README.md",
+        "croissant.json",
         "dataset.json",
         "samples.jsonl",
         "train-00000-of-00001.tar",
@@ -223,7 +226,7 @@ def test_rebuild_over_what_an_interrupted_build_left_gives_the_same_bytes(
     (out / ".tmp-build").mkdir()
     (out / ".tmp-build" / "train-00000-of-00002.h5").write_bytes(b"unfinished")
     build_dataset(make_plan(sample_tree), out, OPTIONS)
-    assert contents(out) == contents(finished)
+    assert version_bytes(out) == version_bytes(finished)
 
 
 def test_leftover_of_an_interrupted_write_does_not_block_a_rebuild(
@@ -233,57 +236,56 @@ def test_leftover_of_an_interrupted_write_does_not_block_a_rebuild(
     (out / "dataset.json").unlink()
     (out / ".tmp-0123abcd-dataset.json").write_text("{")
     build_dataset(make_plan(sample_tree), out, OPTIONS)
-    assert contents(out) == contents(finished)
+    assert version_bytes(out) == version_bytes(finished)
 
 
 # Failures
 
 
-def cut_picture(tree: Path) -> tuple[Path, type[VocprepError]]:
+def cut_picture(tree: Path) -> Path:
     path = sorted((tree / JPEGS).iterdir())[-5]  # the second of val, which is embedded last
     path.write_bytes(path.read_bytes()[:2000])
-    return path, ImageDecodeError
+    return path
 
 
-def cut_labels(tree: Path) -> tuple[Path, type[VocprepError]]:
+def cut_labels(tree: Path) -> Path:
     path = sorted((tree / "trainval").iterdir())[-5]
     path.write_bytes(path.read_bytes()[:300])
-    return path, LabelDecodeError
+    return path
 
 
 @pytest.mark.parametrize("damage", [cut_picture, cut_labels])
 @pytest.mark.parametrize("workers", [1, 4])
-def test_failed_build_leaves_nothing_behind(
-    damage: Callable[[Path], tuple[Path, type[VocprepError]]],
-    workers: int,
-    tree: Path,
-    tmp_path: Path,
+def test_failed_build_names_the_file_and_publishes_nothing(
+    damage: Callable[[Path], Path], workers: int, tree: Path, tmp_path: Path
 ) -> None:
     plan = make_plan(tree)
-    path, error = damage(tree)
+    path = damage(tree)
     assert path.stem == plan.samples[-1].image_id
     threads = threading.active_count()
-    with pytest.raises(error) as caught:
+    with pytest.raises(QuotaError) as caught:
         build_dataset(plan, tmp_path / "out", EngineOptions(device="cpu", workers=workers))
     assert str(path) in str(caught.value)
-    assert {item.name for item in (tmp_path / "out").iterdir()} <= {".lock"}
+    assert {item.name for item in (tmp_path / "out").iterdir()} <= {".lock", ".tmp-build"}
     assert threading.active_count() == threads
 
 
 @pytest.mark.parametrize("damage", [cut_picture, cut_labels])
 def test_failed_overwrite_keeps_the_finished_dataset(
-    damage: Callable[[Path], tuple[Path, type[VocprepError]]], tree: Path, out: Path
+    damage: Callable[[Path], Path], tree: Path, out: Path
 ) -> None:
     plan = make_plan(tree, Choices(limit=2, embedding_dtype="float32"))
-    before = contents(out)
+    before = version_bytes(out)
     damage(tree)
-    with pytest.raises(VocprepError):
+    with pytest.raises(QuotaError):
         build_dataset(plan, out, OVERWRITE)
-    assert contents(out) == before
+    after = version_bytes(out)
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith(".tmp-build/") for name in after.keys() - before.keys())
     assert ShardDataset.open(out).count("train") == 2
 
 
-def test_interrupted_build_leaves_nothing_behind_and_frees_the_lock(
+def test_interrupted_build_frees_the_lock_and_the_next_run_goes_on(
     sample_tree: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -293,9 +295,9 @@ def test_interrupted_build_leaves_nothing_behind_and_frees_the_lock(
 
     with pytest.raises(KeyboardInterrupt):
         build_dataset(make_plan(sample_tree), out, OPTIONS, interrupt)
-    assert contents(out) == {}
+    assert not (out / "dataset.json").exists()
     build_dataset(make_plan(sample_tree), out, OPTIONS)
-    assert contents(out) == contents(finished)
+    assert version_bytes(out) == version_bytes(finished)
 
 
 def test_index_never_stands_beside_shards_that_are_not_its_own(
@@ -312,11 +314,11 @@ def test_index_never_stands_beside_shards_that_are_not_its_own(
             build_dataset(make_plan(sample_tree), out, OVERWRITE)
     assert not (out / "dataset.json").exists()
     build_dataset(make_plan(sample_tree), out, OPTIONS)
-    assert contents(out) == contents(finished)
+    assert version_bytes(out) == version_bytes(finished)
 
 
 def test_second_writer_is_refused_and_touches_nothing(sample_tree: Path, out: Path) -> None:
-    before = contents(out)
+    before = version_bytes(out)
     (out / ".tmp-build").mkdir()
     (out / ".tmp-build" / "theirs").write_text("unfinished")
     with FileLock(out / ".lock"), pytest.raises(UsageError, match="another build") as caught:
@@ -324,7 +326,7 @@ def test_second_writer_is_refused_and_touches_nothing(sample_tree: Path, out: Pa
     assert str(out) in str(caught.value)
     assert (out / ".tmp-build" / "theirs").exists()
     shutil.rmtree(out / ".tmp-build")
-    assert contents(out) == before
+    assert version_bytes(out) == before
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -360,13 +362,14 @@ def test_only_long_builds_in_bf16_are_worth_compiling(
     sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(sample_tree, Choices(limit=2, precision="bf16"))
-    monkeypatch.setattr("vocprep.engines.local.can_compile", lambda: True)
-    assert not worth_compiling(plan)
-    monkeypatch.setattr("vocprep.engines.local.COMPILE_FROM", 4)
-    assert worth_compiling(plan)
-    assert not worth_compiling(make_plan(sample_tree))
-    monkeypatch.setattr("vocprep.engines.local.can_compile", lambda: False)
-    assert not worth_compiling(plan)
+    monkeypatch.setattr("vocprep.engines.pipeline.can_compile", lambda: True)
+    assert not worth_compiling(plan, 4)
+    monkeypatch.setattr("vocprep.engines.pipeline.COMPILE_FROM", 4)
+    assert worth_compiling(plan, 4)
+    assert not worth_compiling(plan, 3)
+    assert not worth_compiling(make_plan(sample_tree), 4)
+    monkeypatch.setattr("vocprep.engines.pipeline.can_compile", lambda: False)
+    assert not worth_compiling(plan, 4)
 
 
 def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_asked_for(
@@ -375,8 +378,8 @@ def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_as
     def fail(_: object) -> None:
         raise UsageError("the backbone does not compile")
 
-    monkeypatch.setattr("vocprep.engines.local.Embedder.compile", fail)
-    monkeypatch.setattr("vocprep.engines.local.worth_compiling", lambda _: True)
+    monkeypatch.setattr("vocprep.engines.pipeline.Embedder.compile", fail)
+    monkeypatch.setattr("vocprep.engines.pipeline.worth_compiling", lambda *_: True)
     index = build_dataset(make_plan(sample_tree), tmp_path / "out", OPTIONS)
     assert index.content_id == read_index(finished).content_id
     asked = EngineOptions(device="cpu", compiled=True)
@@ -394,4 +397,4 @@ def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alon
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    assert contents(tmp_path / "out") == contents(finished)
+    assert version_bytes(tmp_path / "out") == version_bytes(finished)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from dataset_making import write_dataset
 from numpy.typing import NDArray
 
 from vocprep.geometry import Geometry, Grid
@@ -14,15 +15,6 @@ from vocprep.labels.png import encode_png
 from vocprep.labels.schema import load_schema
 from vocprep.labels.targets import make_targets
 from vocprep.recipe import Normalisation, Recipe, SchemaIdentity, SplitIds
-from vocprep.shards import hdf5
-from vocprep.shards.index import (
-    DatasetIndex,
-    SampleEntry,
-    ShardEntry,
-    content_id,
-    source_id,
-    write_index,
-)
 from vocprep.shards.reader import Batch, ShardDataset
 from vocprep.shards.record import Record
 
@@ -98,39 +90,7 @@ def make_dataset(
     out: Path, splits: Mapping[str, Sequence[Record]], **recipe_changes: object
 ) -> ShardDataset:
     """Write one real HDF5 shard a split and open the folder."""
-    out.mkdir(parents=True)
-    recipe = make_recipe(splits, **recipe_changes)
-    samples, shards = [], []
-    for split, records in splits.items():
-        name = f"{split}-00000-of-00001.h5"
-        data = hdf5.encode(list(records))
-        (out / name).write_bytes(data)
-        patches = sum(len(record.embeddings) for record in records)
-        shards.append(
-            ShardEntry(
-                name=name,
-                split=split,
-                records=len(records),
-                patches=patches,
-                bytes=len(data),
-                sha256="00" * 32,
-            )
-        )
-        samples += [SampleEntry.of(record, name, row) for row, record in enumerate(records)]
-    index = DatasetIndex(
-        recipe_id=recipe.recipe_id,
-        source_id=source_id(samples),
-        content_id=content_id(samples),
-        container="hdf5",
-        samples_per_shard=1000,
-        recipe=recipe,
-        numerics_class={},
-        weights="made",
-        shards=tuple(shards),
-        statistics={},
-        versions={},
-    )
-    write_index(out, index, sorted(samples, key=lambda sample: sample.id))
+    write_dataset(out, make_recipe(splits, **recipe_changes), splits)
     return ShardDataset.open(out)
 
 

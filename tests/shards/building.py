@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vocprep.engines.local import build_dataset
 from vocprep.recipe import Choices, EngineOptions, Layout
-from vocprep.shards.build import BuildPlan, plan_build
 from vocprep.shards.index import DatasetIndex
+from vocprep.shards.plan import BuildPlan, plan_build
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 from vocprep.sources.manifest import load_dataset

@@ -7,92 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from dataset_making import write_dataset
 from records_making import make_record
 
 from vocprep.errors import ShardError
 from vocprep.geometry import Geometry
 from vocprep.recipe import Recipe, SchemaIdentity, SplitIds
-from vocprep.shards.index import (
-    DatasetIndex,
-    SampleEntry,
-    ShardEntry,
-    content_id,
-    merkle_root,
-    read_index,
-    read_samples,
-    source_id,
-    write_index,
-)
-
-DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
-LEAVES = st.dictionaries(st.text("abc_#0é", min_size=1, max_size=6), DIGESTS, max_size=12)
+from vocprep.shards.index import DatasetIndex, read_index
+from vocprep.shards.samples import read_samples
 
 
-def sha(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
-
-
-def naive_root(leaves: dict[str, str]) -> str:
-    """Split at the largest power of two below the count, and recurse: RFC 6962's way to say it."""
-
-    def root(nodes: list[bytes]) -> bytes:
-        if len(nodes) == 1:
-            return nodes[0]
-        half = 1
-        while half * 2 < len(nodes):
-            half *= 2
-        return sha(b"\x01" + root(nodes[:half]) + root(nodes[half:]))
-
-    if not leaves:
-        return hashlib.sha256().hexdigest()
-    nodes = [
-        sha(b"\x00" + name.encode() + b"\x00" + bytes.fromhex(leaves[name]))
-        for name in sorted(leaves)
-    ]
-    return root(nodes).hex()
-
-
-@given(LEAVES)
-def test_merkle_root_is_that_of_the_recursive_definition(leaves: dict[str, str]) -> None:
-    assert merkle_root(leaves.items()) == naive_root(leaves)
-
-
-@given(LEAVES, st.randoms(use_true_random=False))
-def test_merkle_root_does_not_depend_on_the_order_of_the_leaves(
-    leaves: dict[str, str], random: Any
-) -> None:
-    shuffled = list(leaves.items())
-    random.shuffle(shuffled)
-    assert merkle_root(shuffled) == merkle_root(leaves.items())
-
-
-@given(LEAVES.filter(bool), st.data())
-def test_merkle_root_changes_with_every_leaf(leaves: dict[str, str], data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(sorted(leaves)))
-    flipped = bytearray.fromhex(leaves[name])
-    flipped[data.draw(st.integers(0, 31))] ^= 1 << data.draw(st.integers(0, 7))
-    without = {key: digest for key, digest in leaves.items() if key != name}
-    roots = {
-        merkle_root(leaves.items()),
-        merkle_root((leaves | {name: flipped.hex()}).items()),
-        merkle_root(without.items()),
-        merkle_root((without | {name + "x": leaves[name]}).items()),
-        merkle_root((leaves | {name + "x": leaves[name]}).items()),
-    }
-    assert len(roots) == 5
-
-
-def test_two_digests_that_change_places_change_the_root() -> None:
-    one, other = "00" * 32, "11" * 32
-    assert merkle_root([("a", one), ("b", other)]) != merkle_root([("a", other), ("b", one)])
-
-
-def made_index() -> tuple[DatasetIndex, list[SampleEntry]]:
-    records = [make_record("a"), make_record("a#flip"), make_record("b", (1, 1))]
-    name = "train-00000-of-00001.h5"
-    samples = [SampleEntry.of(record, name, row) for row, record in enumerate(records)]
+def make_index(out: Path) -> DatasetIndex:
     recipe = Recipe(
         dataset="made",
         schema=SchemaIdentity(name="context460", sha256="12" * 32),
@@ -102,34 +27,18 @@ def made_index() -> tuple[DatasetIndex, list[SampleEntry]]:
         geometry=Geometry(geometry="native", edge="pad"),
         views=("identity", "flip"),
     )
-    index = DatasetIndex(
-        recipe_id=recipe.recipe_id,
-        source_id=source_id(samples),
-        content_id=content_id(samples),
-        container="hdf5",
-        samples_per_shard=500,
-        recipe=recipe,
-        numerics_class={"torch": "2"},
-        weights="made",
-        shards=(
-            ShardEntry(name=name, split="train", records=3, patches=13, bytes=9, sha256="56" * 32),
-        ),
-        statistics={"splits": {}},
-        versions={"vocprep": "0"},
-    )
-    return index, samples
+    records = [make_record("a"), make_record("a#flip"), make_record("b", (1, 1))]
+    return write_dataset(out, recipe, {"train": records})
 
 
-def test_index_and_samples_come_back_as_they_were(tmp_path: Path) -> None:
-    index, samples = made_index()
-    write_index(tmp_path, index, samples)
+def test_index_comes_back_as_it_was(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
     assert read_index(tmp_path) == index
     assert read_index(tmp_path).recipe == index.recipe
-    assert read_samples(tmp_path) == samples
 
 
 def test_files_of_the_index_hold_the_documented_keys(tmp_path: Path) -> None:
-    write_index(tmp_path, *made_index())
+    make_index(tmp_path)
     lines = (tmp_path / "samples.jsonl").read_text().splitlines()
     assert len(lines) == 3
     assert json.loads(lines[0]).keys() >= {"id", "split", "shard", "row", "grid", "status"}
@@ -137,34 +46,38 @@ def test_files_of_the_index_hold_the_documented_keys(tmp_path: Path) -> None:
     assert value["format"] == "vocprep-dataset"
     assert value["format_version"] == 1
     assert {"recipe_id", "source_id", "content_id", "numerics_class", "shards"} <= value.keys()
+    files = {entry["name"]: entry for entry in value["files"]}
+    assert files.keys() == {"samples.jsonl", "README.md", "croissant.json"}
+    for name, entry in files.items():
+        data = (tmp_path / name).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert entry["bytes"] == len(data)
 
 
-def test_dataset_json_is_written_last(tmp_path: Path) -> None:
-    """Its presence says that all is there: it must not come when the samples cannot."""
-    (tmp_path / "samples.jsonl").mkdir()
-    with pytest.raises(OSError, match=r"samples\.jsonl"):
-        write_index(tmp_path, *made_index())
-    assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]
+def test_index_carries_the_digest_of_all_else_it_says(tmp_path: Path) -> None:
+    make_index(tmp_path)
+    value = json.loads((tmp_path / "dataset.json").read_text())
+    own = value.pop("index_sha256")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    assert own == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_source_id_has_one_leaf_a_picture_and_content_id_one_a_record() -> None:
-    _, samples = made_index()
-    assert source_id(samples) == naive_root(
-        {
-            sample.id: hashlib.sha256(
-                f"{sample.image_sha256}\0{sample.label_sha256}".encode()
-            ).hexdigest()
-            for sample in samples
-            if "#" not in sample.id
-        }
-    )
-    assert content_id(samples) == naive_root(
-        {sample.id: sample.record_sha256 for sample in samples}
-    )
+@pytest.mark.parametrize(
+    "change",
+    [{"weights": "others"}, {"statistics": {}}, {"versions": {}}, {"quarantined": 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_edit_that_leaves_the_index_readable_is_found_by_its_digest(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    make_index(tmp_path)
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert_refused(read_index, tmp_path, "dataset.json", "altered")
 
 
-def test_short_id_names_the_recipe_and_the_content() -> None:
-    index, _ = made_index()
+def test_short_id_names_the_recipe_and_the_content(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
     expected = f"context460-native-pad-resnet32-fp32@{index.content_id[:12]}"
     assert index.short_id == expected
 
@@ -195,7 +108,7 @@ def assert_refused(read: Callable[[Path], Any], folder: Path, *said: str) -> Non
 def test_edited_dataset_json_is_a_shard_error(
     change: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    write_index(tmp_path, *made_index())
+    make_index(tmp_path)
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     assert_refused(read_index, tmp_path, "dataset.json", said)
@@ -208,7 +121,7 @@ def test_edited_dataset_json_is_a_shard_error(
 def test_recipe_that_does_not_have_its_id_is_a_shard_error(
     field: str, value: str, tmp_path: Path
 ) -> None:
-    write_index(tmp_path, *made_index())
+    make_index(tmp_path)
     path = tmp_path / "dataset.json"
     content = json.loads(path.read_text())
     content["recipe"][field] = value
@@ -227,7 +140,7 @@ def test_recipe_that_does_not_have_its_id_is_a_shard_error(
     ],
 )
 def test_recipe_of_a_later_version_is_a_shard_error(field: str, value: Any, tmp_path: Path) -> None:
-    write_index(tmp_path, *made_index())
+    make_index(tmp_path)
     path = tmp_path / "dataset.json"
     content = json.loads(path.read_text())
     content["recipe"][field] = value
@@ -254,7 +167,7 @@ def test_folder_without_a_dataset_is_a_shard_error_that_says_what_to_run(tmp_pat
     ids=["empty", "broken", "list", "no UTF-8", "fields missing", "wrong type"],
 )
 def test_bad_line_of_samples_is_a_shard_error_with_its_number(line: str, tmp_path: Path) -> None:
-    write_index(tmp_path, *made_index())
+    make_index(tmp_path)
     path = tmp_path / "samples.jsonl"
     lines = path.read_text().splitlines()
     lines[1] = line

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from building import Built
+from dataset_making import write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records_making import GRIDS, make_record
@@ -23,16 +24,8 @@ from vocprep.errors import ShardError, UsageError
 from vocprep.geometry import Geometry
 from vocprep.labels.schema import load_schema
 from vocprep.labels.targets import unpack_states
-from vocprep.recipe import Recipe, SchemaIdentity, SplitIds
-from vocprep.shards import hdf5
-from vocprep.shards.index import (
-    DatasetIndex,
-    SampleEntry,
-    ShardEntry,
-    content_id,
-    source_id,
-    write_index,
-)
+from vocprep.recipe import Layout, Recipe, SchemaIdentity, SplitIds
+from vocprep.shards.index import DatasetIndex, describe_file, read_index, write_index
 from vocprep.shards.reader import (
     Batch,
     LoaderOptions,
@@ -55,38 +48,7 @@ def make_dataset(out: Path, records: Sequence[Record], per_shard: int = 2) -> Sh
         weights_sha256="00" * 32,
         geometry=Geometry(geometry="native"),
     )
-    samples, shards = [], []
-    count = -(-len(records) // per_shard)
-    for number in range(count):
-        part = records[number * per_shard : (number + 1) * per_shard]
-        name = f"train-{number:05d}-of-{count:05d}.h5"
-        data = hdf5.encode(part)
-        (out / name).write_bytes(data)
-        samples += [SampleEntry.of(record, name, row) for row, record in enumerate(part)]
-        shards.append(
-            ShardEntry(
-                name=name,
-                split="train",
-                records=len(part),
-                patches=sum(len(record.embeddings) for record in part),
-                bytes=len(data),
-                sha256="00" * 32,
-            )
-        )
-    index = DatasetIndex(
-        recipe_id=recipe.recipe_id,
-        source_id=source_id(samples),
-        content_id=content_id(samples),
-        container="hdf5",
-        samples_per_shard=per_shard,
-        recipe=recipe,
-        numerics_class={},
-        weights="made",
-        shards=tuple(shards),
-        statistics={},
-        versions={},
-    )
-    write_index(out, index, samples)
+    write_dataset(out, recipe, {"train": records}, Layout(samples_per_shard=per_shard))
     return ShardDataset.open(out)
 
 
@@ -391,7 +353,14 @@ def test_sample_in_an_unlisted_shard_is_a_shard_error(copied: Path) -> None:
     path = copied / "samples.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0]["shard"] = "train-00007-of-00008.h5"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    path.write_bytes(data)
+    index = read_index(copied)
+    files = tuple(
+        describe_file("samples.jsonl", data) if entry.name == "samples.jsonl" else entry
+        for entry in index.files
+    )
+    write_index(copied, index.model_copy(update={"files": files}).sealed())
     with pytest.raises(ShardError, match="train-00007-of-00008") as caught:
         drawn(ShardDataset.open(copied))
     assert str(copied) in str(caught.value)
@@ -411,6 +380,6 @@ def test_schema_that_has_changed_since_is_a_shard_error(copied: Path) -> None:
     value = json.loads(path.read_text())
     value["recipe"]["schema"]["sha256"] = "00" * 32
     value["recipe_id"] = Recipe.from_json(value["recipe"]).recipe_id
-    path.write_text(json.dumps(value))
+    write_index(copied, DatasetIndex.model_validate(value).sealed())
     with pytest.raises(ShardError, match="schema context460"):
         _ = ShardDataset.open(copied).schema

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from vocprep.recipe import EngineOptions
+from vocprep.recipe import EngineOptions, usable_cores
 from vocprep.sources.tree import DATA_DIR_VARIABLE, default_data_dir
 
 PROGRESS_DELAY = 2.0
@@ -19,6 +19,9 @@ PROGRESS_DELAY = 2.0
 
 INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C ended."""
+
+DIFFERENCES = 1
+"""Exit code of a check that ran to its end and found something."""
 
 PATH = click.Path(path_type=Path)
 
@@ -34,13 +37,13 @@ device_option = click.option(
     "--device",
     default=EngineOptions.device,
     show_default=True,
-    help="auto, cpu, cuda or cuda:N.",
+    help="auto, cpu, cuda (all GPUs) or cuda:N.",
 )
 workers_option = click.option(
     "--workers",
     type=int,
-    default=EngineOptions.workers,
-    show_default=True,
+    default=usable_cores,
+    show_default="one a core",
     help="Threads that read and decode.",
 )
 
@@ -87,7 +90,7 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[[], None]]:
+def progress(total: int | None, unit: str) -> Iterator[Callable[[], None]]:
     """Yield a function that counts a step of a bar on stderr; silent where there is no terminal."""
     from tqdm import tqdm
 

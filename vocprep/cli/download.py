@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
+from vocprep.cli.bars import Bars, stop
 from vocprep.cli.common import (
-    INTERRUPTED,
     PATH,
     data_dir_option,
     json_option,
@@ -21,15 +20,7 @@ from vocprep.cli.common import (
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from vocprep.sources.outcomes import Outcome
-    from vocprep.sources.verify import Report
-
-DIFFERENCES = 1
-"""Exit code of a check that ran to its end and found something."""
-MOST_LINES = 50
-"""Differences that are printed; ``--json`` lists all."""
 
 
 @click.command()
@@ -101,105 +92,10 @@ def download(
     try:
         outcomes = library.download(data_dir, resolve_sources(names), options, bars, _tensor_digest)
     except KeyboardInterrupt:
-        _stop(bars, "what was fetched is kept: run the same command again to go on from there")
+        stop(bars, "what was fetched is kept: run the same command again to go on from there")
     _print_outcomes(outcomes, as_json=as_json)
     if error := failure(outcomes):
         raise error
-
-
-@click.command()
-@click.argument("path", type=PATH)
-@click.option(
-    "--level",
-    type=click.Choice(["files", "content"]),
-    default="files",
-    show_default=True,
-    help="files: digests of everything that was fetched and unpacked; content: also decode it.",
-)
-@click.option(
-    "--dataset",
-    "datasets",
-    multiple=True,
-    metavar="NAME",
-    help="Dataset whose content is looked at; may be repeated.  [default: all that are there]",
-)
-@click.option("--partial", is_flag=True, help="Miss nothing: a subset of the files is right.")
-@click.option("--workers", default=2, show_default=True, help="Processes that decode.")
-@json_option
-def verify(
-    path: Path,
-    level: str,
-    datasets: tuple[str, ...],
-    partial: bool,
-    workers: int,
-    as_json: bool,
-) -> None:
-    """Say file by file what in a data dir is right, missing, changed or extra.
-
-    Exit code 1 when anything differs. The level "content" decodes every picture and label map,
-    compares their sizes, and compares the label areas with those that the authors logged.
-
-    \b
-    Example:
-      vocprep verify data
-      vocprep verify data --level content --workers 8
-    """
-    if workers < 1:
-        raise UsageError(f"workers {workers}: expected 1 or more")
-    bars = Bars()
-    try:
-        reports = _verify_data_dir(path, level, datasets, workers, bars, partial=partial)
-    except KeyboardInterrupt:
-        _stop(bars, "nothing was changed")
-    _print_reports(reports, as_json=as_json)
-    if not all(report.clean for report in reports):
-        click.get_current_context().exit(DIFFERENCES)
-
-
-class Bars:
-    """Progress on stderr, one bar a file; silent where there is no terminal, notes excepted."""
-
-    def __init__(self, unit: str = "B") -> None:
-        self._unit = unit
-        self._bar: tqdm[Any] | None = None
-
-    def begin(self, name: str, total: int | None, done: int) -> None:
-        """Open a bar."""
-        from tqdm import tqdm
-
-        in_bytes = self._unit == "B"
-        self._bar = tqdm(
-            total=total,
-            initial=done,
-            desc=name,
-            unit=self._unit,
-            unit_scale=in_bytes,
-            disable=not sys.stderr.isatty(),
-            dynamic_ncols=True,
-            leave=False,
-        )
-
-    def expect(self, total: int) -> None:
-        """Let the bar know how long it is."""
-        if self._bar is not None:
-            self._bar.total = total
-
-    def advance(self, count: int) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(count)
-
-    def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        if self._bar is not None:
-            self._bar.clear()
-        click.echo(text, err=True)
-
-    def end(self) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
 
 
 def _tensor_digest(path: Path) -> str:
@@ -207,13 +103,6 @@ def _tensor_digest(path: Path) -> str:
     from vocprep.features.backbone import file_tensor_digest
 
     return file_tensor_digest(path)
-
-
-def _stop(bars: Bars, what_now: str) -> NoReturn:
-    """End after Ctrl-C."""
-    bars.end()
-    click.echo(f"stopped; {what_now}", err=True)
-    raise SystemExit(INTERRUPTED)
 
 
 def _print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
@@ -254,43 +143,3 @@ def _list_sources(data_dir: Path, *, as_json: bool) -> None:
     for terms in dict.fromkeys(item.terms for item in listed):
         names = ", ".join(item.name for item in listed if item.terms == terms)
         click.echo(f"\n{names}:\n  {terms}")
-
-
-def _verify_data_dir(
-    path: Path, level: str, names: Sequence[str], workers: int, bars: Bars, *, partial: bool
-) -> list[Report]:
-    """Compare the files, then look into them; content needs no record of a download."""
-    from vocprep.shards.verify_data import datasets_in, verify_content
-    from vocprep.sources.manifest import load_dataset
-    from vocprep.sources.verify import has_records, verify_files
-
-    if not path.is_dir():
-        raise UsageError(f"{path}: no such folder; expected a data dir")
-    if (path / "dataset.json").exists():
-        raise UsageError(f"{path}: is a dataset of shards; expected a data dir")
-    reports = []
-    if level == "files" or has_records(path):
-        reports.append(verify_files(path, workers, bars, partial=partial))
-    if level == "content":
-        datasets = [load_dataset(name) for name in names] or datasets_in(path)
-        samples = Bars("samples")
-        reports.append(verify_content(path, datasets, workers, samples, partial=partial))
-    return reports
-
-
-def _print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
-    if as_json:
-        clean = all(report.clean for report in reports)
-        print_json({"clean": clean, "reports": [report.to_json() for report in reports]})
-        return
-    found = [item for report in reports for item in report.differences]
-    for item in found[:MOST_LINES]:
-        click.echo(f"{item.state}: {item.path}: {item.detail}")
-    if len(found) > MOST_LINES:
-        click.echo(f"… and {len(found) - MOST_LINES:,} more: --json lists them all")
-    for report in reports:
-        counts = ", ".join(
-            f"{report.count(state):,} {state}" for state in ("missing", "changed", "extra")
-        )
-        pardoned = f" ({report.pardoned:,} absent, allowed)" if report.pardoned else ""
-        click.echo(f"{report.level}: {report.right:,} right, {counts}{pardoned}")

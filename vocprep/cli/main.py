@@ -8,10 +8,12 @@ import click
 
 from vocprep.cli.common import INTERRUPTED
 from vocprep.cli.demo import demo
-from vocprep.cli.download import download, verify
+from vocprep.cli.diff import diff
+from vocprep.cli.download import download
 from vocprep.cli.heads import evaluate, predict, train
 from vocprep.cli.shards import build_shards, inspect
 from vocprep.cli.sources import decode, sample
+from vocprep.cli.verify import verify
 from vocprep.errors import DataError, VocprepError
 
 
@@ -47,6 +49,6 @@ def main() -> None:
 
 for _command in (
     *(demo, sample, download, verify, decode),
-    *(build_shards, inspect, train, evaluate, predict),
+    *(build_shards, inspect, diff, train, evaluate, predict),
 ):
     main.add_command(_command)

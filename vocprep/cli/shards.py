@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from vocprep.cli.common import (
+    INTERRUPTED,
     PATH,
     comma_list,
     data_dir_option,
@@ -19,29 +21,46 @@ from vocprep.cli.common import (
     progress,
     workers_option,
 )
+from vocprep.errors import UsageError
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
 from vocprep.recipe import (
     Choices,
+    Decoder,
     EmbeddingDtype,
     EngineOptions,
     IfExists,
     Layout,
+    MaxFailures,
     Precision,
     ShardFormat,
     View,
 )
 
 if TYPE_CHECKING:
-    from vocprep.shards.build import BuildPlan
+    from vocprep.engines.local import Accept
     from vocprep.shards.index import DatasetIndex
+    from vocprep.shards.plan import BuildPlan
+    from vocprep.shards.version import Version
+
+MOST_DIFFERENCES = 3
+"""Differences from a lock that the error names."""
+_CHOICES = (
+    *("splits", "limit", "schema", "void_unknown", "geometry", "edge", "views", "precision"),
+    *("embedding_dtype", "shard_format", "samples_per_shard"),
+)
+"""Parameters that a lock file decides."""
 
 
 def _choice(alias: Any) -> click.Choice[str]:
     return click.Choice(get_args(alias))
 
 
+def _max_failures(_context: click.Context, _option: click.Parameter, value: str) -> MaxFailures:
+    return MaxFailures.parse(value)
+
+
 @click.command("build-shards")
-@click.argument("dataset")
+@click.argument("dataset", required=False)
 @data_dir_option
 @click.option("--out", type=PATH, required=True, help="Folder for the shards and dataset.json.")
 @click.option(
@@ -91,6 +110,13 @@ def _choice(alias: Any) -> click.Choice[str]:
 @device_option
 @workers_option
 @click.option(
+    "--decoder",
+    type=_choice(Decoder),
+    default=EngineOptions.decoder,
+    show_default=True,
+    help="Who decodes JPEGs; nvjpeg, on the GPU, makes other bits.",
+)
+@click.option(
     "--compile/--no-compile",
     "compiled",
     default=None,
@@ -101,12 +127,35 @@ def _choice(alias: Any) -> click.Choice[str]:
     type=_choice(IfExists),
     default=EngineOptions.if_exists,
     show_default=True,
-    help="What to do when --out holds a finished dataset.",
+    help="What to do when --out holds a dataset or part of one: resume builds what is missing or "
+    "has changed, overwrite begins anew, fail refuses.",
+)
+@click.option(
+    "--max-failures",
+    callback=_max_failures,
+    default=str(MaxFailures()),
+    show_default=True,
+    metavar="N|P%",
+    help="Bad samples that the build survives; they are listed in quarantine.jsonl.",
+)
+@click.option(
+    "--reuse",
+    type=PATH,
+    metavar="SHARDS",
+    help="Dataset whose embeddings are taken over where pictures and recipe agree.",
+)
+@click.option(
+    "--lock",
+    type=PATH,
+    metavar="FILE",
+    help="Build the very version of this lock file, or fail; it decides all choices.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
+@click.pass_context
 def build_shards(
-    dataset: str,
+    context: click.Context,
+    dataset: str | None,
     data_dir: Path,
     out: Path,
     weights: str | None,
@@ -123,61 +172,143 @@ def build_shards(
     samples_per_shard: int,
     device: str,
     workers: int,
+    decoder: Decoder,
     compiled: bool | None,
     if_exists: IfExists,
+    max_failures: MaxFailures,
+    reuse: Path | None,
+    lock: Path | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Build a dataset version: embeddings and targets of every picture, in shards.
 
     DATASET is pascal-context, voc2007, voc2010, voc2012 or the path of a dataset manifest.
+    Interrupted at any moment, the same command goes on from the finished shards to the same bytes.
+    Once finished, it builds again only what pictures, label maps or split files have changed.
 
     \b
     Example:
       vocprep build-shards voc2012 --data-dir data --out shards/voc --dry-run
       vocprep build-shards voc2012 --data-dir data --out shards/voc
+      vocprep build-shards --lock voc.lock.json --data-dir data --out shards/again
     """
-    choices = Choices(
-        splits=splits,
-        limit=limit,
-        schema=schema,
-        void_unknown=void_unknown,
-        geometry=Geometry(geometry=geometry, edge=edge),
-        precision=precision,
-        embedding_dtype=embedding_dtype,
-        views=("identity", *(views or ())),
+    options = EngineOptions(
+        device=device,
+        workers=workers,
+        decoder=decoder,
+        compiled=compiled,
+        if_exists=if_exists,
+        max_failures=max_failures,
+        reuse=reuse,
     )
-    layout = Layout(format=shard_format, samples_per_shard=samples_per_shard)
-    options = EngineOptions(device=device, workers=workers, compiled=compiled, if_exists=if_exists)
 
-    from vocprep.engines.local import build_dataset, worth_compiling
-    from vocprep.shards.accounts import Accounts
-    from vocprep.shards.build import plan_build
+    from vocprep.shards.plan import plan_build
     from vocprep.sources.manifest import load_dataset
 
-    plan = plan_build(load_dataset(dataset), data_dir, weights, choices, layout)
+    accept = None
+    if lock is not None:
+        _refuse_choices(context)
+        plan, accept = _locked_plan(lock, dataset, data_dir, weights)
+    elif dataset is None:
+        raise UsageError("nothing to build: name a DATASET, or give --lock FILE")
+    else:
+        choices = Choices(
+            splits=splits,
+            limit=limit,
+            schema=schema,
+            void_unknown=void_unknown,
+            geometry=Geometry(geometry=geometry, edge=edge),
+            precision=precision,
+            embedding_dtype=embedding_dtype,
+            views=("identity", *(views or ())),
+        )
+        layout = Layout(format=shard_format, samples_per_shard=samples_per_shard)
+        plan = plan_build(load_dataset(dataset), data_dir, weights, choices, layout)
     if dry_run:
-        _print_plan(plan, worth_compiling(plan) if compiled is None else compiled, as_json)
-        return
+        _print_plan(plan, compiled, as_json)
+    else:
+        _build(plan, out, options, accept, as_json=as_json)
+
+
+def _refuse_choices(context: click.Context) -> None:
+    """Refuse options beside ``--lock`` that it decides."""
+    given = [
+        name
+        for name in _CHOICES
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+    ]
+    if given:
+        option = given[0].removeprefix("shard_").replace("_", "-")
+        raise UsageError(f"--{option} beside --lock: the lock file decides it; leave it out")
+
+
+def _locked_plan(
+    lock: Path, dataset: str | None, data_dir: Path, weights: str | None
+) -> tuple[BuildPlan, Accept]:
+    """Plan a locked version, and return what refuses to publish any other."""
+    from vocprep.errors import DataError
+    from vocprep.shards.lock import compare_with_lock, read_lock
+    from vocprep.shards.plan import AgainFrom, plan_again
+
+    locked = read_lock(lock)
+    sources = AgainFrom(
+        data_dir=data_dir, dataset=dataset, weights=weights, weights_label=locked.weights
+    )
+    plan = plan_again(locked.recipe, locked.layout, sources)
+
+    def accept(version: Version, folder: Path) -> None:
+        check = compare_with_lock(locked, version, folder)
+        for note in check.notes:
+            click.echo(f"note: {note}", err=True)
+        if check.differences:
+            details = "; ".join(item.detail for item in check.differences[:MOST_DIFFERENCES])
+            raise DataError(
+                f"{lock}: what was built is another version: {details}; nothing was published; "
+                "build without --lock to keep it, and compare with vocprep diff"
+            )
+
+    return plan, accept
+
+
+def _build(
+    plan: BuildPlan, out: Path, options: EngineOptions, accept: Accept | None, *, as_json: bool
+) -> None:
+    from vocprep.engines.local import build_dataset
+    from vocprep.shards.accounts import Accounts
+
     accounts = Accounts()
     started = time.perf_counter()
-    with progress(len(plan.samples), "images") as step:
-        index = build_dataset(plan, out, options, step, accounts)
+    try:
+        with progress(len(plan.samples), "images") as step:
+            index = build_dataset(plan, out, options, step, accounts, accept or (lambda *_: None))
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted; finished shards are kept: run the same command again to go on", err=True
+        )
+        raise SystemExit(INTERRUPTED) from None
     seconds = time.perf_counter() - started
     if as_json:
         print_json(index.model_dump(mode="json"))
         return
     _print_summary(out, index)
-    shares = ", ".join(f"{stage} {spent:.1f}" for stage, spent in accounts.seconds().items())
+    spent = accounts.seconds()
+    if not any(spent.values()):
+        click.echo(f"up to date: checked in {seconds:.1f} s, nothing to build")
+        return
+    shares = ", ".join(f"{stage} {part:.1f}" for stage, part in spent.items())
     click.echo(
-        f"{len(plan.samples) / seconds:.1f} images/s, {seconds:.1f} s; seconds of all threads at "
-        f"work: {shares}"
+        f"{len(plan.samples) / seconds:.1f} images/s, {seconds:.1f} s; seconds of all threads: "
+        f"{shares}"
     )
 
 
-def _print_plan(plan: BuildPlan, compiled: bool, as_json: bool) -> None:
-    from vocprep.shards.build import count_patches, estimated_bytes
+def _print_plan(plan: BuildPlan, compiled: bool | None, as_json: bool) -> None:
+    from vocprep.engines.pipeline import worth_compiling
+    from vocprep.shards.plan import count_patches, estimated_bytes
 
+    if compiled is None:
+        compiled = worth_compiling(plan, len(plan.samples))
     patches = count_patches(plan)
     facts = {
         "recipe": plan.recipe.short_name,
@@ -210,6 +341,7 @@ def _print_summary(out: Path, index: DatasetIndex) -> None:
     click.echo(f"recipe_id   {index.recipe_id}")
     click.echo(f"source_id   {index.source_id}")
     click.echo(f"content_id  {index.content_id}")
+    click.echo(f"targets_id  {index.targets_id}")
     click.echo(f"dataset     {recipe.dataset}, schema {recipe.schema.name}")
     views = ", ".join(recipe.views)
     click.echo(f"views       {views}; embeddings {recipe.embedding_dtype}, {recipe.precision}")
@@ -228,6 +360,8 @@ def _print_summary(out: Path, index: DatasetIndex) -> None:
             for split, facts in counts.items()
         ],
     )
+    if index.quarantined:
+        click.echo(f"bad samples {index.quarantined:,}, left out: see {out / 'quarantine.jsonl'}")
     size = sum(shard.bytes for shard in index.shards)
     click.echo(f"{len(index.shards)} {index.container} shards, {_megabytes(size)}, in {out}")
 
@@ -238,18 +372,28 @@ def _megabytes(size: int) -> str:
 
 @click.command()
 @click.argument("shards", type=PATH)
+@click.option(
+    "--lock",
+    type=PATH,
+    metavar="FILE",
+    help="Also write a lock file: recipe, identities and digests, for a git repository.",
+)
 @json_option
-def inspect(shards: Path, as_json: bool) -> None:
+def inspect(shards: Path, lock: Path | None, as_json: bool) -> None:
     """Say what a dataset version is and holds: its identities, recipe, splits, shards.
 
     \b
     Example:
-      vocprep inspect shards/voc
+      vocprep inspect shards/voc --lock voc.lock.json
     """
     from vocprep.shards.index import check_files, read_index
 
     index = read_index(shards)
     check_files(shards, index)
+    if lock is not None:
+        from vocprep.shards.lock import make_lock, write_lock
+
+        write_lock(lock, make_lock(shards))
     if as_json:
         print_json({**index.model_dump(mode="json"), "short_id": index.short_id})
         return

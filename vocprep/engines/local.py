@@ -1,47 +1,39 @@
-"""The local engine: builds a dataset version in this process.
+"""The local engine: builds a dataset version in this process, or what is missing of it.
 
-A chain of stages, each a few items ahead of the next and no more, so that memory does not grow with
-the number of pictures: threads read, decode and make targets; threads run the backbone; one thread
-encodes, digests and writes. The shards get their final names together when all of them are done.
-
-On a CPU each core embeds a group of its own in one thread. Torch's way, all cores on one chunk,
-makes every core wait for the slowest after every layer, and the slowest is the one that also
-decodes.
+Finished shards wait in a staging folder, where the next run finds them after an interruption, and
+get their final names together when all of them are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
-import torch
-
-from vocprep.errors import UsageError
-from vocprep.features.embed import Embedder, can_compile, choose_device, numerics_class
-from vocprep.files import write_atomic
+from vocprep.engines.pipeline import MadeSample, make_records
+from vocprep.features.embed import choose_devices, numerics_class
+from vocprep.features.nvjpeg import check_nvjpeg
 from vocprep.parallel import map_ordered
-from vocprep.recipe import EngineOptions
+from vocprep.recipe import EngineOptions, Layout
 from vocprep.shards.accounts import Accounts
-from vocprep.shards.build import (
-    BuildPlan,
-    BuiltShard,
-    Prepared,
-    ShardPlan,
-    embed_group,
-    finish_shard,
-    prepare_sample,
-)
+from vocprep.shards.finish import FinishedShard, finish_shard
 from vocprep.shards.index import DatasetIndex
-from vocprep.shards.publish import open_output, publish
+from vocprep.shards.plan import BuildPlan, ShardPlan
+from vocprep.shards.prepare import Embeddings, FindEmbeddings, Preparation
+from vocprep.shards.publish import Output, assemble, open_output, publish
+from vocprep.shards.quota import Quota
 from vocprep.shards.record import Record
+from vocprep.shards.resume import find_done
+from vocprep.shards.reuse import EarlierEmbeddings
+from vocprep.shards.samples import QuarantinedSample
+from vocprep.shards.staging import BuildKey, Staging
+from vocprep.shards.version import Version
 
-GROUP_PATCHES = 784
-"""Patches of several pictures that go to the embedder together: 16 pictures of 7×7."""
-COMPILE_FROM = 5000
-"""Views from which on compiling takes less time than it saves in bf16 (docs/performance.md)."""
+Accept = Callable[[Version, Path], None]
+"""Gets a version and the folder of its shards before anything of it has a final name; what it
+raises keeps the version from being published."""
 
 
 def build_dataset(
@@ -50,101 +42,103 @@ def build_dataset(
     options: EngineOptions,
     on_image: Callable[[], None] = lambda: None,
     accounts: Accounts | None = None,
+    accept: Accept = lambda _version, _folder: None,
 ) -> DatasetIndex:
-    """Build a dataset version into ``out`` and return its index.
+    """Build a dataset version into ``out``, or what is missing of it, and return its index.
 
-    ``on_image`` is called after each picture; ``accounts`` learn where the time went. Nothing
-    gets a final name before every shard is made; dataset.json comes last. On any error
-    ``out`` is left as it was.
+    ``on_image`` is called after each picture, ``accounts`` learn where the time went. Nothing
+    gets a final name before every shard is made; dataset.json comes last. On any error ``out``
+    goes on holding what it held, and finished shards are kept for the next run. Raises
+    QuotaError when more samples are bad than ``options.max_failures`` allows.
     """
+    devices = choose_devices(options.device)
+    if options.decoder == "nvjpeg":
+        check_nvjpeg(devices[0])
+    key = BuildKey(plan=plan, numerics_class=numerics_class(devices, options.decoder))
     accounts = accounts or Accounts()
-    device = choose_device(options.device)
-    with (
-        open_output(out, plan.recipe, options.if_exists) as staging,
-        _embedding_threads(device) as threads,
-    ):
-        embedder = _make_embedder(plan, device, options)
-        prepare = partial(prepare_sample, recipe=plan.recipe, schema=plan.schema, accounts=accounts)
-        prepared = chain.from_iterable(map_ordered(prepare, plan.samples, options.workers))
-        embed = partial(
-            embed_group, embedder=embedder, dtype=plan.recipe.embedding_dtype, accounts=accounts
+    quota = Quota(plan, options.max_failures)
+    with open_output(out, key, options.if_exists) as output, ExitStack() as stack:
+        done = find_done(key, out, output.staging, output.earlier, options.workers)
+        quota.count(done.quarantined)
+        if done.current is not None:
+            _count(len(plan.samples), on_image)
+            accept(done.current, out)
+            output.staging.remove()
+            return done.current.index
+
+        missing = [shard for shard in plan.shards if shard.name not in done.shards]
+        samples = [sample for shard in missing for sample in shard.samples]
+        _count(len(plan.samples) - len(samples), on_image)
+        preparation = Preparation(
+            plan=plan, accounts=accounts, find_embeddings=_finder(stack, key, output, options)
         )
-        embedded = map_ordered(embed, _groups(prepared), threads, ahead=2)
-        records = chain.from_iterable(embedded)
-        write = partial(_write_shard, plan=plan, staging=staging, accounts=accounts)
-        built = list(map_ordered(write, _by_shard(plan, records, on_image), 1, ahead=1))
-        return publish(plan, built, out, numerics_class(device))
+        made = stack.enter_context(closing(make_records(samples, preparation, devices, options)))
+        write = partial(_write_shard, layout=plan.layout, staging=output.staging, accounts=accounts)
+        finished = map_ordered(write, _by_shard(missing, made, quota, on_image), 1, ahead=1)
+        shards = done.shards | {
+            shard.name: item for shard, item in zip(missing, finished, strict=True)
+        }
+        version = assemble(key, [shards[shard.name] for shard in plan.shards], accounts)
+        accept(version, output.staging.path)
+        publish(output, version)
+        return version.index
 
 
-def worth_compiling(plan: BuildPlan) -> bool:
-    """Say whether compiling the backbone pays in a build, and can be done here.
-
-    With a core to itself, fp32 gains nothing by it.
-    """
-    views = len(plan.samples) * len(plan.recipe.views)
-    return plan.recipe.precision == "bf16" and views >= COMPILE_FROM and can_compile()
+def _count(images: int, on_image: Callable[[], None]) -> None:
+    for _ in range(images):
+        on_image()
 
 
-def _make_embedder(plan: BuildPlan, device: torch.device, options: EngineOptions) -> Embedder:
-    recipe = plan.recipe
-    embedder = Embedder(
-        plan.weights, recipe.normalisation, device=device, precision=recipe.precision
-    )
-    if options.compiled:
-        embedder.compile()
-    elif options.compiled is None and worth_compiling(plan):
-        with suppress(UsageError):  # nobody asked for it, and the bits are the same without
-            embedder.compile()
-    return embedder
+def _finder(
+    stack: ExitStack, key: BuildKey, output: Output, options: EngineOptions
+) -> FindEmbeddings:
+    """Return the search for embeddings in ``--reuse`` and in the version that is succeeded."""
+    earlier: list[EarlierEmbeddings] = []
+    if options.reuse is not None:
+        recipe = key.plan.recipe
+        opened = EarlierEmbeddings.open(options.reuse, recipe, key.numerics_class)
+        earlier.append(stack.enter_context(opened))
+    if output.earlier is not None and output.earlier.index.numerics_class == key.numerics_class:
+        opened = EarlierEmbeddings(output.path, output.earlier.index)
+        earlier.append(stack.enter_context(opened))
+
+    def find(record_id: str, image_sha256: str) -> Embeddings | None:
+        found = (version.find(record_id, image_sha256) for version in earlier)
+        return next((embeddings for embeddings in found if embeddings is not None), None)
+
+    return find
 
 
-@contextmanager
-def _embedding_threads(device: torch.device) -> Iterator[int]:
-    """Yield how many threads embed, each with one core to itself on a CPU."""
-    if device.type != "cpu":
-        yield 1
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
-
-
-def _groups(prepared: Iterable[Prepared]) -> Iterator[list[Prepared]]:
-    """Gather pictures until their patches fill the embedder's chunks."""
-    group: list[Prepared] = []
-    patches = 0
-    for item in prepared:
-        group.append(item)
-        patches += len(item.patches)
-        if patches >= GROUP_PATCHES:
-            yield group
-            group, patches = [], 0
-    if group:
-        yield group
+ShardContent = tuple[ShardPlan, list[Record], list[QuarantinedSample]]
 
 
 def _by_shard(
-    plan: BuildPlan, records: Iterator[Record], on_image: Callable[[], None]
-) -> Iterator[tuple[ShardPlan, list[Record]]]:
-    """Hand the stream of records out to the shards that they belong to."""
-    views = len(plan.recipe.views)
-    for shard in plan.shards:
-        mine: list[Record] = []
+    shards: Sequence[ShardPlan],
+    made: Iterator[MadeSample],
+    quota: Quota,
+    on_image: Callable[[], None],
+) -> Iterator[ShardContent]:
+    """Hand the stream of samples out to the shards that they belong to."""
+    for shard in shards:
+        records: list[list[Record]] = []
+        quarantined: list[QuarantinedSample] = []
         for _ in shard.samples:
-            mine += islice(records, views)
+            sample = next(made)
             on_image()
-        yield shard, mine
+            if isinstance(sample, QuarantinedSample):
+                quarantined.append(sample)
+                quota.count([sample])
+            else:
+                records.append(sample)
+        yield shard, list(chain.from_iterable(records)), quarantined
 
 
 def _write_shard(
-    item: tuple[ShardPlan, list[Record]], plan: BuildPlan, staging: Path, accounts: Accounts
-) -> BuiltShard:
+    content: ShardContent, layout: Layout, staging: Staging, accounts: Accounts
+) -> FinishedShard:
     """Encode, digest and write one shard into the staging folder."""
-    shard, records = item
+    shard, records, quarantined = content
     with accounts.stage("write"):
-        data, built = finish_shard(shard, records, plan.layout)
-        write_atomic(staging / shard.name, data)
-    return built
+        data, finished = finish_shard(shard, records, quarantined, layout)
+        staging.add(shard.name, data, finished)
+    return finished

@@ -1,4 +1,8 @@
-"""Accounts of a build: how long each stage was at work, over all threads."""
+"""Accounts of a build: how long each stage was at work, over all threads.
+
+``waiting`` is what the threads that embed had no work in: where it is large, something before or
+after the backbone is the limit.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STAGES = ("read", "decode", "geometry", "targets", "embed", "write")
+STAGES = ("read", "decode", "geometry", "targets", "embed", "write", "waiting")
 
 
 class Accounts:
@@ -24,9 +28,12 @@ class Accounts:
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - started
-            with self._lock:
-                self._seconds[name] += elapsed
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count time that was measured elsewhere."""
+        with self._lock:
+            self._seconds[name] += seconds
 
     def seconds(self) -> dict[str, float]:
         """Return each stage's seconds, in the order of the work."""

@@ -1,30 +1,27 @@
-"""The dataset index: dataset.json, samples.jsonl and the identities (docs/format.md)."""
+"""dataset.json: the index of a dataset version (docs/format.md)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    InstanceOf,
-    PlainSerializer,
-    ValidationError,
-)
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from vocprep.errors import ShardError
-from vocprep.files import canonical_json, write_atomic, write_json
+from vocprep.files import canonical_json, sha256_hex, write_json
 from vocprep.recipe import FORMAT_VERSION, Recipe, ShardFormat
-from vocprep.shards.record import FLIP_SUFFIX, Container, Record
+from vocprep.shards.record import Container
+from vocprep.shards.samples import (
+    QUARANTINE_FILE,
+    Entry,
+    QuarantinedSample,
+    first_problem,
+    read_lines,
+)
 
 DATASET_FILE = "dataset.json"
-SAMPLES_FILE = "samples.jsonl"
 _MODULES = {"hdf5": "vocprep.shards.hdf5", "webdataset": "vocprep.shards.tar"}
 
 
@@ -37,60 +34,28 @@ RecipeField = Annotated[
 ]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SampleEntry(_Entry):
-    """A line of samples.jsonl: one record, where it is and what it is."""
-
-    id: str
-    """Record id: the image id, with ``#flip`` behind it for the mirrored view."""
-    split: str
-    shard: str
-    row: int
-    grid: tuple[int, int]
-    image_sha256: str
-    label_sha256: str
-    targets_sha256: str
-    embeddings_sha256: str
-    record_sha256: str
-    status: Literal["ok"] = "ok"
-
-    @classmethod
-    def of(cls, record: Record, shard: str, row: int) -> SampleEntry:
-        """Describe a record at its place."""
-        return cls(
-            id=record.image_id,
-            split=record.split,
-            shard=shard,
-            row=row,
-            grid=record.grid,
-            image_sha256=record.image_sha256,
-            label_sha256=record.label_sha256,
-            targets_sha256=record.targets_sha256,
-            embeddings_sha256=record.embeddings_sha256,
-            record_sha256=record.record_sha256,
-        )
-
-    @property
-    def source_sha256(self) -> str:
-        """Digest of the pair of source files."""
-        return hashlib.sha256(f"{self.image_sha256}\0{self.label_sha256}".encode()).hexdigest()
-
-
-class ShardEntry(_Entry):
-    """One shard of dataset.json."""
+class FileEntry(Entry):
+    """A file of a dataset version: what proves it."""
 
     name: str
-    split: str
-    records: int
-    patches: int
     bytes: int
     sha256: str
 
 
-class DatasetIndex(_Entry):
+def describe_file(name: str, data: bytes) -> FileEntry:
+    """Return the entry of a file with these bytes."""
+    return FileEntry(name=name, bytes=len(data), sha256=sha256_hex(data))
+
+
+class ShardEntry(FileEntry):
+    """One shard of dataset.json."""
+
+    split: str
+    records: int
+    patches: int
+
+
+class DatasetIndex(Entry):
     """dataset.json: what a dataset version is, and what proves it."""
 
     format: Literal["vocprep-dataset"] = "vocprep-dataset"
@@ -98,6 +63,7 @@ class DatasetIndex(_Entry):
     recipe_id: str
     source_id: str
     content_id: str
+    targets_id: str
     container: ShardFormat
     samples_per_shard: int
     recipe: RecipeField
@@ -105,13 +71,27 @@ class DatasetIndex(_Entry):
     weights: str
     """Where the backbone's weights came from, for people."""
     shards: tuple[ShardEntry, ...]
+    files: tuple[FileEntry, ...]
+    """All other files, this one left out."""
+    quarantined: int
+    """Samples that no record could be made of: the lines of quarantine.jsonl."""
     statistics: dict[str, Any]
     versions: dict[str, str]
+    index_sha256: str = ""
+    """Of the canonical JSON of all other fields; ``sealed`` puts it in."""
 
     @property
     def short_id(self) -> str:
         """What people paste into a paper: ``context460-crop224-resnet32-fp32@1f3a9c…``."""
         return f"{self.recipe.short_name}@{self.content_id[:12]}"
+
+    def sealed(self) -> DatasetIndex:
+        """Return the index with its own digest."""
+        return self.model_copy(update={"index_sha256": self.own_sha256()})
+
+    def own_sha256(self) -> str:
+        """Compute the digest of all other fields."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude={"index_sha256"})))
 
 
 def container_of(name: ShardFormat) -> Container:
@@ -119,50 +99,18 @@ def container_of(name: ShardFormat) -> Container:
     return import_module(_MODULES[name])
 
 
-def merkle_root(leaves: Iterable[tuple[str, str]]) -> str:
-    """Return the root over (id, hex digest) pairs, sorted by id, as 64 hex digits.
-
-    A leaf is sha256(00 ‖ id ‖ 00 ‖ digest), a node sha256(01 ‖ left ‖ right); a node without a
-    partner moves up unchanged. The root of nothing is sha256 of nothing.
-    """
-    level = [
-        hashlib.sha256(b"\0" + name.encode() + b"\0" + bytes.fromhex(digest)).digest()
-        for name, digest in sorted(leaves)
-    ]
-    if not level:
-        return hashlib.sha256(b"").hexdigest()
-    while len(level) > 1:
-        pairs = [
-            hashlib.sha256(b"\1" + level[i] + level[i + 1]).digest()
-            for i in range(0, len(level) - 1, 2)
-        ]
-        level = pairs + level[len(pairs) * 2 :]
-    return level[0].hex()
-
-
-def source_id(samples: Iterable[SampleEntry]) -> str:
-    """Return the identity of the source files: one leaf an image, however many views it has."""
-    return merkle_root(
-        (sample.id, sample.source_sha256)
-        for sample in samples
-        if not sample.id.endswith(FLIP_SUFFIX)
-    )
-
-
-def content_id(samples: Iterable[SampleEntry]) -> str:
-    """Return the identity of the records."""
-    return merkle_root((sample.id, sample.record_sha256) for sample in samples)
-
-
-def write_index(out: Path, index: DatasetIndex, samples: Sequence[SampleEntry]) -> None:
-    """Write samples.jsonl, then dataset.json, whose presence says that all is there."""
-    lines = (canonical_json(sample.model_dump(mode="json")) for sample in samples)
-    write_atomic(out / SAMPLES_FILE, b"".join(line + b"\n" for line in lines))
+def write_index(out: Path, index: DatasetIndex) -> None:
+    """Write dataset.json, whose presence says that all is there."""
     write_json(out / DATASET_FILE, index.model_dump(mode="json"))
 
 
+def has_index(out: Path) -> bool:
+    """Say whether a folder holds a finished dataset version."""
+    return (out / DATASET_FILE).is_file()
+
+
 def read_index(out: Path) -> DatasetIndex:
-    """Read dataset.json; ShardError when there is none or it is not one."""
+    """Read dataset.json; ShardError when there is none, it is not one, or it was altered."""
     path = out / DATASET_FILE
     try:
         value = json.loads(path.read_bytes())
@@ -171,7 +119,7 @@ def read_index(out: Path) -> DatasetIndex:
             f"{path}: no finished dataset there ({error.strerror}); run vocprep build-shards"
         ) from error
     except ValueError as error:
-        raise ShardError(f"{path}: not a dataset index: {_first_line(error)}") from error
+        raise ShardError(f"{path}: not a dataset index: {first_problem(error)}") from error
     version = value.get("format_version") if isinstance(value, dict) else None
     if version != FORMAT_VERSION:
         raise ShardError(
@@ -181,13 +129,23 @@ def read_index(out: Path) -> DatasetIndex:
         index = DatasetIndex.model_validate(value)
         recipe_id = index.recipe.recipe_id
     except (ValueError, ShardError) as error:
-        raise ShardError(f"{path}: not a dataset index: {_first_line(error)}") from error
+        raise ShardError(f"{path}: not a dataset index: {first_problem(error)}") from error
     if recipe_id != index.recipe_id:
         raise ShardError(
             f"{path}: recipe_id {index.recipe_id[:12]}… does not belong to the recipe beside it, "
             f"which has {recipe_id[:12]}…; the file was edited"
         )
+    if index.own_sha256() != index.index_sha256:
+        raise ShardError(
+            f"{path}: does not agree with its own digest {index.index_sha256[:12]}…; the file was "
+            "altered: copy it again, or build the shards again"
+        )
     return index
+
+
+def read_quarantine(out: Path, index: DatasetIndex) -> list[QuarantinedSample]:
+    """Read quarantine.jsonl, where there is one; ShardError naming the bad line."""
+    return read_lines(out / QUARANTINE_FILE, QuarantinedSample) if index.quarantined else []
 
 
 def check_files(out: Path, index: DatasetIndex) -> None:
@@ -201,25 +159,3 @@ def check_files(out: Path, index: DatasetIndex) -> None:
                 f"{path}: {state}: expected {shard.bytes:,} bytes of sha256 {shard.sha256[:12]}…; "
                 "copy it again, or build the shards again"
             )
-
-
-def read_samples(out: Path) -> list[SampleEntry]:
-    """Read samples.jsonl in record id order; ShardError naming the bad line."""
-    path = out / SAMPLES_FILE
-    samples: list[SampleEntry] = []
-    try:
-        with path.open("rb") as stream:
-            for line in stream:
-                samples.append(SampleEntry.model_validate_json(line))
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise ShardError(f"{path}: line {len(samples) + 1}: {_first_line(error)}") from error
-    return samples
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return str(error).split("\n", maxsplit=1)[0]

@@ -1,63 +1,36 @@
-"""Building: the plan of a dataset version, and the work of one shard.
-
-The engines decide where and in which order shards are made; what a shard holds is decided here.
-"""
+"""The plan of a dataset version: everything decided about a build, nothing of it done."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vocprep.errors import DataError, LabelDecodeError, WeightsError
+from vocprep.errors import DataError, WeightsError
 from vocprep.features.backbone import (
     EMBEDDING_DIM,
     NAME,
     OFFICIAL_TENSORS_SHA256,
+    RANDOM_PREFIX,
     WEIGHTS_PATH,
     cifar100_resnet32,
     load_strictly,
     load_weights,
     tensor_digest,
 )
-from vocprep.features.embed import Embedder
-from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
-from vocprep.files import sha256_hex
-from vocprep.geometry import (
-    PATCH,
-    Grid,
-    mirror,
-    patch_grid,
-    place_image,
-    place_labels,
-    split_patches,
-)
-from vocprep.labels.decode import decode_label_map, read_label_file
-from vocprep.labels.png import encode_png
+from vocprep.features.image import jpeg_size, read_image_file
+from vocprep.geometry import PATCH, patch_grid
 from vocprep.labels.schema import Schema, load_schema
-from vocprep.labels.statistics import label_areas
-from vocprep.labels.targets import STATE_OTHER, Targets, make_targets, unpack_states
-from vocprep.recipe import (
-    Choices,
-    EmbeddingDtype,
-    Layout,
-    Recipe,
-    SchemaIdentity,
-    SplitIds,
-    View,
-)
-from vocprep.shards.accounts import Accounts
-from vocprep.shards.index import SampleEntry, ShardEntry, container_of
-from vocprep.shards.record import FLIP_SUFFIX, Record
-from vocprep.sources.manifest import DatasetManifest
-from vocprep.sources.tree import SampleRef, list_samples
+from vocprep.recipe import Choices, Layout, Recipe, SchemaIdentity, SplitIds, differing_fields
+from vocprep.shards.index import container_of
+from vocprep.sources.manifest import DatasetManifest, SourceManifest, load_dataset, load_source
+from vocprep.sources.tree import SampleRef, list_samples, read_split
+
+_UNTRAINED = "untrained ("
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +41,27 @@ class ShardPlan:
     split: str
     samples: tuple[SampleRef, ...]
 
+    @property
+    def image_ids(self) -> frozenset[str]:
+        """The pictures that it is to hold."""
+        return frozenset(sample.image_id for sample in self.samples)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
     """All that a build is going to do."""
 
+    data_dir: Path
     recipe: Recipe
     schema: Schema
     layout: Layout
     weights: dict[str, Tensor]
     weights_label: str
     shards: tuple[ShardPlan, ...]
+    sources: tuple[SourceManifest, ...] = ()
+    """Where pictures, labels and weights come from, for the dataset's card."""
+    left_out: frozenset[str] = frozenset()
+    """Ids of the dataset's own splits that ``--splits`` or ``--limit`` leave out."""
 
     @property
     def samples(self) -> list[SampleRef]:
@@ -87,28 +70,15 @@ class BuildPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """One view of one picture, ready to be embedded."""
+class AgainFrom:
+    """Where a version's sources are, to make it again."""
 
-    sample: SampleRef
-    view: View
-    grid: Grid
-    patches: NDArray[np.uint8]
-    """[P, 32, 32, 3]"""
-    targets: Targets
-    label_png: bytes
-    image_sha256: str
-    label_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuiltShard:
-    """What the index says of a finished shard."""
-
-    entry: ShardEntry
-    samples: tuple[SampleEntry, ...]
-    statistics: Counter[str]
-    label_pixels: Counter[int]
+    data_dir: Path
+    dataset: str | None = None
+    """Name or path of the dataset's manifest; the recipe's own name when None."""
+    weights: str | None = None
+    """As in ``load_weights``; untrained ones are known by their label."""
+    weights_label: str = ""
 
 
 def plan_build(
@@ -119,7 +89,8 @@ def plan_build(
     ``weights`` as in ``load_weights``. Every file that the build will read is seen to exist.
     """
     schema = load_schema(dataset.schema_for(choices.schema), void_unknown=choices.void_unknown)
-    samples = list_samples(data_dir, dataset, choices.splits or dataset.splits, choices.limit)
+    splits = choices.splits or dataset.splits
+    samples = list_samples(data_dir, dataset, splits, choices.limit)
     if not samples:
         raise DataError(f"{data_dir}: the split files of dataset {dataset.name} hold no image id")
     state = _fitting_weights(weights, data_dir)
@@ -142,6 +113,7 @@ def plan_build(
         views=choices.views,
     )
     return BuildPlan(
+        data_dir=data_dir,
         recipe=recipe,
         schema=schema,
         layout=layout,
@@ -150,6 +122,22 @@ def plan_build(
         shards=tuple(
             shard for split, members in by_split.items() for shard in _cut(split, members, layout)
         ),
+        sources=tuple(load_source(name) for name in dataset.sources),
+        left_out=_left_out(dataset, data_dir, samples),
+    )
+
+
+def _left_out(
+    dataset: DatasetManifest, data_dir: Path, samples: Sequence[SampleRef]
+) -> frozenset[str]:
+    """Return the ids of the dataset's splits that are not among the samples."""
+    chosen = {sample.image_id for sample in samples}
+    present = [s for s in dataset.splits if (data_dir / dataset.split_files / f"{s}.txt").is_file()]
+    return (
+        frozenset(
+            image_id for split in present for image_id in read_split(data_dir, dataset, split)
+        )
+        - chosen
     )
 
 
@@ -166,7 +154,37 @@ def _fitting_weights(weights: str | None, data_dir: Path) -> dict[str, Tensor]:
 def _weights_label(weights: str | None, digest: str) -> str:
     if digest == OFFICIAL_TENSORS_SHA256:
         return "official CIFAR-100 ResNet-32"
-    return f"untrained ({weights})" if weights and ":" in weights else f"own ({digest[:12]}…)"
+    is_random = weights is not None and weights.startswith(RANDOM_PREFIX)
+    return f"{_UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
+
+
+def plan_again(recipe: Recipe, layout: Layout, sources: AgainFrom) -> BuildPlan:
+    """Plan the very build that a recipe tells of; DataError naming what has changed since.
+
+    Which pictures a ``--limit`` chose is not in a recipe, but how many of each split are.
+    """
+    choices = Choices(
+        splits=tuple(recipe.splits),
+        limit=max(split.count for split in recipe.splits.values()),
+        schema=recipe.schema.name,
+        void_unknown=recipe.schema.void_unknown,
+        geometry=recipe.geometry,
+        precision=recipe.precision,
+        embedding_dtype=recipe.embedding_dtype,
+        views=recipe.views,
+    )
+    weights = sources.weights
+    if weights is None and sources.weights_label.startswith(_UNTRAINED):
+        weights = sources.weights_label.removeprefix(_UNTRAINED).removesuffix(")")
+    dataset = load_dataset(sources.dataset or recipe.dataset)
+    plan = plan_build(dataset, sources.data_dir, weights, choices, layout)
+    differing = differing_fields(recipe.to_json(), plan.recipe.to_json())
+    if differing:
+        raise DataError(
+            f"{sources.data_dir}: does not give the recipe {recipe.recipe_id[:12]}…, asked for and "
+            f"found {'; '.join(differing)}; use the data, weights and vocprep that it was made with"
+        )
+    return plan
 
 
 def _by_split(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
@@ -210,139 +228,3 @@ def estimated_bytes(patches: int, recipe: Recipe) -> int:
     return patches * (
         EMBEDDING_DIM * np.dtype(recipe.embedding_dtype).itemsize + targets + label_map
     )
-
-
-def prepare_sample(
-    sample: SampleRef, recipe: Recipe, schema: Schema, accounts: Accounts
-) -> list[Prepared]:
-    """Read, decode and place one sample: one entry a view.
-
-    Raises ImageDecodeError or LabelDecodeError naming the file.
-    """
-    with accounts.stage("read"):
-        image_bytes = read_image_file(sample.image_path)
-        label_bytes = read_label_file(sample.label_path)
-        digests = sha256_hex(image_bytes), sha256_hex(label_bytes)
-    with accounts.stage("decode"):
-        image = decode_jpeg(image_bytes, str(sample.image_path))
-        raw = decode_label_map(label_bytes, sample.label_path)
-        label_map = schema.apply(raw, str(sample.label_path))
-    if raw.shape != image.shape[:2]:
-        raise LabelDecodeError(
-            f"{sample.label_path}: label map of {raw.shape[1]}×{raw.shape[0]} pixels: expected "
-            f"{image.shape[1]}×{image.shape[0]} as its picture {sample.image_path}"
-        )
-    with accounts.stage("geometry"):
-        try:
-            placed = place_image(image, recipe.geometry)
-        except DataError as error:
-            raise type(error)(f"{sample.image_path}: {error}") from error
-        labels = place_labels(label_map, recipe.geometry, schema.void)
-    with accounts.stage("targets"):
-        return [
-            _prepare_view(sample, view, placed, labels, schema.void, digests)
-            for view in recipe.views
-        ]
-
-
-def _prepare_view(
-    sample: SampleRef,
-    view: View,
-    image: NDArray[np.uint8],
-    labels: NDArray[np.uint16],
-    void: int,
-    digests: tuple[str, str],
-) -> Prepared:
-    if view == "flip":
-        image, labels = mirror(image), mirror(labels)
-    return Prepared(
-        sample=sample,
-        view=view,
-        grid=(labels.shape[0] // PATCH, labels.shape[1] // PATCH),
-        patches=split_patches(image),
-        targets=make_targets(labels, void),
-        label_png=encode_png(labels),
-        image_sha256=digests[0],
-        label_sha256=digests[1],
-    )
-
-
-def embed_group(
-    group: Sequence[Prepared], embedder: Embedder, dtype: EmbeddingDtype, accounts: Accounts
-) -> list[Record]:
-    """Turn prepared views into records, embedding the patches of all of them together."""
-    with accounts.stage("embed"):
-        embeddings = embedder.embed(np.concatenate([item.patches for item in group]))
-    ends = np.cumsum([len(item.patches) for item in group])
-    return [
-        Record(
-            image_id=item.sample.image_id + (FLIP_SUFFIX if item.view == "flip" else ""),
-            split=item.sample.split,
-            grid=item.grid,
-            embeddings=rows.astype(dtype),
-            slot_labels=item.targets.slot_labels,
-            slot_pixels=item.targets.slot_pixels,
-            label_count=item.targets.label_count,
-            slot_planes=item.targets.slot_planes,
-            label_png=item.label_png,
-            image_sha256=item.image_sha256,
-            label_sha256=item.label_sha256,
-        )
-        for item, rows in zip(group, np.split(embeddings, ends[:-1]), strict=True)
-    ]
-
-
-def finish_shard(
-    shard: ShardPlan, records: Sequence[Record], layout: Layout
-) -> tuple[bytes, BuiltShard]:
-    """Return a shard's bytes, and what the index says of it."""
-    data = container_of(layout.format).encode(records)
-    label_pixels: Counter[int] = Counter()
-    for record in records:
-        label_pixels.update(label_areas(record.label_map))
-    built = BuiltShard(
-        entry=ShardEntry(
-            name=shard.name,
-            split=shard.split,
-            records=len(records),
-            patches=sum(len(record.embeddings) for record in records),
-            bytes=len(data),
-            sha256=sha256_hex(data),
-        ),
-        samples=tuple(
-            SampleEntry.of(record, shard.name, row) for row, record in enumerate(records)
-        ),
-        statistics=_statistics(records),
-        label_pixels=label_pixels,
-    )
-    return data, built
-
-
-def _statistics(records: Sequence[Record]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for record in records:
-        states = np.bincount(unpack_states(record.slot_planes).ravel(), minlength=6)
-        counts.update(
-            records=1,
-            patches=len(record.embeddings),
-            pixels=int(states.sum()),
-            void_pixels=int(states[-1]),
-            other_pixels=int(states[STATE_OTHER]),
-            patches_without_label=int((record.label_count == 0).sum()),
-            patches_with_more_labels=int((record.label_count > 4).sum()),
-        )
-    return counts
-
-
-def dataset_statistics(shards: Sequence[BuiltShard], void: int) -> dict[str, Any]:
-    """Return dataset.json's statistics: counts a split, and the pixels of each label."""
-    splits: dict[str, Counter[str]] = {}
-    label_pixels: Counter[int] = Counter()
-    for shard in shards:
-        splits.setdefault(shard.entry.split, Counter()).update(shard.statistics)
-        label_pixels.update(shard.label_pixels)
-    label_pixels.pop(void, None)
-    return {
-        "splits": {split: dict(counts) for split, counts in sorted(splits.items())},
-        "label_pixels": {str(label): label_pixels[label] for label in sorted(label_pixels)},
-    }

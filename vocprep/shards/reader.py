@@ -20,15 +20,10 @@ from vocprep.errors import ShardError, UsageError
 from vocprep.labels.schema import Schema, load_schema
 from vocprep.parallel import map_ordered
 from vocprep.shards.batches import PADDING, Batch, collate, make_batch, padding_patches
-from vocprep.shards.index import (
-    DatasetIndex,
-    SampleEntry,
-    check_files,
-    container_of,
-    read_index,
-    read_samples,
-)
+from vocprep.shards.index import DatasetIndex, check_files, container_of
 from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.samples import QuarantinedSample, SampleEntry
+from vocprep.shards.version import Version
 
 __all__ = [
     "Batch",
@@ -77,10 +72,12 @@ class LoaderOptions:
 class ShardDataset:
     """A finished dataset version, opened by its index."""
 
-    def __init__(self, path: Path, index: DatasetIndex, samples: Sequence[SampleEntry]) -> None:
+    def __init__(self, path: Path, version: Version) -> None:
         self.path = path
-        self.index = index
-        self.samples = samples
+        self.index: DatasetIndex = version.index
+        self.samples: Sequence[SampleEntry] = version.samples
+        self.quarantined: Sequence[QuarantinedSample] = version.quarantined
+        """Pictures that no record could be made of, and why: they are missing from the shards."""
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -89,9 +86,9 @@ class ShardDataset:
         ShardError when it is none, or when a shard is missing or of another size.
         """
         path = Path(path)
-        index = read_index(path)
-        check_files(path, index)
-        return cls(path, index, read_samples(path))
+        version = Version.read(path)
+        check_files(path, version.index)
+        return cls(path, version)
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -1,0 +1,66 @@
+"""Progress of work on files and samples."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from vocprep.cli.common import INTERRUPTED
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class Bars:
+    """Progress on stderr, one bar a file; silent where there is no terminal, notes excepted."""
+
+    def __init__(self, unit: str = "B") -> None:
+        self._unit = unit
+        self._bar: tqdm[Any] | None = None
+
+    def begin(self, name: str, total: int | None, done: int) -> None:
+        """Open a bar."""
+        from tqdm import tqdm
+
+        in_bytes = self._unit == "B"
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=name,
+            unit=self._unit,
+            unit_scale=in_bytes,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def expect(self, total: int) -> None:
+        """Let the bar know how long it is."""
+        if self._bar is not None:
+            self._bar.total = total
+
+    def advance(self, count: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        click.echo(text, err=True)
+
+    def end(self) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+
+def stop(bars: Bars, what_now: str) -> NoReturn:
+    """End after Ctrl-C."""
+    bars.end()
+    click.echo(f"stopped; {what_now}", err=True)
+    raise SystemExit(INTERRUPTED)

@@ -1,0 +1,232 @@
+"""Verify a dataset version by itself: its files, and every record in them.
+
+``vocprep.shards.recompute`` makes it again from the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocprep.errors import DataError, ShardError
+from vocprep.files import TEMPORARY_PREFIX, json_bytes
+from vocprep.labels.schema import Schema
+from vocprep.labels.targets import Targets, make_targets
+from vocprep.parallel import map_ordered
+from vocprep.recipe import SplitIds
+from vocprep.shards.finish import FinishedShard, dataset_statistics, describe_shard
+from vocprep.shards.identity import Identities
+from vocprep.shards.index import (
+    DATASET_FILE,
+    DatasetIndex,
+    FileEntry,
+    ShardEntry,
+    container_of,
+    read_index,
+)
+from vocprep.shards.plan import ShardPlan
+from vocprep.shards.publish import LOCK
+from vocprep.shards.reader import ShardDataset
+from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
+from vocprep.shards.samples import SAMPLES_FILE, SampleEntry
+from vocprep.shards.version import Version, agrees
+from vocprep.sources.verify import Difference, Report
+
+DESCRIBED = (
+    *("id", "split", "grid", "image_sha256", "label_sha256"),
+    *("targets_sha256", "embeddings_sha256", "record_sha256"),
+)
+"""What samples.jsonl says of a record."""
+
+
+def verify_files(path: Path, workers: int, on_file: Callable[[], None] = lambda: None) -> Report:
+    """Compare every file with its digest, and the index's parts with each other.
+
+    ``on_file`` is called after each. Finds any changed bit of any file, and any that is missing
+    or that does not belong there.
+    """
+    try:
+        index = read_index(path)
+    except ShardError as error:
+        return _report("files", 0, [_changed(DATASET_FILE, str(error))])
+    found = _check_index_file(path, index)
+    entries: list[FileEntry] = [*index.shards, *index.files]
+    right = 0 if found else 1
+    checks = map_ordered(lambda entry: _check_file(path, entry), entries, workers)
+    for difference in checks:
+        on_file()
+        if difference is None:
+            right += 1
+        else:
+            found.append(difference)
+    found += _extra(path, {entry.name for entry in entries})
+    if not any(difference.path not in {e.name for e in index.shards} for difference in found):
+        found += _check_consistency(Version.read(path))
+    return _report("files", right, found)
+
+
+def _report(level: str, right: int, found: Sequence[Difference]) -> Report:
+    return Report(
+        level=level,
+        right=right,
+        differences=tuple(sorted(found, key=lambda item: (item.path, item.detail))),
+    )
+
+
+def _changed(path: str, detail: str) -> Difference:
+    return Difference(path=path, state="changed", detail=detail)
+
+
+def _check_index_file(path: Path, index: DatasetIndex) -> list[Difference]:
+    """See that dataset.json has the very bytes that its content is written with."""
+    if (path / DATASET_FILE).read_bytes() == json_bytes(index.model_dump(mode="json")):
+        return []
+    return [_changed(DATASET_FILE, "expected the bytes that vocprep writes, found others")]
+
+
+def _check_file(path: Path, entry: FileEntry) -> Difference | None:
+    file = path / entry.name
+    if not file.is_file():
+        detail = f"expected {entry.bytes:,} bytes, found no file"
+        return Difference(path=entry.name, state="missing", detail=detail)
+    if agrees(file, entry):
+        return None
+    size = file.stat().st_size
+    state = f"{size:,} bytes" if size != entry.bytes else "other bytes"
+    return _changed(
+        entry.name, f"expected {entry.bytes:,} bytes of sha256 {entry.sha256}, found {state}"
+    )
+
+
+def _extra(path: Path, known: set[str]) -> Iterator[Difference]:
+    for item in sorted(path.iterdir()):
+        is_ours = item.name in (*known, DATASET_FILE, LOCK)
+        if not is_ours and not item.name.startswith(TEMPORARY_PREFIX):
+            detail = "expected nothing of this name, found what no build put there"
+            yield Difference(path=item.name, state="extra", detail=detail)
+
+
+def _check_consistency(version: Version) -> Iterator[Difference]:
+    """Hold identities, splits, shards and samples against each other."""
+    index = version.index
+    identities = Identities.of(version.samples, version.quarantined)
+    for name in ("source_id", "content_id", "targets_id"):
+        expected, found = getattr(identities, name), getattr(index, name)
+        if expected != found:
+            yield _changed(
+                DATASET_FILE, f"{name}: expected {expected} of the samples, found {found}"
+            )
+    if len(version.quarantined) != index.quarantined:
+        yield _changed(DATASET_FILE, f"quarantined: expected {len(version.quarantined)}")
+    for split, expected_ids in index.recipe.splits.items():
+        ids = {
+            sample.id.removesuffix(FLIP_SUFFIX)
+            for sample in version.samples
+            if sample.split == split
+        }
+        ids |= {bad.id for bad in version.quarantined if bad.split == split}
+        if SplitIds.of(list(ids)) != expected_ids:
+            yield _changed(SAMPLES_FILE, f"its {split} ids are not those of the recipe")
+    for shard in index.shards:
+        rows = [s.row for s in version.samples if s.shard == shard.name]
+        if sorted(rows) != list(range(shard.records)):
+            yield _changed(SAMPLES_FILE, f"does not list the {shard.records} rows of {shard.name}")
+
+
+def verify_content(path: Path, workers: int, on_shard: Callable[[], None] = lambda: None) -> Report:
+    """Decode every record: digests, targets against label maps, statistics against both.
+
+    ``on_shard`` is called after each shard. Needs files that ``verify_files`` found right;
+    ShardError when the index cannot be used at all.
+    """
+    version = Version.read(path)
+    index = version.index
+    schema = ShardDataset(path, version).schema
+    by_shard: dict[str, list[SampleEntry]] = {shard.name: [] for shard in index.shards}
+    for sample in version.samples:
+        by_shard.setdefault(sample.shard, []).append(sample)
+
+    def check(shard: ShardEntry) -> CheckedShard:
+        samples = sorted(by_shard[shard.name], key=lambda sample: sample.row)
+        return _check_shard(path, index, shard, samples, schema)
+
+    found: list[Difference] = []
+    described: list[FinishedShard] = []
+    right = 0
+    for checked in map_ordered(check, index.shards, workers, ahead=1):
+        on_shard()
+        found += checked.differences
+        right += checked.right
+        if checked.finished is not None:
+            described.append(checked.finished)
+    if not found:
+        counted = dataset_statistics(described, schema.void)
+        for name, value in counted.items():
+            if index.statistics.get(name) != value:
+                found.append(_changed(DATASET_FILE, f"statistics.{name}: not those of the records"))
+    return _report("content", right, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedShard:
+    """What came of looking into a shard."""
+
+    differences: list[Difference]
+    right: int = 0
+    """Records that are as they should be."""
+    finished: FinishedShard | None = None
+    """The shard as its records describe it; None when they cannot be read."""
+
+
+def _check_shard(
+    path: Path,
+    index: DatasetIndex,
+    shard: ShardEntry,
+    samples: Sequence[SampleEntry],
+    schema: Schema,
+) -> CheckedShard:
+    try:
+        with container_of(index.container).open_shard(path / shard.name) as reader:
+            records = list(reader)
+        details = [
+            [
+                f"record {sample.id}: {detail}"
+                for detail in _check_record(sample, record, shard.split, schema)
+            ]
+            for sample, record in zip(samples, records, strict=False)
+        ]
+    except DataError as error:
+        return CheckedShard(differences=[_changed(shard.name, str(error))])
+    found = [_changed(shard.name, detail) for each in details for detail in each]
+    if len(records) != len(samples):
+        detail = f"expected the {len(samples)} records of samples.jsonl, found {len(records)}"
+        found.append(_changed(shard.name, detail))
+    plan = ShardPlan(name=shard.name, split=shard.split, samples=())
+    return CheckedShard(
+        differences=found,
+        right=sum(not each for each in details),
+        finished=describe_shard(plan, records, [], b""),
+    )
+
+
+def _check_record(sample: SampleEntry, record: Record, split: str, schema: Schema) -> Iterator[str]:
+    """Yield what is wrong with a record, in words."""
+    described = SampleEntry.of(record, sample.shard, sample.row)
+    for name in DESCRIBED:
+        expected, found = getattr(sample, name), getattr(described, name)
+        if expected != found:
+            yield f"{name}: samples.jsonl has {expected}, the record {found}"
+    if record.split != split:
+        yield f"split: expected {split}, found {record.split}"
+    expected_targets = make_targets(record.label_map, schema.void)
+    for name in differing_targets(record, expected_targets):
+        yield f"{name}: not those of its label map"
+
+
+def differing_targets(record: Record, targets: Targets) -> Iterator[str]:
+    """Yield the names of the targets that a record has otherwise."""
+    for name in PATCH_FIELDS:
+        found, expected = getattr(record, name), getattr(targets, name)
+        if found.shape != expected.shape or (found != expected).any():
+            yield name
