@@ -6,7 +6,7 @@ sums, then the rows take turns. A timed pass is a whole epoch, starting of its w
 files are in the page cache. MB/s counts a sample's four fields as they are stored. Peers come with
 `pip install 'vocprep[bench]'`; a missing one is said and left out.
 
-Run: python benchmarks/read.py [--records 4000] [--repeats 5] [--threads 1]
+Run: python benchmarks/read.py [--records 4000] [--repeats 3] [--threads 1]
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
     """Measure and print the table."""
     parser = command_line(__doc__)
     parser.add_argument("--records", type=int, default=4000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of torch, in the main process")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
