@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_making import write_dataset
 from scipy.io import loadmat, savemat
 
 from vocprep.engines.local import build_dataset
@@ -18,6 +17,7 @@ from vocprep.recipe import Choices, EngineOptions, Layout, MaxFailures
 from vocprep.shards.index import read_index, write_index
 from vocprep.shards.plan import AgainFrom, plan_again, plan_build
 from vocprep.shards.reader import ShardDataset
+from vocprep.shards.write import write_dataset
 from vocprep.sources.manifest import load_dataset
 
 ENGINE = EngineOptions(device="cpu", workers=1)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from building import Built, build
-from dataset_making import write_dataset
 from records_making import make_record
 
 from vocprep.errors import ShardError
@@ -18,6 +17,7 @@ from vocprep.labels.targets import make_targets
 from vocprep.recipe import Choices, Layout, Recipe, SchemaIdentity, SplitIds
 from vocprep.shards.diff import VersionDiff, diff_versions
 from vocprep.shards.record import Record
+from vocprep.shards.write import write_dataset
 
 
 def write_version(out: Path, records: list[Record], **recipe: object) -> Path:

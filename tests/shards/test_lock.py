@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from building import Built, build
-from dataset_making import write_dataset
 
 from vocprep.errors import DataError
 from vocprep.recipe import Choices, Layout
@@ -25,6 +24,7 @@ from vocprep.shards.lock import (
 )
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.version import Version
+from vocprep.shards.write import write_dataset
 
 LIMIT = Choices(limit=3)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from building import Built, build
-from dataset_making import write_dataset
 from records_making import make_record
 
 from vocprep.errors import ShardError
@@ -23,6 +22,7 @@ from vocprep.shards.index import container_of, describe_file, read_index, write_
 from vocprep.shards.record import Record
 from vocprep.shards.samples import SampleEntry, lines_of, read_samples
 from vocprep.shards.verify import verify_content, verify_files
+from vocprep.shards.write import write_dataset
 
 FLIPS = 60
 """Bits that are flipped in each kind of file."""
