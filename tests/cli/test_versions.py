@@ -46,7 +46,8 @@ def copied(shards: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lock(shards: Path, tmp_path: Path, vocprep: Run) -> Path:
-    done(vocprep("inspect", shards, "--lock", tmp_path / "x.lock.json"))
+    text = done(vocprep("inspect", shards, "--lock", tmp_path / "x.lock.json"))
+    assert f"lock        {tmp_path / 'x.lock.json'}" in text
     return tmp_path / "x.lock.json"
 
 
@@ -219,7 +220,7 @@ def test_diff_names_recipe_samples_and_labels(
     out = tmp_path / "v2"
     done(vocprep(*build(tree, out, "--reuse", shards)))
     text = done(vocprep("diff", shards, out), 1)
-    assert "1 records differ: image of 1, label of 1, targets of 1, embeddings of 1" in text
+    assert "records that differ: 1 (image 1, label 1, targets 1, embeddings 1)" in text
     assert mats[0].stem in text
     assert "label pixels that changed" in text
     assert "embeddings of 49 patches: largest deviation" in text

@@ -275,8 +275,14 @@ def _build(
     plan: BuildPlan, out: Path, options: EngineOptions, accept: Accept | None, *, as_json: bool
 ) -> None:
     from vocprep.engines.local import build_dataset
+    from vocprep.engines.pipeline import COMPILE_FROM, worth_compiling
     from vocprep.shards.accounts import Accounts
 
+    if options.compiled is None and worth_compiling(plan, len(plan.samples)):
+        click.echo(
+            f"compiling the backbone first, which pays from {COMPILE_FROM:,} views on in bf16",
+            err=True,
+        )
     accounts = Accounts()
     started = time.perf_counter()
     try:

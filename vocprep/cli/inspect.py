@@ -45,6 +45,8 @@ def inspect(shards: Path, lock: Path | None, as_json: bool) -> None:
         ("shard", "records", "patches", "bytes", "sha256"),
         [(s.name, s.records, s.patches, s.bytes, s.sha256[:12] + "…") for s in index.shards],
     )
+    if lock is not None:
+        click.echo(f"lock        {lock}")
     click.echo("numerics    " + ", ".join(f"{k} {v}" for k, v in index.numerics_class.items()))
     click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in index.versions.items()))
 
