@@ -83,6 +83,11 @@ def atomic_path(final: Path) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(final)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.filename in (None, str(temporary)):  # the name that the user knows
+            raise OSError(error.errno, error.strerror, str(final)) from error
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -90,7 +90,7 @@ def test_senseless_quota_is_a_usage_error(
 
 def test_copy_is_verified_by_its_lock_alone(copied: Path, lock: Path, vocprep: Run) -> None:
     text = done(vocprep("verify", copied, "--lock", lock))
-    assert "lock: 4 right" in text
+    assert "lock: 7 right" in text
 
 
 def test_other_version_is_named_against_the_lock(
@@ -245,3 +245,127 @@ def test_diff_of_what_is_no_dataset_is_a_data_error(
     shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:
     assert "build-shards" in said(vocprep("diff", shards, tmp_path), 3)
+
+
+# What a first user stumbled on
+
+
+def test_split_without_a_good_picture_is_shown_and_verified(
+    tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    for name in (tree / "VOCdevkit/VOC2010/ImageSets/Main/val.txt").read_text().split():
+        (tree / JPEGS / f"{name}.jpg").write_bytes(b"x")
+    out = tmp_path / "out"
+    text = done(vocprep(*build(tree, out, "--max-failures", "50%")))
+    assert ["val", "0", "0", "0.0", "0.0"] in [line.split() for line in text.splitlines()]
+    assert "content: 2 right" in done(vocprep("verify", out, "--level", "content"))
+    assert "val" in done(vocprep("inspect", out))
+
+
+def test_missing_files_are_bad_samples_where_some_are_allowed(
+    tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    jpeg = sorted((tree / JPEGS).iterdir())[0]
+    jpeg.unlink()
+    assert "missing" in said(vocprep(*build(tree, tmp_path / "out")), 3)
+    done(vocprep(*build(tree, tmp_path / "out", "--max-failures", "1")))
+    bad = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
+    assert (bad["id"], bad["stage"], bad["image_sha256"]) == (jpeg.stem, "read", None)
+
+
+def test_locked_version_with_bad_samples_is_built_again(
+    tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    sorted((tree / JPEGS).iterdir())[0].write_bytes(b"x")
+    lock, again = tmp_path / "x.lock.json", tmp_path / "again"
+    done(vocprep(*build(tree, tmp_path / "out", "--max-failures", "1")))
+    done(vocprep("inspect", tmp_path / "out", "--lock", lock))
+    done(vocprep("build-shards", "--lock", lock, "--data-dir", tree, "--out", again))
+    assert version_bytes(again) == version_bytes(tmp_path / "out")
+
+
+def test_edited_lock_is_refused(copied: Path, lock: Path, vocprep: Run) -> None:
+    value = json.loads(lock.read_text())
+    for change in ({"version": "foo"}, {"weights": "x"}, {"probes": []}, {"samples_per_shard": -5}):
+        lock.write_text(json.dumps({**value, **change}))
+        assert str(lock) in said(vocprep("verify", copied, "--lock", lock), 3)
+
+
+def test_lock_pins_the_files_beside_the_shards(copied: Path, lock: Path, vocprep: Run) -> None:
+    from vocprep.shards.index import describe_file, read_index, write_index  # noqa: PLC0415
+
+    (copied / "README.md").write_text("# lie")
+    index = read_index(copied)
+    files = tuple(
+        describe_file("README.md", b"# lie") if entry.name == "README.md" else entry
+        for entry in index.files
+    )
+    write_index(copied, index.model_copy(update={"files": files}).sealed())
+    assert "files: 8 right" in done(vocprep("verify", copied))
+    assert "changed: README.md" in done(vocprep("verify", copied, "--lock", lock), 1)
+
+
+def test_lock_of_an_own_dataset_asks_for_its_manifest(
+    sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    shipped = Path(__file__).parents[2] / "manifests/datasets/pascal-context.toml"
+    own = tmp_path / "mine.toml"
+    shutil.copy(shipped, own)
+    words = [str(word) for word in build(sample_tree, tmp_path / "out")]
+    words[1] = str(own)
+    lock = tmp_path / "x.lock.json"
+    done(vocprep(*words))
+    done(vocprep("inspect", tmp_path / "out", "--lock", lock))
+    again = ("--lock", lock, "--data-dir", sample_tree, "--out", tmp_path / "again")
+    assert "mine.toml" in said(vocprep("build-shards", *again), 2)
+    done(vocprep("build-shards", own, *again))
+
+
+def test_damaged_index_is_named_with_the_way_out(
+    sample_tree: Path, copied: Path, vocprep: Run
+) -> None:
+    for text in ("", "{}", (copied / "dataset.json").read_text().replace("cpu", "cxu")):
+        (copied / "dataset.json").write_text(text)
+        assert "--if-exists overwrite" in said(vocprep(*build(sample_tree, copied)), 3)
+    done(vocprep(*build(sample_tree, copied, "--if-exists", "overwrite")))
+
+
+def test_verify_of_an_unfinished_build_says_how_to_go_on(tmp_path: Path, vocprep: Run) -> None:
+    (tmp_path / "out" / ".tmp-build").mkdir(parents=True)
+    text = done(vocprep("verify", tmp_path / "out"), 1)
+    assert "missing: dataset.json" in text
+    assert "run vocprep build-shards" in text
+
+
+def test_verify_says_what_it_did_not_look_at(copied: Path, lock: Path, vocprep: Run) -> None:
+    (copied / "notes.txt").write_text("x")
+    assert "neither content nor lock" in done(vocprep("verify", copied, "--lock", lock), 1)
+
+
+def test_negative_seed_is_a_usage_error(shards: Path, sample_tree: Path, vocprep: Run) -> None:
+    words = ("verify", shards, "--level", "recompute", "--data-dir", sample_tree)
+    assert "seed -1" in said(vocprep(*words, "--seed", -1), 2)
+
+
+def test_card_and_croissant_do_not_pass_untrained_weights_off_as_trained(shards: Path) -> None:
+    for name in ("README.md", "croissant.json"):
+        text = (shards / name).read_text()
+        assert "untrained (random:0)" in text
+        assert "BSD" not in text
+
+
+def test_reused_embeddings_are_counted(
+    sample_tree: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = build(sample_tree, tmp_path / "out", "--schema", "context59", "--reuse", shards)
+    assert "embeddings of 4 records taken over" in done(vocprep(*words))
+
+
+def test_write_error_names_the_file_that_the_user_asked_for(
+    shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    line = said(vocprep("inspect", shards, "--lock", target), 3)
+    assert str(target) in line
+    assert ".tmp-" not in line

@@ -78,7 +78,8 @@ def test_disk_that_is_full_stops_the_build_and_the_next_run_goes_on(
     assert done.returncode == 3, done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert "File too large" in done.stderr
+    assert "File too large; make room and run the same command again" in done.stderr
+    assert ".h5" in done.stderr
     assert not (out / "dataset.json").exists()
     build_dataset(make_plan(sample_tree), out, OPTIONS)
     assert version_bytes(out) == expected

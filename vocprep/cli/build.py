@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -41,6 +42,7 @@ from vocprep.recipe import (
 
 if TYPE_CHECKING:
     from vocprep.engines.local import Accept
+    from vocprep.shards.lock import Lock
     from vocprep.shards.plan import BuildPlan
     from vocprep.shards.version import Version
 
@@ -244,13 +246,18 @@ def build_shards(
         reuse=reuse,
     )
 
+    from vocprep.shards.lock import read_lock
     from vocprep.shards.plan import plan_build
     from vocprep.sources.manifest import load_dataset
 
     accept = None
     if lock is not None:
         _refuse_choices(context)
-        plan, accept = _locked_plan(lock, dataset, data_dir, weights)
+        locked = read_lock(lock)
+        plan, accept = _locked_plan(lock, locked, dataset, data_dir, weights)
+        if options.max_failures == MaxFailures():
+            allowed = MaxFailures(count=len(locked.quarantined))
+            options = replace(options, max_failures=allowed)
     elif dataset is None:
         raise UsageError("nothing to build: name a DATASET, or give --lock FILE")
     else:
@@ -269,7 +276,8 @@ def build_shards(
             views=("identity", *(views or ())),
         )
         layout = Layout(format=shard_format, samples_per_shard=samples_per_shard)
-        plan = plan_build(load_dataset(dataset), data_dir, weights, choices, layout)
+        manifest, may_lack = load_dataset(dataset), max_failures != MaxFailures()
+        plan = plan_build(manifest, data_dir, weights, choices, layout, may_lack=may_lack)
     if dry_run:
         _print_plan(plan, compiled, as_json)
     else:
@@ -289,14 +297,20 @@ def _refuse_choices(context: click.Context) -> None:
 
 
 def _locked_plan(
-    lock: Path, dataset: str | None, data_dir: Path, weights: str | None
+    lock: Path, locked: Lock, dataset: str | None, data_dir: Path, weights: str | None
 ) -> tuple[BuildPlan, Accept]:
     """Plan a locked version, and return what refuses to publish any other."""
     from vocprep.errors import DataError
-    from vocprep.shards.lock import compare_with_lock, read_lock
+    from vocprep.files import manifest_names
+    from vocprep.shards.lock import compare_with_lock
     from vocprep.shards.plan import AgainFrom, plan_again
 
-    locked = read_lock(lock)
+    name = locked.recipe.dataset
+    if dataset is None and name not in manifest_names("datasets"):
+        raise UsageError(
+            f"{lock}: is of dataset {name!r}, which is no shipped one: name its manifest too, as "
+            f"in vocprep build-shards {name}.toml --lock {lock}"
+        )
     sources = AgainFrom(
         data_dir=data_dir, dataset=dataset, weights=weights, weights_label=locked.weights
     )
@@ -347,6 +361,8 @@ def _build(
     if not any(spent.values()):
         click.echo(f"up to date: checked in {seconds:.1f} s, nothing to build")
         return
+    if accounts.reused:
+        click.echo(f"embeddings of {accounts.reused:,} records taken over")
     shares = ", ".join(f"{stage} {part:.1f}" for stage, part in spent.items())
     click.echo(
         f"{len(plan.samples) / seconds:.1f} images/s, {seconds:.1f} s; seconds of all threads: "

@@ -69,12 +69,14 @@ def print_summary(out: Path, index: DatasetIndex) -> None:
         [
             (
                 split,
-                facts["records"],
-                facts["patches"],
-                100 * facts["void_pixels"] / facts["pixels"],
-                100 * facts["other_pixels"] / facts["pixels"],
+                counts[split]["records"],
+                counts[split]["patches"],
+                100 * counts[split]["void_pixels"] / counts[split]["pixels"],
+                100 * counts[split]["other_pixels"] / counts[split]["pixels"],
             )
-            for split, facts in counts.items()
+            if split in counts
+            else (split, 0, 0, 0.0, 0.0)
+            for split in recipe.splits
         ],
     )
     if index.quarantined:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from typing import Any
 
 import click
@@ -17,6 +20,10 @@ from vocprep.cli.sources import decode, sample
 from vocprep.cli.verify import verify
 from vocprep.errors import DataError, VocprepError
 
+BROKEN_PIPE = 141
+"""What shells expect of a program whose output nobody reads any more."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class _ErrorBoundary(click.Group):
     """Turns the errors that users can meet into one sentence and an exit code."""
@@ -31,9 +38,15 @@ class _ErrorBoundary(click.Group):
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            raise
+            # Whoever read the output has seen enough; nothing more can be flushed to it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE)
         except OSError as error:
-            click.echo(f"error: {error.filename or 'input or output'}: {error.strerror}", err=True)
+            advice = ""
+            if error.errno in _NO_ROOM:
+                advice = "; make room and run the same command again: finished work is kept"
+            where = error.filename or "input or output"
+            click.echo(f"error: {where}: {error.strerror}{advice}", err=True)
             ctx.exit(DataError.exit_code)
 
 

@@ -148,8 +148,9 @@ def verify(
 
 
 def _is_shards(path: Path) -> bool:
-    """Say whether a folder is a dataset of shards, finished or with its index lost."""
-    return any((path / name).exists() for name in ("dataset.json", "samples.jsonl"))
+    """Say whether a folder is a dataset of shards: finished, unfinished, or with its index lost."""
+    names = ("dataset.json", "samples.jsonl", ".tmp-build")
+    return any((path / name).exists() for name in names)
 
 
 def _sample_count(text: str) -> int | None:
@@ -186,12 +187,14 @@ def _verify_shards(path: Path, level: str, lock: Path | None, workers: int) -> F
         if locked is not None:
             version = Version.read(path)
             check = compare_with_lock(locked, version, path)
-            right = len(locked.shards) if not check.differences else 0
+            right = len(locked.shards) + len(locked.files) if not check.differences else 0
             reports.append(Report(level="lock", right=right, differences=tuple(check.differences)))
             notes = check.notes
         quarantined = read_index(path).quarantined
         if quarantined:
             notes.append(f"quarantined pictures: {quarantined:,}, see quarantine.jsonl")
+    elif level != "files" or locked is not None:
+        notes.append("neither content nor lock was looked at, because the files differ")
     return Found(reports=reports, notes=notes)
 
 

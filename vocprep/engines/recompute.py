@@ -48,6 +48,8 @@ class RecomputeOptions:
         """Refuse a check that looks at no embedding."""
         if self.samples is not None and self.samples < 1:
             raise UsageError(f"samples {self.samples}: expected 1 or more, or all")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed}: expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

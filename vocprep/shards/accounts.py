@@ -18,6 +18,8 @@ class Accounts:
     """Seconds by stage, added up by any number of threads."""
 
     def __init__(self) -> None:
+        self.reused = 0
+        """Records whose embeddings were taken over from an earlier version."""
         self._lock = threading.Lock()
         self._seconds = dict.fromkeys(STAGES, 0.0)
 
@@ -34,6 +36,11 @@ class Accounts:
         """Count time that was measured elsewhere."""
         with self._lock:
             self._seconds[name] += seconds
+
+    def count_reused(self, records: int) -> None:
+        """Count records whose embeddings need not be made."""
+        with self._lock:
+            self.reused += records
 
     def seconds(self) -> dict[str, float]:
         """Return each stage's seconds, in the order of the work."""

@@ -18,7 +18,7 @@ def dataset_card(index: DatasetIndex, plan: BuildPlan) -> str:
     recipe = index.recipe
     sections = (
         f"# {recipe.dataset}: {index.short_id}",
-        _about(recipe),
+        _about(recipe, index.weights),
         _identities(index),
         "## What is inside\n\n" + _splits(index) + "\n" + _labels(index, plan),
         _quarantine(index),
@@ -29,11 +29,12 @@ def dataset_card(index: DatasetIndex, plan: BuildPlan) -> str:
     return "\n".join(section for section in sections if section)
 
 
-def _about(recipe: Recipe) -> str:
+def _about(recipe: Recipe, weights: str) -> str:
     return (
         f"\nEmbeddings of {recipe.backbone} (frozen, {recipe.precision}, stored as "
-        f"{recipe.embedding_dtype})\nand top-4 targets for each 32×32 patch, under the label space "
-        f"`{recipe.schema.name}`,\ngeometry `{recipe.geometry.short_name}`, views "
+        f"{recipe.embedding_dtype}; weights: {weights})\n"
+        f"and top-4 targets for each 32×32 patch, under the label space `{recipe.schema.name}`,\n"
+        f"geometry `{recipe.geometry.short_name}`, views "
         f"{', '.join(recipe.views)}. `dataset.json` holds the whole recipe.\n"
     )
 

@@ -43,8 +43,11 @@ def croissant(index: DatasetIndex, samples: bytes, plan: BuildPlan) -> bytes:
     description = (
         f"Frozen {recipe.backbone} embeddings ({recipe.precision}, {recipe.embedding_dtype}) and "
         f"top-4 targets of 32×32 patches under the label space {recipe.schema.name}: dataset "
-        f"{recipe.dataset}, splits {shards}; made by vocprep as {index.short_id}."
+        f"{recipe.dataset}, splits {shards}; weights {index.weights}; made by vocprep as "
+        f"{index.short_id}."
     )
+    if index.quarantined:
+        description += f" {index.quarantined:,} pictures are missing: see quarantine.jsonl."
     homepages = [source.homepage for source in plan.sources if source.homepage]
     value: dict[str, Any] = {
         "@context": _context(),

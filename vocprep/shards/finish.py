@@ -108,6 +108,8 @@ def dataset_statistics(shards: Sequence[FinishedShard], void: int) -> dict[str, 
     splits: dict[str, Counter[str]] = {}
     label_pixels: Counter[int] = Counter()
     for shard in shards:
+        if shard.entry is None:  # nothing in it to count
+            continue
         splits.setdefault(shard.split, Counter()).update(shard.statistics)
         label_pixels.update(shard.label_pixels)
     label_pixels.pop(void, None)

@@ -22,6 +22,7 @@ from vocprep.shards.samples import (
 )
 
 DATASET_FILE = "dataset.json"
+_MEND = "copy it again, or build the shards again with --if-exists overwrite"
 _MODULES = {"hdf5": "vocprep.shards.hdf5", "webdataset": "vocprep.shards.tar"}
 
 
@@ -114,31 +115,35 @@ def read_index(out: Path) -> DatasetIndex:
     path = out / DATASET_FILE
     try:
         value = json.loads(path.read_bytes())
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ShardError(
-            f"{path}: no finished dataset there ({error.strerror}); run vocprep build-shards"
+            f"{path}: no finished dataset there ({error.strerror}); run vocprep build-shards, "
+            "which goes on where an earlier build was interrupted"
         ) from error
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ShardError(f"{path}: not a dataset index: {first_problem(error)}") from error
+        raise ShardError(f"{path}: not a dataset index: {first_problem(error)}; {_MEND}") from error
     version = value.get("format_version") if isinstance(value, dict) else None
     if version != FORMAT_VERSION:
         raise ShardError(
-            f"{path}: format version {version}: this version of vocprep reads {FORMAT_VERSION}"
+            f"{path}: format version {version}: this version of vocprep reads {FORMAT_VERSION}; "
+            f"use the version that wrote it, or {_MEND}"
         )
     try:
         index = DatasetIndex.model_validate(value)
         recipe_id = index.recipe.recipe_id
     except (ValueError, ShardError) as error:
-        raise ShardError(f"{path}: not a dataset index: {first_problem(error)}") from error
+        raise ShardError(f"{path}: not a dataset index: {first_problem(error)}; {_MEND}") from error
     if recipe_id != index.recipe_id:
         raise ShardError(
             f"{path}: recipe_id {index.recipe_id[:12]}… does not belong to the recipe beside it, "
-            f"which has {recipe_id[:12]}…; the file was edited"
+            f"which has {recipe_id[:12]}…; the file was edited: {_MEND}"
         )
     if index.own_sha256() != index.index_sha256:
         raise ShardError(
             f"{path}: does not agree with its own digest {index.index_sha256[:12]}…; the file was "
-            "altered: copy it again, or build the shards again"
+            f"altered: {_MEND}"
         )
     return index
 

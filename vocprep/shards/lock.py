@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from vocprep.errors import DataError
-from vocprep.files import write_json
+from vocprep.files import canonical_json, sha256_hex, write_json
 from vocprep.recipe import Layout, ShardFormat, differing_fields
 from vocprep.shards.deviation import TOLERANCES, Deviation, measure, total
-from vocprep.shards.index import DatasetIndex, RecipeField, ShardEntry, container_of
+from vocprep.shards.index import DatasetIndex, FileEntry, RecipeField, ShardEntry, container_of
 from vocprep.shards.record import Record
 from vocprep.shards.samples import Entry, SampleEntry, first_problem
 from vocprep.shards.version import Version
@@ -54,12 +54,23 @@ class Lock(Entry):
     container: ShardFormat
     samples_per_shard: int
     shards: tuple[ShardEntry, ...]
+    files: tuple[FileEntry, ...]
     quarantined: tuple[str, ...]
     """Ids of the pictures that no record could be made of."""
     numerics_class: dict[str, str]
     versions: dict[str, str]
     weights: str
     probes: tuple[Probe, ...]
+    lock_sha256: str = ""
+    """Of the canonical JSON of all other fields; ``sealed`` puts it in."""
+
+    def sealed(self) -> Lock:
+        """Return the lock with its own digest."""
+        return self.model_copy(update={"lock_sha256": self.own_sha256()})
+
+    def own_sha256(self) -> str:
+        """Compute the digest of all other fields."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude={"lock_sha256"})))
 
     @property
     def layout(self) -> Layout:
@@ -85,12 +96,13 @@ def make_lock(path: Path) -> Lock:
         container=index.container,
         samples_per_shard=index.samples_per_shard,
         shards=index.shards,
+        files=index.files,
         quarantined=tuple(bad.id for bad in version.quarantined),
         numerics_class=index.numerics_class,
         versions=index.versions,
         weights=index.weights,
         probes=tuple(probes),
-    )
+    ).sealed()
 
 
 def write_lock(file: Path, lock: Lock) -> None:
@@ -109,10 +121,11 @@ def read_lock(file: Path) -> Lock:
             f"{file}: no lock file that this version reads: {first_problem(error)}; make it again "
             "with vocprep inspect SHARDS --lock FILE"
         ) from error
-    if lock.recipe.recipe_id != lock.recipe_id:
+    if lock.own_sha256() != lock.lock_sha256 or lock.recipe.recipe_id != lock.recipe_id:
         raise DataError(
-            f"{file}: recipe_id {lock.recipe_id[:12]}… does not belong to the recipe beside it, "
-            f"which has {lock.recipe.recipe_id[:12]}…; the file was edited"
+            f"{file}: does not agree with its own digest {lock.lock_sha256[:12]}…; the file was "
+            "altered: take it from version control again, or make it again with vocprep inspect "
+            "SHARDS --lock FILE"
         )
     return lock
 
@@ -153,8 +166,9 @@ def _compare_ids(lock: Lock, version: Version, check: LockCheck) -> None:
     index = version.index
     found = {bad.id for bad in version.quarantined}
     for image_id in sorted(found ^ set(lock.quarantined)):
-        state = "is quarantined and was not" if image_id in found else "was quarantined and is not"
-        check.differ("quarantine.jsonl", f"{image_id} {state} when the lock was made")
+        here, there = ("is", "was not") if image_id in found else ("is not", "was")
+        detail = f"{image_id} {here} quarantined, and {there} when the lock was made"
+        check.differ("quarantine.jsonl", detail)
     for name in ("source_id", "targets_id"):
         locked, now = getattr(lock, name), getattr(index, name)
         if locked != now:
@@ -173,7 +187,7 @@ def _compare_embeddings(lock: Lock, version: Version, folder: Path, check: LockC
     found = measure_probes(lock, version, folder)
     tolerance = TOLERANCES[lock.recipe.precision]
     said = f"{found} over {found.patches} probes, allowed {tolerance}"
-    if found.patches == len(lock.probes) and found.within(tolerance):
+    if found.patches == len(lock.probes) > 0 and found.within(tolerance):
         check.notes.append(
             f"embeddings are of another numerics class ({'; '.join(other_class)}): {said}"
         )
@@ -188,7 +202,7 @@ def measure_probes(lock: Lock, version: Version, folder: Path) -> Deviation:
     dtype = np.dtype(lock.recipe.embedding_dtype).newbyteorder("<")
     return total(
         [
-            measure(record.embeddings[:1], _decode(wanted[sample.id].embedding, dtype)[None])
+            measure(record.embeddings[:1], _decode(wanted[sample.id], dtype, record)[None])
             for sample, record in _records(folder, version.index, chosen)
         ]
     )
@@ -200,13 +214,13 @@ def _compare_shards(lock: Lock, index: DatasetIndex, check: LockCheck) -> None:
     if layout != (lock.container, lock.samples_per_shard):
         check.notes.append("laid out in other shards than the locked version")
         return
-    found = {shard.name: shard for shard in index.shards}
-    locked = {shard.name: shard for shard in lock.shards}
+    found: dict[str, FileEntry] = {item.name: item for item in (*index.shards, *index.files)}
+    locked: dict[str, FileEntry] = {item.name: item for item in (*lock.shards, *lock.files)}
     differing = [n for n in sorted(found | locked) if found.get(n) != locked.get(n)]
     made_alike = (lock.versions, lock.numerics_class) == (index.versions, index.numerics_class)
     if differing and not made_alike and index.content_id == lock.content_id:
         check.notes.append(
-            f"the same records in other bytes ({len(differing)} shards): made by "
+            f"the same records in other bytes ({len(differing)} files): made by "
             f"{'; '.join(differing_fields(lock.versions, index.versions))}"
         )
     elif made_alike:
@@ -234,5 +248,15 @@ def _encode(embedding: NDArray[np.floating]) -> str:
     return base64.b64encode(data).decode()
 
 
-def _decode(text: str, dtype: np.dtype[np.floating]) -> NDArray[np.floating]:
-    return np.frombuffer(base64.b64decode(text), dtype=dtype)
+def _decode(probe: Probe, dtype: np.dtype[np.floating], record: Record) -> NDArray[np.floating]:
+    """Return a probe's embedding [D]; DataError when it is none like the record's."""
+    try:
+        embedding = np.frombuffer(base64.b64decode(probe.embedding, validate=True), dtype=dtype)
+    except ValueError as error:
+        raise DataError(f"lock file: probe {probe.id}: {error}; make the lock again") from error
+    if embedding.shape != record.embeddings.shape[1:]:
+        raise DataError(
+            f"lock file: probe {probe.id} has {len(embedding)} numbers: expected "
+            f"{record.embeddings.shape[1]}; make the lock again"
+        )
+    return embedding

@@ -41,7 +41,7 @@ from vocprep.shards.index import container_of
 from vocprep.sources.manifest import DatasetManifest, SourceManifest, load_dataset, load_source
 from vocprep.sources.tree import SampleRef, list_samples, read_split
 
-_UNTRAINED = "untrained ("
+_UNTRAINED, _OFFICIAL = "untrained (", "official "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +93,27 @@ class AgainFrom:
 
 
 def plan_build(
-    dataset: DatasetManifest, data_dir: Path, weights: str | None, choices: Choices, layout: Layout
+    dataset: DatasetManifest,
+    data_dir: Path,
+    weights: str | None,
+    choices: Choices,
+    layout: Layout,
+    *,
+    may_lack: bool = False,
 ) -> BuildPlan:
     """Decide everything about a build without doing any of it.
 
-    ``weights`` as in ``load_weights``. Every file that the build will read is seen to exist.
+    ``weights`` as in ``load_weights``. Every file that the build will read is seen to exist, unless
+    some ``may_lack``: those become bad samples when they are read.
     """
     schema = load_schema(dataset.schema_for(choices.schema), void_unknown=choices.void_unknown)
     splits = choices.splits or dataset.splits
-    samples = list_samples(data_dir, dataset, splits, choices.limit)
+    samples = list_samples(data_dir, dataset, splits, choices.limit, may_lack=may_lack)
     if not samples:
         raise DataError(f"{data_dir}: the split files of dataset {dataset.name} hold no image id")
     state = _fitting_weights(weights, data_dir, choices.backbone)
     digest = tensor_digest(state)
+    label = _weights_label(weights, digest, choices.backbone)
     by_split = _by_split(samples)
     recipe = Recipe(
         dataset=dataset.name,
@@ -134,13 +142,23 @@ def plan_build(
         schema=schema,
         layout=layout,
         weights=state,
-        weights_label=_weights_label(weights, digest, choices.backbone),
+        weights_label=label,
         shards=tuple(
             shard for split, members in by_split.items() for shard in _cut(split, members, layout)
         ),
-        sources=tuple(load_source(name) for name in dataset.sources),
+        sources=_sources(dataset, choices.backbone, label),
         left_out=_left_out(dataset, data_dir, samples),
     )
+
+
+def _sources(
+    dataset: DatasetManifest, backbone: BackboneName, weights_label: str
+) -> tuple[SourceManifest, ...]:
+    """Return where a version's parts come from; weights only when they are the official ones."""
+    names = [name for name in dataset.sources if name not in BACKBONES]
+    if weights_label.startswith(_OFFICIAL):
+        names.append(backbone)
+    return tuple(load_source(name) for name in names)
 
 
 def _left_out(
@@ -174,7 +192,7 @@ def _fitting_weights(
 def _weights_label(weights: str | None, digest: str, backbone: BackboneName) -> str:
     described = BACKBONES[backbone]
     if digest == described.tensors_sha256 or (weights is None and not described.tensors_sha256):
-        return f"official {described.title}"
+        return f"{_OFFICIAL}{described.title}"
     is_random = weights is not None and weights.startswith(RANDOM_PREFIX)
     return f"{_UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
 
@@ -202,7 +220,7 @@ def plan_again(recipe: Recipe, layout: Layout, sources: AgainFrom) -> BuildPlan:
     if weights is None and sources.weights_label.startswith(_UNTRAINED):
         weights = sources.weights_label.removeprefix(_UNTRAINED).removesuffix(")")
     dataset = load_dataset(sources.dataset or recipe.dataset)
-    plan = plan_build(dataset, sources.data_dir, weights, choices, layout)
+    plan = plan_build(dataset, sources.data_dir, weights, choices, layout, may_lack=True)
     differing = differing_fields(recipe.to_json(), plan.recipe.to_json())
     if differing:
         raise DataError(

@@ -139,6 +139,7 @@ class Preparation:
             if image is not None:
                 placed = place_image(image, geometry)
             labels = place_labels(label_map, geometry, schema.void)
+        self.accounts.count_reused(sum(embeddings is not None for embeddings in found.values()))
         with self.accounts.stage("targets"):
             return [
                 _prepare_view(files, view, placed, labels, schema.void, embeddings)

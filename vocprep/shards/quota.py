@@ -34,7 +34,7 @@ class Quota:
         )
         count = len(self._found)
         return (
-            f"{named}: {count} bad sample{'s' if count > 1 else ''} of "
-            f"{len(self._plan.samples):,}, expected at most {self._allowed} (--max-failures "
-            f"{self._limit}); mend the files, take their ids out of the split files, or allow more"
+            f"{count} bad sample{'s' if count > 1 else ''} of {len(self._plan.samples):,}, "
+            f"expected at most {self._allowed} (--max-failures {self._limit}): {named}; or take "
+            "their ids out of the split files, or allow more"
         )

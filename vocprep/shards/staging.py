@@ -23,7 +23,6 @@ from vocprep.files import (
     canonical_json,
     sha256_hex,
     write_atomic,
-    write_json,
 )
 from vocprep.shards.finish import FinishedShard
 from vocprep.shards.plan import BuildPlan
@@ -73,18 +72,15 @@ class Staging:
 
     def read_key(self) -> dict[str, Any] | None:
         """Return what the shards in it are of; None when there are none of use."""
-        try:
-            key = json.loads((self.path / _KEY_FILE).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return key if isinstance(key, dict) else None
+        key = _unsealed(self.path / _KEY_FILE)
+        return None if key is None else dict(json.loads(key))
 
     def begin(self, key: BuildKey) -> None:
         """Make it ready for a build; what it holds of another one is taken away."""
         if self.read_key() != key.to_json():
             self.remove()
         self.path.mkdir(exist_ok=True)
-        write_json(self.path / _KEY_FILE, key.to_json())
+        _write_sealed(self.path / _KEY_FILE, canonical_json(key.to_json()))
         for path in self.path.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink()
 
@@ -97,13 +93,13 @@ class Staging:
     def describe(self, name: str, shard: FinishedShard) -> None:
         """Write what the index will say of a shard that is in the folder."""
         about = canonical_json(shard.model_dump(mode="json"))
-        write_atomic(self.path / f"{name}{_ABOUT}", sha256_hex(about).encode() + b"\n" + about)
+        _write_sealed(self.path / f"{name}{_ABOUT}", about)
 
     def shards(self) -> Iterator[tuple[str, FinishedShard]]:
         """Yield the shards whose description is whole, with the names they were given."""
         for path in sorted(self.path.glob(f"*{_ABOUT}")):
-            digest, _, about = path.read_bytes().partition(b"\n")
-            if sha256_hex(about).encode() == digest:
+            about = _unsealed(path)
+            if about is not None:
                 try:
                     yield path.name.removesuffix(_ABOUT), FinishedShard.model_validate_json(about)
                 except ValidationError:  # by another version of vocprep
@@ -117,3 +113,17 @@ class Staging:
     def remove(self) -> None:
         """Take the folder away with all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _write_sealed(path: Path, data: bytes) -> None:
+    """Write bytes behind their digest, on a line of its own."""
+    write_atomic(path, sha256_hex(data).encode() + b"\n" + data)
+
+
+def _unsealed(path: Path) -> bytes | None:
+    """Return what ``_write_sealed`` wrote; None when it is not there or was altered."""
+    try:
+        digest, _, data = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return data if sha256_hex(data).encode() == digest else None

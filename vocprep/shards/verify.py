@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vocprep.errors import DataError, ShardError
 from vocprep.files import TEMPORARY_PREFIX, json_bytes
@@ -30,7 +31,7 @@ from vocprep.shards.publish import LOCK
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import SAMPLES_FILE, SampleEntry
-from vocprep.shards.version import Version, agrees
+from vocprep.shards.version import Version, problem_of
 from vocprep.sources.verify import Difference, Report
 
 DESCRIBED = (
@@ -49,7 +50,9 @@ def verify_files(path: Path, workers: int, on_file: Callable[[], None] = lambda:
     try:
         index = read_index(path)
     except ShardError as error:
-        return _report("files", 0, [_changed(DATASET_FILE, str(error))])
+        state: Literal["changed", "missing"]
+        state = "changed" if (path / DATASET_FILE).exists() else "missing"
+        return _report("files", 0, [Difference(path=DATASET_FILE, state=state, detail=str(error))])
     found = _check_index_file(path, index)
     entries: list[FileEntry] = [*index.shards, *index.files]
     right = 0 if found else 1
@@ -86,17 +89,12 @@ def _check_index_file(path: Path, index: DatasetIndex) -> list[Difference]:
 
 
 def _check_file(path: Path, entry: FileEntry) -> Difference | None:
-    file = path / entry.name
-    if not file.is_file():
-        detail = f"expected {entry.bytes:,} bytes, found no file"
-        return Difference(path=entry.name, state="missing", detail=detail)
-    if agrees(file, entry):
+    problem = problem_of(path / entry.name, entry)
+    if problem is None:
         return None
-    size = file.stat().st_size
-    state = f"{size:,} bytes" if size != entry.bytes else "other bytes"
-    return _changed(
-        entry.name, f"expected {entry.bytes:,} bytes of sha256 {entry.sha256}, found {state}"
-    )
+    detail = f"expected {entry.bytes:,} bytes of sha256 {entry.sha256}, found {problem}"
+    is_there = (path / entry.name).exists()
+    return Difference(path=entry.name, state="changed" if is_there else "missing", detail=detail)
 
 
 def _extra(path: Path, known: set[str]) -> Iterator[Difference]:

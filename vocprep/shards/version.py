@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,11 +37,11 @@ class Version:
         """Read a finished version; ShardError when its files are not those of its index."""
         index = read_index(path)
         for entry in index.files:
-            if not agrees(path / entry.name, entry):
+            if (problem := problem_of(path / entry.name, entry)) is not None:
                 raise ShardError(
-                    f"{path / entry.name}: is missing or not the file that dataset.json lists, "
-                    f"expected {entry.bytes:,} bytes of sha256 {entry.sha256[:12]}…; copy it "
-                    "again, or build the shards again"
+                    f"{path / entry.name}: expected {entry.bytes:,} bytes of sha256 "
+                    f"{entry.sha256[:12]}…, found {problem}; copy it again, or build the shards "
+                    "again"
                 )
         return cls(
             index=index, samples=read_samples(path), quarantined=read_quarantine(path, index)
@@ -59,10 +60,19 @@ class Version:
 
 def agrees(path: Path, entry: FileEntry) -> bool:
     """Say whether a file is there with the bytes that its entry tells of."""
+    return problem_of(path, entry) is None
+
+
+def problem_of(path: Path, entry: FileEntry) -> str | None:
+    """Say in words what there is in the place of the bytes that an entry tells of, or None."""
     try:
-        if path.stat().st_size != entry.bytes:
-            return False
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == entry.sha256
-    except OSError:
-        return False
+            size = os.fstat(stream.fileno()).st_size
+            if size != entry.bytes:
+                return f"{size:,} bytes"
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return "no file"
+    except OSError as error:
+        return f"what cannot be read: {error.strerror}"
+    return None if digest == entry.sha256 else f"others, of sha256 {digest[:12]}…"

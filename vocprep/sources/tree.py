@@ -62,12 +62,17 @@ def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str
 
 
 def list_samples(
-    data_dir: Path, dataset: DatasetManifest, splits: Sequence[str], limit: int | None = None
+    data_dir: Path,
+    dataset: DatasetManifest,
+    splits: Sequence[str],
+    limit: int | None = None,
+    *,
+    may_lack: bool = False,
 ) -> list[SampleRef]:
     """Return the samples of the splits in id order, at most ``limit`` of each split.
 
-    Every image and label file is seen to exist. Raises TreeError naming the first missing file,
-    UsageError when an id belongs to two of the splits.
+    Every image and label file is seen to exist, unless some ``may_lack``. Raises TreeError naming
+    the first missing file, UsageError when an id belongs to two of the splits.
     """
     owner: dict[str, str] = {}
     for split in splits:
@@ -87,7 +92,8 @@ def list_samples(
         )
         for image_id in sorted(owner)
     ]
-    _check_present(samples, data_dir, dataset)
+    if not may_lack:
+        _check_present(samples, data_dir, dataset)
     return samples
 
 
