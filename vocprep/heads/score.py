@@ -83,7 +83,8 @@ def _score_batch(
 ) -> None:
     """Add one batch's counts."""
     category_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
-    losses = compute_losses(category_logits, mask_logits, batch)
+    config = model.config
+    losses = compute_losses(category_logits, mask_logits, batch, config.category_loss, config.slots)
     images = len(batch.image_ids)
     counts.images += images
     counts.category_loss += float(losses.category) * images
