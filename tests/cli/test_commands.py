@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,9 @@ from PIL import Image
 
 from vocprep.cli.main import main
 from vocprep.geometry import Geometry
-from vocprep.heads.options import TrainOptions
+from vocprep.heads.options import EXECUTION, TrainOptions
+from vocprep.heads.recipes import RECIPE_FIELDS
+from vocprep.heads.run import EVENTS_DIR
 from vocprep.recipe import Choices, EngineOptions, Layout
 
 Run = Callable[..., Result]
@@ -101,9 +104,13 @@ def test_options_of_build_shards_are_the_fields_with_their_defaults() -> None:
 
 
 def test_options_of_train_are_fields_with_their_defaults() -> None:
+    """Flags that say where and how have the field's default, those over the recipe none."""
     options, found = TrainOptions(), defaults_of("train")
-    for name in set(found) - {"shards", "out", "as_json"}:
-        assert found[name] == getattr(options, name), name
+    for name in set(found) - {"shards", "out", "as_json", "settings"}:
+        expected = getattr(options, name)
+        assert found[name] == (None if name in RECIPE_FIELDS else expected), name
+    assert set(EXECUTION) <= set(found)
+    assert found["settings"] == ()
 
 
 # build-shards and inspect
@@ -244,7 +251,8 @@ def test_decode_writes_16_bit_maps_statistics_and_a_chart(
 
 
 def test_train_leaves_a_run_with_curves(run: Path) -> None:
-    assert files(run) == ["curves.png", "metrics.jsonl", "model.safetensors", "run.json"]
+    expected = ["curves.png", "metrics.jsonl", "model.safetensors", "recipe.toml", "run.json"]
+    assert [name for name in files(run) if name != EVENTS_DIR] == expected
     with Image.open(run / "curves.png") as picture:
         picture.load()
 
@@ -267,6 +275,34 @@ def test_json_of_train_and_evaluate_parses(shards: Path, tmp_path: Path, vocprep
     assert scores["images"] == 2
     trained_scores = trained["history"][0]
     assert scores["rows"][0]["miou_present"] == pytest.approx(trained_scores["val_miou"])
+
+
+def test_train_with_a_recipe_and_settings(shards: Path, tmp_path: Path, vocprep: Run) -> None:
+    out, again = tmp_path / "run", tmp_path / "again"
+    words = ["--recipe", "seed", "--set", "encoder=spikformer", "--set", "slots=predicted"]
+    text = assert_done(vocprep("train", shards, "--out", out, *words, "--epochs", 1))
+    assert "te.blocks.3.contract.lif" in text
+    options = json.loads((out / "run.json").read_text())["options"]
+    expected = {"recipe": "seed", "encoder": "spikformer", "slots": "predicted", "epochs": 1}
+    expected |= {"category_loss": "multi_hot", "position": False, "standardise": False}
+    assert options.items() >= expected.items()
+    words = ["--recipe", out / "recipe.toml", "--json"]
+    trained = json.loads(assert_done(vocprep("train", shards, "--out", again, *words)))
+    assert (again / "recipe.toml").read_text().splitlines()[1:] == (
+        (out / "recipe.toml").read_text().splitlines()[1:]
+    )
+    assert len(trained["history"][0]["spike_rates"]) == 29
+
+
+def test_train_resumes_a_finished_run_by_saying_what_it_came_to(
+    run: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    before = (out / "model.safetensors").read_bytes()
+    words = ["--epochs", 1, "--device", "cpu", "--resume"]
+    assert "1 epochs" in assert_done(vocprep("train", shards, "--out", out, *words))
+    assert (out / "model.safetensors").read_bytes() == before
 
 
 def test_evaluate_prints_the_model_beside_its_oracle_and_chance(
