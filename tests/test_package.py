@@ -146,7 +146,8 @@ assert manifests_dir() == package / "manifests"
 dataset = load_dataset("pascal-context")
 [load_source(name) for name in manifest_names("sources")]
 [load_schema(name) for name in dataset.schemas]
-assert [load_options(name).recipe for name in recipe_names()] == ["default", "quick", "seed", "wide"]
+names = ["default", "quick", "seed", "wide"]
+assert [load_options(name).recipe for name in recipe_names()] == names
 print(len(manifest_names("datasets")), (package / "py.typed").is_file())
 """
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
