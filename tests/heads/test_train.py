@@ -17,8 +17,9 @@ from vocprep.heads.feed import ResidentFeed, StepBatch
 from vocprep.heads.history import EpochMetrics, read_history
 from vocprep.heads.options import TrainOptions
 from vocprep.heads.run import load_run
+from vocprep.heads.steps import learning_rate, parameter_groups, uses_bf16
 from vocprep.heads.tfdet import TFDetHeads
-from vocprep.heads.train import learning_rate, parameter_groups, train, uses_bf16
+from vocprep.heads.train import train
 from vocprep.shards.reader import ShardDataset
 
 TIMES = ("seconds", "images_per_second")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vocprep.errors import RunError
-from vocprep.heads.run import CHECKPOINT_FILE, RunConfig, read_tensors, write_tensors
+from vocprep.heads.run import CHECKPOINT_FILE, RunConfig
+from vocprep.heads.tensors import read_tensors, write_tensors
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
@@ -26,7 +27,7 @@ def save_checkpoint(
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state[parameter].items():
             tensors[f"{_OPTIMIZER}{name}/{key}"] = value
-    write_tensors(run_dir / CHECKPOINT_FILE, config, tensors, epoch)
+    write_tensors(run_dir / CHECKPOINT_FILE, config.run_id, tensors, epoch)
 
 
 def load_checkpoint(
@@ -40,7 +41,7 @@ def load_checkpoint(
     path = run_dir / CHECKPOINT_FILE
     if not path.is_file():
         return 0
-    epoch, tensors = read_tensors(path, config)
+    epoch, tensors = read_tensors(path, config.run_id)
     try:
         model.load_state_dict(_below(_MODEL, tensors))
         for name, parameter in model.named_parameters():

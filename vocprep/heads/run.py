@@ -18,14 +18,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from vocprep.errors import RunError, ShardError, UsageError
-from vocprep.features.backbone import StateDict
 from vocprep.files import (
     TEMPORARY_PREFIX,
-    atomic_path,
     canonical_json,
     sha256_hex,
     write_atomic,
@@ -34,6 +30,7 @@ from vocprep.files import (
 from vocprep.heads.history import HISTORY_FILE
 from vocprep.heads.options import HeadsConfig, TrainOptions
 from vocprep.heads.recipes import differing_options, recipe_toml
+from vocprep.heads.tensors import check_tensors, read_tensors, write_tensors
 from vocprep.heads.tfdet import TFDetHeads
 from vocprep.labels.schema import Schema
 from vocprep.recipe import Recipe, differing_fields
@@ -221,7 +218,7 @@ def _continued(run_dir: Path, config: RunConfig) -> RunConfig:
 
 def save_weights(run_dir: Path, config: RunConfig, model: TFDetHeads, epoch: int) -> None:
     """Replace the run's ``model.safetensors`` by the model's present state."""
-    write_tensors(run_dir / MODEL_FILE, config, model.state_dict(), epoch)
+    write_tensors(run_dir / MODEL_FILE, config.run_id, model.state_dict(), epoch)
 
 
 def load_run(run_dir: Path, device: torch.device | str = "cpu") -> Run:
@@ -236,14 +233,14 @@ def load_run(run_dir: Path, device: torch.device | str = "cpu") -> Run:
             f"{path}: expected the run's weights, found no file; training has not reached its "
             "first score, train again or go on with --resume"
         )
-    epoch, state = read_tensors(path, config)
+    epoch, state = read_tensors(path, config.run_id)
     with torch.random.fork_rng(devices=[]):
         model = TFDetHeads.from_config(config.heads)
     expected = model.state_dict()
     if config.format_version == 1:  # which knew no standardising: its heads do none
         added = ("standardise.mean", "standardise.std")
         state = {**state, **{name: expected[name] for name in added}}
-    _check_tensors(path, expected=expected, found=state)
+    check_tensors(path, expected=expected, found=state)
     model.load_state_dict(state)
     return Run(path=run_dir, config=config, model=model.to(device).eval(), epoch=epoch)
 
@@ -264,50 +261,6 @@ def read_config(run_dir: Path) -> RunConfig:
         return RunConfig.from_json(value)
     except RunError as error:
         raise RunError(f"{path}: {error}; train again with this version") from error
-
-
-def _check_tensors(path: Path, *, expected: StateDict, found: StateDict) -> None:
-    """Raise RunError naming the first tensor that is missing, superfluous or of another shape."""
-    for name in [*expected, *found]:
-        shapes = [list(s[name].shape) if name in s else "no tensor" for s in (expected, found)]
-        if shapes[0] != shapes[1]:
-            raise RunError(
-                f"{path}: tensor {name}: expected {shapes[0]}, found {shapes[1]}; the file is not "
-                "of this version's heads, train again"
-            )
-
-
-def write_tensors(path: Path, config: RunConfig, tensors: StateDict, epoch: int) -> None:
-    """Write a state after ``epoch`` epochs, whole, with the name of the run that it belongs to."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One metadata entry only: safetensors writes several in an order that is not fixed.
-    about = canonical_json({"run_id": config.run_id, "epoch": epoch}).decode()
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"vocprep": about})
-
-
-def read_tensors(path: Path, config: RunConfig) -> tuple[int, StateDict]:
-    """Return the epoch and the tensors of what ``write_tensors`` wrote.
-
-    Raises RunError when the file does not read or belongs to another run.
-    """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            about = json.loads((stream.metadata() or {}).get("vocprep", "{}"))
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(
-            f"{path}: expected a safetensors file, found one that does not read ({error}); copy it "
-            "again or train again"
-        ) from error
-    about = about if isinstance(about, dict) else {}
-    epoch = about.get("epoch")
-    if about.get("run_id") != config.run_id or not isinstance(epoch, int):
-        raise RunError(
-            f"{path}: expected the weights of the run in {CONFIG_FILE} ({config.run_id[:12]}), "
-            f"found those of {str(about.get('run_id'))[:12]}; copy both files from one run folder"
-        )
-    return epoch, state
 
 
 def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
