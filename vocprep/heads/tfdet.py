@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vocprep.errors import UsageError
+from vocprep.heads.dropout import use_fast_dropout
 from vocprep.heads.encoders import make_encoder, sine_position_code
 from vocprep.heads.options import WIDTH, CategoryLoss, EncoderName, HeadsConfig, SlotRule
 from vocprep.labels.targets import PIXELS, SLOTS
@@ -85,6 +86,7 @@ class TFDetHeads(nn.Module):
             nn.Linear(HIDDEN, PIXELS * SLOTS),
             nn.Sigmoid(),
         )
+        use_fast_dropout(self)
 
     @classmethod
     def from_config(cls, config: HeadsConfig) -> TFDetHeads:
