@@ -15,17 +15,9 @@ from vocprep.geometry import Geometry, place_labels
 from vocprep.labels.png import encode_png
 from vocprep.labels.schema import load_schema
 from vocprep.labels.targets import make_targets
-from vocprep.recipe import Recipe, SchemaIdentity, ShardFormat, SplitIds
-from vocprep.shards.index import (
-    DatasetIndex,
-    SampleEntry,
-    ShardEntry,
-    container_of,
-    content_id,
-    source_id,
-    write_index,
-)
+from vocprep.recipe import Layout, Recipe, SchemaIdentity, ShardFormat, SplitIds
 from vocprep.shards.record import Record
+from vocprep.shards.write import write_dataset
 from vocprep.sources.scene import draw_label_map
 
 Fields = dict[str, Tensor]
@@ -94,41 +86,9 @@ def write_shards(records: list[Record], out: Path, container: ShardFormat) -> No
         weights_sha256="00" * 32,
         geometry=Geometry(),
     )
-    codec = container_of(container)
-    samples: list[SampleEntry] = []
-    shards: list[ShardEntry] = []
-    count = -(-len(records) // _SHARD)
-    for number in range(count):
-        part = records[number * _SHARD : (number + 1) * _SHARD]
-        name = f"train-{number:05d}-of-{count:05d}{codec.SUFFIX}"
-        data = codec.encode(part)
-        (out / name).write_bytes(data)
-        samples += [SampleEntry.of(record, name, row) for row, record in enumerate(part)]
-        patches = len(part) * PATCHES
-        shards.append(
-            ShardEntry(
-                name=name,
-                split="train",
-                records=len(part),
-                patches=patches,
-                bytes=len(data),
-                sha256="00" * 32,
-            )
-        )
-    index = DatasetIndex(
-        recipe_id=recipe.recipe_id,
-        source_id=source_id(samples),
-        content_id=content_id(samples),
-        container=container,
-        samples_per_shard=_SHARD,
-        recipe=recipe,
-        numerics_class={},
-        weights="none",
-        shards=tuple(shards),
-        statistics={},
-        versions={},
+    write_dataset(
+        out, recipe, {"train": records}, Layout(format=container, samples_per_shard=_SHARD)
     )
-    write_index(out, index, samples)
 
 
 def write_arrays(records: list[Record], out: Path) -> None:

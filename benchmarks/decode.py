@@ -4,14 +4,11 @@ Two lines of work: reading .mat files into arrays under a schema, and the whole 
 (16-bit PNG and statistics). The plain loop trusts its files; vocprep checks every tag and id. Rows
 take turns, so that the machine's moods fall on all of them alike.
 
-Run: python benchmarks/decode.py [--maps 400] [--repeats 3]
+Run: python benchmarks/decode.py [--maps 300] [--repeats 3]
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -19,10 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from _report import Column, Report, Table, command_line
 from PIL import Image
 from scipy.io import loadmat
 
@@ -62,14 +59,15 @@ def vocprep_decode(paths: list[Path], out: Path, workers: int) -> None:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--maps", type=int, default=400)
+    parser = command_line(__doc__)
+    parser.add_argument("--maps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} CPUs; Python {platform.python_version()}, "
-        f"numpy {version('numpy')}, scipy {version('scipy')}, Pillow {version('pillow')}; "
-        f"{arguments.maps} generated label maps, median of {arguments.repeats}"
+    report = Report(
+        "decode",
+        {"maps": arguments.maps, "repeats": arguments.repeats},
+        f"{arguments.maps} generated label maps, median of {arguments.repeats}",
+        ("scipy", "pillow"),
     )
     with tempfile.TemporaryDirectory() as folder:
         data, out = Path(folder) / "data", Path(folder) / "out"
@@ -88,7 +86,9 @@ def main() -> None:
             },
         }
         for title, rows in works.items():
-            print_table(title, len(paths), measure(rows, out, arguments.repeats))
+            seconds = measure(rows, out, arguments.repeats)
+            report.add(fill_table(title, len(paths), seconds))
+    report.write(arguments.json)
 
 
 def measure(rows: dict[str, Callable[[], None]], out: Path, repeats: int) -> dict[str, list[float]]:
@@ -103,13 +103,20 @@ def measure(rows: dict[str, Callable[[], None]], out: Path, repeats: int) -> dic
     return seconds
 
 
-def print_table(title: str, maps: int, seconds: dict[str, list[float]]) -> None:
-    """Print maps a second and the ratio to the first row."""
+def fill_table(title: str, maps: int, seconds: dict[str, list[float]]) -> Table:
+    """Return maps a second and the ratio to the first row."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     first = next(iter(medians.values()))
-    print(f"\n{title:28}  maps/s   ratio")
-    for name, median in medians.items():
-        print(f"{name:28}  {maps / median:6,.0f}  {first / median:6.2f}")
+    columns = (
+        Column("name", ""),
+        Column("maps_per_s", "maps/s", ",.0f"),
+        Column("ratio", "ratio", ".2f"),
+    )
+    rows: list[dict[str, str | float | None]] = [
+        {"name": name, "maps_per_s": maps / median, "ratio": first / median}
+        for name, median in medians.items()
+    ]
+    return Table(title, columns, rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ file and flushes to the disk before a file gets its name; curl writes the bytes 
 row is what one would type to be as sure. Two lines: as fast as the loopback goes, and held back to
 a gigabit. Rows of one line take turns, so that the machine's moods fall on all of them alike.
 
-Run: python benchmarks/download.py [--mebibytes 512] [--repeats 5]
+Run: python benchmarks/download.py [--mebibytes 256] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import argparse
 import contextlib
 import hashlib
 import os
-import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,8 +24,9 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import version
 from pathlib import Path
+
+from _report import Column, Report, Table, command_line
 
 from vocprep.sources.digests import Expected
 from vocprep.sources.fetch import Wanted, fetch
@@ -35,6 +36,7 @@ MIB = 1 << 20
 GIGABIT = 117_000_000
 """Bytes a second that a gigabit line carries beneath its headers."""
 BLOCK = 256 << 10
+CURL = "curl, nothing checked"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -130,12 +132,18 @@ def rows(url: str, expected: Expected) -> dict[str, Callable[[Path], None]]:
             fetch(Wanted(path=path, urls=[url], expected=expected), options, Quiet())
         )
 
-    return {
-        "curl, nothing checked": curl,
+    works = {
+        CURL: curl,
         "vocprep, 1 connection": vocprep(1),
         "vocprep, 4 connections": vocprep(4),
         "curl, then sha256sum, sha1sum, md5sum": curl_and_sums,
     }
+    return {name: work for name, work in works.items() if has_curl() or not name.startswith("curl")}
+
+
+def has_curl() -> bool:
+    """Say whether there is a curl to compare with."""
+    return shutil.which("curl") is not None
 
 
 def void(_: object) -> None:
@@ -163,48 +171,72 @@ def measure(source: Path, rate: int, repeats: int, expected: Expected) -> dict[s
     return speeds
 
 
-def header(mebibytes: int, repeats: int) -> str:
-    """Say what this ran on."""
-    curl = subprocess.run(["curl", "--version"], check=True, capture_output=True, text=True).stdout
-    return (
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, requests {version('requests')}, "
-        f"urllib3 {version('urllib3')}, {' '.join(curl.split()[:2])}; "
-        f"one file of {mebibytes} MiB, median of {repeats} (lowest to highest)"
+def curl_version() -> str:
+    """Return what curl calls itself."""
+    if not has_curl():
+        return "no curl"
+    said = subprocess.run(["curl", "--version"], check=True, capture_output=True, text=True).stdout
+    return " ".join(said.split()[:2])
+
+
+def fill_table(title: str, speeds: dict[str, list[float]]) -> Table:
+    """Return megabytes a second with their spread, and the ratio to curl."""
+    first = statistics.median(speeds[CURL]) if CURL in speeds else None
+    columns = (
+        Column("name", ""),
+        Column("mb_per_s", "MB/s", ".0f"),
+        Column("spread", "spread"),
+        Column("of_curl", "of curl", ".2f"),
+    )
+    rows: list[dict[str, str | float | None]] = [
+        {
+            "name": name,
+            "mb_per_s": statistics.median(values) / 1e6,
+            "spread": f"{min(values) / 1e6:.0f} to {max(values) / 1e6:.0f}",
+            "of_curl": statistics.median(values) / first if first else None,
+        }
+        for name, values in speeds.items()
+    ]
+    return Table(title, columns, rows)
+
+
+def expected_of(path: Path) -> Expected:
+    """Return the digests that the VOC archives publish."""
+    data = path.read_bytes()
+    return Expected(
+        sha256=hashlib.sha256(data).hexdigest(),
+        sha1=hashlib.sha1(data).hexdigest(),
+        md5=hashlib.md5(data).hexdigest(),
     )
 
 
 def main() -> None:
-    """Measure and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mebibytes", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=5)
+    """Measure and print one table a line."""
+    parser = command_line(__doc__)
+    parser.add_argument("--mebibytes", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--rate", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve, options.rate)
         return
+    report = Report(
+        "download",
+        {"mebibytes": options.mebibytes, "repeats": options.repeats},
+        f"{curl_version()}; one file of {options.mebibytes} MiB, median of {options.repeats} "
+        "(lowest to highest)",
+        ("requests", "urllib3"),
+    )
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source.bin"
-        block = os.urandom(MIB)
-        source.write_bytes(block * options.mebibytes)
-        data = source.read_bytes()
-        expected = Expected(
-            sha256=hashlib.sha256(data).hexdigest(),
-            sha1=hashlib.sha1(data).hexdigest(),
-            md5=hashlib.md5(data).hexdigest(),
-        )
-        del data
-        print(header(options.mebibytes, options.repeats))
+        source.write_bytes(os.urandom(MIB) * options.mebibytes)
+        expected = expected_of(source)
         for line, rate in (("loopback", 0), ("one gigabit", GIGABIT)):
-            speeds = measure(source, rate, options.repeats, expected)
-            curl = statistics.median(speeds["curl, nothing checked"])
-            print(f"\n{line:<40}{'MB/s':>8}{'spread':>14}{'of curl':>9}")
-            for name, values in speeds.items():
-                median = statistics.median(values)
-                spread = f"{min(values) / 1e6:.0f} to {max(values) / 1e6:.0f}"
-                print(f"{name:<40}{median / 1e6:>8.0f}{spread:>14}{median / curl:>9.2f}")
+            report.add(fill_table(line, measure(source, rate, options.repeats, expected)))
+    if not has_curl():
+        report.note("curl: left out, not installed")
+    report.write(options.json)
 
 
 if __name__ == "__main__":

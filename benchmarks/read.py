@@ -6,22 +6,19 @@ sums, then the rows take turns. A timed pass is a whole epoch, starting of its w
 files are in the page cache. MB/s counts a sample's four fields as they are stored. Peers come with
 `pip install 'vocprep[bench]'`; a missing one is said and left out.
 
-Run: python benchmarks/read.py [--records 4000] [--repeats 5] [--threads 1]
+Run: python benchmarks/read.py [--records 4000] [--repeats 3] [--threads 1]
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import statistics
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -34,6 +31,7 @@ from _read_peers import (
     write_litdata,
     write_mosaic,
 )
+from _report import Column, Report, Table, command_line
 
 from vocprep.recipe import ShardFormat
 from vocprep.shards.reader import LoaderMode, LoaderOptions, ShardDataset
@@ -42,6 +40,16 @@ from vocprep.shards.record import Record
 BATCH = 64
 CEILING = "numpy.memmap"
 STOCK = "webdataset"
+PEERS = (STOCK, "litdata", "mosaicml-streaming")
+COLUMNS = (
+    Column("name", "loader"),
+    Column("workers", "workers", "d"),
+    Column("samples_per_s", "samples/s", ",.0f"),
+    Column("mb_per_s", "MB/s", ",.0f"),
+    Column("of_memmap", "of memmap", ".2f"),
+    Column("of_webdataset", "× webdataset", ".2f"),
+    Column("opened_s", "opened in, s", ".2f"),
+)
 
 
 class VocprepLoader:
@@ -73,39 +81,30 @@ class Row:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = command_line(__doc__)
     parser.add_argument("--records", type=int, default=4000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of torch, in the main process")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")  # the peers' own; vocprep's tests turn warnings into errors
-    print_header(arguments.records, arguments.repeats)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = make_rows(Path(folder), list(make_records(arguments.records)))
-        rows = [row for row in rows if starts(row)]
-        check_same(rows)
-        print_table(rows, measure(rows, arguments.repeats), arguments.records)
-
-
-def print_header(records: int, repeats: int) -> None:
-    """Print what the table was measured on."""
-    peers = []
-    for name in ("webdataset", "litdata", "mosaicml-streaming"):
-        try:
-            peers.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            peers.append(f"{name} not installed")
-    print(
-        f"{platform.machine()}, {os.cpu_count()} CPUs; Python {platform.python_version()}, "
-        f"torch {version('torch')} on {torch.get_num_threads()} thread(s), "
-        f"numpy {version('numpy')}, h5py {version('h5py')}; {', '.join(peers)}\n"
-        f"{records} records of {SAMPLE_BYTES / 1000:.1f} kB, 500 a shard, batches of {BATCH}, "
-        f"shuffled; median of {repeats} passes"
+    report = Report(
+        "read",
+        {"records": arguments.records, "batch": BATCH, "repeats": arguments.repeats},
+        f"{arguments.records} records of {SAMPLE_BYTES / 1000:.1f} kB, 500 a shard, batches of "
+        f"{BATCH}, shuffled; median of {arguments.repeats} passes",
+        ("h5py", *PEERS),
     )
+    with tempfile.TemporaryDirectory() as folder:
+        rows = make_rows(Path(folder), list(make_records(arguments.records)), report)
+        rows = [row for row in rows if starts(row, report)]
+        check_same(rows)
+        medians = measure(rows, arguments.repeats)
+        report.add(fill_table(rows, medians, arguments.records))
+    report.write(arguments.json)
 
 
-def make_rows(folder: Path, records: list[Record]) -> list[Row]:
+def make_rows(folder: Path, records: list[Record], report: Report) -> list[Row]:
     """Write every format and return the rows that read them."""
     containers: tuple[tuple[str, ShardFormat], ...] = (("HDF5", "hdf5"), ("tar", "webdataset"))
     modes: tuple[tuple[LoaderMode, int], ...] = (
@@ -133,7 +132,7 @@ def make_rows(folder: Path, records: list[Record]) -> list[Row]:
         try:
             write(records, folder / name)
         except Exception as error:  # whatever a peer raises, the table goes on
-            print_left_out(name, error)
+            leave_out(name, error, report)
         else:
             peers.append((name, loader, folder / name))
     for workers in (0, 2):
@@ -144,7 +143,7 @@ def make_rows(folder: Path, records: list[Record]) -> list[Row]:
     return rows
 
 
-def starts(row: Row) -> bool:
+def starts(row: Row, report: Report) -> bool:
     """Open a row's loader and pass through it once; say so when it cannot."""
     started = time.perf_counter()
     try:
@@ -154,15 +153,18 @@ def starts(row: Row) -> bool:
     except Exception as error:  # whatever a peer raises, the table goes on
         if row.name.startswith("vocprep"):
             raise
-        print_left_out(f"{row.name}, {row.workers} workers", error)
+        leave_out(f"{row.name}, {row.workers} workers", error, report)
         return False
     return True
 
 
-def print_left_out(name: str, error: Exception) -> None:
+def leave_out(name: str, error: Exception, report: Report) -> None:
     """Say why a row is not in the table."""
-    reason = "not installed" if isinstance(error, ImportError) else "does not start here"
-    print(f"{name}: {reason} ({type(error).__name__}: {str(error).splitlines()[:1]})")
+    if isinstance(error, ImportError):
+        report.note(f"{name}: left out, not installed: pip install 'vocprep[bench]'")
+        return
+    print(f"{name}: {error}", file=sys.stderr)
+    report.note(f"{name}: left out, does not start here ({type(error).__name__})")
 
 
 def sums_of(loader: Iterable[Fields]) -> tuple[float, ...]:
@@ -195,20 +197,25 @@ def measure(rows: list[Row], repeats: int) -> list[float]:
     return [statistics.median(times) for times in seconds]
 
 
-def print_table(rows: list[Row], medians: list[float], records: int) -> None:
-    """Print speeds, with ratios to the ceiling and to stock webdataset of as many workers."""
+def fill_table(rows: list[Row], medians: list[float], records: int) -> Table:
+    """Return speeds, with ratios to the ceiling and to stock webdataset of as many workers."""
     of_ceiling = {row.name: median for row, median in zip(rows, medians, strict=True)}[CEILING]
     of_stock = {
         row.workers: median for row, median in zip(rows, medians, strict=True) if row.name == STOCK
     }
-    print(f"\n{'loader':26}  workers  samples/s   MB/s  of memmap  × webdataset  opened in")
-    for row, median in zip(rows, medians, strict=True):
-        stock = of_stock.get(row.workers)
-        print(
-            f"{row.name:26}  {row.workers:7}  {records / median:9,.0f}  "
-            f"{records * SAMPLE_BYTES / median / 1e6:5,.0f}  {of_ceiling / median:9.2f}  "
-            f"{f'{stock / median:.2f}' if stock else '-':>12}  {row.open_s:7.2f} s"
-        )
+    lines: list[dict[str, str | float | None]] = [
+        {
+            "name": row.name,
+            "workers": row.workers,
+            "samples_per_s": records / median,
+            "mb_per_s": records * SAMPLE_BYTES / median / 1e6,
+            "of_memmap": of_ceiling / median,
+            "of_webdataset": of_stock[row.workers] / median if row.workers in of_stock else None,
+            "opened_s": row.open_s,
+        }
+        for row, median in zip(rows, medians, strict=True)
+    ]
+    return Table("", COLUMNS, lines)
 
 
 if __name__ == "__main__":

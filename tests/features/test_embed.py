@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 from vocprep.errors import UsageError
 from vocprep.features import embed
 from vocprep.features.backbone import cifar100_resnet32, load_weights
-from vocprep.features.embed import CHUNK, Embedder, choose_device, numerics_class
-from vocprep.recipe import Normalisation
+from vocprep.features.embed import (
+    CHUNK,
+    Embedder,
+    choose_device,
+    choose_devices,
+    numerics_class,
+)
+from vocprep.geometry import split_patches
+from vocprep.recipe import Normalisation, Precision
 
 CPU = torch.device("cpu")
 WEIGHTS = load_weights("random:0", Path())
@@ -134,3 +141,47 @@ def test_numerics_class_says_what_else_decides_bits() -> None:
     assert found["device"] == "cpu"
     assert found["instruction_set"].endswith(torch.backends.cpu.get_cpu_capability())
     assert found["jpeg_decoder"].startswith("simplejpeg ")
+
+
+def test_pictures_are_embedded_as_their_patches_are() -> None:
+    draw = np.random.default_rng(3)
+    images = [
+        draw.integers(0, 256, (32 * ny, 32 * nx, 3), dtype=np.uint8)
+        for ny, nx in ((7, 7), (1, 1), (3, 2), (2, 5))
+    ]
+    one = embedder()
+    found = one.embed_images(images)
+    assert [len(embeddings) for embeddings in found] == [49, 1, 6, 10]
+    for image, embeddings in zip(images, found, strict=True):
+        np.testing.assert_array_equal(embeddings, one.embed(split_patches(image)))
+
+
+def test_no_picture_gives_no_embedding() -> None:
+    assert embedder().embed_images([]) == []
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_precisions_of_gpus_are_refused_on_a_cpu(precision: Precision) -> None:
+    with pytest.raises(UsageError, match=f"precision '{precision}' is of GPUs"):
+        Embedder(WEIGHTS, Normalisation(), device=CPU, precision=precision)
+
+
+def test_auto_takes_every_gpu_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    both = [torch.device("cuda:0"), torch.device("cuda:1")]
+    assert choose_devices("auto") == choose_devices("cuda") == both
+    assert choose_devices("cuda:1") == [torch.device("cuda:1")]
+    with pytest.raises(UsageError, match="found 2 CUDA devices"):
+        choose_devices("cuda:2")
+
+
+def test_gpus_of_two_kinds_do_not_share_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {0: "A", 1: "B"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: kinds[device.index])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    devices = [torch.device("cuda:0"), torch.device("cuda:1")]
+    with pytest.raises(UsageError, match="cuda:1: B"):
+        numerics_class(devices)
+    kinds[1] = "A"
+    assert numerics_class(devices)["device"] == "A"
+    assert numerics_class(devices, "nvjpeg")["jpeg_decoder"].startswith("nvjpeg")

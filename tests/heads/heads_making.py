@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dataset_making import write_dataset
 from numpy.typing import NDArray
 
 from vocprep.geometry import Geometry, Grid
@@ -17,6 +16,7 @@ from vocprep.labels.targets import make_targets
 from vocprep.recipe import Normalisation, Recipe, SchemaIdentity, SplitIds
 from vocprep.shards.reader import Batch, ShardDataset
 from vocprep.shards.record import Record
+from vocprep.shards.write import write_dataset
 
 SCHEMA = "voc21"
 VOID = 255

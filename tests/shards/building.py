@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vocprep.engines.local import build_dataset
-from vocprep.recipe import Choices, EngineOptions, Layout
+from vocprep.recipe import Choices, EngineOptions, Layout, MaxFailures
 from vocprep.shards.index import DatasetIndex
 from vocprep.shards.plan import BuildPlan, plan_build
 from vocprep.shards.reader import ShardDataset
@@ -48,7 +48,13 @@ def make_plan(
 
 
 def build(
-    tree: Path, out: Path, choices: Choices | None = None, layout: Layout | None = None
+    tree: Path,
+    out: Path,
+    choices: Choices | None = None,
+    layout: Layout | None = None,
+    *,
+    max_failures: int = 0,
 ) -> Built:
     plan = make_plan(tree, choices, layout)
-    return Built(plan, out, build_dataset(plan, out, ENGINE))
+    options = replace(ENGINE, max_failures=MaxFailures(count=max_failures))
+    return Built(plan, out, build_dataset(plan, out, options))

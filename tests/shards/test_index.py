@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_making import write_dataset
 from records_making import make_record
 
 from vocprep.errors import ShardError
@@ -15,6 +14,7 @@ from vocprep.geometry import Geometry
 from vocprep.recipe import Recipe, SchemaIdentity, SplitIds
 from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.samples import read_samples
+from vocprep.shards.write import write_dataset
 
 
 def make_index(out: Path) -> DatasetIndex:

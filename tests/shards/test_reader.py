@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from building import Built
-from dataset_making import write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records_making import GRIDS, make_record
@@ -35,6 +34,7 @@ from vocprep.shards.reader import (
     collate,
 )
 from vocprep.shards.record import Record
+from vocprep.shards.write import write_dataset
 
 
 def make_dataset(out: Path, records: Sequence[Record], per_shard: int = 2) -> ShardDataset:

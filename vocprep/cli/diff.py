@@ -84,8 +84,8 @@ def _print_samples(found: VersionDiff) -> None:
     """Print the records that differ, the most changed labels first."""
     from vocprep.shards.diff import PARTS
 
-    counts = ", ".join(f"{part} of {found.count(part):,}" for part in PARTS)
-    click.echo(f"{len(found.samples):,} records differ: {counts}")
+    counts = ", ".join(f"{part} {found.count(part):,}" for part in PARTS)
+    click.echo(f"records that differ: {len(found.samples):,} ({counts})")
     ordered = sorted(
         found.samples,
         key=lambda s: (-(s.changed_pixels or 0), -(s.largest_deviation or 0.0), s.id),

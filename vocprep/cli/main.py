@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from vocprep.cli.build import build_shards
 from vocprep.cli.common import INTERRUPTED
 from vocprep.cli.demo import demo
 from vocprep.cli.diff import diff
 from vocprep.cli.download import download
 from vocprep.cli.heads import evaluate, predict
-from vocprep.cli.shards import build_shards, inspect
+from vocprep.cli.inspect import inspect
 from vocprep.cli.sources import decode, sample
 from vocprep.cli.train import train
 from vocprep.cli.verify import verify

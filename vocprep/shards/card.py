@@ -80,7 +80,7 @@ def _quarantine(index: DatasetIndex) -> str:
     if not index.quarantined:
         return ""
     return (
-        f"**{index.quarantined:,} pictures are missing** because no record could be made of them; "
+        f"**Missing pictures: {index.quarantined:,}.** No record could be made of them; "
         "`quarantine.jsonl` says which and why.\n"
     )
 

@@ -66,12 +66,12 @@ no more than twice that (docs/format.md)."""
 def measure(found: NDArray[Any], expected: NDArray[Any]) -> Deviation:
     """Compare embeddings [P, D] of the same patches."""
     one, other = found.astype(np.float64), expected.astype(np.float64)
-    largest = np.abs(one - other) / np.maximum(1, np.abs(other))
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    dots = (one * other).sum(axis=1)
+    with np.errstate(invalid="ignore"):  # what is not a number is dealt with below
+        largest = np.abs(one - other) / np.maximum(1, np.abs(other))
+        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        cosines = (one * other).sum(axis=1) / np.where(norms == 0, 1, norms)
     # Two embeddings of nothing but zeros are the same; one of them alone is as far as can be.
-    both_zero = (one == other).all(axis=1)
-    cosines = np.where(both_zero, 1.0, dots / np.where(norms == 0, 1, norms))
+    cosines = np.where((one == other).all(axis=1), 1.0, cosines)
     return Deviation(
         patches=len(one), largest=_worst(largest.max()), cosine=-_worst(-cosines.min())
     )

@@ -1,4 +1,4 @@
-"""``vocprep build-shards`` and ``vocprep inspect``."""
+"""``vocprep build-shards``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vocprep.cli.common import (
     progress,
     workers_option,
 )
+from vocprep.cli.inspect import megabytes, print_summary
 from vocprep.errors import UsageError
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
 from vocprep.recipe import (
@@ -38,7 +39,6 @@ from vocprep.recipe import (
 
 if TYPE_CHECKING:
     from vocprep.engines.local import Accept
-    from vocprep.shards.index import DatasetIndex
     from vocprep.shards.plan import BuildPlan
     from vocprep.shards.version import Version
 
@@ -275,8 +275,14 @@ def _build(
     plan: BuildPlan, out: Path, options: EngineOptions, accept: Accept | None, *, as_json: bool
 ) -> None:
     from vocprep.engines.local import build_dataset
+    from vocprep.engines.pipeline import COMPILE_FROM, worth_compiling
     from vocprep.shards.accounts import Accounts
 
+    if options.compiled is None and worth_compiling(plan, len(plan.samples)):
+        click.echo(
+            f"compiling the backbone first, which pays from {COMPILE_FROM:,} views on in bf16",
+            err=True,
+        )
     accounts = Accounts()
     started = time.perf_counter()
     try:
@@ -291,7 +297,7 @@ def _build(
     if as_json:
         print_json(index.model_dump(mode="json"))
         return
-    _print_summary(out, index)
+    print_summary(out, index)
     spent = accounts.seconds()
     if not any(spent.values()):
         click.echo(f"up to date: checked in {seconds:.1f} s, nothing to build")
@@ -328,79 +334,7 @@ def _print_plan(plan: BuildPlan, compiled: bool | None, as_json: bool) -> None:
     click.echo(f"backbone {'compiled first' if compiled else 'as it is, not compiled'}")
     click.echo(f"samples  {len(plan.samples):,}")
     click.echo(f"patches  {patches:,}")
-    click.echo(f"bytes    about {_megabytes(estimated_bytes(patches, plan.recipe))}")
+    click.echo(f"bytes    about {megabytes(estimated_bytes(patches, plan.recipe))}")
     click.echo(f"shards   {len(plan.shards)}")
     print_table(("shard", "samples"), [(shard.name, len(shard.samples)) for shard in plan.shards])
     click.echo("dry run: nothing was written")
-
-
-def _print_summary(out: Path, index: DatasetIndex) -> None:
-    """Print what a dataset version is: identities first, then what it holds."""
-    recipe = index.recipe
-    click.echo(index.short_id)
-    click.echo(f"recipe_id   {index.recipe_id}")
-    click.echo(f"source_id   {index.source_id}")
-    click.echo(f"content_id  {index.content_id}")
-    click.echo(f"targets_id  {index.targets_id}")
-    click.echo(f"dataset     {recipe.dataset}, schema {recipe.schema.name}")
-    views = ", ".join(recipe.views)
-    click.echo(f"views       {views}; embeddings {recipe.embedding_dtype}, {recipe.precision}")
-    click.echo(f"weights     {index.weights}")
-    counts = index.statistics["splits"]
-    print_table(
-        ("split", "records", "patches", "void %", "outside top 4 %"),
-        [
-            (
-                split,
-                facts["records"],
-                facts["patches"],
-                100 * facts["void_pixels"] / facts["pixels"],
-                100 * facts["other_pixels"] / facts["pixels"],
-            )
-            for split, facts in counts.items()
-        ],
-    )
-    if index.quarantined:
-        click.echo(f"bad samples {index.quarantined:,}, left out: see {out / 'quarantine.jsonl'}")
-    size = sum(shard.bytes for shard in index.shards)
-    click.echo(f"{len(index.shards)} {index.container} shards, {_megabytes(size)}, in {out}")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
-
-
-@click.command()
-@click.argument("shards", type=PATH)
-@click.option(
-    "--lock",
-    type=PATH,
-    metavar="FILE",
-    help="Also write a lock file: recipe, identities and digests, for a git repository.",
-)
-@json_option
-def inspect(shards: Path, lock: Path | None, as_json: bool) -> None:
-    """Say what a dataset version is and holds: its identities, recipe, splits, shards.
-
-    \b
-    Example:
-      vocprep inspect shards/voc --lock voc.lock.json
-    """
-    from vocprep.shards.index import check_files, read_index
-
-    index = read_index(shards)
-    check_files(shards, index)
-    if lock is not None:
-        from vocprep.shards.lock import make_lock, write_lock
-
-        write_lock(lock, make_lock(shards))
-    if as_json:
-        print_json({**index.model_dump(mode="json"), "short_id": index.short_id})
-        return
-    _print_summary(shards, index)
-    print_table(
-        ("shard", "records", "patches", "bytes", "sha256"),
-        [(s.name, s.records, s.patches, s.bytes, s.sha256[:12] + "…") for s in index.shards],
-    )
-    click.echo("numerics    " + ", ".join(f"{k} {v}" for k, v in index.numerics_class.items()))
-    click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in index.versions.items()))

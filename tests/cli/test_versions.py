@@ -1,0 +1,247 @@
+"""Dataset versions through the command line: resume, quarantine, lock, verify, diff."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from dataset_making import version_bytes
+
+Run = Callable[..., Result]
+JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
+
+
+def build(tree: Path, out: Path, *more: object) -> list[object]:
+    return [
+        *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
+        *("--weights", "random:0", "--limit", 2, "--samples-per-shard", 1, "--device", "cpu"),
+        *more,
+    ]
+
+
+def done(result: Result, code: int = 0) -> str:
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.stdout
+
+
+def said(result: Result, code: int) -> str:
+    """The one sentence of an error."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def copied(shards: Path, tmp_path: Path) -> Path:
+    shutil.copytree(shards, tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+@pytest.fixture
+def lock(shards: Path, tmp_path: Path, vocprep: Run) -> Path:
+    text = done(vocprep("inspect", shards, "--lock", tmp_path / "x.lock.json"))
+    assert f"lock        {tmp_path / 'x.lock.json'}" in text
+    return tmp_path / "x.lock.json"
+
+
+def test_same_command_again_says_that_all_is_there(
+    sample_tree: Path, copied: Path, vocprep: Run
+) -> None:
+    before = version_bytes(copied)
+    assert "up to date" in done(vocprep(*build(sample_tree, copied)))
+    assert version_bytes(copied) == before
+
+
+def test_bad_sample_stops_with_code_5_or_is_listed(
+    tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    jpeg = sorted((tree / JPEGS).iterdir())[0]
+    jpeg.write_bytes(jpeg.read_bytes()[:800])
+    out = tmp_path / "out"
+    line = said(vocprep(*build(tree, out)), 5)
+    assert str(jpeg) in line
+    assert "--max-failures" in line
+    text = done(vocprep(*build(tree, out, "--max-failures", "30%")))
+    assert "bad samples 1" in text
+    assert json.loads((out / "quarantine.jsonl").read_text())["id"] == jpeg.stem
+    assert "bad samples 1" in done(vocprep("inspect", out))
+    assert "quarantined pictures: 1" in done(vocprep("verify", out))
+    assert "quarantined" not in done(vocprep("verify", tree, "--level", "content"), 1)
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "101%", "%", "1.5"])
+def test_senseless_quota_is_a_usage_error(
+    text: str, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    assert "max_failures" in said(
+        vocprep(*build(sample_tree, tmp_path / "out", "--max-failures", text)), 2
+    )
+
+
+# Locks
+
+
+def test_copy_is_verified_by_its_lock_alone(copied: Path, lock: Path, vocprep: Run) -> None:
+    text = done(vocprep("verify", copied, "--lock", lock))
+    assert "lock: 4 right" in text
+
+
+def test_other_version_is_named_against_the_lock(
+    sample_tree: Path, lock: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out = tmp_path / "other"
+    done(vocprep(*build(sample_tree, out, "--schema", "context59")))
+    assert "schema.name" in done(vocprep("verify", out, "--lock", lock), 1)
+
+
+def test_locked_version_is_built_again(
+    sample_tree: Path, shards: Path, lock: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out = tmp_path / "again"
+    done(vocprep("build-shards", "--lock", lock, "--data-dir", sample_tree, "--out", out))
+    assert version_bytes(out) == version_bytes(shards)
+
+
+def test_build_that_is_not_the_locked_version_is_not_published(
+    tree: Path, lock: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    jpeg = sorted((tree / JPEGS).iterdir())[0]
+    jpeg.write_bytes(jpeg.read_bytes() + b"\0")
+    out = tmp_path / "again"
+    result = vocprep("build-shards", "--lock", lock, "--data-dir", tree, "--out", out)
+    line = said(result, 3)
+    assert "source_id" in line
+    assert "nothing was published" in line
+    assert not (out / "dataset.json").exists()
+
+
+def test_tree_that_cannot_give_the_locked_recipe_is_refused_before_any_work(
+    tree: Path, lock: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    train = tree / "VOCdevkit/VOC2010/ImageSets/Main/train.txt"
+    train.write_text("\n".join(train.read_text().split()[1:]) + "\n")
+    result = vocprep("build-shards", "--lock", lock, "--data-dir", tree, "--out", tmp_path / "out")
+    assert "splits.train.ids_sha256" in said(result, 3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_choices_beside_a_lock_are_refused(
+    sample_tree: Path, lock: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = ["build-shards", "--lock", lock, "--data-dir", sample_tree, "--out", tmp_path / "out"]
+    assert "--schema" in said(vocprep(*words, "--schema", "context59"), 2)
+    assert "--format" in said(vocprep(*words, "--format", "hdf5"), 2)
+
+
+def test_build_of_nothing_is_a_usage_error(tmp_path: Path, vocprep: Run) -> None:
+    assert "--lock" in said(vocprep("build-shards", "--out", tmp_path / "out"), 2)
+
+
+# verify
+
+
+def test_levels_of_verify_build_on_each_other(
+    shards: Path, sample_tree: Path, vocprep: Run
+) -> None:
+    assert done(vocprep("verify", shards)).startswith("files: 8 right")
+    text = done(vocprep("verify", shards, "--level", "content"))
+    assert "content: 4 right" in text
+    words = ("verify", shards, "--level", "recompute", "--data-dir", sample_tree)
+    text = done(vocprep(*words, "--samples", "all", "--device", "cpu"))
+    assert "recompute: 4 right" in text
+    assert "to the bit" in text
+    assert "of 196 patches made again: largest deviation 0" in text
+    assert "through fresh heads" in text
+
+
+def test_recompute_as_json(shards: Path, sample_tree: Path, vocprep: Run) -> None:
+    words = ("verify", shards, "--level", "recompute", "--data-dir", sample_tree)
+    value = json.loads(done(vocprep(*words, "--samples", 1, "--device", "cpu", "--json")))
+    assert value["clean"] is True
+    assert [report["level"] for report in value["reports"]] == ["files", "content", "recompute"]
+    assert value["measured"]["embeddings"]["patches"] == 49
+    assert value["measured"]["other_numerics_class"] == []
+
+
+def test_damage_is_named_with_code_1(copied: Path, vocprep: Run) -> None:
+    shard = sorted(copied.glob("*.h5"))[0]
+    data = bytearray(shard.read_bytes())
+    data[5000] ^= 1
+    shard.write_bytes(data)
+    text = done(vocprep("verify", copied), 1)
+    assert f"changed: {shard.name}" in text
+    value = json.loads(done(vocprep("verify", copied, "--json"), 1))
+    assert value["reports"][0]["differences"][0]["path"] == shard.name
+
+
+def test_dataset_without_its_index_is_still_taken_for_one(copied: Path, vocprep: Run) -> None:
+    (copied / "dataset.json").unlink()
+    assert "dataset.json" in done(vocprep("verify", copied), 1)
+
+
+def test_options_of_the_other_kind_of_folder_are_refused(
+    sample_tree: Path, lock: Path, vocprep: Run
+) -> None:
+    assert "data dir" in said(vocprep("verify", sample_tree, "--level", "recompute"), 2)
+    assert "--lock" in said(vocprep("verify", sample_tree, "--lock", lock), 2)
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-3"])
+def test_senseless_number_of_samples_is_a_usage_error(
+    text: str, shards: Path, sample_tree: Path, vocprep: Run
+) -> None:
+    words = ("verify", shards, "--level", "recompute", "--data-dir", sample_tree)
+    assert "samples" in said(vocprep(*words, "--samples", text), 2)
+
+
+# diff
+
+
+def test_diff_of_a_copy_says_so(shards: Path, copied: Path, vocprep: Run) -> None:
+    assert "the same data" in done(vocprep("diff", shards, copied))
+    assert json.loads(done(vocprep("diff", shards, copied, "--json")))["same"] is True
+
+
+def test_diff_names_recipe_samples_and_labels(
+    sample_tree: Path, shards: Path, tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    mats = sorted((tree / "trainval").iterdir())
+    same_size = [path for path in mats[1:] if path.stat().st_size != mats[0].stat().st_size]
+    jpegs = sorted((tree / JPEGS).iterdir())
+    shutil.copy(same_size[0], mats[0])
+    shutil.copy(tree / JPEGS / f"{same_size[0].stem}.jpg", jpegs[0])
+    out = tmp_path / "v2"
+    done(vocprep(*build(tree, out, "--reuse", shards)))
+    text = done(vocprep("diff", shards, out), 1)
+    assert "records that differ: 1 (image 1, label 1, targets 1, embeddings 1)" in text
+    assert mats[0].stem in text
+    assert "label pixels that changed" in text
+    assert "embeddings of 49 patches: largest deviation" in text
+    value = json.loads(done(vocprep("diff", shards, out, "--json"), 1))
+    assert value["same"] is False
+    assert value["samples"][0]["id"] == mats[0].stem
+    assert (
+        sum(flip["pixels"] for flip in value["label_flips"])
+        == (value["samples"][0]["changed_pixels"])
+    )
+
+
+def test_diff_names_the_recipe_field_that_is_the_cause(
+    sample_tree: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    done(vocprep(*build(sample_tree, tmp_path / "v2", "--void-unknown")))
+    text = done(vocprep("diff", shards, tmp_path / "v2"), 1)
+    assert "recipe      schema.void_unknown: False and True" in text
+
+
+def test_diff_of_what_is_no_dataset_is_a_data_error(
+    shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    assert "build-shards" in said(vocprep("diff", shards, tmp_path), 3)
