@@ -9,7 +9,8 @@ import click
 from vocprep.cli.common import INTERRUPTED
 from vocprep.cli.demo import demo
 from vocprep.cli.download import download, verify
-from vocprep.cli.heads import evaluate, predict, train
+from vocprep.cli.evaluate import evaluate, predict
+from vocprep.cli.heads import train
 from vocprep.cli.shards import build_shards, inspect
 from vocprep.cli.sources import decode, sample
 from vocprep.errors import DataError, VocprepError
