@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 Labels = NDArray[np.integer[Any]]
 Counts = NDArray[np.int64]
 
-FREQUENT = 0.01
-"""Share of the scored pixels from which on a class counts as frequent."""
+FREQUENT = 100
+"""A class is frequent when it has at least one in so many of the scored pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class ConfusionMatrix:
     def miou_frequent(self) -> float:
         """Return the mean IoU over classes with at least 1 % of the pixels; 0 without any."""
         pixels = self.truth_pixels
-        return self._mean_iou((pixels > 0) & (pixels >= FREQUENT * pixels.sum()))
+        return self._mean_iou((pixels > 0) & (FREQUENT * pixels >= pixels.sum()))
 
     def miou_all(self, class_ids: Sequence[int]) -> float:
         """Return the mean IoU over ``class_ids``, a class absent from the ground truth being 0."""
