@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from vocprep.errors import RunError, UsageError
 from vocprep.geometry import Geometry
 from vocprep.heads.evaluate import RECALL_NOTE, WHOLE_NOTE, check_fits, evaluate
+from vocprep.heads.losses import compute_losses
 from vocprep.heads.options import EvaluateOptions, TrainOptions
 from vocprep.heads.run import LabelSpace, Run, RunConfig
 from vocprep.heads.score import (
@@ -277,16 +278,30 @@ def test_validation_counts_what_evaluation_shows(tmp_path: Path):
     assert np.array_equal(counts.model.counts, evaluation.confusion.counts)
     assert counts.category_loss + counts.mask_loss == pytest.approx(evaluation.loss)
     assert counts.images == evaluation.images
+    with torch.inference_mode():
+        expected = [
+            float(compute_losses(*run.model(b.embeddings, b.padding, b.grids), b).category)
+            for b in loader
+        ]
+    assert counts.category_loss == pytest.approx((2 * expected[0] + expected[1]) / 3)
 
 
-def test_so_many_of_the_worst_images_as_asked(tmp_path: Path):
-    dataset = make_dataset(
-        tmp_path / "shards",
-        {"val": [record(f"v{label}", np.full((32, 32), label)) for label in (3, 1, 2, VOID)]},
-    )
+def test_so_many_of_the_worst_images_by_pixel_accuracy_as_asked(tmp_path: Path):
+    rows = {
+        "right_often_in_one_class": [1] * 28 + [2, 3, 4, 5],
+        "half_right_in_two": [1] * 16 + [2] * 16,
+        "right": [1] * 32,
+        "void": [VOID] * 32,
+    }
+    images = [
+        record(name, np.array(labels)[:, None].repeat(32, axis=1)) for name, labels in rows.items()
+    ]
+    dataset = make_dataset(tmp_path / "shards", {"val": images})
     options = replace(CPU, worst=2)
-    evaluation = evaluate(run_for(dataset, always_says(1)), dataset, "val", options)
-    assert [image.image_id for image in evaluation.worst_images] == ["v2", "v3"]
+    one, two = evaluate(run_for(dataset, always_says(1)), dataset, "val", options).worst_images
+    assert (one.image_id, one.pixel_accuracy, one.miou) == ("half_right_in_two", 0.5, 0.25)
+    assert two.image_id == "right_often_in_one_class"
+    assert (two.pixel_accuracy, two.miou) == pytest.approx((28 / 32, 28 / 32 / 5))
     with pytest.raises(UsageError, match="worst: expected 0 or more"):
         EvaluateOptions(worst=-1)
 

@@ -17,7 +17,11 @@ from vocprep.geometry import Geometry, place_labels
 from vocprep.heads.evaluate import WHOLE_NOTE, evaluate
 from vocprep.heads.options import EvaluateOptions
 from vocprep.heads.score import MAJORITY, MODEL
+from vocprep.heads.whole_image import whole_image_pixels
+from vocprep.labels.schema import load_schema
+from vocprep.recipe import SchemaIdentity
 from vocprep.shards.reader import ShardDataset
+from vocprep.sources.manifest import load_dataset
 
 FOLDER = "VOCdevkit/VOC2012/SegmentationClass"
 CROP, NATIVE = Geometry(), Geometry(geometry="native")
@@ -35,7 +39,7 @@ def label_maps() -> dict[str, NDArray[np.uint16]]:
     return maps
 
 
-def make_tree(tmp_path: Path, geometry: Geometry) -> tuple[ShardDataset, Path]:
+def make_tree(tmp_path: Path, geometry: Geometry, **recipe: object) -> tuple[ShardDataset, Path]:
     """Shards of one geometry, and the data dir with the label files that they came from."""
     data = tmp_path / "data"
     (data / FOLDER).mkdir(parents=True)
@@ -55,6 +59,7 @@ def make_tree(tmp_path: Path, geometry: Geometry) -> tuple[ShardDataset, Path]:
         dataset="voc2012",
         geometry=geometry,
         views=("identity", "flip"),
+        **recipe,
     )
     return dataset, data
 
@@ -94,6 +99,20 @@ def test_what_the_geometry_leaves_out_is_wrong(tmp_path: Path, geometry: Geometr
     assert [row.name for row in whole.rows] == [row.name for row in evaluation.rows]
     assert all(row.pixel_accuracy < 1 for row in whole.rows)
     assert WHOLE_NOTE not in evaluation.notes
+
+
+def test_void_among_the_outputs_is_left_out(tmp_path: Path):
+    schema = load_schema("context59")
+    identity = SchemaIdentity(name="context59", sha256=schema.sha256)
+    dataset, data = make_tree(tmp_path, NATIVE, schema=identity)
+    found = whole_image_pixels(dataset, "val", load_dataset("voc2012"), data)
+    raw = Counter(int(label) for label_map in label_maps().values() for label in label_map.ravel())
+    # Of the ids in these maps, 2 is aeroplane in the base; the others are in no class of the 59.
+    assert schema.names[1] == load_schema("context460").names[2] == "aeroplane"
+    assert {k for k in raw if schema.raw_to_class[k] != schema.void} == {2}
+    expected = np.zeros(60, dtype=np.int64)
+    expected[1] = raw[2]
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

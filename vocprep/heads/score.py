@@ -233,9 +233,9 @@ def _count_patches(
     scored: ScoredBatch, patches: dict[str, PatchCounts], constant: NDArray[np.int64]
 ) -> None:
     """Add one batch's patches to every row: what the row says that a patch holds."""
-    real = ~scored.batch.padding.cpu().numpy()
-    slot_labels = scored.batch.slot_labels.cpu().numpy()[real]
-    predicted = top_labels(scored.category_logits).cpu().numpy()[real]
+    # Padding has no slots, so it is not counted.
+    slot_labels = scored.batch.slot_labels.flatten(0, 1).cpu().numpy()
+    predicted = top_labels(scored.category_logits).flatten(0, 1).cpu().numpy()
     said = {
         MODEL: predicted,
         MODEL_LABELS: predicted,
