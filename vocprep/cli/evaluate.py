@@ -79,10 +79,12 @@ def evaluate(
         _check_names_differ(runs, names, "their confusion matrices")
     options = EvaluateOptions(device=device, worst=worst, data_dir=data_dir, dataset=dataset)
     opened = ShardDataset.open(shards)
+    # All before the first is scored: a wrong path should not end minutes of work.
+    loaded = [load_run(run) for run in runs]
     with progress(len(runs), "runs") as step:
         results = []
-        for run in runs:
-            results.append(evaluate_run(load_run(run), opened, split, options))
+        for trained in loaded:
+            results.append(evaluate_run(trained, opened, split, options))
             step()
     if out is not None:
         for result in results:
