@@ -259,7 +259,7 @@ def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
     assert summary.final.val_miou is None
     assert summary.final.mask_loss < 0.3 * summary.history[0].mask_loss
     evaluation = evaluate(load_run(tmp_path / "run"), dataset, "train")
-    model, oracle, majority = evaluation.rows
+    model, oracle, majority = map(evaluation.row, ("model", "GT top-4", "majority label"))
     assert oracle.pixel_accuracy == 1
     assert model.pixel_accuracy > 0.95
     assert model.miou_present > 0.9

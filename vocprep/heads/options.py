@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vocprep.errors import UsageError
@@ -138,10 +139,20 @@ class EvaluateOptions:
     """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     mode: LoaderMode = "streaming"
     """As for training; every image is needed once, so streaming costs nothing."""
+    worst: int = 5
+    """How many of the images with the lowest pixel accuracy are listed."""
+    data_dir: Path | None = None
+    """Data dir of the build: its label maps say what the geometry leaves out, so that whole images
+    are scored too."""
+    dataset: str | None = None
+    """Name or TOML file of the dataset in ``data_dir``; that of the recipe when None."""
 
     def __post_init__(self) -> None:
         """Refuse values that no evaluation can follow."""
         _at_least_one(self, "batch_size")
+        _in_range(self, "worst", self.worst >= 0, "0 or more")
+        if self.dataset is not None and self.data_dir is None:
+            raise UsageError("dataset: says what data_dir holds; give --data-dir too")
         _one_of("mode", self.mode, LoaderMode)
 
 

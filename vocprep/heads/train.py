@@ -210,7 +210,7 @@ def _validate(model: TFDetHeads, loader: Loader | None, labels: LabelSpace) -> d
     """Return the validation fields of EpochMetrics; none without a validation split."""
     if loader is None:
         return {}
-    counts = score_split(model.eval(), loader, labels, constant=[min(labels.names)])
+    counts = score_split(model.eval(), loader, labels)
     return {
         "val_loss": counts.category_loss + counts.mask_loss,
         "val_category_loss": counts.category_loss,
