@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def code() -> dict[str, Any]:
-    (text,) = blocks("python")
+    text = blocks("python")[0]
     assert len(text.splitlines()) < 40
     names: dict[str, Any] = {}
     exec(compile(text, "docs/guides/heads.md", "exec"), names)
@@ -41,6 +41,21 @@ def test_its_code_trains_an_encoder_on_shards(
     first, last = (float(line.split()[3].rstrip(",")) for line in (lines[0], lines[-1]))
     assert last < 0.8 * first
     assert isinstance(heads.te, code["MeanMixer"])
+
+
+def test_its_code_scores_what_it_trained(
+    code: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    splits = {name: random_records(name, [(1, 2), (2, 1)]) for name in ("train", "val")}
+    make_dataset(tmp_path / "shards" / "voc", splits)
+    monkeypatch.chdir(tmp_path)
+    (_, text) = blocks("python")
+    exec(compile(text, "docs/guides/heads.md", "exec"), dict(code))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert 0 < float(last.removeprefix("mIoU ")) <= 100
 
 
 def test_its_encoder_keeps_the_contract_on_padding(code: dict[str, Any]):
