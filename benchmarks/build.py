@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from vocprep.engines.local import build_dataset
 from vocprep.errors import VocprepError
 from vocprep.features.backbone import load_weights
-from vocprep.features.embed import Embedder
-from vocprep.recipe import Choices, EngineOptions, Layout, Normalisation, Precision
+from vocprep.features.embed import Embedder, EmbeddingSpec
+from vocprep.recipe import Choices, EngineOptions, Layout, Precision
 from vocprep.shards.plan import plan_build
 
 COLUMNS = (
@@ -129,7 +129,7 @@ def backbone_alone(weights: str, images: int, device: torch.device, way: Way) ->
     callers, pictures = (1, 256) if device.type == "cuda" else (cores, 2)
     torch.set_num_threads(1)
     embedder = Embedder(
-        load_weights(weights, Path()), Normalisation(), device=device, precision=way.precision
+        load_weights(weights, Path()), EmbeddingSpec(precision=way.precision), device=device
     )
     if way.compiled:
         embedder.compile()

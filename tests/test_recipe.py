@@ -43,7 +43,9 @@ recipes = st.builds(
     splits=st.dictionaries(
         texts, st.builds(SplitIds, count=st.integers(0), ids_sha256=texts), max_size=3
     ),
-    backbone=texts,
+    backbone=st.just("resnet32-cifar100"),
+    windows=st.sampled_from([(32,), (64, 32), (128, 256)]),
+    layers=st.sampled_from([("layer3",), ("layer2", "layer3")]),
     weights_sha256=texts,
     geometry=st.sampled_from(
         [Geometry(), Geometry(geometry="squash"), Geometry(geometry="native", edge="pad")]
@@ -60,7 +62,7 @@ def test_the_canonical_text_and_the_id_never_change() -> None:
         b'"format_version":1,"geometry":{"edge":"drop","geometry":"crop"},'
     )
     assert RECIPE.recipe_id == sha256_hex(canonical_json(RECIPE.to_json()))
-    assert RECIPE.recipe_id == "5f4a64e838cdd8302afef88d2c30db32eee29ecd5cb732c4a308a2a00e8c6635"
+    assert RECIPE.recipe_id == "4da9a429cc3265850b83b523b2f775fa2b3313f42926842f9fa18b44c992c1d2"
 
 
 @given(recipes)
@@ -75,7 +77,8 @@ OTHER_VALUES: dict[str, Any] = {
     "dataset": "voc2012",
     "schema": SchemaIdentity(name="context460", sha256="ab" * 32, void_unknown=True),
     "splits": {"train": SplitIds.of(["b", "a"])},
-    "backbone": "other",
+    "windows": (64,),
+    "layers": ("layer3", "layer2"),
     "weights_sha256": "ef" * 32,
     "geometry": Geometry(geometry="squash"),
     "normalisation": Normalisation(mean=(0.485, 0.456, 0.406)),
@@ -94,8 +97,8 @@ def test_each_field_changes_the_id_and_is_named_as_the_difference(name: str) -> 
     assert all(line.split(":")[0].split(".")[0] == name for line in lines)
 
 
-def test_every_field_but_the_one_precision_is_covered_above() -> None:
-    assert {item.name for item in fields(Recipe)} == OTHER_VALUES.keys() | {"precision"}
+def test_every_field_is_covered_above_or_below() -> None:
+    assert {item.name for item in fields(Recipe)} == OTHER_VALUES.keys() | {"precision", "backbone"}
 
 
 def test_layout_and_engine_options_share_no_field_with_the_recipe() -> None:
@@ -107,9 +110,51 @@ def test_layout_and_engine_options_share_no_field_with_the_recipe() -> None:
 def test_choices_default_to_the_recipes_defaults() -> None:
     of_recipe = {item.name for item in fields(Recipe)}
     shared = {item.name for item in fields(Choices)} & of_recipe - {"splits", "schema"}
-    assert shared == {"geometry", "precision", "embedding_dtype", "views"}
-    for name in shared:
+    chosen_by_the_backbone = {"windows", "layers", "normalisation"}
+    expected = {"geometry", "backbone", "precision", "embedding_dtype", "views"}
+    assert shared == expected | chosen_by_the_backbone
+    for name in shared - chosen_by_the_backbone:
         assert getattr(Choices(), name) == getattr(RECIPE, name)
+    for name in chosen_by_the_backbone:
+        assert getattr(Choices(), name) is None
+
+
+RESNET18 = replace(RECIPE, backbone="resnet18-imagenet", windows=(), layers=("layer4",))
+
+
+def test_backbone_and_precision_change_the_id() -> None:
+    bf16 = replace(RECIPE, precision="bf16")
+    assert len({RECIPE.recipe_id, RESNET18.recipe_id, bf16.recipe_id}) == 3
+
+
+def test_short_name_says_what_is_not_usual() -> None:
+    wide = replace(RECIPE, windows=(32, 64, 128), layers=("layer3", "layer2"))
+    assert RECIPE.short_name == "context460-crop224-resnet32-fp32"
+    assert wide.short_name == "context460-crop224-resnet32-w32.64.128-layer3.layer2-fp32"
+    assert RESNET18.short_name == "context460-crop224-resnet18-fp32"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "said"),
+    [
+        (RECIPE, {"windows": ()}, "windows"),
+        (RECIPE, {"windows": (32, 32)}, "each once"),
+        (RECIPE, {"windows": (48,)}, "32, 64, 128, 256"),
+        (RECIPE, {"layers": ()}, "layer3, layer2"),
+        (RECIPE, {"layers": ("layer4",)}, "layer3, layer2"),
+        (RECIPE, {"layers": ("layer2", "layer2")}, "each once"),
+        (RECIPE, {"backbone": "resnet50"}, "resnet18-imagenet"),
+        (RESNET18, {"windows": (32,)}, "whole picture"),
+        (RESNET18, {"layers": ("layer3",)}, "layer4"),
+        (RESNET18, {"geometry": Geometry(geometry="native")}, "crop or squash"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_windows_and_layers_that_a_backbone_has_not_are_refused(
+    recipe: Recipe, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(recipe, **changes)
 
 
 def test_split_ids_do_not_depend_on_order() -> None:

@@ -24,6 +24,8 @@ SIDE = 224
 """Side of the square that ``crop`` and ``squash`` produce: 7×7 patches."""
 SHORTER = 256
 """What ``crop`` brings the shorter side to before it crops."""
+WINDOWS = (32, 64, 128, 256)
+"""Sides of the windows around a patch that ``shrink_windows`` can bring to a patch's size."""
 MAX_PIXELS = 1 << 26
 """A picture so long and thin that ``crop`` would blow it up beyond this is refused."""
 
@@ -141,6 +143,26 @@ def split_patches(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
     ny, nx = pixels.shape[0] // PATCH, pixels.shape[1] // PATCH
     tiles = pixels.reshape(ny, PATCH, nx, PATCH, *pixels.shape[2:]).swapaxes(1, 2)
     return np.ascontiguousarray(tiles).reshape(ny * nx, PATCH, PATCH, *pixels.shape[2:])
+
+
+def shrink_windows(image: NDArray[np.uint8], window: int) -> tuple[NDArray[np.uint8], int]:
+    """Shrink a picture [h, w, 3] so that its windows become 32×32 tiles.
+
+    A window of ``window`` pixels a side, one of ``WINDOWS``, lies centred on each patch, the
+    picture mirrored at its border. Returns the picture with that border, every square of
+    (window/32)² pixels averaged and rounded: uint8; and the step in pixels from one window's tile
+    to the next. Whole numbers only, so the bits do not depend on the machine.
+    """
+    factor = window // PATCH
+    if factor == 1:
+        return image, PATCH
+    margin = (window - PATCH) // 2
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
+    height, width = padded.shape[0] // factor, padded.shape[1] // factor
+    squares = padded.reshape(height, factor, width, factor, 3).astype(np.uint16)
+    area = factor * factor
+    shrunk = (squares.sum(axis=(1, 3), dtype=np.uint16) + area // 2) // area
+    return shrunk.astype(np.uint8), PATCH // factor
 
 
 def join_patches(patches: NDArray[Scalar], grid: Grid) -> NDArray[Scalar]:

@@ -16,21 +16,23 @@ from typing import Any, Literal, Self, get_args
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.files import canonical_json, sha256_hex
-from vocprep.geometry import Geometry
+from vocprep.geometry import WINDOWS, Geometry
 
 FORMAT_VERSION = 1
 """The version of docs/format.md that this package writes and reads."""
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Decoder = Literal["simplejpeg", "nvjpeg"]
+BackboneName = Literal["resnet32-cifar100", "resnet18-imagenet"]
+NormalisationName = Literal["cifar100", "imagenet"]
 EmbeddingDtype = Literal["float16", "float32"]
 View = Literal["identity", "flip"]
 ShardFormat = Literal["hdf5", "webdataset"]
 IfExists = Literal["resume", "overwrite", "fail"]
 
 _EMBEDDING_CHOICES = (
-    *("backbone", "weights_sha256", "geometry", "normalisation", "precision"),
-    "embedding_dtype",
+    *("backbone", "weights_sha256", "windows", "layers", "geometry", "normalisation"),
+    *("precision", "embedding_dtype"),
 )
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -43,6 +45,31 @@ class Normalisation:
     """CIFAR-100's, which the backbone was trained with."""
     std: tuple[float, float, float] = (0.2673, 0.2564, 0.2761)
     """CIFAR-100's likewise."""
+
+
+NORMALISATIONS: dict[NormalisationName, Normalisation] = {
+    "cifar100": Normalisation(),
+    "imagenet": Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+}
+"""By the data that networks are trained on with them."""
+DEFAULT_NORMALISATION: dict[BackboneName, NormalisationName] = {
+    "resnet32-cifar100": "cifar100",
+    "resnet18-imagenet": "imagenet",
+}
+LAYERS: dict[BackboneName, tuple[str, ...]] = {
+    "resnet32-cifar100": ("layer3", "layer2"),
+    "resnet18-imagenet": ("layer4",),
+}
+"""Layers that embeddings can be taken from."""
+DEFAULT_LAYERS: dict[BackboneName, tuple[str, ...]] = {
+    "resnet32-cifar100": ("layer3",),
+    "resnet18-imagenet": ("layer4",),
+}
+DEFAULT_WINDOWS: dict[BackboneName, tuple[int, ...]] = {
+    "resnet32-cifar100": (32,),
+    "resnet18-imagenet": (),
+}
+"""ResNet-18 sees the whole picture and knows no windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +102,13 @@ class Recipe:
     dataset: str
     schema: SchemaIdentity
     splits: dict[str, SplitIds]
-    backbone: str
+    backbone: BackboneName
     weights_sha256: str
     """Tensor digest of the backbone's weights, whatever file carried them."""
+    windows: tuple[int, ...] = (32,)
+    """Sides of the windows around each patch that pass the backbone, in the embedding's order."""
+    layers: tuple[str, ...] = ("layer3",)
+    """Layers of the backbone that an embedding is taken from, in its order."""
     geometry: Geometry = field(default_factory=Geometry)
     normalisation: Normalisation = field(default_factory=Normalisation)
     precision: Precision = "fp32"
@@ -89,6 +120,8 @@ class Recipe:
         """Refuse values that no build can follow."""
         _one_of("precision", self.precision, Precision)
         _one_of("embedding_dtype", self.embedding_dtype, EmbeddingDtype)
+        _one_of("backbone", self.backbone, BackboneName)
+        _check_windows(self)
         for view in self.views:
             _one_of("views", view, View)
         if self.views[:1] != ("identity",) or len(set(self.views)) != len(self.views):
@@ -102,8 +135,12 @@ class Recipe:
     @property
     def short_name(self) -> str:
         """What people call it, e.g. ``context460-crop224-resnet32-fp32``."""
-        backbone = self.backbone.split("-")[0]
-        return f"{self.schema.name}-{self.geometry.short_name}-{backbone}-{self.precision}"
+        parts = [self.schema.name, self.geometry.short_name, self.backbone.split("-")[0]]
+        if self.windows != DEFAULT_WINDOWS[self.backbone]:
+            parts.append("w" + ".".join(str(window) for window in self.windows))
+        if self.layers != DEFAULT_LAYERS[self.backbone]:
+            parts.append(".".join(self.layers))
+        return "-".join([*parts, self.precision])
 
     @property
     def embedding_choices(self) -> dict[str, Any]:
@@ -129,6 +166,8 @@ class Recipe:
                         mean=tuple(normalisation["mean"]), std=tuple(normalisation["std"])
                     ),
                     "views": tuple(value["views"]),
+                    "windows": tuple(value["windows"]),
+                    "layers": tuple(value["layers"]),
                 }
             )
         except (KeyError, TypeError, AttributeError, UsageError) as error:
@@ -148,12 +187,23 @@ class Choices:
     void_unknown: bool = False
     """Make the label "unknown" void."""
     geometry: Geometry = field(default_factory=Geometry)
+    backbone: BackboneName = "resnet32-cifar100"
+    """Frozen network: ResNet-32 for each patch alone, or ResNet-18 for the whole picture."""
+    windows: tuple[int, ...] | None = None
+    """Sides of the windows around each patch; the patch itself when None."""
+    layers: tuple[str, ...] | None = None
+    """Layers that an embedding is taken from; the backbone's last when None."""
+    normalisation: NormalisationName | None = None
+    """Constants of the input; those that the backbone was trained with when None."""
     precision: Precision = "fp32"
     embedding_dtype: EmbeddingDtype = "float16"
     views: tuple[View, ...] = ("identity",)
 
     def __post_init__(self) -> None:
-        """Refuse a limit below one."""
+        """Refuse what no recipe can hold."""
+        _one_of("backbone", self.backbone, BackboneName)
+        if self.normalisation is not None:
+            _one_of("normalisation", self.normalisation, NormalisationName)
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"limit {self.limit}: expected 1 or more")
 
@@ -239,6 +289,34 @@ class EngineOptions:
         _one_of("decoder", self.decoder, Decoder)
         if self.workers < 1:
             raise UsageError(f"workers {self.workers}: expected 1 or more")
+
+
+def _check_windows(recipe: Recipe) -> None:
+    """Refuse windows and layers that a backbone does not have."""
+    known = LAYERS[recipe.backbone]
+    for name, found in (("windows", recipe.windows), ("layers", recipe.layers)):
+        if len(set(found)) != len(found):
+            raise UsageError(f"{name} {found!r}: expected each once")
+    if not recipe.layers or not set(recipe.layers) <= set(known):
+        raise UsageError(
+            f"layers {recipe.layers!r}: expected some of {', '.join(known)}, as {recipe.backbone} "
+            "has"
+        )
+    if recipe.backbone == "resnet18-imagenet":
+        if recipe.windows:
+            raise UsageError(
+                f"windows {recipe.windows!r}: resnet18-imagenet sees the whole picture; leave "
+                "--windows out"
+            )
+        if recipe.geometry.geometry == "native":
+            raise UsageError(
+                "geometry 'native' does not go with resnet18-imagenet, which wants 224×224 "
+                "pixels: expected crop or squash"
+            )
+    elif not recipe.windows or not set(recipe.windows) <= set(WINDOWS):
+        raise UsageError(
+            f"windows {recipe.windows!r}: expected some of {', '.join(map(str, WINDOWS))}"
+        )
 
 
 def differing_fields(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import nn
 
 from vocprep.errors import UsageError
 from vocprep.features import embed
@@ -17,12 +18,13 @@ from vocprep.features.backbone import cifar100_resnet32, load_weights
 from vocprep.features.embed import (
     CHUNK,
     Embedder,
+    EmbeddingSpec,
     choose_device,
     choose_devices,
     numerics_class,
 )
 from vocprep.geometry import split_patches
-from vocprep.recipe import Normalisation, Precision
+from vocprep.recipe import NORMALISATIONS, Normalisation, Precision
 
 CPU = torch.device("cpu")
 WEIGHTS = load_weights("random:0", Path())
@@ -35,7 +37,7 @@ def whole() -> NDArray[np.float32]:
 
 
 def embedder(chunk: int = CHUNK) -> Embedder:
-    return Embedder(WEIGHTS, Normalisation(), device=CPU, chunk=chunk)
+    return Embedder(WEIGHTS, EmbeddingSpec(), device=CPU, chunk=chunk)
 
 
 def test_embeddings_are_float32_rows(whole: NDArray[np.float32]) -> None:
@@ -85,7 +87,7 @@ def test_chunks_cover_all_patches_and_none_is_a_single_one(count: int, size: int
 
 @pytest.mark.parametrize("chunk", [1, 0, -3])
 def test_chunks_of_single_patches_are_refused(chunk: int) -> None:
-    with pytest.raises(UsageError, match=f"chunk {chunk}: expected 2 patches or more"):
+    with pytest.raises(UsageError, match=f"chunk {chunk}: expected 2 inputs or more"):
         embedder(chunk)
 
 
@@ -104,7 +106,7 @@ def test_embeddings_are_those_of_the_plain_network_on_normalised_pixels() -> Non
 
 def test_normalisation_changes_embeddings(whole: NDArray[np.float32]) -> None:
     other = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    found = Embedder(WEIGHTS, other, device=CPU).embed(PATCHES[:4])
+    found = Embedder(WEIGHTS, EmbeddingSpec(normalisation=other), device=CPU).embed(PATCHES[:4])
     assert np.abs(found - whole[:4]).max() > 0.01
 
 
@@ -163,7 +165,7 @@ def test_no_picture_gives_no_embedding() -> None:
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
 def test_precisions_of_gpus_are_refused_on_a_cpu(precision: Precision) -> None:
     with pytest.raises(UsageError, match=f"precision '{precision}' is of GPUs"):
-        Embedder(WEIGHTS, Normalisation(), device=CPU, precision=precision)
+        Embedder(WEIGHTS, EmbeddingSpec(precision=precision), device=CPU)
 
 
 def test_auto_takes_every_gpu_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,3 +187,116 @@ def test_gpus_of_two_kinds_do_not_share_a_build(monkeypatch: pytest.MonkeyPatch)
     kinds[1] = "A"
     assert numerics_class(devices)["device"] == "A"
     assert numerics_class(devices, "nvjpeg")["jpeg_decoder"].startswith("nvjpeg")
+
+
+# Windows and layers, and the backbone that sees whole pictures
+
+
+def naive_window(image: NDArray[np.uint8], row: int, column: int, size: int) -> NDArray[np.uint8]:
+    """One patch's window, pixel by pixel: mirrored at the border, squares averaged."""
+    height, width = image.shape[:2]
+    factor = size // 32
+    top, left = 32 * row + 16 - size // 2, 32 * column + 16 - size // 2
+
+    def mirrored(place: int, length: int) -> int:
+        period = 2 * (length - 1)
+        place %= period
+        return place if place < length else period - place
+
+    tile = np.zeros((32, 32, 3), dtype=np.uint8)
+    for y in range(32):
+        for x in range(32):
+            square = [
+                image[
+                    mirrored(top + y * factor + dy, height), mirrored(left + x * factor + dx, width)
+                ]
+                for dy in range(factor)
+                for dx in range(factor)
+            ]
+            for channel in range(3):
+                total = sum(int(pixel[channel]) for pixel in square)
+                tile[y, x, channel] = int(total / len(square) + 0.5)
+    return tile
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3)])
+def test_windows_are_embedded_as_pictures_of_the_surroundings(grid: tuple[int, int]) -> None:
+    shape = (32 * grid[0], 32 * grid[1], 3)
+    image = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
+    windows = (64, 32, 128)
+    spec = EmbeddingSpec(windows=windows, layers=("layer3",))
+    wide = Embedder(WEIGHTS, spec, device=CPU)
+    (found,) = wide.embed_images([image])
+    assert wide.dim == found.shape[1] == 3 * 256
+    places = [(row, column) for row in range(grid[0]) for column in range(grid[1])]
+    for place, (row, column) in enumerate(places):
+        tiles = np.stack([naive_window(image, row, column, window) for window in windows])
+        expected = embedder().embed(tiles).reshape(-1)
+        np.testing.assert_array_equal(found[place], expected)
+
+
+def test_layers_stand_behind_one_another_in_the_order_declared() -> None:
+    image = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    network = cifar100_resnet32()
+    network.load_state_dict(WEIGHTS)
+    network.eval()
+    stages = network.stages()
+    spec = EmbeddingSpec(layers=("layer2", "layer3"))
+    both = Embedder(WEIGHTS, spec, device=CPU)
+    (found,) = both.embed_images([image])
+    assert both.dim == found.shape[1] == 32 * 16 + 256
+    with torch.no_grad():
+        x = both.normalise(torch.from_numpy(split_patches(image)))
+        maps = {}
+        for name, stage in stages.items():
+            x = stage(x)
+            maps[name] = x.numpy()
+    layer2 = maps["layer2"].reshape(4, 32, 4, 4, 4, 4).mean(axis=(3, 5)).reshape(4, -1)
+    layer3 = maps["layer3"].reshape(4, 64, 2, 4, 2, 4).mean(axis=(3, 5)).reshape(4, -1)
+    expected = np.concatenate([layer2, layer3], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    (only,) = embedder().embed_images([image])
+    np.testing.assert_array_equal(found[:, 512:], only)
+
+
+RESNET18 = EmbeddingSpec(
+    backbone="resnet18-imagenet",
+    windows=(),
+    layers=("layer4",),
+    normalisation=NORMALISATIONS["imagenet"],
+)
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> Embedder:
+    weights = load_weights("random:0", Path(), "resnet18-imagenet")
+    return Embedder(weights, RESNET18, device=CPU)
+
+
+def test_whole_pictures_give_an_embedding_a_place(resnet18: Embedder) -> None:
+    draw = np.random.default_rng(6)
+    images = [draw.integers(0, 256, (224, 224, 3), dtype=np.uint8) for _ in range(5)]
+    found = resnet18.embed_images(images)
+    assert [embeddings.shape for embeddings in found] == [(49, 512)] * 5
+    assert resnet18.dim == 512
+    alone = [resnet18.embed_images([image])[0] for image in images]
+    for one, other in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_places_are_those_of_torchvisions_network(resnet18: Embedder) -> None:
+    models = pytest.importorskip("torchvision.models")
+    network = models.resnet18(weights=None)
+    network.load_state_dict(load_weights("random:0", Path(), "resnet18-imagenet"))
+    trunk = nn.Sequential(*list(network.eval().children())[:-2])
+    image = np.random.default_rng(7).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    with torch.no_grad():
+        (maps,) = trunk((pixels - mean) / std).numpy()
+    (found,) = resnet18.embed_images([image])
+    expected = np.stack([maps[:, place // 7, place % 7] for place in range(49)])
+    scale = float(np.abs(expected).max())
+    assert scale > 0.1
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * scale)

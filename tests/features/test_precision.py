@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from vocprep.errors import UsageError
 from vocprep.features.backbone import load_weights
-from vocprep.features.embed import Embedder, can_compile
-from vocprep.recipe import Normalisation, Precision
+from vocprep.features.embed import Embedder, EmbeddingSpec, can_compile
+from vocprep.recipe import Precision
 
 CPU = torch.device("cpu")
 WEIGHTS = load_weights("random:0", Path())
@@ -23,7 +23,7 @@ needs_compiler = pytest.mark.skipif(not can_compile(), reason="no C++ compiler h
 
 
 def make(precision: Precision, chunk: int = CHUNK) -> Embedder:
-    return Embedder(WEIGHTS, Normalisation(), device=CPU, precision=precision, chunk=chunk)
+    return Embedder(WEIGHTS, EmbeddingSpec(precision=precision), device=CPU, chunk=chunk)
 
 
 def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,9 @@ from vocprep.shards.reader import LoaderOptions
 class MeanColours:
     """An embedder that needs no weights, with digits that float16 cannot hold."""
 
-    def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        means = patches.mean(axis=(1, 2)) / 255
-        return np.tile(means, (1, 86))[:, :256].astype(np.float32) + np.float32(1e-5)
+    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        means = [split_patches(image).mean(axis=(1, 2)) / 255 for image in images]
+        return [np.tile(m, (1, 86))[:, :256].astype(np.float32) + np.float32(1e-5) for m in means]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_image_goes_through_geometry_and_the_shards_dtype(run: Run):
     found = predict_image(run, image, MeanColours())
     assert found.grid == (2, 3)
     assert np.array_equal(found.image, image[:64, :96])
-    stored = MeanColours().embed(split_patches(image[:64, :96])).astype(np.float16)
+    stored = MeanColours().embed_images([image[:64, :96]])[0].astype(np.float16)
     expected = predict_label_map(run, stored, (2, 3))
     assert np.array_equal(found.label_map, expected.label_map)
     assert np.array_equal(found.confidence, expected.confidence)

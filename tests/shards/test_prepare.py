@@ -16,6 +16,7 @@ from vocprep.geometry import mirror, place_image
 from vocprep.labels.decode import decode_label_map
 from vocprep.labels.targets import make_targets
 from vocprep.recipe import Choices, Layout
+from vocprep.shards.plan import count_patches, estimated_bytes
 from vocprep.shards.record import Record
 
 DESCRIBED = (
@@ -201,3 +202,26 @@ def test_one_byte_of_one_file_changes_the_source_id(
         one, other = changed.records[image_id], plain.records[image_id]
         assert one.embeddings_sha256 == other.embeddings_sha256
         assert one.targets_sha256 == other.targets_sha256
+
+
+@pytest.mark.parametrize(
+    ("choices", "dim"),
+    [
+        (Choices(limit=1, windows=(32, 64), layers=("layer3", "layer2")), 2 * 768),
+        (Choices(limit=1, backbone="resnet18-imagenet"), 512),
+    ],
+    ids=["wide", "resnet18"],
+)
+def test_other_embeddings_come_with_the_same_targets(
+    choices: Choices, dim: int, sample_tree: Path, crop_hdf5: Built, tmp_path: Path
+) -> None:
+    built = build(sample_tree, tmp_path / "out", choices)
+    for image_id, record in built.records.items():
+        assert record.embeddings.shape == (49, dim)
+        assert np.isfinite(record.embeddings).all()
+        assert record.targets_sha256 == crop_hdf5.records[image_id].targets_sha256
+    assert built.index.recipe_id != crop_hdf5.index.recipe_id
+    size = sum(shard.bytes for shard in built.index.shards)
+    assert size == pytest.approx(
+        estimated_bytes(count_patches(built.plan), built.plan.recipe), rel=0.25
+    )

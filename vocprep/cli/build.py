@@ -25,6 +25,7 @@ from vocprep.cli.inspect import megabytes, print_summary
 from vocprep.errors import UsageError
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
 from vocprep.recipe import (
+    BackboneName,
     Choices,
     Decoder,
     EmbeddingDtype,
@@ -32,6 +33,7 @@ from vocprep.recipe import (
     IfExists,
     Layout,
     MaxFailures,
+    NormalisationName,
     Precision,
     ShardFormat,
     View,
@@ -46,6 +48,7 @@ MOST_DIFFERENCES = 3
 """Differences from a lock that the error names."""
 _CHOICES = (
     *("splits", "limit", "schema", "void_unknown", "geometry", "edge", "views", "precision"),
+    *("backbone", "windows", "layers", "normalisation"),
     *("embedding_dtype", "shard_format", "samples_per_shard"),
 )
 """Parameters that a lock file decides."""
@@ -57,6 +60,16 @@ def _choice(alias: Any) -> click.Choice[str]:
 
 def _max_failures(_context: click.Context, _option: click.Parameter, value: str) -> MaxFailures:
     return MaxFailures.parse(value)
+
+
+def _whole_numbers(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    parts = comma_list(context, option, value)
+    try:
+        return None if parts is None else tuple(int(part) for part in parts)
+    except ValueError as error:
+        raise UsageError(f"windows {value!r}: expected whole numbers, e.g. 32,64,128") from error
 
 
 @click.command("build-shards")
@@ -85,6 +98,30 @@ def _max_failures(_context: click.Context, _option: click.Parameter, value: str)
     help="What native does past the last whole patch.",
 )
 @click.option("--views", callback=comma_list, help="flip adds each picture's mirror image.")
+@click.option(
+    "--backbone",
+    type=_choice(BackboneName),
+    default=Choices.backbone,
+    show_default=True,
+    help="ResNet-32 sees each patch alone, ResNet-18 the whole picture.",
+)
+@click.option(
+    "--windows",
+    callback=_whole_numbers,
+    help="Sides of windows around each patch, comma-separated: 32,64,128 sees its surroundings "
+    "too.  [default: the patch itself]",
+)
+@click.option(
+    "--layers",
+    callback=comma_list,
+    help="Layers that embeddings are taken from, comma-separated: layer3,layer2.  [default: the "
+    "last]",
+)
+@click.option(
+    "--normalisation",
+    type=_choice(NormalisationName),
+    help="Constants of the input.  [default: those that the backbone was trained with]",
+)
 @click.option("--precision", type=_choice(Precision), default=Choices.precision, show_default=True)
 @click.option(
     "--embedding-dtype",
@@ -166,6 +203,10 @@ def build_shards(
     geometry: GeometryKind,
     edge: EdgeRule,
     views: tuple[View, ...] | None,
+    backbone: BackboneName,
+    windows: tuple[int, ...] | None,
+    layers: tuple[str, ...] | None,
+    normalisation: NormalisationName | None,
     precision: Precision,
     embedding_dtype: EmbeddingDtype,
     shard_format: ShardFormat,
@@ -219,6 +260,10 @@ def build_shards(
             schema=schema,
             void_unknown=void_unknown,
             geometry=Geometry(geometry=geometry, edge=edge),
+            backbone=backbone,
+            windows=windows,
+            layers=layers,
+            normalisation=normalisation,
             precision=precision,
             embedding_dtype=embedding_dtype,
             views=("identity", *(views or ())),

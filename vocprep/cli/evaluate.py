@@ -202,16 +202,14 @@ def _embedder_of(trained: Run, weights: str | None, data_dir: Path, device: str)
     """Return the embedder that a run's shards were built with; RunError for other weights."""
     from vocprep.errors import RunError
     from vocprep.features.backbone import load_weights, tensor_digest
-    from vocprep.features.embed import Embedder, choose_device
+    from vocprep.features.embed import Embedder, EmbeddingSpec, choose_device
 
     recipe = trained.config.recipe
-    state = load_weights(weights, data_dir)
+    state = load_weights(weights, data_dir, recipe.backbone)
     digest = tensor_digest(state)
     if digest != recipe.weights_sha256:
         raise RunError(
             f"{trained.path}: was trained on embeddings of weights {recipe.weights_sha256[:12]}…, "
             f"found {digest[:12]}…; give the same --weights as to build-shards"
         )
-    return Embedder(
-        state, recipe.normalisation, device=choose_device(device), precision=recipe.precision
-    )
+    return Embedder(state, EmbeddingSpec.of(recipe), device=choose_device(device))

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.errors import ImageDecodeError, UsageError
-from vocprep.features.embed import GPU_CHUNK, Embedder, can_compile
+from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec, can_compile
 from vocprep.features.nvjpeg import Decoded, decode_jpegs
 from vocprep.parallel import map_ordered
 from vocprep.recipe import EngineOptions
@@ -98,10 +98,7 @@ def worth_compiling(plan: BuildPlan, samples: int) -> bool:
 def _make_embedder(
     plan: BuildPlan, device: torch.device, options: EngineOptions, samples: int
 ) -> Embedder:
-    recipe = plan.recipe
-    embedder = Embedder(
-        plan.weights, recipe.normalisation, device=device, precision=recipe.precision
-    )
+    embedder = Embedder(plan.weights, EmbeddingSpec.of(plan.recipe), device=device)
     if options.compiled:
         embedder.compile()
     elif options.compiled is None and worth_compiling(plan, samples):

@@ -1,146 +1,139 @@
-"""The frozen backbone: networks, weights and their identity.
-
-ResNet-32 for 32×32 pictures after He et al. 2016, in the variant of chenyaofo/pytorch-cifar-models
-(1×1 convolutions as shortcuts), with that project's parameter names so that its weights load
-strictly.
-"""
+"""The frozen backbones: what they are cut from, their weights and their identity."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import warnings
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
+from vocprep.features.networks import (
+    CifarResNet,
+    ImageNetResNet18,
+    Network,
+    cifar100_resnet32,
+    fold_batch_norms,
+)
+from vocprep.recipe import DEFAULT_LAYERS, BackboneName
 
-NAME = "resnet32-cifar100"
-EMBEDDING_DIM = 256
-WEIGHTS_PATH = Path("weights/cifar100_resnet32-84213ce6.pt")
-"""Where ``vocprep download`` puts the official weights, below the data dir."""
-OFFICIAL_TENSORS_SHA256 = "404f91be59b70df98174a36fe01007dd4cab2c5403bf0c5f24b73911319b26f5"
-"""Tensor digest of the official weights, whatever file carries them."""
+__all__ = ["CifarResNet", "FrozenBackbone", "cifar100_resnet32", "load_weights", "tensor_digest"]
+
 RANDOM_PREFIX = "random:"
 _DTYPES = (torch.float32, torch.int64)
 
 StateDict = Mapping[str, Tensor]
 
 
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions with a shortcut: [B, C_in, h, w] → [B, C_out, h/stride, w/stride]."""
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """What is to be known of a network beside its weights."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y += shortcut
-        activated: Tensor = self.relu(y)
-        return activated
+    make: Callable[[], Network]
+    weights_path: Path
+    """Where ``vocprep download`` puts the official weights, below the data dir."""
+    title: str
+    tensors_sha256: str | None
+    """Tensor digest of the official weights, whatever file carries them; None: not published."""
+    cells: Mapping[str, tuple[int, int]]
+    """Layers that embeddings can be taken from: channels, and cells a side that each channel is
+    averaged to."""
+    input_side: int
+    """Pixels a side of what passes the network in one piece: a patch, or a whole picture."""
+    places: int = 1
+    """Embeddings that one input gives: 1 a patch, 49 a picture."""
 
 
-class CifarResNet(nn.Module):
-    """A ResNet for 32×32 pictures: [B, 3, 32, 32] → class scores [B, classes].
-
-    Its last two children are the average pool and the classifier; what stands before them is the
-    trunk, [B, 3, 32, 32] → [B, 64, 8, 8].
-    """
-
-    def __init__(self, blocks: tuple[int, int, int], classes: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = _stage(16, 16, blocks[0], stride=1)
-        self.layer2 = _stage(16, 32, blocks[1], stride=2)
-        self.layer3 = _stage(32, 64, blocks[2], stride=2)
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(64, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return class scores."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        scores: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
-        return scores
+BACKBONES: dict[BackboneName, Backbone] = {
+    "resnet32-cifar100": Backbone(
+        make=cifar100_resnet32,
+        weights_path=Path("weights/cifar100_resnet32-84213ce6.pt"),
+        title="CIFAR-100 ResNet-32",
+        tensors_sha256="404f91be59b70df98174a36fe01007dd4cab2c5403bf0c5f24b73911319b26f5",
+        cells={"layer3": (64, 2), "layer2": (32, 4)},
+        input_side=32,
+    ),
+    "resnet18-imagenet": Backbone(
+        make=ImageNetResNet18,
+        weights_path=Path("weights/resnet18-f37072fd.pth"),
+        title="ImageNet ResNet-18",
+        tensors_sha256=None,
+        cells={"layer4": (512, 1)},
+        input_side=224,
+        places=49,
+    ),
+}
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
-
-
-def cifar100_resnet32() -> CifarResNet:
-    """Return an untrained ResNet-32 with 100 classes."""
-    return CifarResNet((5, 5, 5), classes=100)
+def embedding_dim(backbone: BackboneName, windows: Sequence[int], layers: Sequence[str]) -> int:
+    """Return D, the size of an embedding, of a recipe's choices."""
+    cells = BACKBONES[backbone].cells
+    a_window = sum(channels * side * side for channels, side in (cells[name] for name in layers))
+    return a_window * max(1, len(windows))
 
 
 class FrozenBackbone(nn.Module):
-    """Normalised patches [N, 3, 32, 32] → embeddings [N, 256], channel·4 + row·2 + column.
+    """Normalised inputs [N, 3, s, s] → embeddings [N·places, D].
 
-    The trunk's 64×8×8 map, averaged over 2×2 cells and flattened. Batch norms are folded into the
-    convolutions. It stays in eval mode whatever a parent module does, and takes no gradient:
+    Each chosen layer's map is averaged over its cells and flattened, channel·cells² + row·side +
+    column (ResNet-32's layer3: 64×8×8 → 256); the layers stand behind one another in the order
+    given. ResNet-18 gives its 7×7 places one embedding each, row-major. Batch norms are folded into
+    the convolutions. It stays in eval mode whatever a parent module does, and takes no gradient:
     unfolded and left to ``train()``, its batch norms would drift with the first forward pass.
     """
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, network: Network, backbone: Backbone, layers: Sequence[str]) -> None:
         super().__init__()
-        self.trunk = fold_batch_norms(trunk.eval()).to(memory_format=torch.channels_last)
-        self.pool = nn.AdaptiveAvgPool2d((2, 2))
+        stages = list(network.eval().stages().items())
+        last = max(place for place, (name, _) in enumerate(stages) if name in layers)
+        self.names = [name for name, _ in stages[: last + 1]]
+        trunk = nn.Sequential(*(stage for _, stage in stages[: last + 1]))
+        self.trunk = fold_batch_norms(trunk).to(memory_format=torch.channels_last)
+        self.layers = tuple(layers)
+        self.per_place = backbone.places > 1
+        self.cells = {name: backbone.cells[name][1] for name in layers}
         self.requires_grad_(False)
         self.eval()
 
     @classmethod
-    def from_weights(cls, weights: StateDict) -> Self:
-        """Build it from a full ResNet-32 state dict; WeightsError when that does not fit."""
-        network = cifar100_resnet32()
+    def from_weights(
+        cls,
+        weights: StateDict,
+        backbone: BackboneName = "resnet32-cifar100",
+        layers: Sequence[str] | None = None,
+    ) -> Self:
+        """Build it from a network's full state dict; WeightsError when that does not fit."""
+        described = BACKBONES[backbone]
+        network = described.make()
         load_strictly(network, weights)
-        return cls(nn.Sequential(*list(network.children())[:-2]))
+        return cls(network, described, layers or DEFAULT_LAYERS[backbone])
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
         del mode
         return super().train(False)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Return embeddings [N, 256]."""
-        x = self.trunk(patches.contiguous(memory_format=torch.channels_last))
-        return torch.flatten(self.pool(x), 1)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return embeddings."""
+        x = inputs.contiguous(memory_format=torch.channels_last)
+        found = {}
+        for name, stage in zip(self.names, self.trunk, strict=True):
+            x = stage(x)
+            if name in self.cells:
+                found[name] = self._flatten(x, self.cells[name])
+        return torch.cat([found[name] for name in self.layers], dim=1)
 
-
-def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Fold each batch norm into the convolution before it, in place, and return the module.
-
-    The pairs are neighbours among a module's children, as in every network here.
-    """
-    for child in module.children():
-        fold_batch_norms(child)
-    for (name, child), (next_name, following) in pairwise(list(module.named_children())):
-        if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(child, following))
-            setattr(module, next_name, nn.Identity())
-    return module
+    def _flatten(self, x: Tensor, cells: int) -> Tensor:
+        if self.per_place:  # each place of the map is an embedding: [N, C, 7, 7] → [N·49, C]
+            return x.permute(0, 2, 3, 1).flatten(0, 2)
+        return torch.flatten(nn.functional.adaptive_avg_pool2d(x, cells), 1)
 
 
 def tensor_digest(weights: StateDict) -> str:
@@ -163,23 +156,26 @@ def file_tensor_digest(path: Path) -> str:
     return tensor_digest(_read_weights(path))
 
 
-def load_weights(spec: str | None, data_dir: Path) -> dict[str, Tensor]:
-    """Return the backbone's state dict.
+def load_weights(
+    spec: str | None, data_dir: Path, backbone: BackboneName = "resnet32-cifar100"
+) -> dict[str, Tensor]:
+    """Return a backbone's state dict.
 
     ``spec`` is the path of a ``.pt``/``.pth``/``.safetensors`` file, ``random:SEED`` for an
     untrained network, or None for the official weights below ``data_dir``. Raises
     SourceUnavailableError when those are not there, WeightsError when a file does not fit.
     """
     if spec is None:
-        path = data_dir / WEIGHTS_PATH
+        path = data_dir / BACKBONES[backbone].weights_path
         if not path.is_file():
             raise SourceUnavailableError(
-                f"{path}: backbone weights are not there; run: vocprep download {NAME} --data-dir "
-                f"{data_dir}, or give --weights PATH, or --weights random:0 for an untrained one"
+                f"{path}: backbone weights are not there; run: vocprep download {backbone} "
+                f"--data-dir {data_dir}, or give --weights PATH, or --weights random:0 for an "
+                "untrained one"
             )
         return _read_weights(path)
     if spec.startswith(RANDOM_PREFIX):
-        return _random_weights(spec)
+        return _random_weights(spec, BACKBONES[backbone].make())
     return _read_weights(Path(spec))
 
 
@@ -188,13 +184,13 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
     wanted = network.state_dict()
     for name in sorted(wanted.keys() ^ weights.keys()):
         state = "is missing" if name in wanted else "is not part of the network"
-        raise WeightsError(f"weights: tensor {name} {state}: expected those of {NAME}")
+        raise WeightsError(f"weights: tensor {name} {state}: the backbone wants others")
     for name, tensor in wanted.items():
         found = weights[name]
         if found.shape != tensor.shape:
             raise WeightsError(
                 f"weights: tensor {name} has shape {tuple(found.shape)}: expected "
-                f"{tuple(tensor.shape)} of {NAME}"
+                f"{tuple(tensor.shape)}"
             )
         if found.dtype != tensor.dtype:
             raise WeightsError(
@@ -252,12 +248,12 @@ def _checked(value: Any, path: Path) -> dict[str, Tensor]:
     return dict(value)
 
 
-def _random_weights(spec: str) -> dict[str, Tensor]:
+def _random_weights(spec: str, network: Network) -> dict[str, Tensor]:
     """Return untrained weights that are the same bits on every machine.
 
     Uniform after He et al. 2015 from numpy's generator, since torch's normal numbers differ
     between instruction sets; the last batch norm of each block is damped so that the activations
-    of 15 stacked blocks keep their size.
+    of stacked blocks keep their size.
     """
     try:
         seed = int(spec.removeprefix(RANDOM_PREFIX))
@@ -268,7 +264,7 @@ def _random_weights(spec: str) -> dict[str, Tensor]:
     if seed < 0:
         raise UsageError(f"weights {spec!r}: expected a seed of 0 or more")
     generator = np.random.default_rng(seed)
-    weights = cifar100_resnet32().state_dict()
+    weights = network.state_dict()
     for name in sorted(weights):
         tensor = weights[name]
         if tensor.ndim >= 2:

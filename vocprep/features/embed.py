@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocprep.errors import UsageError
-from vocprep.features.backbone import EMBEDDING_DIM, FrozenBackbone, StateDict
-from vocprep.geometry import PATCH
-from vocprep.recipe import Decoder, Normalisation, Precision
+from vocprep.features.backbone import (
+    BACKBONES,
+    Backbone,
+    FrozenBackbone,
+    StateDict,
+    embedding_dim,
+)
+from vocprep.geometry import PATCH, shrink_windows
+from vocprep.recipe import BackboneName, Decoder, Normalisation, Precision, Recipe
 
 CHUNK = 98
 """Patches a forward pass on a CPU: two 7×7 pictures fill its caches best."""
 GPU_CHUNK = 12_544
 """Patches a forward pass on a GPU: 256 pictures of 7×7."""
+PICTURE_CHUNK, GPU_PICTURE_CHUNK = 4, 256
+"""Pictures a forward pass of a backbone that sees whole pictures."""
 _DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -33,6 +42,34 @@ _DTYPES = {
     "fp16": torch.float16,
 }
 _GPU_ONLY = ("tf32", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSpec:
+    """What of a recipe decides the embeddings of a picture that is on its patch grid."""
+
+    backbone: BackboneName = "resnet32-cifar100"
+    windows: tuple[int, ...] = (32,)
+    layers: tuple[str, ...] = ("layer3",)
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    precision: Precision = "fp32"
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> EmbeddingSpec:
+        """Take it from a recipe."""
+        return cls(
+            backbone=recipe.backbone,
+            windows=recipe.windows,
+            layers=recipe.layers,
+            normalisation=recipe.normalisation,
+            precision=recipe.precision,
+        )
+
+
+def _default_chunk(backbone: Backbone, *, on_gpu: bool) -> int:
+    if backbone.places > 1:
+        return GPU_PICTURE_CHUNK if on_gpu else PICTURE_CHUNK
+    return GPU_CHUNK if on_gpu else CHUNK
 
 
 class Embedder:
@@ -47,33 +84,40 @@ class Embedder:
     def __init__(
         self,
         weights: StateDict,
-        normalisation: Normalisation,
+        spec: EmbeddingSpec,
         *,
         device: torch.device,
-        precision: Precision = "fp32",
         chunk: int | None = None,
     ) -> None:
         on_gpu = device.type == "cuda"
+        backbone = BACKBONES[spec.backbone]
         if chunk is None:
-            chunk = GPU_CHUNK if on_gpu else CHUNK
+            chunk = _default_chunk(backbone, on_gpu=on_gpu)
         if chunk < 2:
-            raise UsageError(f"chunk {chunk}: expected 2 patches or more")
-        if precision in _GPU_ONLY and not on_gpu:
+            raise UsageError(f"chunk {chunk}: expected 2 inputs or more")
+        if spec.precision in _GPU_ONLY and not on_gpu:
             raise UsageError(
-                f"precision {precision!r} is of GPUs, found device {str(device)!r}: expected fp32 "
-                "or bf16"
+                f"precision {spec.precision!r} is of GPUs, found device {str(device)!r}: expected "
+                "fp32 or bf16"
             )
         self.device = device
-        self.precision = precision
+        self.spec = spec
         self.chunk = chunk
-        self._dtype = _DTYPES[precision]
-        self.backbone = FrozenBackbone.from_weights(weights).to(device, self._dtype)
+        self._described = backbone
+        self._dtype = _DTYPES[spec.precision]
+        frozen = FrozenBackbone.from_weights(weights, spec.backbone, spec.layers)
+        self.backbone = frozen.to(device, self._dtype)
         self._network: Callable[[Tensor], Tensor] = self.backbone
         # cuDNN chooses its algorithm by the size of the batch.
         self._fixed_shape = on_gpu
-        self._mean = torch.tensor(normalisation.mean, device=device).view(3, 1, 1)
-        self._std = torch.tensor(normalisation.std, device=device).view(3, 1, 1)
+        self._mean = torch.tensor(spec.normalisation.mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(spec.normalisation.std, device=device).view(3, 1, 1)
         self._streams = threading.local()
+
+    @property
+    def dim(self) -> int:
+        """D, the size of an embedding."""
+        return embedding_dim(self.spec.backbone, self.spec.windows, self.spec.layers)
 
     def compile(self) -> None:
         """Compile the backbone for whole chunks: the same bits, sooner, after seconds of work.
@@ -91,7 +135,8 @@ class Embedder:
         self._fixed_shape = True
         try:
             with _quiet_compiler():
-                self.embed(np.zeros((self.chunk, PATCH, PATCH, 3), dtype=np.uint8))
+                side = self._described.input_side
+                self._embed(torch.zeros(self.chunk, side, side, 3, dtype=torch.uint8))
         # The compiler's own errors, of many types, and whatever its tools say.
         except Exception as error:
             self._network, self._fixed_shape = before
@@ -101,43 +146,60 @@ class Embedder:
             ) from error
 
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return embeddings float32 [P, 256] of patches uint8 [P, 32, 32, 3] (RGB)."""
+        """Return embeddings float32 [P, 256] of patches uint8 [P, 32, 32, 3] (RGB).
+
+        For a backbone of patches and the window 32 alone; ``embed_images`` is for all.
+        """
         with self._own_stream():
             return self._embed(_upload([patches], self.device)[0])
 
     def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Return each picture's embeddings float32 [P, 256], all embedded together.
+        """Return each picture's embeddings float32 [P, D], all embedded together.
 
         Pictures uint8 [32·ny, 32·nx, 3] (RGB) are cut into patches, row-major, on the device.
         """
         if not images:
             return []
+        if not self.spec.windows:  # the network sees whole pictures
+            with self._own_stream():
+                embeddings = self._embed(torch.stack(_upload(images, self.device)))
+            return np.split(embeddings, len(images))
+        shrunk = [shrink_windows(image, window) for image in images for window in self.spec.windows]
         with self._own_stream():
-            patches = [_cut(image) for image in _upload(images, self.device)]
+            pixels = _upload([image for image, _ in shrunk], self.device)
+            patches = [_cut(image, step) for image, (_, step) in zip(pixels, shrunk, strict=True)]
             embeddings = self._embed(torch.cat(patches))
-        return np.split(embeddings, np.cumsum([len(part) for part in patches])[:-1])
+        parts = np.split(embeddings, np.cumsum([len(part) for part in patches])[:-1])
+        count = len(self.spec.windows)
+        return [
+            np.concatenate(parts[first : first + count], axis=1)
+            for first in range(0, len(parts), count)
+        ]
 
     @torch.inference_mode()
-    def _embed(self, patches: Tensor) -> NDArray[np.float32]:
-        """Return embeddings of patches that are on the device, copied back in one piece."""
-        _set_tf32(allowed=self.precision == "tf32")
-        out = torch.empty(len(patches), EMBEDDING_DIM, device=self.device)
-        for part in _chunks(len(patches), self.chunk, whole=self._fixed_shape):
-            out[part] = self._forward(patches[part])[: part.stop - part.start]
+    def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
+        """Return embeddings of what passes the network, copied back in one piece."""
+        _set_tf32(allowed=self.spec.precision == "tf32")
+        places = self._described.places
+        dim = embedding_dim(self.spec.backbone, (), self.spec.layers)
+        out = torch.empty(len(inputs) * places, dim, device=self.device)
+        for part in _chunks(len(inputs), self.chunk, whole=self._fixed_shape):
+            rows = slice(part.start * places, part.stop * places)
+            out[rows] = self._forward(inputs[part])[: rows.stop - rows.start]
         embeddings: NDArray[np.float32] = out.cpu().numpy()
         return embeddings
 
-    def _forward(self, patches: Tensor) -> Tensor:
+    def _forward(self, inputs: Tensor) -> Tensor:
         wanted = self.chunk if self._fixed_shape else 2
-        if len(patches) < wanted:
-            # Copies of the last patch; what becomes of them is thrown away.
-            filler = patches[-1:].expand(wanted - len(patches), -1, -1, -1)
-            patches = torch.cat([patches, filler])
-        return self._network(self.normalise(patches).to(self._dtype)).float()
+        if len(inputs) < wanted:
+            # Copies of the last one; what becomes of them is thrown away.
+            filler = inputs[-1:].expand(wanted - len(inputs), -1, -1, -1)
+            inputs = torch.cat([inputs, filler])
+        return self._network(self.normalise(inputs).to(self._dtype)).float()
 
-    def normalise(self, patches: Tensor) -> Tensor:
-        """Return the backbone's input float32 [P, 3, 32, 32] of patches uint8 [P, 32, 32, 3]."""
-        pixels = patches.to(self.device).permute(0, 3, 1, 2).float().div_(255)
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Return the backbone's input float32 [N, 3, s, s] of pixels uint8 [N, s, s, 3]."""
+        pixels = inputs.to(self.device).permute(0, 3, 1, 2).float().div_(255)
         return pixels.sub_(self._mean).div_(self._std)
 
     @contextmanager
@@ -161,11 +223,10 @@ def _upload(arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> list[T
     return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
-def _cut(image: Tensor) -> Tensor:
-    """Cut a picture [32·ny, 32·nx, 3] into patches [P, 32, 32, 3]: ``split_patches`` on tensors."""
-    height, width, channels = image.shape
-    tiles = image.view(height // PATCH, PATCH, width // PATCH, PATCH, channels)
-    return tiles.transpose(1, 2).flatten(0, 1)
+def _cut(image: Tensor, step: int) -> Tensor:
+    """Cut a picture [h, w, 3] into tiles [P, 32, 32, 3], row-major, ``step`` pixels apart."""
+    tiles = image.unfold(0, PATCH, step).unfold(1, PATCH, step)
+    return tiles.permute(0, 1, 3, 4, 2).flatten(0, 1)
 
 
 def _set_tf32(*, allowed: bool) -> None:

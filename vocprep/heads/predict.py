@@ -6,7 +6,7 @@ K = 4 slots, fewer where the schema has fewer classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.errors import RunError
-from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image, split_patches
+from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
 from vocprep.heads.run import Run
 from vocprep.heads.tfdet import to_label_map, top_labels
 
@@ -27,8 +27,8 @@ LONG = 1024
 class PatchEmbedder(Protocol):
     """What prediction needs of the backbone: ``vocprep.features.embed.Embedder`` is one."""
 
-    def embed(self, patches: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Return embeddings [P, D] of patches [P, 32, 32, 3]."""
+    def embed_images(self, images: Sequence[NDArray[np.uint8]], /) -> list[NDArray[np.float32]]:
+        """Return embeddings [P, D] of each picture [32·ny, 32·nx, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def predict_image(
     """
     geometry = geometry or run.config.recipe.geometry
     placed = place_image(image, geometry)
-    embeddings = embedder.embed(split_patches(placed))
+    (embeddings,) = embedder.embed_images([placed])
     stored = embeddings.astype(run.config.recipe.embedding_dtype)
     grid = (placed.shape[0] // PATCH, placed.shape[1] // PATCH)
     found = predict_label_map(run, stored, grid)

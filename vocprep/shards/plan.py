@@ -12,12 +12,9 @@ from torch import Tensor
 
 from vocprep.errors import DataError, WeightsError
 from vocprep.features.backbone import (
-    EMBEDDING_DIM,
-    NAME,
-    OFFICIAL_TENSORS_SHA256,
+    BACKBONES,
     RANDOM_PREFIX,
-    WEIGHTS_PATH,
-    cifar100_resnet32,
+    embedding_dim,
     load_strictly,
     load_weights,
     tensor_digest,
@@ -25,7 +22,21 @@ from vocprep.features.backbone import (
 from vocprep.features.image import jpeg_size, read_image_file
 from vocprep.geometry import PATCH, patch_grid
 from vocprep.labels.schema import Schema, load_schema
-from vocprep.recipe import Choices, Layout, Recipe, SchemaIdentity, SplitIds, differing_fields
+from vocprep.recipe import (
+    DEFAULT_LAYERS,
+    DEFAULT_NORMALISATION,
+    DEFAULT_WINDOWS,
+    NORMALISATIONS,
+    BackboneName,
+    Choices,
+    Layout,
+    Normalisation,
+    NormalisationName,
+    Recipe,
+    SchemaIdentity,
+    SplitIds,
+    differing_fields,
+)
 from vocprep.shards.index import container_of
 from vocprep.sources.manifest import DatasetManifest, SourceManifest, load_dataset, load_source
 from vocprep.sources.tree import SampleRef, list_samples, read_split
@@ -93,7 +104,7 @@ def plan_build(
     samples = list_samples(data_dir, dataset, splits, choices.limit)
     if not samples:
         raise DataError(f"{data_dir}: the split files of dataset {dataset.name} hold no image id")
-    state = _fitting_weights(weights, data_dir)
+    state = _fitting_weights(weights, data_dir, choices.backbone)
     digest = tensor_digest(state)
     by_split = _by_split(samples)
     recipe = Recipe(
@@ -105,9 +116,14 @@ def plan_build(
             split: SplitIds.of([sample.image_id for sample in members])
             for split, members in by_split.items()
         },
-        backbone=NAME,
+        backbone=choices.backbone,
         weights_sha256=digest,
+        windows=DEFAULT_WINDOWS[choices.backbone] if choices.windows is None else choices.windows,
+        layers=DEFAULT_LAYERS[choices.backbone] if choices.layers is None else choices.layers,
         geometry=choices.geometry,
+        normalisation=NORMALISATIONS[
+            choices.normalisation or DEFAULT_NORMALISATION[choices.backbone]
+        ],
         precision=choices.precision,
         embedding_dtype=choices.embedding_dtype,
         views=choices.views,
@@ -118,7 +134,7 @@ def plan_build(
         schema=schema,
         layout=layout,
         weights=state,
-        weights_label=_weights_label(weights, digest),
+        weights_label=_weights_label(weights, digest, choices.backbone),
         shards=tuple(
             shard for split, members in by_split.items() for shard in _cut(split, members, layout)
         ),
@@ -141,19 +157,24 @@ def _left_out(
     )
 
 
-def _fitting_weights(weights: str | None, data_dir: Path) -> dict[str, Tensor]:
+def _fitting_weights(
+    weights: str | None, data_dir: Path, backbone: BackboneName
+) -> dict[str, Tensor]:
     """Load the weights and see that they fit the backbone, before any picture is read."""
-    state = load_weights(weights, data_dir)
+    state = load_weights(weights, data_dir, backbone)
+    described = BACKBONES[backbone]
     try:
-        load_strictly(cifar100_resnet32(), state)
+        load_strictly(described.make(), state)
     except WeightsError as error:
-        raise WeightsError(f"{weights or data_dir / WEIGHTS_PATH}: {error}") from error
+        where = weights or data_dir / described.weights_path
+        raise WeightsError(f"{where}: {error} for {backbone}") from error
     return state
 
 
-def _weights_label(weights: str | None, digest: str) -> str:
-    if digest == OFFICIAL_TENSORS_SHA256:
-        return "official CIFAR-100 ResNet-32"
+def _weights_label(weights: str | None, digest: str, backbone: BackboneName) -> str:
+    described = BACKBONES[backbone]
+    if digest == described.tensors_sha256 or (weights is None and not described.tensors_sha256):
+        return f"official {described.title}"
     is_random = weights is not None and weights.startswith(RANDOM_PREFIX)
     return f"{_UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
 
@@ -169,6 +190,10 @@ def plan_again(recipe: Recipe, layout: Layout, sources: AgainFrom) -> BuildPlan:
         schema=recipe.schema.name,
         void_unknown=recipe.schema.void_unknown,
         geometry=recipe.geometry,
+        backbone=recipe.backbone,
+        windows=recipe.windows,
+        layers=recipe.layers,
+        normalisation=_named(recipe.normalisation),
         precision=recipe.precision,
         embedding_dtype=recipe.embedding_dtype,
         views=recipe.views,
@@ -185,6 +210,16 @@ def plan_again(recipe: Recipe, layout: Layout, sources: AgainFrom) -> BuildPlan:
             f"found {'; '.join(differing)}; use the data, weights and vocprep that it was made with"
         )
     return plan
+
+
+def _named(normalisation: Normalisation) -> NormalisationName:
+    for name, constants in NORMALISATIONS.items():
+        if constants == normalisation:
+            return name
+    raise DataError(
+        f"normalisation {normalisation}: expected that of {' or '.join(NORMALISATIONS)}; this "
+        "version of vocprep makes no other"
+    )
 
 
 def _by_split(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
@@ -225,6 +260,5 @@ def estimated_bytes(patches: int, recipe: Recipe) -> int:
     """Return about how large the shards will be: exact but for the compressed label maps."""
     targets = 4 * 2 + 4 * 2 + 1 + 3 * 128
     label_map = PATCH * PATCH // 16  # pixels that real label maps take a byte for, as PNG
-    return patches * (
-        EMBEDDING_DIM * np.dtype(recipe.embedding_dtype).itemsize + targets + label_map
-    )
+    dim = embedding_dim(recipe.backbone, recipe.windows, recipe.layers)
+    return patches * (dim * np.dtype(recipe.embedding_dtype).itemsize + targets + label_map)

@@ -1,0 +1,139 @@
+"""The networks that backbones are cut from.
+
+ResNet-32 for 32×32 pictures after He et al. 2016, in the variant of chenyaofo/pytorch-cifar-models
+(1×1 convolutions as shortcuts), and ResNet-18 of the same paper as torchvision has it; with those
+projects' parameter names, so that their weights load strictly.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions with a shortcut: [B, C_in, h, w] → [B, C_out, h/stride, w/stride]."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += shortcut
+        activated: Tensor = self.relu(y)
+        return activated
+
+
+class CifarResNet(nn.Module):
+    """A ResNet for 32×32 pictures: [B, 3, 32, 32] → class scores [B, classes].
+
+    Its last two children are the average pool and the classifier; what stands before them is the
+    trunk, [B, 3, 32, 32] → [B, 64, 8, 8].
+    """
+
+    def __init__(self, blocks: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = _stage(16, 16, blocks[0], stride=1)
+        self.layer2 = _stage(16, 32, blocks[1], stride=2)
+        self.layer3 = _stage(32, 64, blocks[2], stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(64, classes)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return what stands before the average pool, in order: ``stem`` and the layers."""
+        stem = nn.Sequential(self.conv1, self.bn1, self.relu)
+        return {
+            "stem": stem,
+            "layer1": self.layer1,
+            "layer2": self.layer2,
+            "layer3": self.layer3,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return class scores."""
+        for stage in self.stages().values():
+            x = stage(x)
+        scores: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return scores
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def cifar100_resnet32() -> CifarResNet:
+    """Return an untrained ResNet-32 with 100 classes."""
+    return CifarResNet((5, 5, 5), classes=100)
+
+
+class ImageNetResNet18(nn.Module):
+    """ResNet-18 for 224×224 pictures: [B, 3, 224, 224] → class scores [B, 1000].
+
+    Parameter names are torchvision's, so that its weights load strictly. What stands before the
+    average pool is [B, 3, 224, 224] → [B, 512, 7, 7].
+    """
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(64, 64, 2, stride=1)
+        self.layer2 = _stage(64, 128, 2, stride=2)
+        self.layer3 = _stage(128, 256, 2, stride=2)
+        self.layer4 = _stage(256, 512, 2, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(512, classes)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return what stands before the average pool, in order: ``stem`` and the layers."""
+        stem = nn.Sequential(self.conv1, self.bn1, self.relu, self.maxpool)
+        layers = {f"layer{n}": getattr(self, f"layer{n}") for n in range(1, 5)}
+        return {"stem": stem, **layers}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return class scores."""
+        for stage in self.stages().values():
+            x = stage(x)
+        scores: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return scores
+
+
+Network = CifarResNet | ImageNetResNet18
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def fold_batch_norms(module: Module) -> Module:
+    """Fold each batch norm into the convolution before it, in place, and return the module.
+
+    The pairs are neighbours among a module's children, as in every network here.
+    """
+    for child in module.children():
+        fold_batch_norms(child)
+    for (name, child), (next_name, following) in pairwise(list(module.named_children())):
+        if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(child, following))
+            setattr(module, next_name, nn.Identity())
+    return module
