@@ -41,6 +41,12 @@ from vocprep.recipe import Normalisation, SchemaIdentity
 from vocprep.shards.reader import LoaderOptions, ShardDataset
 from vocprep.shards.record import Record
 
+RESNET18 = {
+    "backbone": "resnet18-imagenet",
+    "layers": ("layer4",),
+    "windows": (),
+    "geometry": Geometry(),
+}
 CPU = EvaluateOptions(device="cpu", batch_size=2)
 
 
@@ -330,7 +336,9 @@ def test_a_missing_split_is_named(by_hand: ShardDataset):
     ("changes", "named"),
     [
         ({"weights_sha256": "00" * 32}, "weights_sha256"),
-        ({"backbone": "resnet18-imagenet"}, "backbone"),
+        (RESNET18, "backbone"),
+        ({"windows": (32, 64)}, "windows"),
+        ({"layers": ("layer2",)}, "layers"),
         ({"normalisation": Normalisation(mean=(0.5, 0.5, 0.5))}, r"normalisation\.mean"),
         ({"schema": SchemaIdentity(name="voc21", sha256="00" * 32)}, r"schema\.sha256"),
     ],

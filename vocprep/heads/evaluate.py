@@ -32,7 +32,7 @@ from vocprep.recipe import Recipe, differing_fields
 from vocprep.shards.reader import LoaderOptions, ShardDataset
 from vocprep.sources.manifest import load_dataset
 
-MUST_AGREE = ("backbone", "weights_sha256", "normalisation", "schema")
+MUST_AGREE = ("backbone", "weights_sha256", "windows", "layers", "normalisation", "schema")
 """Recipe fields without which a run's heads mean nothing on a dataset."""
 PUBLISHED = {"context460": "context59"}
 """Label space of most published scores, by the schema that it is a part of."""

@@ -276,4 +276,6 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
         **value,
         "heads": {**value["heads"], **fixed},
         "options": {**value["options"], **options},
+        # Older shards knew the patch itself and the last layer only.
+        "recipe": {"windows": [32], "layers": ["layer3"], **value["recipe"]},
     }
