@@ -132,7 +132,7 @@ def test_a_run_on_crops_labels_every_pixel_of_a_native_picture(
     padded = np.pad(image, [(0, ny * 32 - size[0]), (0, nx * 32 - size[1]), (0, 0)], mode="edge")
     embeddings = np.concatenate(
         [
-            MeanColours().embed(padded[None, y * 32 :, x * 32 :][:, :32, :32])
+            MeanColours().embed_images([padded[y * 32 :, x * 32 :][:32, :32]])[0]
             for y in range(ny)
             for x in range(nx)
         ]
