@@ -9,24 +9,25 @@ Run: python benchmarks/segment.py [--patches 49] [--categories 460] [--repeats 5
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import torch
+from _report import Cell, Column, Report, Table, command_line
 from torch import Tensor
 
 from vocprep.heads.tfdet import to_label_map, to_segment
 
 PIXELS = 1024
+COLUMNS = (
+    Column("name", ""),
+    Column("ms", "ms", ",.2f"),
+    Column("ms_least", "least", ",.2f"),
+    Column("ms_most", "most", ",.2f"),
+    Column("ratio", "ratio", ",.1f"),
+)
 LOOPS = {"vocprep, dense by scatter": 5, "vocprep, label map": 50}
 """Calls a measurement of what is too quick for one."""
 
@@ -43,12 +44,22 @@ def double_loop(y: Tensor, z: Tensor) -> Tensor:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = command_line(__doc__)
     parser.add_argument("--patches", type=int, default=49)
     parser.add_argument("--categories", type=int, default=460)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="Also write the figures to this file.")
     arguments = parser.parse_args()
+    samples: dict[str, Cell] = {
+        "patches": arguments.patches,
+        "categories": arguments.categories,
+        "repeats": arguments.repeats,
+    }
+    report = Report(
+        "segment",
+        samples,
+        f"{arguments.patches} patches, {arguments.categories} categories, median of "
+        f"{arguments.repeats}",
+    )
     generator = torch.Generator().manual_seed(0)
     y = torch.randn(arguments.patches, arguments.categories, generator=generator)
     z = torch.rand(arguments.patches, PIXELS, 4, generator=generator)
@@ -58,20 +69,8 @@ def main() -> None:
         "vocprep, dense by scatter": partial(to_segment, y, z),
         "vocprep, label map": partial(to_label_map, y, z),
     }
-    result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": version("torch")},
-        "samples": {
-            "patches": arguments.patches,
-            "categories": arguments.categories,
-            "repeats": arguments.repeats,
-        },
-        "rows": table(measure(rows, arguments.repeats)),
-    }
-    print_result(result)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    report.add(Table("one picture", COLUMNS, table(measure(rows, arguments.repeats))))
+    report.write(arguments.json)
 
 
 def check_agreement(y: Tensor, z: Tensor) -> None:
@@ -98,7 +97,7 @@ def measure(rows: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, li
     return seconds
 
 
-def table(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+def table(seconds: dict[str, list[float]]) -> list[dict[str, Cell]]:
     """Return a row each: median, extremes and the ratio to the first row."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     first = next(iter(medians.values()))
@@ -112,22 +111,6 @@ def table(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
         }
         for name, values in seconds.items()
     ]
-
-
-def print_result(result: dict[str, Any]) -> None:
-    """Print what was measured on what."""
-    samples, versions = result["samples"], result["versions"]
-    print(
-        f"{result['machine']}, {result['threads']} threads; Python {versions['python']}, torch "
-        f"{versions['torch']}; {samples['patches']} patches, {samples['categories']} categories, "
-        f"median of {samples['repeats']}"
-    )
-    print(f"\n{'one picture':26}  {'ms':>8}  {'least':>8}  {'most':>8}  {'ratio':>7}")
-    for row in result["rows"]:
-        print(
-            f"{row['name']:26}  {row['ms']:8.2f}  {row['ms_least']:8.2f}  {row['ms_most']:8.2f}"
-            f"  {row['ratio']:7.1f}"
-        )
 
 
 if __name__ == "__main__":
