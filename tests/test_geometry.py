@@ -23,6 +23,7 @@ from vocprep.geometry import (
     place_image,
     place_labels,
     split_patches,
+    whole_labels,
 )
 
 CROP = Geometry()
@@ -208,3 +209,24 @@ def test_options_that_cannot_work_are_refused(options: dict[str, str], complaint
 def test_short_names_differ() -> None:
     names = [geometry.short_name for geometry in (CROP, SQUASH, NATIVE, PAD)]
     assert names == ["crop224", "squash224", "native", "native-pad"]
+
+
+@given(st.integers(32, 90), st.integers(32, 90), st.sampled_from([CROP, SQUASH, NATIVE, PAD]))
+def test_what_is_covered_is_a_part_of_the_whole(
+    height: int, width: int, geometry: Geometry
+) -> None:
+    labels = np.random.default_rng(height * width).integers(1, 9, (height, width), dtype=np.uint16)
+    whole = whole_labels(labels, geometry)
+    placed = place_labels(labels, geometry, void=VOID)
+    if geometry.geometry == "crop":
+        assert min(whole.shape) == 256
+        top, left = round((whole.shape[0] - 224) / 2), round((whole.shape[1] - 224) / 2)
+        np.testing.assert_array_equal(placed, whole[top : top + 224, left : left + 224])
+    elif geometry.geometry == "squash":
+        np.testing.assert_array_equal(placed, whole)
+    else:
+        np.testing.assert_array_equal(whole, labels)
+    counted = np.bincount(placed[placed != VOID], minlength=9)
+    covers = np.array_equal(counted, np.bincount(whole.ravel(), minlength=9))
+    assert covers or not geometry.covers_all
+    assert geometry.covers_all == (geometry in (SQUASH, PAD))

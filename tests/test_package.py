@@ -139,12 +139,15 @@ import vocprep
 from vocprep.files import manifest_names, manifests_dir
 from vocprep.sources.manifest import load_dataset, load_source
 from vocprep.labels.schema import load_schema
+from vocprep.heads.recipes import load_options, recipe_names
 package = Path(vocprep.__file__).parent
 assert package == Path(sys.argv[1]) / "vocprep", package
 assert manifests_dir() == package / "manifests"
 dataset = load_dataset("pascal-context")
 [load_source(name) for name in manifest_names("sources")]
 [load_schema(name) for name in dataset.schemas]
+names = ["default", "quick", "seed", "wide"]
+assert [load_options(name).recipe for name in recipe_names()] == names
 print(len(manifest_names("datasets")), (package / "py.typed").is_file())
 """
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vocprep.errors import VocprepError
     from vocprep.geometry import Geometry
     from vocprep.heads.evaluate import evaluate
-    from vocprep.heads.options import TrainOptions
+    from vocprep.heads.options import EvaluateOptions, TrainOptions
     from vocprep.heads.run import load_run
     from vocprep.heads.tfdet import TFDetHeads
     from vocprep.heads.train import train
@@ -30,6 +30,7 @@ _HOMES = {
     "Batch": "shards.reader",
     "Choices": "recipe",
     "EngineOptions": "recipe",
+    "EvaluateOptions": "heads.options",
     "Geometry": "geometry",
     "Layout": "recipe",
     "LoaderOptions": "shards.reader",
@@ -54,6 +55,7 @@ __all__ = [
     "Batch",
     "Choices",
     "EngineOptions",
+    "EvaluateOptions",
     "Geometry",
     "Layout",
     "LoaderOptions",

@@ -61,6 +61,11 @@ class Geometry:
             )
 
     @property
+    def covers_all(self) -> bool:
+        """Whether every pixel of a picture lies in a patch."""
+        return self.geometry == "squash" or self.edge == "pad"
+
+    @property
     def short_name(self) -> str:
         """A name for people: ``crop224``, ``squash224``, ``native``, ``native-pad``."""
         if self.geometry == "native":
@@ -111,6 +116,21 @@ def place_labels(label_map: NDArray[Scalar], geometry: Geometry, void: int) -> N
     columns = nearest_indices(width, target_w)[_centre(target_w) :][:SIDE]
     placed: NDArray[Scalar] = label_map[np.ix_(rows, columns)]
     return placed
+
+
+def whole_labels(label_map: NDArray[Scalar], geometry: Geometry) -> NDArray[Scalar]:
+    """Bring a label map [H, W] to the geometry's scale and leave nothing out: same dtype.
+
+    What ``place_labels`` covers is a part of it: the middle for ``crop``, the whole patches for
+    ``native``.
+    """
+    height, width = label_map.shape
+    if geometry.geometry == "native":
+        return label_map
+    target_h, target_w = _resized(height, width, geometry)
+    rows, columns = nearest_indices(height, target_h), nearest_indices(width, target_w)
+    resized: NDArray[Scalar] = label_map[np.ix_(rows, columns)]
+    return resized
 
 
 def nearest_indices(source: int, target: int) -> NDArray[np.intp]:

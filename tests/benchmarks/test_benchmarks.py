@@ -25,7 +25,9 @@ TINY = {
     "download": ["--mebibytes", "1", "--repeats", "1"],
     "read": ["--records", "600", "--repeats", "1"],
     "scaling": ["--images", "8"],
+    "segment": ["--patches", "3", "--repeats", "1"],
     "targets": ["--maps", "3", "--repeats", "1"],
+    "train": ["--images", "8", "--batch-size", "4", "--repeats", "1"],
 }
 MACHINE = {"cpu", "cores", "threads", "instruction_set", "memory_gb", "gpu", "load"}
 A_PATH = re.compile(r"(^|[\s\"'=(:])(/|~)\w")

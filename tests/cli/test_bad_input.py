@@ -434,8 +434,18 @@ def test_train_refuses_what_it_cannot_do(
 ) -> None:
     before = contents(run)
     assert_refused(vocprep("train", shards, "--out", run), USAGE, run, "--overwrite")
+    words = ["--resume", "--set", "encoder=none"]
+    assert_refused(vocprep("train", shards, "--out", run, *words), USAGE, run, "encoder", "epochs")
     assert contents(run) == before
-    for words in (["--epochs", 0], ["--train-split", "test"], ["--lr", -1], ["--device", "x"]):
+    for words in (
+        *(["--epochs", 0], ["--train-split", "test"], ["--lr", -1], ["--device", "x"]),
+        *(
+            ["--recipe", "none"],
+            ["--set", "epoch=1"],
+            ["--set", "epochs"],
+            ["--resume", "--overwrite"],
+        ),
+    ):
         assert_refused(vocprep("train", shards, "--out", tmp_path / "out", *words), USAGE)
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("mine")

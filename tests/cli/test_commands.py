@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,9 @@ from PIL import Image
 
 from vocprep.cli.main import main
 from vocprep.geometry import Geometry
-from vocprep.heads.options import TrainOptions
+from vocprep.heads.options import EXECUTION, TrainOptions
+from vocprep.heads.recipes import RECIPE_FIELDS
+from vocprep.heads.run import EVENTS_DIR
 from vocprep.recipe import Choices, EngineOptions, Layout
 
 Run = Callable[..., Result]
@@ -101,9 +104,13 @@ def test_options_of_build_shards_are_the_fields_with_their_defaults() -> None:
 
 
 def test_options_of_train_are_fields_with_their_defaults() -> None:
+    """Flags that say where and how have the field's default, those over the recipe none."""
     options, found = TrainOptions(), defaults_of("train")
-    for name in set(found) - {"shards", "out", "as_json"}:
-        assert found[name] == getattr(options, name), name
+    for name in set(found) - {"shards", "out", "as_json", "settings"}:
+        expected = getattr(options, name)
+        assert found[name] == (None if name in RECIPE_FIELDS else expected), name
+    assert set(EXECUTION) <= set(found)
+    assert found["settings"] == ()
 
 
 # build-shards and inspect
@@ -244,7 +251,8 @@ def test_decode_writes_16_bit_maps_statistics_and_a_chart(
 
 
 def test_train_leaves_a_run_with_curves(run: Path) -> None:
-    assert files(run) == ["curves.png", "metrics.jsonl", "model.safetensors", "run.json"]
+    expected = ["curves.png", "metrics.jsonl", "model.safetensors", "recipe.toml", "run.json"]
+    assert [name for name in files(run) if name != EVENTS_DIR] == expected
     with Image.open(run / "curves.png") as picture:
         picture.load()
 
@@ -262,21 +270,127 @@ def test_json_of_train_and_evaluate_parses(shards: Path, tmp_path: Path, vocprep
 
     words = ["--device", "cpu", "--json"]
     scores = json.loads(assert_done(vocprep("evaluate", out, shards, *words)))
-    assert [row["name"] for row in scores["rows"]] == ["model", "GT top-4", "majority label"]
+    assert [row["name"] for row in scores["rows"]][:2] == ["model", "GT top-4"]
     assert scores["split"] == "val"
     assert scores["images"] == 2
     trained_scores = trained["history"][0]
     assert scores["rows"][0]["miou_present"] == pytest.approx(trained_scores["val_miou"])
 
 
-def test_evaluate_prints_the_model_beside_its_oracle_and_chance(
+def test_train_with_a_recipe_and_settings(shards: Path, tmp_path: Path, vocprep: Run) -> None:
+    out, again = tmp_path / "run", tmp_path / "again"
+    words = ["--recipe", "seed", "--set", "encoder=spikformer", "--set", "slots=predicted"]
+    text = assert_done(vocprep("train", shards, "--out", out, *words, "--epochs", 1))
+    assert "te.blocks.3.contract.lif" in text
+    options = json.loads((out / "run.json").read_text())["options"]
+    expected = {"recipe": "seed", "encoder": "spikformer", "slots": "predicted", "epochs": 1}
+    expected |= {"category_loss": "multi_hot", "position": False, "standardise": False}
+    assert options.items() >= expected.items()
+    words = ["--recipe", out / "recipe.toml", "--json"]
+    trained = json.loads(assert_done(vocprep("train", shards, "--out", again, *words)))
+    assert (again / "recipe.toml").read_text().splitlines()[1:] == (
+        (out / "recipe.toml").read_text().splitlines()[1:]
+    )
+    assert len(trained["history"][0]["spike_rates"]) == 29
+
+
+def test_train_resumes_a_finished_run_by_saying_what_it_came_to(
+    run: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    before = (out / "model.safetensors").read_bytes()
+    words = ["--epochs", 1, "--device", "cpu", "--resume"]
+    assert "1 epochs" in assert_done(vocprep("train", shards, "--out", out, *words))
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_evaluate_prints_the_model_beside_its_oracles_and_chance(
     run: Path, shards: Path, vocprep: Run
 ) -> None:
     text = assert_done(vocprep("evaluate", run, shards, "--device", "cpu", "--classes"))
-    for expected in ("model", "GT top-4", "chance", "majority of train", "459 classes present"):
-        assert expected in text
+    rows = [line.split("  ")[0] for line in text.splitlines()]
+    for expected in (
+        *("model", "GT top-4", "GT labels, model masks", "model labels, GT masks"),
+        "GT majority of each patch",
+    ):
+        assert rows.count(expected) == 2, expected  # of 459 classes and of 59
+    for expected in (
+        *("chance", "majority of train", "of 459 classes present", "of 59 classes present"),
+        *("mIoU all 459", "mIoU all 59", "mIoU ≥1 %", "mask IoU", "macro mAP", "worst images"),
+        *("recall@4 says little", "whole images are not scored"),
+    ):
+        assert expected in text, expected
     assert "IoU GT top-4" in text
-    assert "IoU GT top-4" not in assert_done(vocprep("evaluate", run, shards, "--device", "cpu"))
+    words = ["--device", "cpu", "--worst", 0]
+    text = assert_done(vocprep("evaluate", run, shards, *words))
+    assert "IoU GT top-4" not in text
+    assert "worst images" not in text
+
+
+def test_evaluate_scores_whole_images_with_the_data_dir(
+    run: Path, shards: Path, sample_tree: Path, vocprep: Run
+) -> None:
+    words = ["--device", "cpu", "--data-dir", sample_tree]
+    text = assert_done(vocprep("evaluate", run, shards, *words))
+    assert "context460, whole image: " in text
+    assert "whole images are not scored" not in text
+    value = json.loads(assert_done(vocprep("evaluate", run, shards, *words, "--json")))
+    areas = [(table["schema"], table["area"]) for table in value["tables"]]
+    assert areas == [
+        ("context460", "whole image"),
+        ("context59", "covered area"),
+        ("context59", "whole image"),
+    ]
+    whole, covered = value["tables"][0], value["pixels"]
+    assert whole["pixels"] > covered
+    # What is left out is wrong: hits stay, pixels grow.
+    for row, inside in zip(whole["rows"], value["rows"], strict=True):
+        expected = inside["pixel_accuracy"] * covered / whole["pixels"]
+        assert row["pixel_accuracy"] == pytest.approx(expected)
+
+
+def test_evaluate_of_several_runs_is_one_table(
+    run: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    words = ["evaluate", run, other, shards, "--device", "cpu"]
+    text = assert_done(vocprep(*words, "--classes"))
+    lines = text.splitlines()
+    assert sum(line.startswith(f"{run.name} (epoch 1)") for line in lines) == 1
+    assert sum(line.startswith("other (epoch 1)") for line in lines) == 1
+    assert f"IoU {run.name}  IoU other" in text
+    assert sum(line.startswith(("GT top-4", "GT majority", "chance")) for line in lines) == 3
+    assert "model labels" not in text
+    one, two = json.loads(assert_done(vocprep(*words, "--json")))
+    assert (one["run"], two["run"]) == (run.name, "other")
+    assert one["rows"] == two["rows"]
+
+
+def test_evaluate_draws_and_writes_the_confusion_matrix(
+    run: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out = tmp_path / "out"
+    words = ["evaluate", run, shards, "--device", "cpu", "--out", out, "--json"]
+    value = json.loads(assert_done(vocprep(*words)))
+    assert files(out) == [f"{run.name}.confusion.csv", f"{run.name}.confusion.png"]
+    with Image.open(out / f"{run.name}.confusion.png") as picture:
+        picture.load()
+    lines = (out / f"{run.name}.confusion.csv").read_text().splitlines()[1:]
+    assert sum(int(line.split(",")[2]) for line in lines) == value["pixels"]
+
+
+def test_runs_of_one_name_do_not_overwrite_each_others_matrices(
+    run: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    other = tmp_path / "elsewhere" / run.name
+    shutil.copytree(run, other)
+    words = ["--device", "cpu", "--out", tmp_path / "out"]
+    result = vocprep("evaluate", run, other, shards, *words)
+    assert result.exit_code == 2
+    assert str(other) in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_predict_draws_an_overlay_and_a_label_map_a_picture(
@@ -301,6 +415,19 @@ def test_predict_draws_an_overlay_and_a_label_map_a_picture(
         assert np.asarray(labels).max() < 460
     with Image.open(tmp_path / "out" / "my holiday.overlay.png") as sheet:
         assert sheet.width > 2 * 224
+
+
+def test_predict_labels_every_pixel_in_native_geometry(
+    run: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    Image.new("RGB", (301, 90), "green").save(tmp_path / "wide.png")
+    words = ["--out", tmp_path / "out", "--weights", "random:0", "--device", "cpu"]
+    assert_done(vocprep("predict", run, tmp_path / "wide.png", *words, "--geometry", "native"))
+    with Image.open(tmp_path / "out" / "wide.labels.png") as labels:
+        assert labels.size == (301, 90)
+    assert_done(vocprep("predict", run, tmp_path / "wide.png", *words, "--geometry", "crop"))
+    with Image.open(tmp_path / "out" / "wide.labels.png") as labels:
+        assert labels.size == (224, 224)
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(

@@ -27,30 +27,52 @@ def random_logits(batch: Batch, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
     return y.requires_grad_(), z.requires_grad_()
 
 
-def naive_losses(y: np.ndarray, z: np.ndarray, records: list[Record]) -> tuple[float, float]:
+def slots_of(valid: list[int]) -> list[int]:
+    return sorted(set(valid), key=lambda label: (-valid.count(label), label))[:4]
+
+
+def naive_category(valid: list[int], logits: np.ndarray, rule: str) -> float:
+    """One patch's category loss."""
+    slots = slots_of(valid)
+    if rule == "multi_hot":
+        chances = [1 / (1 + math.exp(-float(v))) for v in logits]
+        hits = [p if label in slots else 1 - p for label, p in enumerate(chances)]
+        return -sum(math.log(hit) for hit in hits) / len(logits)
+    log_total = math.log(sum(math.exp(float(v)) for v in logits))
+    return -sum(valid.count(label) / len(valid) * (logits[label] - log_total) for label in slots)
+
+
+def naive_masks(pixels: np.ndarray, y: np.ndarray, z: np.ndarray, rule: str) -> list[float]:
+    """One patch's mask losses, an entry a valid pixel and slot."""
+    slots = slots_of([int(label) for label in pixels if label != VOID])
+    if rule == "predicted":
+        ranked = sorted(range(len(y)), key=lambda label: -y[label])[:4]
+        owners = [label if label in slots else None for label in ranked]
+    else:
+        owners = slots
+    owners = [*owners, None, None, None, None][:4]
+    losses = []
+    for pixel, label in enumerate(pixels):
+        for k in range(4):
+            if label != VOID:
+                p = 1 / (1 + math.exp(-float(z[pixel, k])))
+                losses.append(-math.log(p if owners[k] == label else 1 - p))
+    return losses
+
+
+def naive_losses(
+    y: np.ndarray, z: np.ndarray, records: list[Record], rules: tuple[str, str]
+) -> tuple[float, float]:
     """Straight from the label maps, a patch and a pixel at a time."""
-    category, patches, mask, entries = 0.0, 0, 0.0, 0
+    category: list[float] = []
+    mask: list[float] = []
     for row, record in enumerate(records):
         for patch, pixels in enumerate(split_patches(record.label_map)):
-            valid = [int(label) for label in pixels.ravel() if label != VOID]
-            if not valid:
-                continue
-            patches += 1
-            counts = {label: valid.count(label) for label in set(valid)}
-            slots = sorted(counts, key=lambda label: (-counts[label], label))[:4]
-            logits = y[row, patch].astype(np.float64)
-            log_total = math.log(sum(math.exp(v) for v in logits))
-            for label in slots:
-                category -= counts[label] / len(valid) * (logits[label] - log_total)
-            for pixel, label in enumerate(pixels.ravel()):
-                if label == VOID:
-                    continue
-                for k in range(4):
-                    p = 1 / (1 + math.exp(-float(z[row, patch, pixel, k])))
-                    hit = k < len(slots) and slots[k] == label
-                    mask -= math.log(p if hit else 1 - p)
-                    entries += 1
-    return category / patches, mask / entries
+            flat = pixels.ravel()
+            if valid := [int(label) for label in flat if label != VOID]:
+                category.append(naive_category(valid, y[row, patch], rules[0]))
+                mask += naive_masks(flat, y[row, patch], z[row, patch], rules[1])
+    return sum(category) / len(category), sum(mask) / len(mask)
 
 
 @settings(max_examples=30, deadline=None)
@@ -64,8 +86,10 @@ def test_states_unpack_as_numpy_does(seed: int):
     assert np.array_equal(found.numpy(), unpack_states_numpy(planes))
 
 
+@pytest.mark.parametrize("category_loss", ["soft_cross_entropy", "multi_hot"])
+@pytest.mark.parametrize("slots", ["predicted", "area"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_losses_equal_naive_loops(seed: int):
+def test_losses_equal_naive_loops(seed: int, slots: str, category_loss: str):
     records = random_records("train", [(1, 2), (1, 1)], seed)
     rng = np.random.default_rng(seed)
     one_label = np.full((32, 32), 3, dtype=np.uint16)
@@ -77,18 +101,56 @@ def test_losses_equal_naive_loops(seed: int):
     records.append(make_record("special", "train", label_map, embeddings))
     batch = make_batch(records, patches=4)
     y, z = random_logits(batch, seed)
-    losses = compute_losses(y, z, batch)
-    category, mask = naive_losses(y.detach().numpy(), z.detach().numpy(), records)
+    losses = compute_losses(y, z, batch, category_loss, slots)
+    rules = (category_loss, slots)
+    category, mask = naive_losses(y.detach().numpy(), z.detach().numpy(), records, rules)
     assert losses.category.item() == pytest.approx(category, rel=1e-5)
     assert losses.mask.item() == pytest.approx(mask, rel=1e-5)
     assert losses.total.item() == pytest.approx(category + mask, rel=1e-5)
 
 
-def test_padding_and_void_get_no_gradient():
+def test_a_mask_learns_the_pixels_of_the_label_that_cat_names_for_it():
+    """The order is cat's, whatever the areas: labels 2, 1 and, in no slot, 0."""
+    label_map = np.full((32, 32), 1, dtype=np.uint16)
+    label_map[:8] = 2
+    record = make_record("one", "train", label_map, np.zeros((1, 256), dtype=np.float16))
+    batch = make_batch([record])
+    y = torch.zeros(1, 1, CATEGORIES)
+    y[..., [2, 0, 1]] = torch.tensor([9.0, 8.0, 7.0])
+    z = torch.zeros(1, 1, 1024, 4, requires_grad=True)
+    compute_losses(y, z, batch, slots="predicted").mask.backward()
+    is_raised = (z.grad[0, 0] < 0).view(32, 32, 4).numpy()
+    assert np.array_equal(is_raised[..., 0], label_map == 2)
+    assert np.array_equal(is_raised[..., 2], label_map == 1)
+    assert not is_raised[..., [1, 3]].any()
+
+
+def test_which_labels_are_named_gets_no_gradient_from_the_masks():
+    batch = make_batch(random_records("train", [(1, 2)]))
+    y, z = random_logits(batch)
+    compute_losses(y, z, batch, slots="predicted").mask.backward()
+    assert y.grad is None
+    assert z.grad.any()
+
+
+@pytest.mark.parametrize("slots", ["predicted", "area"])
+def test_a_label_space_smaller_than_the_slots(slots: str):
+    label_map = np.zeros((32, 32), dtype=np.uint16)
+    label_map[:8] = 1
+    record = make_record("one", "train", label_map, np.zeros((1, 256), dtype=np.float16))
+    y, z = torch.randn(1, 1, 2), torch.randn(1, 1, 1024, 4)
+    losses = compute_losses(y, z, make_batch([record]), slots=slots)
+    expected = naive_losses(y.numpy(), z.numpy(), [record], ("soft_cross_entropy", slots))
+    assert losses.mask.item() == pytest.approx(expected[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("category_loss", ["soft_cross_entropy", "multi_hot"])
+@pytest.mark.parametrize("slots", ["predicted", "area"])
+def test_padding_and_void_get_no_gradient(slots: str, category_loss: str):
     records = random_records("train", [(1, 2), (1, 1)])
     batch = make_batch(records, patches=3)
     y, z = random_logits(batch)
-    compute_losses(y, z, batch).total.backward()
+    compute_losses(y, z, batch, category_loss, slots).total.backward()
     assert not y.grad[batch.padding].any()
     assert not z.grad[batch.padding].any()
     void = unpack_states(batch.slot_planes) == 5

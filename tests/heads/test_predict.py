@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,54 @@ def test_padding_is_no_part_of_a_prediction(run: Run) -> None:
     assert found.grid == (2, 3)
     for pixels in (found.label_map, found.confidence, found.image):
         assert pixels.shape[:2] == (50, 70)
+
+
+@pytest.mark.parametrize("size", [(300, 500), (33, 31), (224, 224)])
+def test_a_run_on_crops_labels_every_pixel_of_a_native_picture(
+    run: Run, size: tuple[int, int]
+) -> None:
+    recipe = replace(run.config.recipe, geometry=Geometry())
+    trained = replace(run, config=replace(run.config, recipe=recipe))
+    image = np.random.default_rng(2).integers(0, 256, size=(*size, 3), dtype=np.uint8)
+    assert predict_image(trained, image, MeanColours()).label_map.shape == (224, 224)
+    native = Geometry(geometry="native", edge="pad")
+    found = predict_image(trained, image, MeanColours(), native)
+    ny, nx = found.grid
+    assert (ny, nx) == (-(-size[0] // 32), -(-size[1] // 32))
+    # Patch by patch in the picture's order, which is what stitching must keep.
+    padded = np.pad(image, [(0, ny * 32 - size[0]), (0, nx * 32 - size[1]), (0, 0)], mode="edge")
+    embeddings = np.concatenate(
+        [
+            MeanColours().embed_images([padded[y * 32 :, x * 32 :][:32, :32]])[0]
+            for y in range(ny)
+            for x in range(nx)
+        ]
+    ).astype(np.float16)
+    tokens = torch.from_numpy(embeddings.astype(np.float32))[None]
+    with torch.inference_mode():
+        y_logits, z = trained.model.probabilities(tokens, None, torch.tensor([[ny, nx]]))
+    dense = to_segment(y_logits[0], z[0]).argmax(dim=-1).numpy()
+    expected = np.zeros((ny * 32, nx * 32), dtype=np.uint16)
+    for patch, pixels in enumerate(dense):
+        y, x = patch // nx * 32, patch % nx * 32
+        expected[y : y + 32, x : x + 32] = pixels.reshape(32, 32)
+    assert np.array_equal(found.label_map, expected[: size[0], : size[1]])
+    assert np.array_equal(found.image, image)
+
+
+def test_long_sequences_say_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = np.random.default_rng(0).normal(size=(12, 256)).astype(np.float32)
+    short = predict_label_map(run, embeddings, (3, 4))
+    monkeypatch.setattr("vocprep.heads.predict.LONG", 12)
+    seen = []
+    forward = TFDetHeads.forward
+    monkeypatch.setattr(
+        TFDetHeads,
+        "forward",
+        lambda *args: (seen.append(torch.backends.mha.get_fastpath_enabled()), forward(*args))[1],
+    )
+    long = predict_label_map(run, embeddings, (3, 4))
+    assert seen == [False]
+    assert torch.backends.mha.get_fastpath_enabled()
+    np.testing.assert_allclose(long.confidence, short.confidence, atol=1e-5)
+    assert (long.label_map == short.label_map).mean() > 0.99

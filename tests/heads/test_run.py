@@ -10,7 +10,8 @@ from heads_making import make_recipe, random_records
 from safetensors.torch import load_file, save_file
 
 from vocprep.errors import RunError, UsageError
-from vocprep.heads.history import EpochMetrics, append_epoch, read_history
+from vocprep.files import canonical_json, sha256_hex
+from vocprep.heads.history import EpochMetrics, append_epoch, read_history, truncate_history
 from vocprep.heads.options import TrainOptions
 from vocprep.heads.run import LabelSpace, RunConfig, load_run, prepare_run_dir, save_weights
 from vocprep.heads.tfdet import HeadsConfig, TFDetHeads
@@ -27,6 +28,10 @@ def make_config(overwrite: bool = False, seed: int = 0) -> RunConfig:
         content_id="cd" * 32,
         source_id="ef" * 32,
     )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +72,14 @@ def test_saved_twice_gives_the_same_bytes(run_dir: Path, tmp_path: Path):
     run = load_run(run_dir)
     prepare_run_dir(tmp_path / "again", run.config)
     save_weights(tmp_path / "again", run.config, run.model, epoch=3)
-    for name in ("run.json", "model.safetensors"):
+    for name in names_in(run_dir):
         assert (tmp_path / "again" / name).read_bytes() == (run_dir / name).read_bytes()
-    assert sorted(path.name for path in run_dir.iterdir()) == ["model.safetensors", "run.json"]
+    assert names_in(run_dir) == ["model.safetensors", "recipe.toml", "run.json"]
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_kept(run_dir: Path):
     before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
-    with pytest.raises(UsageError, match=r"found run\.json, model\.safetensors; .*--overwrite"):
+    with pytest.raises(UsageError, match=r"found run\.json, .*model\.safetensors, .*--overwrite"):
         prepare_run_dir(run_dir, make_config(seed=5))
     assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
 
@@ -83,7 +88,7 @@ def test_overwrite_replaces_the_run_and_nothing_else(run_dir: Path):
     (run_dir / "notes.txt").write_text("mine")
     append_epoch(run_dir, metrics(1))
     prepare_run_dir(run_dir, make_config(overwrite=True))
-    assert sorted(path.name for path in run_dir.iterdir()) == ["notes.txt", "run.json"]
+    assert names_in(run_dir) == ["notes.txt", "recipe.toml", "run.json"]
 
 
 def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path):
@@ -146,6 +151,34 @@ def test_tensors_of_another_shape(run_dir: Path):
         load_run(run_dir)
 
 
+def test_a_run_of_the_first_format_still_opens(run_dir: Path):
+    """As version 1 wrote it: without the newer fields and without statistics."""
+    value = json.loads((run_dir / "run.json").read_text())
+    value["run_format_version"] = 1
+    for name in ("encoder", "category_loss", "slots"):
+        del value["heads"][name]
+    older = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "clip", "seed", "device")
+    older += ("position", "train_split", "val_split", "validate_every", "mode", "overwrite")
+    value["options"] = {name: value["options"][name] for name in older}
+    del value["recipe"]["windows"], value["recipe"]["layers"]
+    (run_dir / "run.json").write_text(json.dumps(value))
+    state = load_file(run_dir / "model.safetensors")
+    del state["standardise.mean"], state["standardise.std"]
+    run_id = sha256_hex(canonical_json(value))
+    about = json.dumps({"run_id": run_id, "epoch": 3})
+    save_file(state, run_dir / "model.safetensors", metadata={"vocprep": about})
+
+    run = load_run(run_dir)
+    assert run.epoch == 3
+    assert run.config.run_id == run_id
+    assert run.config.recipe == make_config().recipe
+    assert (run.config.heads.slots, run.config.options.slots) == ("area", "area")
+    assert run.config.heads.category_loss == "soft_cross_entropy"
+    assert not run.config.options.standardise
+    assert torch.equal(run.model.standardise(torch.ones(256)), torch.ones(256))
+    assert torch.equal(run.model.cat.weight, state["cat.weight"])
+
+
 def test_a_missing_tensor(run_dir: Path):
     run = load_run(run_dir)
     del run.model.cat.bias
@@ -160,7 +193,7 @@ def test_a_missing_tensor(run_dir: Path):
         ("{", "cannot be read as JSON"),
         ("[]", "run.json"),
         ("{}", "expected a field 'run_format_version'"),
-        ('{"run_format_version": 99}', "expected run_format_version 1, found 99"),
+        ('{"run_format_version": 99}', "expected run_format_version 2 or 1, found 99"),
     ],
 )
 def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
@@ -206,6 +239,17 @@ def test_history_round_trip(tmp_path: Path):
     assert read_history(tmp_path) == [metrics(1), metrics(2)]
 
 
+def test_history_is_cut_back_to_an_epoch_torn_line_and_all(tmp_path: Path):
+    for epoch in (1, 2, 3):
+        append_epoch(tmp_path, metrics(epoch))
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"epoch": 4, "lr"')
+    assert truncate_history(tmp_path, 2) == read_history(tmp_path) == [metrics(1), metrics(2)]
+    assert truncate_history(tmp_path, 0) == read_history(tmp_path) == []
+    with pytest.raises(RunError, match=r"expected the epochs 1 to 2 .*, found 0 lines"):
+        truncate_history(tmp_path, 2)
+
+
 def test_history_missing_or_broken(tmp_path: Path):
     with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read"):
         read_history(tmp_path)
@@ -230,8 +274,26 @@ def test_history_missing_or_broken(tmp_path: Path):
         ("warmup", 1.0),
         ("seed", -1),
         ("mode", "lazy"),
+        ("encoder", "mamba"),
+        ("category_loss", "hinge"),
+        ("slots", "random"),
+        ("precision", "fp8"),
+        ("dropout", 2.0),
+        ("dropout", -0.1),
+        ("checkpoint_every", -1.0),
     ],
 )
 def test_options_refuse_what_cannot_work(field: str, value: object):
     with pytest.raises(UsageError, match=field):
         TrainOptions(**{field: value})
+
+
+def test_options_refuse_to_both_resume_and_overwrite():
+    with pytest.raises(UsageError, match="resume and overwrite"):
+        TrainOptions(resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize("field", ["encoder", "category_loss", "slots"])
+def test_heads_refuse_what_means_nothing(field: str):
+    with pytest.raises(UsageError, match=f"{field} 'odd': expected one of"):
+        HeadsConfig(**{"categories": 2, field: "odd"})

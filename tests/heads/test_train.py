@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from heads_making import banded_records, make_dataset, random_records
+from torch import nn
 
 from vocprep.errors import RunError, UsageError
 from vocprep.heads.evaluate import evaluate
+from vocprep.heads.feed import ResidentFeed, StepBatch
 from vocprep.heads.history import EpochMetrics, read_history
 from vocprep.heads.options import TrainOptions
 from vocprep.heads.run import load_run
+from vocprep.heads.steps import learning_rate, parameter_groups, uses_bf16
 from vocprep.heads.tfdet import TFDetHeads
-from vocprep.heads.train import learning_rate, parameter_groups, train
-from vocprep.shards.reader import Loader, ShardDataset
+from vocprep.heads.train import train
+from vocprep.shards.reader import ShardDataset
 
 TIMES = ("seconds", "images_per_second")
 
@@ -34,6 +39,10 @@ def quick(**changes: object) -> TrainOptions:
     return TrainOptions(**{**defaults, **changes})
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def lines_but_for_times(run_dir: Path) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [{key: v for key, v in line.items() if key not in TIMES} for line in lines]
@@ -42,8 +51,8 @@ def lines_but_for_times(run_dir: Path) -> list[dict[str, object]]:
 def test_a_run_holds_what_the_design_says(dataset: ShardDataset, tmp_path: Path):
     seen: list[EpochMetrics] = []
     summary = train(dataset, tmp_path / "run", quick(epochs=3), seen.append)
-    names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["metrics.jsonl", "model.safetensors", "run.json"]
+    names = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_file())
+    assert names == ["metrics.jsonl", "model.safetensors", "recipe.toml", "run.json"]
     assert seen == list(summary.history) == read_history(tmp_path / "run")
     assert [metrics.epoch for metrics in seen] == [1, 2, 3]
     assert [metrics.val_miou is not None for metrics in seen] == [False, True, True]
@@ -95,9 +104,125 @@ def test_every_epoch_has_an_order_of_its_own(
     dataset: ShardDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     epochs: list[int] = []
-    monkeypatch.setattr(Loader, "set_epoch", lambda _, epoch: epochs.append(epoch))
+    batches = ResidentFeed.batches
+
+    def recorded(self: ResidentFeed, epoch: int) -> Iterator[StepBatch]:
+        epochs.append(epoch)
+        return batches(self, epoch)
+
+    monkeypatch.setattr(ResidentFeed, "batches", recorded)
     train(dataset, tmp_path / "run", quick(epochs=2))
     assert epochs == [1, 2]
+
+
+@pytest.mark.parametrize("encoder", ["spikformer", "none"])
+def test_a_streamed_split_teaches_the_same_bits(
+    dataset: ShardDataset, tmp_path: Path, encoder: str
+):
+    for mode in ("resident", "streaming"):
+        train(dataset, tmp_path / mode, quick(mode=mode, encoder=encoder))
+    one, two = (load_run(tmp_path / mode).model.state_dict() for mode in ("resident", "streaming"))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_embeddings_are_standardised_by_the_train_split_unless_told_not_to(
+    dataset: ShardDataset, tmp_path: Path
+):
+    train(dataset, tmp_path / "on", quick(epochs=1, encoder="none"))
+    train(dataset, tmp_path / "off", quick(epochs=1, encoder="none", standardise=False))
+    records = dataset.read_shard(dataset.shard_names("train")[0])
+    patches = np.concatenate([record.embeddings for record in records]).astype(np.float64)
+    on, off = (load_run(tmp_path / name).model.standardise for name in ("on", "off"))
+    np.testing.assert_allclose(on.mean.numpy(), patches.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(on.std.numpy(), patches.std(axis=0), rtol=1e-5)
+    assert (off.mean.unique().item(), off.std.unique().item()) == (0, 1)
+
+
+def test_the_recipe_decides_the_heads(dataset: ShardDataset, tmp_path: Path):
+    options = quick(
+        epochs=1, encoder="none", category_loss="multi_hot", slots="area", position=False
+    )
+    train(dataset, tmp_path / "run", options)
+    run = load_run(tmp_path / "run")
+    found = run.model.config
+    assert (found.encoder, found.category_loss, found.slots) == ("none", "multi_hot", "area")
+    assert not found.position
+    assert run.config.options == options
+
+
+def test_embeddings_of_another_size_are_trained_on(tmp_path: Path):
+    records = random_records("train", [(1, 2), (2, 2)])
+    wide = [
+        replace(record, embeddings=np.tile(record.embeddings, 2)[:, :300]) for record in records
+    ]
+    made = make_dataset(tmp_path / "shards", {"train": wide})
+    train(made, tmp_path / "run", quick(epochs=1, val_split="train"))
+    assert load_run(tmp_path / "run").model.project.weight.shape == (256, 300)
+
+
+def test_mirrored_views_can_be_left_out(tmp_path: Path):
+    record = random_records("train", [(1, 1)])[0]
+    views = [record, replace(record, image_id=f"{record.image_id}#flip")]
+    made = make_dataset(tmp_path / "shards", {"train": views}, views=("identity", "flip"))
+    options = quick(epochs=1, val_split="", flip=False, encoder="none")
+    assert train(made, tmp_path / "run", options).images == 1
+
+
+def test_dropout_is_what_the_factor_says(dataset: ShardDataset, tmp_path: Path):
+    losses = []
+    for dropout in (0.0, 0.0, 1.0):
+        options = quick(epochs=1, dropout=dropout, val_split="", lr=1e-30, overwrite=True)
+        losses.append(train(dataset, tmp_path / "run", options).final.loss)
+    assert losses[0] == losses[1] != losses[2]
+    untrained = load_run(tmp_path / "run").model
+    parts = [p.p for p in untrained.modules() if isinstance(p, nn.Dropout)]
+    assert {0.1, 0.5} == set(parts)
+
+
+def test_bf16_is_the_precision_of_the_products_only(dataset: ShardDataset, tmp_path: Path):
+    found = {}
+    for precision in ("fp32", "bf16"):
+        summary = train(dataset, tmp_path / precision, quick(precision=precision, dropout=0.0))
+        assert summary.precision == precision
+        found[precision] = summary.final.loss
+        state = load_run(tmp_path / precision).model.state_dict()
+        assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    assert found["bf16"] != found["fp32"]
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.02)
+
+
+def test_precision_is_chosen_by_the_hardware_only_when_not_told():
+    cpu = torch.device("cpu")
+    assert uses_bf16("bf16", cpu)
+    assert not uses_bf16("fp32", cpu)
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if hasattr(torch.cpu, "get_capabilities") and flags:
+        assert uses_bf16("auto", cpu) == ("avx512_bf16" in flags)
+
+
+def test_spike_rates_are_in_the_history_of_spiking_heads_alone(
+    dataset: ShardDataset, tmp_path: Path
+):
+    final = train(dataset, tmp_path / "spikes", quick(encoder="spikformer")).final
+    assert final.spike_rates is not None
+    assert len(final.spike_rates) == 29
+    assert all(0 <= rate <= 1 for rate in final.spike_rates.values())
+    assert final.spike_rates["te.lif"] > 0
+    assert read_history(tmp_path / "spikes")[-1] == final
+    assert train(dataset, tmp_path / "none", quick(encoder="none")).final.spike_rates is None
+
+
+def test_events_hold_the_curves_where_tensorboard_is_installed(
+    dataset: ShardDataset, tmp_path: Path
+):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", exc_type=ImportError
+    )
+    history = train(dataset, tmp_path / "run", quick(encoder="none")).history
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert losses == [(m.epoch, pytest.approx(m.loss)) for m in history]
+    assert [event.step for event in events.Scalars("val_miou")] == [2]
 
 
 def test_gradients_are_clipped(dataset: ShardDataset, tmp_path: Path):
@@ -129,12 +254,12 @@ def test_the_callers_random_state_is_left_alone(dataset: ShardDataset, tmp_path:
 
 def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
     dataset = make_dataset(tmp_path / "shards", {"train": banded_records("train", 3)})
-    options = quick(epochs=40, lr=5e-4, batch_size=3, val_split="", validate_every=100)
+    options = quick(epochs=40, lr=5e-4, batch_size=3, val_split="", validate_every=100, dropout=0.5)
     summary = train(dataset, tmp_path / "run", options)
     assert summary.final.val_miou is None
     assert summary.final.mask_loss < 0.3 * summary.history[0].mask_loss
     evaluation = evaluate(load_run(tmp_path / "run"), dataset, "train")
-    model, oracle, majority = evaluation.rows
+    model, oracle, majority = map(evaluation.row, ("model", "GT top-4", "majority label"))
     assert oracle.pixel_accuracy == 1
     assert model.pixel_accuracy > 0.95
     assert model.miou_present > 0.9
@@ -144,12 +269,12 @@ def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
 def test_a_folder_that_holds_a_run_is_refused_and_kept(dataset: ShardDataset, tmp_path: Path):
     run_dir = tmp_path / "run"
     train(dataset, run_dir, quick(epochs=1))
-    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    before = contents(run_dir)
     with pytest.raises(UsageError, match="expected a folder without a run"):
         train(dataset, run_dir, quick())
     with pytest.raises(UsageError, match="val_split 'test'"):
         train(dataset, run_dir, quick(overwrite=True, val_split="test"))
-    assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
+    assert contents(run_dir) == before
     train(dataset, run_dir, quick(epochs=1, seed=1, overwrite=True))
     assert len(read_history(run_dir)) == 1
     assert load_run(run_dir).config.options.seed == 1

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import io
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vocprep.heads.evaluation import ClassScore, Evaluation
 from vocprep.heads.history import EpochMetrics
+from vocprep.heads.metrics import ConfusionMatrix
 from vocprep.labels.schema import load_schema
 from vocprep.labels.statistics import LabelStatistics
 from vocprep.pages.plot import (
     LEGEND_ROWS,
+    confusion_png,
+    confusion_shares,
     curves_png,
     label_chart_png,
     overlay,
@@ -166,3 +171,27 @@ def test_drawing_leaves_pyplot_alone() -> None:
     backend = matplotlib.rcParams["backend"]
     curves_png(history({1}))
     assert matplotlib.rcParams["backend"] == backend
+
+
+def test_confusion_shares_are_of_the_rows_and_miss_nothing() -> None:
+    counts = np.zeros((4, 5), dtype=np.int64)
+    counts[1] = [0, 6, 2, 1, 1]
+    counts[3] = [5, 0, 5, 0, 0]
+    shares = confusion_shares(ConfusionMatrix(counts), [3, 1, 2])
+    assert shares.tolist() == [[0, 0, 0.5, 0.5], [0.1, 0.6, 0.2, 0.1], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("classes", [1, 40])
+def test_confusion_matrix_is_drawn_for_any_number_of_classes(classes: int) -> None:
+    counts = np.eye(classes, classes + 1, dtype=np.int64)
+    scores = tuple(
+        ClassScore(label=k, name=f"class {k}", pixels=1, iou=1.0, accuracy=1.0, oracle_iou=1.0)
+        for k in range(classes)
+    )
+    made = Evaluation(
+        **{**dict.fromkeys(field.name for field in fields(Evaluation)), "classes": scores}
+        | {"confusion": ConfusionMatrix(counts), "run": "mine", "split": "val"}
+    )
+    small, large = opened(confusion_png(made, most=1)), opened(confusion_png(made))
+    assert (large.width > small.width) == (classes > 1)
+    assert large.width > large.height > 0

@@ -183,6 +183,25 @@ def test_shuffled_order_is_a_function_of_seed_and_epoch(mode: str, nine: ShardDa
         assert drawn(nine, mode=mode, shuffle=True, seed=seed, epoch=epoch) == list(order)
 
 
+@pytest.mark.parametrize("all_views", [False, True])
+def test_either_mode_draws_the_same_order(all_views: bool, native_hdf5: Built) -> None:
+    for split in native_hdf5.dataset.splits:
+        for epoch in range(3):
+            orders = []
+            for mode in ("resident", "streaming"):
+                options = LoaderOptions(
+                    mode=mode,  # type: ignore[arg-type]
+                    shuffle=True,
+                    seed=4,
+                    batch_size=2,
+                    all_views=all_views,
+                )
+                loader = native_hdf5.dataset.loader(split, options)
+                loader.set_epoch(epoch)
+                orders.append([image_id for batch in loader for image_id in batch.image_ids])
+            assert orders[0] == orders[1]
+
+
 @pytest.mark.parametrize("mode", ["resident", "streaming"])
 def test_set_epoch_changes_the_order_of_the_same_loader(mode: str, nine: ShardDataset) -> None:
     options = LoaderOptions(mode=mode, shuffle=True, batch_size=2)  # type: ignore[arg-type]

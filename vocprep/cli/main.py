@@ -14,9 +14,10 @@ from vocprep.cli.common import INTERRUPTED
 from vocprep.cli.demo import demo
 from vocprep.cli.diff import diff
 from vocprep.cli.download import download
-from vocprep.cli.heads import evaluate, predict, train
+from vocprep.cli.evaluate import evaluate, predict
 from vocprep.cli.inspect import inspect
 from vocprep.cli.sources import decode, sample
+from vocprep.cli.train import train
 from vocprep.cli.verify import verify
 from vocprep.errors import DataError, VocprepError
 

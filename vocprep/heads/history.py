@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vocprep.errors import RunError
+from vocprep.files import write_atomic
 
 HISTORY_FILE = "metrics.jsonl"
 
@@ -33,12 +35,35 @@ class EpochMetrics:
     val_miou: float | None = None
     """Mean IoU over the classes present in the ground truth."""
     val_pixel_accuracy: float | None = None
+    spike_rates: Mapping[str, float] | None = None
+    """Share of neurons and steps that fired in training, by LIF layer; None without spikes."""
 
 
 def append_epoch(run_dir: Path, metrics: EpochMetrics) -> None:
     """Add one line to the run's ``metrics.jsonl``."""
     with (run_dir / HISTORY_FILE).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(asdict(metrics), allow_nan=False) + "\n")
+        stream.write(_line(metrics))
+
+
+def truncate_history(run_dir: Path, epoch: int) -> list[EpochMetrics]:
+    """Drop what was written after an epoch, torn lines too, and return the rest.
+
+    Raises RunError when a line up to that epoch is missing or cannot be read.
+    """
+    path = run_dir / HISTORY_FILE
+    lines = path.read_bytes().splitlines(keepends=True)[:epoch] if path.exists() else []
+    write_atomic(path, b"".join(lines))
+    kept = read_history(run_dir)
+    if [metrics.epoch for metrics in kept] != list(range(1, epoch + 1)):
+        raise RunError(
+            f"{path}: expected the epochs 1 to {epoch} that the checkpoint has seen, found "
+            f"{len(kept)} lines; train again with --overwrite"
+        )
+    return kept
+
+
+def _line(metrics: EpochMetrics) -> str:
+    return json.dumps(asdict(metrics), allow_nan=False) + "\n"
 
 
 def read_history(run_dir: Path) -> list[EpochMetrics]:

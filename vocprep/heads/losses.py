@@ -1,8 +1,7 @@
 """Losses: what the heads are taught of a patch.
 
-``cat`` learns which share of the patch each slot's label covers; ``reg`` learns each slot's mask,
-slots in order of area. Void pixels teach nothing, and a patch without a valid pixel contributes
-nothing to either.
+``cat`` learns which labels the patch holds, ``reg`` the pixels of four of them. Void pixels teach
+nothing, and a patch without a valid pixel contributes nothing to either.
 
 Shape legend: B batch, P patches, K = 4 slots, C classes, 1024 pixels of a patch (row-major).
 """
@@ -10,23 +9,57 @@ Shape legend: B batch, P patches, K = 4 slots, C classes, 1024 pixels of a patch
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vocprep.labels.targets import PLANES, SLOTS, STATE_VOID
-from vocprep.shards.reader import Batch
+from vocprep.heads.options import CategoryLoss, HeadsConfig, SlotRule
+from vocprep.heads.tfdet import top_labels
+from vocprep.labels.targets import NO_LABEL, PLANES, SLOTS, STATE_VOID
+
+
+class Targets(Protocol):
+    """What the losses need of a batch: ``vocprep.shards.reader.Batch`` is one."""
+
+    @property
+    def slot_labels(self) -> Tensor:
+        """int64 [B, P, 4], −1 where absent."""
+
+    @property
+    def slot_pixels(self) -> Tensor:
+        """Integers [B, P, 4]."""
+
+    @property
+    def slot_planes(self) -> Tensor:
+        """uint8 [B, P, 3, 128]."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The two losses of a batch, as scalars on its device that gradients flow through."""
+    """The two losses of a batch, as scalars on its device that gradients flow through.
 
-    category: Tensor
-    """Mean over patches with a valid pixel, in nats."""
-    mask: Tensor
-    """Mean over valid pixels and slots, in nats."""
+    Sums and what they are means over, so that the parts of one batch on several devices can be
+    weighed as the whole batch would be.
+    """
+
+    category_sum: Tensor
+    patches: Tensor
+    """Patches with a valid pixel."""
+    mask_sum: Tensor
+    entries: Tensor
+    """Valid pixels times four."""
+
+    @property
+    def category(self) -> Tensor:
+        """Mean over patches with a valid pixel, in nats."""
+        return self.category_sum / self.patches.clamp(min=1)
+
+    @property
+    def mask(self) -> Tensor:
+        """Mean over valid pixels and slots, in nats."""
+        return self.mask_sum / self.entries.clamp(min=1)
 
     @property
     def total(self) -> Tensor:
@@ -34,14 +67,32 @@ class Losses:
         return self.category + self.mask
 
 
-def compute_losses(category_logits: Tensor, mask_logits: Tensor, batch: Batch) -> Losses:
-    """Return both losses of logits [B, P, C] and [B, P, 1024, 4] against a batch's targets."""
-    states = unpack_states(batch.slot_planes)
+def compute_losses(
+    category_logits: Tensor,
+    mask_logits: Tensor,
+    targets: Targets,
+    category_loss: CategoryLoss = HeadsConfig.category_loss,
+    slots: SlotRule = HeadsConfig.slots,
+) -> Losses:
+    """Return both losses of logits [B, P, C] and [B, P, 1024, 4] against a batch's targets.
+
+    ``category_loss`` and ``slots`` are those of the heads' ``HeadsConfig``.
+    """
+    states = unpack_states(targets.slot_planes)
     valid = states != STATE_VOID
-    fractions = slot_fractions(batch.slot_pixels, valid)
+    fractions = slot_fractions(targets.slot_pixels, valid)
+    logits = category_logits.float()
+    if category_loss == "soft_cross_entropy":
+        by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
+    else:
+        by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
+    taught = (fractions > 0).any(dim=-1)
+    order = _area_order(states) if slots == "area" else _predicted_order(logits, targets)
     return Losses(
-        category=category_loss(category_logits, batch.slot_labels, fractions),
-        mask=mask_loss(mask_logits, states, valid),
+        category_sum=(by_patch * taught).sum(),
+        patches=taught.sum(),
+        mask_sum=mask_cross_entropy(mask_logits.float(), states, order),
+        entries=valid.sum() * SLOTS,
     )
 
 
@@ -64,28 +115,53 @@ def slot_fractions(slot_pixels: Tensor, valid: Tensor) -> Tensor:
     return slot_pixels / valid.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def category_loss(logits: Tensor, slot_labels: Tensor, fractions: Tensor) -> Tensor:
-    """Return the soft cross-entropy of logits [B, P, C] against the slots' area fractions.
+def soft_cross_entropy(logits: Tensor, slot_labels: Tensor, fractions: Tensor) -> Tensor:
+    """Return each patch's cross-entropy [B, P] of logits [B, P, C] against the area fractions.
 
     ``slot_labels`` int64 [B, P, 4] (−1 where absent), ``fractions`` float [B, P, 4]. Fractions are
     not scaled up to 1: a patch that is partly other labels weighs by what its slots cover, and the
     best answer, the slots' areas in proportion, stays the same.
     """
-    targets = torch.zeros_like(logits, dtype=torch.float32)
-    targets.scatter_add_(-1, slot_labels.clamp(min=0), fractions.to(torch.float32))
-    losses = -(targets * F.log_softmax(logits.float(), dim=-1)).sum(dim=-1)
-    patches = (fractions > 0).any(dim=-1).sum().clamp(min=1)
-    return losses.sum() / patches
+    chosen = F.log_softmax(logits, dim=-1).gather(-1, slot_labels.clamp(min=0))
+    return -(fractions * chosen).sum(dim=-1)
 
 
-def mask_loss(logits: Tensor, states: Tensor, valid: Tensor) -> Tensor:
-    """Return the binary cross-entropy of mask logits [B, P, 1024, 4] against pixel states.
+def multi_hot_cross_entropy(logits: Tensor, slot_labels: Tensor) -> Tensor:
+    """Return each patch's binary cross-entropy [B, P], the mean over all C labels.
 
-    ``states`` uint8 [B, P, 1024], ``valid`` bool alike. Channel k's target is 1 where the state is
-    k; absent slots and pixels of other labels are 0 in every channel.
+    A label's target is 1 where it has a slot.
     """
-    slots = torch.arange(SLOTS, dtype=states.dtype, device=states.device)
-    targets = (states.unsqueeze(-1) == slots).to(torch.float32)
-    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
-    counted = (losses * valid.unsqueeze(-1)).sum()
-    return counted / (valid.sum() * SLOTS).clamp(min=1)
+    categories = logits.shape[-1]
+    places = torch.where(slot_labels == NO_LABEL, categories, slot_labels)
+    hot = logits.new_zeros(*logits.shape[:-1], categories + 1).scatter_(-1, places, 1.0)
+    losses = F.binary_cross_entropy_with_logits(logits, hot[..., :-1], reduction="none")
+    return losses.mean(dim=-1)
+
+
+def mask_cross_entropy(logits: Tensor, states: Tensor, order: Tensor) -> Tensor:
+    """Return the summed binary cross-entropy of mask logits [B, P, 1024, 4], void left out.
+
+    ``states`` uint8 [B, P, 1024]; ``order`` uint8 broadcastable to [B, P, 4]: the slot whose pixels
+    mask k is to be 1 at, or a number that is no slot's for a mask that is to be 0 everywhere.
+    """
+    targets = (states.unsqueeze(-1) == order.unsqueeze(-2)).to(logits.dtype)
+    weight = (states != STATE_VOID).unsqueeze(-1).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=weight, reduction="sum")
+
+
+def _area_order(states: Tensor) -> Tensor:
+    return torch.arange(SLOTS, dtype=states.dtype, device=states.device)
+
+
+def _predicted_order(logits: Tensor, targets: Targets) -> Tensor:
+    """Return the slot of the label that ``cat`` ranks k-th: uint8 [B, P, 4].
+
+    ``STATE_VOID``, at which nothing is scored, where the patch has no slot of that label.
+    """
+    predicted = top_labels(logits.detach())
+    missing = SLOTS - predicted.shape[-1]
+    if missing:  # fewer classes than slots: the last masks belong to no label
+        predicted = F.pad(predicted, (0, missing), value=logits.shape[-1])
+    same = predicted.unsqueeze(-1) == targets.slot_labels.unsqueeze(-2)
+    slot = same.to(torch.uint8).argmax(dim=-1)
+    return torch.where(same.any(dim=-1), slot, STATE_VOID).to(torch.uint8)

@@ -1,25 +1,80 @@
-"""Options of training and of evaluation."""
+"""Options of the heads, of training and of evaluation.
+
+Nothing here loads torch, so that the command line can read defaults and recipes at once.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vocprep.errors import UsageError
 
 LoaderMode = Literal["resident", "streaming"]
+EncoderName = Literal["transformer", "spikformer", "none"]
+CategoryLoss = Literal["soft_cross_entropy", "multi_hot"]
+SlotRule = Literal["predicted", "area"]
+StepPrecision = Literal["auto", "fp32", "bf16"]
+
+WIDTH = 256
+"""Width of the encoders, which is the size of the ResNet-32 embedding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """What decides the shape of the heads and what their outputs mean; kept in every run."""
+
+    categories: int
+    """Outputs of ``cat``: the largest class id plus one, so that an output's index is the id."""
+    embedding_dim: int = WIDTH
+    """Size of an embedding; a Linear to 256 stands in front of the encoder where it differs."""
+    encoder: EncoderName = "transformer"
+    """Where the patches look at each other: ``transformer``, ``spikformer``, or ``none``."""
+    position: bool = True
+    """Whether the sine code of (row, column) is added; off is the seed's literal model."""
+    category_loss: CategoryLoss = "soft_cross_entropy"
+    """``soft_cross_entropy``: ``cat`` is a softmax over labels that learns their shares of the
+    patch; ``multi_hot``: a sigmoid a label that learns whether the patch holds it."""
+    slots: SlotRule = "predicted"
+    """Whose mask mask k is: ``predicted``: of the label that ``cat`` itself ranks k-th; ``area``:
+    of the patch's k-th largest label, which only the teacher knows."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network has and names that mean nothing."""
+        _at_least_one(self, "categories", "embedding_dim")
+        _one_of("encoder", self.encoder, EncoderName)
+        _one_of("category_loss", self.category_loss, CategoryLoss)
+        _one_of("slots", self.slots, SlotRule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How the heads are trained."""
+    """How the heads are trained. All but ``EXECUTION`` decide the weights: that is the recipe."""
 
-    epochs: int = 40
+    recipe: str = "default"
+    """Name of the recipe that the values started from; for people."""
+    encoder: EncoderName = HeadsConfig.encoder
+    """``transformer``, ``spikformer``, or ``none``, where every patch is on its own."""
+    position: bool = HeadsConfig.position
+    """Add the 2-D sine position code; off is the seed's literal model."""
+    standardise: bool = True
+    """Bring every component of the embeddings to mean 0 and deviation 1 over the train split."""
+    category_loss: CategoryLoss = HeadsConfig.category_loss
+    """``soft_cross_entropy`` over area shares, or ``multi_hot``: binary cross-entropy a label."""
+    slots: SlotRule = HeadsConfig.slots
+    """Whose pixels mask k learns: ``predicted``: those of the label that ``cat`` ranks k-th;
+    ``area``: those of the patch's k-th largest label (teacher-forced)."""
+    flip: bool = True
+    """Learn from mirrored views too, where the shards hold them."""
+    dropout: float = 1.0
+    """Factor on the dropout rates (0.1 in the transformer, 0.5 in the mask head); 0 is none."""
+    epochs: int = 60
     """Passes over the train split."""
-    batch_size: int = 32
-    """Images a step."""
+    batch_size: int = 128
+    """Images a step, of all processes together."""
     lr: float = 3e-4
     """Peak learning rate of AdamW, reached after the warm-up; a cosine takes it to 0."""
     weight_decay: float = 0.05
@@ -28,20 +83,26 @@ class TrainOptions:
     """Share of all steps in which the learning rate rises from 0, 0 ≤ warmup < 1."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
+    precision: StepPrecision = "auto"
+    """Of the matrix products: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where the device
+    computes it faster."""
     seed: int = 0
     """Decides the first weights, the order of the images and the dropout."""
-    device: str = "auto"
-    """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
-    position: bool = True
-    """Add the 2-D sine position code; off is the seed's literal model."""
     train_split: str = "train"
-    """Split to learn from, in every view that the shards hold."""
+    """Split to learn from."""
     val_split: str = "val"
     """Split to score while training, never learnt from; the empty name trains without."""
     validate_every: int = 5
     """Epochs between two scores; the last epoch is always scored."""
+    device: str = "auto"
+    """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     mode: LoaderMode = "resident"
-    """``resident`` keeps a split in memory; ``streaming`` reads it again each epoch."""
+    """``resident`` keeps a split on the device; ``streaming`` reads it again each epoch. The
+    batches are the same."""
+    checkpoint_every: float = 20.0
+    """Seconds at least between two checkpoints, which are taken at the end of epochs."""
+    resume: bool = False
+    """Go on from the last complete checkpoint in the folder, or begin where there is none."""
     overwrite: bool = False
     """Replace the run that the folder already holds."""
 
@@ -49,11 +110,23 @@ class TrainOptions:
         """Refuse values that no training can follow."""
         _at_least_one(self, "epochs", "batch_size", "validate_every")
         _one_of("mode", self.mode, LoaderMode)
+        _one_of("encoder", self.encoder, EncoderName)
+        _one_of("category_loss", self.category_loss, CategoryLoss)
+        _one_of("slots", self.slots, SlotRule)
+        _one_of("precision", self.precision, StepPrecision)
         for name in ("lr", "clip"):
             _in_range(self, name, getattr(self, name) > 0, "a number above 0")
-        _in_range(self, "weight_decay", self.weight_decay >= 0, "0 or more")
+        for name in ("weight_decay", "checkpoint_every"):
+            _in_range(self, name, getattr(self, name) >= 0, "0 or more")
         _in_range(self, "warmup", 0 <= self.warmup < 1, "a share from 0 to below 1")
+        _in_range(self, "dropout", 0 <= self.dropout < 2, "a factor from 0 to below 2")
         _in_range(self, "seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1")
+        if self.resume and self.overwrite:
+            raise UsageError("resume and overwrite: expected one of them at most; leave one out")
+
+
+EXECUTION = ("device", "mode", "checkpoint_every", "resume", "overwrite")
+"""Fields of TrainOptions that decide where and how a training runs, not what it learns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +139,20 @@ class EvaluateOptions:
     """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     mode: LoaderMode = "streaming"
     """As for training; every image is needed once, so streaming costs nothing."""
+    worst: int = 5
+    """How many of the images with the lowest pixel accuracy are listed."""
+    data_dir: Path | None = None
+    """Data dir of the build: its label maps say what the geometry leaves out, so that whole images
+    are scored too."""
+    dataset: str | None = None
+    """Name or TOML file of the dataset in ``data_dir``; that of the recipe when None."""
 
     def __post_init__(self) -> None:
         """Refuse values that no evaluation can follow."""
         _at_least_one(self, "batch_size")
+        _in_range(self, "worst", self.worst >= 0, "0 or more")
+        if self.dataset is not None and self.data_dir is None:
+            raise UsageError("dataset: says what data_dir holds; give --data-dir too")
         _one_of("mode", self.mode, LoaderMode)
 
 

@@ -6,7 +6,8 @@ K = 4 slots, fewer where the schema has fewer classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,9 @@ from vocprep.errors import RunError
 from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
 from vocprep.heads.run import Run
 from vocprep.heads.tfdet import to_label_map, top_labels
+
+LONG = 1024
+"""Patches from which on attention is computed piece by piece."""
 
 
 class PatchEmbedder(Protocol):
@@ -63,7 +67,8 @@ def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) ->
     device = run.model.cat.weight.device
     tokens = torch.from_numpy(embeddings.astype(np.float32)).to(device).unsqueeze(0)
     grids = torch.tensor([grid], dtype=torch.int64, device=device)
-    category_logits, masks = run.model.probabilities(tokens, None, grids)
+    with _bounded_attention(len(embeddings)):
+        category_logits, masks = run.model.probabilities(tokens, None, grids)
     labels = to_label_map(category_logits, masks)[0].cpu().numpy().astype(np.uint16)
     top = top_labels(category_logits)[0]
     confidence = masks[0, ..., : top.shape[-1]].amax(dim=-1).cpu().numpy()
@@ -82,8 +87,11 @@ def predict_image(
 
     The picture goes the way of the run's shards: geometry (another one when given), patches,
     ``embedder``, and the shards' embedding dtype, so that a picture gets here what evaluation
-    gives it. ``embedder`` must hold the run's weights and normalisation. Raises DataError when
-    no patch fits the picture, RunError when the embeddings are of another size.
+    gives it. Its patches are one sequence, of whatever length: a run that learnt from crops labels
+    a large picture with geometry ``native``, at places and lengths that it did not meet in
+    training. With edge ``pad`` the label map has the picture's own size. ``embedder`` must hold
+    the run's weights and normalisation. Raises DataError when no patch fits the picture, RunError
+    when the embeddings are of another size.
     """
     geometry = geometry or run.config.recipe.geometry
     placed = place_image(image, geometry)
@@ -100,3 +108,18 @@ def predict_image(
         patch_labels=found.patch_labels,
         image=placed[:height, :width],
     )
+
+
+@contextmanager
+def _bounded_attention(patches: int) -> Iterator[None]:
+    """Keep the memory of a long sequence's attention in proportion to its length.
+
+    PyTorch's fused encoder layer holds a weight for every pair of patches: 4 GB for a photograph of
+    12 megapixels, where the plain path holds a few rows at a time and is sooner done.
+    """
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(was and patches < LONG)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)

@@ -1,14 +1,16 @@
 """A run: a folder with trained heads and all that is needed to use them.
 
-``run.json`` says what the run is and never changes while it lasts; ``metrics.jsonl`` is its
-course; ``model.safetensors`` is its latest state, replaced whole, and names the ``run.json`` that
-it belongs to. A run can be used from its first checkpoint on.
+``run.json`` says what the run is and never changes while it lasts, ``recipe.toml`` how to train
+another like it; ``metrics.jsonl`` is its course; ``model.safetensors`` is its latest scored state,
+replaced whole, and names the ``run.json`` that it belongs to. A run can be used from its first
+score on. ``checkpoint.safetensors`` is there while it is trained, to go on from.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,23 +18,31 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from vocprep.errors import RunError, ShardError, UsageError
-from vocprep.features.backbone import StateDict
-from vocprep.files import atomic_path, canonical_json, sha256_hex, write_json
+from vocprep.files import (
+    TEMPORARY_PREFIX,
+    canonical_json,
+    sha256_hex,
+    write_atomic,
+    write_json,
+)
 from vocprep.heads.history import HISTORY_FILE
-from vocprep.heads.options import TrainOptions
-from vocprep.heads.tfdet import HeadsConfig, TFDetHeads
+from vocprep.heads.options import HeadsConfig, TrainOptions
+from vocprep.heads.recipes import differing_options, recipe_toml
+from vocprep.heads.tensors import check_tensors, read_tensors, write_tensors
+from vocprep.heads.tfdet import TFDetHeads
 from vocprep.labels.schema import Schema
-from vocprep.recipe import Recipe
+from vocprep.recipe import Recipe, differing_fields
 
 CONFIG_FILE = "run.json"
 MODEL_FILE = "model.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+RECIPE_FILE = "recipe.toml"
 CURVES_FILE = "curves.png"
-RUN_FILES = (CONFIG_FILE, MODEL_FILE, HISTORY_FILE)
-RUN_FORMAT_VERSION = 1
+EVENTS_DIR = "tensorboard"
+RUN_FILES = (CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, RECIPE_FILE, HISTORY_FILE)
+RUN_FORMAT_VERSION = 2
 
 
 def versions() -> dict[str, str]:
@@ -82,11 +92,14 @@ class RunConfig:
     content_id: str
     source_id: str
     versions: Mapping[str, str] = field(default_factory=versions)
+    format_version: int = field(default=RUN_FORMAT_VERSION, compare=False)
+    """Of the ``run.json`` that it was read from."""
+    run_id_read: str | None = field(default=None, compare=False)
 
     @property
     def run_id(self) -> str:
-        """Sha256 of the configuration's canonical JSON."""
-        return sha256_hex(canonical_json(self.to_json()))
+        """Sha256 of the canonical JSON of the configuration, as its file has or will have it."""
+        return self.run_id_read or sha256_hex(canonical_json(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; ``from_json`` is the inverse."""
@@ -107,11 +120,7 @@ class RunConfig:
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Rebuild a configuration; RunError says what does not fit."""
         try:
-            if value["run_format_version"] != RUN_FORMAT_VERSION:
-                raise RunError(
-                    f"expected run_format_version {RUN_FORMAT_VERSION}, found "
-                    f"{value['run_format_version']!r}"
-                )
+            written, value = value, _upgraded(value)
             labels = value["labels"]
             return cls(
                 heads=HeadsConfig(**value["heads"]),
@@ -125,6 +134,8 @@ class RunConfig:
                 content_id=value["content_id"],
                 source_id=value["source_id"],
                 versions=value["versions"],
+                format_version=written["run_format_version"],
+                run_id_read=sha256_hex(canonical_json(written)),
             )
         except KeyError as error:
             raise RunError(f"expected a field {error}, found none") from error
@@ -144,41 +155,70 @@ class Run:
     """How many epochs the weights have seen."""
 
 
-def prepare_run_dir(run_dir: Path, config: RunConfig) -> None:
-    """Make the folder ready for a new run and write its ``run.json``.
+def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
+    """Make the folder ready for a training and return the configuration of its run.
 
-    What a training left that ended before its first checkpoint is no run and is replaced. Raises
-    UsageError, touching nothing, when the folder holds a run and ``overwrite`` is off, or other
-    things.
+    A new run has its ``run.json`` written. What a training left that ended before its first
+    checkpoint is no run and is replaced. With ``resume`` a run that is there stays, and its
+    configuration is returned. Raises UsageError, touching nothing, when the folder holds other
+    things, a run and neither ``overwrite`` nor ``resume`` is on, or a run of other data or of
+    another recipe than the one to go on with.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise UsageError(f"{run_dir}: expected a folder for the run, found a file; choose another")
-    present = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+    names = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+    unfinished = {name for name in names if name.startswith(TEMPORARY_PREFIX)}
+    present = names - unfinished
     if present and CONFIG_FILE not in present:
         raise UsageError(
             f"{run_dir}: expected a new or empty folder for the run, found {min(present)!r} in it; "
             "choose another"
         )
     found = [name for name in RUN_FILES if name in present]
-    if MODEL_FILE in found and not config.options.overwrite:
+    is_run = MODEL_FILE in found or CHECKPOINT_FILE in found
+    if is_run and config.options.resume:
+        config = _continued(run_dir, config)
+    elif is_run and not config.options.overwrite:
         raise UsageError(
             f"{run_dir}: expected a folder without a run, found {', '.join(found)}; choose another "
-            "folder or pass --overwrite"
+            "folder, pass --resume to go on with it or --overwrite to replace it"
         )
-    for name in found:
+    for name in unfinished:
         (run_dir / name).unlink()
+    if not (is_run and config.options.resume):
+        _begin(run_dir, config, found)
+    return config
+
+
+def _begin(run_dir: Path, config: RunConfig, replaced: list[str]) -> None:
+    """Take an earlier run's files away and write those that a run begins with."""
+    for name in replaced:
+        (run_dir / name).unlink()
+    if replaced and (run_dir / EVENTS_DIR).is_dir():
+        shutil.rmtree(run_dir / EVENTS_DIR)
     write_json(run_dir / CONFIG_FILE, config.to_json())
+    write_atomic(run_dir / RECIPE_FILE, recipe_toml(config.options).encode())
+
+
+def _continued(run_dir: Path, config: RunConfig) -> RunConfig:
+    """Return the configuration of the folder's run; UsageError where it is not this one's."""
+    begun = read_config(run_dir)
+    differing = differing_options(begun.options, config.options)
+    for name in ("content_id", "source_id", "recipe"):
+        one, other = ({name: side.to_json()[name]} for side in (begun, config))
+        differing += differing_fields(one, other)
+    if differing:
+        raise UsageError(
+            f"{run_dir}: expected a run of this data and this recipe to go on with, found and "
+            f"given {'; '.join(differing)}; leave the differing options out or choose another "
+            "folder"
+        )
+    return begun
 
 
 def save_weights(run_dir: Path, config: RunConfig, model: TFDetHeads, epoch: int) -> None:
     """Replace the run's ``model.safetensors`` by the model's present state."""
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
-    # One metadata entry only: safetensors writes several in an order that is not fixed.
-    about = canonical_json({"run_id": config.run_id, "epoch": epoch}).decode()
-    with atomic_path(run_dir / MODEL_FILE) as temporary:
-        save_file(state, temporary, metadata={"vocprep": about})
+    write_tensors(run_dir / MODEL_FILE, config.run_id, model.state_dict(), epoch)
 
 
 def load_run(run_dir: Path, device: torch.device | str = "cpu") -> Run:
@@ -186,27 +226,27 @@ def load_run(run_dir: Path, device: torch.device | str = "cpu") -> Run:
 
     Raises RunError when a file is missing, cannot be read, or does not fit the others.
     """
-    config = _read_config(run_dir)
+    config = read_config(run_dir)
     path = run_dir / MODEL_FILE
     if not path.is_file():
         raise RunError(
             f"{path}: expected the run's weights, found no file; training has not reached its "
-            "first checkpoint, train again"
+            "first score, train again or go on with --resume"
         )
-    about, state = _read_weights(path)
-    if about.get("run_id") != config.run_id or not isinstance(about.get("epoch"), int):
-        raise RunError(
-            f"{path}: expected the weights of the run in {CONFIG_FILE} ({config.run_id[:12]}), "
-            f"found those of {str(about.get('run_id'))[:12]}; copy both files from one run folder"
-        )
+    epoch, state = read_tensors(path, config.run_id)
     with torch.random.fork_rng(devices=[]):
         model = TFDetHeads.from_config(config.heads)
-    _check_tensors(path, expected=model.state_dict(), found=state)
+    expected = model.state_dict()
+    if config.format_version == 1:  # which knew no standardising: its heads do none
+        added = ("standardise.mean", "standardise.std")
+        state = {**state, **{name: expected[name] for name in added}}
+    check_tensors(path, expected=expected, found=state)
     model.load_state_dict(state)
-    return Run(path=run_dir, config=config, model=model.to(device).eval(), epoch=about["epoch"])
+    return Run(path=run_dir, config=config, model=model.to(device).eval(), epoch=epoch)
 
 
-def _read_config(run_dir: Path) -> RunConfig:
+def read_config(run_dir: Path) -> RunConfig:
+    """Return what a run folder's ``run.json`` says; RunError when it is missing or unfit."""
     path = run_dir / CONFIG_FILE
     if not path.is_file():
         raise RunError(
@@ -223,26 +263,19 @@ def _read_config(run_dir: Path) -> RunConfig:
         raise RunError(f"{path}: {error}; train again with this version") from error
 
 
-def _check_tensors(path: Path, *, expected: StateDict, found: StateDict) -> None:
-    """Raise RunError naming the first tensor that is missing, superfluous or of another shape."""
-    for name in [*expected, *found]:
-        shapes = [list(s[name].shape) if name in s else "no tensor" for s in (expected, found)]
-        if shapes[0] != shapes[1]:
-            raise RunError(
-                f"{path}: tensor {name}: expected {shapes[0]}, found {shapes[1]}; the file is not "
-                "of this version's heads, train again"
-            )
-
-
-def _read_weights(path: Path) -> tuple[dict[str, Any], StateDict]:
-    """Return what ``save_weights`` noted beside the tensors, and the tensors."""
-    try:
-        with safe_open(path, framework="pt") as stream:
-            about = json.loads((stream.metadata() or {}).get("vocprep", "{}"))
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(
-            f"{path}: expected a safetensors file, found one that does not read ({error}); copy it "
-            "again or train again"
-        ) from error
-    return about if isinstance(about, dict) else {}, state
+def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a run.json's values as this version names them; RunError for an unknown version."""
+    version = value["run_format_version"]
+    if version == RUN_FORMAT_VERSION:
+        return value
+    if version != 1:
+        raise RunError(f"expected run_format_version {RUN_FORMAT_VERSION} or 1, found {version!r}")
+    fixed = {"slots": "area"}
+    options = {"standardise": False, "precision": "fp32", "recipe": "", **fixed}
+    return {
+        **value,
+        "heads": {**value["heads"], **fixed},
+        "options": {**value["options"], **options},
+        # Older shards knew the patch itself and the last layer only.
+        "recipe": {"windows": [32], "layers": ["layer3"], **value["recipe"]},
+    }

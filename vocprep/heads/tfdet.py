@@ -1,4 +1,4 @@
-"""TFDet: a transformer over the patches of an image, and two heads per patch.
+"""TFDet: an encoder over the patches of an image, and two heads per patch.
 
 ``cat`` says which labels a patch holds; ``reg`` draws four masks, one a slot. A pixel's label is
 the one whose slot has the strongest mask there.
@@ -9,47 +9,74 @@ Shape legend: B batch, P patches, N any number of patches, D embedding, K = 4 sl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from vocprep.errors import UsageError
-from vocprep.heads.encoders import WIDTH, encode, make_transformer_encoder, sine_position_code
+from vocprep.heads.dropout import use_fast_dropout
+from vocprep.heads.encoders import make_encoder, sine_position_code
+from vocprep.heads.options import WIDTH, CategoryLoss, EncoderName, HeadsConfig, SlotRule
 from vocprep.labels.targets import PIXELS, SLOTS
+
+__all__ = ["HeadsConfig", "Standardise", "TFDetHeads", "to_label_map", "to_segment", "top_labels"]
 
 HIDDEN = 1024
 """Width of the mask head's hidden layer."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadsConfig:
-    """What decides the shape of the heads; kept in every run."""
+class Standardise(nn.Module):
+    """Brings each component of the embeddings to mean 0 and deviation 1; at first it does nothing.
 
-    categories: int
-    """Outputs of ``cat``: the largest class id plus one, so that an output's index is the id."""
-    embedding_dim: int = WIDTH
-    """Size of an embedding; a Linear to 256 stands in front of the encoder where it differs."""
-    position: bool = True
-    """Whether the sine code of (row, column) is added; off is the seed's literal model."""
+    ``mean`` and ``std`` [D] are part of the weights and not learnt.
+    """
 
-    def __post_init__(self) -> None:
-        """Refuse sizes that no network has."""
-        for name in ("categories", "embedding_dim"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: expected at least 1, found {getattr(self, name)}")
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, embedding_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(embedding_dim))
+        self.register_buffer("std", torch.ones(embedding_dim))
+
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Take the statistics [D] of a split; a component that never varies is only shifted."""
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings [..., D] standardised."""
+        return (embeddings - self.mean) / self.std
 
 
 class TFDetHeads(nn.Module):
-    """The trainable part of TFDet, fed with embeddings instead of pixels."""
+    """The trainable part of TFDet, fed with embeddings instead of pixels.
 
-    def __init__(self, categories: int, embedding_dim: int = WIDTH, position: bool = True) -> None:
+    The arguments are the fields of ``HeadsConfig``.
+    """
+
+    def __init__(
+        self,
+        categories: int,
+        embedding_dim: int = WIDTH,
+        position: bool = HeadsConfig.position,
+        encoder: EncoderName = HeadsConfig.encoder,
+        category_loss: CategoryLoss = HeadsConfig.category_loss,
+        slots: SlotRule = HeadsConfig.slots,
+    ) -> None:
         super().__init__()
         self.config = HeadsConfig(
-            categories=categories, embedding_dim=embedding_dim, position=position
+            categories=categories,
+            embedding_dim=embedding_dim,
+            position=position,
+            encoder=encoder,
+            category_loss=category_loss,
+            slots=slots,
         )
+        self.standardise = Standardise(embedding_dim)
         self.project = nn.Identity() if embedding_dim == WIDTH else nn.Linear(embedding_dim, WIDTH)
-        self.te = make_transformer_encoder()
+        self.te = make_encoder(encoder)
         self.cat = nn.Linear(WIDTH, categories)
         self.reg = nn.Sequential(
             nn.Dropout(0.5),
@@ -59,11 +86,12 @@ class TFDetHeads(nn.Module):
             nn.Linear(HIDDEN, PIXELS * SLOTS),
             nn.Sigmoid(),
         )
+        use_fast_dropout(self)
 
     @classmethod
     def from_config(cls, config: HeadsConfig) -> TFDetHeads:
         """Build heads with fresh weights, drawn from torch's global generator."""
-        return cls(config.categories, config.embedding_dim, config.position)
+        return cls(**asdict(config))
 
     def forward(
         self, embeddings: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
@@ -72,9 +100,9 @@ class TFDetHeads(nn.Module):
 
         ``embeddings`` float [B, P, D], one image a row; ``padding`` bool [B, P], True where there
         is no patch (None: nowhere); ``grids`` int64 [B, 2] of (ny, nx), needed for the position
-        code alone. Outputs at padded places are finite and without meaning.
+        code and by encoders that ask for it. Outputs at padded places are finite and mean nothing.
         """
-        tokens = self.project(embeddings)
+        tokens = self.project(self.standardise(embeddings))
         if self.config.position:
             if grids is None:
                 raise UsageError(
@@ -82,7 +110,7 @@ class TFDetHeads(nn.Module):
                     "image's (ny, nx)"
                 )
             tokens = tokens + sine_position_code(grids, tokens.shape[1])
-        encoded = encode(self.te, tokens, padding)
+        encoded = self.te(tokens, padding, grids)
         mask_logits = self.reg[:-1](encoded).unflatten(-1, (PIXELS, SLOTS))
         return self.cat(encoded), mask_logits
 

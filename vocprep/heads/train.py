@@ -7,19 +7,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from vocprep.errors import RunError
-from vocprep.features.embed import choose_device
-from vocprep.heads.history import EpochMetrics, append_epoch
-from vocprep.heads.losses import compute_losses
-from vocprep.heads.options import TrainOptions, require_split
-from vocprep.heads.run import LabelSpace, RunConfig, prepare_run_dir, save_weights
+from vocprep.heads.checkpoint import load_checkpoint, save_checkpoint
+from vocprep.heads.events import open_events
+from vocprep.heads.feed import Feed, make_feed
+from vocprep.heads.history import EpochMetrics, append_epoch, truncate_history
+from vocprep.heads.options import HeadsConfig, TrainOptions, require_split
+from vocprep.heads.processes import Processes, joined
+from vocprep.heads.run import (
+    CHECKPOINT_FILE,
+    MODEL_FILE,
+    LabelSpace,
+    RunConfig,
+    prepare_run_dir,
+    read_config,
+    save_weights,
+)
 from vocprep.heads.score import embedding_dim, score_split
-from vocprep.heads.tfdet import HeadsConfig, TFDetHeads
+from vocprep.heads.steps import Training, learn_epoch, set_up
+from vocprep.heads.tensors import read_tensors
+from vocprep.heads.tfdet import TFDetHeads
 from vocprep.shards.reader import Loader, LoaderOptions, ShardDataset
 
 
@@ -29,6 +39,10 @@ class RunSummary:
 
     run_dir: Path
     device: str
+    precision: str
+    """``bf16`` or ``fp32``."""
+    leads: bool
+    """Whether this process wrote the run; the others of a ``torchrun`` did not."""
     images: int
     """Samples an epoch, views included."""
     parameters: int
@@ -50,117 +64,103 @@ def train(
 ) -> RunSummary:
     """Train fresh heads on a dataset's train split and leave a run in ``run_dir``.
 
-    ``on_epoch`` is called after each epoch. On one CPU and torch version a seed gives the same
-    weights, bit for bit. The caller's random state is left as it was.
+    ``on_epoch`` is called after each epoch, in the process that writes. On one CPU and torch
+    version a seed gives the same weights, bit for bit, whether the training was interrupted and
+    resumed or not. The caller's random state is left as it was.
 
     Raises UsageError, before anything is written, when a split or the device is missing or the
-    folder holds a run; RunError when the loss stops being a number.
+    folder holds a run that is neither to be replaced nor to go on with; RunError when the loss
+    stops being a number.
     """
     options = options or TrainOptions()
-    device = choose_device(options.device)
-    train_loader, val_loader = _loaders(dataset, options)
-    config = _run_config(dataset, options)
-    prepare_run_dir(run_dir, config)
-    started, history = time.perf_counter(), []
+    with joined(options.device) as processes:
+        feed, val_loader = _sources(dataset, options, processes)
+        config = _run_config(dataset, options)
+        if processes.leads:
+            config = prepare_run_dir(run_dir, config)
+        processes.wait()
+        if not processes.leads:
+            config = read_config(run_dir)
+        started, device = time.perf_counter(), processes.device
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(options.seed)
-        model = TFDetHeads.from_config(config.heads).to(device)
-        groups = parameter_groups(model, options.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=True)
-        total_steps, step = options.epochs * len(train_loader), 0
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            training = set_up(config.heads, options, feed, processes)
+            done, history = _go_on(training, run_dir, config)
+            processes.wait()
+            saved = time.monotonic()
 
-        for epoch in range(1, options.epochs + 1):
-            epoch_started = time.perf_counter()
-            train_loader.set_epoch(epoch)
-            model.train()
-            loss_sums = torch.zeros(2, dtype=torch.float64, device=device)
-
-            for loaded in train_loader:
-                batch = loaded.to(device)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, total_steps, options)
-                category_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
-                losses = compute_losses(category_logits, mask_logits, batch)
-                optimizer.zero_grad(set_to_none=True)
-                losses.total.backward()  # type: ignore[no-untyped-call]  # torch's own gap
-                nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-                optimizer.step()
-                # Summed on the device: reading a loss here would make the GPU wait every step.
-                batch_losses = torch.stack([losses.category, losses.mask]).detach()
-                loss_sums += batch_losses * len(batch.image_ids)
-                step += 1
-
-            category_loss, mask_loss = (loss_sums / train_loader.samples).tolist()
-            train_seconds = time.perf_counter() - epoch_started
-            scored = epoch % options.validate_every == 0 or epoch == options.epochs
-            validation = _validate(model, val_loader, config.labels) if scored else {}
-            metrics = EpochMetrics(
-                epoch=epoch,
-                lr=optimizer.param_groups[0]["lr"],
-                loss=category_loss + mask_loss,
-                category_loss=category_loss,
-                mask_loss=mask_loss,
-                images_per_second=train_loader.samples / train_seconds,
-                seconds=time.perf_counter() - epoch_started,
-                **validation,
-            )
-            _check_finite(metrics, run_dir)
-            append_epoch(run_dir, metrics)
-            if scored:
-                save_weights(run_dir, config, model, epoch)
-            history.append(metrics)
-            if on_epoch is not None:
-                on_epoch(metrics)
+            with open_events(run_dir if processes.leads else None, done) as write_events:
+                for epoch in range(done + 1, options.epochs + 1):
+                    metrics = _run_epoch(training, val_loader, config.labels, epoch)
+                    _check_finite(metrics, run_dir)
+                    history.append(metrics)
+                    if not processes.leads:
+                        continue
+                    append_epoch(run_dir, metrics)
+                    write_events(metrics)
+                    if _is_scored(epoch, options):
+                        save_weights(run_dir, config, training.model, epoch)
+                    is_due = time.monotonic() - saved >= options.checkpoint_every
+                    if is_due and epoch < options.epochs:
+                        save_checkpoint(run_dir, config, training.model, training.optimizer, epoch)
+                        saved = time.monotonic()
+                    if on_epoch is not None:
+                        on_epoch(metrics)
+        if processes.leads:
+            (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     return RunSummary(
         run_dir=run_dir,
         device=str(device),
-        images=train_loader.samples,
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        precision="bf16" if training.bf16 else "fp32",
+        leads=processes.leads,
+        images=feed.samples,
+        parameters=sum(p.numel() for p in training.model.parameters() if p.requires_grad),
         seconds=time.perf_counter() - started,
         history=tuple(history),
     )
 
 
-def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:
-    """Return the rate of a step counted from 0: a linear rise to ``lr``, then a cosine to 0."""
-    warmup_steps = int(options.warmup * total_steps)
-    if step < warmup_steps:
-        return options.lr * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / (total_steps - warmup_steps)
-    return options.lr * 0.5 * (1 + math.cos(math.pi * progress))
+def _run_epoch(
+    training: Training, val_loader: Loader | None, labels: LabelSpace, epoch: int
+) -> EpochMetrics:
+    """Learn from the split once, score where it is time to, and return what came of it."""
+    started = time.perf_counter()
+    losses = learn_epoch(training, epoch)
+    scored = training.processes.leads and _is_scored(epoch, training.options)
+    validation = _validate(training.model, val_loader, labels) if scored else {}
+    return EpochMetrics(
+        epoch=epoch,
+        lr=losses.lr,
+        loss=losses.category + losses.mask,
+        category_loss=losses.category,
+        mask_loss=losses.mask,
+        images_per_second=training.feed.samples / losses.seconds,
+        seconds=time.perf_counter() - started,
+        spike_rates=losses.spike_rates or None,
+        **validation,
+    )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: decay pulls on matrices, not on biases and norms."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-
-
-def _loaders(dataset: ShardDataset, options: TrainOptions) -> tuple[Loader, Loader | None]:
-    """Open what is learnt from (shuffled, all views) and what is scored (identity, or None)."""
+def _sources(
+    dataset: ShardDataset, options: TrainOptions, processes: Processes
+) -> tuple[Feed, Loader | None]:
+    """Open what is learnt from (shuffled) and what is scored (identity view, or None)."""
     require_split(dataset.splits, options.train_split, "train_split")
     if options.val_split:
         require_split(dataset.splits, options.val_split, "val_split")
-    train_loader = dataset.loader(
-        options.train_split,
-        LoaderOptions(
-            batch_size=options.batch_size,
-            mode=options.mode,
-            shuffle=True,
-            seed=options.seed,
-            all_views=True,
-        ),
+    train_options = LoaderOptions(
+        batch_size=options.batch_size,
+        mode=options.mode,
+        shuffle=True,
+        seed=options.seed,
+        all_views=options.flip,
     )
-    if not options.val_split:
-        return train_loader, None
+    feed = make_feed(dataset, options.train_split, train_options, processes)
+    if not (options.val_split and processes.leads):
+        return feed, None
     val_options = LoaderOptions(batch_size=options.batch_size, mode=options.mode, label_maps=True)
-    return train_loader, dataset.loader(options.val_split, val_options)
+    return feed, dataset.loader(options.val_split, val_options)
 
 
 def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
@@ -172,6 +172,9 @@ def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
             categories=labels.categories,
             embedding_dim=embedding_dim(dataset, options.train_split),
             position=options.position,
+            encoder=options.encoder,
+            category_loss=options.category_loss,
+            slots=options.slots,
         ),
         options=options,
         labels=labels,
@@ -181,11 +184,33 @@ def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
     )
 
 
+def _go_on(training: Training, run_dir: Path, config: RunConfig) -> tuple[int, list[EpochMetrics]]:
+    """Bring a resumed training to its last complete checkpoint; return its epoch and the history.
+
+    All epochs where the run is finished, 0 where there is nothing to go on from.
+    """
+    if not training.options.resume:
+        return 0, []
+    done = load_checkpoint(run_dir, config, training.model, training.optimizer)
+    if (run_dir / MODEL_FILE).is_file():
+        epoch, state = read_tensors(run_dir / MODEL_FILE, config.run_id)
+        if epoch == training.options.epochs:
+            training.model.load_state_dict(state)
+            done = epoch
+    if not training.processes.leads:
+        return done, []
+    return done, truncate_history(run_dir, done)
+
+
+def _is_scored(epoch: int, options: TrainOptions) -> bool:
+    return epoch % options.validate_every == 0 or epoch == options.epochs
+
+
 def _validate(model: TFDetHeads, loader: Loader | None, labels: LabelSpace) -> dict[str, float]:
     """Return the validation fields of EpochMetrics; none without a validation split."""
     if loader is None:
         return {}
-    counts = score_split(model.eval(), loader, labels, constant=[min(labels.names)])
+    counts = score_split(model.eval(), loader, labels)
     return {
         "val_loss": counts.category_loss + counts.mask_loss,
         "val_category_loss": counts.category_loss,

@@ -1,4 +1,4 @@
-"""Pictures for people: label overlays with a legend, curves of a training, label statistics."""
+"""Pictures for people: overlays with a legend, curves, label statistics, confusion matrices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from vocprep.labels.statistics import LabelStatistics, label_areas
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from vocprep.heads.evaluation import Evaluation
+    from vocprep.heads.metrics import ConfusionMatrix
+
 LEGEND_ROWS = 12
+CONFUSION_CLASSES = 30
+"""Classes that a confusion matrix is drawn of."""
 _SWATCH = 14
 _LEGEND_WIDTH = 190
 
@@ -120,6 +125,38 @@ def label_chart_png(statistics: LabelStatistics, most: int = 40) -> bytes:
     axes.invert_yaxis()
     axes.set_xlabel(f"share of pixels (%), {statistics.images:,} images, {statistics.schema.name}")
     return _png(figure)
+
+
+def confusion_png(result: Evaluation, most: int = CONFUSION_CLASSES) -> bytes:
+    """Draw the model's confusions between the classes with the most pixels.
+
+    A row is a class of the ground truth and sums to 100 %; the last column holds the predictions
+    that have no column of their own.
+    """
+    top = result.classes[:most]
+    shares = confusion_shares(result.confusion, [score.label for score in top])
+    names = [f"{score.name} {score.label}" for score in top]
+    side = 3.0 + 0.26 * len(top)
+    figure = _figure(side + 1, side)
+    axes = figure.add_subplot()
+    drawn = axes.imshow(100 * shares, cmap="magma_r", vmin=0, vmax=100, aspect="auto")
+    axes.set_xticks(range(len(top) + 1), [*names, "other"], rotation=90, fontsize=8)
+    axes.set_yticks(range(len(top)), names, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("ground truth, the most pixels first")
+    axes.set_title(f"{result.run}, split {result.split}", fontsize=10)
+    figure.colorbar(drawn, label="share of the class's pixels (%)")
+    return _png(figure)
+
+
+def confusion_shares(matrix: ConfusionMatrix, labels: Sequence[int]) -> NDArray[np.float64]:
+    """Return what became of the pixels of L labels: [L, L + 1] shares, other predictions last."""
+    rows = matrix.counts[list(labels)]
+    chosen = rows[:, list(labels)]
+    pixels = rows.sum(axis=1, keepdims=True)
+    other = pixels - chosen.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = np.hstack([chosen, other]) / np.maximum(pixels, 1)
+    return shares
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -47,8 +47,8 @@ class LoaderOptions:
     mode: LoaderMode = "resident"
     """``resident`` holds the split in memory; ``streaming`` holds a shard at a time."""
     shuffle: bool = False
-    """A new order each epoch, decided by ``seed`` and the epoch. Streaming shuffles the shards and
-    the records of each shard."""
+    """A new order each epoch, decided by ``seed`` and the epoch: of the shards, and of the records
+    of each shard. It is the same in either mode."""
     seed: int = 0
     workers: int = 0
     """Threads that read ahead, streaming only; the batches are the same for any number. Up to
@@ -155,20 +155,25 @@ class ShardDataset:
 
 
 class ResidentDataset(Dataset[Record]):
-    """A split held in memory: item i is a Record, ``batch`` gathers many at once."""
+    """A split held in memory: item i is a Record, ``batch`` gathers many at once.
+
+    ``columns`` holds each patch field of all records behind one another, as stored, and at its end
+    one patch of padding; ``grids`` is int64 [N, 2]; ``shard_sizes`` counts the records by shard.
+    """
 
     def __init__(self, dataset: ShardDataset, split: str, *, all_views: bool = False) -> None:
-        records = [
-            record
+        shards = [
+            list(dataset.read_shard(name, all_views=all_views))
             for name in dataset.shard_names(split)
-            for record in dataset.read_shard(name, all_views=all_views)
         ]
+        self.shard_sizes = [len(shard) for shard in shards]
+        records = [record for shard in shards for record in shard]
         columns = {
             name: _column([getattr(record, name) for record in records], name) for name in PADDING
         }
-        self._columns = {name: torch.from_numpy(column) for name, column in columns.items()}
-        self._grids = torch.tensor([record.grid for record in records])
-        self._lengths = self._grids.prod(dim=1)
+        self.columns = {name: torch.from_numpy(column) for name, column in columns.items()}
+        self.grids = torch.tensor([record.grid for record in records])
+        self._lengths = self.grids.prod(dim=1)
         ends = self._lengths.cumsum(dim=0)
         self._starts = ends - self._lengths
         self._is_even = bool((self._lengths == self._lengths[0]).all())
@@ -190,14 +195,14 @@ class ResidentDataset(Dataset[Record]):
         chosen = torch.as_tensor(indices)
         return make_batch(
             [self._records[index] for index in indices],
-            self._grids[chosen],
+            self.grids[chosen],
             self._gather(chosen),
             label_maps=label_maps,
         )
 
     def _gather(self, chosen: Tensor) -> dict[str, Tensor]:
         """Return each field [B·P, …] of B chosen records, padded."""
-        columns = self._columns.items()
+        columns = self.columns.items()
         lengths = self._lengths[chosen]
         if self._is_even:  # whole records at once, which are longer pieces to copy
             size = int(lengths[0])
@@ -210,7 +215,7 @@ class ResidentDataset(Dataset[Record]):
             }
         steps = torch.arange(int(lengths.max()))
         rows = self._starts[chosen][:, None] + steps
-        rows[steps >= lengths[:, None]] = len(self._columns["embeddings"]) - 1
+        rows[steps >= lengths[:, None]] = len(self.columns["embeddings"]) - 1
         return {name: column.index_select(0, rows.flatten()) for name, column in columns}
 
 
@@ -286,10 +291,23 @@ class Loader:
             yield collate(chosen, label_maps=self.options.label_maps)
 
     def _resident(self, source: ResidentDataset) -> Iterator[Batch]:
-        order = _order(len(source), self.options, self._epoch, stream=0)
+        order = epoch_order(source.shard_sizes, self.options, self._epoch)
         for start in range(0, len(order), self.options.batch_size):
             chosen = order[start : start + self.options.batch_size].tolist()
             yield source.batch(chosen, label_maps=self.options.label_maps)
+
+
+def epoch_order(shard_sizes: Sequence[int], options: LoaderOptions, epoch: int) -> NDArray[np.intp]:
+    """Return the records of one pass in the order in which every loader draws them.
+
+    Records are numbered as stored, shard after shard.
+    """
+    starts = np.cumsum([0, *shard_sizes])
+    pieces = [
+        starts[number] + _order(shard_sizes[number], options, epoch, stream=1 + int(number))
+        for number in _order(len(shard_sizes), options, epoch, stream=0)
+    ]
+    return np.concatenate(pieces)
 
 
 def _order(count: int, options: LoaderOptions, epoch: int, stream: int) -> NDArray[np.intp]:

@@ -1,0 +1,264 @@
+"""Images a second that heads are trained on, and when building the shards has paid for itself.
+
+(a) is the project's first notebook, written plainly: one picture a step, the frozen eager backbone
+in every step. (b) is the same program in batches. Both have their pictures decoded, cut into
+patches and normalised in memory, and their targets unpacked, before the clock starts. (c) is plain
+PyTorch over the shards: a DataLoader with vocprep's dataset and collate function, the same heads
+and losses. (d) and (e) are ``vocprep train``. (c) to (e) widen, pad and unpack what the shards hold
+inside the clock.
+
+A row's speed is that of its best epoch; the first one, in which memory is claimed, is left out. The
+break-even epoch is the first after which building the shards and training on them has taken less
+time than (b) has, building from nothing included.
+
+Run: python benchmarks/train.py [--device cuda] [--images 96] [--batch-size 32] [--repeats 2]
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from _pictures import Pictures, make_pictures
+from _report import Cell, Column, Report, Table, command_line
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vocprep.engines.local import build_dataset
+from vocprep.features.backbone import cifar100_resnet32, load_weights
+from vocprep.features.embed import choose_device
+from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.geometry import Geometry, place_image, split_patches
+from vocprep.heads.losses import compute_losses, unpack_states
+from vocprep.heads.options import StepPrecision, TrainOptions
+from vocprep.heads.tfdet import TFDetHeads
+from vocprep.heads.train import train
+from vocprep.recipe import Choices, EngineOptions, Layout, Normalisation
+from vocprep.shards.plan import plan_build
+from vocprep.shards.reader import ResidentDataset, ShardDataset, collate
+
+COLUMNS = (
+    Column("name", ""),
+    Column("images_per_s", "images/s", ",.1f"),
+    Column("of_seeds_loop", "of (a)", ".1f"),
+    Column("of_batched", "of (b)", ".1f"),
+    Column("break_even", "break-even epoch", "d"),
+)
+LR = 3e-4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all rows share."""
+
+    pictures: Pictures
+    shards: ShardDataset
+    device: torch.device
+    batch_size: int
+    epochs: int
+    """Epochs a row is timed for, after the first."""
+    folder: Path
+
+    @property
+    def categories(self) -> int:
+        """Outputs of the category head."""
+        return max(self.shards.schema.names) + 1
+
+
+class SeedTFDet(nn.Module):
+    """The notebook's model: frozen trunk, pool, the encoder of nn.Transformer, two heads."""
+
+    def __init__(self, weights: str, categories: int) -> None:
+        super().__init__()
+        network = cifar100_resnet32()
+        network.load_state_dict(load_weights(weights, Path()))
+        self.fe = nn.Sequential(*list(network.children())[:-2]).eval().requires_grad_(False)
+        self.ff = nn.AdaptiveAvgPool2d((2, 2))
+        self.te = nn.Transformer(d_model=256, nhead=8, batch_first=True).encoder
+        self.cat = nn.Linear(256, categories)
+        self.reg = nn.Sequential(
+            *(nn.Dropout(0.5), nn.Linear(256, 1024), nn.ReLU()),
+            *(nn.Dropout(0.5), nn.Linear(1024, 1024 * 4), nn.Sigmoid()),
+        )
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, P, C] and masks [B, P, 1024, 4] of patches [B, P, 3, 32, 32]."""
+        x = torch.flatten(self.ff(self.fe(patches.flatten(0, 1))), 1)
+        x = self.te(x.view(*patches.shape[:2], 256))
+        return self.cat(x), self.reg(x).view(*patches.shape[:2], 1024, 4)
+
+
+def seeds_loop(bench: Bench, batch_size: int) -> float:
+    """(a) and (b): the backbone in every step, on pictures that are in memory."""
+    samples = bench.pictures.samples()
+    normalisation = Normalisation()
+    mean, std = torch.tensor(normalisation.mean), torch.tensor(normalisation.std)
+    patches = torch.stack(
+        [(torch.from_numpy(_patches(sample.image_path)) / 255 - mean) / std for sample in samples]
+    )
+    patches = patches.permute(0, 1, 4, 2, 3).contiguous().to(bench.device)
+    records = ResidentDataset(bench.shards, "train")
+    batch = collate([records[i] for i in range(len(records))]).to(bench.device)
+    states = unpack_states(batch.slot_planes)
+    hot = F.one_hot(batch.slot_labels.clamp(min=0), bench.categories) * (
+        batch.slot_labels >= 0
+    ).unsqueeze(-1)
+    hot = hot.amax(dim=2).float()
+    slots = torch.arange(4, device=bench.device)
+    model = SeedTFDet(bench.pictures.weights, bench.categories).to(bench.device).train()
+    model.fe.eval()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR)
+
+    def epoch() -> None:
+        order = torch.randperm(len(patches), device=bench.device)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            y, z = model(patches[rows])
+            masks = (states[rows].unsqueeze(-1) == slots).float()
+            loss = F.binary_cross_entropy_with_logits(y, hot[rows])
+            loss = loss + F.binary_cross_entropy(z, masks)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+            optimizer.step()
+
+    return _best_rate(bench, epoch)
+
+
+def _patches(path: Path) -> NDArray[np.uint8]:
+    return split_patches(place_image(decode_jpeg(read_image_file(path), str(path)), Geometry()))
+
+
+def plain_loader(bench: Bench) -> float:
+    """(c): a DataLoader over the shards, the same heads and losses, fp32."""
+    loader = DataLoader(
+        ResidentDataset(bench.shards, "train"),
+        batch_size=bench.batch_size,
+        shuffle=True,
+        collate_fn=collate,
+    )
+    model = TFDetHeads(bench.categories).to(bench.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
+
+    def epoch() -> None:
+        for loaded in loader:
+            batch = loaded.to(bench.device)
+            logits, masks = model(batch.embeddings, batch.padding, batch.grids)
+            losses = compute_losses(logits, masks, batch)
+            optimizer.zero_grad()
+            losses.total.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+            optimizer.step()
+
+    return _best_rate(bench, epoch)
+
+
+def vocprep_train(bench: Bench, precision: StepPrecision) -> tuple[float, str]:
+    """(d) and (e): what ``vocprep train`` does, and the precision that it took."""
+    options = TrainOptions(
+        epochs=1 + bench.epochs,
+        batch_size=bench.batch_size,
+        precision=precision,
+        device=str(bench.device),
+        val_split="",
+        validate_every=10**6,
+        overwrite=True,
+    )
+    summary = train(bench.shards, bench.folder / "run", options)
+    return max(metrics.images_per_second for metrics in summary.history[1:]), summary.precision
+
+
+def _best_rate(bench: Bench, epoch: Callable[[], None]) -> float:
+    """Return images a second of the fastest epoch after the first."""
+    epoch()
+    seconds = []
+    for _ in range(bench.epochs):
+        started = time.perf_counter()
+        epoch()
+        if bench.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return bench.shards.count("train") / min(seconds)
+
+
+def build(pictures: Pictures, device: torch.device, folder: Path) -> tuple[ShardDataset, float]:
+    """Build the shards and return them with the seconds that it took."""
+    started = time.perf_counter()
+    choices = Choices(splits=("train",))
+    plan = plan_build(pictures.dataset, pictures.data_dir, pictures.weights, choices, Layout())
+    build_dataset(plan, folder / "shards", EngineOptions(device=str(device)))
+    return ShardDataset.open(folder / "shards"), time.perf_counter() - started
+
+
+def break_even(images: int, build_seconds: float, slow: float, fast: float) -> int | None:
+    """Return the first epoch after which building and training at ``fast`` took less time.
+
+    Speeds are in images a second; None where the slow way is not slower.
+    """
+    saved = images / slow - images / fast
+    return math.floor(build_seconds / saved) + 1 if saved > 0 else None
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = command_line(__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=2, help="timed epochs a row")
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures = make_pictures(arguments.images, folder)
+        samples: dict[str, Cell] = {
+            "images": arguments.images,
+            "batch_size": arguments.batch_size,
+            "epochs_a_row": arguments.repeats,
+        }
+        report = Report(
+            "train",
+            samples,
+            f"{pictures.title}, batches of {arguments.batch_size}, best of {arguments.repeats} "
+            f"epochs a row, on {device}",
+        )
+        shards, build_seconds = build(pictures, device, folder)
+        bench = Bench(pictures, shards, device, arguments.batch_size, arguments.repeats, folder)
+        rates = {
+            "(a) the seed's loop, one picture a step": seeds_loop(bench, 1),
+            "(b) the seed's loop in batches": seeds_loop(bench, bench.batch_size),
+            "(c) plain DataLoader over the shards": plain_loader(bench),
+            "(d) vocprep, fp32": vocprep_train(bench, "fp32")[0],
+        }
+        rate, precision = vocprep_train(bench, "auto")
+        rates[f"(e) vocprep, as it chooses: {precision}"] = rate
+        report.add(_table(rates, arguments.images, build_seconds))
+        report.note(
+            f"shards built in {build_seconds:.1f} s, start-up included; break-even beside (b)"
+        )
+        report.write(arguments.json)
+
+
+def _table(rates: dict[str, float], images: int, build_seconds: float) -> Table:
+    one, batched = list(rates.values())[:2]
+    rows: list[dict[str, Cell]] = [
+        {
+            "name": name,
+            "images_per_s": rate,
+            "of_seeds_loop": rate / one,
+            "of_batched": rate / batched,
+            "break_even": break_even(images, build_seconds, batched, rate) if number > 1 else None,
+        }
+        for number, (name, rate) in enumerate(rates.items())
+    ]
+    return Table("", COLUMNS, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""``vocprep train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from vocprep.cli.common import PATH, device_option, json_option, print_json, progress, say
+from vocprep.heads.options import EXECUTION, LoaderMode, TrainOptions
+
+if TYPE_CHECKING:
+    from vocprep.heads.history import EpochMetrics
+    from vocprep.heads.train import RunSummary
+
+RECIPES = "recipe's"
+"""What the help gives as the default of a flag that lies over the recipe."""
+
+
+@click.command()
+@click.argument("shards", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder for the run.")
+@click.option(
+    "--recipe",
+    default=TrainOptions.recipe,
+    show_default=True,
+    help="default, seed, quick, wide, or the PATH of a .toml file.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Lay a value over the recipe's, e.g. encoder=spikformer; again for more.",
+)
+@click.option("--epochs", type=int, show_default=RECIPES)
+@click.option("--batch-size", type=int, show_default=RECIPES, help="Images.")
+@click.option("--lr", type=float, show_default=RECIPES, help="Peak learning rate.")
+@click.option("--weight-decay", type=float, show_default=RECIPES)
+@click.option("--seed", type=int, show_default=RECIPES)
+@click.option(
+    "--position/--no-position",
+    default=None,
+    show_default=RECIPES,
+    help="Add the 2-D sine position code.",
+)
+@click.option("--train-split", show_default=RECIPES)
+@click.option("--val-split", show_default=RECIPES)
+@click.option("--validate-every", type=int, show_default=RECIPES, help="Epochs.")
+@device_option
+@click.option(
+    "--mode",
+    type=click.Choice(get_args(LoaderMode)),
+    default=TrainOptions.mode,
+    show_default=True,
+    help="Keep the split on the device, or read it again each epoch: the same batches.",
+)
+@click.option(
+    "--checkpoint-every",
+    default=TrainOptions.checkpoint_every,
+    show_default=True,
+    help="Seconds at least between two checkpoints.",
+)
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
+@json_option
+def train(
+    shards: Path,
+    out: Path,
+    recipe: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Fit the TFDet heads to a dataset version.
+
+    Writes run.json, recipe.toml, model.safetensors, metrics.jsonl (a line an epoch), curves.png
+    and, where tensorboard is installed, its event files. Under torchrun several processes train
+    together.
+
+    \b
+    Example:
+      vocprep train shards/voc --out runs/first --epochs 20
+      vocprep train shards/voc --out runs/spikes --recipe quick --set encoder=spikformer
+    """
+    from vocprep.files import write_atomic
+    from vocprep.heads.recipes import load_options
+    from vocprep.heads.run import CURVES_FILE
+    from vocprep.heads.train import train as train_heads
+    from vocprep.pages.plot import curves_png
+    from vocprep.shards.reader import ShardDataset
+
+    given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
+    options = load_options(recipe, settings, given)
+    with progress(options.epochs, "epochs") as step:
+
+        def on_epoch(metrics: EpochMetrics) -> None:
+            step()
+            if not as_json:
+                _print_epoch(metrics)
+
+        summary = train_heads(ShardDataset.open(shards), out, options, on_epoch)
+    if not summary.leads:
+        return
+    write_atomic(out / CURVES_FILE, curves_png(summary.history))
+    if as_json:
+        print_json(_summary_json(summary))
+    else:
+        _print_summary(summary)
+
+
+def _summary_json(summary: RunSummary) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "run": str(summary.run_dir),
+        "seconds": summary.seconds,
+        "device": summary.device,
+        "precision": summary.precision,
+        "parameters": summary.parameters,
+        "history": [asdict(metrics) for metrics in summary.history],
+    }
+
+
+def _print_epoch(metrics: EpochMetrics) -> None:
+    """Print the epochs that were scored."""
+    if metrics.val_miou is None or metrics.val_pixel_accuracy is None:
+        return
+    say(
+        f"epoch {metrics.epoch:3d}  loss {metrics.loss:.3f}  val mIoU {100 * metrics.val_miou:5.1f}"
+        f"  val pixel accuracy {100 * metrics.val_pixel_accuracy:5.1f}"
+        f"  {metrics.images_per_second:,.0f} images/s"
+    )
+
+
+def _print_summary(summary: RunSummary) -> None:
+    for name, rate in (summary.final.spike_rates or {}).items():
+        click.echo(f"spike rate {100 * rate:5.1f} %  {name}")
+    click.echo(
+        f"{summary.run_dir}: {summary.parameters:,} parameters, {summary.images:,} records, "
+        f"{len(summary.history)} epochs in {summary.seconds:.1f} s on {summary.device} in "
+        f"{summary.precision}; curves in {summary.run_dir / 'curves.png'}"
+    )

@@ -1,0 +1,81 @@
+"""Training in several processes: who they are, and what they tell each other.
+
+``torchrun`` starts them and says by environment variables which is which. Each takes its part of
+every batch; gradients, counts and losses are added up over all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vocprep.features.embed import choose_device
+from vocprep.heads.tfdet import TFDetHeads
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, seen from one of them."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes and scores."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> slice:
+        """Which images of a batch are this process's."""
+        return slice(self.rank, None, self.world)
+
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes, the tensor itself where there is one."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def wrapped(self, model: TFDetHeads) -> nn.Module:
+        """Return what to call instead of the model so that gradients become means over all."""
+        if self.world == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Processes]:
+    """Yield the processes that ``torchrun`` started, this one alone where it did not.
+
+    They talk by NCCL between GPUs (one each, unless ``device`` names one) and by gloo else; a
+    process group that the caller has formed already is taken as it is. Raises UsageError when
+    there is no such device.
+    """
+    chosen = choose_device(device)
+    if dist.is_available() and dist.is_initialized():
+        yield Processes(chosen, dist.get_rank(), dist.get_world_size())
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes(chosen)
+        return
+    if chosen.type == "cuda":
+        if device in ("auto", "cuda"):
+            chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Processes(chosen, dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
