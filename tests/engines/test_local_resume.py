@@ -40,7 +40,7 @@ def build_in_child(tree: str, out: str, container: ShardFormat) -> None:
 def context() -> Any:
     """Start processes from one that has loaded the package, for dozens of kills in seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_resume", "vocprep.engines.local"])
+    context.set_forkserver_preload(["test_local_resume", "vocprep.engines.local"])
     return context
 
 
