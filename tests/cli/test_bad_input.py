@@ -19,6 +19,8 @@ from scipy.io import savemat
 
 from vocprep.features.backbone import load_weights
 
+pytestmark = pytest.mark.slow
+
 USAGE, DATA, UNAVAILABLE, QUOTA = 2, 3, 4, 5
 STAGING = ".tmp-build"
 """Where the shards that a failed build has finished wait for the next run."""

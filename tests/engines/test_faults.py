@@ -24,6 +24,8 @@ from vocprep.shards.plan import BuildPlan, plan_build
 from vocprep.shards.reader import ShardDataset
 from vocprep.sources.manifest import load_dataset
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = EngineOptions(device="cpu", workers=2)
 JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
 
@@ -62,7 +64,6 @@ def words(tree: Path, out: Path) -> list[str]:
 # The disk
 
 
-@pytest.mark.slow
 def test_disk_that_is_full_stops_the_build_and_the_next_run_goes_on(
     sample_tree: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ from vocprep.shards.index import DatasetIndex, read_index, write_index
 from vocprep.shards.plan import BuildPlan, plan_build
 from vocprep.sources.manifest import load_dataset
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = EngineOptions(device="cpu", workers=1)
 JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
 TRAIN = Path("VOCdevkit/VOC2010/ImageSets/Main/train.txt")

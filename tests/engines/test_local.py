@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -77,60 +75,6 @@ def test_index_holds_size_and_digest_of_every_shard(finished: Path) -> None:
     for shard in read_index(finished).shards:
         data = (finished / shard.name).read_bytes()
         assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-
-
-@pytest.mark.parametrize("workers", [1, 3, 32])
-def test_workers_change_no_byte(
-    workers: int, sample_tree: Path, finished: Path, tmp_path: Path
-) -> None:
-    options = EngineOptions(device="cpu", workers=workers)
-    build_dataset(make_plan(sample_tree), tmp_path / "out", options)
-    assert version_bytes(tmp_path / "out") == version_bytes(finished)
-
-
-def test_path_of_the_tree_changes_no_byte(tree: Path, finished: Path, tmp_path: Path) -> None:
-    build_dataset(make_plan(tree), tmp_path / "elsewhere", OPTIONS)
-    assert version_bytes(tmp_path / "elsewhere") == version_bytes(finished)
-
-
-SCRIPT = """
-import os, sys
-os.umask(int(sys.argv[1], 8))
-from vocprep.cli import main
-main(sys.argv[2:], prog_name="vocprep")
-"""
-
-
-@pytest.mark.parametrize("container", ["hdf5", "webdataset"])
-def test_another_process_and_environment_change_no_byte(
-    container: str, sample_tree: Path, tmp_path: Path
-) -> None:
-    layout = Layout(format=container, samples_per_shard=1)  # type: ignore[arg-type]
-    here = tmp_path / "here"
-    build_dataset(make_plan(sample_tree, FOUR, layout), here, OPTIONS)
-    there = tmp_path / "there"
-    arguments = [
-        *("build-shards", "pascal-context", "--data-dir", str(sample_tree), "--limit", "2"),
-        *("--weights", "random:0", "--format", container, "--samples-per-shard", "1"),
-        *("--out", str(there), "--workers", "4", "--device", "cpu"),
-    ]
-    environment = {
-        **os.environ,
-        "PYTHONHASHSEED": "77",
-        "TZ": "Asia/Tokyo",
-        "LC_ALL": "C",
-        "OMP_NUM_THREADS": "2",
-        "SOURCE_DATE_EPOCH": "1",
-        "USER": "somebody",
-    }
-    subprocess.run(
-        [sys.executable, "-c", SCRIPT, "077", *arguments],
-        check=True,
-        capture_output=True,
-        env=environment,
-    )
-    assert version_bytes(there) == version_bytes(here)
-    assert len(version_bytes(here)) == 8
 
 
 def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -> None:

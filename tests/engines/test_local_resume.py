@@ -19,6 +19,8 @@ from vocprep.recipe import Choices, EngineOptions, Layout, ShardFormat
 from vocprep.shards.plan import BuildPlan, plan_build
 from vocprep.sources.manifest import load_dataset
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = EngineOptions(device="cpu", workers=1)
 STAGING = ".tmp-build"
 FORMATS: tuple[ShardFormat, ...] = ("hdf5", "webdataset")
@@ -84,7 +86,6 @@ def assert_survives(
     assert version_bytes(out) == expected
 
 
-@pytest.mark.slow
 def test_a_dozen_kills(
     whole: tuple[ShardFormat, dict[str, bytes]], sample_tree: Path, tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ from vocprep.shards.reader import ShardDataset
 from vocprep.shards.write import write_dataset
 from vocprep.sources.manifest import load_dataset
 
+pytestmark = pytest.mark.slow
+
 ENGINE = EngineOptions(device="cpu", workers=1)
 OPTIONS = RecomputeOptions(engine=ENGINE)
 LAYOUT = Layout(samples_per_shard=2)

@@ -17,6 +17,8 @@ from vocprep.shards.index import read_index
 from vocprep.shards.plan import plan_build
 from vocprep.sources.manifest import load_dataset
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = EngineOptions(device="cpu", workers=1)
 CHOICES = Choices(limit=3, views=("identity", "flip"))
 
@@ -131,7 +133,6 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ENVIRONMENTS, "umask"])
 def test_environment(
     name: str, container: ShardFormat, expected: dict[str, bytes], sample_tree: Path, tmp_path: Path

@@ -24,6 +24,8 @@ from vocprep.heads.run import load_run
 from vocprep.heads.train import train
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 TIMES = ("seconds", "images_per_second")
 OPTIONS = TrainOptions(
     epochs=5,
@@ -210,7 +212,6 @@ def run_child(dataset: ShardDataset, run_dir: Path, kill_at: int, after: float =
         return child.wait()
 
 
-@pytest.mark.slow
 def test_killed_at_the_writing_of_files(dataset: ShardDataset, uninterrupted: Path, tmp_path: Path):
     """Each number is a moment: around run.json, the history, the weights and the checkpoint."""
     statuses = [run_child(dataset, tmp_path / "run", at) for at in (3, 12, 18)]

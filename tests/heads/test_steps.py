@@ -15,6 +15,8 @@ from vocprep.heads.options import TrainOptions
 from vocprep.heads.train import train
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"}
 """Operators whose result, or its size, the host must know before it goes on."""
 

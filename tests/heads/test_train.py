@@ -22,6 +22,8 @@ from vocprep.heads.tfdet import TFDetHeads
 from vocprep.heads.train import train
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 TIMES = ("seconds", "images_per_second")
 
 

@@ -19,6 +19,8 @@ from vocprep.heads.tfdet import TFDetHeads
 from vocprep.recipe import Choices, EmbeddingDtype
 from vocprep.shards.reader import Batch, LoaderOptions
 
+pytestmark = pytest.mark.slow
+
 JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
 
 

@@ -12,6 +12,8 @@ from building import Built
 
 from vocprep.shards.record import Record
 
+pytestmark = pytest.mark.slow
+
 ARRAYS = ("embeddings", "slot_labels", "slot_pixels", "label_count", "slot_planes")
 TEXTS = ("image_id", "split", "image_sha256", "label_sha256")
 
