@@ -232,10 +232,11 @@ def _cut(image: Tensor, step: int) -> Tensor:
 def _set_tf32(*, allowed: bool) -> None:
     """Let CUDA round fp32 products to TF32, which keeps 10 bits of 23, or forbid it.
 
-    cuDNN's own default allows it. The setting is the process's, so it is made anew for each pass.
+    cuDNN's own default allows it. The setting is the process's, so it is made anew for each pass,
+    by torch's older switches: after its newer ones the older can no longer be read.
     """
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if allowed else "ieee"  # type: ignore[attr-defined]  # made at run time
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if allowed else "ieee"
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _chunks(count: int, size: int, *, whole: bool = False) -> Iterator[slice]:
