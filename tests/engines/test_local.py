@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,9 @@ from filelock import FileLock
 from vocprep.engines.local import build_dataset
 from vocprep.engines.pipeline import worth_compiling
 from vocprep.errors import QuotaError, ShardError, UsageError
+from vocprep.features.embed import Embedder
 from vocprep.recipe import Choices, EngineOptions, Layout
+from vocprep.shards.accounts import Accounts
 from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.plan import BuildPlan, plan_build
 from vocprep.shards.reader import ShardDataset
@@ -342,3 +347,37 @@ def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alon
     finally:
         torch.set_num_threads(before)
     assert version_bytes(tmp_path / "out") == version_bytes(finished)
+
+
+@pytest.mark.parametrize("slow", ["prepare", "embed"])
+def test_accounts_tell_whether_the_backbone_waits(
+    slow: str, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stand in dataset.json too."""
+    where = {
+        "prepare": "vocprep.shards.prepare.make_targets",
+        "embed": "vocprep.features.embed.Embedder._forward",
+    }[slow]
+    module, _, name = where.rpartition(".")
+    owner = Embedder if slow == "embed" else importlib.import_module(module)
+    original = getattr(owner, name)
+
+    def delayed(*arguments: Any) -> Any:
+        time.sleep(0.1)
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, delayed)
+    accounts = Accounts()
+    plan = make_plan(sample_tree)
+    index = build_dataset(plan, tmp_path / "out", OPTIONS, accounts=accounts)
+    seconds = accounts.seconds()
+    assert index.statistics["seconds"] == seconds
+    assert list(seconds) == [
+        *("read", "decode", "geometry", "targets", "embed", "write", "waiting"),
+    ]
+    if slow == "prepare":
+        assert seconds["targets"] >= 0.4
+        assert seconds["waiting"] > 0.2
+    else:
+        assert seconds["embed"] >= 0.1
+        assert seconds["waiting"] < seconds["embed"]

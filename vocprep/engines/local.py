@@ -131,6 +131,7 @@ def _by_shard(
             else:
                 records.append(sample)
         yield shard, list(chain.from_iterable(records)), quarantined
+    next(made, None)  # it closes its accounts after the last sample
 
 
 def _write_shard(
