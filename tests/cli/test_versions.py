@@ -73,6 +73,8 @@ def test_bad_sample_stops_with_code_5_or_is_listed(
     assert json.loads((out / "quarantine.jsonl").read_text())["id"] == jpeg.stem
     assert "bad samples 1" in done(vocprep("inspect", out))
     assert "quarantined pictures: 1" in done(vocprep("verify", out))
+    trained = vocprep("train", out, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu")
+    assert "1 bad pictures are not in" in trained.stderr
     assert "quarantined" not in done(vocprep("verify", tree, "--level", "content"), 1)
 
 

@@ -93,6 +93,10 @@ def train(
 
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
     options = load_options(recipe, settings, given)
+    dataset = ShardDataset.open(shards)
+    if dataset.quarantined:
+        missing = f"{len(dataset.quarantined):,} bad pictures are not in {shards}"
+        click.echo(f"note: {missing}; see quarantine.jsonl", err=True)
     with progress(options.epochs, "epochs") as step:
 
         def on_epoch(metrics: EpochMetrics) -> None:
@@ -100,7 +104,7 @@ def train(
             if not as_json:
                 _print_epoch(metrics)
 
-        summary = train_heads(ShardDataset.open(shards), out, options, on_epoch)
+        summary = train_heads(dataset, out, options, on_epoch)
     if not summary.leads:
         return
     write_atomic(out / CURVES_FILE, curves_png(summary.history))
