@@ -92,7 +92,7 @@ def test_senseless_quota_is_a_usage_error(
 
 def test_copy_is_verified_by_its_lock_alone(copied: Path, lock: Path, vocprep: Run) -> None:
     text = done(vocprep("verify", copied, "--lock", lock))
-    assert "lock: 7 right" in text
+    assert "lock: 8 right" in text
 
 
 def test_other_version_is_named_against_the_lock(
@@ -152,7 +152,7 @@ def test_build_of_nothing_is_a_usage_error(tmp_path: Path, vocprep: Run) -> None
 def test_levels_of_verify_build_on_each_other(
     shards: Path, sample_tree: Path, vocprep: Run
 ) -> None:
-    assert done(vocprep("verify", shards)).startswith("files: 8 right")
+    assert done(vocprep("verify", shards)).startswith("files: 9 right")
     text = done(vocprep("verify", shards, "--level", "content"))
     assert "content: 4 right" in text
     words = ("verify", shards, "--level", "recompute", "--data-dir", sample_tree)
@@ -303,7 +303,7 @@ def test_lock_pins_the_files_beside_the_shards(copied: Path, lock: Path, vocprep
         for entry in index.files
     )
     write_index(copied, index.model_copy(update={"files": files}).sealed())
-    assert "files: 8 right" in done(vocprep("verify", copied))
+    assert "files: 9 right" in done(vocprep("verify", copied))
     assert "changed: README.md" in done(vocprep("verify", copied, "--lock", lock), 1)
 
 
@@ -371,3 +371,29 @@ def test_write_error_names_the_file_that_the_user_asked_for(
     line = said(vocprep("inspect", shards, "--lock", target), 3)
     assert str(target) in line
     assert ".tmp-" not in line
+
+
+def test_own_label_space_goes_with_the_version(
+    sample_tree: Path, tmp_path: Path, vocprep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is built by one's own schema is used without its file, and built again with it."""
+    manifests = Path(__file__).parents[2] / "manifests"
+    labels = (manifests / "labels/context460.toml").read_text()
+    (tmp_path / "mylabels.toml").write_text(labels)
+    text = (manifests / "datasets/pascal-context.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text.replace('["context460",', '["mylabels.toml",'))
+    monkeypatch.chdir(tmp_path)
+    words = [str(word) for word in build(sample_tree, Path("out"))]
+    words[1] = "mine.toml"
+    done(vocprep(*words))
+    done(vocprep("inspect", "out", "--lock", "x.lock.json"))
+    again = ("--lock", "x.lock.json", "--data-dir", sample_tree, "--out", "again")
+    done(vocprep("build-shards", "mine.toml", *again))
+    words = ["verify", "out", "--level", "recompute", "--dataset", "mine.toml"]
+    done(vocprep(*words, "--data-dir", sample_tree, "--device", "cpu", "--samples", 1))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "content: 4 right" in done(vocprep("verify", "../out", "--level", "content"))
+    train = ("train", "../out", "--out", "run", "--epochs", 1, "--device", "cpu")
+    done(vocprep(*train))
+    done(vocprep("evaluate", "run", "../out", "--device", "cpu"))

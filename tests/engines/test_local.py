@@ -63,7 +63,7 @@ def tree(sample_tree: Path, tmp_path: Path) -> Path:
 
 def test_finished_folder_holds_the_shards_and_the_index_only(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        *(".lock", "dataset.json", "samples.jsonl", "README.md", "croissant.json"),
+        *(".lock", "dataset.json", "samples.jsonl", "labels.json", "README.md", "croissant.json"),
         *(f"{split}-0000{n}-of-00002.h5" for split in ("train", "val") for n in (0, 1)),
     }
 
@@ -159,6 +159,7 @@ def test_overwrite_leaves_nothing_of_the_old_dataset(sample_tree: Path, out: Pat
         "README.md",
         "croissant.json",
         "dataset.json",
+        "labels.json",
         "samples.jsonl",
         "train-00000-of-00001.tar",
         "val-00000-of-00001.tar",

@@ -45,7 +45,7 @@ def expected(
     container: ShardFormat, sample_tree: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     found = build(sample_tree, tmp_path_factory.mktemp("expected") / "out", container)
-    assert len(found) == 7
+    assert len(found) == 8
     return found
 
 

@@ -47,7 +47,7 @@ def test_files_of_the_index_hold_the_documented_keys(tmp_path: Path) -> None:
     assert value["format_version"] == 1
     assert {"recipe_id", "source_id", "content_id", "numerics_class", "shards"} <= value.keys()
     files = {entry["name"]: entry for entry in value["files"]}
-    assert files.keys() == {"samples.jsonl", "README.md", "croissant.json"}
+    assert files.keys() == {"samples.jsonl", "labels.json", "README.md", "croissant.json"}
     for name, entry in files.items():
         data = (tmp_path / name).read_bytes()
         assert entry["sha256"] == hashlib.sha256(data).hexdigest()

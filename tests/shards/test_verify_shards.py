@@ -52,7 +52,8 @@ def kinds(version: Path) -> list[str]:
     """One file of each kind."""
     shard = read_index(version).shards[0].name
     return [
-        *("dataset.json", "samples.jsonl", "quarantine.jsonl", "README.md", "croissant.json"),
+        *("dataset.json", "samples.jsonl", "labels.json", "quarantine.jsonl", "README.md"),
+        "croissant.json",
         shard,
     ]
 

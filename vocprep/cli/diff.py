@@ -35,20 +35,18 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     Example:
       vocprep diff shards/v1 shards/v2
     """
-    from vocprep.labels.schema import load_schema
     from vocprep.shards.diff import diff_versions
-    from vocprep.shards.index import read_index
+    from vocprep.shards.reader import ShardDataset
 
     with progress(None, "samples") as step:
         found = diff_versions(a, b, step)
     if as_json:
         print_json(found.to_json())
     else:
-        indices = [read_index(path) for path in (a, b)]
-        for sign, index in zip("AB", indices, strict=True):
-            click.echo(f"{sign}  {index.short_id}")
-        names = load_schema(indices[0].recipe.schema.name).names
-        _print_diff(found, lambda label: names.get(label, "void"))
+        datasets = [ShardDataset.open(path) for path in (a, b)]
+        for sign, dataset in zip("AB", datasets, strict=True):
+            click.echo(f"{sign}  {dataset.index.short_id}")
+        _print_diff(found, datasets[0].schema.label_name)
     if not found.is_same:
         click.get_current_context().exit(DIFFERENCES)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,57 @@ class Schema:
     """``raw_to_class`` over all uint16 values, 65535 where a raw id may not occur."""
     _unchanged: int = field(repr=False, compare=False)
     """Raw ids below this one keep their number."""
+
+    @classmethod
+    def made(
+        cls,
+        *,
+        name: str,
+        title: str,
+        void: int,
+        names: Mapping[int, str],
+        void_unknown: bool,
+        raw_to_class: Mapping[int, int],
+    ) -> Self:
+        """Make a schema of its parts."""
+        table = np.full(65536, _OUTSIDE, dtype=np.uint16)
+        table[list(raw_to_class)] = list(raw_to_class.values())
+        changed = np.flatnonzero(table != np.arange(len(table)))
+        return cls(
+            name=name,
+            title=title,
+            void=void,
+            names=MappingProxyType(dict(names)),
+            void_unknown=void_unknown,
+            raw_to_class=MappingProxyType(dict(raw_to_class)),
+            _table=table,
+            _unchanged=int(changed[0]) if len(changed) else len(table),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; ``from_json`` is the inverse."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "void": self.void,
+            "void_unknown": self.void_unknown,
+            "names": {str(key): name for key, name in self.names.items()},
+            "raw_to_class": {str(key): value for key, value in self.raw_to_class.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Rebuild a schema; ManifestError when the values are none."""
+        try:
+            return cls.made(
+                **{
+                    **value,
+                    "names": {int(key): str(name) for key, name in value["names"].items()},
+                    "raw_to_class": {int(k): int(v) for k, v in value["raw_to_class"].items()},
+                }
+            )
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise ManifestError(f"not a label space: {error}") from error
 
     @property
     def categories(self) -> int:
@@ -117,18 +168,13 @@ def load_schema(name_or_path: str, *, void_unknown: bool = False) -> Schema:
             )
         del names[unknown]
         raw_to_class[unknown] = manifest.void
-    table = np.full(65536, _OUTSIDE, dtype=np.uint16)
-    table[list(raw_to_class)] = list(raw_to_class.values())
-    changed = np.flatnonzero(table != np.arange(len(table)))
-    return Schema(
+    return Schema.made(
         name=path.stem,
         title=manifest.title,
         void=manifest.void,
-        names=MappingProxyType(names),
+        names=names,
         void_unknown=void_unknown,
-        raw_to_class=MappingProxyType(raw_to_class),
-        _table=table,
-        _unchanged=int(changed[0]) if len(changed) else len(table),
+        raw_to_class=raw_to_class,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vocprep.errors import ShardError, UsageError
-from vocprep.files import TEMPORARY_PREFIX, write_atomic
+from vocprep.files import TEMPORARY_PREFIX, json_bytes, write_atomic
 from vocprep.recipe import IfExists, differing_fields
 from vocprep.shards.accounts import Accounts
 from vocprep.shards.card import CARD_FILE, dataset_card
@@ -27,12 +27,12 @@ from vocprep.shards.index import (
     read_index,
     write_index,
 )
-from vocprep.shards.samples import QUARANTINE_FILE, SAMPLES_FILE, lines_of
+from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE, lines_of
 from vocprep.shards.staging import BuildKey, Staging, versions
 from vocprep.shards.version import Version
 
 LOCK = ".lock"
-SIDE_FILES = (SAMPLES_FILE, QUARANTINE_FILE, CARD_FILE, CROISSANT_FILE)
+SIDE_FILES = (SAMPLES_FILE, QUARANTINE_FILE, LABELS_FILE, CARD_FILE, CROISSANT_FILE)
 """What may stand beside the shards, dataset.json left out."""
 SHARD_NAME = re.compile(r".+-\d{5}-of-\d{5}\.(h5|tar)")
 
@@ -178,7 +178,7 @@ def assemble(key: BuildKey, shards: Sequence[FinishedShard], accounts: Accounts)
         statistics=dataset_statistics(shards, plan.schema.void),
         versions=versions(),
     )
-    files = {SAMPLES_FILE: lines_of(samples)}
+    files = {SAMPLES_FILE: lines_of(samples), LABELS_FILE: json_bytes(plan.schema.to_json())}
     if quarantined:
         files[QUARANTINE_FILE] = lines_of(quarantined)
     files[CARD_FILE] = dataset_card(index, plan).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from vocprep.errors import ShardError, UsageError
-from vocprep.labels.schema import Schema, load_schema
+from vocprep.errors import ManifestError, ShardError, UsageError
+from vocprep.labels.schema import Schema
 from vocprep.parallel import map_ordered
 from vocprep.shards.batches import PADDING, Batch, collate, make_batch, padding_patches
 from vocprep.shards.index import DatasetIndex, check_files, container_of
 from vocprep.shards.record import FLIP_SUFFIX, Record
-from vocprep.shards.samples import QuarantinedSample, SampleEntry
+from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
 from vocprep.shards.version import Version
 
 __all__ = [
@@ -97,13 +98,16 @@ class ShardDataset:
 
     @cached_property
     def schema(self) -> Schema:
-        """The label space; ShardError when the shipped one of that name has changed since."""
-        identity = self.index.recipe.schema
-        schema = load_schema(identity.name, void_unknown=identity.void_unknown)
+        """The label space, as labels.json holds it; ShardError when that is not the recipe's."""
+        path, identity = self.path / LABELS_FILE, self.index.recipe.schema
+        try:
+            schema = Schema.from_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError, ManifestError) as error:
+            raise ShardError(f"{path}: cannot be read: {error}; copy it again") from error
         if schema.sha256 != identity.sha256:
             raise ShardError(
-                f"{self.path}: schema {identity.name} has digest {schema.sha256[:12]}… now and had "
-                f"{identity.sha256[:12]}… when the shards were built; build them again"
+                f"{path}: has digest {schema.sha256[:12]}…: expected {identity.sha256[:12]}… of "
+                f"schema {identity.name}; copy it again, or build the shards again"
             )
         return schema
 

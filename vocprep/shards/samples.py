@@ -14,6 +14,8 @@ from vocprep.shards.record import FLIP_SUFFIX, Record
 
 SAMPLES_FILE = "samples.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
+LABELS_FILE = "labels.json"
+"""The label space that the targets are of."""
 
 
 class Entry(BaseModel):

@@ -111,12 +111,13 @@ class DatasetManifest(_Manifest):
         """Return the schema of that name, the default for None; UsageError when it does not fit."""
         if name is None:
             return self.schemas[0]
-        if name not in self.schemas:
-            raise UsageError(
-                f"schema {name!r} does not fit dataset {self.name}: expected one of "
-                f"{', '.join(self.schemas)}"
-            )
-        return name
+        for schema in self.schemas:
+            if name in (schema, Path(schema).stem):  # a path goes by its file's name, too
+                return schema
+        raise UsageError(
+            f"schema {name!r} does not fit dataset {self.name}: expected one of "
+            f"{', '.join(self.schemas)}"
+        )
 
 
 def load_source(name_or_path: str) -> SourceManifest:
