@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -230,3 +231,31 @@ def test_killed_again_and_again(dataset: ShardDataset, uninterrupted: Path, tmp_
         assert -signal.SIGKILL in statuses
         assert run_child(dataset, run_dir, 0) == 0
         assert_ends_alike(run_dir, uninterrupted)
+
+
+def test_run_that_was_begun_without_resume_is_gone_on_with(
+    dataset: ShardDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not begun again, which would end with the same bits: the learnt epochs are counted."""
+    begun = replace(OPTIONS, resume=False)
+    learnt: list[int] = []
+    from vocprep.heads import train as module  # noqa: PLC0415  # to call what is replaced
+
+    original = module.learn_epoch
+
+    def counted(training: Any, epoch: int) -> Any:
+        if epoch == 4 and not learnt[3:]:
+            learnt.append(epoch)
+            raise KeyboardInterrupt
+        learnt.append(epoch)
+        return original(training, epoch)
+
+    monkeypatch.setattr(module, "learn_epoch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, tmp_path / "run", begun)
+    train(dataset, tmp_path / "run", OPTIONS)
+    assert learnt == [1, 2, 3, 4, 4, 5]
+    weights = (tmp_path / "run" / "model.safetensors").read_bytes()
+    train(dataset, tmp_path / "run", OPTIONS)
+    assert learnt == [1, 2, 3, 4, 4, 5]
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights

@@ -79,6 +79,9 @@ def print_summary(out: Path, index: DatasetIndex) -> None:
             for split in recipe.splits
         ],
     )
+    empty = [split for split in recipe.splits if split not in counts]
+    if empty:
+        click.echo(f"note: no record in split {', '.join(empty)}")
     if index.quarantined:
         click.echo(f"bad samples {index.quarantined:,}, left out: see {out / 'quarantine.jsonl'}")
     size = sum(shard.bytes for shard in index.shards)

@@ -94,6 +94,8 @@ def train(
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
     options = load_options(recipe, settings, given)
     dataset = ShardDataset.open(shards)
+    if options.val_split == options.train_split:
+        click.echo("note: val scores are of the split that is learnt from: they flatter", err=True)
     if dataset.quarantined:
         missing = f"{len(dataset.quarantined):,} bad pictures are not in {shards}"
         click.echo(f"note: {missing}; see quarantine.jsonl", err=True)

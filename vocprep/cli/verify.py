@@ -149,7 +149,7 @@ def verify(
 
 def _is_shards(path: Path) -> bool:
     """Say whether a folder is a dataset of shards: finished, unfinished, or with its index lost."""
-    names = ("dataset.json", "samples.jsonl", ".tmp-build")
+    names = ("dataset.json", "samples.jsonl", ".tmp-build", ".lock")
     return any((path / name).exists() for name in names)
 
 

@@ -40,6 +40,7 @@ RECALL_NOTE = (
     "recall@4 says little: in a trial on photographs, heads that knew nothing but a patch's place "
     "reached 87 %"
 )
+LEARNT_NOTE = "these are the very pictures that the run learnt from: the scores flatter it"
 WHOLE_NOTE = (
     "whole images are not scored: the shards do not hold what the geometry leaves out; give "
     "--data-dir"
@@ -95,6 +96,8 @@ def evaluate(
             "another split"
         )
     whole = _whole_image(dataset, split, counts, options)
+    if (run.config.content_id, run.config.options.train_split) == (dataset.index.content_id, split):
+        notes = (*notes, LEARNT_NOTE)
     if whole is None:
         notes = (*notes, WHOLE_NOTE)
     found = _Found(counts=counts, whole=whole, majority=majority, notes=(*notes, RECALL_NOTE))

@@ -6,10 +6,12 @@ every batch; gradients, counts and losses are added up over all.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,7 +54,13 @@ class Processes:
         """Return what to call instead of the model so that gradients become means over all."""
         if self.world == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        ddp: Any = nn.parallel.DistributedDataParallel
+        # The same switch, renamed: no step waits for buffers, which all processes keep alike.
+        renamed = "forward_sync_buffers" in inspect.signature(ddp).parameters
+        wrapped: nn.Module = ddp(
+            model, **{"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        )
+        return wrapped
 
 
 @contextmanager

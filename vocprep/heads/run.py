@@ -176,7 +176,9 @@ def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
         )
     found = [name for name in RUN_FILES if name in present]
     is_run = MODEL_FILE in found or CHECKPOINT_FILE in found
-    if is_run and config.options.resume:
+    # As asked for now: the options that a run began with may not have said so.
+    goes_on = is_run and config.options.resume
+    if goes_on:
         config = _continued(run_dir, config)
     elif is_run and not config.options.overwrite:
         raise UsageError(
@@ -185,7 +187,7 @@ def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
         )
     for name in unfinished:
         (run_dir / name).unlink()
-    if not (is_run and config.options.resume):
+    if not goes_on:
         _begin(run_dir, config, found)
     return config
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -19,7 +22,13 @@ def write_tensors(path: Path, run_id: str, tensors: StateDict, epoch: int) -> No
     # One metadata entry only: safetensors writes several in an order that is not fixed.
     about = canonical_json({"run_id": run_id, "epoch": epoch}).decode()
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"vocprep": about})
+        try:
+            save_file(state, temporary, metadata={"vocprep": about})
+        except SafetensorError as error:
+            # Its text alone tells what the system said, e.g. "… (os error 28)".
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code)) from error
 
 
 def read_tensors(path: Path, run_id: str) -> tuple[int, StateDict]:

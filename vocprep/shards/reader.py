@@ -114,11 +114,16 @@ class ShardDataset:
     def shard_names(self, split: str) -> list[str]:
         """Return a split's shards in order; UsageError when there is no such split."""
         names = [shard.name for shard in self.index.shards if shard.split == split]
-        if not names:
+        if names:
+            return names
+        if split in self.splits:
             raise UsageError(
-                f"{self.path}: no split {split!r}: expected one of {', '.join(self.splits)}"
+                f"{self.path}: split {split!r} holds no record: all of its pictures are in "
+                "quarantine.jsonl; mend them and build again, or name another split"
             )
-        return names
+        raise UsageError(
+            f"{self.path}: no split {split!r}: expected one of {', '.join(self.splits)}"
+        )
 
     def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
         """Yield a shard's records in row order; ShardError when they are not those of the index."""
