@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from click.core import ParameterSource
 
 from vocprep.cli.common import (
     INTERRUPTED,
@@ -23,6 +22,7 @@ from vocprep.cli.common import (
     workers_option,
 )
 from vocprep.cli.inspect import megabytes, print_summary
+from vocprep.cli.locked import locked_plan, refuse_choices
 from vocprep.errors import UsageError
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
 from vocprep.recipe import (
@@ -42,18 +42,7 @@ from vocprep.recipe import (
 
 if TYPE_CHECKING:
     from vocprep.engines.local import Accept
-    from vocprep.shards.lock import Lock
     from vocprep.shards.plan import BuildPlan
-    from vocprep.shards.version import Version
-
-MOST_DIFFERENCES = 3
-"""Differences from a lock that the error names."""
-_CHOICES = (
-    *("splits", "limit", "schema", "void_unknown", "geometry", "edge", "views", "precision"),
-    *("backbone", "windows", "layers", "normalisation"),
-    *("embedding_dtype", "shard_format", "samples_per_shard"),
-)
-"""Parameters that a lock file decides."""
 
 
 def _choice(alias: Any) -> click.Choice[str]:
@@ -252,9 +241,9 @@ def build_shards(
 
     accept = None
     if lock is not None:
-        _refuse_choices(context)
+        refuse_choices(context)
         locked = read_lock(lock)
-        plan, accept = _locked_plan(lock, locked, dataset, data_dir, weights)
+        plan, accept = locked_plan(lock, locked, dataset, data_dir, weights)
         if options.max_failures == MaxFailures():
             allowed = MaxFailures(count=len(locked.quarantined))
             options = replace(options, max_failures=allowed)
@@ -282,52 +271,6 @@ def build_shards(
         _print_plan(plan, compiled, as_json)
     else:
         _build(plan, out, options, accept, as_json=as_json)
-
-
-def _refuse_choices(context: click.Context) -> None:
-    """Refuse options beside ``--lock`` that it decides."""
-    given = [
-        name
-        for name in _CHOICES
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-    ]
-    if given:
-        option = given[0].removeprefix("shard_").replace("_", "-")
-        raise UsageError(f"--{option} beside --lock: the lock file decides it; leave it out")
-
-
-def _locked_plan(
-    lock: Path, locked: Lock, dataset: str | None, data_dir: Path, weights: str | None
-) -> tuple[BuildPlan, Accept]:
-    """Plan a locked version, and return what refuses to publish any other."""
-    from vocprep.errors import DataError
-    from vocprep.files import manifest_names
-    from vocprep.shards.lock import compare_with_lock
-    from vocprep.shards.plan import AgainFrom, plan_again
-
-    name = locked.recipe.dataset
-    if dataset is None and name not in manifest_names("datasets"):
-        raise UsageError(
-            f"{lock}: is of dataset {name!r}, which is no shipped one: name its manifest too, as "
-            f"in vocprep build-shards {name}.toml --lock {lock}"
-        )
-    sources = AgainFrom(
-        data_dir=data_dir, dataset=dataset, weights=weights, weights_label=locked.weights
-    )
-    plan = plan_again(locked.recipe, locked.layout, sources)
-
-    def accept(version: Version, folder: Path) -> None:
-        check = compare_with_lock(locked, version, folder)
-        for note in check.notes:
-            click.echo(f"note: {note}", err=True)
-        if check.differences:
-            details = "; ".join(item.detail for item in check.differences[:MOST_DIFFERENCES])
-            raise DataError(
-                f"{lock}: what was built is another version: {details}; nothing was published; "
-                "build without --lock to keep it, and compare with vocprep diff"
-            )
-
-    return plan, accept
 
 
 def _build(
