@@ -273,6 +273,8 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 def test_every_shipped_toml_belongs_to_a_known_kind() -> None:
     kinds = {"sources": load_source, "datasets": load_dataset, "labels": load_schema}
-    for path in manifests_dir().rglob("*.toml"):
+    shipped = list(manifests_dir().rglob("*.toml"))
+    for path in shipped:
         tomllib.loads(path.read_text(encoding="utf-8"))
         kinds[path.parent.name](path.stem)
+    assert {path.parent.name for path in shipped} == kinds.keys()

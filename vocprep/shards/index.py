@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from vocprep.errors import ShardError
-from vocprep.files import canonical_json, sha256_hex, write_json
+from vocprep.files import sha256_hex, write_json
 from vocprep.recipe import FORMAT_VERSION, Recipe, ShardFormat
 from vocprep.shards.record import Container
 from vocprep.shards.samples import (
@@ -92,7 +92,7 @@ class DatasetIndex(Entry):
 
     def own_sha256(self) -> str:
         """Compute the digest of all other fields."""
-        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude={"index_sha256"})))
+        return self.sha256_without("index_sha256")
 
 
 def container_of(name: ShardFormat) -> Container:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from vocprep.errors import DataError
-from vocprep.files import canonical_json, sha256_hex, write_json
+from vocprep.files import write_json
 from vocprep.recipe import Layout, ShardFormat, differing_fields
 from vocprep.shards.deviation import TOLERANCES, Deviation, measure, total
 from vocprep.shards.index import DatasetIndex, FileEntry, RecipeField, ShardEntry, container_of
@@ -70,7 +70,7 @@ class Lock(Entry):
 
     def own_sha256(self) -> str:
         """Compute the digest of all other fields."""
-        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude={"lock_sha256"})))
+        return self.sha256_without("lock_sha256")
 
     @property
     def layout(self) -> Layout:

@@ -75,6 +75,7 @@ class ShardDataset:
 
     def __init__(self, path: Path, version: Version) -> None:
         self.path = path
+        self._version = version
         self.index: DatasetIndex = version.index
         self.samples: Sequence[SampleEntry] = version.samples
         self.quarantined: Sequence[QuarantinedSample] = version.quarantined
@@ -140,14 +141,12 @@ class ShardDataset:
 
     @cached_property
     def _by_shard(self) -> dict[str, list[SampleEntry]]:
-        by_shard: dict[str, list[SampleEntry]] = {shard.name: [] for shard in self.index.shards}
-        for sample in sorted(self.samples, key=lambda sample: sample.row):
-            if sample.shard not in by_shard:
-                raise ShardError(
-                    f"{self.path}: samples.jsonl puts {sample.id} into {sample.shard}, which "
-                    "dataset.json does not list; build the shards again"
-                )
-            by_shard[sample.shard].append(sample)
+        by_shard = self._version.by_shard
+        for name in by_shard.keys() - {shard.name for shard in self.index.shards}:
+            raise ShardError(
+                f"{self.path}: samples.jsonl puts {by_shard[name][0].id} into {name}, which "
+                "dataset.json does not list; build the shards again"
+            )
         return by_shard
 
     def count(self, split: str, *, all_views: bool = False) -> int:

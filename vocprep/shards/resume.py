@@ -20,7 +20,7 @@ from vocprep.parallel import map_ordered
 from vocprep.shards.finish import FinishedShard, describe_shard
 from vocprep.shards.index import DatasetIndex, container_of
 from vocprep.shards.plan import BuildPlan, ShardPlan
-from vocprep.shards.samples import Digests, QuarantinedSample, SampleEntry, sources_of
+from vocprep.shards.samples import Digests, QuarantinedSample, sources_of
 from vocprep.shards.staging import BuildKey, Staging, versions
 from vocprep.shards.version import Version, agrees
 from vocprep.sources.tree import SampleRef
@@ -112,9 +112,7 @@ def staged_candidates(plan: BuildPlan, staging: Staging, out: Path) -> Iterator[
 
 def earlier_candidates(plan: BuildPlan, earlier: Version, out: Path) -> Iterator[Candidate]:
     """Yield the shards of a finished version that hold the pictures of a planned one."""
-    by_shard: dict[str, list[SampleEntry]] = {entry.name: [] for entry in earlier.index.shards}
-    for sample in earlier.samples:
-        by_shard[sample.shard].append(sample)
+    by_shard = earlier.by_shard
     stored = {
         (entry.split, frozenset(sources_of(by_shard[entry.name]))): entry
         for entry in earlier.index.shards
@@ -127,7 +125,7 @@ def earlier_candidates(plan: BuildPlan, earlier: Version, out: Path) -> Iterator
             finished = FinishedShard(
                 split=shard.split,
                 entry=entry,
-                samples=tuple(sorted(by_shard[entry.name], key=lambda sample: sample.row)),
+                samples=tuple(by_shard[entry.name]),
                 quarantined=quarantined,
             )
             yield Candidate(shard=shard, finished=finished, paths=(out / entry.name,))

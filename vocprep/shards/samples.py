@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vocprep.errors import ShardError
-from vocprep.files import canonical_json
+from vocprep.files import canonical_json, sha256_hex
 from vocprep.shards.record import FLIP_SUFFIX, Record
 
 SAMPLES_FILE = "samples.jsonl"
@@ -22,6 +22,10 @@ class Entry(BaseModel):
     """A JSON object that holds what it must and nothing else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def sha256_without(self, name: str) -> str:
+        """Return the digest of the canonical JSON of all fields but one, which is to hold it."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude={name})))
 
 
 class SampleEntry(Entry):

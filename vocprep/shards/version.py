@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from vocprep.errors import ShardError
@@ -51,6 +52,14 @@ class Version:
     def members(self) -> list[Member]:
         """Records and quarantined samples."""
         return [*self.samples, *self.quarantined]
+
+    @cached_property
+    def by_shard(self) -> dict[str, list[SampleEntry]]:
+        """The records of each shard in row order: of all that the index lists, and of others."""
+        found: dict[str, list[SampleEntry]] = {shard.name: [] for shard in self.index.shards}
+        for sample in sorted(self.samples, key=lambda sample: sample.row):
+            found.setdefault(sample.shard, []).append(sample)
+        return found
 
     @property
     def sources(self) -> dict[str, Digests]:
