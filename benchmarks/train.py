@@ -4,14 +4,15 @@
 in every step. (b) is the same program in batches. Both have their pictures decoded, cut into
 patches and normalised in memory, and their targets unpacked, before the clock starts. (c) is plain
 PyTorch over the shards: a DataLoader with vocprep's dataset and collate function, the same heads
-and losses. (d) and (e) are ``vocprep train``. (c) to (e) widen, pad and unpack what the shards hold
-inside the clock.
+and losses. (d) and (e) are ``vocprep train``, (f) with ``--compile``. (c) to (f) widen, pad and
+unpack what the shards hold inside the clock; their heads may have another encoder.
 
 A row's speed is that of its best epoch; the first one, in which memory is claimed, is left out. The
 break-even epoch is the first after which building the shards and training on them has taken less
 time than (b) has, building from nothing included.
 
 Run: python benchmarks/train.py [--device cuda] [--images 96] [--batch-size 32] [--repeats 2]
+                                [--encoder spikformer] [--compile]
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ from vocprep.features.embed import choose_device
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.heads.losses import compute_losses, unpack_states
-from vocprep.heads.options import StepPrecision, TrainOptions
+from vocprep.heads.options import EncoderName, HeadsConfig, StepPrecision, TrainOptions
 from vocprep.heads.tfdet import TFDetHeads
 from vocprep.heads.train import train
 from vocprep.recipe import Choices, EngineOptions, Layout, Normalisation
@@ -55,7 +57,7 @@ COLUMNS = (
 LR = 3e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bench:
     """What all rows share."""
 
@@ -66,6 +68,7 @@ class Bench:
     epochs: int
     """Epochs a row is timed for, after the first."""
     folder: Path
+    encoder: EncoderName
 
     @property
     def categories(self) -> int:
@@ -144,7 +147,7 @@ def plain_loader(bench: Bench) -> float:
         shuffle=True,
         collate_fn=collate,
     )
-    model = TFDetHeads(bench.categories).to(bench.device).train()
+    model = TFDetHeads(bench.categories, encoder=bench.encoder).to(bench.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
 
     def epoch() -> None:
@@ -159,12 +162,16 @@ def plain_loader(bench: Bench) -> float:
     return _best_rate(bench, epoch)
 
 
-def vocprep_train(bench: Bench, precision: StepPrecision) -> tuple[float, str]:
-    """(d) and (e): what ``vocprep train`` does, and the precision that it took."""
+def vocprep_train(
+    bench: Bench, precision: StepPrecision, compiled: bool = False
+) -> tuple[float, str]:
+    """(d) to (f): what ``vocprep train`` does, and the precision that it took."""
     options = TrainOptions(
         epochs=1 + bench.epochs,
         batch_size=bench.batch_size,
         precision=precision,
+        encoder=bench.encoder,
+        compiled=compiled,
         device=str(bench.device),
         val_split="",
         validate_every=10**6,
@@ -212,6 +219,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=2, help="timed epochs a row")
+    parser.add_argument("--encoder", choices=get_args(EncoderName), default=HeadsConfig.encoder)
+    parser.add_argument("--compile", action="store_true", help="a row more, compiled")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     with tempfile.TemporaryDirectory() as name:
@@ -221,15 +230,24 @@ def main() -> None:
             "images": arguments.images,
             "batch_size": arguments.batch_size,
             "epochs_a_row": arguments.repeats,
+            "encoder": arguments.encoder,
         }
         report = Report(
             "train",
             samples,
             f"{pictures.title}, batches of {arguments.batch_size}, best of {arguments.repeats} "
-            f"epochs a row, on {device}",
+            f"epochs a row, encoder {arguments.encoder}, on {device}",
         )
         shards, build_seconds = build(pictures, device, folder)
-        bench = Bench(pictures, shards, device, arguments.batch_size, arguments.repeats, folder)
+        bench = Bench(
+            pictures=pictures,
+            shards=shards,
+            device=device,
+            batch_size=arguments.batch_size,
+            epochs=arguments.repeats,
+            folder=folder,
+            encoder=arguments.encoder,
+        )
         rates = {
             "(a) the seed's loop, one picture a step": seeds_loop(bench, 1),
             "(b) the seed's loop in batches": seeds_loop(bench, bench.batch_size),
@@ -238,6 +256,8 @@ def main() -> None:
         }
         rate, precision = vocprep_train(bench, "auto")
         rates[f"(e) vocprep, as it chooses: {precision}"] = rate
+        if arguments.compile:
+            rates["(f) the same, compiled"] = vocprep_train(bench, "auto", compiled=True)[0]
         report.add(_table(rates, arguments.images, build_seconds))
         report.note(
             f"shards built in {build_seconds:.1f} s, start-up included; break-even beside (b)"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from vocprep.errors import UsageError
 from vocprep.features.backbone import load_weights
-from vocprep.features.embed import Embedder, EmbeddingSpec, can_compile
+from vocprep.features.compiling import can_compile
+from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.recipe import Precision
 
 CPU = torch.device("cpu")
@@ -72,7 +73,7 @@ def test_a_compiler_that_fails_leaves_the_embedder_as_it_was(
         return fail
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr("vocprep.features.embed.can_compile", lambda: True)
+    monkeypatch.setattr("vocprep.features.compiling.can_compile", lambda: True)
     embedder = make("fp32")
     with pytest.raises(UsageError, match="does not compile: ld: out of disk; use --no-compile"):
         embedder.compile()

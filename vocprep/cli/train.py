@@ -57,6 +57,13 @@ RECIPES = "recipe's"
     help="Keep the split on the device, or read it again each epoch: the same batches.",
 )
 @click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=TrainOptions.compiled,
+    show_default=True,
+    help="Compile the step, for a minute or more: pays for spiking heads and for long trainings.",
+)
+@click.option(
     "--checkpoint-every",
     default=TrainOptions.checkpoint_every,
     show_default=True,

@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.errors import ImageDecodeError, UsageError
-from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec, can_compile
+from vocprep.features.compiling import can_compile
+from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
 from vocprep.features.nvjpeg import Decoded, decode_jpegs
 from vocprep.parallel import map_ordered
 from vocprep.recipe import EngineOptions

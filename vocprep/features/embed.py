@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import platform
-import shutil
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +23,7 @@ from vocprep.features.backbone import (
     StateDict,
     embedding_dim,
 )
+from vocprep.features.compiling import compiling, require_compiler
 from vocprep.geometry import PATCH, shrink_windows
 from vocprep.recipe import BackboneName, Decoder, Normalisation, Precision, Recipe
 
@@ -125,25 +123,18 @@ class Embedder:
         The weights are frozen into the code. Raises UsageError, and leaves the embedder as it was,
         where there is no C++ compiler or it fails.
         """
-        if not can_compile():
-            raise UsageError(
-                "compiling needs a C++ compiler: found none of c++, g++, clang++; install one, or "
-                "use --no-compile"
-            )
+        require_compiler()
         before = self._network, self._fixed_shape
         self._network = torch.compile(self.backbone, options={"freezing": True}, dynamic=False)
         self._fixed_shape = True
+        side = self._described.input_side
         try:
-            with _quiet_compiler():
-                side = self._described.input_side
+            # The compiler's own errors are of many types, and its tools have theirs.
+            with compiling("the backbone does", Exception):
                 self._embed(torch.zeros(self.chunk, side, side, 3, dtype=torch.uint8))
-        # The compiler's own errors, of many types, and whatever its tools say.
-        except Exception as error:
+        except UsageError:
             self._network, self._fixed_shape = before
-            reason = str(error).split("\n", maxsplit=1)[0]
-            raise UsageError(
-                f"the backbone does not compile: {reason}; use --no-compile"
-            ) from error
+            raise
 
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return embeddings float32 [P, 256] of patches uint8 [P, 32, 32, 3] (RGB).
@@ -251,25 +242,6 @@ def _chunks(count: int, size: int, *, whole: bool = False) -> Iterator[slice]:
             stop = count
         yield slice(start, stop)
         start = stop
-
-
-@contextmanager
-def _quiet_compiler() -> Iterator[None]:
-    """Keep back the compiler's remarks on this machine, which no user can act on."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def can_compile() -> bool:
-    """Say whether this machine has the C++ compiler that torch.compile needs."""
-    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
 def choose_device(name: str) -> torch.device:

@@ -99,6 +99,8 @@ class TrainOptions:
     mode: LoaderMode = "resident"
     """``resident`` keeps a split on the device; ``streaming`` reads it again each epoch. The
     batches are the same."""
+    compiled: bool = False
+    """Compile the step: a minute or more before the first one, and rounding of its own."""
     checkpoint_every: float = 20.0
     """Seconds at least between two checkpoints, which are taken at the end of epochs."""
     resume: bool = False
@@ -125,7 +127,7 @@ class TrainOptions:
             raise UsageError("resume and overwrite: expected one of them at most; leave one out")
 
 
-EXECUTION = ("device", "mode", "checkpoint_every", "resume", "overwrite")
+EXECUTION = ("device", "mode", "compiled", "checkpoint_every", "resume", "overwrite")
 """Fields of TrainOptions that decide where and how a training runs, not what it learns."""
 
 

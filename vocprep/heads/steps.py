@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vocprep.features.compiling import compiling
 from vocprep.heads.feed import Feed, StepBatch
-from vocprep.heads.losses import compute_losses
+from vocprep.heads.losses import Losses, compute_losses
 from vocprep.heads.options import HeadsConfig, StepPrecision, TrainOptions
 from vocprep.heads.processes import Processes
 from vocprep.heads.spiking import reset_spike_counts, spike_rates
@@ -27,8 +30,9 @@ class Training:
     processes: Processes
     feed: Feed
     model: TFDetHeads
-    wrapped: nn.Module
-    """The model as it is called: its gradients are means over all processes."""
+    compute_losses: Callable[[StepBatch], Losses]
+    """Forward pass and losses of this process's part; the gradients that flow through them are
+    means over all processes."""
     optimizer: torch.optim.Optimizer
     bf16: bool
 
@@ -60,15 +64,31 @@ def set_up(
     if options.standardise:
         model.standardise.fit(*feed.statistics())
     groups = parameter_groups(model, options.weight_decay)
+    bf16 = uses_bf16(options.precision, processes.device)
     return Training(
         options=options,
         processes=processes,
         feed=feed,
         model=model,
-        wrapped=processes.wrapped(model),
+        compute_losses=_losses_of(processes.wrapped(model), config, bf16, options.compiled),
         optimizer=torch.optim.AdamW(groups, lr=options.lr, fused=True),
-        bf16=uses_bf16(options.precision, processes.device),
+        bf16=bf16,
     )
+
+
+def _losses_of(
+    model: nn.Module, config: HeadsConfig, bf16: bool, compiled: bool
+) -> Callable[[StepBatch], Losses]:
+    """Return the function from a batch to its losses, compiled where that is wanted."""
+
+    def losses_of(batch: StepBatch) -> Losses:
+        with torch.autocast(batch.embeddings.device.type, torch.bfloat16, enabled=bf16):
+            category_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
+        return compute_losses(
+            category_logits, mask_logits, batch, config.category_loss, config.slots
+        )
+
+    return torch.compile(losses_of) if compiled else losses_of
 
 
 def learn_epoch(training: Training, epoch: int) -> EpochLosses:
@@ -86,10 +106,11 @@ def learn_epoch(training: Training, epoch: int) -> EpochLosses:
         rate = learning_rate(step, options.epochs * training.feed.steps, options)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
-        losses = _losses(training, batch)
-        training.optimizer.zero_grad(set_to_none=True)
-        # The wrapped model takes the mean over processes where the losses' parts want the sum.
-        (losses.sum() * processes.world).backward()  # type: ignore[no-untyped-call]  # torch's own gap
+        with _compiler_of(options):
+            losses = _losses(training, batch)
+            training.optimizer.zero_grad(set_to_none=True)
+            # The gradients are means over processes where the losses' parts want the sum.
+            (losses.sum() * processes.world).backward()  # type: ignore[no-untyped-call]  # torch's own gap
         nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         training.optimizer.step()
         # Summed on the device: reading a loss here would make the GPU wait every step.
@@ -105,14 +126,18 @@ def learn_epoch(training: Training, epoch: int) -> EpochLosses:
     )
 
 
+def _compiler_of(options: TrainOptions) -> AbstractContextManager[None]:
+    """Return what tells the compiler's failures, which come at the first batch of each shape."""
+    if not options.compiled:
+        return nullcontext()
+    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415  # slow to load
+
+    return compiling("the heads do", TorchDynamoException)
+
+
 def _losses(training: Training, batch: StepBatch) -> Tensor:
     """Return this process's part of the batch's category and mask loss, [2]."""
-    config, device = training.model.config, training.processes.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
-        category_logits, mask_logits = training.wrapped(
-            batch.embeddings, batch.padding, batch.grids
-        )
-    losses = compute_losses(category_logits, mask_logits, batch, config.category_loss, config.slots)
+    losses = training.compute_losses(batch)
     # Means over the whole batch, so that its parts weigh by what they teach.
     counts = training.processes.total(torch.stack([losses.patches, losses.entries]))
     return torch.stack([losses.category_sum, losses.mask_sum]) / counts.clamp(min=1)

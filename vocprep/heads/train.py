@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from vocprep.errors import RunError
+from vocprep.features.compiling import require_compiler
 from vocprep.heads.checkpoint import load_checkpoint, save_checkpoint
 from vocprep.heads.events import open_events
 from vocprep.heads.feed import Feed, make_feed
@@ -68,44 +69,20 @@ def train(
     version a seed gives the same weights, bit for bit, whether the training was interrupted and
     resumed or not. The caller's random state is left as it was.
 
-    Raises UsageError, before anything is written, when a split or the device is missing or the
-    folder holds a run that is neither to be replaced nor to go on with; RunError when the loss
-    stops being a number.
+    Raises UsageError, before anything is written, when a split, the device or a wanted compiler is
+    missing or the folder holds a run that is neither to be replaced nor to go on with; RunError
+    when the loss stops being a number.
     """
     options = options or TrainOptions()
+    if options.compiled:
+        require_compiler()
     with joined(options.device) as processes:
         feed, val_loader = _sources(dataset, options, processes)
-        config = _run_config(dataset, options)
-        if processes.leads:
-            config = prepare_run_dir(run_dir, config)
-        processes.wait()
-        if not processes.leads:
-            config = read_config(run_dir)
+        config = _begun(run_dir, _run_config(dataset, options), processes)
         started, device = time.perf_counter(), processes.device
-
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             training = set_up(config.heads, options, feed, processes)
-            done, history = _go_on(training, run_dir, config)
-            processes.wait()
-            saved = time.monotonic()
-
-            with open_events(run_dir if processes.leads else None, done) as write_events:
-                for epoch in range(done + 1, options.epochs + 1):
-                    metrics = _run_epoch(training, val_loader, config.labels, epoch)
-                    _check_finite(metrics, run_dir)
-                    history.append(metrics)
-                    if not processes.leads:
-                        continue
-                    append_epoch(run_dir, metrics)
-                    write_events(metrics)
-                    if _is_scored(epoch, options):
-                        save_weights(run_dir, config, training.model, epoch)
-                    is_due = time.monotonic() - saved >= options.checkpoint_every
-                    if is_due and epoch < options.epochs:
-                        save_checkpoint(run_dir, config, training.model, training.optimizer, epoch)
-                        saved = time.monotonic()
-                    if on_epoch is not None:
-                        on_epoch(metrics)
+            history = _run_epochs(training, val_loader, run_dir, config, on_epoch)
         if processes.leads:
             (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
 
@@ -119,6 +96,46 @@ def train(
         seconds=time.perf_counter() - started,
         history=tuple(history),
     )
+
+
+def _begun(run_dir: Path, config: RunConfig, processes: Processes) -> RunConfig:
+    """Make the folder ready, once for all processes; return the configuration of its run."""
+    if processes.leads:
+        config = prepare_run_dir(run_dir, config)
+    processes.wait()
+    return config if processes.leads else read_config(run_dir)
+
+
+def _run_epochs(
+    training: Training,
+    val_loader: Loader | None,
+    run_dir: Path,
+    config: RunConfig,
+    on_epoch: Callable[[EpochMetrics], None] | None,
+) -> list[EpochMetrics]:
+    """Run the epochs that are still to be run, keep what came of each, and return all of them."""
+    options, leads = training.options, training.processes.leads
+    done, history = _go_on(training, run_dir, config)
+    training.processes.wait()
+    saved = time.monotonic()
+    with open_events(run_dir if leads else None, done) as write_events:
+        for epoch in range(done + 1, options.epochs + 1):
+            metrics = _run_epoch(training, val_loader, config.labels, epoch)
+            _check_finite(metrics, run_dir)
+            history.append(metrics)
+            if not leads:
+                continue
+            append_epoch(run_dir, metrics)
+            write_events(metrics)
+            if _is_scored(epoch, options):
+                save_weights(run_dir, config, training.model, epoch)
+            is_due = time.monotonic() - saved >= options.checkpoint_every
+            if is_due and epoch < options.epochs:
+                save_checkpoint(run_dir, config, training.model, training.optimizer, epoch)
+                saved = time.monotonic()
+            if on_epoch is not None:
+                on_epoch(metrics)
+    return history
 
 
 def _run_epoch(

@@ -1,0 +1,51 @@
+"""torch.compile: whether it can work here, kept quiet, and its failures in one sentence."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vocprep.errors import UsageError
+
+_REMARKING = ("torch.utils.cpp_extension", "torch._dynamo")
+"""Loggers that remark on the machine and on what is compiled."""
+
+
+def can_compile() -> bool:
+    """Say whether this machine has the C++ compiler that torch.compile needs."""
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+def require_compiler() -> None:
+    """Raise UsageError where ``can_compile`` is false."""
+    if not can_compile():
+        raise UsageError(
+            "compiling needs a C++ compiler: found none of c++, g++, clang++; install one, or "
+            "use --no-compile"
+        )
+
+
+@contextmanager
+def compiling(what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Keep back the compiler's remarks on this machine, which no user can act on.
+
+    ``errors`` raised inside become a UsageError that says that ``what`` does not compile.
+    """
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in _REMARKING}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except errors as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # torch's first line may only say who raised what the second one tells.
+        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+        raise UsageError(f"{what} not compile: {reason}; use --no-compile") from error
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
