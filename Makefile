@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test quick lint bench torture clean
+.PHONY: demo test quick lint bench quality torture clean
 
 demo: $(READY)  ## the whole main job on generated data, offline
 	$(BIN)/vocprep demo
@@ -24,10 +24,13 @@ lint: $(READY)  ## format, style, types, import directions
 # The loaders of other libraries are measured where `pip install -e '.[bench]'` brought them: some of
 # them hold numpy back, which an environment for development should not be.
 bench: $(READY)  ## the speed claims, one table each; under ten minutes on two idle cores
-	for script in benchmarks/[a-z]*.py; do \
+	for script in $(filter-out benchmarks/quality.py,$(wildcard benchmarks/[a-z]*.py)); do \
 		name=$$(basename $$script .py); echo "== $$name"; \
 		$(BIN)/python $$script --json benchmarks/results/$$name.json || exit 1; \
 	done
+
+quality: $(READY)  ## the scores of all training recipes on photographs; an hour and more on two cores
+	$(BIN)/python benchmarks/quality.py --json benchmarks/results/quality.json
 
 torture: $(READY)  ## the long form of the crash tests
 	$(BIN)/python -m pytest -m torture

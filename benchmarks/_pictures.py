@@ -12,8 +12,19 @@ from vocprep.sources.sample import SampleOptions, write_sample
 from vocprep.sources.tree import SampleRef, list_samples
 
 ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = "voc21"
 GENERATED = 240
 """Generated pictures are made once and then repeated: they take longer to draw than to embed."""
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A tree of pictures in its official layout, with train and val splits."""
+
+    data_dir: Path
+    dataset: DatasetManifest
+    kind: str
+    """What they are, in words."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ def make_pictures(count: int, folder: Path) -> Pictures:
     A repeated picture costs a build what the first one did: nothing is remembered between two. Its
     file is in the page cache, as it would be after a download too.
     """
-    originals, schema, kind = _originals(count, folder)
+    originals, kind = _originals(count, folder)
     places = [folder / name for name in ("pictures", "masks", "splits")]
     for place in places:
         place.mkdir(parents=True)
@@ -62,26 +73,33 @@ def make_pictures(count: int, folder: Path) -> Pictures:
     manifest.write_text(
         'title = "Pictures repeated"\nimages = "pictures"\nlabels = "masks"\n'
         f'label_kind = "{suffix[1:]}"\nsplit_files = "splits"\nsplits = ["train"]\n'
-        f'schemas = ["{schema}"]\n'
+        f'schemas = ["{SCHEMA}"]\n'
     )
     distinct = min(count, len(originals))
     title = f"{count:,} {kind}" + ("" if distinct == count else f", {distinct:,} of them distinct")
-    return Pictures(manifest, folder, _weights(), title)
+    return Pictures(manifest, folder, weights_at_hand(), title)
 
 
-def _originals(count: int, folder: Path) -> tuple[list[SampleRef], str, str]:
-    """Return the pictures that there are, their label space and what they are."""
+def find_photographs(folder: Path, generated: int) -> Photographs:
+    """Return the real pictures that there are, else as many generated ones below ``folder``."""
     real = shared_data() / "voc2012-real"
     if real.is_dir():
-        samples = list_samples(real, load_dataset("voc2012"), ["train"])
-        return samples, "voc21", "real VOC 2012 pictures"
-    generated = folder / "generated"
-    write_sample(generated, SampleOptions(images=max(2, min(count, GENERATED))))
-    samples = list_samples(generated, load_dataset("voc2010"), ["train", "val"])
-    return samples, "voc21", "generated pictures"
+        return Photographs(real, load_dataset("voc2012"), "real VOC 2012 pictures")
+    made = folder / "generated"
+    if not made.is_dir():
+        write_sample(made, SampleOptions(images=generated))
+    return Photographs(made, load_dataset("voc2010"), "generated pictures")
 
 
-def _weights() -> str:
+def weights_at_hand() -> str:
     """Return the official weights where they are at hand, else untrained ones: as much work."""
     official = shared_data() / "weights" / "cifar100_resnet32.pth"
     return str(official) if official.is_file() else "random:0"
+
+
+def _originals(count: int, folder: Path) -> tuple[list[SampleRef], str]:
+    """Return the pictures that there are to repeat, and what they are."""
+    found = find_photographs(folder, max(2, min(count, GENERATED)))
+    # Real ones are many; of the generated ones every split is needed.
+    splits = ["train"] if found.dataset.name == "voc2012" else ["train", "val"]
+    return list_samples(found.data_dir, found.dataset, splits), found.kind

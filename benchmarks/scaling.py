@@ -3,7 +3,7 @@
 Each row is the command in a process of its own, fp32 on two workers, as a user runs it; its peak is
 what the system says of that process when it has ended. Start-up is what a short run takes beyond
 its own pictures, and is taken out of the seconds: so t(N) = (T(N) − T(short)) · N / (N − short).
-What is asked of the numbers (issue 4) stands beside them: the peak does not grow with the number
+What is asked of the numbers stands beside them: the peak does not grow with the number
 of pictures, and four times as many take four times as long.
 
 Real pictures where VOCPREP_SHARED_DATA or ../shared/data has them, else generated ones, repeated
@@ -107,7 +107,7 @@ def fill_table(runs: list[Run], short: Run) -> Table:
 
 
 def compare(runs: dict[str, Run], short: Run) -> Table:
-    """Return what issue 4 asks beside what was measured."""
+    """Return what is asked beside what was measured."""
     half, one, four, five = (runs[name] for name in ("half", "one", "four", "five"))
     seconds = without_start_up(four, short) / without_start_up(one, short)
     lines: list[dict[str, str | float | None]] = [

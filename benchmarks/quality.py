@@ -1,0 +1,223 @@
+"""What heads are worth on photographs: the shipped recipes beside what they stand on.
+
+One row is one way to train: another recipe, encoder, backbone, normalisation or embedding, the rest
+as in ``default``. Heads are scored on the val split after their last epoch, never the best one;
+a row is the mean over seeds. Every row sees each training picture equally often: where it learns
+from mirrored views too, each view counts. So all rows take the same number of steps.
+
+What is in ``--work`` already (shards, finished and interrupted runs) is taken from there. Without
+real pictures it runs on generated ones, whose scores mean nothing.
+
+Run: python benchmarks/quality.py [--passes 60] [--batch-size 128] [--seeds 2] [--work FOLDER]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+from _pictures import SCHEMA, find_photographs, weights_at_hand
+from _report import Cell, Column, Report, Table, command_line
+
+from vocprep.engines.local import build_dataset
+from vocprep.heads.evaluate import evaluate
+from vocprep.heads.evaluation import Evaluation
+from vocprep.heads.options import EvaluateOptions, TrainOptions
+from vocprep.heads.recipes import load_options
+from vocprep.heads.run import load_run
+from vocprep.heads.score import GT_TOP_4, MAJORITY, MODEL, PATCH_MAJORITY
+from vocprep.heads.train import train
+from vocprep.recipe import Choices, EngineOptions, Layout, View
+from vocprep.shards.plan import plan_build
+from vocprep.shards.reader import ShardDataset
+
+VIEWS: tuple[View, ...] = ("identity", "flip")
+UNTRAINED = "random:0"
+GENERATED = 48
+"""Pictures that are drawn where there are no real ones."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Shards to learn from, as they differ from the usual ones."""
+
+    choices: Choices
+    untrained: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: a recipe on some shards, with settings laid over it."""
+
+    title: str
+    recipe: str = "default"
+    shards: str = "base"
+    settings: tuple[str, ...] = ()
+
+
+EMBEDDINGS = {
+    "base": Embeddings(Choices(views=VIEWS)),
+    "wide": Embeddings(
+        Choices(views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2")),
+    ),
+    "random": Embeddings(Choices(views=VIEWS), untrained=True),
+    "imagenet": Embeddings(Choices(views=VIEWS, normalisation="imagenet")),
+}
+VARIANTS = {
+    "default": Variant("default"),
+    "seed": Variant("seed", recipe="seed"),
+    "none": Variant("default, encoder none", settings=("encoder=none",)),
+    "spikformer": Variant("default, encoder spikformer", settings=("encoder=spikformer",)),
+    "random": Variant("default, untrained backbone", shards="random"),
+    "imagenet": Variant("default, ImageNet normalisation", shards="imagenet"),
+    "wide": Variant("wide: windows 32, 64, 128, layer3 + layer2", recipe="wide", shards="wide"),
+}
+ASKED = (("default", "seed", 2.0), ("default", "random", 8.0), ("wide", "default", 5.0))
+"""The first row's lead over the second that is asked for, in points of mIoU ≥1 %."""
+
+COLUMNS = (
+    Column("name", ""),
+    Column("miou_frequent", "mIoU ≥1 %", ".1f"),
+    Column("lowest", "lowest", ".1f"),
+    Column("highest", "highest", ".1f"),
+    Column("miou_present", "mIoU present", ".1f"),
+    Column("pixel_accuracy", "pixel acc.", ".1f"),
+    Column("patch_top1", "top-1", ".1f"),
+    Column("mask_iou", "mask IoU", ".1f"),
+    Column("epochs", "epochs", "d"),
+)
+LEADS = (
+    Column("name", ""),
+    Column("asked", "at least", ".1f"),
+    Column("measured", "measured", ".1f"),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all rows share."""
+
+    work: Path
+    images: int | None
+    """Pictures of each split, all when None."""
+    passes: int
+    """How often each training picture is seen, mirrored or not."""
+    batch_size: int
+    seeds: int
+
+    def options(self, variant: Variant, seed: int) -> TrainOptions:
+        """Return how a row is trained: as many steps as every other one."""
+        views = len(VIEWS) if load_options(variant.recipe, variant.settings).flip else 1
+        epochs = max(1, self.passes // views)
+        settings = (*variant.settings, f"batch_size={self.batch_size}", f"seed={seed}")
+        length = {"epochs": epochs, "validate_every": epochs, "resume": True}
+        return load_options(variant.recipe, settings, length)
+
+
+def build(bench: Bench, name: str) -> ShardDataset:
+    """Return the shards of that name, built where they are not there yet."""
+    wanted, out = EMBEDDINGS[name], bench.work / "shards" / name
+    found = find_photographs(bench.work, bench.images or GENERATED)
+    weights = UNTRAINED if wanted.untrained else weights_at_hand()
+    choices = replace(wanted.choices, schema=SCHEMA, limit=bench.images)
+    plan = plan_build(found.dataset, found.data_dir, weights, choices, Layout())
+    build_dataset(plan, out, EngineOptions())
+    return ShardDataset.open(out)
+
+
+def score(bench: Bench, name: str, shards: ShardDataset) -> list[Evaluation]:
+    """Train a row once a seed, where that is still to be done, and score what came of it."""
+    scores = []
+    for seed in range(bench.seeds):
+        run_dir = bench.work / "runs" / f"{name}-{seed}"
+        train(shards, run_dir, bench.options(VARIANTS[name], seed))
+        scores.append(evaluate(load_run(run_dir), shards, "val", EvaluateOptions()))
+    return scores
+
+
+def fill_row(title: str, scores: Sequence[Evaluation], row: str = MODEL) -> dict[str, Cell]:
+    """Return a line of the table from the row of that name in each evaluation."""
+    rows = [evaluation.row(row) for evaluation in scores]
+    frequent = [100 * found.miou_frequent for found in rows]
+    own = row == MODEL
+    return {
+        "name": title,
+        "miou_frequent": mean(frequent),
+        "lowest": min(frequent) if own else None,
+        "highest": max(frequent) if own else None,
+        "miou_present": mean(100 * found.miou_present for found in rows),
+        "pixel_accuracy": mean(100 * found.pixel_accuracy for found in rows),
+        "patch_top1": mean(100 * found.patch_top1 for found in rows),
+        "mask_iou": mean(100 * e.masks.iou for e in scores) if own else None,
+        "epochs": scores[0].epoch if own else None,
+    }
+
+
+def compare(rows: dict[str, dict[str, Cell]]) -> Table:
+    """Return what is asked of the rows' order beside what was measured."""
+    lines: list[dict[str, Cell]] = []
+    for better, worse, asked in ASKED:
+        if better in rows and worse in rows:
+            one, other = (float(rows[name]["miou_frequent"] or 0) for name in (better, worse))
+            title = f"{VARIANTS[better].title}, above: {VARIANTS[worse].title}"
+            lines.append({"name": title, "asked": asked, "measured": one - other})
+    return Table("points of mIoU ≥1 %", LEADS, lines)
+
+
+def main() -> None:
+    """Build, train and score all rows, and print the table."""
+    parser = command_line(__doc__)
+    parser.add_argument("--images", type=int, help="of each split; all when not given")
+    parser.add_argument("--passes", type=int, default=60)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--rows", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--work", type=Path, help="folder that keeps shards and runs")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(
+            work=arguments.work or Path(name),
+            images=arguments.images,
+            passes=arguments.passes,
+            batch_size=arguments.batch_size,
+            seeds=arguments.seeds,
+        )
+        measure(bench, arguments.rows, arguments.json)
+
+
+def measure(bench: Bench, names: Sequence[str], json: Path | None) -> None:
+    """Print the tables of the rows of these names, and write them."""
+    sizes = {"passes": bench.passes, "batch_size": bench.batch_size, "seeds": bench.seeds}
+    base = build(bench, "base")
+    images = {split: base.count(split) // len(VIEWS) for split in ("train", "val")}
+    kind = find_photographs(bench.work, GENERATED).kind
+    report = Report(
+        "quality",
+        {**sizes, **images},
+        f"{images['train']:,} + {images['val']:,} {kind}, weights {Path(weights_at_hand()).name}; "
+        f"{bench.passes} passes in batches of {bench.batch_size}, last epoch, mean of "
+        f"{bench.seeds} seeds",
+    )
+    rows: dict[str, dict[str, Cell]] = {}
+    for name in names:
+        variant = VARIANTS[name]
+        scores = score(
+            bench, name, base if variant.shards == "base" else build(bench, variant.shards)
+        )
+        rows[name] = fill_row(variant.title, scores)
+        print(f"{variant.title}: {rows[name]['miou_frequent']:.1f}", file=sys.stderr, flush=True)
+    oracles = {GT_TOP_4: GT_TOP_4, PATCH_MAJORITY: PATCH_MAJORITY, MAJORITY: "one label everywhere"}
+    lines = [fill_row(title, scores[:1], row) for row, title in oracles.items()]
+    report.add(Table("%", COLUMNS, [*rows.values(), *lines]))
+    leads = compare(rows)
+    if leads.rows:
+        report.add(leads)
+    report.write(json)
+
+
+if __name__ == "__main__":
+    main()
