@@ -277,6 +277,17 @@ def test_json_of_train_and_evaluate_parses(shards: Path, tmp_path: Path, vocprep
     assert scores["rows"][0]["miou_present"] == pytest.approx(trained_scores["val_miou"])
 
 
+def test_train_says_what_of_the_data_matters_to_its_scores(
+    shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = ["--epochs", 1, "--set", "encoder=none", "--val-split", "train"]
+    plain = vocprep("train", shards, "--out", tmp_path / "plain", *words)
+    assert "val scores are of the split that is learnt from" in plain.stderr
+    assert "no mirrored views in" in plain.stderr
+    words = ["--epochs", 1, "--set", "encoder=none", "--set", "flip=false"]
+    assert "note" not in vocprep("train", shards, "--out", tmp_path / "no-flip", *words).stderr
+
+
 def test_train_with_a_recipe_and_settings(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     out, again = tmp_path / "run", tmp_path / "again"
     words = ["--recipe", "seed", "--set", "encoder=spikformer", "--set", "slots=predicted"]

@@ -271,6 +271,7 @@ def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
 def test_a_folder_that_holds_a_run_is_refused_and_kept(dataset: ShardDataset, tmp_path: Path):
     run_dir = tmp_path / "run"
     train(dataset, run_dir, quick(epochs=1))
+    (run_dir / "curves.png").write_bytes(b"of the first run")
     before = contents(run_dir)
     with pytest.raises(UsageError, match="expected a folder without a run"):
         train(dataset, run_dir, quick())
@@ -280,6 +281,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_kept(dataset: ShardDataset, tm
     train(dataset, run_dir, quick(epochs=1, seed=1, overwrite=True))
     assert len(read_history(run_dir)) == 1
     assert load_run(run_dir).config.options.seed == 1
+    assert not (run_dir / "curves.png").exists()
 
 
 @pytest.mark.parametrize("option", ["train_split", "val_split"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,6 +14,7 @@ from vocprep.heads.options import EXECUTION, LoaderMode, TrainOptions
 if TYPE_CHECKING:
     from vocprep.heads.history import EpochMetrics
     from vocprep.heads.train import RunSummary
+    from vocprep.shards.reader import ShardDataset
 
 RECIPES = "recipe's"
 """What the help gives as the default of a flag that lies over the recipe."""
@@ -101,11 +103,8 @@ def train(
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
     options = load_options(recipe, settings, given)
     dataset = ShardDataset.open(shards)
-    if options.val_split == options.train_split:
-        click.echo("note: val scores are of the split that is learnt from: they flatter", err=True)
-    if dataset.quarantined:
-        missing = f"{len(dataset.quarantined):,} bad pictures are not in {shards}"
-        click.echo(f"note: {missing}; see quarantine.jsonl", err=True)
+    for note in _notes(dataset, options):
+        click.echo(f"note: {note}", err=True)
     with progress(options.epochs, "epochs") as step:
 
         def on_epoch(metrics: EpochMetrics) -> None:
@@ -121,6 +120,17 @@ def train(
         print_json(_summary_json(summary))
     else:
         _print_summary(summary)
+
+
+def _notes(dataset: ShardDataset, options: TrainOptions) -> Iterator[str]:
+    """Yield what of the data a reader of the scores should know."""
+    if options.val_split == options.train_split:
+        yield "val scores are of the split that is learnt from: they flatter"
+    if dataset.quarantined:
+        missing = f"{len(dataset.quarantined):,} bad pictures are not in {dataset.path}"
+        yield f"{missing}; see quarantine.jsonl"
+    if options.flip and "flip" not in dataset.index.recipe.views:
+        yield f"no mirrored views in {dataset.path}: build-shards --views flip makes them"
 
 
 def _summary_json(summary: RunSummary) -> dict[str, Any]:

@@ -98,13 +98,14 @@ def curves_png(history: Sequence[EpochMetrics]) -> bytes:
     figure = _figure(8, 4)
     left = figure.add_subplot()
     epochs = [metrics.epoch for metrics in history]
-    left.plot(epochs, [metrics.loss for metrics in history], label="train loss")
+    # With markers: a line alone shows nothing where there is one point.
+    left.plot(epochs, [metrics.loss for metrics in history], ".-", label="train loss")
     scored = [metrics for metrics in history if metrics.val_miou is not None]
     left.set_xlabel("epoch")
     left.set_ylabel("loss (nats)")
     if scored:
         at = [metrics.epoch for metrics in scored]
-        left.plot(at, [metrics.val_loss or 0.0 for metrics in scored], label="val loss")
+        left.plot(at, [metrics.val_loss or 0.0 for metrics in scored], ".-", label="val loss")
         right = left.twinx()
         right.plot(
             at, [100 * (metrics.val_miou or 0.0) for metrics in scored], "g.-", label="val mIoU"
