@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from heads_making import make_dataset, random_records
 from safetensors.torch import load_file
 
 from vocprep.errors import RunError, UsageError
+from vocprep.files import write_json
 from vocprep.heads.history import EpochMetrics
 from vocprep.heads.options import TrainOptions
-from vocprep.heads.run import load_run
+from vocprep.heads.run import EVENTS_DIR, load_run
 from vocprep.heads.train import train
 from vocprep.shards.reader import ShardDataset
 
@@ -218,6 +220,40 @@ def test_killed_at_the_writing_of_files(dataset: ShardDataset, uninterrupted: Pa
     statuses = [run_child(dataset, tmp_path / "run", at) for at in (3, 12, 18)]
     assert set(statuses) == {-signal.SIGKILL}
     assert run_child(dataset, tmp_path / "run", 0) == 0
+    assert_ends_alike(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.parametrize("nth", range(1, 6))
+def test_stopped_while_an_earlier_run_is_taken_away(
+    dataset: ShardDataset,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nth: int,
+):
+    """Before each deletion, and before what follows the last one."""
+    options = replace(OPTIONS, resume=False, overwrite=True)
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    (tmp_path / "run" / EVENTS_DIR).mkdir(exist_ok=True)
+    calls = 0
+
+    def stop(original: Any) -> Any:
+        def stopped(*arguments: Any, **words: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == nth:
+                raise KeyboardInterrupt
+            return original(*arguments, **words)
+
+        return stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", stop(shutil.rmtree))
+        patched.setattr(Path, "unlink", stop(Path.unlink))
+        patched.setattr("vocprep.heads.run.write_json", stop(write_json))
+        with pytest.raises(KeyboardInterrupt):
+            train(dataset, tmp_path / "run", options)
+    train(dataset, tmp_path / "run", options)
     assert_ends_alike(tmp_path / "run", uninterrupted)
 
 

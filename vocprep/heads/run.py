@@ -193,11 +193,16 @@ def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
 
 
 def _begin(run_dir: Path, config: RunConfig, replaced: list[str]) -> None:
-    """Take an earlier run's files away and write those that a run begins with."""
-    for name in replaced:
-        (run_dir / name).unlink()
+    """Take an earlier run's files away and write those that a run begins with.
+
+    There is a ``run.json`` at every moment of it: without one, what is left when it is killed would
+    be a stranger's folder to the next training.
+    """
     if replaced and (run_dir / EVENTS_DIR).is_dir():
         shutil.rmtree(run_dir / EVENTS_DIR)
+    for name in replaced:
+        if name != CONFIG_FILE:
+            (run_dir / name).unlink()
     write_json(run_dir / CONFIG_FILE, config.to_json())
     write_atomic(run_dir / RECIPE_FILE, recipe_toml(config.options).encode())
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from vocprep.errors import RunError
 from vocprep.features.backbone import StateDict
-from vocprep.files import atomic_path, canonical_json
+from vocprep.files import canonical_json, write_atomic
 
 
 def write_tensors(path: Path, run_id: str, tensors: StateDict, epoch: int) -> None:
@@ -21,14 +18,8 @@ def write_tensors(path: Path, run_id: str, tensors: StateDict, epoch: int) -> No
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One metadata entry only: safetensors writes several in an order that is not fixed.
     about = canonical_json({"run_id": run_id, "epoch": epoch}).decode()
-    with atomic_path(path) as temporary:
-        try:
-            save_file(state, temporary, metadata={"vocprep": about})
-        except SafetensorError as error:
-            # Its text alone tells what the system said, e.g. "… (os error 28)".
-            number = re.search(r"os error (\d+)", str(error))
-            code = int(number[1]) if number else errno.EIO
-            raise OSError(code, os.strerror(code)) from error
+    # Not save_file, which has a temporary file of its own that nobody finds after a kill.
+    write_atomic(path, save(state, metadata={"vocprep": about}))
 
 
 def read_tensors(path: Path, run_id: str) -> tuple[int, StateDict]:
