@@ -193,7 +193,7 @@ def measure(bench: Bench, names: Sequence[str], json: Path | None) -> None:
     """Print the tables of the rows of these names, and write them."""
     sizes = {"passes": bench.passes, "batch_size": bench.batch_size, "seeds": bench.seeds}
     base = build(bench, "base")
-    images = {split: base.count(split) // len(VIEWS) for split in ("train", "val")}
+    images = {split: base.count(split) for split in ("train", "val")}
     kind = find_photographs(bench.work, GENERATED).kind
     report = Report(
         "quality",

@@ -379,6 +379,44 @@ def test_evaluate_of_several_runs_is_one_table(
     assert one["rows"] == two["rows"]
 
 
+def test_evaluate_scores_each_run_on_the_shards_that_fit_it(
+    run: Path, shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = ["--data-dir", sample_tree, "--limit", 2, "--device", "cpu"]
+    weights = ["--weights", "random:1"]
+    assert_done(
+        vocprep("build-shards", "pascal-context", *words, *weights, "--out", tmp_path / "s1")
+    )
+    quick = ["--epochs", 1, "--set", "encoder=none", "--out", tmp_path / "r1"]
+    assert_done(vocprep("train", tmp_path / "s1", *quick))
+    alone = json.loads(assert_done(vocprep("evaluate", tmp_path / "r1", tmp_path / "s1", "--json")))
+
+    paths = [run, tmp_path / "r1", shards, tmp_path / "s1"]
+    _, second = json.loads(assert_done(vocprep("evaluate", *paths, "--json")))
+    assert second == alone
+    paths = [shards, run, tmp_path / "r1", tmp_path / "s1"]
+    assert "2 runs on split val" in assert_done(vocprep("evaluate", *paths))
+
+    unfit = vocprep("evaluate", tmp_path / "r1", shards, shards)
+    assert (unfit.exit_code, "weights_sha256" in unfit.stderr) == (3, True)
+    for wrong in ([run], [shards, shards]):
+        refused = vocprep("evaluate", *wrong)
+        assert refused.exit_code == 2
+        assert "at least one run and, after it" in refused.stderr
+
+
+def test_evaluate_does_not_compare_runs_on_other_pictures(
+    run: Path, shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = ["--data-dir", sample_tree, "--limit", 1, "--device", "cpu", "--weights", "random:1"]
+    assert_done(vocprep("build-shards", "pascal-context", *words, "--out", tmp_path / "s1"))
+    quick = ["--epochs", 1, "--set", "encoder=none", "--out", tmp_path / "r1"]
+    assert_done(vocprep("train", tmp_path / "s1", *quick))
+    compared = vocprep("evaluate", run, tmp_path / "r1", shards, tmp_path / "s1")
+    assert (compared.exit_code, compared.stdout) == (2, "")
+    assert "expected shards with the same pictures" in compared.stderr
+
+
 def test_evaluate_draws_and_writes_the_confusion_matrix(
     run: Path, shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN...")
-@click.argument("shards", type=PATH)
+@click.argument("paths", type=PATH, nargs=-1, required=True, metavar="RUN... SHARDS...")
 @click.option("--split", default=TrainOptions.val_split, show_default=True)
 @click.option(
     "--data-dir",
@@ -48,8 +47,7 @@ if TYPE_CHECKING:
 @device_option
 @json_option
 def evaluate(
-    runs: tuple[Path, ...],
-    shards: Path,
+    paths: tuple[Path, ...],
     split: str,
     data_dir: Path | None,
     dataset: str | None,
@@ -61,6 +59,9 @@ def evaluate(
 ) -> None:
     """Score runs on a split, beside oracles and chance; several runs in one table.
 
+    Runs that learnt from other embeddings are compared by giving the shards of each: a run is
+    scored on those that it learnt from, else on the first whose embeddings and labels fit it.
+
     Scores come from one confusion matrix over the split's pixels that are not void: those that the
     geometry covers and, with --data-dir, those of whole images. The rows below the model are what
     it would score if its labels, its masks or both were right.
@@ -69,23 +70,28 @@ def evaluate(
     Example:
       vocprep evaluate runs/first shards/voc
       vocprep evaluate runs/first runs/second shards/voc --data-dir data
+      vocprep evaluate runs/first runs/wide shards/voc shards/wide
     """
+    from vocprep.heads.evaluate import choose_dataset
     from vocprep.heads.evaluate import evaluate as evaluate_run
     from vocprep.heads.run import load_run
     from vocprep.shards.reader import ShardDataset
 
+    runs, shards = _runs_and_shards(paths)
     names = [run.resolve().name for run in runs]
     if out is not None:
         _check_names_differ(runs, names, "their confusion matrices")
     options = EvaluateOptions(device=device, worst=worst, data_dir=data_dir, dataset=dataset)
-    opened = ShardDataset.open(shards)
+    opened = [ShardDataset.open(path) for path in shards]
     # All before the first is scored: a wrong path should not end minutes of work.
     loaded = [load_run(run) for run in runs]
+    chosen = [choose_dataset(run, opened) for run in loaded]
     with progress(len(runs), "runs") as step:
         results = []
-        for trained in loaded:
-            results.append(evaluate_run(trained, opened, split, options))
+        for trained, dataset_version in zip(loaded, chosen, strict=True):
+            results.append(evaluate_run(trained, dataset_version, split, options))
             step()
+    _check_one_truth(results)
     if out is not None:
         for result in results:
             _write_confusion(result, out)
@@ -96,6 +102,35 @@ def evaluate(
         print_evaluation(results[0], classes=classes)
     else:
         print_comparison(results, classes=classes)
+
+
+def _runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Tell runs from shards: these are the last path and whatever looks like them."""
+    from vocprep.errors import UsageError
+    from vocprep.shards.index import DATASET_FILE
+
+    *others, last = paths
+    shards = [path for path in others if (path / DATASET_FILE).is_file()]
+    runs = [path for path in others if path not in shards]
+    if not runs:
+        raise UsageError(
+            "expected at least one run and, after it, the shards to score it on, found "
+            f"{' and '.join(map(str, paths))} alone; give RUN... SHARDS..."
+        )
+    return runs, [*shards, last]
+
+
+def _check_one_truth(results: Sequence[Evaluation]) -> None:
+    """Refuse to compare runs that were scored on other pictures or labels."""
+    from vocprep.errors import UsageError
+
+    first = results[0]
+    for result in results[1:]:
+        if result.confusion.truth_pixels.tolist() != first.confusion.truth_pixels.tolist():
+            raise UsageError(
+                f"{result.run} and {first.run}: expected shards with the same pictures, geometry "
+                "and labels, found others; evaluate the runs one by one"
+            )
 
 
 def _write_confusion(result: Evaluation, out: Path) -> None:

@@ -103,8 +103,6 @@ def train(
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
     options = load_options(recipe, settings, given)
     dataset = ShardDataset.open(shards)
-    for note in _notes(dataset, options):
-        click.echo(f"note: {note}", err=True)
     with progress(options.epochs, "epochs") as step:
 
         def on_epoch(metrics: EpochMetrics) -> None:
@@ -120,6 +118,8 @@ def train(
         print_json(_summary_json(summary))
     else:
         _print_summary(summary)
+    for note in _notes(dataset, options):
+        click.echo(f"note: {note}", err=True)
 
 
 def _notes(dataset: ShardDataset, options: TrainOptions) -> Iterator[str]:

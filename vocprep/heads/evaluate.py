@@ -8,6 +8,7 @@ label*, which is chance: one label everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,23 @@ def evaluate(
         notes = (*notes, WHOLE_NOTE)
     found = _Found(counts=counts, whole=whole, majority=majority, notes=(*notes, RECALL_NOTE))
     return _evaluation(run, split, found, options.worst)
+
+
+def choose_dataset(run: Run, datasets: Sequence[ShardDataset]) -> ShardDataset:
+    """Return the dataset that the run learnt from, else the first that fits it.
+
+    Raises RunError, as ``check_fits`` does, when none does.
+    """
+    own = [d for d in datasets if d.index.content_id == run.config.content_id]
+    refusals = []
+    for dataset in [*own, *datasets]:
+        try:
+            check_fits(run, dataset.index.recipe)
+        except RunError as error:
+            refusals.append(error)
+        else:
+            return dataset
+    raise refusals[0]
 
 
 def check_fits(run: Run, recipe: Recipe) -> tuple[str, ...]:
