@@ -35,6 +35,7 @@ _EMBEDDING_CHOICES = (
     *("precision", "embedding_dtype"),
 )
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,15 +321,23 @@ def _check_windows(recipe: Recipe) -> None:
 
 
 def differing_fields(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return one line a field in which two recipes' JSON values differ, dotted for nested ones."""
+    """Return one line a field in which two recipes' JSON values differ, dotted for nested ones.
+
+    Of a digest the first twelve digits are shown, as everywhere.
+    """
     lines: list[str] = []
     for key in sorted(one.keys() | other.keys()):
         left, right = one.get(key), other.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
             lines += differing_fields(left, right, f"{prefix}{key}.")
         elif left != right:
-            lines.append(f"{prefix}{key}: {left!r} and {right!r}")
+            lines.append(f"{prefix}{key}: {_shown(left)} and {_shown(right)}")
     return lines
+
+
+def _shown(value: Any) -> str:
+    is_digest = isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+    return f"{value[:12]}…" if is_digest else repr(value)
 
 
 def is_plain_name(name: str) -> bool:

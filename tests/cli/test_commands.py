@@ -288,6 +288,25 @@ def test_train_says_what_of_the_data_matters_to_its_scores(
     assert "note" not in vocprep("train", shards, "--out", tmp_path / "no-flip", *words).stderr
 
 
+def test_train_says_what_resuming_came_to(shards: Path, tmp_path: Path, vocprep: Run) -> None:
+    words = ["--epochs", 2, "--set", "encoder=none", "--checkpoint-every", 0, "--out"]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    new = vocprep("train", shards, *words, whole, "--resume")
+    assert "nothing to go on with" in new.stderr
+    assert "2 epochs in" in assert_done(new)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("vocprep.cli.train._print_epoch", _interrupt)
+        assert vocprep("train", shards, *words, out).exit_code == 130
+    text = assert_done(vocprep("train", shards, *words, out, "--resume"))
+    assert "1 epoch, gone on with after 1 epoch, in" in text
+    model = "model.safetensors"
+    assert (out / model).stat().st_size == (whole / model).stat().st_size
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_train_with_a_recipe_and_settings(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     out, again = tmp_path / "run", tmp_path / "again"
     words = ["--recipe", "seed", "--set", "encoder=spikformer", "--set", "slots=predicted"]
@@ -312,7 +331,8 @@ def test_train_resumes_a_finished_run_by_saying_what_it_came_to(
     shutil.copytree(run, out)
     before = (out / "model.safetensors").read_bytes()
     words = ["--epochs", 1, "--device", "cpu", "--resume"]
-    assert "1 epochs" in assert_done(vocprep("train", shards, "--out", out, *words))
+    said = vocprep("train", shards, "--out", out, *words)
+    assert assert_done(said) == f"{out}: finished before, after 1 epoch\n"
     assert (out / "model.safetensors").read_bytes() == before
 
 
@@ -428,6 +448,27 @@ def test_evaluate_draws_and_writes_the_confusion_matrix(
         picture.load()
     lines = (out / f"{run.name}.confusion.csv").read_text().splitlines()[1:]
     assert sum(int(line.split(",")[2]) for line in lines) == value["pixels"]
+
+
+def test_runs_of_one_name_are_told_apart_and_one_run_counts_once(
+    run: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    other = tmp_path / "elsewhere" / run.name
+    shutil.copytree(run, other)
+    one, two = json.loads(assert_done(vocprep("evaluate", run, other, shards, "--json")))
+    assert (one["run"], two["run"]) == (str(run), str(other))
+    assert (
+        json.loads(assert_done(vocprep("evaluate", run, run, shards, "--json")))["run"] == run.name
+    )
+    assert "on split val" in assert_done(vocprep("evaluate", shards, run))
+
+
+def test_a_data_dir_without_the_label_maps_is_told_at_once(
+    run: Path, shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    refused = vocprep("evaluate", run, shards, "--data-dir", tmp_path)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "found no such folder; give the data dir of the build" in refused.stderr
 
 
 def test_runs_of_one_name_do_not_overwrite_each_others_matrices(

@@ -285,11 +285,11 @@ def test_validation_counts_what_evaluation_shows(tmp_path: Path):
     assert counts.category_loss + counts.mask_loss == pytest.approx(evaluation.loss)
     assert counts.images == evaluation.images
     with torch.inference_mode():
-        expected = [
-            float(compute_losses(*run.model(b.embeddings, b.padding, b.grids), b).category)
-            for b in loader
-        ]
-    assert counts.category_loss == pytest.approx((2 * expected[0] + expected[1]) / 3)
+        found = [compute_losses(*run.model(b.embeddings, b.padding, b.grids), b) for b in loader]
+    expected = sum(float(losses.category_sum) for losses in found)
+    assert counts.category_loss == pytest.approx(expected / sum(int(f.patches) for f in found))
+    expected = sum(float(losses.mask_sum) for losses in found)
+    assert counts.mask_loss == pytest.approx(expected / sum(int(f.entries) for f in found))
 
 
 def test_so_many_of_the_worst_images_by_pixel_accuracy_as_asked(tmp_path: Path):

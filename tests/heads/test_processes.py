@@ -44,7 +44,7 @@ def options(encoder: str, mode: str = "resident") -> TrainOptions:
         device="cpu",
         encoder=encoder,  # type: ignore[arg-type]
         mode=mode,  # type: ignore[arg-type]
-        dropout=0.0,
+        dropout_factor=0.0,
         precision="fp32",
         validate_every=2,
         checkpoint_every=0.0,
@@ -116,6 +116,6 @@ def test_torchrun_starts_the_command(dataset: ShardDataset, tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch   1") == 1
-    assert done.stdout.count("1 epochs in") == 1
+    assert done.stdout.count("1 epoch in") == 1
     assert len(losses_of(tmp_path / "run")) == 3
     assert (tmp_path / "run" / "curves.png").is_file()

@@ -151,6 +151,19 @@ def test_tensors_of_another_shape(run_dir: Path):
         load_run(run_dir)
 
 
+def test_a_run_of_the_second_format_still_opens(run_dir: Path):
+    """Its factor on the dropout rates was called as if it were a rate."""
+    value = json.loads((run_dir / "run.json").read_text())
+    value["run_format_version"] = 2
+    del value["options"]["dropout_factor"]
+    value["options"]["dropout"] = 0.5
+    (run_dir / "run.json").write_text(json.dumps(value))
+    state = load_file(run_dir / "model.safetensors")
+    about = json.dumps({"run_id": sha256_hex(canonical_json(value)), "epoch": 3})
+    save_file(state, run_dir / "model.safetensors", metadata={"vocprep": about})
+    assert load_run(run_dir).config.options.dropout_factor == 0.5
+
+
 def test_a_run_of_the_first_format_still_opens(run_dir: Path):
     """As version 1 wrote it: without the newer fields and without statistics."""
     value = json.loads((run_dir / "run.json").read_text())
@@ -193,7 +206,7 @@ def test_a_missing_tensor(run_dir: Path):
         ("{", "cannot be read as JSON"),
         ("[]", "run.json"),
         ("{}", "expected a field 'run_format_version'"),
-        ('{"run_format_version": 99}', "expected run_format_version 2 or 1, found 99"),
+        ('{"run_format_version": 99}', "expected run_format_version 3, 2 or 1, found 99"),
     ],
 )
 def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
@@ -278,8 +291,8 @@ def test_history_missing_or_broken(tmp_path: Path):
         ("category_loss", "hinge"),
         ("slots", "random"),
         ("precision", "fp8"),
-        ("dropout", 2.0),
-        ("dropout", -0.1),
+        ("dropout_factor", 2.0),
+        ("dropout_factor", -0.1),
         ("checkpoint_every", -1.0),
     ],
 )

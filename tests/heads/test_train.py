@@ -61,6 +61,7 @@ def test_a_run_holds_what_the_design_says(dataset: ShardDataset, tmp_path: Path)
     assert all(metrics.images_per_second > 0 for metrics in seen)
     assert summary.final.loss == summary.final.category_loss + summary.final.mask_loss
     assert summary.images == 3
+    assert {(metrics.device, metrics.precision) for metrics in seen} == {("cpu", summary.precision)}
     run = load_run(tmp_path / "run")
     assert run.epoch == 3
     assert run.config.recipe == dataset.index.recipe
@@ -173,7 +174,7 @@ def test_mirrored_views_can_be_left_out(tmp_path: Path):
 def test_dropout_is_what_the_factor_says(dataset: ShardDataset, tmp_path: Path):
     losses = []
     for dropout in (0.0, 0.0, 1.0):
-        options = quick(epochs=1, dropout=dropout, val_split="", lr=1e-30, overwrite=True)
+        options = quick(epochs=1, dropout_factor=dropout, val_split="", lr=1e-30, overwrite=True)
         losses.append(train(dataset, tmp_path / "run", options).final.loss)
     assert losses[0] == losses[1] != losses[2]
     untrained = load_run(tmp_path / "run").model
@@ -184,7 +185,9 @@ def test_dropout_is_what_the_factor_says(dataset: ShardDataset, tmp_path: Path):
 def test_bf16_is_the_precision_of_the_products_only(dataset: ShardDataset, tmp_path: Path):
     found = {}
     for precision in ("fp32", "bf16"):
-        summary = train(dataset, tmp_path / precision, quick(precision=precision, dropout=0.0))
+        summary = train(
+            dataset, tmp_path / precision, quick(precision=precision, dropout_factor=0.0)
+        )
         assert summary.precision == precision
         found[precision] = summary.final.loss
         state = load_run(tmp_path / precision).model.state_dict()
@@ -256,7 +259,9 @@ def test_the_callers_random_state_is_left_alone(dataset: ShardDataset, tmp_path:
 
 def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
     dataset = make_dataset(tmp_path / "shards", {"train": banded_records("train", 3)})
-    options = quick(epochs=40, lr=5e-4, batch_size=3, val_split="", validate_every=100, dropout=0.5)
+    options = quick(
+        epochs=40, lr=5e-4, batch_size=3, val_split="", validate_every=100, dropout_factor=0.5
+    )
     summary = train(dataset, tmp_path / "run", options)
     assert summary.final.val_miou is None
     assert summary.final.mask_loss < 0.3 * summary.history[0].mask_loss

@@ -122,9 +122,7 @@ def test_recipe_fields_are_named_with_both_values(base: Path) -> None:
     assert found.same_content
     assert not found.is_same
     (line,) = found.recipe
-    assert line.startswith("weights_sha256: ")
-    assert "00" * 32 in line
-    assert "ab" * 32 in line
+    assert line == "weights_sha256: 000000000000… and abababababab…"
 
 
 def test_labels_of_other_schemas_are_not_counted_as_flips(base: Path) -> None:

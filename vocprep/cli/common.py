@@ -55,6 +55,11 @@ def comma_list(
     return None if value is None else tuple(part for part in value.split(",") if part)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 epoch", "1,000 epochs"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     click.echo(json.dumps(value, indent=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -78,8 +79,8 @@ def evaluate(
     from vocprep.shards.reader import ShardDataset
 
     runs, shards = _runs_and_shards(paths)
-    names = [run.resolve().name for run in runs]
     if out is not None:
+        names = [run.resolve().name for run in runs]
         _check_names_differ(runs, names, "their confusion matrices")
     options = EvaluateOptions(device=device, worst=worst, data_dir=data_dir, dataset=dataset)
     opened = [ShardDataset.open(path) for path in shards]
@@ -92,6 +93,8 @@ def evaluate(
             results.append(evaluate_run(trained, dataset_version, split, options))
             step()
     _check_one_truth(results)
+    if len({result.run for result in results}) < len(results):
+        results = [replace(r, run=str(path)) for r, path in zip(results, runs, strict=True)]
     if out is not None:
         for result in results:
             _write_confusion(result, out)
@@ -105,19 +108,26 @@ def evaluate(
 
 
 def _runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Tell runs from shards: these are the last path and whatever looks like them."""
+    """Tell runs from shards; a run that is given twice counts once."""
     from vocprep.errors import UsageError
+    from vocprep.heads.run import CONFIG_FILE
     from vocprep.shards.index import DATASET_FILE
 
-    *others, last = paths
-    shards = [path for path in others if (path / DATASET_FILE).is_file()]
-    runs = [path for path in others if path not in shards]
-    if not runs:
+    given = list(dict.fromkeys(paths))
+
+    def is_run(path: Path) -> bool:
+        # What is neither is taken for a run, the last one for shards, and refused as such.
+        looks_like_none = path != given[-1] and not (path / DATASET_FILE).is_file()
+        return (path / CONFIG_FILE).is_file() or looks_like_none
+
+    runs = [path for path in given if is_run(path)]
+    shards = [path for path in given if path not in runs]
+    if not (runs and shards):
         raise UsageError(
             "expected at least one run and, after it, the shards to score it on, found "
             f"{' and '.join(map(str, paths))} alone; give RUN... SHARDS..."
         )
-    return runs, [*shards, last]
+    return runs, shards
 
 
 def _check_one_truth(results: Sequence[Evaluation]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from vocprep.cli.common import PATH, device_option, json_option, print_json, progress, say
+from vocprep.cli.common import PATH, counted, device_option, json_option, print_json, progress, say
 from vocprep.heads.options import EXECUTION, LoaderMode, TrainOptions
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def train(
     """
     from vocprep.files import write_atomic
     from vocprep.heads.recipes import load_options
-    from vocprep.heads.run import CURVES_FILE
+    from vocprep.heads.run import CURVES_FILE, holds_run
     from vocprep.heads.train import train as train_heads
     from vocprep.pages.plot import curves_png
     from vocprep.shards.reader import ShardDataset
@@ -103,6 +104,8 @@ def train(
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
     options = load_options(recipe, settings, given)
     dataset = ShardDataset.open(shards)
+    if options.resume and not holds_run(out):
+        click.echo(f"note: nothing to go on with in {out}: this training is a new one", err=True)
     with progress(options.epochs, "epochs") as step:
 
         def on_epoch(metrics: EpochMetrics) -> None:
@@ -158,10 +161,18 @@ def _print_epoch(metrics: EpochMetrics) -> None:
 
 
 def _print_summary(summary: RunSummary) -> None:
-    for name, rate in (summary.final.spike_rates or {}).items():
+    epochs, before = len(summary.history), summary.gone_on_from
+    if before == epochs:
+        click.echo(f"{summary.run_dir}: finished before, after {counted(epochs, 'epoch')}")
+        return
+    rates = summary.final.spike_rates or {}
+    for name, rate in rates.items():
         click.echo(f"spike rate {100 * rate:5.1f} %  {name}")
+    if rates:
+        click.echo(f"spike rate {100 * mean(rates.values()):5.1f} %  mean of the layers")
+    went_on = f", gone on with after {counted(before, 'epoch')}," if before else ""
     click.echo(
         f"{summary.run_dir}: {summary.parameters:,} parameters, {summary.images:,} records, "
-        f"{len(summary.history)} epochs in {summary.seconds:.1f} s on {summary.device} in "
-        f"{summary.precision}; curves in {summary.run_dir / 'curves.png'}"
+        f"{counted(epochs - before, 'epoch')}{went_on} in {summary.seconds:.1f} s on "
+        f"{summary.device} in {summary.precision}; curves in {summary.run_dir / 'curves.png'}"
     )

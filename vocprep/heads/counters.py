@@ -177,7 +177,7 @@ def score_images(
     accuracies = hits.sum(dim=1) / pixels.clamp(min=1)
     rows = zip(image_ids, accuracies.tolist(), mious.tolist(), pixels.tolist(), strict=True)
     return [
-        ImageScore(image_id=image_id, pixel_accuracy=accuracy, miou=miou, pixels=count)
+        ImageScore(image_id=image_id, pixel_accuracy=accuracy, miou=miou, pixels=int(count))
         for image_id, accuracy, miou, count in rows
         if count
     ]

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vocprep.errors import RunError, UsageError
 from vocprep.features.embed import choose_device
@@ -87,6 +89,8 @@ def evaluate(
     loader_options = LoaderOptions(
         batch_size=options.batch_size, mode=options.mode, label_maps=True
     )
+    # First what may not be there, then what takes long.
+    whole = _whole_image(dataset, split, options)
     majority = _majority(run, dataset, split, loader_options)
     model = run.model.to(device).eval()
     loader = dataset.loader(split, loader_options)
@@ -96,12 +100,16 @@ def evaluate(
             f"split {split!r}: expected pixels to score, found none that are not void; evaluate "
             "another split"
         )
-    whole = _whole_image(dataset, split, counts, options)
     if (run.config.content_id, run.config.options.train_split) == (dataset.index.content_id, split):
         notes = (*notes, LEARNT_NOTE)
     if whole is None:
         notes = (*notes, WHOLE_NOTE)
-    found = _Found(counts=counts, whole=whole, majority=majority, notes=(*notes, RECALL_NOTE))
+    found = _Found(
+        counts=counts,
+        whole=_with_missed(counts, whole),
+        majority=majority,
+        notes=(*notes, RECALL_NOTE),
+    )
     return _evaluation(run, split, found, options.worst)
 
 
@@ -163,17 +171,30 @@ def _majority(
 
 
 def _whole_image(
-    dataset: ShardDataset, split: str, counts: Measurements, options: EvaluateOptions
-) -> Matrices | None:
-    """Return the rows' matrices with what the geometry left out; None when it is not known."""
+    dataset: ShardDataset, split: str, options: EvaluateOptions
+) -> NDArray[np.int64] | Literal["covered"] | None:
+    """Return the pixels [C] of each class in whole images, ``covered`` where patches cover them.
+
+    None when they are not known.
+    """
     recipe = dataset.index.recipe
     if recipe.geometry.covers_all:
-        return counts.pixels
+        return "covered"
     if options.data_dir is None:
         return None
     manifest = load_dataset(options.dataset or recipe.dataset)
-    pixels = whole_image_pixels(dataset, split, manifest, Path(options.data_dir))
-    left_out = pixels - counts.model.truth_pixels
+    return whole_image_pixels(dataset, split, manifest, Path(options.data_dir))
+
+
+def _with_missed(
+    counts: Measurements, whole: NDArray[np.int64] | Literal["covered"] | None
+) -> Matrices | None:
+    """Return the rows' matrices with what the geometry left out; None when it is not known."""
+    if whole is None:
+        return None
+    if isinstance(whole, str):
+        return counts.pixels
+    left_out = whole - counts.model.truth_pixels
     return {name: matrix.with_missed(left_out) for name, matrix in counts.pixels.items()}
 
 

@@ -28,6 +28,9 @@ class EpochMetrics:
     """Training alone, without validation."""
     seconds: float
     """The whole epoch, validation included."""
+    device: str = ""
+    precision: str = ""
+    """Of the matrix products, ``bf16`` or ``fp32``: what ``auto`` came to."""
     val_loss: float | None = None
     """This and the following are None in epochs that were not scored."""
     val_category_loss: float | None = None

@@ -69,8 +69,8 @@ class TrainOptions:
     ``area``: those of the patch's k-th largest label (teacher-forced)."""
     flip: bool = True
     """Learn from mirrored views too, where the shards hold them."""
-    dropout: float = 1.0
-    """Factor on the dropout rates (0.1 in the transformer, 0.5 in the mask head); 0 is none."""
+    dropout_factor: float = 1.0
+    """Times the dropout rates (0.1 in the transformer, 0.5 in the mask head); 0 is none."""
     epochs: int = 60
     """Passes over the train split."""
     batch_size: int = 128
@@ -121,7 +121,7 @@ class TrainOptions:
         for name in ("weight_decay", "checkpoint_every"):
             _in_range(self, name, getattr(self, name) >= 0, "0 or more")
         _in_range(self, "warmup", 0 <= self.warmup < 1, "a share from 0 to below 1")
-        _in_range(self, "dropout", 0 <= self.dropout < 2, "a factor from 0 to below 2")
+        _in_range(self, "dropout_factor", 0 <= self.dropout_factor < 2, "0 to below 2")
         _in_range(self, "seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1")
         if self.resume and self.overwrite:
             raise UsageError("resume and overwrite: expected one of them at most; leave one out")

@@ -55,7 +55,7 @@ def recipe_toml(options: TrainOptions) -> str:
     # JSON writes text, numbers and booleans as TOML does.
     lines = [f"{name} = {json.dumps(getattr(options, name))}" for name in RECIPE_FIELDS]
     return "\n".join(
-        [f"# The recipe of this run, resolved; it began as {options.recipe}.", *lines, ""]
+        [f"# The recipe of this run, overrides included; it began as {options.recipe}.", *lines, ""]
     )
 
 

@@ -13,6 +13,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,7 +43,7 @@ RECIPE_FILE = "recipe.toml"
 CURVES_FILE = "curves.png"
 EVENTS_DIR = "tensorboard"
 RUN_FILES = (CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
-RUN_FORMAT_VERSION = 2
+RUN_FORMAT_VERSION = 3
 
 
 def versions() -> dict[str, str]:
@@ -51,6 +52,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        "vocprep": metadata.version("vocprep"),
     }
 
 
@@ -155,6 +157,11 @@ class Run:
     """How many epochs the weights have seen."""
 
 
+def holds_run(run_dir: Path) -> bool:
+    """Say whether a training in this folder has come to something that can be gone on with."""
+    return any((run_dir / name).is_file() for name in (MODEL_FILE, CHECKPOINT_FILE))
+
+
 def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
     """Make the folder ready for a training and return the configuration of its run.
 
@@ -171,11 +178,11 @@ def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
     present = names - unfinished
     if present and CONFIG_FILE not in present:
         raise UsageError(
-            f"{run_dir}: expected a new or empty folder for the run, found {min(present)!r} in it; "
-            "choose another"
+            f"{run_dir}: expected a new or empty folder for the run, found "
+            f"{min(present, key=lambda name: (name.startswith('.'), name))!r} in it; choose another"
         )
     found = [name for name in RUN_FILES if name in present]
-    is_run = MODEL_FILE in found or CHECKPOINT_FILE in found
+    is_run = holds_run(run_dir)
     # As asked for now: the options that a run began with may not have said so.
     goes_on = is_run and config.options.resume
     if goes_on:
@@ -275,8 +282,14 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
     version = value["run_format_version"]
     if version == RUN_FORMAT_VERSION:
         return value
+    if version == 2:
+        options = {**value["options"], "dropout_factor": value["options"]["dropout"]}
+        del options["dropout"]
+        return {**value, "options": options}
     if version != 1:
-        raise RunError(f"expected run_format_version {RUN_FORMAT_VERSION} or 1, found {version!r}")
+        raise RunError(
+            f"expected run_format_version {RUN_FORMAT_VERSION}, 2 or 1, found {version!r}"
+        )
     fixed = {"slots": "area"}
     options = {"standardise": False, "precision": "fp32", "recipe": "", **fixed}
     return {

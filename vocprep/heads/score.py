@@ -50,8 +50,9 @@ class SplitCounts:
     model: ConfusionMatrix
     images: int
     category_loss: float
-    """Mean over images, each batch's mean counted by its images."""
+    """Mean over patches with a valid pixel."""
     mask_loss: float
+    """Mean over valid pixels and slots."""
 
 
 @dataclass(kw_only=True)
@@ -99,6 +100,7 @@ class _LossSums:
     def __init__(self, config: HeadsConfig, device: torch.device) -> None:
         self._config = config
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self._counts = torch.zeros(2, dtype=torch.int64, device=device)
         self.images = 0
 
     def add(self, scored: ScoredBatch) -> None:
@@ -109,12 +111,12 @@ class _LossSums:
             self._config.category_loss,
             self._config.slots,
         )
-        images = len(scored.batch.image_ids)
-        self._sums += torch.stack([losses.category, losses.mask]) * images
-        self.images += images
+        self._sums += torch.stack([losses.category_sum, losses.mask_sum])
+        self._counts += torch.stack([losses.patches, losses.entries])
+        self.images += len(scored.batch.image_ids)
 
     def means(self) -> tuple[float, float]:
-        category, mask = (self._sums / max(self.images, 1)).tolist()
+        category, mask = (self._sums / self._counts.clamp(min=1)).tolist()
         return category, mask
 
 

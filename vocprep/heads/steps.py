@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class Training:
     """Forward pass and losses of this process's part; the gradients that flow through them are
     means over all processes."""
     optimizer: torch.optim.Optimizer
-    bf16: bool
+    precision: Literal["bf16", "fp32"]
+    """Of the matrix products."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,9 @@ def set_up(
     model = TFDetHeads.from_config(config).to(processes.device)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.p *= options.dropout
+            module.p *= options.dropout_factor
         elif isinstance(module, nn.MultiheadAttention):
-            module.dropout *= options.dropout
+            module.dropout *= options.dropout_factor
     if options.standardise:
         model.standardise.fit(*feed.statistics())
     groups = parameter_groups(model, options.weight_decay)
@@ -72,7 +73,7 @@ def set_up(
         model=model,
         compute_losses=_losses_of(processes.wrapped(model), config, bf16, options.compiled),
         optimizer=torch.optim.AdamW(groups, lr=options.lr, fused=True),
-        bf16=bf16,
+        precision="bf16" if bf16 else "fp32",
     )
 
 

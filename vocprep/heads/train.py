@@ -49,6 +49,9 @@ class RunSummary:
     parameters: int
     """Trainable ones."""
     seconds: float
+    """Of the epochs that were run now."""
+    gone_on_from: int
+    """Epochs that were there already; 0 for a training from the start."""
     history: tuple[EpochMetrics, ...]
 
     @property
@@ -82,18 +85,19 @@ def train(
         started, device = time.perf_counter(), processes.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             training = set_up(config.heads, options, feed, processes)
-            history = _run_epochs(training, val_loader, run_dir, config, on_epoch)
+            done, history = _run_epochs(training, val_loader, run_dir, config, on_epoch)
         if processes.leads:
             (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     return RunSummary(
         run_dir=run_dir,
         device=str(device),
-        precision="bf16" if training.bf16 else "fp32",
+        precision=training.precision,
         leads=processes.leads,
         images=feed.samples,
         parameters=sum(p.numel() for p in training.model.parameters() if p.requires_grad),
         seconds=time.perf_counter() - started,
+        gone_on_from=done,
         history=tuple(history),
     )
 
@@ -112,8 +116,11 @@ def _run_epochs(
     run_dir: Path,
     config: RunConfig,
     on_epoch: Callable[[EpochMetrics], None] | None,
-) -> list[EpochMetrics]:
-    """Run the epochs that are still to be run, keep what came of each, and return all of them."""
+) -> tuple[int, list[EpochMetrics]]:
+    """Run the epochs that are still to be run and keep what came of each.
+
+    Returns how many were there already, and all of them.
+    """
     options, leads = training.options, training.processes.leads
     done, history = _go_on(training, run_dir, config)
     training.processes.wait()
@@ -135,7 +142,7 @@ def _run_epochs(
                 saved = time.monotonic()
             if on_epoch is not None:
                 on_epoch(metrics)
-    return history
+    return done, history
 
 
 def _run_epoch(
@@ -154,6 +161,8 @@ def _run_epoch(
         mask_loss=losses.mask,
         images_per_second=training.feed.samples / losses.seconds,
         seconds=time.perf_counter() - started,
+        device=str(training.processes.device),
+        precision=training.precision,
         spike_rates=losses.spike_rates or None,
         **validation,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.errors import DataError
+from vocprep.errors import DataError, UsageError
 from vocprep.geometry import Geometry, whole_labels
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.schema import Schema
@@ -30,13 +30,20 @@ def whole_image_pixels(
     A whole image is its label map at the scale of the geometry, before anything is cut: the source
     pixels for ``native``; for ``crop`` the picture with its shorter side at 256, of which the
     shards cover 224×224. So a pixel weighs here what it weighs in the covered area. Raises
-    LabelDecodeError or DataError when a label file is not the one that the shards were built from.
+    LabelDecodeError or DataError when a label file is not the one that the shards were built from,
+    UsageError when there is no folder of them.
     """
+    folder = data_dir / manifest.labels
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder}: expected the label maps that the shards were built from, found no such "
+            "folder; give the data dir of the build, and --dataset if it is not the shards' own"
+        )
     schema, geometry = dataset.schema, dataset.index.recipe.geometry
     pixels = np.zeros(schema.categories, dtype=np.int64)
     for sample in dataset.samples:
         if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):
-            path = data_dir / manifest.labels / f"{sample.id}.{manifest.label_kind}"
+            path = folder / f"{sample.id}.{manifest.label_kind}"
             pixels += _class_pixels(path, sample, schema, geometry)
     return pixels
 

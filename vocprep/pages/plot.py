@@ -102,14 +102,14 @@ def curves_png(history: Sequence[EpochMetrics]) -> bytes:
     left.plot(epochs, [metrics.loss for metrics in history], ".-", label="train loss")
     scored = [metrics for metrics in history if metrics.val_miou is not None]
     left.set_xlabel("epoch")
+    left.locator_params(axis="x", integer=True)
     left.set_ylabel("loss (nats)")
     if scored:
         at = [metrics.epoch for metrics in scored]
         left.plot(at, [metrics.val_loss or 0.0 for metrics in scored], ".-", label="val loss")
         right = left.twinx()
-        right.plot(
-            at, [100 * (metrics.val_miou or 0.0) for metrics in scored], "g.-", label="val mIoU"
-        )
+        right.plot(at, [100 * (metrics.val_miou or 0.0) for metrics in scored], "g.-")
+        left.plot([], [], "g.-", label="val mIoU")
         right.set_ylabel("mIoU of classes present (%)", color="g")
         right.set_ylim(bottom=0)
     left.legend(loc="upper center")
