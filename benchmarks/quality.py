@@ -8,7 +8,7 @@ from mirrored views too, each view counts. So all rows take the same number of s
 What is in ``--work`` already (shards, finished and interrupted runs) is taken from there. Without
 real pictures it runs on generated ones, whose scores mean nothing.
 
-Run: python benchmarks/quality.py [--passes 60] [--batch-size 128] [--seeds 2] [--work FOLDER]
+Run: python benchmarks/quality.py [--passes 20] [--batch-size 32] [--seeds 2] [--work FOLDER]
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ def main() -> None:
     """Build, train and score all rows, and print the table."""
     parser = command_line(__doc__)
     parser.add_argument("--images", type=int, help="of each split; all when not given")
-    parser.add_argument("--passes", type=int, default=60)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--passes", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rows", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--work", type=Path, help="folder that keeps shards and runs")

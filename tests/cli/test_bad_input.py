@@ -437,7 +437,7 @@ def test_train_refuses_what_it_cannot_do(
     before = contents(run)
     assert_refused(vocprep("train", shards, "--out", run), USAGE, run, "--overwrite")
     words = ["--resume", "--set", "encoder=none"]
-    assert_refused(vocprep("train", shards, "--out", run, *words), USAGE, run, "encoder", "epochs")
+    assert_refused(vocprep("train", shards, "--out", run, *words), USAGE, run, "encoder")
     assert contents(run) == before
     for words in (
         *(["--epochs", 0], ["--train-split", "test"], ["--lr", -1], ["--device", "x"]),
@@ -506,6 +506,32 @@ def test_inspect_names_a_shard_that_is_missing_or_cut(
     assert_refused(vocprep("inspect", out), DATA, victim, "expected")
     victim.unlink()
     assert_refused(vocprep("inspect", out), DATA, victim, "is missing")
+
+
+def test_predict_labels_the_good_pictures_and_names_the_bad_ones(
+    run: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    bad, out = tmp_path / "bad.jpg", tmp_path / "out"
+    bad.write_text("no picture")
+    images = [bad, sample_tree / JPEG, tmp_path / "none.jpg"]
+    result = vocprep("predict", run, *images, "--weights", "random:0", "--out", out)
+    assert result.exit_code == DATA
+    assert result.stdout.splitlines() == [str(out / f"{(sample_tree / JPEG).stem}.overlay.png")]
+    first, second, last = result.stderr.splitlines()
+    assert (str(bad) in first, str(images[2]) in second) == (True, True)
+    assert "2 of 3 pictures could not be labelled" in last
+
+
+def test_a_file_where_the_output_folder_should_be_is_told_first(
+    run: Path, shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        evaluated = vocprep("evaluate", run, shards, "--out", out)
+        assert_refused(evaluated, USAGE, out, "expected a folder, found the file")
+        words = ["--weights", "random:0", "--out", out]
+        assert_refused(vocprep("predict", run, sample_tree / JPEG, *words), USAGE, out)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_predict_names_the_picture_that_is_too_small(

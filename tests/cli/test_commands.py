@@ -108,7 +108,8 @@ def test_options_of_train_are_fields_with_their_defaults() -> None:
     options, found = TrainOptions(), defaults_of("train")
     for name in set(found) - {"shards", "out", "as_json", "settings"}:
         expected = getattr(options, name)
-        assert found[name] == (None if name in RECIPE_FIELDS else expected), name
+        over = (*RECIPE_FIELDS, "recipe")
+        assert found[name] == (None if name in over else expected), name
     assert set(EXECUTION) <= set(found)
     assert found["settings"] == ()
 
@@ -296,9 +297,13 @@ def test_train_says_what_resuming_came_to(shards: Path, tmp_path: Path, vocprep:
     assert "2 epochs in" in assert_done(new)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("vocprep.cli.train._print_epoch", _interrupt)
-        assert vocprep("train", shards, *words, out).exit_code == 130
-    text = assert_done(vocprep("train", shards, *words, out, "--resume"))
-    assert "1 epoch, gone on with after 1 epoch, in" in text
+        often = ["--validate-every", 1]
+        stopped = vocprep("train", shards, *words, out, *often)
+    assert stopped.exit_code == 130
+    assert "the same command with --resume goes on" in stopped.stderr
+    # Its own recipe needs no repeating.
+    gone_on = assert_done(vocprep("train", shards, "--out", out, "--resume"))
+    assert "1 epoch, gone on with after 1 epoch, in" in gone_on
     model = "model.safetensors"
     assert (out / model).stat().st_size == (whole / model).stat().st_size
 
@@ -392,7 +397,8 @@ def test_evaluate_of_several_runs_is_one_table(
     assert sum(line.startswith(f"{run.name} (epoch 1)") for line in lines) == 1
     assert sum(line.startswith("other (epoch 1)") for line in lines) == 1
     assert f"IoU {run.name}  IoU other" in text
-    assert sum(line.startswith(("GT top-4", "GT majority", "chance")) for line in lines) == 3
+    # In the main table and in that of context59.
+    assert sum(line.startswith(("GT top-4", "GT majority", "chance")) for line in lines) == 6
     assert "model labels" not in text
     one, two = json.loads(assert_done(vocprep(*words, "--json")))
     assert (one["run"], two["run"]) == (run.name, "other")
@@ -434,7 +440,7 @@ def test_evaluate_does_not_compare_runs_on_other_pictures(
     assert_done(vocprep("train", tmp_path / "s1", *quick))
     compared = vocprep("evaluate", run, tmp_path / "r1", shards, tmp_path / "s1")
     assert (compared.exit_code, compared.stdout) == (2, "")
-    assert "expected shards with the same pictures" in compared.stderr
+    assert "expected the pictures, geometry and labels of" in compared.stderr
 
 
 def test_evaluate_draws_and_writes_the_confusion_matrix(

@@ -81,7 +81,7 @@ def test_its_commands_parse_and_their_settings_are_fields(
     for verb, *words in lines:
         with main.commands[verb].make_context(verb, words) as context:
             found = context.params
-            options = load_options(found["recipe"], found["settings"])
+            options = load_options(found["recipe"] or "default", found["settings"])
             if "encoder=spikformer" in words:
                 assert options.encoder == "spikformer"
     assert any("encoder=spikformer" in words for words in lines)

@@ -20,19 +20,25 @@ from vocprep.shards.reader import ShardDataset
 # Gloo rounds sums in another order: a spike on the edge of its threshold could turn on it, so the
 # spiking heads take one step only, after which the losses that are compared are those of the start.
 STEPS = {"transformer": 3, "spikformer": 1, "none": 3}
+REFUSED = 7
 CHILD = """
 import sys
 from pathlib import Path
 import torch.distributed as dist
+from vocprep.errors import UsageError
 from vocprep.heads.train import train
 from vocprep.shards.reader import ShardDataset
-from test_processes import options
+from test_processes import REFUSED, options
 
 shards, run, meeting, rank, encoder, mode = sys.argv[1:]
 dist.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=2)
 seen = []
-summary = train(ShardDataset.open(shards), Path(run), options(encoder, mode), seen.append)
-dist.destroy_process_group()
+try:
+    summary = train(ShardDataset.open(shards), Path(run), options(encoder, mode), seen.append)
+except UsageError:
+    sys.exit(REFUSED)
+finally:
+    dist.destroy_process_group()
 assert summary.leads == (rank == "0") == bool(seen)
 """
 
@@ -73,6 +79,23 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": modules, "GLOO_SOCKET_IFNAME": "lo"}
 
 
+def train_in_two(dataset: ShardDataset, folder: Path, encoder: str, mode: str) -> list[int]:
+    """Return the exit codes of two processes that train into ``folder/two`` together."""
+    words = [str(dataset.path), str(folder / "two"), str(folder / "meeting")]
+    commands = [
+        [sys.executable, "-c", CHILD, *words, str(rank), encoder, mode] for rank in range(2)
+    ]
+    children = [subprocess.Popen(command, env=environment()) for command in commands]
+    return [child.wait(120) for child in children]
+
+
+@pytest.mark.slow
+def test_a_refusal_reaches_both_processes(dataset: ShardDataset, tmp_path: Path):
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "thesis.txt").write_text("mine")
+    assert train_in_two(dataset, tmp_path, "none", "resident") == [REFUSED, REFUSED]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "mode"),
@@ -81,12 +104,7 @@ def environment() -> dict[str, str]:
 def test_two_processes_and_one_give_the_same_losses(
     dataset: ShardDataset, tmp_path: Path, encoder: str, mode: str
 ):
-    words = [str(dataset.path), str(tmp_path / "two"), str(tmp_path / "meeting")]
-    commands = [
-        [sys.executable, "-c", CHILD, *words, str(rank), encoder, mode] for rank in range(2)
-    ]
-    children = [subprocess.Popen(command, env=environment()) for command in commands]
-    assert [child.wait(120) for child in children] == [0, 0]
+    assert train_in_two(dataset, tmp_path, encoder, mode) == [0, 0]
     train(dataset, tmp_path / "one", options(encoder))
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))

@@ -163,6 +163,15 @@ def test_where_and_how_may_differ(dataset: ShardDataset, uninterrupted: Path, tm
     assert_ends_alike(tmp_path / "run", uninterrupted)
 
 
+def test_where_and_how_leave_the_files_the_same(dataset: ShardDataset, tmp_path: Path):
+    other = replace(OPTIONS, mode="streaming", checkpoint_every=1e9, resume=False, overwrite=True)
+    for name, options in (("one", OPTIONS), ("two", other)):
+        train(dataset, tmp_path / name, options)
+    for name in ("run.json", "recipe.toml", "model.safetensors"):
+        one, two = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
+        assert one == two, name
+
+
 def test_another_recipe_is_refused_with_the_differing_fields(dataset: ShardDataset, tmp_path: Path):
     interrupted(dataset, tmp_path / "run", OPTIONS, 1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -235,6 +244,7 @@ def test_stopped_while_an_earlier_run_is_taken_away(
     options = replace(OPTIONS, resume=False, overwrite=True)
     shutil.copytree(uninterrupted, tmp_path / "run")
     (tmp_path / "run" / EVENTS_DIR).mkdir(exist_ok=True)
+    (tmp_path / "run" / EVENTS_DIR / "events.out.tfevents.1").touch()
     calls = 0
 
     def stop(original: Any) -> Any:
@@ -248,7 +258,6 @@ def test_stopped_while_an_earlier_run_is_taken_away(
         return stopped
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", stop(shutil.rmtree))
         patched.setattr(Path, "unlink", stop(Path.unlink))
         patched.setattr("vocprep.heads.run.write_json", stop(write_json))
         with pytest.raises(KeyboardInterrupt):

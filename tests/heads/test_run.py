@@ -156,7 +156,7 @@ def test_a_run_of_the_second_format_still_opens(run_dir: Path):
     value = json.loads((run_dir / "run.json").read_text())
     value["run_format_version"] = 2
     del value["options"]["dropout_factor"]
-    value["options"]["dropout"] = 0.5
+    value["options"] |= {"dropout": 0.5, "device": "cpu", "checkpoint_every": 3.0}
     (run_dir / "run.json").write_text(json.dumps(value))
     state = load_file(run_dir / "model.safetensors")
     about = json.dumps({"run_id": sha256_hex(canonical_json(value)), "epoch": 3})
@@ -170,9 +170,10 @@ def test_a_run_of_the_first_format_still_opens(run_dir: Path):
     value["run_format_version"] = 1
     for name in ("encoder", "category_loss", "slots"):
         del value["heads"][name]
-    older = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "clip", "seed", "device")
-    older += ("position", "train_split", "val_split", "validate_every", "mode", "overwrite")
+    older = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "clip", "seed")
+    older += ("position", "train_split", "val_split", "validate_every")
     value["options"] = {name: value["options"][name] for name in older}
+    value["options"] |= {"device": "cpu", "mode": "streaming", "overwrite": False}
     del value["recipe"]["windows"], value["recipe"]["layers"]
     (run_dir / "run.json").write_text(json.dumps(value))
     state = load_file(run_dir / "model.safetensors")

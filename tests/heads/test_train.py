@@ -16,7 +16,7 @@ from vocprep.heads.evaluate import evaluate
 from vocprep.heads.feed import ResidentFeed, StepBatch
 from vocprep.heads.history import EpochMetrics, read_history
 from vocprep.heads.options import TrainOptions
-from vocprep.heads.run import load_run
+from vocprep.heads.run import EVENTS_DIR, load_run
 from vocprep.heads.steps import learning_rate, parameter_groups, uses_bf16
 from vocprep.heads.tfdet import TFDetHeads
 from vocprep.heads.train import train
@@ -150,7 +150,7 @@ def test_the_recipe_decides_the_heads(dataset: ShardDataset, tmp_path: Path):
     found = run.model.config
     assert (found.encoder, found.category_loss, found.slots) == ("none", "multi_hot", "area")
     assert not found.position
-    assert run.config.options == options
+    assert run.config.options == replace(options, device="auto")
 
 
 def test_embeddings_of_another_size_are_trained_on(tmp_path: Path):
@@ -287,6 +287,35 @@ def test_a_folder_that_holds_a_run_is_refused_and_kept(dataset: ShardDataset, tm
     assert len(read_history(run_dir)) == 1
     assert load_run(run_dir).config.options.seed == 1
     assert not (run_dir / "curves.png").exists()
+
+
+@pytest.mark.parametrize("text", ['{"tool": "mine"}', "[1, 2]", "not JSON"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_run_of_another_tool_is_left_alone(
+    dataset: ShardDataset, tmp_path: Path, text: str, overwrite: bool
+):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    for name in ("recipe.toml", "metrics.jsonl", "model.safetensors"):
+        (run_dir / name).write_text("mine")
+    (run_dir / "run.json").write_text(text)
+    before = contents(run_dir)
+    with pytest.raises(UsageError, match="expected a new or empty folder for the run"):
+        train(dataset, run_dir, quick(overwrite=overwrite))
+    assert contents(run_dir) == before
+
+
+def test_replacing_a_run_leaves_what_is_not_its_own(dataset: ShardDataset, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    train(dataset, run_dir, quick(epochs=1))
+    (run_dir / EVENTS_DIR).mkdir(exist_ok=True)
+    own = [run_dir / "notes.txt", run_dir / EVENTS_DIR / "notes.txt"]
+    event = run_dir / EVENTS_DIR / "events.out.tfevents.1"
+    for path in (*own, event):
+        path.write_text("mine")
+    train(dataset, run_dir, quick(epochs=1, overwrite=True))
+    assert [path.read_text() for path in own] == ["mine", "mine"]
+    assert not event.exists()
 
 
 @pytest.mark.parametrize("option", ["train_split", "val_split"])

@@ -60,6 +60,29 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def check_folder(out: Path) -> None:
+    """Refuse, before there is work to lose, a place where no folder can be."""
+    from vocprep.errors import UsageError
+
+    found = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not found.is_dir():
+        raise UsageError(f"--out {out}: expected a folder, found the file {found}; choose another")
+
+
+def check_names_differ(paths: Sequence[Path], names: Sequence[str], what: str) -> None:
+    """Refuse two paths of one name, of which the later would overwrite the earlier's files."""
+    from vocprep.errors import UsageError
+
+    seen: dict[str, Path] = {}
+    for path, name in zip(paths, names, strict=True):
+        if name in seen:
+            raise UsageError(
+                f"{seen[name]} and {path}: expected different names, since {what} are called by "
+                f"them, found {name!r} twice; rename one, or put them into different --out"
+            )
+        seen[name] = path
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     click.echo(json.dumps(value, indent=2))
@@ -87,11 +110,11 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def say(text: str) -> None:
+def say(text: str, *, err: bool = False) -> None:
     """Print a line while a progress bar may be on the terminal."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stdout)
+    tqdm.write(text, file=sys.stderr if err else sys.stdout)
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from vocprep.cli.common import INTERRUPTED
 from vocprep.cli.demo import demo
 from vocprep.cli.diff import diff
 from vocprep.cli.download import download
-from vocprep.cli.evaluate import evaluate, predict
+from vocprep.cli.evaluate import evaluate
 from vocprep.cli.inspect import inspect
+from vocprep.cli.predict import predict
 from vocprep.cli.sources import decode, sample
 from vocprep.cli.train import train
 from vocprep.cli.verify import verify

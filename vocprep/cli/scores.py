@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MAJORITY = "majority label"
 MODEL = "model"
+Row = TypeVar("Row", bound="TableRow")
 
 
 def print_evaluation(result: Evaluation, *, classes: bool) -> None:
@@ -68,8 +69,7 @@ def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
         own = (f"{100 * result.mean_average_precision:5.1f}", f"{100 * result.masks.iou:8.1f}")
         name = f"{result.run} (epoch {result.epoch})"
         rows.append((name, *_pixel_cells(row), *_patch_cells(row), *own))
-    shared = [row for row in first.rows if MODEL not in row.name.split()]
-    for row in shared:
+    for row in _shared(first.rows):
         rows.append((_row_name(row, first), *_pixel_cells(row), *_patch_cells(row), "", ""))
     print_table(head, rows)
     for number, table in enumerate(first.tables):
@@ -77,9 +77,15 @@ def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
         _print_table_head(table)
         print_table(
             ("%", *_pixel_head(table)),
-            [(r.run, *_pixel_cells(r.tables[number].rows[0])) for r in results],
+            [(r.run, *_pixel_cells(r.tables[number].rows[0])) for r in results]
+            + [(_row_name(row, first), *_pixel_cells(row)) for row in _shared(table.rows)],
         )
     _print_notes(dict.fromkeys(note for result in results for note in result.notes))
+
+
+def _shared(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that are the same for all runs: those in which no model has a part."""
+    return [row for row in rows if MODEL not in row.name.split()]
 
 
 def _print_further(table: ScoreTable, result: Evaluation) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from vocprep.cli.common import PATH, counted, device_option, json_option, print_json, progress, say
+from vocprep.geometry import PATCH
 from vocprep.heads.options import EXECUTION, LoaderMode, TrainOptions
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ RECIPES = "recipe's"
 @click.option("--out", type=PATH, required=True, help="Folder for the run.")
 @click.option(
     "--recipe",
-    default=TrainOptions.recipe,
-    show_default=True,
+    show_default=f"{TrainOptions.recipe}; with --resume the run's own",
     help="default, seed, quick, wide, or the PATH of a .toml file.",
 )
 @click.option(
@@ -78,7 +78,7 @@ RECIPES = "recipe's"
 def train(
     shards: Path,
     out: Path,
-    recipe: str,
+    recipe: str | None,
     settings: tuple[str, ...],
     as_json: bool,
     **flags: Any,
@@ -96,24 +96,36 @@ def train(
     """
     from vocprep.files import write_atomic
     from vocprep.heads.recipes import load_options
-    from vocprep.heads.run import CURVES_FILE, holds_run
+    from vocprep.heads.run import CURVES_FILE, RECIPE_FILE, holds_run
     from vocprep.heads.train import train as train_heads
     from vocprep.pages.plot import curves_png
     from vocprep.shards.reader import ShardDataset
 
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
+    goes_on = bool(given["resume"]) and holds_run(out)
+    if recipe is None:
+        recipe = str(out / RECIPE_FILE) if goes_on else TrainOptions.recipe
     options = load_options(recipe, settings, given)
     dataset = ShardDataset.open(shards)
-    if options.resume and not holds_run(out):
+    if options.resume and not goes_on:
         click.echo(f"note: nothing to go on with in {out}: this training is a new one", err=True)
+    notes = list(_notes(dataset, options))
     with progress(options.epochs, "epochs") as step:
 
         def on_epoch(metrics: EpochMetrics) -> None:
             step()
-            if not as_json:
+            # Not before: the training has not been refused, and there is time to stop it.
+            while notes:
+                say(f"note: {notes.pop(0)}", err=True)
+            if not as_json and (metrics.val_miou is not None or not options.val_split):
                 _print_epoch(metrics)
 
-        summary = train_heads(dataset, out, options, on_epoch)
+        try:
+            summary = train_heads(dataset, out, options, on_epoch)
+        except KeyboardInterrupt:
+            if holds_run(out):
+                say("note: the same command with --resume goes on", err=True)
+            raise
     if not summary.leads:
         return
     write_atomic(out / CURVES_FILE, curves_png(summary.history))
@@ -121,8 +133,6 @@ def train(
         print_json(_summary_json(summary))
     else:
         _print_summary(summary)
-    for note in _notes(dataset, options):
-        click.echo(f"note: {note}", err=True)
 
 
 def _notes(dataset: ShardDataset, options: TrainOptions) -> Iterator[str]:
@@ -134,6 +144,8 @@ def _notes(dataset: ShardDataset, options: TrainOptions) -> Iterator[str]:
         yield f"{missing}; see quarantine.jsonl"
     if options.flip and "flip" not in dataset.index.recipe.views:
         yield f"no mirrored views in {dataset.path}: build-shards --views flip makes them"
+    if options.recipe == "wide" and dataset.index.recipe.windows == (PATCH,):
+        yield f"{dataset.path} has no wide embeddings: build-shards --windows makes them"
 
 
 def _summary_json(summary: RunSummary) -> dict[str, Any]:
@@ -150,14 +162,15 @@ def _summary_json(summary: RunSummary) -> dict[str, Any]:
 
 
 def _print_epoch(metrics: EpochMetrics) -> None:
-    """Print the epochs that were scored."""
-    if metrics.val_miou is None or metrics.val_pixel_accuracy is None:
-        return
-    say(
-        f"epoch {metrics.epoch:3d}  loss {metrics.loss:.3f}  val mIoU {100 * metrics.val_miou:5.1f}"
-        f"  val pixel accuracy {100 * metrics.val_pixel_accuracy:5.1f}"
-        f"  {metrics.images_per_second:,.0f} images/s"
-    )
+    """Print an epoch, with its scores where it has them."""
+    scores = ""
+    if metrics.val_miou is not None and metrics.val_pixel_accuracy is not None:
+        scores = (
+            f"  val mIoU {100 * metrics.val_miou:5.1f}"
+            f"  val pixel accuracy {100 * metrics.val_pixel_accuracy:5.1f}"
+        )
+    speed = f"{metrics.images_per_second:,.0f} images/s"
+    say(f"epoch {metrics.epoch:3d}  loss {metrics.loss:.3f}{scores}  {speed}")
 
 
 def _print_summary(summary: RunSummary) -> None:

@@ -36,5 +36,5 @@ def _write(add_scalar: Callable[[str, float, int], None], metrics: EpochMetrics)
     epoch, rates = values.pop("epoch"), values.pop("spike_rates") or {}
     scalars = {**values, **{f"spike_rate/{name}": rate for name, rate in rates.items()}}
     for name, value in scalars.items():
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and name != "compiled":
             add_scalar(name, value, epoch)

@@ -31,6 +31,7 @@ class EpochMetrics:
     device: str = ""
     precision: str = ""
     """Of the matrix products, ``bf16`` or ``fp32``: what ``auto`` came to."""
+    compiled: bool = False
     val_loss: float | None = None
     """This and the following are None in epochs that were not scored."""
     val_category_loss: float | None = None

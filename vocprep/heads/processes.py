@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vocprep.errors import VocprepError
 from vocprep.features.embed import choose_device
 from vocprep.heads.tfdet import TFDetHeads
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,23 @@ class Processes:
         if self.world > 1:
             dist.all_reduce(value)
         return value
+
+    def once(self, act: Callable[[], T]) -> T:
+        """Let the leader act, and return what came of it, or raise its VocprepError, in all."""
+        if self.world == 1:
+            return act()
+        outcome: list[T | VocprepError | None] = [None]
+        if self.leads:
+            try:
+                outcome[0] = act()
+            except VocprepError as error:
+                outcome[0] = error
+        # What is no VocprepError ends the leader, and the others with it.
+        dist.broadcast_object_list(outcome)
+        (result,) = outcome
+        if isinstance(result, VocprepError):
+            raise result
+        return cast("T", result)
 
     def wait(self) -> None:
         """Return when all processes have come here."""

@@ -25,6 +25,7 @@ _TYPES: dict[str, Any] = {
 }
 """The fields that a recipe may decide, with their types."""
 RECIPE_FIELDS = tuple(_TYPES)
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def recipe_names() -> list[str]:
@@ -111,6 +112,6 @@ def _checked(key: str, value: Any, where: str) -> Any:
     accepted = kind if isinstance(kind, type) else str
     # A bool is an int to Python and a mistake to everybody else.
     if not isinstance(value, accepted) or isinstance(value, bool) != (accepted is bool):
-        words = accepted.__name__ if isinstance(kind, type) else ", ".join(get_args(kind))
+        words = _WORDS[kind] if isinstance(kind, type) else ", ".join(get_args(kind))
         raise UsageError(f"{where}: {key}: expected {words}, found {value!r}")
     return value

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -29,7 +28,7 @@ from vocprep.files import (
     write_json,
 )
 from vocprep.heads.history import HISTORY_FILE
-from vocprep.heads.options import HeadsConfig, TrainOptions
+from vocprep.heads.options import EXECUTION, HeadsConfig, TrainOptions
 from vocprep.heads.recipes import differing_options, recipe_toml
 from vocprep.heads.tensors import check_tensors, read_tensors, write_tensors
 from vocprep.heads.tfdet import TFDetHeads
@@ -87,6 +86,7 @@ class RunConfig:
 
     heads: HeadsConfig
     options: TrainOptions
+    """Those that decide the weights are kept; where and how is for each training to say."""
     labels: LabelSpace
     recipe: Recipe
     """Recipe of the shards that it learnt from: backbone, weights digest, normalisation, geometry,
@@ -109,7 +109,9 @@ class RunConfig:
         return {
             "run_format_version": RUN_FORMAT_VERSION,
             "heads": asdict(self.heads),
-            "options": asdict(self.options),
+            "options": {
+                name: value for name, value in asdict(self.options).items() if name not in EXECUTION
+            },
             "labels": {"name": self.labels.name, "void": self.labels.void, "names": names},
             "recipe_id": self.recipe.recipe_id,
             "content_id": self.content_id,
@@ -176,7 +178,7 @@ def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
     names = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
     unfinished = {name for name in names if name.startswith(TEMPORARY_PREFIX)}
     present = names - unfinished
-    if present and CONFIG_FILE not in present:
+    if present and not _is_ours(run_dir):
         raise UsageError(
             f"{run_dir}: expected a new or empty folder for the run, found "
             f"{min(present, key=lambda name: (name.startswith('.'), name))!r} in it; choose another"
@@ -199,17 +201,26 @@ def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
     return config
 
 
+def _is_ours(run_dir: Path) -> bool:
+    """Say whether a training has written the folder's ``run.json``."""
+    try:
+        value = json.loads((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and "run_format_version" in value
+
+
 def _begin(run_dir: Path, config: RunConfig, replaced: list[str]) -> None:
     """Take an earlier run's files away and write those that a run begins with.
 
     There is a ``run.json`` at every moment of it: without one, what is left when it is killed would
     be a stranger's folder to the next training.
     """
-    if replaced and (run_dir / EVENTS_DIR).is_dir():
-        shutil.rmtree(run_dir / EVENTS_DIR)
-    for name in replaced:
-        if name != CONFIG_FILE:
-            (run_dir / name).unlink()
+    files = [run_dir / name for name in replaced if name != CONFIG_FILE]
+    if replaced:
+        files += (run_dir / EVENTS_DIR).glob("events.out.tfevents.*")
+    for path in files:
+        path.unlink()
     write_json(run_dir / CONFIG_FILE, config.to_json())
     write_atomic(run_dir / RECIPE_FILE, recipe_toml(config.options).encode())
 
@@ -224,8 +235,8 @@ def _continued(run_dir: Path, config: RunConfig) -> RunConfig:
     if differing:
         raise UsageError(
             f"{run_dir}: expected a run of this data and this recipe to go on with, found and "
-            f"given {'; '.join(differing)}; leave the differing options out or choose another "
-            "folder"
+            f"given {'; '.join(differing)}; leave the differing options out (the recipe is in "
+            f"{run_dir / RECIPE_FILE}) or choose another folder"
         )
     return begun
 
@@ -270,7 +281,9 @@ def read_config(run_dir: Path) -> RunConfig:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as JSON ({error}); train again") from error
+        raise RunError(
+            f"{path}: cannot be read as JSON ({error}); train again, in another folder"
+        ) from error
     try:
         return RunConfig.from_json(value)
     except RunError as error:

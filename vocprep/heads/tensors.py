@@ -34,7 +34,7 @@ def read_tensors(path: Path, run_id: str) -> tuple[int, StateDict]:
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(
             f"{path}: expected a safetensors file, found one that does not read ({error}); copy it "
-            "again or train again"
+            "again or train again with --overwrite"
         ) from error
     about = about if isinstance(about, dict) else {}
     epoch = about.get("epoch")

@@ -24,7 +24,6 @@ from vocprep.heads.run import (
     LabelSpace,
     RunConfig,
     prepare_run_dir,
-    read_config,
     save_weights,
 )
 from vocprep.heads.score import embedding_dim, score_split
@@ -104,10 +103,7 @@ def train(
 
 def _begun(run_dir: Path, config: RunConfig, processes: Processes) -> RunConfig:
     """Make the folder ready, once for all processes; return the configuration of its run."""
-    if processes.leads:
-        config = prepare_run_dir(run_dir, config)
-    processes.wait()
-    return config if processes.leads else read_config(run_dir)
+    return processes.once(lambda: prepare_run_dir(run_dir, config))
 
 
 def _run_epochs(
@@ -163,6 +159,7 @@ def _run_epoch(
         seconds=time.perf_counter() - started,
         device=str(training.processes.device),
         precision=training.precision,
+        compiled=training.options.compiled,
         spike_rates=losses.spike_rates or None,
         **validation,
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vocprep.heads.metrics import ConfusionMatrix
 
 LEGEND_ROWS = 12
+UNPAINTED = 0
 CONFUSION_CLASSES = 30
 """Classes that a confusion matrix is drawn of."""
 _SWATCH = 14
@@ -53,10 +54,12 @@ def overlay(
 ) -> Image.Image:
     """Lay a label map [H, W] over its picture [H, W, 3], beside the picture and a legend.
 
-    The legend lists the largest labels with their share of the pixels.
+    The legend lists the largest labels with their share of the pixels. Label 0, background or void,
+    is not painted: its black would hide the picture and the dark colours on it.
     """
     colours = palette(65536)[label_map]
-    mixed = (image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    painted = np.where(label_map == UNPAINTED, 0, opacity)[..., np.newaxis]
+    mixed = (image * (1 - painted) + colours * painted).astype(np.uint8)
     height, width = label_map.shape
     legend = _legend(label_map, label_name)
     sheet = Image.new("RGB", (2 * width + legend.width, max(height, legend.height)), "white")
@@ -83,9 +86,10 @@ def _legend(label_map: NDArray[np.uint16], label_name: Callable[[int], str]) -> 
     colours = palette(65536)
     for number, (label, area) in enumerate(rows):
         top = 6 + number * line
-        colour = tuple(int(channel) for channel in colours[label])
+        colour = tuple(int(channel) for channel in colours[label]) if label != UNPAINTED else None
         draw.rectangle((8, top, 8 + _SWATCH, top + _SWATCH), fill=colour, outline="black")
-        share = f"{label_name(label)}  {100 * area / label_map.size:.0f} %"
+        percent = 100 * area / label_map.size
+        share = f"{label_name(label)}  " + (f"{percent:.0f} %" if percent >= 1 else "< 1 %")
         draw.text((14 + _SWATCH, top), share, fill="black", font=font)
     if len(areas) > len(rows):
         text = f"and {len(areas) - len(rows)} more"
@@ -112,7 +116,7 @@ def curves_png(history: Sequence[EpochMetrics]) -> bytes:
         left.plot([], [], "g.-", label="val mIoU")
         right.set_ylabel("mIoU of classes present (%)", color="g")
         right.set_ylim(bottom=0)
-    left.legend(loc="upper center")
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return _png(figure)
 
 
