@@ -18,7 +18,7 @@ JPEGS = "VOCdevkit/VOC2010/JPEGImages"
 
 
 def vocprep(*words: object) -> str:
-    """Run the program and return what it printed; nothing may stand on stderr."""
+    """Run the program and return what it printed; a warning on stderr is a failure."""
     done = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", "-m", "vocprep", *map(str, words)],
         capture_output=True,
@@ -26,7 +26,8 @@ def vocprep(*words: object) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not line.startswith("note: no mirrored views in")] == []
     return done.stdout
 
 
