@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -107,7 +108,8 @@ def train(
         recipe = str(out / RECIPE_FILE) if goes_on else TrainOptions.recipe
     options = load_options(recipe, settings, given)
     dataset = ShardDataset.open(shards)
-    if options.resume and not goes_on:
+    # Under torchrun every process comes here.
+    if options.resume and not goes_on and os.environ.get("RANK", "0") == "0":
         click.echo(f"note: nothing to go on with in {out}: this training is a new one", err=True)
     notes = list(_notes(dataset, options))
     with progress(options.epochs, "epochs") as step:
