@@ -399,7 +399,10 @@ def test_evaluate_of_several_runs_is_one_table(
     assert f"IoU {run.name}  IoU other" in text
     # In the main table and in that of context59.
     assert sum(line.startswith(("GT top-4", "GT majority", "chance")) for line in lines) == 6
-    assert "model labels" not in text
+    (head,) = [n for n, line in enumerate(lines) if line.startswith("mIoU ≥1 %  ")]
+    assert lines[head].split("  ")[1].strip() == "model"
+    assert "GT labels, model masks  model labels, GT masks" in lines[head]
+    assert [line.split()[0] for line in lines[head + 1 : head + 3]] == [run.name, "other"]
     one, two = json.loads(assert_done(vocprep(*words, "--json")))
     assert (one["run"], two["run"]) == (run.name, "other")
     assert one["rows"] == two["rows"]

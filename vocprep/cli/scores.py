@@ -72,6 +72,8 @@ def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
     for row in _shared(first.rows):
         rows.append((_row_name(row, first), *_pixel_cells(row), *_patch_cells(row), "", ""))
     print_table(head, rows)
+    click.echo()
+    _print_mixtures(results)
     for number, table in enumerate(first.tables):
         click.echo()
         _print_table_head(table)
@@ -81,6 +83,15 @@ def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
             + [(_row_name(row, first), *_pixel_cells(row)) for row in _shared(table.rows)],
         )
     _print_notes(dict.fromkeys(note for result in results for note in result.notes))
+
+
+def _print_mixtures(results: Sequence[Evaluation]) -> None:
+    """Print what each run would score if its labels or its masks were right."""
+    names = [row.name for row in results[0].rows if MODEL in row.name.split()]
+    print_table(
+        ("mIoU ≥1 %", *names),
+        [(r.run, *(100 * r.row(name).miou_frequent for name in names)) for r in results],
+    )
 
 
 def _shared(rows: Sequence[Row]) -> list[Row]:
