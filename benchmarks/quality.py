@@ -3,7 +3,8 @@
 One row is one way to train: another recipe, encoder, backbone, normalisation or embedding, the rest
 as in ``default``. Heads are scored on the val split after their last epoch, never the best one;
 a row is the mean over seeds. Every row sees each training picture equally often: where it learns
-from mirrored views too, each view counts. So all rows take the same number of steps.
+from mirrored views too, each view counts. So all rows take the same number of steps, but for the
+last, smaller batches of an epoch.
 
 What is in ``--work`` already (shards, finished and interrupted runs) is taken from there. Without
 real pictures it runs on generated ones, whose scores mean nothing.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -24,6 +25,8 @@ from _pictures import SCHEMA, find_photographs, weights_at_hand
 from _report import Cell, Column, Report, Table, command_line
 
 from vocprep.engines.local import build_dataset
+from vocprep.errors import VocprepError
+from vocprep.heads.counters import MaskQuality
 from vocprep.heads.evaluate import evaluate
 from vocprep.heads.evaluation import Evaluation
 from vocprep.heads.options import EvaluateOptions, TrainOptions
@@ -79,6 +82,12 @@ VARIANTS = {
 ASKED = (("default", "seed", 2.0), ("default", "random", 8.0), ("wide", "default", 5.0))
 """The first row's lead over the second that is asked for, in points of mIoU ≥1 %."""
 
+MASK_IOU: dict[str, Callable[[MaskQuality], float]] = {
+    MODEL: lambda masks: masks.iou,
+    PATCH_MAJORITY: lambda masks: masks.iou_of_largest,
+}
+"""The rows of the ladder whose masks are judged."""
+
 COLUMNS = (
     Column("name", ""),
     Column("miou_frequent", "mIoU ≥1 %", ".1f"),
@@ -112,7 +121,7 @@ class Bench:
     def options(self, variant: Variant, seed: int) -> TrainOptions:
         """Return how a row is trained: as many steps as every other one."""
         views = len(VIEWS) if load_options(variant.recipe, variant.settings).flip else 1
-        epochs = max(1, self.passes // views)
+        epochs = self.passes // views
         settings = (*variant.settings, f"batch_size={self.batch_size}", f"seed={seed}")
         length = {"epochs": epochs, "validate_every": epochs, "resume": True}
         return load_options(variant.recipe, settings, length)
@@ -144,6 +153,7 @@ def fill_row(title: str, scores: Sequence[Evaluation], row: str = MODEL) -> dict
     rows = [evaluation.row(row) for evaluation in scores]
     frequent = [100 * found.miou_frequent for found in rows]
     own = row == MODEL
+    mask_iou = MASK_IOU.get(row)
     return {
         "name": title,
         "miou_frequent": mean(frequent),
@@ -152,7 +162,7 @@ def fill_row(title: str, scores: Sequence[Evaluation], row: str = MODEL) -> dict
         "miou_present": mean(100 * found.miou_present for found in rows),
         "pixel_accuracy": mean(100 * found.pixel_accuracy for found in rows),
         "patch_top1": mean(100 * found.patch_top1 for found in rows),
-        "mask_iou": mean(100 * e.masks.iou for e in scores) if own else None,
+        "mask_iou": mean(100 * mask_iou(e.masks) for e in scores) if mask_iou else None,
         "epochs": scores[0].epoch if own else None,
     }
 
@@ -178,6 +188,8 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--work", type=Path, help="folder that keeps shards and runs")
     arguments = parser.parse_args()
+    if arguments.passes < 1 or arguments.passes % len(VIEWS):
+        parser.error(f"--passes {arguments.passes}: expected a multiple of {len(VIEWS)}, the views")
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(
             work=arguments.work or Path(name),
@@ -186,7 +198,10 @@ def main() -> None:
             batch_size=arguments.batch_size,
             seeds=arguments.seeds,
         )
-        measure(bench, arguments.rows, arguments.json)
+        try:
+            measure(bench, arguments.rows, arguments.json)
+        except VocprepError as error:
+            raise SystemExit(f"error: {error}") from error
 
 
 def measure(bench: Bench, names: Sequence[str], json: Path | None) -> None:

@@ -24,7 +24,8 @@ from vocprep.geometry import Geometry
 from vocprep.heads.evaluate import RECALL_NOTE, WHOLE_NOTE, check_fits, evaluate
 from vocprep.heads.losses import compute_losses
 from vocprep.heads.options import EvaluateOptions, TrainOptions
-from vocprep.heads.run import LabelSpace, Run, RunConfig
+from vocprep.heads.run import Run
+from vocprep.heads.run_config import LabelSpace, RunConfig
 from vocprep.heads.score import (
     GT_TOP_4,
     MAJORITY,

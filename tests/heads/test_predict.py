@@ -14,7 +14,8 @@ from vocprep.errors import DataError, RunError
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.heads.options import TrainOptions
 from vocprep.heads.predict import predict_image, predict_label_map
-from vocprep.heads.run import LabelSpace, Run, RunConfig
+from vocprep.heads.run import Run
+from vocprep.heads.run_config import LabelSpace, RunConfig
 from vocprep.heads.tfdet import HeadsConfig, TFDetHeads, to_segment
 from vocprep.labels.schema import load_schema
 from vocprep.shards.reader import LoaderOptions

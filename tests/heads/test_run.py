@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from vocprep.errors import RunError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.heads.history import EpochMetrics, append_epoch, read_history, truncate_history
 from vocprep.heads.options import TrainOptions
-from vocprep.heads.run import LabelSpace, RunConfig, load_run, prepare_run_dir, save_weights
+from vocprep.heads.recipes import load_options
+from vocprep.heads.run import load_run, prepare_run_dir, save_weights
+from vocprep.heads.run_config import LabelSpace, RunConfig
 from vocprep.heads.tfdet import HeadsConfig, TFDetHeads
 from vocprep.labels.schema import load_schema
 
@@ -161,7 +164,9 @@ def test_a_run_of_the_second_format_still_opens(run_dir: Path):
     state = load_file(run_dir / "model.safetensors")
     about = json.dumps({"run_id": sha256_hex(canonical_json(value)), "epoch": 3})
     save_file(state, run_dir / "model.safetensors", metadata={"vocprep": about})
-    assert load_run(run_dir).config.options.dropout_factor == 0.5
+    options = load_run(run_dir).config.options
+    assert options.dropout_factor == 0.5
+    assert load_options(options, ["epochs=7"]) == replace(options, epochs=7)
 
 
 def test_a_run_of_the_first_format_still_opens(run_dir: Path):

@@ -79,7 +79,7 @@ def test_overlay_is_the_picture_the_mixture_and_a_legend() -> None:
     image = np.full((96, 64, 3), 200, dtype=np.uint8)
     label_map = np.zeros((96, 64), dtype=np.uint16)
     label_map[:48] = 15
-    sheet = overlay(image, label_map, name_of, opacity=0.5)
+    sheet = overlay(image, label_map, name_of, unpainted=[0], opacity=0.5)
     assert sheet.mode == "RGB"
     assert sheet.height >= 96
     assert sheet.width > 2 * 64
@@ -89,6 +89,7 @@ def test_overlay_is_the_picture_the_mixture_and_a_legend() -> None:
     legend = np.asarray(sheet)[:, 128:]
     assert (legend == VOC_COLOURS[15]).all(axis=-1).any()
     assert opened(png_bytes(sheet)).size == sheet.size
+    assert overlay(image, label_map, name_of, opacity=0.5).getpixel((64 + 10, 90)) == (100,) * 3
 
 
 @pytest.mark.parametrize("opacity", [0.0, 1.0])

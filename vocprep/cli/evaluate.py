@@ -23,7 +23,6 @@ from vocprep.heads.options import EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
     from vocprep.heads.evaluation import Evaluation
-    from vocprep.shards.reader import ShardDataset
 
 
 @click.command()
@@ -71,7 +70,7 @@ def evaluate(
       vocprep evaluate runs/first runs/second shards/voc --data-dir data
       vocprep evaluate runs/first runs/wide shards/voc shards/wide
     """
-    from vocprep.heads.evaluate import choose_dataset
+    from vocprep.heads.evaluate import choose_dataset, require_one_truth
     from vocprep.heads.evaluate import evaluate as evaluate_run
     from vocprep.heads.run import load_run
     from vocprep.shards.reader import ShardDataset
@@ -86,7 +85,10 @@ def evaluate(
     # All before the first is scored: a wrong path should not end minutes of work.
     loaded = [load_run(run) for run in runs]
     chosen = [choose_dataset(run, opened) for run in loaded]
-    _check_one_truth(chosen, split)
+    require_one_truth(chosen, split)
+    for dataset_version in opened:
+        if dataset_version not in chosen:
+            click.echo(f"note: no run is scored on {dataset_version.path}", err=True)
     with progress(len(runs), "runs") as step:
         results = []
         for trained, dataset_version in zip(loaded, chosen, strict=True):
@@ -107,47 +109,26 @@ def evaluate(
 
 
 def _runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Tell runs from shards; a run that is given twice counts once."""
-    from vocprep.errors import UsageError
+    """Tell runs from shards; a folder that is given twice counts once."""
+    from vocprep.errors import DataError, UsageError
     from vocprep.heads.run import CONFIG_FILE
     from vocprep.shards.index import DATASET_FILE
 
-    given = list(dict.fromkeys(paths))
-
-    def is_run(path: Path) -> bool:
-        # What is neither is taken for a run, the last one for shards, and refused as such.
-        looks_like_none = path != given[-1] and not (path / DATASET_FILE).is_file()
-        return (path / CONFIG_FILE).is_file() or looks_like_none
-
-    runs = [path for path in given if is_run(path)]
-    shards = [path for path in given if path not in runs]
+    given = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+    runs = [path for path in given if (path / CONFIG_FILE).is_file()]
+    shards = [path for path in given if (path / DATASET_FILE).is_file()]
+    for path in given:
+        if path not in runs and path not in shards:
+            raise DataError(
+                f"{path}: expected a run or finished shards, found neither {CONFIG_FILE} nor "
+                f"{DATASET_FILE} in it; give what `vocprep train` or `vocprep build-shards` wrote"
+            )
     if not (runs and shards):
         raise UsageError(
-            "expected at least one run and, after it, the shards to score it on, found "
+            "expected at least one run and the shards to score it on, found "
             f"{' and '.join(map(str, paths))} alone; give RUN... SHARDS..."
         )
     return runs, shards
-
-
-def _check_one_truth(datasets: Sequence[ShardDataset], split: str) -> None:
-    """Refuse to compare runs on other pictures or labels."""
-    from vocprep.errors import UsageError
-    from vocprep.shards.record import FLIP_SUFFIX
-
-    truths = [
-        {
-            sample.targets_sha256
-            for sample in dataset.samples
-            if sample.split == split and not sample.id.endswith(FLIP_SUFFIX)
-        }
-        for dataset in datasets
-    ]
-    for dataset, truth in zip(datasets, truths, strict=True):
-        if truth != truths[0]:
-            raise UsageError(
-                f"{dataset.path}: expected the pictures, geometry and labels of "
-                f"{datasets[0].path} in split {split}, found others; evaluate the runs one by one"
-            )
 
 
 def _write_confusion(result: Evaluation, out: Path) -> None:

@@ -73,6 +73,7 @@ def predict(
     trained = load_run(run)
     embedder = _embedder_of(trained, weights, data_dir, device)
     chosen = _geometry(geometry)
+    labels = trained.config.labels
     made, errors = [], []
     with progress(len(images), "images") as step:
         for path in images:
@@ -84,7 +85,9 @@ def predict(
                 if len(images) > 1:
                     say(f"error: {error}", err=True)
                 continue
-            sheet = overlay(found.image, found.label_map, trained.config.labels.label_name)
+            sheet = overlay(
+                found.image, found.label_map, labels.label_name, unpainted=labels.unpainted
+            )
             files = {kind: out / f"{path.stem}.{kind}.png" for kind in ("overlay", "labels")}
             write_atomic(files["overlay"], png_bytes(sheet))
             write_atomic(files["labels"], encode_png(found.label_map))
@@ -94,14 +97,15 @@ def predict(
             )
             if not as_json:
                 say(str(files["overlay"]))
-    if as_json and made:
-        print_json(made)
     if len(images) == 1 and errors:
         raise errors[0]
+    if as_json:
+        print_json(made)
     if errors:
+        others = "the others are done" if made else "nothing was written"
         raise DataError(
             f"{len(errors)} of {counted(len(images), 'picture')} could not be labelled, for the "
-            "reasons above; the others are done"
+            f"reasons above; {others}"
         )
 
 

@@ -69,20 +69,22 @@ def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
         own = (f"{100 * result.mean_average_precision:5.1f}", f"{100 * result.masks.iou:8.1f}")
         name = f"{result.run} (epoch {result.epoch})"
         rows.append((name, *_pixel_cells(row), *_patch_cells(row), *own))
-    for row in _shared(first.rows):
-        rows.append((_row_name(row, first), *_pixel_cells(row), *_patch_cells(row), "", ""))
+    for name, row in _shared([(result, result.rows) for result in results]):
+        rows.append((name, *_pixel_cells(row), *_patch_cells(row), "", ""))
     print_table(head, rows)
     click.echo()
     _print_mixtures(results)
-    for number, table in enumerate(first.tables):
+    for table in first.tables:
+        tables = [(r, t) for r in results for t in r.tables if _subject(t) == _subject(table)]
+        if len(tables) < len(results):
+            continue
         click.echo()
         _print_table_head(table)
-        print_table(
-            ("%", *_pixel_head(table)),
-            [(r.run, *_pixel_cells(r.tables[number].rows[0])) for r in results]
-            + [(_row_name(row, first), *_pixel_cells(row)) for row in _shared(table.rows)],
-        )
-    _print_notes(dict.fromkeys(note for result in results for note in result.notes))
+        lines: list[tuple[object, ...]] = [(r.run, *_pixel_cells(t.rows[0])) for r, t in tables]
+        for name, shared in _shared([(result, found.rows) for result, found in tables]):
+            lines.append((name, *_pixel_cells(shared)))
+        print_table(("%", *_pixel_head(table)), lines)
+    _print_notes(_merged_notes(results))
 
 
 def _print_mixtures(results: Sequence[Evaluation]) -> None:
@@ -94,9 +96,35 @@ def _print_mixtures(results: Sequence[Evaluation]) -> None:
     )
 
 
-def _shared(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that are the same for all runs: those in which no model has a part."""
-    return [row for row in rows if MODEL not in row.name.split()]
+def _subject(table: ScoreTable) -> tuple[str, str, int]:
+    """Return what a table is about: only tables of one subject may stand side by side."""
+    return table.area, table.schema, table.pixels
+
+
+def _shared(tables: Sequence[tuple[Evaluation, Sequence[Row]]]) -> list[tuple[str, Row]]:
+    """Return the rows in which no model has a part, each once, with their names.
+
+    Runs that learnt from other splits have other majorities.
+    """
+    rows = {
+        _row_name(row, result): row
+        for result, rows in tables
+        for row in rows
+        if MODEL not in row.name.split()
+    }
+    return list(rows.items())
+
+
+def _merged_notes(results: Sequence[Evaluation]) -> list[str]:
+    """Return the notes of several runs, with the runs' names where they are not true of all."""
+    holders: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            holders.setdefault(note, []).append(result.run)
+    return [
+        note if len(runs) == len(results) else f"{', '.join(runs)}: {note}"
+        for note, runs in holders.items()
+    ]
 
 
 def _print_further(table: ScoreTable, result: Evaluation) -> None:
@@ -142,7 +170,7 @@ def _print_class_comparison(results: Sequence[Evaluation]) -> None:
     click.echo()
 
 
-def _print_notes(notes: Sequence[str] | dict[str, None]) -> None:
+def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         click.echo(f"note: {note}")
 

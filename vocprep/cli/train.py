@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from vocprep.cli.common import PATH, counted, device_option, json_option, print_json, progress, say
+from vocprep.cli.common import (
+    PATH,
+    check_folder,
+    counted,
+    device_option,
+    json_option,
+    print_json,
+    progress,
+    say,
+)
 from vocprep.geometry import PATCH
 from vocprep.heads.options import EXECUTION, LoaderMode, TrainOptions
 
@@ -97,36 +106,28 @@ def train(
     """
     from vocprep.files import write_atomic
     from vocprep.heads.recipes import load_options
-    from vocprep.heads.run import CURVES_FILE, RECIPE_FILE, holds_run
+    from vocprep.heads.run import CURVES_FILE, holds_run, read_config
     from vocprep.heads.train import train as train_heads
     from vocprep.pages.plot import curves_png
     from vocprep.shards.reader import ShardDataset
 
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
-    goes_on = bool(given["resume"]) and holds_run(out)
-    if recipe is None:
-        recipe = str(out / RECIPE_FILE) if goes_on else TrainOptions.recipe
-    options = load_options(recipe, settings, given)
+    check_folder(out)
+    own = recipe is None and given["resume"] and holds_run(out)
+    base = read_config(out).options if own else recipe or TrainOptions.recipe
+    options = load_options(base, settings, given)
     dataset = ShardDataset.open(shards)
-    # Under torchrun every process comes here.
-    if options.resume and not goes_on and os.environ.get("RANK", "0") == "0":
-        click.echo(f"note: nothing to go on with in {out}: this training is a new one", err=True)
-    notes = list(_notes(dataset, options))
+    report = _Report(out, options, list(_notes(dataset, options)), as_json)
     with progress(options.epochs, "epochs") as step:
 
         def on_epoch(metrics: EpochMetrics) -> None:
             step()
-            # Not before: the training has not been refused, and there is time to stop it.
-            while notes:
-                say(f"note: {notes.pop(0)}", err=True)
-            if not as_json and (metrics.val_miou is not None or not options.val_split):
-                _print_epoch(metrics)
+            report.epoch(metrics)
 
         try:
             summary = train_heads(dataset, out, options, on_epoch)
         except KeyboardInterrupt:
-            if holds_run(out):
-                say("note: the same command with --resume goes on", err=True)
+            report.interrupted()
             raise
     if not summary.leads:
         return
@@ -135,6 +136,36 @@ def train(
         print_json(_summary_json(summary))
     else:
         _print_summary(summary)
+
+
+@dataclass
+class _Report:
+    """What is printed of a training while it runs, by the process that leads."""
+
+    out: Path
+    options: TrainOptions
+    notes: list[str]
+    """Told with the first epoch: the training has not been refused, and can still be stopped."""
+    as_json: bool
+    learnt: int = 0
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """Tell of an epoch that has been run."""
+        self.learnt += 1
+        if self.options.resume and metrics.epoch == 1:
+            self.notes.insert(0, f"nothing to go on with in {self.out}: this training is a new one")
+        while self.notes:
+            say(f"note: {self.notes.pop(0)}", err=True)
+        if not self.as_json and (metrics.val_miou is not None or not self.options.val_split):
+            _print_epoch(metrics)
+
+    def interrupted(self) -> None:
+        """Tell what can be done now."""
+        from vocprep.heads.run import CHECKPOINT_FILE
+
+        if self.learnt and (self.out / CHECKPOINT_FILE).is_file():
+            instead = " instead of --overwrite" if self.options.overwrite else ""
+            say(f"note: the same command with --resume{instead} goes on", err=True)
 
 
 def _notes(dataset: ShardDataset, options: TrainOptions) -> Iterator[str]:

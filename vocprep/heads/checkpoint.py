@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vocprep.errors import RunError
-from vocprep.heads.run import CHECKPOINT_FILE, RunConfig
+from vocprep.heads.run import CHECKPOINT_FILE
+from vocprep.heads.run_config import RunConfig
 from vocprep.heads.tensors import read_tensors, write_tensors
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"

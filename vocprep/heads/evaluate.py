@@ -21,7 +21,8 @@ from vocprep.features.embed import choose_device
 from vocprep.heads.evaluation import Area, ClassScore, Evaluation, ScoreRow, ScoreTable, TableRow
 from vocprep.heads.metrics import ConfusionMatrix
 from vocprep.heads.options import EvaluateOptions, require_split
-from vocprep.heads.run import LabelSpace, Run
+from vocprep.heads.run import Run
+from vocprep.heads.run_config import LabelSpace
 from vocprep.heads.score import (
     GT_TOP_4,
     Measurements,
@@ -33,6 +34,7 @@ from vocprep.heads.whole_image import whole_image_pixels
 from vocprep.labels.schema import load_schema
 from vocprep.recipe import Recipe, differing_fields
 from vocprep.shards.reader import LoaderOptions, ShardDataset
+from vocprep.shards.record import FLIP_SUFFIX
 from vocprep.sources.manifest import load_dataset
 
 MUST_AGREE = ("backbone", "weights_sha256", "windows", "layers", "normalisation", "schema")
@@ -128,6 +130,29 @@ def choose_dataset(run: Run, datasets: Sequence[ShardDataset]) -> ShardDataset:
         else:
             return dataset
     raise refusals[0]
+
+
+def require_one_truth(datasets: Sequence[ShardDataset], split: str) -> None:
+    """Raise UsageError when datasets hold other pictures or ground truth in a split.
+
+    Scores on them must not stand side by side.
+    """
+    truths = []
+    for dataset in datasets:
+        require_split(dataset.splits, split, "split")
+        truths.append(
+            {
+                sample.id: (sample.image_sha256, sample.targets_sha256)
+                for sample in dataset.samples
+                if sample.split == split and not sample.id.endswith(FLIP_SUFFIX)
+            }
+        )
+    for dataset, truth in zip(datasets, truths, strict=True):
+        if truth != truths[0]:
+            raise UsageError(
+                f"{dataset.path}: expected the pictures, geometry and labels of "
+                f"{datasets[0].path} in split {split}, found others; evaluate the runs one by one"
+            )
 
 
 def check_fits(run: Run, recipe: Recipe) -> tuple[str, ...]:

@@ -128,7 +128,8 @@ class TrainOptions:
 
 
 EXECUTION = ("device", "mode", "compiled", "checkpoint_every", "resume", "overwrite")
-"""Fields of TrainOptions that decide where and how a training runs, not what it learns."""
+"""Fields of TrainOptions that decide where and how a training runs. What it learns depends on them
+by rounding at most: another device rounds in another way, and so does a compiled step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,19 +49,18 @@ class Processes:
         return value
 
     def once(self, act: Callable[[], T]) -> T:
-        """Let the leader act, and return what came of it, or raise its VocprepError, in all."""
+        """Let the leader act, and return what came of it, or raise what it could not do, in all."""
         if self.world == 1:
             return act()
-        outcome: list[T | VocprepError | None] = [None]
+        outcome: list[T | VocprepError | OSError | None] = [None]
         if self.leads:
             try:
                 outcome[0] = act()
-            except VocprepError as error:
+            except (VocprepError, OSError) as error:
                 outcome[0] = error
-        # What is no VocprepError ends the leader, and the others with it.
         dist.broadcast_object_list(outcome)
         (result,) = outcome
-        if isinstance(result, VocprepError):
+        if isinstance(result, VocprepError | OSError):
             raise result
         return cast("T", result)
 

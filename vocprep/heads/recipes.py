@@ -35,19 +35,22 @@ def recipe_names() -> list[str]:
 
 
 def load_options(
-    recipe: str = TrainOptions.recipe,
+    recipe: str | TrainOptions = TrainOptions.recipe,
     settings: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> TrainOptions:
     """Return the options of a recipe, ``settings`` ("key=value") and ``overrides`` laid over it.
 
-    ``recipe`` is a shipped name or the path of one's own file. Raises UsageError naming the field
-    and what is known of it.
+    ``recipe`` is a shipped name, the path of one's own file, or that of other options. Raises
+    UsageError naming the field and what is known of it.
     """
-    values = _read(recipe)
+    if isinstance(recipe, TrainOptions):
+        name, values = recipe.recipe, {key: getattr(recipe, key) for key in RECIPE_FIELDS}
+    else:
+        name = Path(recipe).stem if recipe.endswith(_SUFFIX) else recipe
+        values = _read(recipe)
     for setting in settings:
         values |= _parse_setting(setting)
-    name = Path(recipe).stem if recipe.endswith(_SUFFIX) else recipe
     return TrainOptions(**{"recipe": name, **values, **(overrides or {})})
 
 

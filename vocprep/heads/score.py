@@ -30,7 +30,7 @@ from vocprep.heads.ladder import draw_slots, label_slots, match_channels, true_m
 from vocprep.heads.losses import compute_losses, unpack_states
 from vocprep.heads.metrics import ConfusionMatrix, PatchRecall, PatchTop1, constant_prediction
 from vocprep.heads.options import HeadsConfig
-from vocprep.heads.run import LabelSpace
+from vocprep.heads.run_config import LabelSpace
 from vocprep.heads.tfdet import TFDetHeads, to_label_map, top_labels
 from vocprep.labels.targets import PIXELS, SLOTS
 from vocprep.shards.reader import Batch, Loader, ShardDataset

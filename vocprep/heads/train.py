@@ -21,11 +21,10 @@ from vocprep.heads.processes import Processes, joined
 from vocprep.heads.run import (
     CHECKPOINT_FILE,
     MODEL_FILE,
-    LabelSpace,
-    RunConfig,
     prepare_run_dir,
     save_weights,
 )
+from vocprep.heads.run_config import LabelSpace, RunConfig
 from vocprep.heads.score import embedding_dim, score_split
 from vocprep.heads.steps import Training, learn_epoch, set_up
 from vocprep.heads.tensors import read_tensors
@@ -69,7 +68,7 @@ def train(
 
     ``on_epoch`` is called after each epoch, in the process that writes. On one CPU and torch
     version a seed gives the same weights, bit for bit, whether the training was interrupted and
-    resumed or not. The caller's random state is left as it was.
+    resumed or not, unless the step is compiled. The caller's random state is left as it was.
 
     Raises UsageError, before anything is written, when a split, the device or a wanted compiler is
     missing or the folder holds a run that is neither to be replaced nor to go on with; RunError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vocprep.heads.metrics import ConfusionMatrix
 
 LEGEND_ROWS = 12
-UNPAINTED = 0
 CONFUSION_CLASSES = 30
 """Classes that a confusion matrix is drawn of."""
 _SWATCH = 14
@@ -50,18 +49,19 @@ def overlay(
     label_map: NDArray[np.uint16],
     label_name: Callable[[int], str],
     *,
+    unpainted: Collection[int] = (),
     opacity: float = 0.55,
 ) -> Image.Image:
     """Lay a label map [H, W] over its picture [H, W, 3], beside the picture and a legend.
 
-    The legend lists the largest labels with their share of the pixels. Label 0, background or void,
-    is not painted: its black would hide the picture and the dark colours on it.
+    The legend lists the largest labels with their share of the pixels. ``unpainted`` labels, such
+    as void and a background, leave the picture as it is.
     """
     colours = palette(65536)[label_map]
-    painted = np.where(label_map == UNPAINTED, 0, opacity)[..., np.newaxis]
+    painted = np.where(np.isin(label_map, list(unpainted)), 0, opacity)[..., np.newaxis]
     mixed = (image * (1 - painted) + colours * painted).astype(np.uint8)
     height, width = label_map.shape
-    legend = _legend(label_map, label_name)
+    legend = _legend(label_map, label_name, unpainted)
     sheet = Image.new("RGB", (2 * width + legend.width, max(height, legend.height)), "white")
     sheet.paste(Image.fromarray(image), (0, 0))
     sheet.paste(Image.fromarray(mixed), (width, 0))
@@ -76,7 +76,9 @@ def png_bytes(picture: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def _legend(label_map: NDArray[np.uint16], label_name: Callable[[int], str]) -> Image.Image:
+def _legend(
+    label_map: NDArray[np.uint16], label_name: Callable[[int], str], unpainted: Collection[int]
+) -> Image.Image:
     areas = sorted(label_areas(label_map).items(), key=lambda item: -item[1])
     rows = areas[:LEGEND_ROWS]
     line = _SWATCH + 4
@@ -86,7 +88,9 @@ def _legend(label_map: NDArray[np.uint16], label_name: Callable[[int], str]) -> 
     colours = palette(65536)
     for number, (label, area) in enumerate(rows):
         top = 6 + number * line
-        colour = tuple(int(channel) for channel in colours[label]) if label != UNPAINTED else None
+        colour = (
+            tuple(int(channel) for channel in colours[label]) if label not in unpainted else None
+        )
         draw.rectangle((8, top, 8 + _SWATCH, top + _SWATCH), fill=colour, outline="black")
         percent = 100 * area / label_map.size
         share = f"{label_name(label)}  " + (f"{percent:.0f} %" if percent >= 1 else "< 1 %")

@@ -1,0 +1,53 @@
+"""How scores of several runs stand side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vocprep.cli.scores import print_comparison
+from vocprep.heads.evaluate import evaluate
+from vocprep.heads.evaluation import Evaluation
+from vocprep.heads.options import EvaluateOptions
+from vocprep.heads.run import load_run
+from vocprep.shards.reader import ShardDataset
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def result(run: Path, shards: Path) -> Evaluation:
+    """Of heads over 460 classes: with one further table, that of context59."""
+    options = EvaluateOptions(device="cpu")
+    return evaluate(load_run(run), ShardDataset.open(shards), "val", options)
+
+
+def test_a_table_that_not_all_runs_have_is_left_out(
+    result: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(result, run="other")
+    (table,) = result.tables
+    print_comparison([result, other], classes=False)
+    assert "context59, covered area" in capsys.readouterr().out
+    for tables in ((), (replace(table, area="whole image"),)):
+        for pair in (
+            [result, replace(other, tables=tables)],
+            [replace(other, tables=tables), result],
+        ):
+            print_comparison(pair, classes=False)
+            assert "context59" not in capsys.readouterr().out
+
+
+def test_each_chance_and_each_note_is_told_once(
+    result: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(result, run="other", majority_label="sofa", notes=(*result.notes, "beware"))
+    print_comparison([result, result, other], classes=False)
+    lines = capsys.readouterr().out.splitlines()
+    chances = [line for line in lines if line.startswith("chance: ")]
+    assert len(set(chances)) == 2 + 2  # in two tables
+    assert sum("'sofa' everywhere" in line for line in chances) == 2
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert notes == [*(f"note: {note}" for note in result.notes), "note: other: beware"]
