@@ -56,7 +56,7 @@ def run_for(dataset: ShardDataset, model: TFDetHeads | None = None) -> Run:
     heads = HeadsConfig(categories=labels.categories)
     config = RunConfig(
         heads=heads,
-        options=TrainOptions(),
+        options=TrainOptions(epochs=7),
         labels=labels,
         recipe=dataset.index.recipe,
         content_id=dataset.index.content_id,
@@ -419,3 +419,8 @@ def test_voc_has_no_table_of_59_classes_and_says_what_it_lacks(by_hand: ShardDat
     evaluation = evaluate(run_for(by_hand), by_hand, "val", CPU)
     assert evaluation.tables == ()
     assert evaluation.notes == (WHOLE_NOTE, RECALL_NOTE)
+
+
+def test_scores_of_an_unfinished_run_say_so(by_hand: ShardDataset):
+    evaluation = evaluate(replace(run_for(by_hand), epoch=4), by_hand, "val", CPU)
+    assert evaluation.notes[0] == "epoch 4 of 7: the training has not ended"

@@ -300,8 +300,10 @@ def test_the_run_of_another_tool_is_left_alone(
         (run_dir / name).write_text("mine")
     (run_dir / "run.json").write_text(text)
     before = contents(run_dir)
-    with pytest.raises(UsageError, match="expected a new or empty folder for the run"):
+    with pytest.raises(UsageError, match="expected one that `vocprep train` wrote"):
         train(dataset, run_dir, quick(overwrite=overwrite))
+    with pytest.raises(UsageError, match="expected one that `vocprep train` wrote"):
+        train(dataset, run_dir, quick(resume=True))
     assert contents(run_dir) == before
 
 

@@ -69,10 +69,13 @@ def predict(
     from vocprep.pages.plot import overlay, png_bytes
 
     check_folder(out)
+    images = tuple(dict.fromkeys(images))
     check_names_differ(images, [path.stem for path in images], "predictions")
     trained = load_run(run)
     embedder = _embedder_of(trained, weights, data_dir, device)
     chosen = _geometry(geometry)
+    if trained.unfinished is not None:
+        click.echo(f"note: {run}: {trained.unfinished}", err=True)
     labels = trained.config.labels
     made, errors = [], []
     with progress(len(images), "images") as step:

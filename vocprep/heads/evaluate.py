@@ -104,6 +104,8 @@ def evaluate(
         )
     if (run.config.content_id, run.config.options.train_split) == (dataset.index.content_id, split):
         notes = (*notes, LEARNT_NOTE)
+    if run.unfinished is not None:
+        notes = (*notes, run.unfinished)
     if whole is None:
         notes = (*notes, WHOLE_NOTE)
     found = _Found(

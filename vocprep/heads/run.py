@@ -47,10 +47,20 @@ class Run:
     epoch: int
     """How many epochs the weights have seen."""
 
+    @property
+    def unfinished(self) -> str | None:
+        """What there is to know of a run whose training has not ended; None for others."""
+        epochs = self.config.options.epochs
+        if self.epoch == epochs:
+            return None
+        return f"epoch {self.epoch} of {epochs}: the training has not ended"
+
 
 def holds_run(run_dir: Path) -> bool:
     """Say whether a training in this folder has left weights or a checkpoint."""
-    return any((run_dir / name).is_file() for name in (MODEL_FILE, CHECKPOINT_FILE))
+    return _is_ours(run_dir) and any(
+        (run_dir / name).is_file() for name in (MODEL_FILE, CHECKPOINT_FILE)
+    )
 
 
 def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
@@ -67,7 +77,12 @@ def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
     names = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
     unfinished = {name for name in names if name.startswith(TEMPORARY_PREFIX)}
     present = names - unfinished
-    if present and not _is_ours(run_dir):
+    if CONFIG_FILE in present and not _is_ours(run_dir):
+        raise UsageError(
+            f"{run_dir / CONFIG_FILE}: expected one that `vocprep train` wrote, found another or a "
+            "damaged one, and so nothing here is replaced; choose another folder"
+        )
+    if present and CONFIG_FILE not in present:
         raise UsageError(
             f"{run_dir}: expected a new or empty folder for the run, found "
             f"{min(present, key=lambda name: (name.startswith('.'), name))!r} in it; choose another"
