@@ -18,7 +18,7 @@ from vocprep.cli.common import (
     print_json,
     progress,
 )
-from vocprep.cli.scores import print_comparison, print_evaluation
+from vocprep.cli.scores import print_scores
 from vocprep.heads.options import EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ def evaluate(
     if as_json:
         values = [result.to_json() for result in results]
         print_json(values[0] if len(values) == 1 else values)
-    elif len(results) == 1:
-        print_evaluation(results[0], classes=classes)
     else:
-        print_comparison(results, classes=classes)
+        print_scores(results, classes=classes)
 
 
 def _runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vocprep.features.embed import Embedder
     from vocprep.heads.predict import Prediction
     from vocprep.heads.run import Run
+    from vocprep.heads.run_config import LabelSpace
 
 
 @click.command()
@@ -62,11 +63,8 @@ def predict(
       vocprep predict runs/first holiday.jpg --out predictions --geometry native
     """
     from vocprep.errors import DataError
-    from vocprep.files import write_atomic
     from vocprep.heads.run import load_run
-    from vocprep.labels.png import encode_png
     from vocprep.labels.statistics import label_areas
-    from vocprep.pages.plot import overlay, png_bytes
 
     check_folder(out)
     images = tuple(dict.fromkeys(images))
@@ -76,7 +74,6 @@ def predict(
     chosen = _geometry(geometry)
     if trained.unfinished is not None:
         click.echo(f"note: {run}: {trained.unfinished}", err=True)
-    labels = trained.config.labels
     made, errors = [], []
     with progress(len(images), "images") as step:
         for path in images:
@@ -88,18 +85,10 @@ def predict(
                 if len(images) > 1:
                     say(f"error: {error}", err=True)
                 continue
-            sheet = overlay(
-                found.image, found.label_map, labels.label_name, unpainted=labels.unpainted
-            )
-            files = {kind: out / f"{path.stem}.{kind}.png" for kind in ("overlay", "labels")}
-            write_atomic(files["overlay"], png_bytes(sheet))
-            write_atomic(files["labels"], encode_png(found.label_map))
-            made.append(
-                {"image": str(path), **{kind: str(file) for kind, file in files.items()}}
-                | {"label_pixels": label_areas(found.label_map)}
-            )
+            files = _write(found, trained.config.labels, out / path.stem)
+            made.append({"image": str(path), **files, "label_pixels": label_areas(found.label_map)})
             if not as_json:
-                say(str(files["overlay"]))
+                say(files["overlay"])
     if len(images) == 1 and errors:
         raise errors[0]
     if as_json:
@@ -123,6 +112,20 @@ def _predict(trained: Run, path: Path, embedder: Embedder, geometry: Geometry | 
         return predict_image(trained, image, embedder, geometry)
     except DataError as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def _write(found: Prediction, labels: LabelSpace, stem: Path) -> dict[str, str]:
+    """Write STEM.overlay.png and STEM.labels.png and return their paths."""
+    from vocprep.files import write_atomic
+    from vocprep.labels.png import encode_png
+    from vocprep.pages.plot import overlay, png_bytes
+
+    sheet = overlay(found.image, found.label_map, labels.label_name, unpainted=labels.unpainted)
+    contents = {"overlay": png_bytes(sheet), "labels": encode_png(found.label_map)}
+    files = {kind: stem.with_name(f"{stem.name}.{kind}.png") for kind in contents}
+    for kind, data in contents.items():
+        write_atomic(files[kind], data)
+    return {kind: str(path) for kind, path in files.items()}
 
 
 def _geometry(kind: GeometryKind | None) -> Geometry | None:

@@ -17,6 +17,14 @@ MODEL = "model"
 Row = TypeVar("Row", bound="TableRow")
 
 
+def print_scores(results: Sequence[Evaluation], *, classes: bool) -> None:
+    """Print one run with its oracles, or several in one table."""
+    if len(results) == 1:
+        print_evaluation(results[0], classes=classes)
+    else:
+        print_comparison(results, classes=classes)
+
+
 def print_evaluation(result: Evaluation, *, classes: bool) -> None:
     """Print all that is known of one run."""
     if classes:
