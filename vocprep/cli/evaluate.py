@@ -112,7 +112,7 @@ def _runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     from vocprep.heads.run import CONFIG_FILE
     from vocprep.shards.index import DATASET_FILE
 
-    given = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+    given = list({path.resolve(): path for path in paths}.values())
     runs = [path for path in given if (path / CONFIG_FILE).is_file()]
     shards = [path for path in given if (path / DATASET_FILE).is_file()]
     for path in given:
