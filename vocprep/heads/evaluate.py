@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +91,7 @@ def evaluate(
         batch_size=options.batch_size, mode=options.mode, label_maps=True
     )
     # First what may not be there, then what takes long.
-    whole = _whole_image(dataset, split, options)
+    whole_pixels = _whole_pixels(dataset, split, options)
     majority = _majority(run, dataset, split, loader_options)
     model = run.model.to(device).eval()
     loader = dataset.loader(split, loader_options)
@@ -106,14 +105,10 @@ def evaluate(
         notes = (*notes, LEARNT_NOTE)
     if run.unfinished is not None:
         notes = (*notes, run.unfinished)
+    whole = _whole_image(dataset, counts, whole_pixels)
     if whole is None:
         notes = (*notes, WHOLE_NOTE)
-    found = _Found(
-        counts=counts,
-        whole=_with_missed(counts, whole),
-        majority=majority,
-        notes=(*notes, RECALL_NOTE),
-    )
+    found = _Found(counts=counts, whole=whole, majority=majority, notes=(*notes, RECALL_NOTE))
     return _evaluation(run, split, found, options.worst)
 
 
@@ -197,31 +192,26 @@ def _majority(
     return MajorityBaseline(split=source, labels=tuple(labels))
 
 
-def _whole_image(
+def _whole_pixels(
     dataset: ShardDataset, split: str, options: EvaluateOptions
-) -> NDArray[np.int64] | Literal["covered"] | None:
-    """Return the pixels [C] of each class in whole images, ``covered`` where patches cover them.
-
-    None when they are not known.
-    """
+) -> NDArray[np.int64] | None:
+    """Return the pixels [C] of each class in whole images; None without need or data dir."""
     recipe = dataset.index.recipe
-    if recipe.geometry.covers_all:
-        return "covered"
-    if options.data_dir is None:
+    if recipe.geometry.covers_all or options.data_dir is None:
         return None
     manifest = load_dataset(options.dataset or recipe.dataset)
     return whole_image_pixels(dataset, split, manifest, Path(options.data_dir))
 
 
-def _with_missed(
-    counts: Measurements, whole: NDArray[np.int64] | Literal["covered"] | None
+def _whole_image(
+    dataset: ShardDataset, counts: Measurements, whole_pixels: NDArray[np.int64] | None
 ) -> Matrices | None:
     """Return the rows' matrices with what the geometry left out; None when it is not known."""
-    if whole is None:
-        return None
-    if isinstance(whole, str):
+    if dataset.index.recipe.geometry.covers_all:
         return counts.pixels
-    left_out = whole - counts.model.truth_pixels
+    if whole_pixels is None:
+        return None
+    left_out = whole_pixels - counts.model.truth_pixels
     return {name: matrix.with_missed(left_out) for name, matrix in counts.pixels.items()}
 
 
