@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from vocprep.sources.manifest import DatasetManifest, load_dataset
-from vocprep.sources.sample import SampleOptions, write_sample
-from vocprep.sources.tree import SampleRef, list_samples
+from vocprep.data_dir.layout import SampleRef, list_samples
+from vocprep.manifests import DatasetManifest, load_dataset
+from vocprep.synthetic.dataset import SampleOptions, write_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = "voc21"

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from vocprep.backbones import Normalisation
+from vocprep.data_dir.layout import SampleRef
 from vocprep.features.backbone import cifar100_resnet32, load_weights
-from vocprep.recipe import Normalisation
-from vocprep.sources.tree import SampleRef
 
 Bytes = NDArray[np.uint8]
 

@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vocprep.build.write import write_dataset
 from vocprep.geometry import Geometry, place_labels
+from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
-from vocprep.labels.schema import load_schema
 from vocprep.labels.targets import make_targets
-from vocprep.recipe import Layout, Recipe, SchemaIdentity, ShardFormat, SplitIds
+from vocprep.options import Layout, ShardFormat
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.record import Record
-from vocprep.shards.write import write_dataset
-from vocprep.sources.scene import draw_label_map
+from vocprep.synthetic.scene import draw_label_map
 
 Fields = dict[str, Tensor]
 PATCHES, DIM = 49, 256
@@ -52,7 +53,7 @@ def collate_fields(samples: list[dict[str, Any]]) -> Fields:
 
 def make_records(count: int) -> Iterator[Record]:
     """Yield records with random embeddings and the targets of generated scenes."""
-    schema = load_schema("context460")
+    schema = load_label_space("context460")
     maps = [
         place_labels(draw_label_map(np.random.default_rng([0, number]), number), Geometry(), 0)
         for number in range(min(count, _MAPS))
@@ -77,10 +78,10 @@ def make_records(count: int) -> Iterator[Record]:
 def write_shards(records: list[Record], out: Path, container: ShardFormat) -> None:
     """Write a finished dataset version without a backbone."""
     out.mkdir()
-    schema = load_schema("context460")
+    schema = load_label_space("context460")
     recipe = Recipe(
         dataset="generated",
-        schema=SchemaIdentity(name=schema.name, sha256=schema.sha256),
+        schema=LabelSpaceId(name=schema.name, sha256=schema.sha256),
         splits={"train": SplitIds.of([record.image_id for record in records])},
         backbone="resnet32-cifar100",
         weights_sha256="00" * 32,

@@ -32,12 +32,13 @@ from _plain_builds import Clock, by_hand, seeds_way
 from _report import Column, Report, Table, command_line, usable_cores
 from numpy.typing import NDArray
 
-from vocprep.engines.local import build_dataset
+from vocprep.build.local import build_dataset
+from vocprep.build.plan import plan_build
 from vocprep.errors import VocprepError
 from vocprep.features.backbone import load_weights
 from vocprep.features.embed import Embedder, EmbeddingSpec
-from vocprep.recipe import Choices, EngineOptions, Layout, Precision
-from vocprep.shards.plan import plan_build
+from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.recipe import Precision
 
 COLUMNS = (
     Column("name", ""),
@@ -96,7 +97,7 @@ def find_ways(device: torch.device, *, compile_too: bool) -> list[Way]:
         for name, compiled in wanted
         if name == precision and (compile_too or not compiled)
     ]
-    if device.type == "cuda" and "decoder" in {field.name for field in fields(EngineOptions)}:
+    if device.type == "cuda" and "decoder" in {field.name for field in fields(BuildOptions)}:
         ways += [replace(way, decoder="nvjpeg") for way in ways[-1:]]
     return ways
 
@@ -107,11 +108,11 @@ def vocprep(pictures: Pictures, out: Path, device: torch.device, way: Way, warm:
         pictures.dataset,
         pictures.data_dir,
         pictures.weights,
-        Choices(precision=way.precision),
+        BuildChoices(precision=way.precision),
         Layout(),
     )
     more: dict[str, Any] = {"decoder": way.decoder} if way.decoder else {}
-    options = EngineOptions(
+    options = BuildOptions(
         device=device.type,
         workers=max(2, usable_cores()),
         compiled=way.compiled,

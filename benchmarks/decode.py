@@ -25,11 +25,11 @@ from scipy.io import loadmat
 
 from vocprep.labels.decode import read_label_map
 from vocprep.labels.export import export_label_maps
-from vocprep.labels.schema import load_schema
+from vocprep.labels.label_space import load_label_space
 from vocprep.parallel import map_ordered
-from vocprep.sources.sample import SampleOptions, write_sample
+from vocprep.synthetic.dataset import SampleOptions, write_sample
 
-SCHEMA = load_schema("context460")
+SCHEMA = load_label_space("context460")
 
 
 def scipy_read(paths: list[Path]) -> None:

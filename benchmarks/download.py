@@ -28,9 +28,9 @@ from pathlib import Path
 
 from _report import Column, Report, Table, command_line
 
-from vocprep.sources.digests import Expected
-from vocprep.sources.fetch import Wanted, fetch
-from vocprep.sources.transfer import TransferOptions
+from vocprep.data_dir.digests import Expected
+from vocprep.download.fetch import Wanted, fetch
+from vocprep.download.transfer import TransferOptions
 
 MIB = 1 << 20
 GIGABIT = 117_000_000

@@ -24,18 +24,19 @@ from statistics import mean
 from _pictures import SCHEMA, find_photographs, weights_at_hand
 from _report import Cell, Column, Report, Table, command_line
 
-from vocprep.engines.local import build_dataset
+from vocprep.build.local import build_dataset
+from vocprep.build.plan import plan_build
 from vocprep.errors import VocprepError
-from vocprep.heads.counters import MaskQuality
-from vocprep.heads.evaluate import evaluate
-from vocprep.heads.evaluation import Evaluation
-from vocprep.heads.options import EvaluateOptions, TrainOptions
-from vocprep.heads.recipes import load_options
-from vocprep.heads.run import load_run
-from vocprep.heads.score import GT_TOP_4, MAJORITY, MODEL, PATCH_MAJORITY
-from vocprep.heads.train import train
-from vocprep.recipe import Choices, EngineOptions, Layout, View
-from vocprep.shards.plan import plan_build
+from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
+from vocprep.heads.runs.presets import load_options
+from vocprep.heads.runs.run import load_run
+from vocprep.heads.scoring.counters import MaskQuality
+from vocprep.heads.scoring.evaluate import evaluate
+from vocprep.heads.scoring.evaluation import Evaluation
+from vocprep.heads.scoring.score import GT_TOP_4, MAJORITY, MODEL, PATCH_MAJORITY
+from vocprep.heads.training.train import train
+from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.recipe import View
 from vocprep.shards.reader import ShardDataset
 
 VIEWS: tuple[View, ...] = ("identity", "flip")
@@ -48,7 +49,7 @@ GENERATED = 48
 class Embeddings:
     """Shards to learn from, as they differ from the usual ones."""
 
-    choices: Choices
+    choices: BuildChoices
     untrained: bool = False
 
 
@@ -63,12 +64,12 @@ class Variant:
 
 
 EMBEDDINGS = {
-    "base": Embeddings(Choices(views=VIEWS)),
+    "base": Embeddings(BuildChoices(views=VIEWS)),
     "wide": Embeddings(
-        Choices(views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2")),
+        BuildChoices(views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2")),
     ),
-    "random": Embeddings(Choices(views=VIEWS), untrained=True),
-    "imagenet": Embeddings(Choices(views=VIEWS, normalisation="imagenet")),
+    "random": Embeddings(BuildChoices(views=VIEWS), untrained=True),
+    "imagenet": Embeddings(BuildChoices(views=VIEWS, normalisation="imagenet")),
 }
 VARIANTS = {
     "default": Variant("default"),
@@ -134,7 +135,7 @@ def build(bench: Bench, name: str) -> ShardDataset:
     weights = UNTRAINED if wanted.untrained else weights_at_hand()
     choices = replace(wanted.choices, schema=SCHEMA, limit=bench.images)
     plan = plan_build(found.dataset, found.data_dir, weights, choices, Layout())
-    build_dataset(plan, out, EngineOptions())
+    build_dataset(plan, out, BuildOptions())
     return ShardDataset.open(out)
 
 

@@ -33,8 +33,8 @@ from _read_peers import (
 )
 from _report import Column, Report, Table, command_line
 
-from vocprep.recipe import ShardFormat
-from vocprep.shards.reader import LoaderMode, LoaderOptions, ShardDataset
+from vocprep.options import LoaderMode, LoaderOptions, ShardFormat
+from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 
 BATCH = 64

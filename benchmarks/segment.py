@@ -18,7 +18,7 @@ import torch
 from _report import Cell, Column, Report, Table, command_line
 from torch import Tensor
 
-from vocprep.heads.tfdet import to_label_map, to_segment
+from vocprep.heads.model.tfdet import to_label_map, to_segment
 
 PIXELS = 1024
 COLUMNS = (

@@ -22,13 +22,13 @@ from _pictures import shared_data
 from _report import Column, Report, Table, command_line
 from numpy.typing import NDArray
 
+from vocprep.data_dir.layout import list_samples
 from vocprep.geometry import Geometry, place_labels
 from vocprep.labels.decode import read_label_map
-from vocprep.labels.schema import Schema, load_schema
+from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.targets import make_targets
-from vocprep.sources.manifest import load_dataset
-from vocprep.sources.scene import draw_label_map
-from vocprep.sources.tree import list_samples
+from vocprep.manifests import load_dataset
+from vocprep.synthetic.scene import draw_label_map
 
 LabelMap = NDArray[np.uint16]
 Ranking = tuple[NDArray[np.int16], NDArray[np.uint16], NDArray[np.uint8]]
@@ -121,18 +121,18 @@ PLAIN: dict[str, Callable[..., Ranking]] = {
 }
 
 
-def rank_and_pack(label_map: LabelMap, rank: Callable[..., Ranking], schema: Schema) -> None:
+def rank_and_pack(label_map: LabelMap, rank: Callable[..., Ranking], schema: LabelSpace) -> None:
     """Rank the labels of a map and pack its planes."""
     labels, _, _ = rank(label_map, schema.void, classes_of(schema))
     pack(label_map, schema.void, labels)
 
 
-def classes_of(schema: Schema) -> int:
+def classes_of(schema: LabelSpace) -> int:
     """Return how wide a table of all ids is, void included."""
     return max(*schema.names, schema.void) + 1
 
 
-def check_same(maps: list[LabelMap], schema: Schema) -> None:
+def check_same(maps: list[LabelMap], schema: LabelSpace) -> None:
     """See that every way gives the targets that vocprep gives."""
     for label_map in maps:
         mine = make_targets(label_map, schema.void)
@@ -148,9 +148,9 @@ def check_same(maps: list[LabelMap], schema: Schema) -> None:
                 raise SystemExit(f"{name} gave other targets than {MINE}")
 
 
-def find_maps(limit: int) -> dict[str, tuple[list[LabelMap], Schema]]:
+def find_maps(limit: int) -> dict[str, tuple[list[LabelMap], LabelSpace]]:
     """Return label maps [224, 224] by what they are."""
-    wide, narrow = load_schema("context460"), load_schema("voc21")
+    wide, narrow = load_label_space("context460"), load_label_space("voc21")
     drawn = [draw_label_map(np.random.default_rng([0, n]), n) for n in range(limit)]
     found = {"generated, 459 labels": (drawn, wide)}
     for title, folder, dataset, schema in (
@@ -167,7 +167,7 @@ def find_maps(limit: int) -> dict[str, tuple[list[LabelMap], Schema]]:
     }
 
 
-def measure(maps: list[LabelMap], schema: Schema, repeats: int) -> dict[tuple[str, str], float]:
+def measure(maps: list[LabelMap], schema: LabelSpace, repeats: int) -> dict[tuple[str, str], float]:
     """Return microseconds a map by row and column: each map's best, averaged; rows take turns."""
     works: dict[tuple[str, str], Callable[[LabelMap], object]] = {}
     for name, rank in PLAIN.items():

@@ -34,17 +34,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vocprep.engines.local import build_dataset
+from vocprep.backbones import Normalisation
+from vocprep.build.local import build_dataset
+from vocprep.build.plan import plan_build
 from vocprep.features.backbone import cifar100_resnet32, load_weights
 from vocprep.features.embed import choose_device
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.geometry import Geometry, place_image, split_patches
-from vocprep.heads.losses import compute_losses, unpack_states
-from vocprep.heads.options import EncoderName, HeadsConfig, StepPrecision, TrainOptions
-from vocprep.heads.tfdet import TFDetHeads
-from vocprep.heads.train import train
-from vocprep.recipe import Choices, EngineOptions, Layout, Normalisation
-from vocprep.shards.plan import plan_build
+from vocprep.heads.model.config import EncoderName, HeadsConfig
+from vocprep.heads.model.losses import compute_losses, unpack_states
+from vocprep.heads.model.tfdet import TFDetHeads
+from vocprep.heads.runs.options import StepPrecision, TrainOptions
+from vocprep.heads.training.train import train
+from vocprep.options import BuildChoices, BuildOptions, Layout
 from vocprep.shards.reader import ResidentDataset, ShardDataset, collate
 
 COLUMNS = (
@@ -197,9 +199,9 @@ def _best_rate(bench: Bench, epoch: Callable[[], None]) -> float:
 def build(pictures: Pictures, device: torch.device, folder: Path) -> tuple[ShardDataset, float]:
     """Build the shards and return them with the seconds that it took."""
     started = time.perf_counter()
-    choices = Choices(splits=("train",))
+    choices = BuildChoices(splits=("train",))
     plan = plan_build(pictures.dataset, pictures.data_dir, pictures.weights, choices, Layout())
-    build_dataset(plan, folder / "shards", EngineOptions(device=str(device)))
+    build_dataset(plan, folder / "shards", BuildOptions(device=str(device)))
     return ShardDataset.open(folder / "shards"), time.perf_counter() - started
 
 

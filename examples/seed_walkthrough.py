@@ -23,7 +23,7 @@ from PIL import Image
 
 from vocprep.features.backbone import CifarResNet, load_weights
 from vocprep.pascal_voc import PascalSet, TFDet, Voc, cifar100_resnet32, cifar_100_names
-from vocprep.sources.sample import SampleOptions, write_sample
+from vocprep.synthetic.dataset import SampleOptions, write_sample
 
 
 def main() -> None:

@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from builders.versions import Built, build
 from hypothesis import settings
 
-from vocprep.sources.sample import SampleOptions, write_sample
+from vocprep.geometry import Geometry
+from vocprep.options import BuildChoices, Layout
+from vocprep.synthetic.dataset import SampleOptions, write_sample
 
 # Tiny models gain nothing from more threads, and those of tests that run side by side wait for each
 # other. Before torch is loaded, and for the processes that tests start too.
@@ -40,3 +43,38 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: set VOCPREP_SHARED_DATA to a folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def crop_hdf5(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The default recipe, five pictures a shard."""
+    layout = Layout(samples_per_shard=5)
+    return build(sample_tree, tmp_path_factory.mktemp("crop") / "out", BuildChoices(), layout)
+
+
+@pytest.fixture(scope="session")
+def crop_tar(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The same records as tars, cut elsewhere."""
+    layout = Layout(format="webdataset", samples_per_shard=4)
+    return build(sample_tree, tmp_path_factory.mktemp("tar") / "out", BuildChoices(), layout)
+
+
+NATIVE = BuildChoices(
+    limit=2,
+    geometry=Geometry(geometry="native", edge="pad"),
+    views=("identity", "flip"),
+    embedding_dtype="float32",
+)
+
+
+@pytest.fixture(scope="session")
+def native_hdf5(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Pictures of unequal patch numbers, two views, float32."""
+    layout = Layout(samples_per_shard=3)
+    return build(sample_tree, tmp_path_factory.mktemp("native") / "out", NATIVE, layout)
+
+
+@pytest.fixture(scope="session")
+def native_tar(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    layout = Layout(format="webdataset", samples_per_shard=1)
+    return build(sample_tree, tmp_path_factory.mktemp("native-tar") / "out", NATIVE, layout)

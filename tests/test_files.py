@@ -10,20 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocprep import files
+from vocprep import files, manifests
 from vocprep.errors import ManifestError, UsageError
 from vocprep.files import (
     TEMPORARY_PREFIX,
     atomic_folder,
     atomic_path,
     canonical_json,
-    find_manifest,
-    manifest_names,
-    manifests_dir,
     sha256_hex,
     write_atomic,
     write_json,
 )
+from vocprep.manifests import find_manifest, manifest_names, manifests_dir
 
 FAILURES: list[type[BaseException]] = [ValueError, KeyboardInterrupt, SystemExit]
 json_values = st.recursive(
@@ -227,6 +225,6 @@ def test_a_path_without_a_file_is_refused() -> None:
 def test_an_installation_without_manifests_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "vocprep" / "files.py"))
+    monkeypatch.setattr(manifests, "__file__", str(tmp_path / "vocprep" / "manifests.py"))
     with pytest.raises(ManifestError, match="installation is incomplete"):
         manifests_dir()

@@ -136,16 +136,15 @@ def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 import vocprep
-from vocprep.files import manifest_names, manifests_dir
-from vocprep.sources.manifest import load_dataset, load_source
-from vocprep.labels.schema import load_schema
-from vocprep.heads.recipes import load_options, recipe_names
+from vocprep.manifests import load_dataset, load_source, manifest_names, manifests_dir
+from vocprep.labels.label_space import load_label_space
+from vocprep.heads.runs.presets import load_options, recipe_names
 package = Path(vocprep.__file__).parent
 assert package == Path(sys.argv[1]) / "vocprep", package
-assert manifests_dir() == package / "manifests"
+assert manifests_dir() == package / "shipped_manifests"
 dataset = load_dataset("pascal-context")
 [load_source(name) for name in manifest_names("sources")]
-[load_schema(name) for name in dataset.schemas]
+[load_label_space(name) for name in dataset.schemas]
 names = ["default", "quick", "seed", "wide"]
 assert [load_options(name).recipe for name in recipe_names()] == names
 print(len(manifest_names("datasets")), (package / "py.typed").is_file())

@@ -10,24 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vocprep.backbones import Normalisation
 from vocprep.errors import ShardError, UsageError
-from vocprep.files import canonical_json, sha256_hex
+from vocprep.files import canonical_json, is_plain_name, sha256_hex
 from vocprep.geometry import Geometry
-from vocprep.recipe import (
-    Choices,
-    EngineOptions,
-    Layout,
-    Normalisation,
-    Recipe,
-    SchemaIdentity,
-    SplitIds,
-    differing_fields,
-    is_plain_name,
-)
+from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, differing_fields
 
 RECIPE = Recipe(
     dataset="pascal-context",
-    schema=SchemaIdentity(name="context460", sha256="ab" * 32),
+    schema=LabelSpaceId(name="context460", sha256="ab" * 32),
     splits={"train": SplitIds.of(["b", "a"]), "val": SplitIds.of(["c"])},
     backbone="resnet32-cifar100",
     weights_sha256="cd" * 32,
@@ -39,7 +31,7 @@ triples = st.tuples(floats, floats, floats)
 recipes = st.builds(
     Recipe,
     dataset=texts,
-    schema=st.builds(SchemaIdentity, name=texts, sha256=texts, void_unknown=st.booleans()),
+    schema=st.builds(LabelSpaceId, name=texts, sha256=texts, void_unknown=st.booleans()),
     splits=st.dictionaries(
         texts, st.builds(SplitIds, count=st.integers(0), ids_sha256=texts), max_size=3
     ),
@@ -75,7 +67,7 @@ def test_json_round_trip(recipe: Recipe) -> None:
 
 OTHER_VALUES: dict[str, Any] = {
     "dataset": "voc2012",
-    "schema": SchemaIdentity(name="context460", sha256="ab" * 32, void_unknown=True),
+    "schema": LabelSpaceId(name="context460", sha256="ab" * 32, void_unknown=True),
     "splits": {"train": SplitIds.of(["b", "a"])},
     "windows": (64,),
     "layers": ("layer3", "layer2"),
@@ -103,20 +95,20 @@ def test_every_field_is_covered_above_or_below() -> None:
 
 def test_layout_and_engine_options_share_no_field_with_the_recipe() -> None:
     of_recipe = {item.name for item in fields(Recipe)}
-    for options in (Layout, EngineOptions):
+    for options in (Layout, BuildOptions):
         assert not of_recipe & {item.name for item in fields(options)}
 
 
 def test_choices_default_to_the_recipes_defaults() -> None:
     of_recipe = {item.name for item in fields(Recipe)}
-    shared = {item.name for item in fields(Choices)} & of_recipe - {"splits", "schema"}
+    shared = {item.name for item in fields(BuildChoices)} & of_recipe - {"splits", "schema"}
     chosen_by_the_backbone = {"windows", "layers", "normalisation"}
     expected = {"geometry", "backbone", "precision", "embedding_dtype", "views"}
     assert shared == expected | chosen_by_the_backbone
     for name in shared - chosen_by_the_backbone:
-        assert getattr(Choices(), name) == getattr(RECIPE, name)
+        assert getattr(BuildChoices(), name) == getattr(RECIPE, name)
     for name in chosen_by_the_backbone:
-        assert getattr(Choices(), name) is None
+        assert getattr(BuildChoices(), name) is None
 
 
 RESNET18 = replace(RECIPE, backbone="resnet18-imagenet", windows=(), layers=("layer4",))
@@ -217,11 +209,11 @@ def test_views_begin_with_identity_and_hold_each_once(views: Any) -> None:
     [
         (lambda: replace(RECIPE, precision="fp8"), "precision 'fp8'"),  # type: ignore[arg-type]
         (lambda: replace(RECIPE, embedding_dtype="int8"), "float16, float32"),  # type: ignore[arg-type]
-        (lambda: Choices(limit=0), "limit 0: expected 1 or more"),
+        (lambda: BuildChoices(limit=0), "limit 0: expected 1 or more"),
         (lambda: Layout(format="zarr"), "hdf5, webdataset"),  # type: ignore[arg-type]
         (lambda: Layout(samples_per_shard=0), "samples_per_shard 0: expected 1 or more"),
-        (lambda: EngineOptions(workers=0), "workers 0: expected 1 or more"),
-        (lambda: EngineOptions(if_exists="ask"), "resume, overwrite, fail"),  # type: ignore[arg-type]
+        (lambda: BuildOptions(workers=0), "workers 0: expected 1 or more"),
+        (lambda: BuildOptions(if_exists="ask"), "resume, overwrite, fail"),  # type: ignore[arg-type]
     ],
 )
 def test_options_that_cannot_work_are_refused(make: Any, complaint: str) -> None:

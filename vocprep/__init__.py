@@ -10,51 +10,52 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vocprep.engines.local import build_dataset
+    from vocprep.build.local import build_dataset
+    from vocprep.build.plan import plan_build
     from vocprep.errors import VocprepError
     from vocprep.geometry import Geometry
-    from vocprep.heads.evaluate import evaluate
-    from vocprep.heads.options import EvaluateOptions, TrainOptions
-    from vocprep.heads.run import load_run
-    from vocprep.heads.tfdet import TFDetHeads
-    from vocprep.heads.train import train
-    from vocprep.labels.schema import load_schema
+    from vocprep.heads.model.tfdet import TFDetHeads
+    from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
+    from vocprep.heads.runs.run import load_run
+    from vocprep.heads.scoring.evaluate import evaluate
+    from vocprep.heads.training.train import train
+    from vocprep.labels.label_space import load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
-    from vocprep.recipe import Choices, EngineOptions, Layout, Recipe
-    from vocprep.shards.plan import plan_build
-    from vocprep.shards.reader import Batch, LoaderOptions, ShardDataset
+    from vocprep.manifests import load_dataset
+    from vocprep.options import BuildChoices, BuildOptions, Layout, LoaderOptions
+    from vocprep.recipe import Recipe
+    from vocprep.shards.reader import Batch, ShardDataset
     from vocprep.shards.record import Record
-    from vocprep.sources.manifest import load_dataset
 
 _HOMES = {
     "Batch": "shards.reader",
-    "Choices": "recipe",
-    "EngineOptions": "recipe",
-    "EvaluateOptions": "heads.options",
+    "BuildChoices": "options",
+    "BuildOptions": "options",
+    "EvaluateOptions": "heads.runs.options",
     "Geometry": "geometry",
-    "Layout": "recipe",
-    "LoaderOptions": "shards.reader",
+    "Layout": "options",
+    "LoaderOptions": "options",
     "Recipe": "recipe",
     "Record": "shards.record",
     "ShardDataset": "shards.reader",
-    "TFDetHeads": "heads.tfdet",
-    "TrainOptions": "heads.options",
+    "TFDetHeads": "heads.model.tfdet",
+    "TrainOptions": "heads.runs.options",
     "VocprepError": "errors",
-    "build_dataset": "engines.local",
-    "evaluate": "heads.evaluate",
-    "load_dataset": "sources.manifest",
-    "load_run": "heads.run",
-    "load_schema": "labels.schema",
+    "build_dataset": "build.local",
+    "evaluate": "heads.scoring.evaluate",
+    "load_dataset": "manifests",
+    "load_label_space": "labels.label_space",
+    "load_run": "heads.runs.run",
     "make_targets": "labels.targets",
-    "plan_build": "shards.plan",
+    "plan_build": "build.plan",
     "targets_to_label_map": "labels.targets",
-    "train": "heads.train",
+    "train": "heads.training.train",
 }
 
 __all__ = [
     "Batch",
-    "Choices",
-    "EngineOptions",
+    "BuildChoices",
+    "BuildOptions",
     "EvaluateOptions",
     "Geometry",
     "Layout",
@@ -69,8 +70,8 @@ __all__ = [
     "build_dataset",
     "evaluate",
     "load_dataset",
+    "load_label_space",
     "load_run",
-    "load_schema",
     "make_targets",
     "plan_build",
     "targets_to_label_map",

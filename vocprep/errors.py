@@ -15,7 +15,7 @@
     │   ├── ShardError           a shard or a dataset index that breaks docs/format.md
     │   └── RunError             a run folder that cannot be used
     ├── SourceUnavailableError 4 something must be fetched first, or no mirror gave it
-    └── QuotaError           5   more samples failed than were allowed to
+    └── FailureBudgetError           5   more samples failed than were allowed to
 
 Exit code 1 is no error: a check ran to its end and found differences.
 A message is one sentence: what, where, expected, found, what to do.
@@ -80,7 +80,7 @@ class SourceUnavailableError(VocprepError):
     exit_code = 4
 
 
-class QuotaError(VocprepError):
+class FailureBudgetError(VocprepError):
     """More samples failed than a build was allowed to quarantine."""
 
     exit_code = 5

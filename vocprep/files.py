@@ -1,10 +1,11 @@
-"""Bytes on disk: hashing, canonical JSON, atomic publishing, and where the manifests are."""
+"""Bytes on disk: hashing, canonical JSON, plain names, atomic publishing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,47 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vocprep.errors import ManifestError, UsageError
-
 TEMPORARY_PREFIX = ".tmp-"
 """Names that start so are unfinished work and may be deleted by anybody who holds the lock."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def manifests_dir() -> Path:
-    """Return the folder of the manifests: inside an installed wheel, else beside the package."""
-    package = Path(__file__).resolve().parent
-    for candidate in (package / "manifests", package.parent / "manifests"):
-        if candidate.is_dir():
-            return candidate
-    raise ManifestError(
-        f"no manifests folder in {package} or beside it: the installation is incomplete; "
-        "install vocprep again"
-    )
-
-
-def find_manifest(kind: str, name_or_path: str) -> Path:
-    """Return the TOML file of a manifest, by shipped name or by the path of one's own file.
-
-    ``kind`` is ``sources``, ``datasets`` or ``labels``. Raises UsageError with the known names.
-    """
-    shipped = manifests_dir() / kind / f"{name_or_path}.toml"
-    if "/" not in name_or_path and shipped.is_file():
-        return shipped
-    if name_or_path.endswith(".toml"):
-        own = Path(name_or_path)
-        if own.is_file():
-            return own
-        raise ManifestError(f"{own}: no such manifest file")
-    known = ", ".join(manifest_names(kind))
-    raise UsageError(
-        f"{kind[:-1]} {name_or_path!r} is not known: expected one of {known}, or the path of a "
-        ".toml file"
-    )
-
-
-def manifest_names(kind: str) -> list[str]:
-    """Return the shipped manifest names of one kind, sorted."""
-    return sorted(path.stem for path in (manifests_dir() / kind).glob("*.toml"))
+def is_plain_name(name: str) -> bool:
+    """Return whether an image id or a split name is safe in file names of every container."""
+    return _PLAIN_NAME.fullmatch(name) is not None
 
 
 def canonical_json(value: Any) -> bytes:

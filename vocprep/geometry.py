@@ -9,14 +9,15 @@ P = ny·nx patches, row-major.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import model_validator
 
 from vocprep.errors import DataError, UsageError
+from vocprep.validation import checked
 
 PATCH = 32
 """Side of a patch in pixels."""
@@ -35,7 +36,7 @@ Grid = tuple[int, int]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked
 class Geometry:
     """The choice of a geometry."""
 
@@ -46,19 +47,15 @@ class Geometry:
     """What ``native`` does with the rows and columns past the last whole patch: leave them out, or
     fill the patch up (picture: edge pixels repeated; label map: void)."""
 
-    def __post_init__(self) -> None:
-        """Refuse unknown names and an edge rule that would change nothing."""
-        if self.geometry not in get_args(GeometryKind):
-            raise UsageError(
-                f"geometry {self.geometry!r}: expected one of {', '.join(get_args(GeometryKind))}"
-            )
-        if self.edge not in get_args(EdgeRule):
-            raise UsageError(f"edge {self.edge!r}: expected one of {', '.join(get_args(EdgeRule))}")
+    @model_validator(mode="after")
+    def _edge_has_an_effect(self) -> Self:
+        """Refuse an edge rule that would change nothing."""
         if self.edge == "pad" and self.geometry != "native":
             raise UsageError(
                 f"edge 'pad' goes with geometry 'native' only, found {self.geometry!r}: leave "
                 "--edge out"
             )
+        return self
 
     @property
     def covers_all(self) -> bool:

@@ -19,13 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vocprep.backbones import Normalisation
 from vocprep.errors import LabelDecodeError, TreeError
 from vocprep.features.backbone import CifarResNet, cifar100_resnet32
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.geometry import PATCH, Geometry, place_image, place_labels
-from vocprep.heads.tfdet import TFDetHeads, to_segment
+from vocprep.heads.model.tfdet import TFDetHeads, to_segment
 from vocprep.labels.decode import decode_label_map, read_label_file
-from vocprep.recipe import Normalisation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

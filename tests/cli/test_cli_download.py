@@ -14,16 +14,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from builders.mirror import Mirror
 from click.testing import CliRunner, Result
-from mirror import Mirror
 
 from vocprep.cli import main
 from vocprep.cli.download import Bars
-from vocprep.sources.download import DownloadOptions
-from vocprep.sources.manifest import load_source
-from vocprep.sources.plan import plan_download, state_of
-from vocprep.sources.sample import SampleOptions, write_sample
-from vocprep.sources.transfer import TransferOptions
+from vocprep.download.download import DownloadOptions
+from vocprep.download.plan import plan_download, state_of
+from vocprep.download.transfer import TransferOptions
+from vocprep.manifests import load_source
+from vocprep.synthetic.dataset import SampleOptions, write_sample
 
 VOC = "VOCdevkit/VOC2010"
 DATASET = f"""
@@ -247,7 +247,7 @@ def test_ctrl_c_is_tidy_and_the_next_run_goes_on(shop: Shop, mirror: Mirror, tmp
 
 def test_no_command_here_waits_for_torch():
     code = (
-        "import sys, vocprep.cli.download, vocprep.sources.download, vocprep.shards.verify_data; "
+        "import sys, vocprep.cli.download, vocprep.download.download, vocprep.checks.data_content; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

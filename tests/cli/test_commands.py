@@ -16,10 +16,10 @@ from safetensors.numpy import load_file
 
 from vocprep.cli.main import main
 from vocprep.geometry import Geometry
-from vocprep.heads.options import EXECUTION, TrainOptions
-from vocprep.heads.recipes import RECIPE_FIELDS
-from vocprep.heads.run import EVENTS_DIR
-from vocprep.recipe import Choices, EngineOptions, Layout
+from vocprep.heads.runs.options import EXECUTION, TrainOptions
+from vocprep.heads.runs.presets import RECIPE_FIELDS
+from vocprep.heads.runs.run import EVENTS_DIR
+from vocprep.options import BuildChoices, BuildOptions, Layout
 
 Run = Callable[..., Result]
 COMMANDS = sorted(main.commands)
@@ -94,9 +94,9 @@ def defaults_of(name: str) -> dict[str, Any]:
 def test_options_of_build_shards_are_the_fields_with_their_defaults() -> None:
     found = defaults_of("build-shards")
     found["format"] = found.pop("shard_format")
-    for options in (Choices(), Layout(), EngineOptions(), Geometry()):
+    for options in (BuildChoices(), Layout(), BuildOptions(), Geometry()):
         for field in fields(options):
-            if isinstance(options, Choices) and field.name in ("geometry", "views"):
+            if isinstance(options, BuildChoices) and field.name in ("geometry", "views"):
                 continue  # in parts, and without the identity that is always there
             assert found.pop(field.name) == getattr(options, field.name), field.name
     assert set(found) == {

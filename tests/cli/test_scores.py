@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from vocprep.cli.scores import print_comparison
-from vocprep.heads.evaluate import evaluate
-from vocprep.heads.evaluation import Evaluation
-from vocprep.heads.options import EvaluateOptions
-from vocprep.heads.run import load_run
+from vocprep.heads.runs.options import EvaluateOptions
+from vocprep.heads.runs.run import load_run
+from vocprep.heads.scoring.evaluate import evaluate
+from vocprep.heads.scoring.evaluation import Evaluation
 from vocprep.shards.reader import ShardDataset
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders.version_bytes import version_bytes
 from click.testing import Result
-from dataset_making import version_bytes
 
 Run = Callable[..., Result]
 JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.backbone import (
-    BACKBONES,
     CifarResNet,
     FrozenBackbone,
     cifar100_resnet32,
     file_tensor_digest,
     load_strictly,
     load_weights,
+    official_weights,
     tensor_digest,
 )
 
-OFFICIAL = BACKBONES["resnet32-cifar100"]
+OFFICIAL = official_weights("resnet32-cifar100")
 RANDOM_0 = "a93f21db941da195deb445a1863ffb868f29b124787e7b717c44e238a44b5aa1"
 State = dict[str, Tensor]
 
@@ -167,8 +167,8 @@ def test_all_containers_carry_the_same_digest(state: State, tmp_path: Path) -> N
 def test_weights_below_the_data_dir_are_taken_when_none_are_named(
     state: State, tmp_path: Path
 ) -> None:
-    (tmp_path / OFFICIAL.weights_path).parent.mkdir()
-    torch.save(state, tmp_path / OFFICIAL.weights_path)
+    (tmp_path / OFFICIAL.path).parent.mkdir()
+    torch.save(state, tmp_path / OFFICIAL.path)
     assert tensor_digest(load_weights(None, tmp_path)) == RANDOM_0
 
 
@@ -177,7 +177,7 @@ def test_missing_official_weights_name_the_command(tmp_path: Path) -> None:
         SourceUnavailableError, match="vocprep download resnet32-cifar100"
     ) as caught:
         load_weights(None, tmp_path)
-    assert str(tmp_path / OFFICIAL.weights_path) in str(caught.value)
+    assert str(tmp_path / OFFICIAL.path) in str(caught.value)
     assert f"--data-dir {tmp_path}" in str(caught.value)
     assert "--weights random:0" in str(caught.value)
 

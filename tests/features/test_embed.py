@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
+from vocprep.backbones import NORMALISATIONS, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features import embed
 from vocprep.features.backbone import cifar100_resnet32, load_weights
@@ -24,7 +25,7 @@ from vocprep.features.embed import (
     numerics_class,
 )
 from vocprep.geometry import split_patches
-from vocprep.recipe import NORMALISATIONS, Normalisation, Precision
+from vocprep.recipe import Precision
 
 CPU = torch.device("cpu")
 WEIGHTS = load_weights("random:0", Path())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import fuzz
+from builders.fuzzing import fuzz
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from heads_making import make_batch, make_dataset, random_records
+from builders.heads import make_batch, make_dataset, random_records
 
 from vocprep.cli.main import main
-from vocprep.heads.recipes import load_options, recipe_toml
+from vocprep.heads.runs.presets import load_options, recipe_toml
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs/guides/heads.md").read_text(encoding="utf-8")
 

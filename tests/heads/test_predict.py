@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from heads_making import make_dataset, make_recipe, random_records
+from builders.heads import make_dataset, make_recipe, random_records
 from numpy.typing import NDArray
 
 from vocprep.errors import DataError, RunError
 from vocprep.geometry import Geometry, place_image, split_patches
-from vocprep.heads.options import TrainOptions
+from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_segment
 from vocprep.heads.predict import predict_image, predict_label_map
-from vocprep.heads.run import Run
-from vocprep.heads.run_config import LabelSpace, RunConfig
-from vocprep.heads.tfdet import HeadsConfig, TFDetHeads, to_segment
-from vocprep.labels.schema import load_schema
-from vocprep.shards.reader import LoaderOptions
+from vocprep.heads.runs.config import RunConfig, RunLabels
+from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.run import Run
+from vocprep.labels.label_space import load_label_space
+from vocprep.options import LoaderOptions
 
 
 class MeanColours:
@@ -31,7 +31,7 @@ class MeanColours:
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    labels = LabelSpace.of(load_schema("voc21"))
+    labels = RunLabels.of(load_label_space("voc21"))
     config = RunConfig(
         heads=HeadsConfig(categories=labels.categories),
         options=TrainOptions(),

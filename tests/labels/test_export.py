@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mat_making import Mat
+from builders.mat import Mat
 from numpy.typing import NDArray
 from PIL import Image
 
 from vocprep.errors import LabelDecodeError, UsageError
 from vocprep.labels.export import STATISTICS_FILE, export_label_maps
-from vocprep.labels.schema import load_schema
+from vocprep.labels.label_space import load_label_space
 from vocprep.labels.statistics import LabelStatistics, label_areas
 
-SCHEMA = load_schema("context460")
+SCHEMA = load_label_space("context460")
 
 
 def maps() -> dict[str, NDArray[np.uint16]]:
@@ -78,7 +78,7 @@ def test_statistics_equal_naive_counts(items: list[tuple[str, Path]], tmp_path: 
 
 
 def test_void_counts_as_no_label_where_it_is_not_zero() -> None:
-    statistics = LabelStatistics(load_schema("voc21"))
+    statistics = LabelStatistics(load_label_space("voc21"))
     statistics.add(np.array([[0, 0, 255], [20, 255, 255]], dtype=np.uint16))
     assert (statistics.pixels, statistics.void_pixels) == (6, 3)
     assert statistics.pixels_of == {0: 2, 20: 1}
@@ -95,7 +95,7 @@ def test_label_areas() -> None:
 
 
 def test_a_schema_is_applied(items: list[tuple[str, Path]], tmp_path: Path) -> None:
-    schema = load_schema("context460", void_unknown=True)
+    schema = load_label_space("context460", void_unknown=True)
     statistics = export_label_maps(items, schema, tmp_path / "out")
     assert 431 not in statistics.pixels_of
     with Image.open(tmp_path / "out" / "c.png") as picture:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mat_making import DOUBLE, INT8, INT16, INT32, SINGLE, UINT8, UINT16, UINT32, Mat
+from builders.mat import DOUBLE, INT8, INT16, INT32, SINGLE, UINT8, UINT16, UINT32, Mat
 from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
 

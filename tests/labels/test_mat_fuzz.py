@@ -6,8 +6,8 @@ import io
 
 import numpy as np
 import pytest
-from fuzzing import fuzz
-from mat_making import DOUBLE, UINT8, Mat
+from builders.fuzzing import fuzz
+from builders.mat import DOUBLE, UINT8, Mat
 from scipy.io import savemat
 
 SEEDS = [0, 1, 2, 3]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import fuzz
+from builders.fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vocprep.heads.evaluation import ClassScore, Evaluation
-from vocprep.heads.history import EpochMetrics
-from vocprep.heads.metrics import ConfusionMatrix
-from vocprep.labels.schema import load_schema
+from vocprep.heads.runs.history import EpochMetrics
+from vocprep.heads.scoring.evaluation import ClassScore, Evaluation
+from vocprep.heads.scoring.metrics import ConfusionMatrix
+from vocprep.labels.label_space import load_label_space
 from vocprep.labels.statistics import LabelStatistics
 from vocprep.pages.plot import (
     LEGEND_ROWS,
@@ -148,7 +148,7 @@ def test_curves_open_and_change_with_the_scores(scored: set[int]) -> None:
 
 
 def test_label_chart_opens_and_grows_with_its_labels() -> None:
-    statistics = LabelStatistics(load_schema("context460"))
+    statistics = LabelStatistics(load_label_space("context460"))
     label_map = np.full((32, 32), 2, dtype=np.uint16)
     statistics.add(label_map)
     small = opened(label_chart_png(statistics))
@@ -160,7 +160,7 @@ def test_label_chart_opens_and_grows_with_its_labels() -> None:
 
 
 def test_label_chart_of_nothing_but_void_draws() -> None:
-    statistics = LabelStatistics(load_schema("voc21"))
+    statistics = LabelStatistics(load_label_space("voc21"))
     statistics.add(np.full((32, 32), 255, dtype=np.uint16))
     assert opened(label_chart_png(statistics)).width > 0
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import WEIGHTS, build
+from builders.versions import WEIGHTS, build
 from PIL import Image
 from torch import Tensor, nn
 
 from vocprep.features.backbone import cifar100_resnet32, load_weights
 from vocprep.geometry import Geometry, place_image, split_patches
-from vocprep.heads.losses import compute_losses
-from vocprep.heads.tfdet import TFDetHeads
-from vocprep.recipe import Choices, EmbeddingDtype
-from vocprep.shards.reader import Batch, LoaderOptions
+from vocprep.heads.model.losses import compute_losses
+from vocprep.heads.model.tfdet import TFDetHeads
+from vocprep.options import BuildChoices, LoaderOptions
+from vocprep.recipe import EmbeddingDtype
+from vocprep.shards.reader import Batch
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +72,7 @@ def compare(
     geometry: Geometry = request.param
 
     def run(dtype: EmbeddingDtype) -> tuple[Outputs, Outputs, list[Tensor], list[Tensor]]:
-        choices = Choices(splits=("val",), geometry=geometry, embedding_dtype=dtype)
+        choices = BuildChoices(splits=("val",), geometry=geometry, embedding_dtype=dtype)
         built = build(sample_tree, tmp_path / dtype, choices)
         (batch,) = built.dataset.loader("val", LoaderOptions())
         torch.manual_seed(0)

@@ -15,8 +15,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from builders.records import (
+    assert_same_record,
+    assert_same_records,
+    make_record,
+    records_of_a_shard,
+)
 from hypothesis import HealthCheck, given, settings
-from records_making import assert_same_record, assert_same_records, make_record, records_of_a_shard
 
 from vocprep.errors import ShardError
 from vocprep.shards import hdf5, tar

@@ -3,9 +3,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from builders.records import make_record
 from hypothesis import given
 from hypothesis import strategies as st
-from records_making import make_record
 
 from vocprep.shards.identity import Identities, merkle_root
 from vocprep.shards.samples import QuarantinedSample, SampleEntry

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from records_making import make_record
+from builders.records import make_record
 
+from vocprep.build.write import write_dataset
 from vocprep.errors import ShardError
 from vocprep.geometry import Geometry
-from vocprep.recipe import Recipe, SchemaIdentity, SplitIds
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.samples import read_samples
-from vocprep.shards.write import write_dataset
 
 
 def make_index(out: Path) -> DatasetIndex:
     recipe = Recipe(
         dataset="made",
-        schema=SchemaIdentity(name="context460", sha256="12" * 32),
+        schema=LabelSpaceId(name="context460", sha256="12" * 32),
         splits={"train": SplitIds.of(["a", "b"])},
         backbone="resnet32-cifar100",
         weights_sha256="34" * 32,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from building import Built
+from builders.versions import Built
 
 from vocprep.shards.record import Record
 

@@ -13,36 +13,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from building import Built
+from builders.records import GRIDS, make_record
+from builders.versions import Built
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from records_making import GRIDS, make_record
 from torch.utils.data import DataLoader
 
+from vocprep.build.write import write_dataset
 from vocprep.errors import ShardError, UsageError
 from vocprep.geometry import Geometry
-from vocprep.labels.schema import load_schema
+from vocprep.labels.label_space import load_label_space
 from vocprep.labels.targets import unpack_states
-from vocprep.recipe import Layout, Recipe, SchemaIdentity, SplitIds
+from vocprep.options import Layout, LoaderOptions
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.index import DatasetIndex, describe_file, read_index, write_index
-from vocprep.shards.reader import (
-    Batch,
-    LoaderOptions,
-    ResidentDataset,
-    ShardDataset,
-    StreamingDataset,
-    collate,
-)
+from vocprep.shards.reader import Batch, ResidentDataset, ShardDataset, StreamingDataset, collate
 from vocprep.shards.record import Record
-from vocprep.shards.write import write_dataset
 
 
 def make_dataset(out: Path, records: Sequence[Record], per_shard: int = 2) -> ShardDataset:
     """Write records of one split as a finished dataset version."""
-    schema = load_schema("context460")
+    schema = load_label_space("context460")
     recipe = Recipe(
         dataset="made",
-        schema=SchemaIdentity(name=schema.name, sha256=schema.sha256),
+        schema=LabelSpaceId(name=schema.name, sha256=schema.sha256),
         splits={"train": SplitIds.of([record.image_id for record in records])},
         backbone="resnet32-cifar100",
         weights_sha256="00" * 32,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.records import GRIDS, make_record
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from records_making import GRIDS, make_record
 
 from vocprep.errors import ShardError
 from vocprep.shards.record import Record, check_record

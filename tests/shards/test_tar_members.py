@@ -6,8 +6,8 @@ import tarfile
 
 import numpy as np
 import pytest
+from builders.records import make_record, records_of_a_shard
 from hypothesis import given, settings
-from records_making import make_record, records_of_a_shard
 
 from vocprep.shards import tar
 from vocprep.shards.record import Record

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from vocprep.backbones import BACKBONES, NormalisationName
 from vocprep.cli.common import (
     INTERRUPTED,
     PATH,
@@ -25,24 +26,20 @@ from vocprep.cli.inspect import megabytes, print_summary
 from vocprep.cli.locked import locked_plan, refuse_choices
 from vocprep.errors import UsageError
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
-from vocprep.recipe import (
-    BackboneName,
-    Choices,
+from vocprep.options import (
+    BuildChoices,
+    BuildOptions,
     Decoder,
-    EmbeddingDtype,
-    EngineOptions,
     IfExists,
     Layout,
     MaxFailures,
-    NormalisationName,
-    Precision,
     ShardFormat,
-    View,
 )
+from vocprep.recipe import EmbeddingDtype, Precision, View
 
 if TYPE_CHECKING:
-    from vocprep.engines.local import Accept
-    from vocprep.shards.plan import BuildPlan
+    from vocprep.build.local import Accept
+    from vocprep.build.plan import BuildPlan
 
 
 def _choice(alias: Any) -> click.Choice[str]:
@@ -91,8 +88,8 @@ def _whole_numbers(
 @click.option("--views", callback=comma_list, help="flip adds each picture's mirror image.")
 @click.option(
     "--backbone",
-    type=_choice(BackboneName),
-    default=Choices.backbone,
+    type=click.Choice(list(BACKBONES)),
+    default=BuildChoices.backbone,
     show_default=True,
     help="ResNet-32 sees each patch alone, ResNet-18 the whole picture.",
 )
@@ -113,11 +110,13 @@ def _whole_numbers(
     type=_choice(NormalisationName),
     help="Constants of the input.  [default: those that the backbone was trained with]",
 )
-@click.option("--precision", type=_choice(Precision), default=Choices.precision, show_default=True)
+@click.option(
+    "--precision", type=_choice(Precision), default=BuildChoices.precision, show_default=True
+)
 @click.option(
     "--embedding-dtype",
     type=_choice(EmbeddingDtype),
-    default=Choices.embedding_dtype,
+    default=BuildChoices.embedding_dtype,
     show_default=True,
 )
 @click.option(
@@ -140,7 +139,7 @@ def _whole_numbers(
 @click.option(
     "--decoder",
     type=_choice(Decoder),
-    default=EngineOptions.decoder,
+    default=BuildOptions.decoder,
     show_default=True,
     help="Who decodes JPEGs; nvjpeg, on the GPU, makes other bits.",
 )
@@ -153,7 +152,7 @@ def _whole_numbers(
 @click.option(
     "--if-exists",
     type=_choice(IfExists),
-    default=EngineOptions.if_exists,
+    default=BuildOptions.if_exists,
     show_default=True,
     help="What to do when --out holds a dataset or part of one: resume builds what is missing or "
     "has changed, overwrite begins anew, fail refuses.",
@@ -194,7 +193,7 @@ def build_shards(
     geometry: GeometryKind,
     edge: EdgeRule,
     views: tuple[View, ...] | None,
-    backbone: BackboneName,
+    backbone: str,
     windows: tuple[int, ...] | None,
     layers: tuple[str, ...] | None,
     normalisation: NormalisationName | None,
@@ -225,7 +224,7 @@ def build_shards(
       vocprep build-shards voc2012 --data-dir data --out shards/voc
       vocprep build-shards --lock voc.lock.json --data-dir data --out shards/again
     """
-    options = EngineOptions(
+    options = BuildOptions(
         device=device,
         workers=workers,
         decoder=decoder,
@@ -235,9 +234,9 @@ def build_shards(
         reuse=reuse,
     )
 
-    from vocprep.shards.lock import read_lock
-    from vocprep.shards.plan import plan_build
-    from vocprep.sources.manifest import load_dataset
+    from vocprep.build.plan import plan_build
+    from vocprep.checks.lock import read_lock
+    from vocprep.manifests import load_dataset
 
     accept = None
     if lock is not None:
@@ -250,7 +249,7 @@ def build_shards(
     elif dataset is None:
         raise UsageError("nothing to build: name a DATASET, or give --lock FILE")
     else:
-        choices = Choices(
+        choices = BuildChoices(
             splits=splits,
             limit=limit,
             schema=schema,
@@ -274,22 +273,24 @@ def build_shards(
 
 
 def _build(
-    plan: BuildPlan, out: Path, options: EngineOptions, accept: Accept | None, *, as_json: bool
+    plan: BuildPlan, out: Path, options: BuildOptions, accept: Accept | None, *, as_json: bool
 ) -> None:
-    from vocprep.engines.local import build_dataset
-    from vocprep.engines.pipeline import COMPILE_FROM, worth_compiling
-    from vocprep.shards.accounts import Accounts
+    from vocprep.build.local import build_dataset
+    from vocprep.build.pipeline import COMPILE_FROM, worth_compiling
+    from vocprep.build.stage_times import StageTimes
 
     if options.compiled is None and worth_compiling(plan, len(plan.samples)):
         click.echo(
             f"compiling the backbone first, which pays from {COMPILE_FROM:,} views on in bf16",
             err=True,
         )
-    accounts = Accounts()
+    stage_times = StageTimes()
     started = time.perf_counter()
     try:
         with progress(len(plan.samples), "images") as step:
-            index = build_dataset(plan, out, options, step, accounts, accept or (lambda *_: None))
+            index = build_dataset(
+                plan, out, options, step, stage_times, accept or (lambda *_: None)
+            )
     except KeyboardInterrupt:
         click.echo(
             "interrupted; finished shards are kept: run the same command again to go on", err=True
@@ -300,12 +301,12 @@ def _build(
         print_json(index.model_dump(mode="json"))
         return
     print_summary(out, index)
-    spent = accounts.seconds()
+    spent = stage_times.seconds()
     if not any(spent.values()):
         click.echo(f"up to date: checked in {seconds:.1f} s, nothing to build")
         return
-    if accounts.reused:
-        click.echo(f"embeddings of {accounts.reused:,} records taken over")
+    if stage_times.reused:
+        click.echo(f"embeddings of {stage_times.reused:,} records taken over")
     shares = ", ".join(f"{stage} {part:.1f}" for stage, part in spent.items())
     click.echo(
         f"{len(plan.samples) / seconds:.1f} images/s, {seconds:.1f} s; seconds of all threads: "
@@ -314,8 +315,8 @@ def _build(
 
 
 def _print_plan(plan: BuildPlan, compiled: bool | None, as_json: bool) -> None:
-    from vocprep.engines.pipeline import worth_compiling
-    from vocprep.shards.plan import count_patches, estimated_bytes
+    from vocprep.build.pipeline import worth_compiling
+    from vocprep.build.plan import count_patches, estimated_bytes
 
     if compiled is None:
         compiled = worth_compiling(plan, len(plan.samples))

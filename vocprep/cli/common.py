@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from vocprep.recipe import EngineOptions, usable_cores
-from vocprep.sources.tree import DATA_DIR_VARIABLE, default_data_dir
+from vocprep.data_dir.layout import DATA_DIR_VARIABLE, default_data_dir
+from vocprep.options import BuildOptions, usable_cores
 
 PROGRESS_DELAY = 2.0
 """Seconds before a progress bar shows."""
@@ -35,7 +35,7 @@ data_dir_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 device_option = click.option(
     "--device",
-    default=EngineOptions.device,
+    default=BuildOptions.device,
     show_default=True,
     help="auto, cpu, cuda (all GPUs) or cuda:N.",
 )

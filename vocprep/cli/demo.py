@@ -30,8 +30,8 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
     Example:
       vocprep demo
     """
-    from vocprep.sources.manifest import load_dataset
-    from vocprep.sources.tree import list_samples
+    from vocprep.data_dir.layout import list_samples
+    from vocprep.manifests import load_dataset
 
     started = time.perf_counter()
     data, shards, run, pictures = (folder / name for name in ("data", "shards", "run", "pictures"))
@@ -65,7 +65,7 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
 def _clear(folder: Path, data: Path) -> None:
     """Take an earlier demo's pictures away; UsageError when ``folder`` holds anything else."""
     from vocprep.errors import UsageError
-    from vocprep.sources.sample import MARKER
+    from vocprep.synthetic.dataset import MARKER
 
     if (data / MARKER).is_file():
         shutil.rmtree(data)

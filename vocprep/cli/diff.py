@@ -11,7 +11,7 @@ import click
 from vocprep.cli.common import DIFFERENCES, PATH, json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from vocprep.shards.diff import VersionDiff
+    from vocprep.checks.diff import VersionDiff
 
 MOST_IDS = 5
 """Ids that stand on one line."""
@@ -35,7 +35,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     Example:
       vocprep diff shards/v1 shards/v2
     """
-    from vocprep.shards.diff import diff_versions
+    from vocprep.checks.diff import diff_versions
     from vocprep.shards.reader import ShardDataset
 
     with progress(None, "samples") as step:
@@ -80,7 +80,7 @@ def _print_diff(found: VersionDiff, label_name: Callable[[int], str]) -> None:
 
 def _print_samples(found: VersionDiff) -> None:
     """Print the records that differ, the most changed labels first."""
-    from vocprep.shards.diff import PARTS
+    from vocprep.checks.diff import PARTS
 
     counts = ", ".join(f"{part} {found.count(part):,}" for part in PARTS)
     click.echo(f"records that differ: {len(found.samples):,} ({counts})")

@@ -10,17 +10,11 @@ from urllib.parse import urlsplit
 import click
 
 from vocprep.cli.bars import Bars, stop
-from vocprep.cli.common import (
-    PATH,
-    data_dir_option,
-    json_option,
-    print_json,
-    print_table,
-)
+from vocprep.cli.common import PATH, data_dir_option, json_option, print_json, print_table
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from vocprep.sources.outcomes import Outcome
+    from vocprep.download.outcomes import Outcome
 
 
 @click.command()
@@ -70,10 +64,10 @@ def download(
       vocprep download voc2012 --from ~/archives --offline
       vocprep download --list
     """
-    from vocprep.sources import download as library
-    from vocprep.sources.outcomes import failure
-    from vocprep.sources.plan import resolve_sources
-    from vocprep.sources.transfer import TransferOptions
+    from vocprep.download import download as library
+    from vocprep.download.outcomes import failure
+    from vocprep.download.plan import resolve_sources
+    from vocprep.download.transfer import TransferOptions
 
     if list_only:
         _list_sources(data_dir, as_json=as_json)
@@ -132,7 +126,7 @@ def _place(mirror: str | None) -> str:
 
 def _list_sources(data_dir: Path, *, as_json: bool) -> None:
     """Print every shipped source with its size, terms and state on this disk."""
-    from vocprep.sources.plan import list_sources
+    from vocprep.download.plan import list_sources
 
     listed = list_sources(data_dir)
     if as_json:

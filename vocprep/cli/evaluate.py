@@ -19,10 +19,10 @@ from vocprep.cli.common import (
     progress,
 )
 from vocprep.cli.scores import print_scores
-from vocprep.heads.options import EvaluateOptions, TrainOptions
+from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from vocprep.heads.evaluation import Evaluation
+    from vocprep.heads.scoring.evaluation import Evaluation
 
 
 @click.command()
@@ -70,9 +70,9 @@ def evaluate(
       vocprep evaluate runs/first runs/second shards/voc --data-dir data
       vocprep evaluate runs/first runs/wide shards/voc shards/wide
     """
-    from vocprep.heads.evaluate import choose_dataset, require_one_truth
-    from vocprep.heads.evaluate import evaluate as evaluate_run
-    from vocprep.heads.run import load_run
+    from vocprep.heads.runs.run import load_run
+    from vocprep.heads.scoring.evaluate import choose_dataset, require_one_truth
+    from vocprep.heads.scoring.evaluate import evaluate as evaluate_run
     from vocprep.shards.reader import ShardDataset
 
     runs, shards = _runs_and_shards(paths)
@@ -109,7 +109,7 @@ def evaluate(
 def _runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Tell runs from shards; a folder that is given twice counts once."""
     from vocprep.errors import DataError, UsageError
-    from vocprep.heads.run import CONFIG_FILE
+    from vocprep.heads.runs.run import CONFIG_FILE
     from vocprep.shards.index import DATASET_FILE
 
     given = list({path.resolve(): path for path in paths}.values())

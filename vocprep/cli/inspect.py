@@ -34,7 +34,7 @@ def inspect(shards: Path, lock: Path | None, as_json: bool) -> None:
     index = read_index(shards)
     check_files(shards, index)
     if lock is not None:
-        from vocprep.shards.lock import make_lock, write_lock
+        from vocprep.checks.lock import make_lock, write_lock
 
         write_lock(lock, make_lock(shards))
     if as_json:

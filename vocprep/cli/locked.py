@@ -11,9 +11,9 @@ from click.core import ParameterSource
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from vocprep.engines.local import Accept
-    from vocprep.shards.lock import Lock
-    from vocprep.shards.plan import BuildPlan
+    from vocprep.build.local import Accept
+    from vocprep.build.plan import BuildPlan
+    from vocprep.checks.lock import Lock
     from vocprep.shards.version import Version
 
 MOST_DIFFERENCES = 3
@@ -42,10 +42,10 @@ def locked_plan(
     lock: Path, locked: Lock, dataset: str | None, data_dir: Path, weights: str | None
 ) -> tuple[BuildPlan, Accept]:
     """Plan a locked version, and return what refuses to publish any other."""
+    from vocprep.build.plan import AgainFrom, plan_again
+    from vocprep.checks.lock import compare_with_lock
     from vocprep.errors import DataError
-    from vocprep.files import manifest_names
-    from vocprep.shards.lock import compare_with_lock
-    from vocprep.shards.plan import AgainFrom, plan_again
+    from vocprep.manifests import manifest_names
 
     name = locked.recipe.dataset
     if dataset is None and name not in manifest_names("datasets"):

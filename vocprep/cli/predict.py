@@ -24,8 +24,8 @@ from vocprep.geometry import Geometry, GeometryKind
 if TYPE_CHECKING:
     from vocprep.features.embed import Embedder
     from vocprep.heads.predict import Prediction
-    from vocprep.heads.run import Run
-    from vocprep.heads.run_config import LabelSpace
+    from vocprep.heads.runs.config import RunLabels
+    from vocprep.heads.runs.run import Run
 
 
 @click.command()
@@ -63,7 +63,7 @@ def predict(
       vocprep predict runs/first holiday.jpg --out predictions --geometry native
     """
     from vocprep.errors import DataError
-    from vocprep.heads.run import load_run
+    from vocprep.heads.runs.run import load_run
     from vocprep.labels.statistics import label_areas
 
     check_folder(out)
@@ -114,7 +114,7 @@ def _predict(trained: Run, path: Path, embedder: Embedder, geometry: Geometry | 
         raise type(error)(f"{path}: {error}") from error
 
 
-def _write(found: Prediction, labels: LabelSpace, stem: Path) -> dict[str, str]:
+def _write(found: Prediction, labels: RunLabels, stem: Path) -> dict[str, str]:
     """Write STEM.overlay.png and STEM.labels.png and return their paths."""
     from vocprep.files import write_atomic
     from vocprep.labels.png import encode_png

@@ -10,7 +10,7 @@ import click
 from vocprep.cli.common import print_table
 
 if TYPE_CHECKING:
-    from vocprep.heads.evaluation import Evaluation, ScoreRow, ScoreTable, TableRow
+    from vocprep.heads.scoring.evaluation import Evaluation, ScoreRow, ScoreTable, TableRow
 
 MAJORITY = "majority label"
 MODEL = "model"

@@ -38,7 +38,7 @@ def sample(folder: Path, images: int, seed: int) -> None:
       vocprep sample data/sample
       vocprep build-shards pascal-context --data-dir data/sample --weights random:0 --out shards
     """
-    from vocprep.sources.sample import SampleOptions, write_sample
+    from vocprep.synthetic.dataset import SampleOptions, write_sample
 
     with progress(images, "images") as step:
         summary = write_sample(folder, SampleOptions(images=images, seed=seed), lambda _: step())
@@ -76,13 +76,13 @@ def decode(
       vocprep decode pascal-context --data-dir data --out labels460
       vocprep decode pascal-context --data-dir data --schema context59 --out labels59
     """
+    from vocprep.data_dir.layout import list_samples
     from vocprep.labels.export import export_label_maps
-    from vocprep.labels.schema import load_schema
-    from vocprep.sources.manifest import load_dataset
-    from vocprep.sources.tree import list_samples
+    from vocprep.labels.label_space import load_label_space
+    from vocprep.manifests import load_dataset
 
     manifest = load_dataset(dataset)
-    space = load_schema(manifest.schema_for(schema), void_unknown=void_unknown)
+    space = load_label_space(manifest.schema_for(schema), void_unknown=void_unknown)
     samples = list_samples(data_dir, manifest, splits or manifest.splits)
     items = [(item.image_id, item.label_path) for item in samples]
     with progress(len(items), "maps") as step:

@@ -21,11 +21,12 @@ from vocprep.cli.common import (
     say,
 )
 from vocprep.geometry import PATCH
-from vocprep.heads.options import EXECUTION, LoaderMode, TrainOptions
+from vocprep.heads.runs.options import EXECUTION, TrainOptions
+from vocprep.options import LoaderMode
 
 if TYPE_CHECKING:
-    from vocprep.heads.history import EpochMetrics
-    from vocprep.heads.train import RunSummary
+    from vocprep.heads.runs.history import EpochMetrics
+    from vocprep.heads.training.train import RunSummary
     from vocprep.shards.reader import ShardDataset
 
 RECIPES = "recipe's"
@@ -105,9 +106,9 @@ def train(
       vocprep train shards/voc --out runs/spikes --recipe quick --set encoder=spikformer
     """
     from vocprep.files import write_atomic
-    from vocprep.heads.recipes import load_options
-    from vocprep.heads.run import CURVES_FILE, holds_run, read_config
-    from vocprep.heads.train import train as train_heads
+    from vocprep.heads.runs.presets import load_options
+    from vocprep.heads.runs.run import CURVES_FILE, holds_run, read_config
+    from vocprep.heads.training.train import train as train_heads
     from vocprep.pages.plot import curves_png
     from vocprep.shards.reader import ShardDataset
 
@@ -161,7 +162,7 @@ class _Report:
 
     def interrupted(self) -> None:
         """Tell what can be done now."""
-        from vocprep.heads.run import CHECKPOINT_FILE
+        from vocprep.heads.runs.run import CHECKPOINT_FILE
 
         if self.learnt and (self.out / CHECKPOINT_FILE).is_file():
             instead = " instead of --overwrite" if self.options.overwrite else ""

@@ -23,8 +23,8 @@ from vocprep.cli.common import (
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from vocprep.engines.recompute import Recomputed
-    from vocprep.sources.verify import Report
+    from vocprep.checks.recompute import Recomputed
+    from vocprep.checks.report import Report
 
 MOST_LINES = 50
 """Differences that are printed; ``--json`` lists all."""
@@ -170,11 +170,11 @@ def _refuse_for_data_dir(level: str, lock: Path | None) -> None:
 
 def _verify_shards(path: Path, level: str, lock: Path | None, workers: int) -> Found:
     """Compare the files; where they are right, look into them and at the lock."""
+    from vocprep.checks.lock import compare_with_lock, read_lock
+    from vocprep.checks.report import Report
+    from vocprep.checks.shards import verify_content, verify_files
     from vocprep.shards.index import read_index
-    from vocprep.shards.lock import compare_with_lock, read_lock
-    from vocprep.shards.verify import verify_content, verify_files
     from vocprep.shards.version import Version
-    from vocprep.sources.verify import Report
 
     locked = read_lock(lock) if lock is not None else None
     with progress(None, "files") as step:
@@ -200,10 +200,10 @@ def _verify_shards(path: Path, level: str, lock: Path | None, workers: int) -> F
 
 def _recompute(path: Path, again: Again, found: Found) -> Found:
     """Make the version again, and hold heads fed from it against heads fed by the backbone."""
-    from vocprep.engines.recompute import RecomputeOptions, recompute
-    from vocprep.heads.uncached import TOLERANCES, compare_through_heads
-    from vocprep.recipe import EngineOptions, Layout
-    from vocprep.shards.plan import AgainFrom, plan_again
+    from vocprep.build.plan import AgainFrom, plan_again
+    from vocprep.checks.recompute import RecomputeOptions, recompute
+    from vocprep.checks.through_heads import TOLERANCES, compare_through_heads
+    from vocprep.options import BuildOptions, Layout
     from vocprep.shards.reader import ShardDataset
 
     dataset = ShardDataset.open(path)
@@ -216,7 +216,7 @@ def _recompute(path: Path, again: Again, found: Found) -> Found:
     )
     layout = Layout(format=index.container, samples_per_shard=index.samples_per_shard)
     plan = plan_again(index.recipe, layout, sources)
-    engine = EngineOptions(device=again.device, workers=again.workers)
+    engine = BuildOptions(device=again.device, workers=again.workers)
     options = RecomputeOptions(samples=again.samples, seed=again.seed, engine=engine)
     with progress(len(plan.samples), "images") as step:
         made = recompute(dataset, plan, options, step)
@@ -245,7 +245,7 @@ def _recompute(path: Path, again: Again, found: Found) -> Found:
 
 
 def _with_difference(report: Report, detail: str) -> Report:
-    from vocprep.sources.verify import Difference
+    from vocprep.checks.report import Difference
 
     difference = Difference(path="dataset.json", state="changed", detail=detail)
     return replace(report, differences=(*report.differences, difference))
@@ -270,9 +270,9 @@ def _verify_data_dir(
     path: Path, level: str, names: Sequence[str], workers: int, bars: Bars, *, partial: bool
 ) -> list[Report]:
     """Compare the files, then look into them; content needs no record of a download."""
-    from vocprep.shards.verify_data import datasets_in, verify_content
-    from vocprep.sources.manifest import load_dataset
-    from vocprep.sources.verify import has_records, verify_files
+    from vocprep.checks.data_content import datasets_in, verify_content
+    from vocprep.checks.data_files import has_records, verify_files
+    from vocprep.manifests import load_dataset
 
     reports = []
     if level == "files" or has_records(path):

@@ -1,1 +1,4 @@
-"""Features: pictures from files, the frozen backbone, embeddings of patches."""
+"""Features: image decoding, frozen backbones, embeddings of patches.
+
+Belongs here: everything that decides the bits of an embedding.
+"""

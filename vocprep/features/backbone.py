@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.networks import (
+    MAKERS,
     CifarResNet,
-    ImageNetResNet18,
     Network,
     cifar100_resnet32,
     fold_batch_norms,
 )
-from vocprep.recipe import DEFAULT_LAYERS, BackboneName
+from vocprep.manifests import SourceFile, load_source
 
 __all__ = ["CifarResNet", "FrozenBackbone", "cifar100_resnet32", "load_weights", "tensor_digest"]
 
@@ -30,53 +30,6 @@ RANDOM_PREFIX = "random:"
 _DTYPES = (torch.float32, torch.int64)
 
 StateDict = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """What is to be known of a network beside its weights."""
-
-    make: Callable[[], Network]
-    weights_path: Path
-    """Where ``vocprep download`` puts the official weights, below the data dir."""
-    title: str
-    tensors_sha256: str | None
-    """Tensor digest of the official weights, whatever file carries them; None: not published."""
-    cells: Mapping[str, tuple[int, int]]
-    """Layers that embeddings can be taken from: channels, and cells a side that each channel is
-    averaged to."""
-    input_side: int
-    """Pixels a side of what passes the network in one piece: a patch, or a whole picture."""
-    places: int = 1
-    """Embeddings that one input gives: 1 a patch, 49 a picture."""
-
-
-BACKBONES: dict[BackboneName, Backbone] = {
-    "resnet32-cifar100": Backbone(
-        make=cifar100_resnet32,
-        weights_path=Path("weights/cifar100_resnet32-84213ce6.pt"),
-        title="CIFAR-100 ResNet-32",
-        tensors_sha256="404f91be59b70df98174a36fe01007dd4cab2c5403bf0c5f24b73911319b26f5",
-        cells={"layer3": (64, 2), "layer2": (32, 4)},
-        input_side=32,
-    ),
-    "resnet18-imagenet": Backbone(
-        make=ImageNetResNet18,
-        weights_path=Path("weights/resnet18-f37072fd.pth"),
-        title="ImageNet ResNet-18",
-        tensors_sha256=None,
-        cells={"layer4": (512, 1)},
-        input_side=224,
-        places=49,
-    ),
-}
-
-
-def embedding_dim(backbone: BackboneName, windows: Sequence[int], layers: Sequence[str]) -> int:
-    """Return D, the size of an embedding, of a recipe's choices."""
-    cells = BACKBONES[backbone].cells
-    a_window = sum(channels * side * side for channels, side in (cells[name] for name in layers))
-    return a_window * max(1, len(windows))
 
 
 class FrozenBackbone(nn.Module):
@@ -97,8 +50,8 @@ class FrozenBackbone(nn.Module):
         trunk = nn.Sequential(*(stage for _, stage in stages[: last + 1]))
         self.trunk = fold_batch_norms(trunk).to(memory_format=torch.channels_last)
         self.layers = tuple(layers)
-        self.per_place = backbone.places > 1
-        self.cells = {name: backbone.cells[name][1] for name in layers}
+        self.per_place = backbone.takes_whole_images
+        self.cells = {name: backbone.layers[name].cells for name in layers}
         self.requires_grad_(False)
         self.eval()
 
@@ -106,14 +59,14 @@ class FrozenBackbone(nn.Module):
     def from_weights(
         cls,
         weights: StateDict,
-        backbone: BackboneName = "resnet32-cifar100",
+        backbone: str = DEFAULT_BACKBONE,
         layers: Sequence[str] | None = None,
     ) -> Self:
         """Build it from a network's full state dict; WeightsError when that does not fit."""
         described = BACKBONES[backbone]
-        network = described.make()
+        network = MAKERS[backbone]()
         load_strictly(network, weights)
-        return cls(network, described, layers or DEFAULT_LAYERS[backbone])
+        return cls(network, described, layers or described.default_layers)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
@@ -156,8 +109,14 @@ def file_tensor_digest(path: Path) -> str:
     return tensor_digest(_read_weights(path))
 
 
+def official_weights(backbone: str) -> SourceFile:
+    """Return the file of a backbone's official weights: where it is kept, and its digests."""
+    (file,) = load_source(backbone).files
+    return file
+
+
 def load_weights(
-    spec: str | None, data_dir: Path, backbone: BackboneName = "resnet32-cifar100"
+    spec: str | None, data_dir: Path, backbone: str = DEFAULT_BACKBONE
 ) -> dict[str, Tensor]:
     """Return a backbone's state dict.
 
@@ -166,7 +125,7 @@ def load_weights(
     SourceUnavailableError when those are not there, WeightsError when a file does not fit.
     """
     if spec is None:
-        path = data_dir / BACKBONES[backbone].weights_path
+        path = data_dir / official_weights(backbone).path
         if not path.is_file():
             raise SourceUnavailableError(
                 f"{path}: backbone weights are not there; run: vocprep download {backbone} "
@@ -175,7 +134,7 @@ def load_weights(
             )
         return _read_weights(path)
     if spec.startswith(RANDOM_PREFIX):
-        return _random_weights(spec, BACKBONES[backbone].make())
+        return _random_weights(spec, MAKERS[backbone]())
     return _read_weights(Path(spec))
 
 

@@ -15,17 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, Normalisation
 from vocprep.errors import UsageError
-from vocprep.features.backbone import (
-    BACKBONES,
-    Backbone,
-    FrozenBackbone,
-    StateDict,
-    embedding_dim,
-)
+from vocprep.features.backbone import FrozenBackbone, StateDict
 from vocprep.features.compiling import compiling, require_compiler
 from vocprep.geometry import PATCH, shrink_windows
-from vocprep.recipe import BackboneName, Decoder, Normalisation, Precision, Recipe
+from vocprep.options import Decoder
+from vocprep.recipe import Precision, Recipe
 
 CHUNK = 98
 """Patches a forward pass on a CPU: two 7×7 pictures fill its caches best."""
@@ -46,7 +42,7 @@ _GPU_ONLY = ("tf32", "fp16")
 class EmbeddingSpec:
     """What of a recipe decides the embeddings of a picture that is on its patch grid."""
 
-    backbone: BackboneName = "resnet32-cifar100"
+    backbone: str = DEFAULT_BACKBONE
     windows: tuple[int, ...] = (32,)
     layers: tuple[str, ...] = ("layer3",)
     normalisation: Normalisation = field(default_factory=Normalisation)
@@ -65,7 +61,7 @@ class EmbeddingSpec:
 
 
 def _default_chunk(backbone: Backbone, *, on_gpu: bool) -> int:
-    if backbone.places > 1:
+    if backbone.takes_whole_images:
         return GPU_PICTURE_CHUNK if on_gpu else PICTURE_CHUNK
     return GPU_CHUNK if on_gpu else CHUNK
 
@@ -115,7 +111,7 @@ class Embedder:
     @property
     def dim(self) -> int:
         """D, the size of an embedding."""
-        return embedding_dim(self.spec.backbone, self.spec.windows, self.spec.layers)
+        return self._described.embedding_size(self.spec.windows, self.spec.layers)
 
     def compile(self) -> None:
         """Compile the backbone for whole chunks: the same bits, sooner, after seconds of work.
@@ -171,8 +167,8 @@ class Embedder:
     def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
         """Return embeddings of what passes the network, copied back in one piece."""
         _set_tf32(allowed=self.spec.precision == "tf32")
-        places = self._described.places
-        dim = embedding_dim(self.spec.backbone, (), self.spec.layers)
+        places = self._described.patches_per_input
+        dim = self._described.embedding_size((), self.spec.layers)
         out = torch.empty(len(inputs) * places, dim, device=self.device)
         for part in _chunks(len(inputs), self.chunk, whole=self._fixed_shape):
             rows = slice(part.start * places, part.stop * places)

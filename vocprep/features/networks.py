@@ -7,6 +7,7 @@ projects' parameter names, so that their weights load strictly.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeVar
 
@@ -122,6 +123,11 @@ class ImageNetResNet18(nn.Module):
 
 
 Network = CifarResNet | ImageNetResNet18
+MAKERS: dict[str, Callable[[], Network]] = {
+    "resnet32-cifar100": cifar100_resnet32,
+    "resnet18-imagenet": ImageNetResNet18,
+}
+"""By the names of ``vocprep.backbones.BACKBONES``: what makes each network, untrained."""
 Module = TypeVar("Module", bound=nn.Module)
 
 

@@ -1,1 +1,1 @@
-"""Heads: what is trained on the shards, how it is scored and used."""
+"""The TFDet heads over cached embeddings: model, runs, training, scoring, prediction."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from vocprep.errors import RunError
 from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
-from vocprep.heads.run import Run
-from vocprep.heads.tfdet import to_label_map, top_labels
+from vocprep.heads.model.tfdet import to_label_map, top_labels
+from vocprep.heads.runs.run import Run
 
 LONG = 1024
 """Patches from which on attention is computed piece by piece."""

@@ -1,1 +1,1 @@
-"""Labels: schemas, label maps from .mat and PNG files, per-patch targets."""
+"""Labels: label files, label spaces, label maps, per-patch targets, statistics."""

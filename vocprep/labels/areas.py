@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import ManifestError
-from vocprep.files import manifests_dir, write_atomic
+from vocprep.files import write_atomic
+from vocprep.manifests import manifests_dir
 
 Areas = Mapping[int, int]
 """Pixels by raw label id; labels that do not occur are absent."""

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError
+from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.mat import decode_mat
 from vocprep.labels.png import decode_png
-from vocprep.labels.schema import Schema
 
 _DECODERS: dict[str, Callable[[bytes, str], NDArray[np.uint16]]] = {
     ".mat": decode_mat,
@@ -39,6 +39,6 @@ def read_label_file(path: Path) -> bytes:
         raise LabelDecodeError(f"{path}: label map cannot be read: {error.strerror}") from error
 
 
-def read_label_map(path: Path, schema: Schema) -> NDArray[np.uint16]:
+def read_label_map(path: Path, schema: LabelSpace) -> NDArray[np.uint16]:
     """Return a file's label map uint16 [H, W] under a schema; LabelDecodeError naming the file."""
     return schema.apply(decode_label_map(read_label_file(path), path), str(path))

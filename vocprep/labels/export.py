@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from vocprep.errors import UsageError
 from vocprep.files import atomic_folder, write_json
 from vocprep.labels.decode import read_label_map
+from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import encode_png
-from vocprep.labels.schema import Schema
 from vocprep.labels.statistics import LabelStatistics
 from vocprep.parallel import map_ordered
 
@@ -22,7 +22,7 @@ STATISTICS_FILE = "labels.json"
 
 def export_label_maps(
     items: Iterable[tuple[str, Path]],
-    schema: Schema,
+    schema: LabelSpace,
     out: Path,
     *,
     workers: int = 2,
@@ -49,7 +49,7 @@ def export_label_maps(
     return statistics
 
 
-def _export_one(item: tuple[str, Path], schema: Schema, folder: Path) -> NDArray[np.uint16]:
+def _export_one(item: tuple[str, Path], schema: LabelSpace, folder: Path) -> NDArray[np.uint16]:
     image_id, path = item
     label_map = read_label_map(path, schema)
     (folder / f"{image_id}.png").write_bytes(encode_png(label_map))

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.labels.schema import Schema
+from vocprep.labels.label_space import LabelSpace
 
 
 @dataclass
 class LabelStatistics:
     """Counts of any number of label maps under one schema."""
 
-    schema: Schema
+    schema: LabelSpace
     images: int = 0
     pixels: int = 0
     void_pixels: int = 0

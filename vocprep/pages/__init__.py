@@ -1,1 +1,1 @@
-"""Pages: pictures for people."""
+"""Pictures for people: overlays, curves, charts, confusion matrices."""

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vocprep.heads.history import EpochMetrics
+from vocprep.heads.runs.history import EpochMetrics
 from vocprep.labels.statistics import LabelStatistics, label_areas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from vocprep.heads.evaluation import Evaluation
-    from vocprep.heads.metrics import ConfusionMatrix
+    from vocprep.heads.scoring.evaluation import Evaluation
+    from vocprep.heads.scoring.metrics import ConfusionMatrix
 
 LEGEND_ROWS = 12
 CONFUSION_CLASSES = 30

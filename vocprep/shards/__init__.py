@@ -1,1 +1,5 @@
-"""Shards: records, the two containers, the dataset index, building and reading."""
+"""The shard format and reading it: records, containers, index, identities, batches.
+
+Belongs here: what docs/format.md defines, and PyTorch datasets over it. Knows neither the data dir
+nor the backbone.
+"""

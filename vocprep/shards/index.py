@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from vocprep.errors import ShardError
 from vocprep.files import sha256_hex, write_json
-from vocprep.recipe import FORMAT_VERSION, Recipe, ShardFormat
+from vocprep.options import ShardFormat
+from vocprep.recipe import FORMAT_VERSION, Recipe
 from vocprep.shards.record import Container
 from vocprep.shards.samples import (
     QUARANTINE_FILE,

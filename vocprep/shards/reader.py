@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vocprep.errors import ManifestError, ShardError, UsageError
-from vocprep.labels.schema import Schema
+from vocprep.labels.label_space import LabelSpace
+from vocprep.options import LoaderOptions
 from vocprep.parallel import map_ordered
 from vocprep.shards.batches import PADDING, Batch, collate, make_batch, padding_patches
 from vocprep.shards.index import DatasetIndex, check_files, container_of
@@ -29,45 +30,11 @@ from vocprep.shards.version import Version
 __all__ = [
     "Batch",
     "Loader",
-    "LoaderMode",
-    "LoaderOptions",
     "ResidentDataset",
     "ShardDataset",
     "StreamingDataset",
     "collate",
 ]
-
-LoaderMode = Literal["resident", "streaming"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderOptions:
-    """How batches are drawn."""
-
-    batch_size: int = 64
-    mode: LoaderMode = "resident"
-    """``resident`` holds the split in memory; ``streaming`` holds a shard at a time."""
-    shuffle: bool = False
-    """A new order each epoch, decided by ``seed`` and the epoch: of the shards, and of the records
-    of each shard. It is the same in either mode."""
-    seed: int = 0
-    workers: int = 0
-    """Threads that read ahead, streaming only; the batches are the same for any number. Up to
-    two shards more than threads are in memory. Processes would be slower: handing a batch over
-    takes longer than reading it."""
-    label_maps: bool = False
-    """Whether batches carry the full label maps."""
-    all_views: bool = False
-    """Whether mirrored views are drawn too."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size {self.batch_size}: expected 1 or more")
-        if self.mode not in get_args(LoaderMode):
-            raise UsageError(f"mode {self.mode!r}: expected one of {get_args(LoaderMode)}")
-        if self.workers and self.mode == "resident":
-            raise UsageError("workers read ahead in mode 'streaming' only: leave them out")
 
 
 class ShardDataset:
@@ -98,11 +65,11 @@ class ShardDataset:
         return tuple(sorted(self.index.recipe.splits))
 
     @cached_property
-    def schema(self) -> Schema:
+    def schema(self) -> LabelSpace:
         """The label space, as labels.json holds it; ShardError when that is not the recipe's."""
         path, identity = self.path / LABELS_FILE, self.index.recipe.schema
         try:
-            schema = Schema.from_json(json.loads(path.read_bytes()))
+            schema = LabelSpace.from_json(json.loads(path.read_bytes()))
         except (OSError, ValueError, ManifestError) as error:
             raise ShardError(f"{path}: cannot be read: {error}; copy it again") from error
         if schema.sha256 != identity.sha256:

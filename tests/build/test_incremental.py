@@ -1,0 +1,286 @@
+"""A finished version is succeeded by redoing what has changed, to the bytes of a full build."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.version_bytes import version_bytes
+from scipy.io import loadmat, savemat
+
+from vocprep.build.local import build_dataset
+from vocprep.errors import UsageError
+from vocprep.geometry import Geometry
+from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.shards.index import DatasetIndex, read_index, write_index
+from vocprep.build.plan import BuildPlan, plan_build
+from vocprep.manifests import load_dataset
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = BuildOptions(device="cpu", workers=1)
+JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
+TRAIN = Path("VOCdevkit/VOC2010/ImageSets/Main/train.txt")
+
+
+def make_plan(tree: Path, choices: BuildChoices | None = None, size: int = 2) -> BuildPlan:
+    layout = Layout(samples_per_shard=size)
+    manifest = load_dataset("pascal-context")
+    return plan_build(manifest, tree, "random:0", choices or BuildChoices(), layout)
+
+
+@contextmanager
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Yield a list that gets an entry a picture that goes through the backbone."""
+    seen: list[str] = []
+    from vocprep.features.embed import Embedder  # noqa: PLC0415  # to call what is replaced
+
+    original = Embedder.embed_images
+
+    def counted(self: Embedder, images: Any) -> Any:
+        seen.extend("image" for _ in images)
+        return original(self, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vocprep.features.embed.Embedder.embed_images", counted)
+        yield seen
+
+
+@pytest.fixture
+def tree(sample_tree: Path, tmp_path: Path) -> Path:
+    """A copy of the sample tree, to be changed."""
+    shutil.copytree(sample_tree, tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+@pytest.fixture(scope="module")
+def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of the unchanged tree; not to be written to."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(finished, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def relabel(tree: Path, number: int) -> str:
+    """Change some pixels of one label map."""
+    path = sorted((tree / "trainval").iterdir())[number]
+    label_map = loadmat(path)["LabelMap"]
+    label_map[50:150, 60:160] = 25
+    savemat(path, {"LabelMap": label_map}, do_compression=True)
+    return path.stem
+
+
+def repaint(tree: Path, number: int) -> str:
+    """Exchange one picture for another of its size."""
+    paths = sorted((tree / JPEGS).iterdir())
+    from PIL import Image  # noqa: PLC0415  # here only
+
+    with Image.open(paths[number]) as picture:
+        turned = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    turned.save(paths[number], quality=90)
+    return paths[number].stem
+
+
+def assert_as_built_anew(tree: Path, out: Path, folder: Path, **options: Any) -> DatasetIndex:
+    index = build_dataset(make_plan(tree, **options), folder / "fresh", OPTIONS)
+    assert version_bytes(out) == version_bytes(folder / "fresh")
+    return index
+
+
+def test_changed_label_map_costs_its_shard_and_no_embedding(
+    tree: Path, out: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {shard.name: shard.sha256 for shard in read_index(out).shards}
+    relabel(tree, 0)
+    with counting(monkeypatch) as embedded:
+        build_dataset(make_plan(tree), out, OPTIONS)
+    assert embedded == []
+    after = {shard.name: shard.sha256 for shard in read_index(out).shards}
+    assert sum(before[name] != after[name] for name in before) == 1
+    assert_as_built_anew(tree, out, tmp_path)
+
+
+def test_changed_picture_is_embedded_again_and_no_other(
+    tree: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repaint(tree, 3)
+    with counting(monkeypatch) as embedded:
+        build_dataset(make_plan(tree), out, OPTIONS)
+    assert len(embedded) == 1
+    assert_as_built_anew(tree, out, tmp_path)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_removed_and_added_pictures_move_the_others_without_embedding_them(
+    size: int, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = (tree / TRAIN).read_text().split()
+    out = tmp_path / "out"
+    build_dataset(make_plan(tree, size=size), out, OPTIONS)
+    (tree / TRAIN).write_text("\n".join(ids[1:]) + "\n")
+    with counting(monkeypatch) as embedded:
+        build_dataset(make_plan(tree, size=size), out, OPTIONS)
+    assert embedded == []
+    assert_as_built_anew(tree, out, tmp_path, size=size)
+    (tree / TRAIN).write_text("\n".join(ids) + "\n")
+    with counting(monkeypatch) as embedded:
+        build_dataset(make_plan(tree, size=size), out, OPTIONS)
+    assert len(embedded) == 1
+
+
+def test_picture_that_moves_to_another_split_moves_its_record(
+    tree: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    val = (tree / TRAIN).with_name("val.txt")
+    ids = (tree / TRAIN).read_text().split()
+    (tree / TRAIN).write_text("\n".join(ids[:-1]) + "\n")
+    val.write_text(val.read_text() + ids[-1] + "\n")
+    with counting(monkeypatch) as embedded:
+        build_dataset(make_plan(tree), out, OPTIONS)
+    assert embedded == []
+    assert_as_built_anew(tree, out, tmp_path)
+
+
+def test_damaged_shard_of_a_finished_version_is_made_again(
+    sample_tree: Path, out: Path, finished: Path
+) -> None:
+    name = read_index(out).shards[1].name
+    data = bytearray((out / name).read_bytes())
+    data[len(data) // 2] ^= 4
+    (out / name).write_bytes(data)
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "README.md"])
+def test_damaged_side_file_of_a_finished_version_is_made_again(
+    name: str, sample_tree: Path, out: Path, finished: Path
+) -> None:
+    (out / name).write_bytes((out / name).read_bytes() + b" ")
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+def test_version_by_other_tools_is_left_alone_while_nothing_changes(
+    sample_tree: Path, out: Path
+) -> None:
+    """Nobody wants hours of work redone for a new release of a library."""
+    index = read_index(out).model_copy(update={"versions": {"torch": "0"}}).sealed()
+    write_index(out, index)
+    assert build_dataset(make_plan(sample_tree), out, OPTIONS) == index
+
+
+def test_version_of_another_numerics_class_gives_no_embedding(
+    tree: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version is of one class throughout."""
+    index = read_index(out).model_copy(update={"numerics_class": {"torch": "0"}}).sealed()
+    write_index(out, index)
+    relabel(tree, 0)
+    with counting(monkeypatch) as embedded:
+        build_dataset(make_plan(tree), out, OPTIONS)
+    assert len(embedded) == 12
+    assert_as_built_anew(tree, out, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "choices", [BuildChoices(limit=2), BuildChoices(splits=("val",))], ids=["limit", "splits"]
+)
+def test_options_that_would_drop_pictures_are_refused(
+    choices: BuildChoices, sample_tree: Path, out: Path, finished: Path
+) -> None:
+    with pytest.raises(UsageError, match="leave out"):
+        build_dataset(make_plan(sample_tree, choices), out, OPTIONS)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+def test_another_layout_is_refused(sample_tree: Path, out: Path, finished: Path) -> None:
+    with pytest.raises(UsageError, match="samples_per_shard: 2 and 5"):
+        build_dataset(make_plan(sample_tree, size=5), out, OPTIONS)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+# --reuse
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        BuildChoices(schema="context59"),
+        BuildChoices(void_unknown=True),
+        BuildChoices(views=("identity", "flip")),
+        BuildChoices(limit=3),
+    ],
+    ids=["schema", "void switch", "views", "limit"],
+)
+@pytest.mark.parametrize("container", ["hdf5", "webdataset"])
+def test_reused_embeddings_give_the_bytes_of_a_full_build(
+    container: Any,
+    choices: BuildChoices,
+    sample_tree: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layout = Layout(format=container, samples_per_shard=3)
+    manifest = load_dataset("pascal-context")
+    plan = plan_build(manifest, sample_tree, "random:0", choices, layout)
+    with counting(monkeypatch) as embedded:
+        build_dataset(plan, tmp_path / "reused", replace(OPTIONS, reuse=finished))
+    assert len(embedded) == (12 if "flip" in choices.views else 0)
+    build_dataset(plan, tmp_path / "full", OPTIONS)
+    assert version_bytes(tmp_path / "reused") == version_bytes(tmp_path / "full")
+
+
+def test_embeddings_of_a_changed_picture_are_not_reused(
+    tree: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repaint(tree, 0)
+    with counting(monkeypatch) as embedded:
+        build_dataset(make_plan(tree), tmp_path / "out", replace(OPTIONS, reuse=finished))
+    assert len(embedded) == 1
+    assert_as_built_anew(tree, tmp_path / "out", tmp_path)
+
+
+def test_damaged_embeddings_are_not_reused(
+    sample_tree: Path, out: Path, finished: Path, tmp_path: Path
+) -> None:
+    for shard in read_index(out).shards:
+        data = bytearray((out / shard.name).read_bytes())
+        for place in np.random.default_rng(0).integers(0, len(data), 40):
+            data[place] ^= 1
+        (out / shard.name).write_bytes(data)
+    build_dataset(make_plan(sample_tree), tmp_path / "new", replace(OPTIONS, reuse=out))
+    assert version_bytes(tmp_path / "new") == version_bytes(finished)
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (BuildChoices(geometry=Geometry(geometry="squash")), "geometry.geometry"),
+        (BuildChoices(embedding_dtype="float32"), "embedding_dtype"),
+        (BuildChoices(precision="bf16"), "precision"),
+    ],
+    ids=["geometry", "dtype", "precision"],
+)
+def test_embeddings_of_another_recipe_are_refused(
+    choices: BuildChoices, said: str, sample_tree: Path, finished: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        build_dataset(
+            make_plan(sample_tree, choices), tmp_path / "out", replace(OPTIONS, reuse=finished)
+        )
+    assert str(finished) in str(caught.value)

@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders.version_bytes import version_bytes
+from filelock import FileLock
+
+from vocprep.build.local import build_dataset
+from vocprep.build.pipeline import worth_compiling
+from vocprep.errors import FailureBudgetError, ShardError, UsageError
+from vocprep.features.embed import Embedder
+from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.build.stage_times import StageTimes
+from vocprep.shards.index import DatasetIndex, read_index
+from vocprep.build.plan import BuildPlan, plan_build
+from vocprep.shards.reader import ShardDataset
+from vocprep.manifests import load_dataset
+
+JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
+OPTIONS = BuildOptions(device="cpu", workers=1)
+OVERWRITE = BuildOptions(device="cpu", workers=1, if_exists="overwrite")
+FOUR = BuildChoices(limit=2)
+LAYOUT = Layout(samples_per_shard=1)
+
+
+def make_plan(tree: Path, choices: BuildChoices = FOUR, layout: Layout = LAYOUT) -> BuildPlan:
+    return plan_build(load_dataset("pascal-context"), tree, "random:0", choices, layout)
+
+
+@pytest.fixture(scope="module")
+def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished dataset version of four pictures; not to be written to."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(finished, tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def tree(sample_tree: Path, tmp_path: Path) -> Path:
+    """A copy of the sample tree, to be damaged."""
+    shutil.copytree(sample_tree, tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+# What is built
+
+
+def test_finished_folder_holds_the_shards_and_the_index_only(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        *(".lock", "dataset.json", "samples.jsonl", "labels.json", "README.md", "croissant.json"),
+        *(f"{split}-0000{n}-of-00002.h5" for split in ("train", "val") for n in (0, 1)),
+    }
+
+
+def test_returned_index_is_the_one_on_disk(sample_tree: Path, tmp_path: Path) -> None:
+    index = build_dataset(make_plan(sample_tree), tmp_path / "new/out", OPTIONS)
+    assert isinstance(index, DatasetIndex)
+    assert index == read_index(tmp_path / "new/out")
+
+
+def test_index_holds_size_and_digest_of_every_shard(finished: Path) -> None:
+    import hashlib  # noqa: PLC0415  # an oracle that nothing else here needs
+
+    for shard in read_index(finished).shards:
+        data = (finished / shard.name).read_bytes()
+        assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    choices = BuildChoices(limit=2, views=("identity", "flip"))
+    build_dataset(
+        make_plan(sample_tree, choices), tmp_path / "out", OPTIONS, lambda: steps.append(1)
+    )
+    assert len(steps) == 4
+
+
+# A folder that is not empty
+
+
+def test_finished_dataset_is_left_alone_by_the_same_command(sample_tree: Path, out: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    steps: list[int] = []
+    index = build_dataset(make_plan(sample_tree), out, OPTIONS, lambda: steps.append(1))
+    assert index == read_index(out)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert len(steps) == 4
+
+
+def test_fail_refuses_finished_and_unfinished_work_and_keeps_it(
+    sample_tree: Path, out: Path
+) -> None:
+    before = version_bytes(out)
+    fail = BuildOptions(device="cpu", workers=1, if_exists="fail")
+    with pytest.raises(UsageError, match="a finished dataset") as caught:
+        build_dataset(make_plan(sample_tree), out, fail)
+    assert str(out) in str(caught.value)
+    assert version_bytes(out) == before
+
+
+def test_finished_dataset_of_another_recipe_is_refused_with_what_differs(
+    sample_tree: Path, out: Path
+) -> None:
+    before = version_bytes(out)
+    choices = BuildChoices(limit=2, schema="context59", embedding_dtype="float32")
+    with pytest.raises(UsageError, match="another recipe") as caught:
+        build_dataset(make_plan(sample_tree, choices), out, OPTIONS)
+    assert str(out) in str(caught.value)
+    assert "embedding_dtype: 'float16' and 'float32'" in str(caught.value)
+    assert "schema.name: 'context460' and 'context59'" in str(caught.value)
+    assert "geometry" not in str(caught.value)
+    assert version_bytes(out) == before
+
+
+def test_unreadable_index_is_a_shard_error_and_overwrite_replaces_it(
+    sample_tree: Path, finished: Path, out: Path
+) -> None:
+    (out / "dataset.json").write_text("{")
+    with pytest.raises(ShardError):
+        build_dataset(make_plan(sample_tree), out, OPTIONS)
+    build_dataset(make_plan(sample_tree), out, OVERWRITE)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "notes.h5", "folder", "train-1-of-2.tar"])
+def test_foreign_file_is_refused_and_kept(name: str, sample_tree: Path, out: Path) -> None:
+    if name == "folder":
+        (out / name).mkdir()
+    else:
+        (out / name).write_text("mine")
+    before = version_bytes(out)
+    for options in (OPTIONS, OVERWRITE):
+        with pytest.raises(UsageError, match=name):
+            build_dataset(make_plan(sample_tree), out, options)
+    assert version_bytes(out) == before
+    assert (out / name).exists()
+
+
+def test_overwrite_leaves_nothing_of_the_old_dataset(sample_tree: Path, out: Path) -> None:
+    plan = make_plan(sample_tree, BuildChoices(limit=1), Layout(format="webdataset"))
+    build_dataset(plan, out, OVERWRITE)
+    assert sorted(version_bytes(out)) == [
+        "README.md",
+        "croissant.json",
+        "dataset.json",
+        "labels.json",
+        "samples.jsonl",
+        "train-00000-of-00001.tar",
+        "val-00000-of-00001.tar",
+    ]
+    assert ShardDataset.open(out).count("train") == 1
+
+
+def test_rebuild_over_what_an_interrupted_build_left_gives_the_same_bytes(
+    sample_tree: Path, finished: Path, out: Path
+) -> None:
+    (out / "dataset.json").unlink()
+    (out / "train-00000-of-00002.h5").write_bytes(b"half of it")
+    (out / "val-00000-of-00009.h5").write_bytes(b"of another cut")
+    (out / ".tmp-build").mkdir()
+    (out / ".tmp-build" / "train-00000-of-00002.h5").write_bytes(b"unfinished")
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+def test_leftover_of_an_interrupted_write_does_not_block_a_rebuild(
+    sample_tree: Path, finished: Path, out: Path
+) -> None:
+    """A process that is killed while it writes the index leaves a temporary file behind."""
+    (out / "dataset.json").unlink()
+    (out / ".tmp-0123abcd-dataset.json").write_text("{")
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+# Failures
+
+
+def cut_picture(tree: Path) -> Path:
+    path = sorted((tree / JPEGS).iterdir())[-5]  # the second of val, which is embedded last
+    path.write_bytes(path.read_bytes()[:2000])
+    return path
+
+
+def cut_labels(tree: Path) -> Path:
+    path = sorted((tree / "trainval").iterdir())[-5]
+    path.write_bytes(path.read_bytes()[:300])
+    return path
+
+
+@pytest.mark.parametrize("damage", [cut_picture, cut_labels])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_failed_build_names_the_file_and_publishes_nothing(
+    damage: Callable[[Path], Path], workers: int, tree: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(tree)
+    path = damage(tree)
+    assert path.stem == plan.samples[-1].image_id
+    threads = threading.active_count()
+    with pytest.raises(FailureBudgetError) as caught:
+        build_dataset(plan, tmp_path / "out", BuildOptions(device="cpu", workers=workers))
+    assert str(path) in str(caught.value)
+    assert {item.name for item in (tmp_path / "out").iterdir()} <= {".lock", ".tmp-build"}
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("damage", [cut_picture, cut_labels])
+def test_failed_overwrite_keeps_the_finished_dataset(
+    damage: Callable[[Path], Path], tree: Path, out: Path
+) -> None:
+    plan = make_plan(tree, BuildChoices(limit=2, embedding_dtype="float32"))
+    before = version_bytes(out)
+    damage(tree)
+    with pytest.raises(FailureBudgetError):
+        build_dataset(plan, out, OVERWRITE)
+    after = version_bytes(out)
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith(".tmp-build/") for name in after.keys() - before.keys())
+    assert ShardDataset.open(out).count("train") == 2
+
+
+def test_interrupted_build_frees_the_lock_and_the_next_run_goes_on(
+    sample_tree: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(make_plan(sample_tree), out, OPTIONS, interrupt)
+    assert not (out / "dataset.json").exists()
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+def test_index_never_stands_beside_shards_that_are_not_its_own(
+    sample_tree: Path, finished: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash while the new shards get their names must not leave the old index in force."""
+
+    def crash(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vocprep.build.publish.write_index", crash)
+        with pytest.raises(OSError, match="No space left"):
+            build_dataset(make_plan(sample_tree), out, OVERWRITE)
+    assert not (out / "dataset.json").exists()
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert version_bytes(out) == version_bytes(finished)
+
+
+def test_second_writer_is_refused_and_touches_nothing(sample_tree: Path, out: Path) -> None:
+    before = version_bytes(out)
+    (out / ".tmp-build").mkdir()
+    (out / ".tmp-build" / "theirs").write_text("unfinished")
+    with FileLock(out / ".lock"), pytest.raises(UsageError, match="another build") as caught:
+        build_dataset(make_plan(sample_tree), out, OVERWRITE)
+    assert str(out) in str(caught.value)
+    assert (out / ".tmp-build" / "theirs").exists()
+    shutil.rmtree(out / ".tmp-build")
+    assert version_bytes(out) == before
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_file_in_the_folders_place_is_refused_and_kept(
+    below: bool, sample_tree: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    out = file / "out" if below else file
+    with pytest.raises(UsageError) as caught:
+        build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert str(out) in str(caught.value)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_that_may_not_be_written_to_is_refused(sample_tree: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    parent.chmod(0o500)
+    with pytest.raises(UsageError) as caught:
+        build_dataset(make_plan(sample_tree), parent / "out", OPTIONS)
+    assert str(parent / "out") in str(caught.value)
+
+
+def test_precision_is_part_of_the_recipe(sample_tree: Path) -> None:
+    half = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"))
+    assert half.recipe.recipe_id != make_plan(sample_tree).recipe.recipe_id
+    assert half.recipe.short_name.endswith("resnet32-bf16")
+
+
+def test_only_long_builds_in_bf16_are_worth_compiling(
+    sample_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"))
+    monkeypatch.setattr("vocprep.build.pipeline.can_compile", lambda: True)
+    assert not worth_compiling(plan, 4)
+    monkeypatch.setattr("vocprep.build.pipeline.COMPILE_FROM", 4)
+    assert worth_compiling(plan, 4)
+    assert not worth_compiling(plan, 3)
+    assert not worth_compiling(make_plan(sample_tree), 4)
+    monkeypatch.setattr("vocprep.build.pipeline.can_compile", lambda: False)
+    assert not worth_compiling(plan, 4)
+
+
+def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_asked_for(
+    finished: Path, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise UsageError("the backbone does not compile")
+
+    monkeypatch.setattr("vocprep.build.pipeline.Embedder.compile", fail)
+    monkeypatch.setattr("vocprep.build.pipeline.worth_compiling", lambda *_: True)
+    index = build_dataset(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+    assert index.content_id == read_index(finished).content_id
+    asked = BuildOptions(device="cpu", compiled=True)
+    with pytest.raises(UsageError, match="does not compile"):
+        build_dataset(make_plan(sample_tree), tmp_path / "asked", asked)
+
+
+def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alone(
+    finished: Path, sample_tree: Path, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        build_dataset(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert version_bytes(tmp_path / "out") == version_bytes(finished)
+
+
+@pytest.mark.parametrize("slow", ["prepare", "embed"])
+def test_accounts_tell_whether_the_backbone_waits(
+    slow: str, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stand in dataset.json too."""
+    where = {
+        "prepare": "vocprep.build.prepare.make_targets",
+        "embed": "vocprep.features.embed.Embedder._forward",
+    }[slow]
+    module, _, name = where.rpartition(".")
+    owner = Embedder if slow == "embed" else importlib.import_module(module)
+    original = getattr(owner, name)
+
+    def delayed(*arguments: Any) -> Any:
+        time.sleep(0.1)
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, delayed)
+    stage_times = StageTimes()
+    plan = make_plan(sample_tree)
+    index = build_dataset(plan, tmp_path / "out", OPTIONS, stage_times=stage_times)
+    seconds = stage_times.seconds()
+    assert index.statistics["seconds"] == seconds
+    assert list(seconds) == [
+        *("read", "decode", "geometry", "targets", "embed", "write", "waiting"),
+    ]
+    if slow == "prepare":
+        assert seconds["targets"] >= 0.4
+        assert seconds["waiting"] > 0.2
+    else:
+        assert seconds["embed"] >= 0.1
+        assert seconds["waiting"] < seconds["embed"]

@@ -1,0 +1,276 @@
+"""A build that stops at any moment goes on from its finished shards to the very same bytes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.version_bytes import version_bytes
+
+from vocprep.build.local import build_dataset
+from vocprep.errors import UsageError
+from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
+from vocprep.build.plan import BuildPlan, plan_build
+from vocprep.manifests import load_dataset
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = BuildOptions(device="cpu", workers=1)
+STAGING = ".tmp-build"
+FORMATS: tuple[ShardFormat, ...] = ("hdf5", "webdataset")
+
+
+def make_plan(
+    tree: Path, container: ShardFormat = "hdf5", choices: BuildChoices | None = None
+) -> BuildPlan:
+    layout = Layout(format=container, samples_per_shard=2)
+    return plan_build(
+        load_dataset("pascal-context"), tree, "random:0", choices or BuildChoices(), layout
+    )
+
+
+def build_in_child(tree: str, out: str, container: ShardFormat) -> None:
+    build_dataset(make_plan(Path(tree), container), Path(out), OPTIONS)
+
+
+def context() -> Any:
+    """Start processes from one that has loaded the package, for dozens of kills in seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_local_resume", "vocprep.build.local"])
+    return context
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def whole(
+    request: pytest.FixtureRequest, sample_tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ShardFormat, dict[str, bytes]]:
+    """The container, and the files of a build that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    build_dataset(make_plan(sample_tree, request.param), out, OPTIONS)
+    return request.param, version_bytes(out)
+
+
+def assert_survives(
+    whole: tuple[ShardFormat, dict[str, bytes]], tree: Path, folder: Path, kills: int
+) -> None:
+    """Kill builds at random moments; whatever has a final name is right, and so is the end."""
+    container, expected = whole
+    draw = random.Random(kills)
+    processes = context()
+    killed = finished = 0
+    out = folder / "out"
+    longest = 1.0
+    while killed < kills:
+        child = processes.Process(target=build_in_child, args=(str(tree), str(out), container))
+        started = time.monotonic()
+        child.start()
+        child.join(draw.uniform(0, longest))
+        child.kill()
+        child.join()
+        killed += child.exitcode == -signal.SIGKILL
+        for name, data in version_bytes(out).items() if out.exists() else ():
+            if not name.startswith(".tmp-"):
+                assert data == expected[name], name
+        if child.exitcode == 0:
+            finished += 1
+            longest = 0.8 * (time.monotonic() - started)
+            assert version_bytes(out) == expected
+            shutil.rmtree(out)
+    build_dataset(make_plan(tree, container), out, OPTIONS)
+    assert version_bytes(out) == expected
+
+
+def test_a_dozen_kills(
+    whole: tuple[ShardFormat, dict[str, bytes]], sample_tree: Path, tmp_path: Path
+) -> None:
+    assert_survives(whole, sample_tree, tmp_path, kills=6)
+
+
+@pytest.mark.torture
+def test_a_hundred_kills(
+    whole: tuple[ShardFormat, dict[str, bytes]], sample_tree: Path, tmp_path: Path
+) -> None:
+    assert_survives(whole, sample_tree, tmp_path, kills=100)
+
+
+# What is taken over, and what is not
+
+
+class StopError(Exception):
+    """Ends a build in its middle."""
+
+
+def interrupt(tree: Path, out: Path, after: int, container: ShardFormat = "hdf5") -> None:
+    """Build until so many pictures are done."""
+    left = iter(range(after))
+
+    def on_image() -> None:
+        if next(left, None) is None:
+            raise StopError
+
+    with pytest.raises(StopError):
+        build_dataset(make_plan(tree, container), out, OPTIONS, on_image)
+
+
+def embedded(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Build, and count the pictures that went through the backbone."""
+    counts: list[int] = []
+    from vocprep.features.embed import Embedder  # noqa: PLC0415  # to call what is replaced
+
+    original = Embedder.embed_images
+
+    def counted(self: Embedder, images: Any) -> Any:
+        counts.append(len(images))
+        return original(self, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vocprep.features.embed.Embedder.embed_images", counted)
+        build_dataset(make_plan(tree), out, OPTIONS)
+    return sum(counts)
+
+
+@pytest.fixture
+def interrupted(sample_tree: Path, tmp_path: Path) -> Path:
+    """A build that ended with some of its six shards finished."""
+    interrupt(sample_tree, tmp_path / "out", after=9)
+    assert staged(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def staged(out: Path) -> list[Path]:
+    """The shards that wait in the staging folder."""
+    return sorted((out / STAGING).glob("*.h5"))
+
+
+@pytest.fixture(scope="module")
+def expected(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("expected") / "out"
+    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    return version_bytes(out)
+
+
+def test_finished_shards_are_not_built_again(
+    interrupted: Path,
+    sample_tree: Path,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count = len(staged(interrupted))
+    assert embedded(sample_tree, interrupted, monkeypatch) == 12 - 2 * count
+    assert version_bytes(interrupted) == expected
+
+
+def test_shards_finished_in_any_order_give_the_same_bytes(
+    interrupted: Path,
+    sample_tree: Path,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if the first shard had been the last to be finished."""
+    first = staged(interrupted)[0]
+    count = len(staged(interrupted))
+    first.unlink()
+    assert embedded(sample_tree, interrupted, monkeypatch) == 12 - 2 * (count - 1)
+    assert version_bytes(interrupted) == expected
+
+
+@pytest.mark.parametrize("suffix", ["", ".about"])
+def test_damaged_staged_shard_is_built_again(
+    suffix: str, interrupted: Path, sample_tree: Path, expected: dict[str, bytes]
+) -> None:
+    for number, shard in enumerate(staged(interrupted)):
+        path = shard.with_name(shard.name + suffix)
+        data = bytearray(path.read_bytes())
+        data[len(data) // (number + 2)] ^= 1
+        path.write_bytes(data)
+    build_dataset(make_plan(sample_tree), interrupted, OPTIONS)
+    assert version_bytes(interrupted) == expected
+
+
+def test_source_that_changed_after_the_interruption_is_read_again(
+    sample_tree: Path, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(sample_tree, tree)
+    interrupt(tree, tmp_path / "out", after=9)
+    mat = sorted((tree / "trainval").iterdir())[0]
+    mat.write_bytes(b"m" + mat.read_bytes()[1:])
+    build_dataset(make_plan(tree), tmp_path / "out", OPTIONS)
+    build_dataset(make_plan(tree), tmp_path / "fresh", OPTIONS)
+    assert version_bytes(tmp_path / "out") == version_bytes(tmp_path / "fresh")
+
+
+def test_unfinished_build_of_another_recipe_is_refused_with_what_differs(
+    interrupted: Path, sample_tree: Path
+) -> None:
+    before = version_bytes(interrupted)
+    plan = make_plan(sample_tree, choices=BuildChoices(schema="context59"))
+    with pytest.raises(UsageError, match="an unfinished build") as caught:
+        build_dataset(plan, interrupted, OPTIONS)
+    assert "schema.name: 'context460' and 'context59'" in str(caught.value)
+    assert version_bytes(interrupted) == before
+
+
+@pytest.mark.parametrize("name", ["versions", "numerics_class"])
+def test_unfinished_build_by_other_tools_is_refused(
+    name: str, interrupted: Path, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shards and the new ones would be no version that anybody could make in one go."""
+    where = "shards.staging.versions" if name == "versions" else "engines.local.numerics_class"
+    monkeypatch.setattr(f"vocprep.{where}", lambda *_: {"torch": "0"})
+    with pytest.raises(UsageError, match=f"{name}.torch"):
+        build_dataset(make_plan(sample_tree), interrupted, OPTIONS)
+
+
+def test_overwrite_discards_an_unfinished_build_of_another_recipe(
+    interrupted: Path, sample_tree: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(sample_tree, choices=BuildChoices(schema="context59"))
+    overwrite = BuildOptions(device="cpu", workers=1, if_exists="overwrite")
+    build_dataset(plan, interrupted, overwrite)
+    build_dataset(plan, tmp_path / "fresh", OPTIONS)
+    assert version_bytes(interrupted) == version_bytes(tmp_path / "fresh")
+
+
+def test_fail_refuses_an_unfinished_build(interrupted: Path, sample_tree: Path) -> None:
+    before = version_bytes(interrupted)
+    fail = BuildOptions(device="cpu", workers=1, if_exists="fail")
+    with pytest.raises(UsageError, match="an unfinished build"):
+        build_dataset(make_plan(sample_tree), interrupted, fail)
+    assert version_bytes(interrupted) == before
+
+
+@pytest.mark.parametrize("moved", [1, 3, 6])
+def test_crash_while_shards_get_their_names_loses_nothing(
+    moved: int,
+    sample_tree: Path,
+    expected: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    replace = Path.replace
+    left = iter(range(moved))
+
+    def crash(self: Path, target: Path) -> Path:
+        if self.parent.name == STAGING and target.parent == out and next(left, None) is None:
+            raise StopError
+        return replace(self, target)
+
+    def crash_late(*_: object) -> None:
+        raise StopError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", crash)
+        patched.setattr("vocprep.build.publish.write_index", crash_late)
+        with pytest.raises(StopError):
+            build_dataset(make_plan(sample_tree), out, OPTIONS)
+    assert len(list(out.glob("*.h5"))) == moved
+    assert embedded(sample_tree, out, monkeypatch) == 0
+    assert version_bytes(out) == expected

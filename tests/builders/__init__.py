@@ -1,0 +1,1 @@
+"""What tests build and look at: sources, label files, records, dataset versions, runs."""

@@ -1,0 +1,153 @@
+"""Small records, batches and datasets for the heads' tests; embeddings carry their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vocprep.backbones import Normalisation
+from vocprep.build.write import write_dataset
+from vocprep.geometry import Geometry, Grid
+from vocprep.heads.model.config import HeadsConfig
+from vocprep.heads.model.tfdet import TFDetHeads
+from vocprep.heads.runs.config import RunConfig, RunLabels
+from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
+from vocprep.heads.runs.run import Run
+from vocprep.labels.label_space import load_label_space
+from vocprep.labels.png import encode_png
+from vocprep.labels.targets import make_targets
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
+from vocprep.shards.reader import Batch, ShardDataset
+from vocprep.shards.record import Record
+
+SCHEMA = "voc21"
+VOID = 255
+CPU = EvaluateOptions(device="cpu", batch_size=2)
+DIM = 256
+
+
+def random_label_map(grid: Grid, rng: np.random.Generator, labels: int = 6) -> NDArray[np.uint16]:
+    """Blocks of 8×8 pixels with random labels 0..labels−1 and some void."""
+    blocks = rng.integers(0, labels, size=(grid[0] * 4, grid[1] * 4))
+    blocks[rng.random(blocks.shape) < 0.1] = VOID
+    return np.kron(blocks, np.ones((8, 8))).astype(np.uint16)
+
+
+def make_record(
+    image_id: str, split: str, label_map: NDArray[np.uint16], embeddings: NDArray[np.float16]
+) -> Record:
+    targets = make_targets(label_map, VOID)
+    return Record(
+        image_id=image_id,
+        split=split,
+        grid=(label_map.shape[0] // 32, label_map.shape[1] // 32),
+        embeddings=embeddings,
+        slot_labels=targets.slot_labels,
+        slot_pixels=targets.slot_pixels,
+        label_count=targets.label_count,
+        slot_planes=targets.slot_planes,
+        label_png=encode_png(label_map),
+        image_sha256="00" * 32,
+        label_sha256="11" * 32,
+    )
+
+
+def random_records(split: str, grids: Sequence[Grid], seed: int = 0) -> list[Record]:
+    rng = np.random.default_rng([seed, sum(split.encode())])
+    records = []
+    for number, grid in enumerate(grids):
+        embeddings = rng.normal(size=(grid[0] * grid[1], DIM)).astype(np.float16)
+        label_map = random_label_map(grid, rng)
+        records.append(make_record(f"{split}_{number:02d}", split, label_map, embeddings))
+    return records
+
+
+def banded_records(split: str, number: int) -> list[Record]:
+    """Two patches an image, each of four bands of unequal height: the slots' order is plain."""
+    rng = np.random.default_rng(0)
+    records = []
+    for image in range(number):
+        bands = [np.repeat(rng.permutation(6)[:4], [15, 9, 5, 3]) for _ in range(2)]
+        label_map = np.stack(bands, axis=1).repeat(32, axis=1).astype(np.uint16)
+        label_map[0] = VOID
+        embeddings = rng.normal(size=(2, DIM)).astype(np.float16)
+        records.append(make_record(f"{split}_{image:02d}", split, label_map, embeddings))
+    return records
+
+
+def make_recipe(splits: Mapping[str, Sequence[Record]], **changes: object) -> Recipe:
+    schema = load_label_space(SCHEMA)
+    fields: dict[str, object] = {
+        "dataset": "made",
+        "schema": LabelSpaceId(name=SCHEMA, sha256=schema.sha256),
+        "splits": {name: SplitIds.of([r.image_id for r in rs]) for name, rs in splits.items()},
+        "backbone": "resnet32-cifar100",
+        "weights_sha256": "ab" * 32,
+        "geometry": Geometry(geometry="native"),
+        "normalisation": Normalisation(),
+    }
+    return Recipe(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def make_dataset(
+    out: Path, splits: Mapping[str, Sequence[Record]], **recipe_changes: object
+) -> ShardDataset:
+    """Write one real HDF5 shard a split and open the folder."""
+    write_dataset(out, make_recipe(splits, **recipe_changes), splits)
+    return ShardDataset.open(out)
+
+
+def make_batch(records: Sequence[Record], patches: int | None = None) -> Batch:
+    """Pad records to one batch by hand; ``patches`` pads further than the largest."""
+    width = patches or max(len(record.embeddings) for record in records)
+    batch = Batch(
+        image_ids=tuple(record.image_id for record in records),
+        grids=torch.tensor([record.grid for record in records]),
+        padding=torch.ones(len(records), width, dtype=torch.bool),
+        embeddings=torch.zeros(len(records), width, records[0].embeddings.shape[1]),
+        slot_labels=torch.full((len(records), width, 4), -1),
+        slot_pixels=torch.zeros(len(records), width, 4, dtype=torch.int64),
+        slot_planes=torch.zeros(len(records), width, 3, 128, dtype=torch.uint8),
+        label_maps=tuple(record.label_map for record in records),
+    )
+    batch.slot_planes[:, :, [0, 2]] = 255  # state 5: void
+    for row, record in enumerate(records):
+        own = slice(0, len(record.embeddings))
+        batch.padding[row, own] = False
+        batch.embeddings[row, own] = torch.from_numpy(record.embeddings.astype(np.float32))
+        batch.slot_labels[row, own] = torch.from_numpy(record.slot_labels.astype(np.int64))
+        batch.slot_pixels[row, own] = torch.from_numpy(record.slot_pixels.astype(np.int64))
+        batch.slot_planes[row, own] = torch.from_numpy(record.slot_planes)
+    return batch
+
+
+def run_for(dataset: ShardDataset, model: TFDetHeads | None = None) -> Run:
+    labels = RunLabels.of(load_label_space("voc21"))
+    heads = HeadsConfig(categories=labels.categories)
+    config = RunConfig(
+        heads=heads,
+        options=TrainOptions(epochs=7),
+        labels=labels,
+        recipe=dataset.index.recipe,
+        content_id=dataset.index.content_id,
+        source_id=dataset.index.source_id,
+    )
+    torch.manual_seed(0)
+    model = model or TFDetHeads.from_config(heads)
+    return Run(path=Path("runs/mine"), config=config, model=model.eval(), epoch=7)
+
+
+def always_says(label: int) -> TFDetHeads:
+    """Heads that put one label on every pixel of every patch."""
+    model = TFDetHeads(categories=21)
+    with torch.no_grad():
+        for parameter in (*model.cat.parameters(), *model.reg[4].parameters()):
+            parameter.zero_()
+        model.cat.bias[:4] = torch.tensor([3.0, 2.0, 2.5, 2.25])
+        model.cat.bias[label] = 5.0
+        model.reg[4].bias[::4] = 5.0
+    return model

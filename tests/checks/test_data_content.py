@@ -1,0 +1,251 @@
+"""Every picture and label map is decoded, and what is wrong is named."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders.quiet import Quiet
+from PIL import Image
+from scipy.io import savemat
+
+from vocprep.checks import data_content as verify_data
+from vocprep.checks.data_content import datasets_in, verify_content
+from vocprep.checks.report import Report
+from vocprep.errors import ManifestError, TreeError
+from vocprep.labels.areas import areas_of, load_label_areas, save_label_areas
+from vocprep.labels.decode import decode_label_map
+from vocprep.manifests import DatasetManifest, load_dataset
+from vocprep.synthetic.dataset import MARKER, SampleOptions, write_sample
+
+VOC = Path("VOCdevkit/VOC2010")
+IMAGES = 8
+FIRST = "2010_000001"
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sample") / "data"
+    write_sample(folder, SampleOptions(images=IMAGES))
+    return folder
+
+
+@pytest.fixture
+def data(sample: Path, tmp_path: Path) -> Path:
+    shutil.copytree(sample, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def context() -> DatasetManifest:
+    return load_dataset("pascal-context")
+
+
+def check(data: Path, workers: int = 1, **options: bool) -> Report:
+    return verify_content(data, [context()], workers, Quiet(), **options)
+
+
+def only_difference(report: Report) -> str:
+    assert len(report.differences) == 1, report.differences
+    item = report.differences[0]
+    return f"{item.state} {item.path} {item.detail}"
+
+
+def test_the_sample_is_clean_under_every_dataset_it_fits(data: Path):
+    datasets = datasets_in(data)
+    assert [item.name for item in datasets] == ["pascal-context", "voc2010"]
+    report = verify_content(data, datasets, 1, Quiet())
+    assert report.clean, report.differences
+    assert report.right == 3 * IMAGES
+
+
+def truncate(data: Path) -> Path:
+    path = data / VOC / f"JPEGImages/{FIRST}.jpg"
+    path.write_bytes(path.read_bytes()[:-3000])
+    return path
+
+
+def no_jpeg(data: Path) -> Path:
+    path = data / VOC / f"JPEGImages/{FIRST}.jpg"
+    path.write_bytes(b"<html>")
+    return path
+
+
+def another_size(data: Path) -> Path:
+    path = data / "trainval" / f"{FIRST}.mat"
+    savemat(str(path), {"LabelMap": np.full((30, 40), 2, np.uint16)}, do_compression=True)
+    return path
+
+
+def outside_the_schema(data: Path) -> Path:
+    path = data / "trainval" / f"{FIRST}.mat"
+    label_map = decode_label_map(path.read_bytes(), path)
+    label_map = label_map.copy()
+    label_map[5, 7] = 460
+    savemat(str(path), {"LabelMap": label_map}, do_compression=True)
+    return path
+
+
+def no_mat(data: Path) -> Path:
+    path = data / "trainval" / f"{FIRST}.mat"
+    path.write_bytes(path.read_bytes()[:200])
+    return path
+
+
+def annotation_of_another_size(data: Path) -> Path:
+    path = data / VOC / f"Annotations/{FIRST}.xml"
+    path.parent.mkdir()
+    path.write_text("<annotation><size><width>7</width><height> 5</height></size></annotation>")
+    return data / VOC / f"JPEGImages/{FIRST}.jpg"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (truncate, "does not decode"),
+        (no_jpeg, "does not decode"),
+        (another_size, "pixels, found 40×30 pixels"),
+        (outside_the_schema, "label id 460 at row 5, column 7 is outside schema context460"),
+        (no_mat, "label map"),
+        (annotation_of_another_size, f"expected 7×5 pixels as {FIRST}.xml says"),
+    ],
+)
+def test_a_spoilt_file_is_named_with_what_is_wrong(
+    data: Path, spoil: Callable[[Path], Path], said: str
+):
+    path = spoil(data)
+    report = check(data)
+    text = only_difference(report)
+    assert text.startswith(f"changed {path.relative_to(data)} ")
+    assert said in text
+    assert report.right == 2 * IMAGES - 1
+
+
+def test_an_annotation_that_agrees_is_fine(data: Path):
+    with Image.open(data / VOC / f"JPEGImages/{FIRST}.jpg") as picture:
+        width, height = picture.size
+    path = data / VOC / f"Annotations/{FIRST}.xml"
+    path.parent.mkdir()
+    path.write_text(f"<size><width>{width}</width><height>{height}</height></size>")
+    assert check(data).clean
+    path.write_text("<annotation>states no size</annotation>")
+    assert check(data).clean
+
+
+def test_a_palette_png_is_checked_like_a_mat(data: Path):
+    path = data / VOC / f"SegmentationClass/{FIRST}.png"
+    with Image.open(path) as classes:
+        classes.crop((0, 0, 20, 10)).save(path)
+    report = verify_content(data, [load_dataset("voc2010")], 1, Quiet())
+    assert "found 20×10 pixels" in only_difference(report)
+
+
+def test_listed_files_that_are_not_there_are_missing_unless_partial(data: Path):
+    (data / VOC / f"JPEGImages/{FIRST}.jpg").unlink()
+    (data / f"trainval/{FIRST}.mat").unlink()
+    report = check(data)
+    assert [(item.state, item.path) for item in report.differences] == [
+        ("missing", f"{VOC}/JPEGImages/{FIRST}.jpg"),
+        ("missing", f"trainval/{FIRST}.mat"),
+    ]
+    partial = check(data, partial=True)
+    assert partial.clean
+    assert partial.pardoned == 2
+
+
+def test_a_label_map_without_its_picture_is_a_difference(data: Path):
+    (data / VOC / f"JPEGImages/{FIRST}.jpg").unlink()
+    report = check(data, partial=True)
+    assert "expected a picture of the same name" in only_difference(report)
+
+
+def test_a_picture_without_a_label_map_is_fine_when_no_split_lists_it(data: Path):
+    folder = data / VOC / "JPEGImages"
+    shutil.copy(folder / f"{FIRST}.jpg", folder / "2010_999999.jpg")
+    report = check(data)
+    assert report.clean
+    assert report.right == 2 * IMAGES + 1
+
+
+def log_areas(data: Path, monkeypatch: pytest.MonkeyPatch, change: int = 0) -> None:
+    """Make the data dir an official one, whose authors logged these areas."""
+    (data / MARKER).unlink()
+    areas = {}
+    for path in sorted((data / "trainval").glob("*.mat")):
+        areas[path.stem] = areas_of(decode_label_map(path.read_bytes(), path))
+    label = min(areas[FIRST])
+    areas[FIRST][label] += change
+    areas["2010_777777"] = {1: 5}
+    monkeypatch.setattr(verify_data, "load_label_areas", lambda name: areas)
+
+
+def test_areas_that_equal_the_authors_log_are_fine(data: Path, monkeypatch: pytest.MonkeyPatch):
+    log_areas(data, monkeypatch)
+    report = check(data)
+    assert only_difference(report).startswith("missing trainval/2010_777777.mat")
+    assert check(data, partial=True).clean
+
+
+def test_one_pixel_off_the_authors_log_is_found(data: Path, monkeypatch: pytest.MonkeyPatch):
+    log_areas(data, monkeypatch, change=1)
+    report = check(data, partial=True)
+    assert "(the authors' log), found" in only_difference(report)
+    assert report.differences[0].path == f"trainval/{FIRST}.mat"
+
+
+def test_a_generated_sample_is_not_measured_by_the_authors_log(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    marker = (data / MARKER).read_bytes()
+    log_areas(data, monkeypatch, change=1)
+    (data / MARKER).write_bytes(marker)
+    assert check(data).clean
+
+
+def test_processes_find_what_one_alone_finds(data: Path):
+    folder, labels = data / VOC / "JPEGImages", data / "trainval"
+    for number in range(80):
+        name = f"2009_{number:06d}"
+        shutil.copy(folder / f"{FIRST}.jpg", folder / f"{name}.jpg")
+        shutil.copy(labels / f"{FIRST}.mat", labels / f"{name}.mat")
+    (labels / "2009_000050.mat").write_bytes(b"no mat")
+    (folder / "2009_000079.jpg").write_bytes(b"no jpeg")
+    alone, together = check(data), check(data, workers=2)
+    assert [item.path for item in alone.differences] == [
+        f"{VOC}/JPEGImages/2009_000079.jpg",
+        "trainval/2009_000050.mat",
+    ]
+    assert together == alone
+
+
+def test_a_folder_without_a_dataset_is_an_error(tmp_path: Path):
+    assert datasets_in(tmp_path) == []
+    with pytest.raises(TreeError, match="--dataset"):
+        verify_content(tmp_path, [], 1, Quiet())
+
+
+def test_the_shipped_table_holds_what_the_authors_logged():
+    areas = load_label_areas("pascal-context")
+    assert len(areas) == 10_103
+    assert sum(len(labels) for labels in areas.values()) == 65_937
+    assert sum(sum(labels.values()) for labels in areas.values()) == 1_808_105_034
+    used = {label for labels in areas.values() for label in labels}
+    assert (min(used), max(used), len(used)) == (1, 459, 407)
+    assert sum(431 in labels for labels in areas.values()) == 3_734
+    assert areas["2008_000002"][273] == 9_714
+
+
+def test_a_table_of_areas_is_read_back_and_has_one_form(tmp_path: Path, monkeypatch):
+    areas = {"b": {459: 70_000, 1: 2}, "a": {7: 1}}
+    path = tmp_path / "label_areas/mine.npz"
+    save_label_areas(path, areas)
+    first = path.read_bytes()
+    save_label_areas(path, dict(reversed(areas.items())))
+    assert path.read_bytes() == first
+    monkeypatch.setattr("vocprep.labels.areas.manifests_dir", lambda: tmp_path)
+    assert load_label_areas("mine") == areas
+    path.write_bytes(first[:-30])
+    with pytest.raises(ManifestError, match="table of label areas"):
+        load_label_areas("mine")

@@ -1,0 +1,146 @@
+"""A data dir against its records: right, missing, changed, extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders.mirror import Mirror
+from builders.packed import FILES, IMAGES, LABELS, NAMES, context, tar_of, voc
+from builders.quiet import Quiet
+
+from vocprep.checks.data_files import has_records, verify_files
+from vocprep.checks.report import Report
+from vocprep.data_dir.receipts import Receipt, read_receipts, read_trees, write_receipt
+from vocprep.data_dir.source_digests import LOCK_FILE
+from vocprep.download.archive import unpack
+from vocprep.download.download import DownloadOptions, download
+from vocprep.download.members import Archive
+from vocprep.errors import DataError, TreeError
+from vocprep.manifests import Unpack
+
+PICTURE = next(iter(IMAGES))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    with Mirror(FILES) as mirror:
+        sources = [voc(mirror.url()), context(mirror.url())]
+        download(folder, sources, DownloadOptions(), Quiet())
+    return folder
+
+
+def check(data: Path, **options: bool) -> Report:
+    return verify_files(data, 2, Quiet(), **options)
+
+
+def found(report: Report) -> list[tuple[str, str]]:
+    return [(item.state, item.path) for item in report.differences]
+
+
+def test_all_is_right_after_a_download(data: Path):
+    report = check(data)
+    assert report.clean
+    assert report.right == len(IMAGES) + len(LABELS) + len(FILES)
+    assert has_records(data)
+
+
+def test_a_deleted_archive_is_not_missed(data: Path):
+    (data / "downloads/VOCtrainval.tar").unlink()
+    assert check(data).clean
+
+
+def test_a_missing_file_is_missed(data: Path):
+    (data / PICTURE).unlink()
+    (data / "labels.txt").unlink()
+    report = check(data)
+    assert found(report) == [("missing", PICTURE), ("missing", "labels.txt")]
+    assert check(data, partial=True).clean
+    assert check(data, partial=True).pardoned == 2
+
+
+def test_a_changed_file_of_the_same_size_is_found(data: Path):
+    (data / PICTURE).write_bytes(IMAGES[PICTURE].swapcase())
+    report = check(data, partial=True)
+    assert found(report) == [("changed", PICTURE)]
+    assert "expected 6 bytes of sha256 " in report.differences[0].detail
+
+
+def test_a_changed_archive_is_found(data: Path):
+    with (data / "downloads/trainval.tar.gz").open("ab") as stream:
+        stream.write(b"more")
+    assert found(check(data)) == [("changed", "downloads/trainval.tar.gz")]
+
+
+def test_a_folder_in_place_of_a_file_is_found(data: Path):
+    (data / PICTURE).unlink()
+    (data / PICTURE).mkdir()
+    assert found(check(data)) == [("changed", PICTURE)]
+
+
+def test_an_extra_file_is_found_where_archives_unpack_to(data: Path):
+    (data / "trainval/2008_999999.mat").write_bytes(b"mine")
+    (data / "my-notes.txt").write_bytes(b"beside the tree: nobody's business")
+    report = check(data, partial=True)
+    assert found(report) == [("extra", "trainval/2008_999999.mat")]
+    assert report.count("extra") == 1
+
+
+def test_a_file_that_two_archives_bring_may_be_either(data: Path, tmp_path: Path):
+    path = tmp_path / "second.tar"
+    path.write_bytes(tar_of({PICTURE: b"another edition", "trainval/new.mat": b"new"}))
+    archive = Archive(
+        name="second.tar", path=path, sha256="0" * 64, unpack=Unpack(max_bytes=1 << 20)
+    )
+    unpack(archive, data)
+    assert check(data).clean
+    (data / PICTURE).write_bytes(IMAGES[PICTURE])
+    assert check(data).clean
+    (data / PICTURE).write_bytes(b"a third one")
+    assert found(check(data)) == [("changed", PICTURE)]
+
+
+def test_the_lock_file_has_a_say(data: Path):
+    lock = data / LOCK_FILE
+    lock.write_text(lock.read_text().replace('"sha256": "', '"sha256": "00'))
+    report = check(data)
+    assert found(report) == [("changed", "downloads/trainval.tar.gz")]
+    assert LOCK_FILE in report.differences[0].detail
+
+
+def test_a_folder_that_vocprep_did_not_fill_has_nothing_to_compare(tmp_path: Path):
+    (tmp_path / "labels.txt").write_bytes(NAMES)
+    assert not has_records(tmp_path)
+    with pytest.raises(TreeError, match=r"no record of a download.*--from"):
+        check(tmp_path)
+
+
+def test_a_damaged_record_is_named(data: Path):
+    receipt = next((data / ".vocprep/receipts").iterdir())
+    receipt.write_bytes(b"{")
+    with pytest.raises(DataError, match=r"receipts.*delete it and run vocprep download"):
+        check(data)
+
+
+def test_records_are_read_back_as_written(data: Path):
+    assert [tree.archive for tree in read_trees(data)] == [
+        "downloads/VOCtrainval.tar",
+        "downloads/trainval.tar.gz",
+    ]
+    receipt = Receipt.of(data, "labels.txt", {"sha256": "00"}, "somewhere")
+    write_receipt(data, receipt)
+    assert receipt in list(read_receipts(data))
+    assert receipt.still_fits(data)
+    (data / "labels.txt").unlink()
+    assert not receipt.still_fits(data)
+
+
+def test_a_report_is_plain_json(data: Path):
+    (data / PICTURE).unlink()
+    value = check(data).to_json()
+    assert value["clean"] is False
+    assert value["level"] == "files"
+    assert value["differences"] == (
+        {"path": PICTURE, "state": "missing", "detail": "expected a file, found none"},
+    )

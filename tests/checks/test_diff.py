@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders.records import make_record
+from builders.versions import Built, build
+
+from vocprep.build.write import write_dataset
+from vocprep.checks.diff import VersionDiff, diff_versions
+from vocprep.errors import ShardError
+from vocprep.labels.label_space import load_label_space
+from vocprep.labels.png import encode_png
+from vocprep.labels.targets import make_targets
+from vocprep.options import BuildChoices, Layout
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
+from vocprep.shards.record import Record
+
+
+def write_version(out: Path, records: list[Record], **recipe: object) -> Path:
+    schema = load_label_space("context460")
+    fields: dict[str, object] = {
+        "dataset": "made",
+        "schema": LabelSpaceId(name="context460", sha256=schema.sha256),
+        "splits": {"train": SplitIds.of([record.image_id for record in records])},
+        "backbone": "resnet32-cifar100",
+        "weights_sha256": "00" * 32,
+    }
+    write_dataset(out, Recipe(**{**fields, **recipe}), {"train": records})  # type: ignore[arg-type]
+    return out
+
+
+def relabelled(record: Record, changes: Mapping[tuple[int, int], int]) -> Record:
+    """The record with other labels at some pixels, and the targets that follow."""
+    label_map = record.label_map.copy()
+    for place, label in changes.items():
+        label_map[place] = label
+    targets = make_targets(label_map, 0)
+    return replace(
+        record,
+        label_png=encode_png(label_map),
+        slot_labels=targets.slot_labels,
+        slot_pixels=targets.slot_pixels,
+        label_count=targets.label_count,
+        slot_planes=targets.slot_planes,
+        label_sha256="11" * 32,
+    )
+
+
+RECORDS = [make_record(name) for name in "abcd"]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_version(tmp_path / "base", RECORDS)
+
+
+def diff_from(base: Path, records: list[Record], **recipe: object) -> VersionDiff:
+    return diff_versions(base, write_version(base.parent / "other", records, **recipe))
+
+
+def test_version_does_not_differ_from_its_copy(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "copy")
+    found = diff_versions(base, tmp_path / "copy")
+    assert found.is_same
+    assert (found.samples, found.label_flips, found.embeddings) == ((), (), None)
+
+
+def test_containers_and_cuts_are_no_difference(crop_hdf5: Built, crop_tar: Built) -> None:
+    assert diff_versions(crop_hdf5.path, crop_tar.path).is_same
+
+
+def test_changed_labels_are_counted_by_what_they_were_and_became(base: Path) -> None:
+    before = RECORDS[1].label_map
+    places = {(0, 0): 459, (0, 1): 459, (40, 40): 15, (41, 41): 0}
+    changes = {place: label for place, label in places.items() if before[place] != label}
+    found = diff_from(base, [RECORDS[0], relabelled(RECORDS[1], changes), *RECORDS[2:]])
+    assert not found.is_same
+    (sample,) = found.samples
+    assert (sample.id, set(sample.parts)) == ("b", {"label", "targets"})
+    assert sample.changed_pixels == len(changes)
+    assert (sample.largest_deviation, sample.smallest_cosine) == (None, None)
+    naive: dict[tuple[int, int], int] = {}
+    for place, label in changes.items():
+        pair = int(before[place]), label
+        naive[pair] = naive.get(pair, 0) + 1
+    assert {(f.before, f.after): f.pixels for f in found.label_flips} == naive
+    pixels = [flip.pixels for flip in found.label_flips]
+    assert pixels == sorted(pixels, reverse=True)
+
+
+def test_changed_embeddings_are_measured(base: Path) -> None:
+    embeddings = RECORDS[2].embeddings.copy()
+    embeddings[3, 7] += 2
+    found = diff_from(base, [*RECORDS[:2], replace(RECORDS[2], embeddings=embeddings), RECORDS[3]])
+    (sample,) = found.samples
+    assert (sample.id, sample.parts) == ("c", ("embeddings",))
+    one, other = RECORDS[2].embeddings.astype(float), embeddings.astype(float)
+    largest = max(
+        abs(x - y) / max(1, abs(x)) for x, y in zip(one.ravel(), other.ravel(), strict=True)
+    )
+    cosine = np.dot(one[3], other[3]) / np.linalg.norm(one[3]) / np.linalg.norm(other[3])
+    assert sample.largest_deviation == pytest.approx(largest)
+    assert sample.smallest_cosine == pytest.approx(cosine)
+    assert found.embeddings is not None
+    assert found.embeddings.patches == len(embeddings)
+    assert found.label_flips == ()
+
+
+def test_added_and_removed_pictures_are_named(base: Path) -> None:
+    found = diff_from(base, [*RECORDS[1:], make_record("e"), make_record("f")])
+    assert (found.added, found.removed) == (("e", "f"), ("a",))
+    assert found.samples == ()
+    assert any(line.startswith("splits.train") for line in found.recipe)
+
+
+def test_recipe_fields_are_named_with_both_values(base: Path) -> None:
+    found = diff_from(base, RECORDS, weights_sha256="ab" * 32)
+    assert found.same_content
+    assert not found.is_same
+    (line,) = found.recipe
+    assert line == "weights_sha256: 000000000000… and abababababab…"
+
+
+def test_labels_of_other_schemas_are_not_counted_as_flips(base: Path) -> None:
+    schema = LabelSpaceId(name="context59", sha256=load_label_space("context59").sha256)
+    changed = relabelled(RECORDS[0], {(0, 0): 9})
+    found = diff_from(base, [changed, *RECORDS[1:]], schema=schema)
+    assert found.label_flips == ()
+    assert found.samples[0].changed_pixels is None
+
+
+def test_pictures_of_another_grid_differ_without_numbers(base: Path) -> None:
+    found = diff_from(base, [make_record("a", (3, 3)), *RECORDS[1:]])
+    (sample,) = found.samples
+    assert sample.changed_pixels is None
+    assert sample.largest_deviation is None
+
+
+def test_quarantined_pictures_are_named(sample_tree: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(sample_tree, tree)
+    jpeg = sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[1]
+    jpeg.write_bytes(jpeg.read_bytes()[:900])
+    whole = build(sample_tree, tmp_path / "whole", BuildChoices(limit=2), Layout()).path
+    bad = build(tree, tmp_path / "bad", BuildChoices(limit=2), Layout(), max_failures=1).path
+    found = diff_versions(whole, bad)
+    assert found.newly_quarantined == (jpeg.stem,)
+    assert (found.added, found.removed) == ((), ())
+    assert not found.is_same
+    assert diff_versions(bad, whole).no_longer_quarantined == (jpeg.stem,)
+
+
+def test_arrays_are_read_of_differing_samples_only(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_version(
+        base.parent / "other", [relabelled(RECORDS[0], {(0, 0): 7}), *RECORDS[1:]]
+    )
+    rows: list[int] = []
+    read = "vocprep.shards.hdf5.Hdf5Shard.read"
+    from vocprep.shards.hdf5 import Hdf5Shard  # noqa: PLC0415  # to call what is replaced
+
+    original = Hdf5Shard.read
+
+    def counted(self: Hdf5Shard, row: int) -> Record:
+        rows.append(row)
+        return original(self, row)
+
+    monkeypatch.setattr(read, counted)
+    diff_versions(base, other)
+    assert rows == [0, 0]
+
+
+def test_damaged_or_missing_version_is_a_shard_error(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardError):
+        diff_versions(base, tmp_path)
+    (base / "samples.jsonl").write_text("")
+    with pytest.raises(ShardError, match=r"samples\.jsonl"):
+        diff_versions(base, base)

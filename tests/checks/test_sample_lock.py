@@ -1,0 +1,29 @@
+"""The generated sample is the same data on every machine: manifests/locks/sample.lock.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vocprep.build.local import build_dataset
+from vocprep.build.plan import AgainFrom, plan_again
+from vocprep.checks.deviation import TOLERANCES
+from vocprep.checks.lock import measure_probes, read_lock
+from vocprep.manifests import manifests_dir
+from vocprep.options import BuildOptions
+from vocprep.shards.version import Version
+from vocprep.synthetic.dataset import SampleOptions, write_sample
+
+
+def test_sample_has_the_locked_targets_and_about_the_locked_embeddings(tmp_path: Path) -> None:
+    """What encodes its JPEGs may differ from machine to machine, so the files' digests may."""
+    lock = read_lock(manifests_dir() / "locks" / "sample.lock.json")
+    write_sample(tmp_path / "data", SampleOptions(images=24))
+    sources = AgainFrom(data_dir=tmp_path / "data", weights_label=lock.weights)
+    plan = plan_again(lock.recipe, lock.layout, sources)
+    out = tmp_path / "out"
+    index = build_dataset(plan, out, BuildOptions(device="cpu"))
+    assert index.recipe_id == lock.recipe_id
+    assert index.targets_id == lock.targets_id
+    found = measure_probes(lock, Version.read(out), out)
+    assert found.patches == len(lock.probes) == 16
+    assert found.within(TOLERANCES["fp32"]), found

@@ -1,0 +1,253 @@
+"""Verification finds every change: of a bit, of a file's place, of records behind their digests."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders.records import make_record
+from builders.versions import Built, build
+
+from vocprep.build.write import write_dataset
+from vocprep.checks.shards import verify_content, verify_files
+from vocprep.errors import ShardError
+from vocprep.labels.label_space import load_label_space
+from vocprep.labels.png import encode_png
+from vocprep.options import BuildChoices, Layout
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
+from vocprep.shards.index import container_of, describe_file, read_index, write_index
+from vocprep.shards.record import Record
+from vocprep.shards.samples import SampleEntry, lines_of, read_samples
+
+FLIPS = 60
+"""Bits that are flipped in each kind of file."""
+
+
+@pytest.fixture(scope="module", params=["hdf5", "webdataset"])
+def version(
+    request: pytest.FixtureRequest, sample_tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A version with a bad sample, so that every kind of file is there; not to be written to."""
+    tree = tmp_path_factory.mktemp("tree") / "tree"
+    shutil.copytree(sample_tree, tree)
+    jpeg = sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[0]
+    jpeg.write_bytes(jpeg.read_bytes()[:500])
+    layout = Layout(format=request.param, samples_per_shard=3)
+    out = tmp_path_factory.mktemp("version") / "out"
+    return build(tree, out, BuildChoices(limit=4), layout, max_failures=1).path
+
+
+@pytest.fixture
+def copied(version: Path, tmp_path: Path) -> Path:
+    shutil.copytree(version, tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+def kinds(version: Path) -> list[str]:
+    """One file of each kind."""
+    shard = read_index(version).shards[0].name
+    return [
+        *("dataset.json", "samples.jsonl", "labels.json", "quarantine.jsonl", "README.md"),
+        "croissant.json",
+        shard,
+    ]
+
+
+def found_in(path: Path) -> set[str]:
+    report = verify_files(path, workers=1)
+    assert report.level == "files"
+    return {difference.path for difference in report.differences}
+
+
+def test_whole_version_is_clean(version: Path) -> None:
+    steps: list[int] = []
+    report = verify_files(version, 2, lambda: steps.append(1))
+    assert report.clean
+    index = read_index(version)
+    assert report.right == len(index.shards) + len(index.files) + 1
+    assert len(steps) == report.right - 1
+    content = verify_content(version, 2)
+    assert content.clean
+    assert content.right == sum(shard.records for shard in index.shards) == 5
+
+
+def test_every_flipped_bit_of_every_kind_of_file_is_found(copied: Path) -> None:
+    draw = random.Random(5)
+    assert {path.name for path in copied.iterdir()} >= {*kinds(copied)}
+    missed = []
+    for name in kinds(copied):
+        whole = (copied / name).read_bytes()
+        for _ in range(FLIPS):
+            damaged = bytearray(whole)
+            bit = draw.randrange(8 * len(damaged))
+            damaged[bit // 8] ^= 1 << bit % 8
+            (copied / name).write_bytes(damaged)
+            if name not in found_in(copied):
+                missed.append((name, bit))
+        (copied / name).write_bytes(whole)
+    assert missed == []
+    assert found_in(copied) == set()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_truncated_and_lengthened_files_are_found(cut: int, copied: Path) -> None:
+    for name in kinds(copied):
+        whole = (copied / name).read_bytes()
+        for data in (whole[:cut], whole[: len(whole) - 1], whole + b"\n"):
+            (copied / name).write_bytes(data)
+            assert name in found_in(copied)
+        (copied / name).write_bytes(whole)
+
+
+def test_missing_files_are_found_and_called_so(copied: Path) -> None:
+    for name in kinds(copied)[1:]:
+        whole = (copied / name).read_bytes()
+        (copied / name).unlink()
+        report = verify_files(copied, 1)
+        assert [(item.path, item.state) for item in report.differences] == [(name, "missing")]
+        (copied / name).write_bytes(whole)
+    (copied / "dataset.json").unlink()
+    assert found_in(copied) == {"dataset.json"}
+
+
+def test_swapped_shards_are_found(copied: Path) -> None:
+    one, other = (copied / shard.name for shard in read_index(copied).shards[:2])
+    one.rename(copied / "aside")
+    other.rename(one)
+    (copied / "aside").rename(other)
+    assert found_in(copied) == {one.name, other.name}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "train-00009-of-00010.h5", "folder"])
+def test_extra_files_are_found_and_called_so(name: str, copied: Path) -> None:
+    if name == "folder":
+        (copied / name).mkdir()
+    else:
+        (copied / name).write_text("x")
+    report = verify_files(copied, 1)
+    assert [(item.path, item.state) for item in report.differences] == [(name, "extra")]
+
+
+def test_unfinished_work_beside_a_version_is_no_difference(copied: Path) -> None:
+    (copied / ".tmp-build").mkdir()
+    assert verify_files(copied, 1).clean
+
+
+# What digests alone do not show: a consistent lie
+
+
+def reseal(path: Path, samples: Sequence[SampleEntry]) -> None:
+    """Make the index agree with other samples, as a faulty writer would."""
+    data = lines_of(samples)
+    (path / "samples.jsonl").write_bytes(data)
+    index = read_index(path)
+    files = tuple(
+        describe_file(entry.name, data) if entry.name == "samples.jsonl" else entry
+        for entry in index.files
+    )
+    write_index(path, index.model_copy(update={"files": files}).sealed())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"record_sha256": "00" * 32},
+        {"targets_sha256": "00" * 32},
+        {"image_sha256": "00" * 32},
+        {"id": "2010_999999"},
+        {"split": "other"},
+        {"row": 7},
+        {"shard": "train-00008-of-00009.h5"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_samples_that_do_not_fit_the_index_are_found(
+    change: dict[str, object], copied: Path
+) -> None:
+    samples = read_samples(copied)
+    reseal(copied, [samples[0].model_copy(update=change), *samples[1:]])
+    assert found_in(copied) & {"samples.jsonl", "dataset.json"}
+
+
+def test_sample_that_is_left_out_of_the_list_is_found(copied: Path) -> None:
+    reseal(copied, read_samples(copied)[1:])
+    assert found_in(copied) & {"samples.jsonl", "dataset.json"}
+
+
+def write_version(out: Path, records: Sequence[Record]) -> Path:
+    recipe = Recipe(
+        dataset="made",
+        schema=LabelSpaceId(name="context460", sha256=load_label_space("context460").sha256),
+        splits={"train": SplitIds.of([record.image_id for record in records])},
+        backbone="resnet32-cifar100",
+        weights_sha256="00" * 32,
+    )
+    write_dataset(out, recipe, {"train": records})
+    return out
+
+
+def shift_planes(record: Record) -> Record:
+    return replace(record, slot_planes=np.roll(record.slot_planes, 1, axis=-1))
+
+
+def add_pixel(record: Record) -> Record:
+    slot_pixels = record.slot_pixels.copy()
+    slot_pixels[0, 0] += 1
+    return replace(record, slot_pixels=slot_pixels)
+
+
+def other_labels(record: Record) -> Record:
+    label_map = record.label_map.copy()
+    label_map[:8, :8] = np.where(label_map[:8, :8] == 2, 1, 2)
+    return replace(record, label_png=encode_png(label_map))
+
+
+@pytest.mark.parametrize("change", [shift_planes, add_pixel, other_labels])
+def test_targets_that_are_not_those_of_the_label_map_are_found(
+    change: Callable[[Record], Record], tmp_path: Path
+) -> None:
+    records = [make_record("a"), make_record("b")]
+    assert verify_content(write_version(tmp_path / "right", records), 1).clean
+    path = write_version(tmp_path / "wrong", [records[0], change(records[1])])
+    assert verify_files(path, 1).clean
+    report = verify_content(path, 1)
+    assert report.right == 1
+    assert all("record b" in difference.detail for difference in report.differences)
+    assert any("label map" in difference.detail for difference in report.differences)
+
+
+def test_shard_with_other_records_than_its_samples_is_found(tmp_path: Path) -> None:
+    records = [make_record("a"), make_record("b")]
+    path = write_version(tmp_path / "out", records)
+    shard = read_index(path).shards[0].name
+    for wrong in ([records[0]], [records[0], make_record("b", seed=9)], [*records, records[0]]):
+        (path / shard).write_bytes(container_of("hdf5").encode(wrong))
+        assert not verify_content(path, 1).clean
+
+
+def test_statistics_that_are_not_those_of_the_records_are_found(tmp_path: Path) -> None:
+    path = write_version(tmp_path / "out", [make_record("a")])
+    index = read_index(path)
+    statistics = json.loads(json.dumps(index.statistics))
+    statistics["splits"]["train"]["void_pixels"] += 1
+    write_index(path, index.model_copy(update={"statistics": statistics}).sealed())
+    report = verify_content(path, 1)
+    assert [item.path for item in report.differences] == ["dataset.json"]
+
+
+def test_content_of_a_folder_that_is_no_version_is_a_shard_error(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="build-shards"):
+        verify_content(tmp_path, 1)
+
+
+def test_content_reads_both_containers_alike(crop_hdf5: Built, crop_tar: Built) -> None:
+    for built in (crop_hdf5, crop_tar):
+        report = verify_content(built.path, 2)
+        assert report.clean
+        assert report.right == len(built.records)

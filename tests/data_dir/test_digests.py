@@ -1,0 +1,72 @@
+"""Digests: everything published must agree, and each disagreement is said."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vocprep.data_dir.digests import Expected, Found, differences, hash_file
+from vocprep.download.spans import add_span, first_gap, missing_spans, total
+
+DATA = b"some bytes"
+SHA256 = hashlib.sha256(DATA).hexdigest()
+FOUND = Found(
+    size=len(DATA),
+    digests={name: hashlib.new(name, DATA).hexdigest() for name in ("sha256", "sha1", "md5")},
+)
+
+
+def test_a_file_is_hashed_once_for_all_algorithms(tmp_path: Path):
+    path, seen = tmp_path / "file", []
+    path.write_bytes(DATA)
+    assert hash_file(path, ("sha256", "sha1", "md5"), seen.append) == FOUND
+    assert sum(seen) == len(DATA)
+    assert hash_file(path).digests == {"sha256": SHA256}
+
+
+def test_only_what_is_published_is_computed_and_sha256():
+    assert Expected().algorithms == ("sha256",)
+    assert Expected(md5="00").algorithms == ("sha256", "md5")
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"size": 9}, "expected 9 bytes, found 10"),
+        ({"sha256": "ab"}, f"expected sha256 ab, found {SHA256}"),
+        ({"sha1": "ab"}, "expected sha1 ab, found "),
+        ({"md5": "ab"}, "expected md5 ab, found "),
+        ({"sha256_prefix": "84213ce6"}, f"begins 84213ce6, found {SHA256}"),
+        ({"locked_sha256": "ab"}, "expected sha256 ab (recorded in sources.lock.json)"),
+    ],
+)
+def test_each_fact_that_is_broken_is_said(facts: dict, said: str):
+    (phrase,) = differences(Expected(**facts), FOUND)
+    assert said in phrase
+
+
+def test_nothing_is_said_of_facts_that_hold():
+    facts = Expected(
+        size=len(DATA), locked_sha256=SHA256, sha256_prefix=SHA256[:8], **FOUND.digests
+    )
+    assert differences(facts, FOUND) == []
+    assert differences(Expected(), FOUND) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=30))
+def test_ranges_behave_as_sets_of_bytes(pieces: list[tuple[int, int]]):
+    size, spans, bytes_here = 80, [], set()
+    for start, length in pieces:
+        spans = add_span(spans, start, start + length)
+        bytes_here |= set(range(start, start + length))
+    gaps = missing_spans(spans, size)
+    assert {i for start, end in spans for i in range(start, end)} == bytes_here
+    assert {i for start, end in gaps for i in range(start, end)} == set(range(size)) - bytes_here
+    assert total(spans) == len(bytes_here)
+    assert first_gap(spans) == min(set(range(size + 1)) - bytes_here)
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(spans))

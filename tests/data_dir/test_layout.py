@@ -1,0 +1,163 @@
+"""The tree: split files are read exactly, and what they promise is seen to be there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vocprep.data_dir.layout import default_data_dir, list_samples, read_split
+from vocprep.errors import TreeError, UsageError
+from vocprep.manifests import DatasetManifest, load_dataset
+
+DATASET = DatasetManifest(
+    name="own",
+    title="Own",
+    images="images",
+    labels="masks",
+    label_kind="png",
+    split_files="splits",
+    splits=("train", "val"),
+    schemas=("voc21",),
+)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    for folder in ("images", "masks", "splits"):
+        (tmp_path / folder).mkdir()
+    for image_id in ("a", "b", "c", "d"):
+        (tmp_path / "images" / f"{image_id}.jpg").touch()
+        (tmp_path / "masks" / f"{image_id}.png").touch()
+    (tmp_path / "splits" / "train.txt").write_text("c\na\nb\n")
+    (tmp_path / "splits" / "val.txt").write_text("d\n")
+    return tmp_path
+
+
+def write_split(data_dir: Path, text: str | bytes) -> None:
+    data = text if isinstance(text, bytes) else text.encode()
+    (data_dir / "splits" / "train.txt").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb\n", "b\na", "a\r\nb\r\n", "a  1\nb -1\n", "\n a \n\nb\t0\n\n", "a\nb\n \n"]
+)
+def test_ids_are_read_whatever_stands_around_them(data_dir: Path, text: str) -> None:
+    write_split(data_dir, text)
+    assert read_split(data_dir, DATASET, "train") == ["a", "b"]
+
+
+def test_an_empty_split_holds_no_id(data_dir: Path) -> None:
+    write_split(data_dir, "")
+    assert read_split(data_dir, DATASET, "train") == []
+    assert list_samples(data_dir, DATASET, ["train"]) == []
+
+
+def test_a_missing_split_lists_those_that_are_there(data_dir: Path) -> None:
+    with pytest.raises(
+        TreeError, match=r"splits/test\.txt: no such split .*found splits train, val"
+    ):
+        read_split(data_dir, DATASET, "test")
+
+
+def test_a_missing_folder_of_splits_is_named(data_dir: Path) -> None:
+    with pytest.raises(TreeError, match=r"found no .*nowhere"):
+        read_split(data_dir, DATASET.model_copy(update={"split_files": "nowhere"}), "train")
+
+
+def test_a_split_file_that_is_no_text_is_refused(data_dir: Path) -> None:
+    write_split(data_dir, b"\xff\xd8\xff")
+    with pytest.raises(TreeError, match=r"train\.txt: cannot be read as a split file"):
+        read_split(data_dir, DATASET, "train")
+
+
+def test_a_repeated_id_is_refused(data_dir: Path) -> None:
+    write_split(data_dir, "a\nb\nc\na 1\n")
+    with pytest.raises(TreeError, match=r"train\.txt: image id a stands there twice"):
+        read_split(data_dir, DATASET, "train")
+
+
+@pytest.mark.parametrize("bad", ["../a", "a.jpg", "b#flip", "ä", "\ufeffa"])
+def test_ids_with_other_characters_are_refused(data_dir: Path, bad: str) -> None:
+    write_split(data_dir, f"{bad}\nb\n")
+    with pytest.raises(TreeError, match=r"train\.txt: image id .*A-Z a-z 0-9"):
+        list_samples(data_dir, DATASET, ["train"])
+
+
+def test_samples_of_all_splits_come_in_id_order(data_dir: Path) -> None:
+    samples = list_samples(data_dir, DATASET, ["val", "train"])
+    assert [(sample.image_id, sample.split) for sample in samples] == [
+        ("a", "train"),
+        ("b", "train"),
+        ("c", "train"),
+        ("d", "val"),
+    ]
+    assert samples[0].image_path == data_dir / "images" / "a.jpg"
+    assert samples[0].label_path == data_dir / "masks" / "a.png"
+
+
+@pytest.mark.parametrize(("limit", "ids"), [(1, "ad"), (2, "abd"), (9, "abcd"), (None, "abcd")])
+def test_the_limit_counts_for_each_split(data_dir: Path, limit: int | None, ids: str) -> None:
+    samples = list_samples(data_dir, DATASET, ["train", "val"], limit)
+    assert "".join(sample.image_id for sample in samples) == ids
+
+
+def test_splits_that_share_an_image_are_refused(data_dir: Path) -> None:
+    write_split(data_dir, "a\nd\n")
+    with pytest.raises(UsageError, match="splits train and val both hold image d"):
+        list_samples(data_dir, DATASET, ["train", "val"])
+    assert len(list_samples(data_dir, DATASET, ["train"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "complaint"),
+    [
+        ("images/b.jpg", r"images/b\.jpg: image of a listed image is missing \(1 of 4 images\)"),
+        ("masks/c.png", r"masks/c\.png: label map of a listed image is missing \(1 of 4 label"),
+    ],
+)
+def test_a_missing_file_is_named(data_dir: Path, missing: str, complaint: str) -> None:
+    (data_dir / missing).unlink()
+    with pytest.raises(TreeError, match=complaint):
+        list_samples(data_dir, DATASET, ["train", "val"])
+
+
+def test_files_past_the_limit_may_be_missing(data_dir: Path) -> None:
+    (data_dir / "images" / "c.jpg").unlink()
+    assert len(list_samples(data_dir, DATASET, ["train"], limit=2)) == 2
+
+
+def test_a_missing_folder_counts_as_all_files_missing(data_dir: Path) -> None:
+    dataset = DATASET.model_copy(update={"labels": "nowhere"})
+    with pytest.raises(TreeError, match=r"nowhere/a\.png.*\(4 of 4 label maps\)"):
+        list_samples(data_dir, dataset, ["train", "val"])
+
+
+def test_the_download_command_is_named_where_there_is_one(tmp_path: Path) -> None:
+    hint = f"vocprep download pascal-context --data-dir {tmp_path}"
+    with pytest.raises(TreeError, match=hint):
+        read_split(tmp_path, load_dataset("pascal-context"), "train")
+    with pytest.raises(TreeError, match="check --splits") as caught:
+        read_split(tmp_path, DATASET, "train")
+    assert "vocprep download" not in str(caught.value)
+
+
+def test_the_generated_tree_is_read(sample_tree: Path) -> None:
+    samples = list_samples(sample_tree, load_dataset("pascal-context"), ["train", "val"])
+    assert len(samples) == 12
+    assert all(s.image_path.is_file() and s.label_path.suffix == ".mat" for s in samples)
+
+
+def test_default_data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VOCPREP_DATA_DIR", str(tmp_path))
+    assert default_data_dir() == tmp_path
+    for value in ("", None):
+        monkeypatch.setenv("VOCPREP_DATA_DIR", value or "")
+        if value is None:
+            monkeypatch.delenv("VOCPREP_DATA_DIR")
+        assert default_data_dir() == Path("data")
+
+
+def test_a_split_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"split '\.\./secret': expected 1 to 64 characters"):
+        read_split(tmp_path, load_dataset("voc2012"), "../secret")

@@ -1,0 +1,490 @@
+"""Sources into a data dir: what is planned, what is done, what a second run leaves alone."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders.mirror import Mirror, status
+from builders.packed import FILES, IMAGES, LABELS, NAMES, context, tar_of, voc
+
+from vocprep.data_dir.source_digests import LOCK_FILE, add_to_lock, read_lock
+from vocprep.download.download import DownloadOptions, TensorDigest, download, mirror_urls
+from vocprep.download.outcomes import Outcome, failure
+from vocprep.download.plan import OnDisk, plan_download, resolve_sources, steps_for
+from vocprep.download.transfer import TransferOptions
+from vocprep.errors import (
+    DataError,
+    DigestError,
+    ManifestError,
+    SourceUnavailableError,
+    UsageError,
+    WeightsError,
+)
+from vocprep.files import sha256_hex
+from vocprep.manifests import SourceManifest
+
+QUICK = DownloadOptions(transfer=TransferOptions(connections=2, retries=1, backoff_seconds=0.001))
+
+
+class Notes:
+    """A watcher that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def begin(self, name: str, total: int | None, done: int) -> None:
+        self.lines.append(name)
+
+    def expect(self, total: int) -> None:
+        pass
+
+    def advance(self, count: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def end(self) -> None:
+        pass
+
+
+class World:
+    """A mirror, its two sources and a data dir."""
+
+    def __init__(self, mirror: Mirror, folder: Path) -> None:
+        self.mirror = mirror
+        self.data = folder / "data"
+        self.notes = Notes()
+        self.sources = [voc(mirror.url()), context(mirror.url())]
+
+    def run(
+        self,
+        options: DownloadOptions = QUICK,
+        sources: list[SourceManifest] | None = None,
+        tensors: TensorDigest | None = None,
+    ) -> list[Outcome]:
+        return download(self.data, sources or self.sources, options, self.notes, tensors)
+
+    def states(self, options: DownloadOptions = QUICK) -> list[str]:
+        return [outcome.state for outcome in self.run(options)]
+
+    def assert_complete(self) -> None:
+        for path, data in {**IMAGES, **LABELS, "labels.txt": NAMES}.items():
+            assert (self.data / path).read_bytes() == data
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with Mirror(FILES) as mirror:
+        yield World(mirror, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "unpacks", "steps"),
+    [
+        (OnDisk(), True, ("fetch", "unpack")),
+        (OnDisk(), False, ("fetch",)),
+        (OnDisk(part_bytes=7), True, ("fetch", "unpack")),
+        (OnDisk(present=True), True, ("verify", "unpack")),
+        (OnDisk(present=True), False, ("verify",)),
+        (OnDisk(present=True, unpacked=True), True, ("verify",)),
+        (OnDisk(present=True, verified=True), True, ("unpack",)),
+        (OnDisk(present=True, verified=True), False, ()),
+        (OnDisk(present=True, verified=True, unpacked=True), True, ()),
+        (OnDisk(unpacked=True), True, ()),
+        (OnDisk(unpacked=True), False, ("fetch",)),
+    ],
+)
+def test_the_plan_follows_from_what_the_disk_holds(on_disk: OnDisk, unpacks: bool, steps: tuple):
+    assert steps_for(on_disk, unpacks=unpacks) == steps
+
+
+def test_planning_touches_nothing(world: World):
+    plan = plan_download(world.data, world.sources, {}, extract=True)
+    assert [(item.file.path, item.steps) for item in plan] == [
+        ("downloads/VOCtrainval.tar", ("fetch", "unpack")),
+        ("downloads/trainval.tar.gz", ("fetch", "unpack")),
+        ("labels.txt", ("fetch",)),
+    ]
+    assert not world.data.exists()
+    assert world.mirror.requests == []
+
+
+def test_from_nothing_to_a_whole_data_dir(world: World):
+    outcomes = world.run()
+    assert [item.state for item in outcomes] == [
+        "fetched, unpacked",
+        "fetched, unpacked",
+        "fetched",
+    ]
+    world.assert_complete()
+    assert failure(outcomes) is None
+    assert outcomes[0].mirror == world.mirror.url("VOCtrainval.tar")
+    assert outcomes[0].size == len(FILES["VOCtrainval.tar"])
+    assert outcomes[0].sha256 == sha256_hex(FILES["VOCtrainval.tar"])
+
+
+def test_a_second_run_fetches_and_hashes_nothing(world: World):
+    first = world.run()
+    world.mirror.requests.clear()
+    world.notes.lines.clear()
+    second = world.run()
+    assert [item.state for item in second] == ["present"] * 3
+    assert [item.mirror for item in second] == [item.mirror for item in first]
+    assert world.mirror.requests == []
+    assert world.notes.lines == []
+
+
+def test_a_second_run_writes_nothing(world: World, monkeypatch: pytest.MonkeyPatch):
+    world.run()
+    before = {path: path.stat().st_mtime_ns for path in world.data.rglob("*")}
+    monkeypatch.setattr("vocprep.download.download.FileLock", None)
+    assert world.states() == ["present"] * 3
+    assert {path: path.stat().st_mtime_ns for path in world.data.rglob("*")} == before
+
+
+def test_an_unpacked_archive_may_be_deleted(world: World):
+    world.run()
+    (world.data / "downloads/VOCtrainval.tar").unlink()
+    world.mirror.requests.clear()
+    assert world.states() == ["present"] * 3
+    assert world.mirror.requests == []
+
+
+def test_a_hole_in_the_tree_is_filled_from_the_archive(world: World):
+    world.run()
+    (world.data / next(iter(IMAGES))).unlink()
+    world.mirror.requests.clear()
+    assert world.states() == ["unpacked", "present", "present"]
+    world.assert_complete()
+    assert world.mirror.requests == []
+
+
+def test_a_hole_in_the_tree_of_a_deleted_archive_is_fetched_again(world: World):
+    world.run()
+    (world.data / next(iter(IMAGES))).unlink()
+    (world.data / "downloads/VOCtrainval.tar").unlink()
+    assert world.states() == ["fetched, unpacked", "present", "present"]
+    world.assert_complete()
+
+
+def test_a_file_whose_time_changed_is_hashed_again_and_kept(world: World):
+    world.run()
+    os.utime(world.data / "labels.txt", (1, 1))
+    world.mirror.requests.clear()
+    assert world.states() == ["present", "present", "verified"]
+    assert world.states() == ["present"] * 3
+    assert world.mirror.requests == []
+
+
+def test_a_file_that_was_put_there_by_hand_is_verified(world: World):
+    path = world.data / "downloads/VOCtrainval.tar"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(FILES["VOCtrainval.tar"])
+    assert world.states() == ["verified, unpacked", "fetched, unpacked", "fetched"]
+    assert len(world.mirror.requests) == 2
+
+
+def test_a_spoilt_file_is_set_aside_and_fetched_again(world: World):
+    world.run()
+    path = world.data / "labels.txt"
+    path.write_bytes(b"my own notes")
+    assert world.states() == ["present", "present", "fetched"]
+    world.assert_complete()
+    assert path.with_name("labels.txt.wrong").read_bytes() == b"my own notes"
+    assert any("set aside as labels.txt.wrong" in line for line in world.notes.lines)
+
+
+def test_an_unpublished_digest_is_recorded_once(world: World):
+    world.run()
+    archive = FILES["trainval.tar.gz"]
+    assert json.loads((world.data / LOCK_FILE).read_bytes()) == {
+        "version": 1,
+        "files": {
+            "downloads/trainval.tar.gz": {"sha256": sha256_hex(archive), "bytes": len(archive)}
+        },
+    }
+
+
+def test_the_lock_file_keeps_what_it_has(tmp_path: Path):
+    add_to_lock(tmp_path, "b", "bb", 2)
+    add_to_lock(tmp_path, "a", "aa", 1)
+    assert list(read_lock(tmp_path).items()) == [("a", "aa"), ("b", "bb")]
+
+
+def test_a_digest_that_is_published_later_is_checked(world: World):
+    world.run()
+    source = world.sources[1]
+    archive = source.files[0].model_copy(
+        update={"sha1": hashlib.sha1(FILES["trainval.tar.gz"]).hexdigest()}
+    )
+    sources = [source.model_copy(update={"files": (archive,)})]
+    assert [item.state for item in world.run(sources=sources)] == ["verified"]
+    assert [item.state for item in world.run(sources=sources)] == ["present"]
+
+
+def test_another_machine_must_agree_with_the_lock_file(world: World, tmp_path: Path):
+    world.run()
+    lock = (world.data / LOCK_FILE).read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    text = lock.decode().replace(sha256_hex(FILES["trainval.tar.gz"]), "0" * 64)
+    (other / LOCK_FILE).write_text(text)
+    world.data = other
+    outcomes = world.run()
+    assert [item.state for item in outcomes] == ["fetched, unpacked", "failed", "fetched"]
+    assert isinstance(outcomes[1].error, DigestError)
+    assert "recorded in sources.lock.json" in str(outcomes[1].error)
+    assert not (other / "downloads/trainval.tar.gz").exists()
+    assert read_lock(other) == {"downloads/trainval.tar.gz": "0" * 64}
+
+
+def test_the_lock_file_reaches_files_that_are_here_already(world: World):
+    world.run()
+    path = world.data / LOCK_FILE
+    path.write_text(path.read_text().replace(sha256_hex(FILES["trainval.tar.gz"]), "0" * 64))
+    assert world.states() == ["present", "failed", "present"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "files": {}}', '{"version": 1}'])
+def test_a_damaged_lock_file_is_an_error(world: World, text: str):
+    world.data.mkdir()
+    (world.data / LOCK_FILE).write_text(text)
+    with pytest.raises(DataError, match=r"sources\.lock\.json: cannot be read as a lock file"):
+        world.run()
+    assert (world.data / LOCK_FILE).read_text() == text
+
+
+def test_ones_own_mirror_is_asked_first(world: World):
+    with Mirror({f"pub/{name}": data for name, data in FILES.items()}) as own:
+        outcomes = world.run(replace(QUICK, mirrors=(own.url("pub/"),)))
+    assert outcomes[0].mirror == own.url("pub/VOCtrainval.tar")
+    assert world.mirror.requests == []
+
+
+def test_mirror_urls_are_folders_or_the_file_itself(world: World):
+    file = world.sources[0].files[0]
+    options = DownloadOptions(mirrors=("http://a.example/x", "file:///m/VOCtrainval.tar"))
+    assert mirror_urls(file, options) == [
+        "http://a.example/x/VOCtrainval.tar",
+        "file:///m/VOCtrainval.tar",
+        world.mirror.url("VOCtrainval.tar"),
+    ]
+    assert mirror_urls(file, replace(options, offline=True)) == ["file:///m/VOCtrainval.tar"]
+
+
+def test_offline_says_everything_that_is_missing(world: World):
+    outcomes = world.run(replace(QUICK, offline=True))
+    error = failure(outcomes)
+    assert isinstance(error, SourceUnavailableError)
+    for name in FILES:
+        assert name in str(error)
+    assert world.mirror.requests == []
+
+
+def test_offline_is_content_with_what_is_there(world: World):
+    world.run()
+    assert world.states(replace(QUICK, offline=True)) == ["present"] * 3
+
+
+def test_offline_uses_a_file_mirror(world: World, tmp_path: Path):
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+    options = replace(QUICK, offline=True, mirrors=(tmp_path.as_uri(),))
+    assert world.states(options) == ["fetched, unpacked", "fetched, unpacked", "fetched"]
+    world.assert_complete()
+
+
+def test_files_that_the_user_has_are_linked(world: World, tmp_path: Path):
+    mine = tmp_path / "mine"
+    (mine / "downloads").mkdir(parents=True)
+    (mine / "VOCtrainval.tar").write_bytes(FILES["VOCtrainval.tar"])
+    (mine / "downloads/trainval.tar.gz").write_bytes(FILES["trainval.tar.gz"])
+    outcomes = world.run(replace(QUICK, from_dir=mine))
+    assert [item.state for item in outcomes] == ["linked, unpacked", "linked, unpacked", "fetched"]
+    assert (world.data / "downloads/VOCtrainval.tar").samefile(mine / "VOCtrainval.tar")
+    assert outcomes[0].mirror == str(mine)
+    world.assert_complete()
+
+
+def test_files_that_cannot_be_linked_are_copied(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def other_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr("vocprep.download.download.os.link", other_disk)
+    (tmp_path / "labels.txt").write_bytes(NAMES)
+    outcomes = world.run(replace(QUICK, from_dir=tmp_path))
+    assert outcomes[2].state == "copied"
+    assert not (world.data / "labels.txt").samefile(tmp_path / "labels.txt")
+
+
+def test_a_wrong_file_of_the_user_is_passed_over(world: World, tmp_path: Path):
+    (tmp_path / "labels.txt").write_bytes(b"another edition")
+    assert world.run(replace(QUICK, from_dir=tmp_path))[2].state == "fetched"
+    assert any("expected sha256" in line for line in world.notes.lines)
+    assert (tmp_path / "labels.txt").read_bytes() == b"another edition"
+
+
+def test_a_wrong_file_of_the_user_is_an_error_offline(world: World, tmp_path: Path):
+    (tmp_path / "labels.txt").write_bytes(b"another edition")
+    outcomes = world.run(replace(QUICK, from_dir=tmp_path, offline=True))
+    assert isinstance(outcomes[2].error, DigestError)
+    assert isinstance(failure(outcomes), DigestError)
+    assert not (world.data / "labels.txt").exists()
+
+
+def test_archives_can_be_left_packed(world: World):
+    assert world.states(replace(QUICK, extract=False)) == ["fetched"] * 3
+    assert not (world.data / "VOCdevkit").exists()
+    assert world.states(replace(QUICK, extract=False)) == ["present"] * 3
+    assert world.states() == ["unpacked", "unpacked", "present"]
+    world.assert_complete()
+
+
+def test_a_subset_of_the_images_passes_when_partial(world: World):
+    data = tar_of(dict(list(IMAGES.items())[:2]))
+    world.mirror.files["VOCtrainval.tar"] = data
+    source = voc(world.mirror.url())
+    file = source.files[0].model_copy(
+        update={"sha256": sha256_hex(data), "sha1": None, "md5": None, "bytes": len(data)}
+    )
+    sources = [source.model_copy(update={"files": (file,)})]
+    assert "expected 5 .jpg" in str(world.run(sources=sources)[0].error)
+    assert world.run(replace(QUICK, partial=True), sources)[0].state == "unpacked"
+
+
+def test_one_dead_file_does_not_hold_up_the_others(world: World):
+    del world.mirror.files["VOCtrainval.tar"]
+    outcomes = world.run()
+    assert [item.state for item in outcomes] == ["failed", "fetched, unpacked", "fetched"]
+    error = failure(outcomes)
+    assert isinstance(error, SourceUnavailableError)
+    assert "404" in str(error)
+    assert outcomes[0].to_json()["error"] == str(error)
+
+
+def test_a_disk_that_cannot_be_written_is_one_sentence(world: World):
+    world.data.mkdir()
+    (world.data / "downloads").write_bytes(b"in the way")
+    outcomes = world.run()
+    assert isinstance(outcomes[0].error, DataError)
+    assert "cannot be written" in str(outcomes[0].error)
+    assert outcomes[2].state == "fetched"
+
+
+def test_a_full_disk_is_one_sentence_and_what_fitted_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vocprep.download.partial.os.pwrite", full)
+        outcomes = world.run()
+    assert [item.state for item in outcomes] == ["failed"] * 3
+    assert "No space left on device" in str(outcomes[0].error)
+    assert world.states() == ["fetched, unpacked", "fetched, unpacked", "fetched"]
+
+
+def test_two_runs_side_by_side_share_the_work(world: World):
+    world.mirror.rate = 400_000
+    results: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: results.append(world.states())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    world.assert_complete()
+    assert len(results) == 2
+    assert sorted(name for name, _ in world.mirror.requests) == sorted(FILES)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(world: World):
+    world.mirror.faults.append(status(404))
+    assert world.run()[0].state == "failed"
+    assert world.states() == ["fetched, unpacked", "present", "present"]
+
+
+def test_weights_are_also_known_by_their_tensors(world: World):
+    source = context(world.mirror.url())
+    file = source.files[1].model_copy(update={"tensors_sha256": "ab" * 32})
+    sources = [source.model_copy(update={"files": (file,)})]
+
+    def unreadable(path: Path) -> str:
+        raise WeightsError(f"{path.name} is no weights file")
+
+    assert "is no weights file" in str(world.run(sources=sources, tensors=unreadable)[0].error)
+    wrong = world.run(sources=sources, tensors=lambda _: "cd" * 32)[0]
+    assert "expected tensor digest abab" in str(wrong.error)
+    assert not (world.data / "labels.txt").exists()
+    assert world.run(sources=sources, tensors=lambda _: "ab" * 32)[0].state == "fetched"
+    assert world.run(sources=sources)[0].state == "present"
+    other = file.model_copy(update={"tensors_sha256": "ef" * 32})
+    sources = [source.model_copy(update={"files": (other,)})]
+    assert world.run(replace(QUICK, offline=True), sources, lambda _: "ab" * 32)[0].error
+
+
+def test_a_damaged_tree_manifest_is_named(world: World):
+    world.run()
+    tree = next((world.data / ".vocprep/trees").iterdir())
+    whole = tree.read_bytes()
+    lines = gzip.decompress(whole).splitlines(keepends=True)
+    for spoilt in (whole[:-20], gzip.compress(b"".join(lines[:-1])), gzip.compress(b""), b"?"):
+        tree.write_bytes(spoilt)
+        with pytest.raises(DataError, match=r"trees/.*delete it and run vocprep download"):
+            world.run()
+
+
+def test_datasets_and_sources_are_known_by_name():
+    assert [item.name for item in resolve_sources(["pascal-context"])] == [
+        "voc2010",
+        "pascal-context",
+        "resnet32-cifar100",
+    ]
+    assert [item.name for item in resolve_sources(["voc2008", "voc2010", "voc2010"])] == [
+        "voc2008",
+        "voc2010",
+        "resnet32-cifar100",
+    ]
+
+
+def test_ones_own_manifests_are_known_by_path(tmp_path: Path):
+    source = tmp_path / "mine.toml"
+    source.write_text('title="t"\nterms="t"\n[[files]]\npath="a"\nurls=["http://h.example/a"]\n')
+    dataset = tmp_path / "set.toml"
+    dataset.write_text(
+        'title="t"\nsources=["mine.toml", "voc2012"]\nimages="i"\nlabels="l"\nlabel_kind="png"\n'
+        'split_files="s"\nsplits=["train"]\nschemas=["voc21"]\n'
+    )
+    assert [item.name for item in resolve_sources([str(source)])] == ["mine"]
+    assert [item.name for item in resolve_sources([str(dataset)])] == ["mine", "voc2012"]
+    dataset.write_text(dataset.read_text().replace('sources=["mine.toml", "voc2012"]', ""))
+    with pytest.raises(UsageError, match="names no sources"):
+        resolve_sources([str(dataset)])
+
+
+def test_a_name_that_nobody_knows_lists_those_known(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"expected one of pascal-context, .*voc2012"):
+        resolve_sources(["imagenet"])
+    with pytest.raises(ManifestError):
+        resolve_sources([str(tmp_path / "none.toml")])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"mirrors": ("ftp://h.example/",)}, {"transfer": TransferOptions(connections=0)}],
+)
+def test_options_that_cannot_work_are_refused(wrong: dict):
+    with pytest.raises(UsageError, match="expected"):
+        DownloadOptions(**wrong)

@@ -1,0 +1,591 @@
+"""One file over HTTP: every fault of a server ends in the right bytes or the right error."""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders.mirror import (
+    Fault,
+    Handler,
+    Mirror,
+    close_after,
+    etag,
+    ignore_range,
+    no_length,
+    serve,
+    stall_after,
+    status,
+    web_page,
+)
+
+from vocprep.data_dir.digests import Expected
+from vocprep.download.fetch import Fetched, Wanted, fetch
+from vocprep.download.partial import Partial
+from vocprep.download.transfer import TransferOptions
+from vocprep.download.transport import Timeouts
+from vocprep.errors import DigestError, SourceUnavailableError
+
+DATA = random.Random(0).randbytes(300_000)
+OTHER = random.Random(1).randbytes(300_000)
+QUICK = TransferOptions(
+    connections=1,
+    chunk_bytes=16 << 10,
+    retries=2,
+    backoff_seconds=0.001,
+    timeouts=Timeouts(connect_seconds=20, read_seconds=20),
+)
+PARALLEL = TransferOptions(
+    connections=3,
+    large_bytes=100_000,
+    part_bytes=32_000,
+    chunk_bytes=8_000,
+    retries=2,
+    backoff_seconds=0.001,
+    timeouts=Timeouts(connect_seconds=20, read_seconds=20),
+)
+
+
+class Notes:
+    """A watcher that remembers what was said and adds up what was shown."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.shown = self.expected = 0
+        self.begun: list[tuple[str, int | None, int]] = []
+
+    def begin(self, name: str, total: int | None, done: int) -> None:
+        self.begun.append((name, total, done))
+        self.shown += done
+
+    def expect(self, total: int) -> None:
+        self.expected = total
+
+    def advance(self, count: int) -> None:
+        self.shown += count
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    with Mirror({"file.bin": DATA}) as server:
+        yield server
+
+
+@pytest.fixture
+def second() -> Iterator[Mirror]:
+    with Mirror({"file.bin": DATA}) as server:
+        yield server
+
+
+def digests(data: bytes) -> Expected:
+    return Expected(
+        sha256=hashlib.sha256(data).hexdigest(),
+        sha1=hashlib.sha1(data).hexdigest(),
+        md5=hashlib.md5(data).hexdigest(),
+    )
+
+
+class Bench:
+    """One target file and what the tests ask of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "file.bin"
+        self.notes = Notes()
+
+    def get(
+        self,
+        *urls: str,
+        expected: Expected | None = None,
+        options: TransferOptions = QUICK,
+    ) -> Fetched:
+        wanted = Wanted(path=self.path, urls=urls, expected=expected or digests(DATA))
+        return fetch(wanted, options, self.notes)
+
+    def hold(self, data: bytes, url: str, validator: str | None, size: int | None) -> None:
+        """Leave what a run that was killed after these first bytes leaves."""
+        with Partial(self.path, digests(DATA), lambda _: None) as partial:
+            partial.note_mirror(url, size, validator)
+            partial.write(0, data)
+
+    def assert_final(self, data: bytes = DATA) -> None:
+        assert self.path.read_bytes() == data
+        assert sorted(item.name for item in self.path.parent.iterdir()) == ["file.bin"]
+
+    def assert_nothing_final(self) -> None:
+        assert not self.path.exists()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize("options", [QUICK, PARALLEL], ids=["one", "parallel"])
+def test_a_good_server_gives_the_file(mirror: Mirror, bench: Bench, options: TransferOptions):
+    fetched = bench.get(mirror.url("file.bin"), options=options)
+    bench.assert_final()
+    assert fetched.url == mirror.url("file.bin")
+    assert fetched.found.sha256 == hashlib.sha256(DATA).hexdigest()
+    assert fetched.found.size == bench.notes.shown == bench.notes.expected == len(DATA)
+
+
+def test_parts_cover_the_file_once(mirror: Mirror, bench: Bench):
+    bench.get(mirror.url("file.bin"), options=PARALLEL, expected=Expected(size=len(DATA)))
+    bench.assert_final()
+    assert len(mirror.requests) == 10
+    assert len({asked for _, asked in mirror.requests}) == 10
+    assert mirror.sent == len(DATA)
+
+
+def test_a_kept_part_is_not_fetched_again(mirror: Mirror, bench: Bench):
+    bench.hold(DATA[:200_000], mirror.url("file.bin"), etag(DATA), len(DATA))
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert mirror.requests == [("file.bin", "bytes=200000-299999")]
+    assert mirror.conditions == [etag(DATA)]
+    assert bench.notes.begun == [("file.bin", len(DATA), 200_000)]
+    assert bench.notes.shown == len(DATA)
+
+
+def test_a_weak_validator_is_not_sent_back_but_compared(mirror: Mirror, bench: Bench):
+    bench.hold(DATA[:200_000], mirror.url("file.bin"), "W/" + etag(DATA), len(DATA))
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert mirror.conditions == [None, None]
+    assert "the file changed" in bench.notes.lines[0]
+
+
+def test_a_complete_part_needs_no_server(mirror: Mirror, bench: Bench):
+    bench.hold(DATA, mirror.url("file.bin"), etag(DATA), len(DATA))
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert mirror.requests == []
+
+
+def test_a_part_of_another_edition_is_dropped(mirror: Mirror, bench: Bench):
+    bench.hold(DATA[:1000], mirror.url("file.bin"), etag(DATA), len(DATA))
+    mirror.files["file.bin"] = OTHER
+    bench.get(mirror.url("file.bin"), expected=digests(OTHER))
+    bench.assert_final(OTHER)
+    assert bench.notes.lines == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"done": 3}', "\x00"])
+def test_a_damaged_state_file_starts_afresh(mirror: Mirror, bench: Bench, text: str):
+    bench.hold(OTHER[:1000], mirror.url("file.bin"), etag(DATA), len(DATA))
+    bench.path.with_name("file.bin.part.json").write_text(text)
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+
+
+def test_after_a_power_cut_only_flushed_bytes_are_trusted(
+    mirror: Mirror, bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    bench.hold(DATA[:50_000], mirror.url("file.bin"), etag(DATA), len(DATA))
+    state = bench.path.with_name("file.bin.part.json")
+    state.write_text(
+        state.read_text().replace('"flushed": [[0, 50000]]', '"flushed": [[0, 20000]]')
+    )
+    monkeypatch.setattr("vocprep.download.partial.boot_id", lambda: "the next start")
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert mirror.requests == [("file.bin", "bytes=20000-299999")]
+
+
+def test_a_spoilt_part_is_found_by_its_digests_and_fetched_again(mirror: Mirror, bench: Bench):
+    bench.hold(OTHER[:1000], mirror.url("file.bin"), etag(DATA), len(DATA))
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert "starting over" in bench.notes.lines[0]
+
+
+def test_a_server_that_ignores_ranges_gives_the_file(mirror: Mirror, bench: Bench):
+    mirror.always = ignore_range
+    bench.get(mirror.url("file.bin"), options=PARALLEL)
+    bench.assert_final()
+
+
+def test_a_server_that_ignores_ranges_keeps_what_is_here(mirror: Mirror, bench: Bench):
+    mirror.always = ignore_range
+    bench.hold(DATA[:200_000], mirror.url("file.bin"), etag(DATA), len(DATA))
+    mirror.faults.append(ignore_range)
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert bench.notes.shown == len(DATA)
+
+
+def test_an_answer_without_a_length_ends_where_it_ends(mirror: Mirror, bench: Bench):
+    mirror.always = no_length
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+
+
+def test_an_answer_without_a_length_that_ends_early_is_no_file(mirror: Mirror, bench: Bench):
+    mirror.always = lambda handler, data: no_length(handler, data[:100_000])
+    with pytest.raises(SourceUnavailableError, match="at byte 100000 of 300000, 3 times in a row"):
+        bench.get(mirror.url("file.bin"), expected=Expected(size=len(DATA)))
+    bench.assert_nothing_final()
+
+
+def test_a_server_may_give_less_than_the_range_asked_for(mirror: Mirror, bench: Bench):
+    def at_most(handler: Handler, data: bytes) -> None:
+        start = int(handler.headers["Range"][6:].split("-")[0])
+        end = min(start + 70_000, len(data))
+        where = f"bytes {start}-{end - 1}/{len(data)}"
+        handler.answer(206, data[start:end], ETag=etag(data), Content_Range=where)
+
+    mirror.always = at_most
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert bench.notes.lines == []
+    assert len(mirror.requests) == 5
+
+
+def test_a_total_that_is_not_told_is_the_end_of_the_rest(mirror: Mirror, bench: Bench):
+    mirror.always = lambda handler, data: handler.answer(
+        206, data, Content_Range=f"bytes 0-{len(data) - 1}/*"
+    )
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+
+
+def test_a_server_that_gives_another_range_is_passed_over(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    mirror.always = lambda handler, data: handler.answer(
+        206, data[5:], Content_Range=f"bytes 5-{len(data) - 1}/{len(data)}"
+    )
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert "answered Content-Range 'bytes 5-299999/300000'" in bench.notes.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (status(403), "403 Forbidden"),
+        (status(404), "404 Not Found"),
+        (status(416), "416"),
+        (web_page(), "web page"),
+        (web_page("application/octet-stream"), "web page"),
+        (web_page("text/html; charset=utf-8", b"<p>Blocked</p>"), "web page"),
+        (status(429, Retry_After="9999"), "asks to wait 9999 s"),
+        (status(500), "500 Internal Server Error, 3 times in a row"),
+        (close_after(0), "closed the connection early, 3 times in a row"),
+    ],
+)
+def test_a_hopeless_mirror_gives_way_to_the_next(
+    mirror: Mirror, second: Mirror, bench: Bench, fault: Fault, said: str
+):
+    mirror.always = fault
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert any(said in line for line in bench.notes.lines)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        status(429, Retry_After="0"),
+        status(429, Retry_After=email.utils.formatdate(usegmt=True)),
+        status(429, Retry_After="soon"),
+        status(500),
+        status(502),
+        status(503),
+        status(504),
+        close_after(0),
+        close_after(20_000),
+    ],
+)
+@pytest.mark.parametrize("options", [QUICK, PARALLEL], ids=["one", "parallel"])
+def test_a_passing_fault_is_tried_again(
+    mirror: Mirror, bench: Bench, fault: Fault, options: TransferOptions
+):
+    mirror.faults.extend([fault, None, fault, fault])
+    bench.get(mirror.url("file.bin"), options=options)
+    bench.assert_final()
+    assert any("trying again" in line for line in bench.notes.lines)
+    assert bench.notes.shown == len(DATA)
+
+
+def test_retry_after_is_waited_for(mirror: Mirror, bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    waits: list[float] = []
+    monkeypatch.setattr("vocprep.download.transfer.time.sleep", waits.append)
+    mirror.faults.append(status(429, Retry_After="7"))
+    bench.get(mirror.url("file.bin"))
+    assert 7.0 in waits
+
+
+def test_the_waits_double_with_jitter_up_to_a_bound(
+    mirror: Mirror, bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    waits: list[float] = []
+    monkeypatch.setattr("vocprep.download.transfer.time.sleep", waits.append)
+    mirror.always = status(500)
+    options = TransferOptions(retries=4, backoff_seconds=1.0, backoff_most_seconds=4.0)
+    with pytest.raises(SourceUnavailableError):
+        bench.get(mirror.url("file.bin"), options=options)
+    bounds = [1.0, 2.0, 4.0, 4.0]
+    assert len(waits) == 4
+    assert all(bound / 2 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
+
+
+@pytest.mark.parametrize("options", [QUICK, PARALLEL], ids=["one", "parallel"])
+def test_a_server_that_closes_at_every_turn_still_gives_the_file(
+    mirror: Mirror, bench: Bench, options: TransferOptions
+):
+    mirror.always = close_after(17_000)
+    bench.get(mirror.url("file.bin"), options=options)
+    bench.assert_final()
+    assert mirror.sent <= 1.1 * len(DATA)
+
+
+@pytest.mark.parametrize("options", [QUICK, PARALLEL], ids=["one", "parallel"])
+def test_a_stall_is_left_and_taken_up_at_the_same_byte(
+    mirror: Mirror, bench: Bench, options: TransferOptions
+):
+    released = threading.Event()
+    options = replace(options, retries=50, timeouts=Timeouts(read_seconds=0.3))
+    mirror.faults.append(stall_after(30_000, released))
+    try:
+        bench.get(mirror.url("file.bin"), options=options)
+    finally:
+        released.set()
+    bench.assert_final()
+    assert any(asked and asked.startswith("bytes=30000-") for _, asked in mirror.requests)
+
+
+def test_a_trickle_counts_as_a_stall(mirror: Mirror, second: Mirror, bench: Bench):
+    def trickle(handler: Handler, data: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        for byte in range(100):
+            handler.wfile.write(data[byte : byte + 1])
+            handler.wfile.flush()
+            if threading.Event().wait(0.02):
+                break
+
+    mirror.always = trickle
+    options = TransferOptions(
+        retries=0, timeouts=Timeouts(read_seconds=0.2), least_bytes_per_second=1000
+    )
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), options=options)
+    assert fetched.url == second.url("file.bin")
+    assert any(" bytes in " in line for line in bench.notes.lines)
+
+
+@pytest.mark.parametrize("options", [QUICK, PARALLEL], ids=["one", "parallel"])
+@pytest.mark.parametrize("heed", [True, False], ids=["if-range heeded", "if-range ignored"])
+def test_a_file_that_changes_between_two_ranges_is_fetched_anew(
+    mirror: Mirror, bench: Bench, options: TransferOptions, heed: bool
+):
+    def change(handler: Handler, data: bytes) -> None:
+        handler.mirror.files["file.bin"] = OTHER
+        if not heed:
+            del handler.headers["If-Range"]
+        serve(handler, OTHER)
+
+    mirror.faults.extend([close_after(30_000), change])
+    bench.get(mirror.url("file.bin"), expected=digests(OTHER), options=options)
+    bench.assert_final(OTHER)
+    assert any("the file changed" in line for line in bench.notes.lines)
+
+
+def test_a_file_that_shrinks_below_the_part_is_fetched_anew(mirror: Mirror, bench: Bench):
+    short = OTHER[:100_000]
+
+    def shrink(handler: Handler, data: bytes) -> None:
+        handler.mirror.files["file.bin"] = short
+        handler.answer(416, b"", Content_Range=f"bytes */{len(short)}")
+
+    mirror.faults.extend([close_after(200_000), shrink])
+    bench.get(mirror.url("file.bin"), expected=digests(short))
+    bench.assert_final(short)
+
+
+def test_a_file_that_never_keeps_still_is_given_up(mirror: Mirror, bench: Bench):
+    def always_new(handler: Handler, data: bytes) -> None:
+        data = random.Random(len(handler.mirror.requests)).randbytes(300_000)
+        handler.send_response(206)
+        start = int(handler.headers["Range"][6:].split("-")[0])
+        handler.send_header("Content-Range", f"bytes {start}-299999/300000")
+        handler.send_header("Content-Length", str(300_000 - start))
+        handler.send_header("ETag", etag(data))
+        handler.end_headers()
+        handler.send(data[start : start + 10_000])
+        handler.close_connection = True
+
+    mirror.always = always_new
+    with pytest.raises(SourceUnavailableError, match="again and again"):
+        bench.get(mirror.url("file.bin"))
+    bench.assert_nothing_final()
+    assert len(mirror.requests) < 10
+
+
+def test_a_wrong_length_is_refused_before_its_bytes(mirror: Mirror, second: Mirror, bench: Bench):
+    mirror.files["file.bin"] = DATA + b"more"
+    expected = Expected(size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), expected=expected)
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert "offers 300004 bytes, expected 300000" in bench.notes.lines[0]
+
+
+def test_a_length_that_is_too_short_is_found_by_the_digests(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    mirror.always = lambda handler, data: handler.answer(200, data[:250_000])
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+
+
+def test_the_next_mirror_goes_on_from_the_same_byte(mirror: Mirror, second: Mirror, bench: Bench):
+    mirror.faults.append(close_after(123_456))
+    mirror.always = status(404)
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert second.requests == [("file.bin", "bytes=123456-299999")]
+
+
+def test_a_mirror_of_another_size_does_not_cost_what_is_here(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    bench.hold(DATA[:200_000], mirror.url("file.bin"), etag(DATA), len(DATA))
+    second.files["file.bin"] = OTHER + b"more"
+    bench.get(second.url("file.bin"), mirror.url("file.bin"))
+    bench.assert_final()
+    assert mirror.requests == [("file.bin", "bytes=200000-299999")]
+
+
+def test_when_no_other_mirror_is_left_the_other_size_is_tried(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    bench.hold(OTHER[:2000], mirror.url("file.bin"), etag(OTHER), len(OTHER) + 4)
+    mirror.always = status(404)
+    bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+
+
+@pytest.mark.parametrize(
+    "name", ["sha256", "sha1", "md5", "sha256_prefix", "locked_sha256", "size"]
+)
+def test_one_digest_that_disagrees_is_enough(mirror: Mirror, bench: Bench, name: str):
+    facts = digests(DATA).to_json() | {name: 7 if name == "size" else "0" * 8}
+    with pytest.raises((DigestError, SourceUnavailableError), match="expected") as caught:
+        bench.get(mirror.url("file.bin"), expected=Expected(**facts))
+    bench.assert_nothing_final()
+    assert mirror.url("file.bin") in str(caught.value)
+    assert not bench.path.with_name("file.bin.part").stat().st_size
+
+
+def test_wrong_bytes_from_one_mirror_are_replaced_by_the_next(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    mirror.files["file.bin"] = OTHER
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert hashlib.sha256(OTHER).hexdigest() in bench.notes.lines[0]
+
+
+def test_the_last_check_can_refuse_a_file(mirror: Mirror, bench: Bench):
+    wanted = Wanted(
+        path=bench.path,
+        urls=[mirror.url("file.bin")],
+        expected=digests(DATA),
+        check=lambda path: f"{len(path.read_bytes())} bytes are not liked",
+    )
+    with pytest.raises(DigestError, match="300000 bytes are not liked"):
+        fetch(wanted, QUICK, bench.notes)
+    bench.assert_nothing_final()
+
+
+def test_a_file_url_is_a_mirror_too(tmp_path: Path, bench: Bench):
+    folder = tmp_path / "a mirror"
+    folder.mkdir()
+    (folder / "file.bin").write_bytes(DATA)
+    bench.path = tmp_path / "to" / "file.bin"
+    fetched = bench.get((folder / "none.bin").as_uri(), (folder / "file.bin").as_uri())
+    bench.assert_final()
+    assert fetched.url.endswith("a%20mirror/file.bin")
+
+
+def test_a_redirect_is_followed(mirror: Mirror, second: Mirror, bench: Bench):
+    mirror.always = status(302, Location=second.url("file.bin"))
+    fetched = bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == mirror.url("file.bin")
+    assert [name for name, _ in second.requests] == ["file.bin"]
+
+
+def test_the_environments_proxy_is_used(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    with Mirror({"http://voc.example/file.bin": DATA}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url())
+        bench.get("http://voc.example/file.bin")
+    bench.assert_final()
+
+
+def test_a_file_that_cannot_be_read_back_is_an_error(
+    mirror: Mirror, bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> str:
+        raise OSError("the disk is broken")
+
+    monkeypatch.setattr("vocprep.download.following.Follower._digest", broken)
+    with pytest.raises(OSError, match="the disk is broken"):
+        bench.get(mirror.url("file.bin"))
+
+
+def test_a_dead_host_and_a_strange_url_are_passed_over(mirror: Mirror, bench: Bench):
+    with Mirror({}) as gone:
+        dead = gone.url("file.bin")
+    fetched = bench.get(dead, "gopher://example.org/file.bin", mirror.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == mirror.url("file.bin")
+    assert any("refused the connection" in line for line in bench.notes.lines)
+
+
+def test_a_thread_that_comes_late_changes_nothing(bench: Bench):
+    with Partial(bench.path, digests(DATA), lambda _: None) as partial:
+        partial.note_mirror("http://h.example/", len(DATA), None)
+        partial.write(0, DATA)
+        partial.publish()
+        partial.write(0, b"late")
+        partial.note_mirror("http://h.example/", 7, "late")
+    bench.assert_final()
+
+
+def test_an_interrupt_keeps_what_is_here(mirror: Mirror, bench: Bench):
+    class Impatient(Notes):
+        def advance(self, count: int) -> None:
+            super().advance(count)
+            if self.shown > 100_000:
+                raise KeyboardInterrupt
+
+    bench.notes = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        bench.get(mirror.url("file.bin"))
+    bench.assert_nothing_final()
+    before = mirror.sent
+    bench.notes = Notes()
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert bench.notes.begun[0][2] > 100_000
+    assert before > 0

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from builders.heads import VOID, make_batch, make_record, random_label_map, random_records
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vocprep.geometry import split_patches
+from vocprep.heads.model.losses import compute_losses, slot_fractions, unpack_states
+from vocprep.labels.targets import pack_states
+from vocprep.labels.targets import unpack_states as unpack_states_numpy
+from vocprep.shards.reader import Batch
+from vocprep.shards.record import Record
+
+CATEGORIES = 21
+
+
+def random_logits(batch: Batch, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = batch.padding.shape
+    y = 3 * torch.randn(*shape, CATEGORIES, generator=generator)
+    z = 3 * torch.randn(*shape, 1024, 4, generator=generator)
+    return y.requires_grad_(), z.requires_grad_()
+
+
+def slots_of(valid: list[int]) -> list[int]:
+    return sorted(set(valid), key=lambda label: (-valid.count(label), label))[:4]
+
+
+def naive_category(valid: list[int], logits: np.ndarray, rule: str) -> float:
+    """One patch's category loss."""
+    slots = slots_of(valid)
+    if rule == "multi_hot":
+        chances = [1 / (1 + math.exp(-float(v))) for v in logits]
+        hits = [p if label in slots else 1 - p for label, p in enumerate(chances)]
+        return -sum(math.log(hit) for hit in hits) / len(logits)
+    log_total = math.log(sum(math.exp(float(v)) for v in logits))
+    return -sum(valid.count(label) / len(valid) * (logits[label] - log_total) for label in slots)
+
+
+def naive_masks(pixels: np.ndarray, y: np.ndarray, z: np.ndarray, rule: str) -> list[float]:
+    """One patch's mask losses, an entry a valid pixel and slot."""
+    slots = slots_of([int(label) for label in pixels if label != VOID])
+    if rule == "predicted":
+        ranked = sorted(range(len(y)), key=lambda label: -y[label])[:4]
+        owners = [label if label in slots else None for label in ranked]
+    else:
+        owners = slots
+    owners = [*owners, None, None, None, None][:4]
+    losses = []
+    for pixel, label in enumerate(pixels):
+        for k in range(4):
+            if label != VOID:
+                p = 1 / (1 + math.exp(-float(z[pixel, k])))
+                losses.append(-math.log(p if owners[k] == label else 1 - p))
+    return losses
+
+
+def naive_losses(
+    y: np.ndarray, z: np.ndarray, records: list[Record], rules: tuple[str, str]
+) -> tuple[float, float]:
+    """Straight from the label maps, a patch and a pixel at a time."""
+    category: list[float] = []
+    mask: list[float] = []
+    for row, record in enumerate(records):
+        for patch, pixels in enumerate(split_patches(record.label_map)):
+            flat = pixels.ravel()
+            if valid := [int(label) for label in flat if label != VOID]:
+                category.append(naive_category(valid, y[row, patch], rules[0]))
+                mask += naive_masks(flat, y[row, patch], z[row, patch], rules[1])
+    return sum(category) / len(category), sum(mask) / len(mask)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_states_unpack_as_numpy_does(seed: int):
+    states = np.random.default_rng(seed).integers(0, 6, size=(2, 3, 1024)).astype(np.uint8)
+    planes = pack_states(states)
+    found = unpack_states(torch.from_numpy(planes))
+    assert found.dtype == torch.uint8
+    assert np.array_equal(found.numpy(), states)
+    assert np.array_equal(found.numpy(), unpack_states_numpy(planes))
+
+
+@pytest.mark.parametrize("category_loss", ["soft_cross_entropy", "multi_hot"])
+@pytest.mark.parametrize("slots", ["predicted", "area"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_losses_equal_naive_loops(seed: int, slots: str, category_loss: str):
+    records = random_records("train", [(1, 2), (1, 1)], seed)
+    rng = np.random.default_rng(seed)
+    one_label = np.full((32, 32), 3, dtype=np.uint16)
+    one_label[:5] = VOID
+    many = np.kron(np.arange(16).reshape(4, 4), np.ones((8, 8))).astype(np.uint16)
+    void = np.full((32, 32), VOID, dtype=np.uint16)
+    label_map = np.concatenate([one_label, many, void], axis=1)
+    embeddings = rng.normal(size=(3, 256)).astype(np.float16)
+    records.append(make_record("special", "train", label_map, embeddings))
+    batch = make_batch(records, patches=4)
+    y, z = random_logits(batch, seed)
+    losses = compute_losses(y, z, batch, category_loss, slots)
+    rules = (category_loss, slots)
+    category, mask = naive_losses(y.detach().numpy(), z.detach().numpy(), records, rules)
+    assert losses.category.item() == pytest.approx(category, rel=1e-5)
+    assert losses.mask.item() == pytest.approx(mask, rel=1e-5)
+    assert losses.total.item() == pytest.approx(category + mask, rel=1e-5)
+
+
+def test_a_mask_learns_the_pixels_of_the_label_that_cat_names_for_it():
+    """The order is cat's, whatever the areas: labels 2, 1 and, in no slot, 0."""
+    label_map = np.full((32, 32), 1, dtype=np.uint16)
+    label_map[:8] = 2
+    record = make_record("one", "train", label_map, np.zeros((1, 256), dtype=np.float16))
+    batch = make_batch([record])
+    y = torch.zeros(1, 1, CATEGORIES)
+    y[..., [2, 0, 1]] = torch.tensor([9.0, 8.0, 7.0])
+    z = torch.zeros(1, 1, 1024, 4, requires_grad=True)
+    compute_losses(y, z, batch, slots="predicted").mask.backward()
+    is_raised = (z.grad[0, 0] < 0).view(32, 32, 4).numpy()
+    assert np.array_equal(is_raised[..., 0], label_map == 2)
+    assert np.array_equal(is_raised[..., 2], label_map == 1)
+    assert not is_raised[..., [1, 3]].any()
+
+
+def test_which_labels_are_named_gets_no_gradient_from_the_masks():
+    batch = make_batch(random_records("train", [(1, 2)]))
+    y, z = random_logits(batch)
+    compute_losses(y, z, batch, slots="predicted").mask.backward()
+    assert y.grad is None
+    assert z.grad.any()
+
+
+@pytest.mark.parametrize("slots", ["predicted", "area"])
+def test_a_label_space_smaller_than_the_slots(slots: str):
+    label_map = np.zeros((32, 32), dtype=np.uint16)
+    label_map[:8] = 1
+    record = make_record("one", "train", label_map, np.zeros((1, 256), dtype=np.float16))
+    y, z = torch.randn(1, 1, 2), torch.randn(1, 1, 1024, 4)
+    losses = compute_losses(y, z, make_batch([record]), slots=slots)
+    expected = naive_losses(y.numpy(), z.numpy(), [record], ("soft_cross_entropy", slots))
+    assert losses.mask.item() == pytest.approx(expected[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("category_loss", ["soft_cross_entropy", "multi_hot"])
+@pytest.mark.parametrize("slots", ["predicted", "area"])
+def test_padding_and_void_get_no_gradient(slots: str, category_loss: str):
+    records = random_records("train", [(1, 2), (1, 1)])
+    batch = make_batch(records, patches=3)
+    y, z = random_logits(batch)
+    compute_losses(y, z, batch, category_loss, slots).total.backward()
+    assert not y.grad[batch.padding].any()
+    assert not z.grad[batch.padding].any()
+    void = unpack_states(batch.slot_planes) == 5
+    assert void[~batch.padding].any()
+    assert not z.grad[void].any()
+    assert (z.grad[~void] != 0).all()
+
+
+def test_padding_leaves_the_losses_alone():
+    records = random_records("train", [(1, 2)])
+    small, large = make_batch(records), make_batch(records, patches=5)
+    y, z = random_logits(large)
+    one = compute_losses(y[:, :2], z[:, :2], small)
+    other = compute_losses(y, z, large)
+    torch.testing.assert_close(one.category, other.category)
+    torch.testing.assert_close(one.mask, other.mask)
+
+
+def test_a_batch_of_void_alone_gives_zero_and_finite_gradients():
+    label_map = np.full((32, 64), VOID, dtype=np.uint16)
+    record = make_record("void", "train", label_map, np.zeros((2, 256), dtype=np.float16))
+    batch = make_batch([record])
+    y, z = random_logits(batch)
+    losses = compute_losses(y, z, batch)
+    losses.total.backward()
+    assert losses.total.item() == 0
+    assert y.grad.isfinite().all()
+    assert z.grad.isfinite().all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 20))
+def test_fractions_are_of_the_valid_pixels(seed: int, labels: int):
+    rng = np.random.default_rng(seed)
+    label_map = random_label_map((1, 1), rng, labels)
+    record = make_record("one", "train", label_map, np.zeros((1, 256), dtype=np.float16))
+    batch = make_batch([record])
+    valid = unpack_states(batch.slot_planes) != 5
+    fractions = slot_fractions(batch.slot_pixels, valid)[0, 0]
+    pixels = label_map[label_map != VOID]
+    for k, label in enumerate(record.slot_labels[0]):
+        share = float((pixels == label).mean()) if label >= 0 else 0.0
+        assert fractions[k].item() == pytest.approx(share)
+    if record.label_count[0] <= 4:
+        assert fractions.sum().item() == pytest.approx(1.0)
+
+
+def test_the_best_category_logits_are_the_area_fractions():
+    records = random_records("train", [(1, 1)])
+    batch = make_batch(records)
+    y, z = random_logits(batch)
+    with torch.no_grad():
+        y.fill_(-30.0)
+        shares = batch.slot_pixels[0, 0] / batch.slot_pixels[0, 0].sum()
+        y[0, 0, batch.slot_labels[0, 0]] = shares.log()
+    compute_losses(y, z, batch).category.backward()
+    assert y.grad.abs().max() < 1e-6

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from vocprep.errors import UsageError
+from vocprep.heads.runs.options import EXECUTION, TrainOptions
+from vocprep.heads.runs.presets import (
+    RECIPE_FIELDS,
+    differing_options,
+    load_options,
+    recipe_names,
+    recipe_toml,
+)
+
+
+def test_the_shipped_recipes_are_those_of_the_docs():
+    assert recipe_names() == ["default", "quick", "seed", "wide"]
+
+
+def test_a_recipe_decides_everything_but_where_and_how():
+    names = {field.name for field in fields(TrainOptions)}
+    assert set(RECIPE_FIELDS) == names - set(EXECUTION) - {"recipe"}
+
+
+def test_the_default_recipe_writes_every_default_out():
+    path = Path(load_options.__code__.co_filename).with_name("shipped") / "default.toml"
+    assert tuple(tomllib.loads(path.read_text())) == RECIPE_FIELDS
+    assert load_options() == load_options("default") == TrainOptions()
+
+
+def test_what_the_recipes_say():
+    seed, default, quick, wide = (
+        load_options(name) for name in ("seed", "default", "quick", "wide")
+    )
+    assert (seed.position, seed.standardise, seed.flip) == (False, False, False)
+    assert (seed.category_loss, seed.slots) == ("multi_hot", "area")
+    assert (default.position, default.standardise, default.flip) == (True, True, True)
+    assert (default.category_loss, default.slots) == ("soft_cross_entropy", "predicted")
+    assert quick.epochs == 20
+    assert wide.standardise
+    assert [options.recipe for options in (seed, quick, wide)] == ["seed", "quick", "wide"]
+
+
+def test_settings_lie_over_the_recipe_and_overrides_over_settings():
+    settings = ["encoder=spikformer", "lr = 1e-3", 'val_split=""', "clip=2", "flip=false"]
+    options = load_options("quick", settings, {"lr": 0.5, "device": "cpu"})
+    expected = {"encoder": "spikformer", "lr": 0.5, "val_split": "", "clip": 2.0, "flip": False}
+    expected |= {"epochs": 20, "device": "cpu", "recipe": "quick"}
+    assert asdict(options).items() >= expected.items()
+    assert isinstance(options.clip, float)
+
+
+def test_a_recipe_of_ones_own_by_path(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text('encoder = "none"\nepochs = 3\n')
+    options = load_options(str(path))
+    assert (options.recipe, options.encoder, options.epochs) == ("mine", "none", 3)
+    assert options.lr == TrainOptions.lr
+
+
+def test_a_resolved_recipe_reads_back(tmp_path: Path):
+    options = load_options("seed", ["encoder=none", "epochs=7", "warmup=0", "lr=1e-30"])
+    path = tmp_path / "run.toml"
+    path.write_text(recipe_toml(options))
+    again = load_options(str(path))
+    assert differing_options(options, again) == []
+    assert again.epochs == 7
+
+
+def test_differing_options_are_those_of_the_recipe():
+    one = TrainOptions(epochs=3, device="cpu")
+    other = TrainOptions(epochs=4, lr=0.1, mode="streaming", recipe="mine")
+    assert differing_options(one, other) == ["epochs: 3 and 4", "lr: 0.0003 and 0.1"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs", "expected KEY=VALUE"),
+        ("epoch=3", "no field 'epoch': expected one of encoder, .*epochs"),
+        ("device=cpu", "no field 'device'"),
+        ("epochs=many", "epochs: expected a whole number, found 'many'"),
+        ("epochs=2.5", "epochs: expected a whole number, found 2.5"),
+        ("epochs=true", "epochs: expected a whole number, found True"),
+        ("position=1", "position: expected true or false, found 1"),
+        ("position=yes", "position: expected true or false, found 'yes'"),
+        ("lr=true", "lr: expected a number, found True"),
+        ("encoder=3", "encoder: expected transformer, spikformer, none, found 3"),
+        ("encoder=mamba", "encoder 'mamba': expected one of transformer, spikformer, none"),
+        ("epochs=0", "epochs: expected at least 1"),
+        ("lr=", "lr: expected a number, found ''"),
+    ],
+)
+def test_settings_that_cannot_be_followed(setting: str, message: str):
+    with pytest.raises(UsageError, match=message):
+        load_options("default", [setting])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = ", "expected TOML"),
+        ("epochs = 'x'", "epochs: expected a whole number"),
+        ("layers = 3", "no field 'layers'"),
+        ("[heads]\nepochs = 3", "no field 'heads'"),
+    ],
+)
+def test_recipe_files_that_cannot_be_followed(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as raised:
+        load_options(str(path))
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["best", "nowhere.toml"])
+def test_unknown_recipes_are_named(name: str):
+    with pytest.raises(UsageError, match=rf"recipe .*{name}.*: "):
+        load_options(name)

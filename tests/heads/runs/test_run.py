@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from builders.heads import make_recipe, random_records
+from safetensors.torch import load_file, save_file
+
+from vocprep.errors import RunError, UsageError
+from vocprep.files import canonical_json, sha256_hex
+from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
+from vocprep.heads.runs.config import RunConfig, RunLabels
+from vocprep.heads.runs.history import EpochMetrics, append_epoch, read_history, truncate_history
+from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.presets import differing_options, load_options
+from vocprep.heads.runs.run import load_run, prepare_run_dir, save_weights
+from vocprep.labels.label_space import load_label_space
+
+
+def make_config(overwrite: bool = False, seed: int = 0) -> RunConfig:
+    labels = RunLabels.of(load_label_space("voc21"))
+    return RunConfig(
+        heads=HeadsConfig(categories=labels.categories),
+        options=TrainOptions(overwrite=overwrite, seed=seed),
+        labels=labels,
+        recipe=make_recipe({"train": random_records("train", [(1, 1)])}),
+        content_id="cd" * 32,
+        source_id="ef" * 32,
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    config, saved = make_config(), tmp_path_factory.mktemp("runs") / "run"
+    prepare_run_dir(saved, config)
+    save_weights(saved, config, TFDetHeads.from_config(config.heads), epoch=3)
+    return saved
+
+
+@pytest.fixture
+def run_dir(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "run"))
+
+
+def test_round_trip(run_dir: Path):
+    run = load_run(run_dir)
+    assert run.config == make_config()
+    assert run.epoch == 3
+    assert not run.model.training
+    torch.manual_seed(1)
+    expected = TFDetHeads.from_config(run.config.heads).state_dict()
+    found = run.model.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_loading_leaves_the_random_state_alone(run_dir: Path):
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    load_run(run_dir)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_saved_twice_gives_the_same_bytes(run_dir: Path, tmp_path: Path):
+    run = load_run(run_dir)
+    prepare_run_dir(tmp_path / "again", run.config)
+    save_weights(tmp_path / "again", run.config, run.model, epoch=3)
+    for name in names_in(run_dir):
+        assert (tmp_path / "again" / name).read_bytes() == (run_dir / name).read_bytes()
+    assert names_in(run_dir) == ["model.safetensors", "recipe.toml", "run.json"]
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_kept(run_dir: Path):
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    with pytest.raises(UsageError, match=r"found run\.json, .*model\.safetensors, .*--overwrite"):
+        prepare_run_dir(run_dir, make_config(seed=5))
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
+
+
+def test_overwrite_replaces_the_run_and_nothing_else(run_dir: Path):
+    (run_dir / "notes.txt").write_text("mine")
+    append_epoch(run_dir, metrics(1))
+    prepare_run_dir(run_dir, make_config(overwrite=True))
+    assert names_in(run_dir) == ["notes.txt", "recipe.toml", "run.json"]
+
+
+def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UsageError, match="expected a folder for the run, found a file"):
+        prepare_run_dir(tmp_path / "run", make_config())
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_no_run_there(tmp_path: Path):
+    with pytest.raises(RunError, match=r"found no run\.json"):
+        load_run(tmp_path)
+    with pytest.raises(RunError, match=r"found no run\.json"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_no_weights_yet(run_dir: Path):
+    (run_dir / "model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"model\.safetensors: .*found no file"):
+        load_run(run_dir)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}"])
+def test_weights_that_do_not_read(run_dir: Path, data: bytes):
+    (run_dir / "model.safetensors").write_bytes(data)
+    with pytest.raises(RunError, match=r"model\.safetensors: expected"):
+        load_run(run_dir)
+
+
+def test_weights_cut_short(run_dir: Path):
+    path = run_dir / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(RunError, match="does not read"):
+        load_run(run_dir)
+
+
+def test_weights_of_another_run(run_dir: Path, tmp_path: Path):
+    other = make_config(seed=9)
+    prepare_run_dir(tmp_path / "other", other)
+    (tmp_path / "other" / "model.safetensors").write_bytes(
+        (run_dir / "model.safetensors").read_bytes()
+    )
+    with pytest.raises(RunError, match=other.run_id[:12]):
+        load_run(tmp_path / "other")
+
+
+@pytest.mark.parametrize("about", [None, "[]", "nothing", '{"epoch": 1}'])
+def test_weights_that_name_no_run(run_dir: Path, about: str | None):
+    state = load_file(run_dir / "model.safetensors")
+    metadata = None if about is None else {"vocprep": about}
+    save_file(state, run_dir / "model.safetensors", metadata=metadata)
+    with pytest.raises(RunError, match=r"model\.safetensors: expected"):
+        load_run(run_dir)
+
+
+def test_tensors_of_another_shape(run_dir: Path):
+    config = make_config()
+    save_weights(run_dir, config, TFDetHeads(categories=7), epoch=1)
+    with pytest.raises(RunError, match=r"cat\.weight: expected \[21, 256\], found \[7, 256\]"):
+        load_run(run_dir)
+
+
+def test_a_run_of_the_second_format_still_opens(run_dir: Path):
+    """Its factor on the dropout rates was called as if it were a rate."""
+    value = json.loads((run_dir / "run.json").read_text())
+    value["run_format_version"] = 2
+    del value["options"]["dropout_factor"]
+    value["options"] |= {"dropout": 0.5, "device": "cpu", "checkpoint_every": 3.0}
+    (run_dir / "run.json").write_text(json.dumps(value))
+    state = load_file(run_dir / "model.safetensors")
+    about = json.dumps({"run_id": sha256_hex(canonical_json(value)), "epoch": 3})
+    save_file(state, run_dir / "model.safetensors", metadata={"vocprep": about})
+    options = load_run(run_dir).config.options
+    assert options.dropout_factor == 0.5
+    again = load_options(options, ["epochs=7"])
+    assert differing_options(again, replace(options, epochs=7)) == []
+
+
+def test_a_run_of_the_first_format_still_opens(run_dir: Path):
+    """As version 1 wrote it: without the newer fields and without statistics."""
+    value = json.loads((run_dir / "run.json").read_text())
+    value["run_format_version"] = 1
+    for name in ("encoder", "category_loss", "slots"):
+        del value["heads"][name]
+    older = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "clip", "seed")
+    older += ("position", "train_split", "val_split", "validate_every")
+    value["options"] = {name: value["options"][name] for name in older}
+    value["options"] |= {"device": "cpu", "mode": "streaming", "overwrite": False}
+    del value["recipe"]["windows"], value["recipe"]["layers"]
+    (run_dir / "run.json").write_text(json.dumps(value))
+    state = load_file(run_dir / "model.safetensors")
+    del state["standardise.mean"], state["standardise.std"]
+    run_id = sha256_hex(canonical_json(value))
+    about = json.dumps({"run_id": run_id, "epoch": 3})
+    save_file(state, run_dir / "model.safetensors", metadata={"vocprep": about})
+
+    run = load_run(run_dir)
+    assert run.epoch == 3
+    assert run.config.run_id == run_id
+    assert run.config.recipe == make_config().recipe
+    assert (run.config.heads.slots, run.config.options.slots) == ("area", "area")
+    assert run.config.heads.category_loss == "soft_cross_entropy"
+    assert not run.config.options.standardise
+    assert torch.equal(run.model.standardise(torch.ones(256)), torch.ones(256))
+    assert torch.equal(run.model.cat.weight, state["cat.weight"])
+
+
+def test_a_missing_tensor(run_dir: Path):
+    run = load_run(run_dir)
+    del run.model.cat.bias
+    save_weights(run_dir, run.config, run.model, epoch=1)
+    with pytest.raises(RunError, match=r"tensor cat\.bias: expected \[21\], found no tensor"):
+        load_run(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "run.json"),
+        ("{}", "expected a field 'run_format_version'"),
+        ('{"run_format_version": 99}', "expected run_format_version 3, 2 or 1, found 99"),
+    ],
+)
+def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
+    (run_dir / "run.json").write_text(text)
+    with pytest.raises(RunError, match=message):
+        load_run(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("heads", "categories"), 0),
+        (("heads", "width"), 3),
+        (("options", "epochs"), 0),
+        (("labels", "names"), {"a": "cat"}),
+        (("labels", "names"), 5),
+        (("recipe", "geometry"), {"geometry": "round"}),
+    ],
+)
+def test_config_with_a_wrong_field(run_dir: Path, path: tuple[str, str], value: object):
+    config = json.loads((run_dir / "run.json").read_text())
+    config[path[0]][path[1]] = value
+    (run_dir / "run.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"run\.json: "):
+        load_run(run_dir)
+
+
+def metrics(epoch: int) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=epoch,
+        lr=1e-4,
+        loss=2.0,
+        category_loss=1.5,
+        mask_loss=0.5,
+        images_per_second=10.0,
+        seconds=1.0,
+    )
+
+
+def test_history_round_trip(tmp_path: Path):
+    for epoch in (1, 2):
+        append_epoch(tmp_path, metrics(epoch))
+    assert read_history(tmp_path) == [metrics(1), metrics(2)]
+
+
+def test_history_is_cut_back_to_an_epoch_torn_line_and_all(tmp_path: Path):
+    for epoch in (1, 2, 3):
+        append_epoch(tmp_path, metrics(epoch))
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"epoch": 4, "lr"')
+    assert truncate_history(tmp_path, 2) == read_history(tmp_path) == [metrics(1), metrics(2)]
+    assert truncate_history(tmp_path, 0) == read_history(tmp_path) == []
+    with pytest.raises(RunError, match=r"expected the epochs 1 to 2 .*, found 0 lines"):
+        truncate_history(tmp_path, 2)
+
+
+def test_history_missing_or_broken(tmp_path: Path):
+    with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read"):
+        read_history(tmp_path)
+    append_epoch(tmp_path, metrics(1))
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"epoch": 2, "lr"')
+    with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: expected one epoch"):
+        read_history(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("validate_every", 0),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("clip", -1.0),
+        ("weight_decay", -0.1),
+        ("warmup", 1.0),
+        ("seed", -1),
+        ("mode", "lazy"),
+        ("encoder", "mamba"),
+        ("category_loss", "hinge"),
+        ("slots", "random"),
+        ("precision", "fp8"),
+        ("dropout_factor", 2.0),
+        ("dropout_factor", -0.1),
+        ("checkpoint_every", -1.0),
+    ],
+)
+def test_options_refuse_what_cannot_work(field: str, value: object):
+    with pytest.raises(UsageError, match=field):
+        TrainOptions(**{field: value})
+
+
+def test_options_refuse_to_both_resume_and_overwrite():
+    with pytest.raises(UsageError, match="resume and overwrite"):
+        TrainOptions(resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize("field", ["encoder", "category_loss", "slots"])
+def test_heads_refuse_what_means_nothing(field: str):
+    with pytest.raises(UsageError, match=f"{field} 'odd': expected one of"):
+        HeadsConfig(**{"categories": 2, field: "odd"})

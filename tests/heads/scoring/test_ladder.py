@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from builders.heads import VOID, make_batch, random_records
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vocprep.heads.model.losses import unpack_states
+from vocprep.heads.scoring.ladder import draw_slots, label_slots, match_channels, true_masks
+from vocprep.labels.targets import make_targets, targets_to_label_map
+
+
+def random_patch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks [1, 1, 1024, 4], states [1, 1, 1024] and slots present [1, 1, 4] of one patch."""
+    rng = np.random.default_rng(seed)
+    slots = int(rng.integers(1, 5))
+    states = rng.choice([*range(slots), 4, 5], size=1024).astype(np.uint8)
+    present = np.arange(4) < slots
+    masks = rng.random((1024, 4), dtype=np.float32) + (states[:, None] == rng.permutation(4)) / 2
+    tensors = (masks.astype(np.float32) / 2, states, present)
+    masks_t, states_t, present_t = (torch.from_numpy(array)[None, None] for array in tensors)
+    return masks_t, states_t, present_t
+
+
+def test_true_masks_are_the_targets_way_back():
+    records = random_records("val", [(1, 2), (1, 1)])
+    batch = make_batch(records)
+    labels = true_masks(batch.slot_labels, unpack_states(batch.slot_planes))
+    for row, made in enumerate(records):
+        targets = make_targets(made.label_map, VOID)
+        expected = targets_to_label_map(targets, made.grid, void=65535, other=65535)
+        patches = len(made.embeddings)
+        tiles = labels[row, :patches].numpy().astype(np.uint16).reshape(*made.grid, 32, 32)
+        assert np.array_equal(tiles.swapaxes(1, 2).reshape(expected.shape), expected)
+    assert (labels[1, 1] == -1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_channels_go_to_slots_in_the_best_of_all_ways(seed: int):
+    masks, states, present = random_patch(seed)
+    (channels,) = match_channels(masks, states)[0].tolist()
+    assert sorted(channels) == [0, 1, 2, 3]
+
+    def worth(order: tuple[int, ...]) -> float:
+        return sum(
+            float(masks[0, 0, states[0, 0] == slot, order[slot]].double().sum())
+            for slot in range(int(present.sum()))
+        )
+
+    best = max(worth(order) for order in permutations(range(4)))
+    assert worth(tuple(channels)) == pytest.approx(best, rel=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_strongest_of_the_slots_present_is_drawn(seed: int):
+    masks, states, present = random_patch(seed)
+    channels = match_channels(masks, states)
+    drawn = draw_slots(masks, channels, present)[0, 0]
+    order = channels[0, 0].tolist()
+    for pixel in range(0, 1024, 37):
+        strengths = [float(masks[0, 0, pixel, order[s]]) for s in range(int(present.sum()))]
+        assert int(drawn[pixel]) == strengths.index(max(strengths))
+
+
+def test_masks_in_any_order_of_channels_are_drawn_right():
+    states = torch.arange(1024, dtype=torch.uint8).view(1, 1, -1) % 4
+    present = torch.ones(1, 1, 4, dtype=torch.bool)
+    for order in permutations(range(4)):
+        masks = torch.full((1, 1, 1024, 4), 0.1)
+        for slot, channel in enumerate(order):
+            masks[0, 0, states[0, 0] == slot, channel] = 0.9
+        channels = match_channels(masks, states)
+        assert channels[0, 0].tolist() == list(order)
+        assert torch.equal(draw_slots(masks, channels, present), states.long())
+
+
+@pytest.mark.parametrize(
+    ("predicted", "slots", "expected"),
+    [
+        ([7, 8, 9, 6], [9, 8, -1, -1], [9, 8, -1, -1]),
+        ([7, 8, 9, 6], [1, 8, 2, -1], [7, 8, 9, -1]),
+        ([7, 8, 9, 6], [1, 2, 3, 4], [7, 8, 9, 6]),
+        ([1, 0], [0, 1, -1, -1], [0, 1, -1, -1]),
+        ([1, 0], [0, -1, -1, -1], [0, -1, -1, -1]),
+        ([7, 8, 9, 6], [-1, -1, -1, -1], [-1, -1, -1, -1]),
+    ],
+)
+def test_slots_take_their_own_label_else_the_strongest_that_is_left(
+    predicted: list[int], slots: list[int], expected: list[int]
+):
+    found = label_slots(torch.tensor([[predicted]]), torch.tensor([[slots]]))
+    assert found.tolist() == [[expected]]

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders.heads import make_dataset, random_records
+
+from vocprep.heads.training.feed import Feed, StepBatch, make_feed
+from vocprep.heads.training.processes import Processes
+from vocprep.options import LoaderOptions
+from vocprep.shards.reader import ShardDataset
+
+CPU = torch.device("cpu")
+GRIDS = [(1, 2), (2, 2), (1, 1), (2, 1), (1, 3)]
+FIELDS = ("embeddings", "slot_labels", "slot_pixels", "slot_planes")
+MODES = ("resident", "streaming")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
+    records = random_records("train", GRIDS)
+    splits = {"train": records, "even": random_records("even", [(2, 2)] * 4)}
+    return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
+
+
+def feed_of(dataset: ShardDataset, mode: str, split: str = "train", **part: int) -> Feed:
+    options = LoaderOptions(batch_size=3, mode=mode, shuffle=True, seed=5)  # type: ignore[arg-type]
+    return make_feed(dataset, split, options, Processes(CPU, **part))
+
+
+def patches_of(batch: StepBatch) -> list[dict[str, torch.Tensor]]:
+    """Each picture's own patches, and nothing but the padding elsewhere."""
+    pictures = []
+    for row, (ny, nx) in enumerate(batch.grids.tolist()):
+        count = ny * nx
+        pictures.append({name: getattr(batch, name)[row, :count] for name in FIELDS})
+        if batch.padding is not None:
+            assert batch.padding[row].tolist() == [
+                k >= count for k in range(len(batch.padding[row]))
+            ]
+        assert (batch.slot_labels[row, count:] == -1).all()
+        assert not batch.slot_pixels[row, count:].any()
+        assert (batch.slot_planes[row, count:, [0, 2]] == 255).all()
+        assert not batch.slot_planes[row, count:, 1].any()
+    return pictures
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_batches_are_those_of_the_loader(dataset: ShardDataset, mode: str, epoch: int):
+    options = LoaderOptions(batch_size=3, mode="streaming", shuffle=True, seed=5)
+    loader = dataset.loader("train", options)
+    loader.set_epoch(epoch)
+    feed = feed_of(dataset, mode)
+    found, expected = list(feed.batches(epoch)), list(loader)
+    assert (feed.steps, feed.samples) == (len(found), 5) == (2, 5)
+    for own, theirs in zip(found, expected, strict=True):
+        assert own.images == len(theirs.image_ids)
+        assert torch.equal(own.grids, theirs.grids)
+        padding = torch.zeros_like(theirs.padding) if own.padding is None else own.padding
+        assert torch.equal(padding, theirs.padding)
+        for name in FIELDS:
+            assert torch.equal(getattr(own, name), getattr(theirs, name)), name
+        assert own.embeddings.dtype == torch.float32
+        assert own.slot_labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pictures_of_one_size_need_no_mask(dataset: ShardDataset, mode: str):
+    batches = list(feed_of(dataset, mode, "even").batches(1))
+    assert [batch.images for batch in batches] == [3, 1]
+    assert all(batch.padding is None for batch in batches)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("world", [2, 4])
+def test_parts_of_a_batch_are_the_whole_batch(dataset: ShardDataset, mode: str, world: int):
+    """Four processes share batches of three and two pictures: some have none."""
+    wholes = list(feed_of(dataset, mode).batches(1))
+    parts = [list(feed_of(dataset, mode, rank=r, world=world).batches(1)) for r in range(world)]
+    for step, whole in enumerate(wholes):
+        expected = patches_of(whole)
+        for rank in range(world):
+            part = parts[rank][step]
+            assert part.images == whole.images
+            own = expected[rank::world]
+            if not own:
+                assert part.padding is not None
+                assert part.padding.all()
+                assert not part.slot_pixels.any()
+                assert (part.slot_labels == -1).all()
+                assert (part.slot_planes[..., [0, 2], :] == 255).all()
+                continue
+            for found, wanted in zip(patches_of(part), own, strict=True):
+                for name in FIELDS:
+                    assert torch.equal(found[name], wanted[name])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_statistics_are_of_all_real_patches(dataset: ShardDataset, mode: str):
+    mean, std = feed_of(dataset, mode).statistics()
+    patches = np.concatenate([r.embeddings for r in random_records("train", GRIDS)])
+    patches = patches.astype(np.float64)
+    np.testing.assert_allclose(mean.numpy(), patches.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(std.numpy(), patches.std(axis=0), rtol=1e-5)
+
+
+def test_statistics_are_the_same_bits_in_either_mode(dataset: ShardDataset):
+    resident, streaming = (feed_of(dataset, mode).statistics() for mode in MODES)
+    assert torch.equal(resident[0], streaming[0])
+    assert torch.equal(resident[1], streaming[1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_components_that_never_vary_have_no_deviation_at_all(mode: str, tmp_path: Path):
+    """Numbers in float32, whose squares are too long to be summed exactly."""
+    (record,) = random_records("train", [(1, 4999)])
+    embeddings = record.embeddings.astype(np.float32)
+    constant = np.linspace(0.1, 7, 64, dtype=np.float32)
+    embeddings[:, :64] = constant
+    made = [replace(record, embeddings=embeddings)]
+    dataset = make_dataset(tmp_path / "shards", {"train": made}, embedding_dtype="float32")
+    mean, std = feed_of(dataset, mode).statistics()
+    assert np.array_equal(mean[:64].numpy(), constant)
+    assert not std[:64].any()
+    assert std[64:].all()

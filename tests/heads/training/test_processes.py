@@ -1,0 +1,139 @@
+"""Two processes that train together come to what one comes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from builders.heads import make_dataset, random_records
+from safetensors.torch import load_file
+
+from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.training.train import train
+from vocprep.shards.reader import ShardDataset
+
+# Gloo rounds sums in another order: a spike on the edge of its threshold could turn on it, so the
+# spiking heads take one step only, after which the losses that are compared are those of the start.
+STEPS = {"transformer": 3, "spikformer": 1, "none": 3}
+REFUSED = 7
+CHILD = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+from vocprep.errors import UsageError
+from vocprep.heads.training.train import train
+from vocprep.shards.reader import ShardDataset
+from test_processes import REFUSED, options
+
+shards, run, meeting, rank, encoder, mode = sys.argv[1:]
+dist.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=2)
+seen = []
+try:
+    summary = train(ShardDataset.open(shards), Path(run), options(encoder, mode), seen.append)
+except UsageError:
+    sys.exit(REFUSED)
+finally:
+    dist.destroy_process_group()
+assert summary.leads == (rank == "0") == bool(seen)
+"""
+
+
+def options(encoder: str, mode: str = "resident") -> TrainOptions:
+    return TrainOptions(
+        epochs=STEPS[encoder],
+        batch_size=4,
+        device="cpu",
+        encoder=encoder,  # type: ignore[arg-type]
+        mode=mode,  # type: ignore[arg-type]
+        dropout_factor=0.0,
+        precision="fp32",
+        validate_every=2,
+        checkpoint_every=0.0,
+        lr=1e-4,
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
+    """Five pictures of several sizes: the second batch has none for the second process."""
+    splits = {
+        "train": random_records("train", [(1, 2), (2, 2), (1, 1), (2, 1), (1, 3)]),
+        "val": random_records("val", [(1, 2)]),
+    }
+    return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
+
+
+def losses_of(run_dir: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    names = ("category_loss", "mask_loss", "val_loss")
+    return [line[name] for line in lines for name in names if line[name] is not None]
+
+
+def environment() -> dict[str, str]:
+    modules = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return {**os.environ, "PYTHONPATH": modules, "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def train_in_two(dataset: ShardDataset, folder: Path, encoder: str, mode: str) -> list[int]:
+    """Return the exit codes of two processes that train into ``folder/two`` together."""
+    words = [str(dataset.path), str(folder / "two"), str(folder / "meeting")]
+    commands = [
+        [sys.executable, "-c", CHILD, *words, str(rank), encoder, mode] for rank in range(2)
+    ]
+    children = [subprocess.Popen(command, env=environment()) for command in commands]
+    return [child.wait(120) for child in children]
+
+
+@pytest.mark.slow
+def test_a_refusal_reaches_both_processes(dataset: ShardDataset, tmp_path: Path):
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "thesis.txt").write_text("mine")
+    assert train_in_two(dataset, tmp_path, "none", "resident") == [REFUSED, REFUSED]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "mode"),
+    [("transformer", "resident"), ("spikformer", "resident"), ("none", "streaming")],
+)
+def test_two_processes_and_one_give_the_same_losses(
+    dataset: ShardDataset, tmp_path: Path, encoder: str, mode: str
+):
+    assert train_in_two(dataset, tmp_path, encoder, mode) == [0, 0]
+    train(dataset, tmp_path / "one", options(encoder))
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    apart = torch.cat([(two[name] - tensor).abs().flatten() for name, tensor in one.items()])
+    # AdamW's first steps are ±lr (1e-4) whatever a gradient's size, even one that is all rounding.
+    assert (apart > 1e-5).float().mean() < 1e-3
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command(dataset: ShardDataset, tmp_path: Path):
+    """In a network of its own, whose only address is 127.0.0.1."""
+    alone = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    try:
+        subprocess.run([*alone, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this machine lets nobody make a network namespace")
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"]
+    words = ["train", dataset.path, "--out", tmp_path / "run", "--set", "encoder=none"]
+    words += ["--epochs", 1, "--device", "cpu", "--set", "precision=fp32"]
+    done = subprocess.run(
+        [*alone, sys.executable, *torchrun, "-m", "vocprep", *map(str, words)],
+        env={**environment(), "MASTER_ADDR": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   1") == 1
+    assert done.stdout.count("1 epoch in") == 1
+    assert len(losses_of(tmp_path / "run")) == 3
+    assert (tmp_path / "run" / "curves.png").is_file()

@@ -1,0 +1,180 @@
+"""Schemas: the four shipped label spaces, one's own, and ids that belong to none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vocprep.errors import LabelDecodeError, ManifestError, UsageError
+from vocprep.labels.label_space import LabelSpace, load_label_space
+
+OWN = 'title = "Own"\nvoid = 9\n\n[names]\n0 = "cat"\n4 = "dog"\n'
+
+
+def write_own(folder: Path, text: str) -> str:
+    path = folder / "own.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "categories", "void"),
+    [
+        ("context460", 459, 460, 0),
+        ("context59", 59, 60, 0),
+        ("context33", 33, 34, 0),
+        ("voc21", 21, 21, 255),
+    ],
+)
+def test_shipped_schemas(name: str, classes: int, categories: int, void: int) -> None:
+    schema = load_label_space(name)
+    assert (schema.name, len(schema.names), schema.void) == (name, classes, void)
+    assert schema.categories == categories
+    assert len(set(schema.names.values())) == classes
+    assert void not in schema.names
+    assert schema.title
+
+
+def test_context460_keeps_every_raw_id() -> None:
+    raw = np.arange(460, dtype=np.uint16).reshape(20, 23)
+    found = load_label_space("context460").apply(raw, "x")
+    np.testing.assert_array_equal(found, raw)
+    assert found.dtype == np.uint16
+
+
+def test_voc21_keeps_background_and_void() -> None:
+    raw = np.array([[*range(21), 255]], dtype=np.uint16)
+    np.testing.assert_array_equal(load_label_space("voc21").apply(raw, "x"), raw)
+
+
+@pytest.mark.parametrize(("schema", "bad"), [("context460", 460), ("voc21", 21), ("voc21", 254)])
+def test_an_id_outside_the_schema_is_refused_with_its_place(schema: str, bad: int) -> None:
+    raw = np.zeros((4, 6), dtype=np.uint16)
+    raw[2, 5] = raw[3, 0] = bad
+    with pytest.raises(LabelDecodeError, match=rf"dir/a\.mat: label id {bad} at row 2, column 5"):
+        load_label_space(schema).apply(raw, "dir/a.mat")
+
+
+def test_the_error_lists_the_ids_that_fit() -> None:
+    with pytest.raises(LabelDecodeError, match=r"outside schema voc21: expected 0\.\.20, 255;"):
+        load_label_space("voc21").apply(np.full((1, 1), 65535, dtype=np.uint16), "x")
+
+
+@pytest.mark.parametrize("name", ["context59", "context33"])
+def test_classes_take_the_pixels_of_the_label_of_their_name(name: str) -> None:
+    schema, base = load_label_space(name), load_label_space("context460")
+    raw = np.arange(460, dtype=np.uint16)[None]
+    found = schema.apply(raw, "x")[0]
+    ids = {label: key for key, label in schema.names.items()}
+    for label, text in base.names.items():
+        own_name = "diningtable" if text == "table" and "diningtable" in ids else text
+        assert found[label] == ids.get(own_name, schema.void), text
+    assert found[0] == schema.void
+    assert set(found.tolist()) == {schema.void, *schema.names}
+
+
+def test_diningtable_is_the_base_label_table() -> None:
+    base = {text: key for key, text in load_label_space("context460").names.items()}
+    found = load_label_space("context33").apply(np.array([[base["table"]]], dtype=np.uint16), "x")
+    assert load_label_space("context33").names[int(found[0, 0])] == "diningtable"
+    found = load_label_space("context59").apply(np.array([[base["table"]]], dtype=np.uint16), "x")
+    assert load_label_space("context59").names[int(found[0, 0])] == "table"
+
+
+@pytest.mark.parametrize("name", ["context59", "context33"])
+def test_ids_outside_the_base_are_refused_by_derived_schemas(name: str) -> None:
+    with pytest.raises(LabelDecodeError, match=r"expected 0\.\.459;"):
+        load_label_space(name).apply(np.array([[460]], dtype=np.uint16), "x")
+
+
+def test_unknown_can_be_made_void() -> None:
+    plain, void = load_label_space("context460"), load_label_space("context460", void_unknown=True)
+    raw = np.array([[430, 431, 432, 0]], dtype=np.uint16)
+    assert plain.names[431] == "unknown"
+    assert plain.apply(raw, "x").tolist() == [[430, 431, 432, 0]]
+    assert void.apply(raw, "x").tolist() == [[430, 0, 432, 0]]
+    assert 431 not in void.names
+    assert void.categories == 460
+    assert void.sha256 != plain.sha256
+
+
+@pytest.mark.parametrize("name", ["voc21", "context59"])
+def test_unknown_cannot_be_made_void_where_there_is_none(name: str) -> None:
+    with pytest.raises(UsageError, match=f"schema {name} has no class 'unknown'"):
+        load_label_space(name, void_unknown=True)
+
+
+def test_label_names_for_people() -> None:
+    schema = load_label_space("voc21")
+    assert (schema.label_name(255), schema.label_name(0)) == ("void", "background")
+
+
+def test_an_own_schema_by_path(tmp_path: Path) -> None:
+    schema = load_label_space(write_own(tmp_path, OWN))
+    assert (schema.name, schema.title, dict(schema.names)) == ("own", "Own", {0: "cat", 4: "dog"})
+    assert schema.categories == 5
+    assert schema.apply(np.array([[0, 4, 9]], dtype=np.uint16), "x").tolist() == [[0, 4, 9]]
+
+
+def test_an_own_schema_may_map_names_of_a_base(tmp_path: Path) -> None:
+    text = 'title = "Own"\nbase = "voc21"\nvoid = 0\n[base_names]\nkitty = "cat"\n'
+    schema = load_label_space(write_own(tmp_path, text + '[names]\n1 = "kitty"\n2 = "dog"\n'))
+    raw = np.array([[0, 8, 12, 255, 15]], dtype=np.uint16)
+    assert schema.apply(raw, "x").tolist() == [[0, 1, 2, 0, 0]]
+
+
+def digest(tmp_path: Path, text: str) -> str:
+    return load_label_space(write_own(tmp_path, text)).sha256
+
+
+def test_the_digest_is_of_the_label_space_alone(tmp_path: Path) -> None:
+    own = digest(tmp_path, OWN)
+    assert digest(tmp_path, OWN.replace("Own", "Another title")) == own
+    assert digest(tmp_path, OWN.replace("dog", "cow")) != own
+    assert digest(tmp_path, OWN.replace("void = 9", "void = 8")) != own
+    assert digest(tmp_path, OWN.replace("4 =", "5 =")) != own
+    names = ("context460", "context59", "context33", "voc21")
+    assert len({load_label_space(name).sha256 for name in names}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("void = ", "cannot be read as TOML"),
+        ("void = 9\n[names]\n0 = 'a'", "title"),
+        (OWN.replace("void = 9", "void = 4"), "void id 4 is also a class"),
+        (OWN.replace("void = 9", "void = 65536"), "void"),
+        (OWN.replace("4 =", "32768 ="), "names"),
+        (OWN.replace("4 =", "-1 ="), "names"),
+        ('title = "x"\nvoid = 9\n[names]\n', "names"),
+        ('colour = "red"\n' + OWN, "colour"),
+        ('base = "voc21"\n' + OWN.replace("dog", "unicorn"), "class 'unicorn' has no label"),
+        ('base = "nowhere"\n' + OWN, "label 'nowhere' is not known"),
+    ],
+)
+def test_bad_schema_files_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    path = write_own(tmp_path, text)
+    with pytest.raises(ManifestError, match=complaint) as caught:
+        load_label_space(path)
+    if "nowhere" not in text:
+        assert path in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ManifestError, match="cannot be read as TOML"):
+        load_label_space(str(path))
+
+
+@pytest.mark.parametrize(("name", "file"), [("context59", "59_labels"), ("context33", "33_labels")])
+def test_class_ids_are_those_of_the_authors_list(shared_data: Path, name: str, file: str) -> None:
+    path = shared_data / "labels" / f"{file}.txt"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} there")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    listed = {int(key): text.strip() for key, text in (line.split(":", 1) for line in lines)}
+    schema: LabelSpace = load_label_space(name)
+    assert {key: text for key, text in listed.items() if key} == dict(schema.names)

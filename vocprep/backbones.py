@@ -1,0 +1,106 @@
+"""The frozen backbones: everything to be known of each without torch.
+
+To add a backbone: an entry in ``BACKBONES``, a maker in ``vocprep.features.networks.MAKERS``, and a
+source manifest of the same name where its weights can be downloaded (path, mirrors, digests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vocprep.geometry import PATCH, SIDE
+from vocprep.validation import checked
+
+NormalisationName = Literal["cifar100", "imagenet"]
+
+
+@checked
+class Normalisation:
+    """Per-channel mean and standard deviation (RGB, of pixels scaled to 0..1)."""
+
+    mean: tuple[float, float, float] = (0.5070, 0.4865, 0.4409)
+    """CIFAR-100's, which the ResNet-32 was trained with."""
+    std: tuple[float, float, float] = (0.2673, 0.2564, 0.2761)
+    """CIFAR-100's likewise."""
+
+
+NORMALISATIONS: dict[NormalisationName, Normalisation] = {
+    "cifar100": Normalisation(),
+    "imagenet": Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+}
+"""By the dataset that networks are trained on with them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer that embeddings can be taken from: a feature map averaged over square cells."""
+
+    channels: int
+    cells: int
+    """Cells per side that each channel is averaged to."""
+
+    @property
+    def size(self) -> int:
+        """Numbers that the layer gives per patch."""
+        return self.channels * self.cells**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A frozen network as the recipe knows it."""
+
+    title: str
+    layers: Mapping[str, Layer]
+    """Layers that embeddings can be taken from; the first is the default."""
+    normalisation: NormalisationName
+    """Constants that it was trained with."""
+    input_side: int = PATCH
+    """Side in pixels of one input: a patch, or a whole image."""
+    default_windows: tuple[int, ...] = field(default=(PATCH,))
+    """Windows around each patch that pass the network; none where it takes whole images."""
+
+    @property
+    def takes_whole_images(self) -> bool:
+        """Whether one input is a whole image, which gives the embeddings of all its patches."""
+        return self.input_side != PATCH
+
+    @property
+    def patches_per_input(self) -> int:
+        """Embeddings that one input gives."""
+        return (self.input_side // PATCH) ** 2
+
+    @property
+    def default_layers(self) -> tuple[str, ...]:
+        """The layer that embeddings are taken from unless others are chosen."""
+        return (next(iter(self.layers)),)
+
+    def embedding_size(self, windows: Sequence[int], layers: Sequence[str]) -> int:
+        """Return D, the numbers per patch.
+
+        >>> BACKBONES["resnet32-cifar100"].embedding_size((32, 64), ("layer3", "layer2"))
+        1536
+        """
+        return sum(self.layers[name].size for name in layers) * max(1, len(windows))
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet32-cifar100": Backbone(
+        title="CIFAR-100 ResNet-32",
+        layers={
+            "layer3": Layer(channels=64, cells=2),
+            "layer2": Layer(channels=32, cells=4),
+        },
+        normalisation="cifar100",
+    ),
+    "resnet18-imagenet": Backbone(
+        title="ImageNet ResNet-18",
+        layers={"layer4": Layer(channels=512, cells=1)},
+        normalisation="imagenet",
+        input_side=SIDE,
+        default_windows=(),
+    ),
+}
+"""By name: as in ``--backbone``, in recipes, and of the source that the weights come from."""
+DEFAULT_BACKBONE = next(iter(BACKBONES))

@@ -1,0 +1,128 @@
+"""README.md of a dataset version: what it is, what it holds, how to load it, on which terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from vocprep.recipe import Recipe
+from vocprep.shards.index import DatasetIndex
+from vocprep.build.plan import BuildPlan
+
+CARD_FILE = "README.md"
+MOST_LABELS = 10
+"""Labels that the card lists, those with most pixels first."""
+
+
+def dataset_card(index: DatasetIndex, plan: BuildPlan) -> str:
+    """Return the card as Markdown."""
+    recipe = index.recipe
+    sections = (
+        f"# {recipe.dataset}: {index.short_id}",
+        _about(recipe, index.weights),
+        _identities(index),
+        "## What is inside\n\n" + _splits(index) + "\n" + _labels(index, plan),
+        _quarantine(index),
+        "## How to load it\n\n" + _loading(index),
+        "## How to check it\n\n" + _checking(index),
+        "## Terms of use\n\n" + _terms(plan),
+    )
+    return "\n".join(section for section in sections if section)
+
+
+def _about(recipe: Recipe, weights: str) -> str:
+    return (
+        f"\nEmbeddings of {recipe.backbone} (frozen, {recipe.precision}, stored as "
+        f"{recipe.embedding_dtype}; weights: {weights})\n"
+        f"and top-4 targets for each 32×32 patch, under the label space `{recipe.schema.name}`,\n"
+        f"geometry `{recipe.geometry.short_name}`, views "
+        f"{', '.join(recipe.views)}. `dataset.json` holds the whole recipe.\n"
+    )
+
+
+def _identities(index: DatasetIndex) -> str:
+    rows = (
+        ("recipe_id", index.recipe_id, "the choices"),
+        ("source_id", index.source_id, "the pictures and label maps it was made of"),
+        ("content_id", index.content_id, "the records"),
+        ("targets_id", index.targets_id, "the records without embeddings"),
+    )
+    return _table(("identity", "sha256", "of"), [(a, f"`{b}`", c) for a, b, c in rows])
+
+
+def _splits(index: DatasetIndex) -> str:
+    rows = [
+        (
+            split,
+            f"{facts['records']:,}",
+            f"{facts['patches']:,}",
+            f"{100 * facts['void_pixels'] / max(facts['pixels'], 1):.1f}",
+            f"{100 * facts['other_pixels'] / max(facts['pixels'], 1):.1f}",
+        )
+        for split, facts in index.statistics["splits"].items()
+    ]
+    return _table(("split", "records", "patches", "void %", "outside top 4 %"), rows)
+
+
+def _labels(index: DatasetIndex, plan: BuildPlan) -> str:
+    pixels: dict[str, int] = index.statistics["label_pixels"]
+    total = max(sum(pixels.values()), 1)
+    largest = sorted(pixels.items(), key=lambda item: (-item[1], int(item[0])))[:MOST_LABELS]
+    rows = [
+        (label, plan.schema.names.get(int(label), ""), f"{count:,}", f"{100 * count / total:.1f}")
+        for label, count in largest
+    ]
+    return (
+        f"{len(pixels)} labels occur; those with most pixels, of all that are not void:\n\n"
+        + _table(("id", "label", "pixels", "%"), rows)
+    )
+
+
+def _quarantine(index: DatasetIndex) -> str:
+    if not index.quarantined:
+        return ""
+    return (
+        f"**Missing pictures: {index.quarantined:,}.** No record could be made of them; "
+        "`quarantine.jsonl` says which and why.\n"
+    )
+
+
+def _loading(index: DatasetIndex) -> str:
+    split = next(iter(index.recipe.splits))
+    stock = ""
+    if index.container == "webdataset":
+        stock = "\nThe tars are read by the stock `webdataset` library too, without vocprep.\n"
+    return (
+        "```python\n"
+        "from vocprep.shards.reader import LoaderOptions, ShardDataset\n\n"
+        'dataset = ShardDataset.open("path/to/this/folder")\n'
+        f'for batch in dataset.loader("{split}", LoaderOptions(batch_size=64, shuffle=True)):\n'
+        "    batch.embeddings, batch.slot_labels, batch.slot_planes, batch.padding\n"
+        "```\n" + stock
+    )
+
+
+def _checking(index: DatasetIndex) -> str:
+    return (
+        "```\n"
+        "vocprep verify path/to/this/folder                  # every file's digest\n"
+        "vocprep verify path/to/this/folder --level content  # every record\n"
+        "```\n\n"
+        f"Made on {index.numerics_class.get('device', 'an unknown device')}, "
+        f"{index.numerics_class.get('instruction_set', '')}, torch "
+        f"{index.numerics_class.get('torch', '')}, vocprep {index.versions['vocprep']}.\n"
+    )
+
+
+def _terms(plan: BuildPlan) -> str:
+    if not plan.sources:
+        return "Those of the pictures and label maps that it was made of.\n"
+    lines = [
+        f"- {source.title}: {source.terms}" + (f" <{source.homepage}>" if source.homepage else "")
+        for source in plan.sources
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

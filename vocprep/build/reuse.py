@@ -1,0 +1,91 @@
+"""Embeddings of an earlier dataset version, taken over where picture and recipe agree."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from vocprep.errors import ShardError, UsageError
+from vocprep.recipe import Recipe, differing_fields
+from vocprep.shards.index import DatasetIndex, container_of, read_index
+from vocprep.build.prepare import Embeddings
+from vocprep.shards.record import ShardReader
+from vocprep.shards.samples import SampleEntry, read_samples
+
+MOST_OPEN = 2
+"""Shards open at a time: records are asked for in about the order that they are stored in."""
+
+
+class EarlierEmbeddings:
+    """Finds a record's embeddings in a finished dataset version; a context manager.
+
+    What is handed out agrees with its digest. Several threads may ask.
+    """
+
+    def __init__(self, path: Path, index: DatasetIndex) -> None:
+        self._path = path
+        self._index = index
+        self._samples = {sample.id: sample for sample in read_samples(path)}
+        self._readers: OrderedDict[str, ShardReader] = OrderedDict()
+        self._damaged: set[str] = set()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path, recipe: Recipe, numerics_class: Mapping[str, str]) -> Self:
+        """Open a dataset version for ``--reuse``.
+
+        UsageError when its embeddings are not those that the recipe and this machine would make.
+        """
+        index = read_index(path)
+        differing = differing_fields(
+            {**index.recipe.embedding_choices, "numerics_class": index.numerics_class},
+            {**recipe.embedding_choices, "numerics_class": dict(numerics_class)},
+        )
+        if differing:
+            raise UsageError(
+                f"{path}: its embeddings cannot be reused, they are others than would be made: "
+                f"there and here {'; '.join(differing)}; leave --reuse out"
+            )
+        return cls(path, index)
+
+    def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
+        """Return embeddings [P, D] of a record made of a picture with this digest, or None."""
+        sample = self._samples.get(record_id)
+        if sample is None or sample.image_sha256 != image_sha256:
+            return None
+        with self._lock:
+            try:
+                return self._read(sample)
+            except ShardError:  # damaged: it is made anew
+                return None
+
+    def _read(self, sample: SampleEntry) -> Embeddings | None:
+        reader = self._reader(sample.shard)
+        if not 0 <= sample.row < len(reader.image_ids):
+            return None
+        record = reader.read(sample.row)
+        agrees = record.embeddings_sha256 == sample.embeddings_sha256
+        return record.embeddings if agrees else None
+
+    def _reader(self, name: str) -> ShardReader:
+        if name not in self._readers:
+            if name in self._damaged:
+                raise ShardError(f"{self._path / name}: damaged")
+            self._damaged.add(name)  # until it is open, so that a damaged one is tried once
+            container = container_of(self._index.container)
+            self._readers[name] = container.open_shard(self._path / name)
+            self._damaged.remove(name)
+            if len(self._readers) > MOST_OPEN:
+                self._readers.popitem(last=False)[1].close()
+        self._readers.move_to_end(name)
+        return self._readers[name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reader in self._readers.values():
+            reader.close()

@@ -1,0 +1,115 @@
+"""Digests of a source's files: what is published, what is found, and where the two differ."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocprep.manifests import SourceFile
+
+ALGORITHMS = ("sha256", "sha1", "md5")
+"""Every algorithm that a manifest may list; sha256 is always computed."""
+
+BLOCK_BYTES = 1 << 20
+"""How much of a file is hashed at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What must be true of a file's bytes before it gets its final name."""
+
+    size: int | None = None
+    """Bytes, where published."""
+    sha256: str | None = None
+    sha1: str | None = None
+    md5: str | None = None
+    sha256_prefix: str | None = None
+    locked_sha256: str | None = None
+    """From sources.lock.json: what an earlier download of the same file had."""
+
+    @classmethod
+    def of(cls, file: SourceFile, locked_sha256: str | None = None) -> Expected:
+        """Collect what a manifest and the lock file say about a file."""
+        return cls(
+            size=file.bytes,
+            sha256=file.sha256,
+            sha1=file.sha1,
+            md5=file.md5,
+            sha256_prefix=file.sha256_prefix,
+            locked_sha256=locked_sha256,
+        )
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The algorithms to compute: sha256 always, the others where one is published."""
+        return tuple(name for name in ALGORITHMS if name == "sha256" or getattr(self, name))
+
+    def to_json(self) -> dict[str, str | int]:
+        """Return the facts that are known, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a file's bytes turned out to be."""
+
+    size: int
+    digests: Mapping[str, str]
+    """Hex digits by algorithm; holds sha256 always."""
+
+    @property
+    def sha256(self) -> str:
+        """The sha256, 64 hex digits."""
+        return self.digests["sha256"]
+
+
+def nothing_shown(_: int) -> None:
+    """Take a count of bytes and show nothing."""
+
+
+def hash_file(
+    path: Path,
+    algorithms: tuple[str, ...] = ("sha256",),
+    advance: Callable[[int], None] = nothing_shown,
+) -> Found:
+    """Hash a whole file in one pass and bounded memory; ``advance`` hears of the bytes."""
+    hashers = {name: new_hasher(name) for name in algorithms}
+    size = 0
+    for block in _blocks(path):
+        size += len(block)
+        for hasher in hashers.values():
+            hasher.update(block)
+        advance(len(block))
+    return Found(size=size, digests={name: item.hexdigest() for name, item in hashers.items()})
+
+
+def new_hasher(algorithm: str) -> hashlib._Hash:
+    """Start a digest; md5 and sha1 serve as checksums here, whatever a system's policy says."""
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
+def differences(expected: Expected, found: Found) -> list[str]:
+    """Return one phrase for each published fact that the bytes break, none when all agree."""
+    phrases = []
+    if expected.size is not None and expected.size != found.size:
+        phrases.append(f"expected {expected.size} bytes, found {found.size}")
+    for name in ALGORITHMS:
+        published = getattr(expected, name)
+        if published is not None and published != found.digests[name]:
+            phrases.append(f"expected {name} {published}, found {found.digests[name]}")
+    prefix, locked = expected.sha256_prefix, expected.locked_sha256
+    if prefix is not None and not found.sha256.startswith(prefix):
+        phrases.append(f"expected a sha256 that begins {prefix}, found {found.sha256}")
+    if locked is not None and locked != found.sha256:
+        phrases.append(
+            f"expected sha256 {locked} (recorded in sources.lock.json), found {found.sha256}"
+        )
+    return phrases
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as stream:
+        while block := stream.read(BLOCK_BYTES):
+            yield block

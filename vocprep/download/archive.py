@@ -1,0 +1,216 @@
+"""Unpack a tar archive as if it came from an enemy.
+
+Only regular files and folders are written, below a new folder, under names that mean the same on
+every filesystem; anything else is an ArchiveError that names the member. ``unpack`` is the whole
+job: extract beside, check the counts, move into place, and the tree manifest last.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from vocprep.data_dir.digests import nothing_shown
+from vocprep.data_dir.receipts import Tree, TreeFile, records_dir, write_tree
+from vocprep.download.members import Archive, Names, bomb
+from vocprep.errors import ArchiveError
+from vocprep.files import TEMPORARY_PREFIX
+from vocprep.manifests import ExpectedFiles
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BLOCK_BYTES = 1 << 20
+_MOST_HEADER_BYTES = 1 << 20
+"""No honest tar header is longer; tarfile would read a longer one into memory whole."""
+
+
+def unpack(
+    archive: Archive,
+    data_dir: Path,
+    *,
+    partial: bool = False,
+    advance: Callable[[int], None] = nothing_shown,
+) -> Tree:
+    """Unpack an archive into the data dir and record the tree; the caller holds the file's lock.
+
+    ``advance`` hears of the archive's bytes as they are read. With ``partial`` the manifest's
+    expected counts are not asked for. Raises ArchiveError when the archive is unsafe, damaged or
+    incomplete; nothing of it is in place then. An interruption leaves no tree manifest, so the
+    next run unpacks again.
+    """
+    folder = records_dir(data_dir) / f"{TEMPORARY_PREFIX}unpack-{archive.name.replace('/', '-')}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        files = extract(archive, folder, advance)
+        if not partial:
+            _check_counts(archive, files)
+        _move_into(folder, data_dir, archive.name)
+    except OSError as error:
+        raise ArchiveError(
+            f"{archive.path}: cannot be unpacked into {data_dir}: {error}; free the space or mend "
+            "the folder, then run the same command again"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    tree = Tree(archive=archive.name, archive_sha256=archive.sha256, files=tuple(files))
+    # One flush for all: no file may be recorded and yet empty after a power cut.
+    os.sync()
+    write_tree(data_dir, tree)
+    return tree
+
+
+def extract(
+    archive: Archive, folder: Path, advance: Callable[[int], None] = nothing_shown
+) -> list[TreeFile]:
+    """Write the archive's files into a new folder; return them in path order.
+
+    Raises ArchiveError at the first member that is refused; the folder then holds what came before.
+    """
+    folder.mkdir(parents=True)
+    names, files = Names(archive), []
+    with _tar_bytes(archive, advance) as stream:
+        try:
+            with tarfile.open(  # type: ignore[call-overload] # it calls read, seek and tell only
+                fileobj=stream,
+                mode="r:",
+                encoding="utf-8",
+                errors="surrogateescape",
+            ) as tar:
+                for member in tar:
+                    path = names.admit(member)
+                    if path is None:
+                        continue
+                    if member.isdir():
+                        (folder / path).mkdir(parents=True, exist_ok=True)
+                    else:
+                        files.append(_write_member(tar, member, folder, path))
+            if not stream.at_end_mark:
+                raise tarfile.ReadError("it ends without the end mark")
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+            raise ArchiveError(
+                f"{archive.path}: is no readable tar archive: {error}; fetch it again"
+            ) from error
+    return sorted(files, key=lambda file: file.path)
+
+
+def _write_member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, path: str
+) -> TreeFile:
+    """Write one regular file, hashing it on the way."""
+    source = tar.extractfile(member)
+    if source is None:
+        raise tarfile.ReadError(f"{member.name!r} has no bytes")
+    target, hasher = folder / path, hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source, target.open("xb") as out:
+        while block := source.read(_BLOCK_BYTES):
+            hasher.update(block)
+            out.write(block)
+        if out.tell() != member.size:
+            raise tarfile.ReadError(f"{member.name!r} is cut short")
+    return TreeFile(path=path, size=member.size, sha256=hasher.hexdigest())
+
+
+class _Bounded:
+    """A stream that goes forward only and ends in an error where a bomb would go on.
+
+    Has the three methods that tarfile asks of a file.
+    """
+
+    def __init__(self, stream: BinaryIO | gzip.GzipFile, archive: Archive) -> None:
+        self._stream = stream
+        self._archive = archive
+        self._position = 0
+        self.at_end_mark = False
+        """Whether the last read was the block of zeros that ends a tar; tarfile does without."""
+
+    def tell(self) -> int:
+        """Return how many bytes were taken."""
+        return self._position
+
+    def seek(self, position: int) -> None:
+        """Go forward, reading: only what is read is counted."""
+        if position < self._position:
+            raise tarfile.ReadError("members overlap")
+        while position > self._position:
+            if not self.read(min(_BLOCK_BYTES, position - self._position)):
+                return
+
+    def read(self, count: int) -> bytes:
+        """Return up to ``count`` bytes."""
+        if count > _MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {count} bytes")
+        data = self._stream.read(count)
+        self._position += len(data)
+        self.at_end_mark = data == bytes(tarfile.BLOCKSIZE)
+        if self._position > self._archive.unpack.max_bytes:
+            raise bomb(self._archive, f"it unpacks to more than {self._position}")
+        return data
+
+
+class _Told(io.BufferedReader):
+    """A file that tells how many of its bytes were read."""
+
+    def __init__(self, raw: io.FileIO, advance: Callable[[int], None]) -> None:
+        super().__init__(raw, _BLOCK_BYTES)
+        self._advance = advance
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        """Read as any file does."""
+        data = super().read(count)
+        self._advance(len(data))
+        return data
+
+
+@contextmanager
+def _tar_bytes(archive: Archive, advance: Callable[[int], None]) -> Iterator[_Bounded]:
+    """Open the tar inside, whatever the suffix says."""
+    with _Told(archive.path.open("rb", buffering=0), advance) as raw:
+        if raw.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] != _GZIP_MAGIC:
+            yield _Bounded(raw, archive)
+            return
+        with gzip.GzipFile(fileobj=raw, mode="rb") as inner:
+            yield _Bounded(inner, archive)
+
+
+def _check_counts(archive: Archive, files: list[TreeFile]) -> None:
+    """Compare with the counts of the official archive."""
+    for expect in archive.unpack.expect:
+        found = sum(_counts(expect, file.path) for file in files)
+        if found != expect.count:
+            raise ArchiveError(
+                f"{archive.path}: expected {expect.count} {expect.suffix} files in "
+                f"{expect.folder}, found {found}; nothing was unpacked; a subset of one's own "
+                "passes with --partial"
+            )
+
+
+def _counts(expect: ExpectedFiles, path: str) -> bool:
+    place = PurePosixPath(path)
+    return str(place.parent) == expect.folder and place.suffix == expect.suffix
+
+
+def _move_into(folder: Path, target: Path, name: str) -> None:
+    """Move a folder's entries: whole folders by one rename where none is in the way.
+
+    Several archives of one source fill the same folders.
+    """
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        place = target / entry.name
+        if entry.is_dir() and place.is_dir():
+            _move_into(Path(entry.path), place, name)
+        elif entry.is_dir() == place.is_dir() or not os.path.lexists(place):
+            Path(entry.path).replace(place)
+        else:
+            raise ArchiveError(
+                f"{place}: {name} holds a {'folder' if entry.is_dir() else 'file'} of this name, "
+                "found the opposite; move it away and run the same command again"
+            )

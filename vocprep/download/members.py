@@ -1,0 +1,111 @@
+"""Which members of a tar archive may be written, and under which path."""
+
+from __future__ import annotations
+
+import tarfile
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from vocprep.errors import ArchiveError
+from vocprep.manifests import Unpack
+
+OURS = (".vocprep", "downloads", "weights", "sources.lock.json", "labels.txt")
+"""What is fetched or kept by vocprep itself in a data dir: no archive may write there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """An archive on disk whose digests were seen to be right."""
+
+    name: str
+    """Its path below the data dir, which is what messages and the tree manifest call it."""
+    path: Path
+    sha256: str
+    unpack: Unpack
+
+
+@dataclass
+class Names:
+    """The members so far, and the rules a further one must keep."""
+
+    archive: Archive
+    files: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
+    spelling: dict[str, str] = field(default_factory=dict)
+    """By folded path: the one spelling that was seen of it."""
+
+    def admit(self, member: tarfile.TarInfo) -> str | None:
+        """Return the path below the target folder, None for the target itself."""
+        self._check_kind(member)
+        path = self._relative(member)
+        if path is None:
+            return None
+        if path in self.files or (path in self.folders and not member.isdir()):
+            raise self._refuse(member, "stands in the archive twice")
+        parents = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+        if PurePosixPath(path).parts[0].casefold() in OURS:
+            raise self._refuse(member, "would lie among vocprep's own files in the data dir")
+        for parent in parents:
+            if parent in self.files:
+                raise self._refuse(member, f"lies below {parent!r}, which is a file")
+        for name in (path, *parents):
+            folded = unicodedata.normalize("NFC", name).casefold()
+            if self.spelling.setdefault(folded, name) != name:
+                raise self._refuse(
+                    member, f"differs from {self.spelling[folded]!r} only in the case of letters"
+                )
+        self.folders.update(parents)
+        (self.folders if member.isdir() else self.files).add(path)
+        return path
+
+    def _check_kind(self, member: tarfile.TarInfo) -> None:
+        if member.issym():
+            raise self._refuse(member, f"is a link to {member.linkname!r}")
+        if member.islnk():
+            raise self._refuse(member, f"is a hard link to {member.linkname!r}")
+        if member.isfifo():
+            raise self._refuse(member, "is a FIFO")
+        if member.isdev():
+            raise self._refuse(member, "is a device")
+        if member.issparse() or any(key.startswith("GNU.sparse") for key in member.pax_headers):
+            raise self._refuse(member, "is a sparse file")
+        if not (member.isreg() or member.isdir()):
+            raise self._refuse(member, f"has the unknown type {member.type!r}")
+        if member.size > self.archive.unpack.max_bytes:
+            raise bomb(self.archive, f"member {member.name!r} alone unpacks to {member.size}")
+
+    def _relative(self, member: tarfile.TarInfo) -> str | None:
+        """Check a name and take the leading folder away."""
+        name = member.name
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise self._refuse(member, "has a name that is not UTF-8") from None
+        if any(ord(letter) < 32 or letter in "\\\x7f" for letter in name):
+            raise self._refuse(member, "has a control character or a backslash in its name")
+        if name.startswith("/"):
+            raise self._refuse(member, "has an absolute path")
+        parts = PurePosixPath(name).parts
+        if ".." in parts:
+            raise self._refuse(member, "has '..' in its path")
+        strip = PurePosixPath(self.archive.unpack.strip).parts
+        if parts[: len(strip)] == strip:
+            return "/".join(parts[len(strip) :]) or None
+        if member.isdir() and parts == strip[: len(parts)]:
+            return None
+        raise self._refuse(member, f"lies outside the folder {self.archive.unpack.strip!r}")
+
+    def _refuse(self, member: tarfile.TarInfo, reason: str) -> ArchiveError:
+        return ArchiveError(
+            f"{self.archive.path}: member {member.name!r} {reason}; expected plain files and "
+            "folders under portable names; nothing was unpacked"
+        )
+
+
+def bomb(archive: Archive, what: str) -> ArchiveError:
+    """Return the error of an archive that unpacks to more than its manifest allows."""
+    return ArchiveError(
+        f"{archive.path}: {what} bytes, expected at most {archive.unpack.max_bytes} (max_bytes in "
+        "the manifest); nothing was unpacked"
+    )

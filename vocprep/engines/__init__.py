@@ -1,1 +1,0 @@
-"""Engines: where the work of a build is done."""

@@ -1,0 +1,1 @@
+"""The heads as PyTorch modules: encoders, classification and mask heads, losses."""

@@ -1,0 +1,167 @@
+"""Losses: what the heads are taught of a patch.
+
+``cat`` learns which labels the patch holds, ``reg`` the pixels of four of them. Void pixels teach
+nothing, and a patch without a valid pixel contributes nothing to either.
+
+Shape legend: B batch, P patches, K = 4 slots, C classes, 1024 pixels of a patch (row-major).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vocprep.heads.model.config import CategoryLoss, HeadsConfig, SlotRule
+from vocprep.heads.model.tfdet import top_labels
+from vocprep.labels.targets import NO_LABEL, PLANES, SLOTS, STATE_VOID
+
+
+class Targets(Protocol):
+    """What the losses need of a batch: ``vocprep.shards.reader.Batch`` is one."""
+
+    @property
+    def slot_labels(self) -> Tensor:
+        """int64 [B, P, 4], −1 where absent."""
+
+    @property
+    def slot_pixels(self) -> Tensor:
+        """Integers [B, P, 4]."""
+
+    @property
+    def slot_planes(self) -> Tensor:
+        """uint8 [B, P, 3, 128]."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The two losses of a batch, as scalars on its device that gradients flow through.
+
+    Sums and what they are means over, so that the parts of one batch on several devices can be
+    weighed as the whole batch would be.
+    """
+
+    category_sum: Tensor
+    patches: Tensor
+    """Patches with a valid pixel."""
+    mask_sum: Tensor
+    entries: Tensor
+    """Valid pixels times four."""
+
+    @property
+    def category(self) -> Tensor:
+        """Mean over patches with a valid pixel, in nats."""
+        return self.category_sum / self.patches.clamp(min=1)
+
+    @property
+    def mask(self) -> Tensor:
+        """Mean over valid pixels and slots, in nats."""
+        return self.mask_sum / self.entries.clamp(min=1)
+
+    @property
+    def total(self) -> Tensor:
+        """What training minimises: the plain sum."""
+        return self.category + self.mask
+
+
+def compute_losses(
+    category_logits: Tensor,
+    mask_logits: Tensor,
+    targets: Targets,
+    category_loss: CategoryLoss = HeadsConfig.category_loss,
+    slots: SlotRule = HeadsConfig.slots,
+) -> Losses:
+    """Return both losses of logits [B, P, C] and [B, P, 1024, 4] against a batch's targets.
+
+    ``category_loss`` and ``slots`` are those of the heads' ``HeadsConfig``.
+    """
+    states = unpack_states(targets.slot_planes)
+    valid = states != STATE_VOID
+    fractions = slot_fractions(targets.slot_pixels, valid)
+    logits = category_logits.float()
+    if category_loss == "soft_cross_entropy":
+        by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
+    else:
+        by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
+    taught = (fractions > 0).any(dim=-1)
+    order = _area_order(states) if slots == "area" else _predicted_order(logits, targets)
+    return Losses(
+        category_sum=(by_patch * taught).sum(),
+        patches=taught.sum(),
+        mask_sum=mask_cross_entropy(mask_logits.float(), states, order),
+        entries=valid.sum() * SLOTS,
+    )
+
+
+def unpack_states(slot_planes: Tensor) -> Tensor:
+    """Return the states uint8 [..., 1024] of bit planes uint8 [..., 3, 128], on their device.
+
+    The same as ``vocprep.labels.targets.unpack_states``, for tensors.
+    """
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=slot_planes.device)
+    bits = ((slot_planes.unsqueeze(-1) >> shifts) & 1).flatten(-2)
+    return sum((bits[..., b, :] << b for b in range(1, PLANES)), start=bits[..., 0, :])
+
+
+def slot_fractions(slot_pixels: Tensor, valid: Tensor) -> Tensor:
+    """Return the share of the valid pixels [B, P, 1024] that each slot [B, P, 4] covers: float32.
+
+    A row sums to 1, to less where the patch holds labels past its four slots, and to 0 where no
+    pixel is valid.
+    """
+    return slot_pixels / valid.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
+def soft_cross_entropy(logits: Tensor, slot_labels: Tensor, fractions: Tensor) -> Tensor:
+    """Return each patch's cross-entropy [B, P] of logits [B, P, C] against the area fractions.
+
+    ``slot_labels`` int64 [B, P, 4] (−1 where absent), ``fractions`` float [B, P, 4]. Fractions are
+    not scaled up to 1: a patch that is partly other labels weighs by what its slots cover, and the
+    best answer, the slots' areas in proportion, stays the same.
+    """
+    chosen = F.log_softmax(logits, dim=-1).gather(-1, slot_labels.clamp(min=0))
+    return -(fractions * chosen).sum(dim=-1)
+
+
+def multi_hot_cross_entropy(logits: Tensor, slot_labels: Tensor) -> Tensor:
+    """Return each patch's binary cross-entropy [B, P], the mean over all C labels.
+
+    A label's target is 1 where it has a slot.
+    """
+    categories = logits.shape[-1]
+    places = torch.where(slot_labels == NO_LABEL, categories, slot_labels)
+    hot = logits.new_zeros(*logits.shape[:-1], categories + 1).scatter_(-1, places, 1.0)
+    losses = F.binary_cross_entropy_with_logits(logits, hot[..., :-1], reduction="none")
+    return losses.mean(dim=-1)
+
+
+def mask_cross_entropy(logits: Tensor, states: Tensor, order: Tensor) -> Tensor:
+    """Return the summed binary cross-entropy of mask logits [B, P, 1024, 4], void left out.
+
+    ``states`` uint8 [B, P, 1024]; ``order`` uint8 broadcastable to [B, P, 4]: the slot whose pixels
+    mask k is to be 1 at, or a number that is no slot's for a mask that is to be 0 everywhere.
+    """
+    targets = (states.unsqueeze(-1) == order.unsqueeze(-2)).to(logits.dtype)
+    weight = (states != STATE_VOID).unsqueeze(-1).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=weight, reduction="sum")
+
+
+def _area_order(states: Tensor) -> Tensor:
+    return torch.arange(SLOTS, dtype=states.dtype, device=states.device)
+
+
+def _predicted_order(logits: Tensor, targets: Targets) -> Tensor:
+    """Return the slot of the label that ``cat`` ranks k-th: uint8 [B, P, 4].
+
+    ``STATE_VOID``, at which nothing is scored, where the patch has no slot of that label.
+    """
+    predicted = top_labels(logits.detach())
+    missing = SLOTS - predicted.shape[-1]
+    if missing:  # fewer classes than slots: the last masks belong to no label
+        predicted = F.pad(predicted, (0, missing), value=logits.shape[-1])
+    same = predicted.unsqueeze(-1) == targets.slot_labels.unsqueeze(-2)
+    slot = same.to(torch.uint8).argmax(dim=-1)
+    return torch.where(same.any(dim=-1), slot, STATE_VOID).to(torch.uint8)

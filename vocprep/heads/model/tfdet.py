@@ -1,0 +1,155 @@
+"""TFDet: an encoder over the patches of an image, and two heads per patch.
+
+``cat`` says which labels a patch holds; ``reg`` draws four masks, one a slot. A pixel's label is
+the one whose slot has the strongest mask there.
+
+Shape legend: B batch, P patches, N any number of patches, D embedding, K = 4 slots, C classes,
+1024 pixels of a patch (row-major).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from vocprep.errors import UsageError
+from vocprep.heads.model.config import WIDTH, CategoryLoss, EncoderName, HeadsConfig, SlotRule
+from vocprep.heads.model.dropout import use_fast_dropout
+from vocprep.heads.model.encoders import make_encoder, sine_position_code
+from vocprep.labels.targets import PIXELS, SLOTS
+
+__all__ = ["HeadsConfig", "Standardise", "TFDetHeads", "to_label_map", "to_segment", "top_labels"]
+
+HIDDEN = 1024
+"""Width of the mask head's hidden layer."""
+
+
+class Standardise(nn.Module):
+    """Brings each component of the embeddings to mean 0 and deviation 1; at first it does nothing.
+
+    ``mean`` and ``std`` [D] are part of the weights and not learnt.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, embedding_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(embedding_dim))
+        self.register_buffer("std", torch.ones(embedding_dim))
+
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Take the statistics [D] of a split; a component that never varies is only shifted."""
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings [..., D] standardised."""
+        return (embeddings - self.mean) / self.std
+
+
+class TFDetHeads(nn.Module):
+    """The trainable part of TFDet, fed with embeddings instead of pixels.
+
+    The arguments are the fields of ``HeadsConfig``.
+    """
+
+    def __init__(
+        self,
+        categories: int,
+        embedding_dim: int = WIDTH,
+        position: bool = HeadsConfig.position,
+        encoder: EncoderName = HeadsConfig.encoder,
+        category_loss: CategoryLoss = HeadsConfig.category_loss,
+        slots: SlotRule = HeadsConfig.slots,
+    ) -> None:
+        super().__init__()
+        self.config = HeadsConfig(
+            categories=categories,
+            embedding_dim=embedding_dim,
+            position=position,
+            encoder=encoder,
+            category_loss=category_loss,
+            slots=slots,
+        )
+        self.standardise = Standardise(embedding_dim)
+        self.project = nn.Identity() if embedding_dim == WIDTH else nn.Linear(embedding_dim, WIDTH)
+        self.te = make_encoder(encoder)
+        self.cat = nn.Linear(WIDTH, categories)
+        self.reg = nn.Sequential(
+            nn.Dropout(0.5),
+            nn.Linear(WIDTH, HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(HIDDEN, PIXELS * SLOTS),
+            nn.Sigmoid(),
+        )
+        use_fast_dropout(self)
+
+    @classmethod
+    def from_config(cls, config: HeadsConfig) -> TFDetHeads:
+        """Build heads with fresh weights, drawn from torch's global generator."""
+        return cls(**asdict(config))
+
+    def forward(
+        self, embeddings: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return category logits [B, P, C] and mask logits [B, P, 1024, 4].
+
+        ``embeddings`` float [B, P, D], one image a row; ``padding`` bool [B, P], True where there
+        is no patch (None: nowhere); ``grids`` int64 [B, 2] of (ny, nx), needed for the position
+        code and by encoders that ask for it. Outputs at padded places are finite and mean nothing.
+        """
+        tokens = self.project(self.standardise(embeddings))
+        if self.config.position:
+            if grids is None:
+                raise UsageError(
+                    "TFDetHeads with position=True: expected grids [B, 2], found None; pass each "
+                    "image's (ny, nx)"
+                )
+            tokens = tokens + sine_position_code(grids, tokens.shape[1])
+        encoded = self.te(tokens, padding, grids)
+        mask_logits = self.reg[:-1](encoded).unflatten(-1, (PIXELS, SLOTS))
+        return self.cat(encoded), mask_logits
+
+    def probabilities(
+        self, embeddings: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the seed's pair: category logits [B, P, C], mask probabilities [B, P, 1024, 4]."""
+        category_logits, mask_logits = self(embeddings, padding, grids)
+        return category_logits, self.reg[-1](mask_logits)
+
+
+def top_labels(y: Tensor) -> Tensor:
+    """Return the ids of the 4 strongest labels int64 [..., 4] of category logits [..., C].
+
+    Strongest first; the order among equal logits is ``torch.topk``'s. Fewer than 4 where C is.
+    """
+    return torch.topk(y, min(SLOTS, y.shape[-1]), dim=-1).indices
+
+
+def to_segment(y: Tensor, z: Tensor) -> Tensor:
+    """Return the dense segmentation [N, 1024, C] of logits y [N, C] and masks z [N, 1024, 4].
+
+    Channel ``top_labels(y)[n, k]`` of patch n holds mask k; all others are 0. It is the seed's
+    ``toSegment`` bit for bit, and as large: N = 49 and C = 460 make 92 MB.
+    """
+    labels = top_labels(y)
+    dense = z.new_zeros(*z.shape[:2], y.shape[-1])
+    channels = labels.unsqueeze(1).expand(-1, z.shape[1], -1)
+    return dense.scatter_(2, channels, z[..., : labels.shape[-1]])
+
+
+def to_label_map(y: Tensor, z: Tensor) -> Tensor:
+    """Return each pixel's label id int64 [..., 1024] of y [..., C] and masks z [..., 1024, 4].
+
+    ``z`` may be probabilities or logits: the largest wins either way. The same as
+    ``to_segment(y, z).argmax(-1)`` without the dense array, but for ties: here a tie goes to the
+    label with the larger category logit, there to the smaller id; and where all four masks are
+    exactly 0 the dense form cannot tell its labels from the absent ones and says 0.
+    """
+    labels = top_labels(y)
+    slot = z[..., : labels.shape[-1]].argmax(dim=-1)
+    return labels.gather(-1, slot)

@@ -1,0 +1,1 @@
+"""Run folders: options, presets, configuration, weights, checkpoints, metrics."""

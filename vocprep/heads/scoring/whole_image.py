@@ -1,0 +1,64 @@
+"""Whole images: what a geometry leaves out, counted from the source's label maps.
+
+Shards hold label maps as far as their patches reach. What native's floor or the centre crop leaves
+out is known from the data dir alone, so without one it stays unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.errors import DataError, UsageError
+from vocprep.geometry import Geometry, whole_labels
+from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.label_space import LabelSpace
+from vocprep.manifests import DatasetManifest
+from vocprep.shards.reader import ShardDataset
+from vocprep.shards.record import FLIP_SUFFIX
+from vocprep.shards.samples import SampleEntry
+
+
+def whole_image_pixels(
+    dataset: ShardDataset, split: str, manifest: DatasetManifest, data_dir: Path
+) -> NDArray[np.int64]:
+    """Return the pixels [C] of each class over a split's whole images, void left out.
+
+    A whole image is its label map at the scale of the geometry, before anything is cut: the source
+    pixels for ``native``; for ``crop`` the picture with its shorter side at 256, of which the
+    shards cover 224×224. So a pixel weighs here what it weighs in the covered area. Raises
+    LabelDecodeError or DataError when a label file is not the one that the shards were built from,
+    UsageError when there is no folder of them.
+    """
+    folder = data_dir / manifest.labels
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder}: expected the label maps that the shards were built from, found no such "
+            "folder; give the data dir of the build, and --dataset if it is not the shards' own"
+        )
+    schema, geometry = dataset.schema, dataset.index.recipe.geometry
+    pixels = np.zeros(schema.categories, dtype=np.int64)
+    for sample in dataset.samples:
+        if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):
+            path = folder / f"{sample.id}.{manifest.label_kind}"
+            pixels += _class_pixels(path, sample, schema, geometry)
+    return pixels
+
+
+def _class_pixels(
+    path: Path, sample: SampleEntry, schema: LabelSpace, geometry: Geometry
+) -> NDArray[np.int64]:
+    """Return the pixels [C] of each class in one whole image."""
+    data = read_label_file(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != sample.label_sha256:
+        raise DataError(
+            f"{path}: expected the label map that the shards were built from, of sha256 "
+            f"{sample.label_sha256[:12]}…, found {found[:12]}…; give the data dir of the build"
+        )
+    labels = whole_labels(schema.apply(decode_label_map(data, path), str(path)), geometry)
+    seen = labels[labels != schema.void]
+    return np.bincount(seen, minlength=schema.categories)

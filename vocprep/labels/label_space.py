@@ -1,0 +1,210 @@
+"""Schemas: named label spaces, and how raw label ids become ids of a schema.
+
+``manifests/labels/NAME.toml`` holds a schema: its void id and its class names. A schema with a
+``base`` takes the base's raw ids and maps them by class name; what has no class there is void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from vocprep.errors import LabelDecodeError, ManifestError, UsageError
+from vocprep.files import canonical_json, sha256_hex
+from vocprep.manifests import find_manifest, read_toml
+
+UNKNOWN = "unknown"
+"""The label that ``void_unknown`` makes void."""
+_OUTSIDE = 0xFFFF
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSpace:
+    """A label space: class ids with names, the void id, and the way there from raw ids."""
+
+    name: str
+    title: str
+    void: int
+    """Id of pixels that no label may be learnt from or scored on."""
+    names: Mapping[int, str]
+    """Class ids and names, void not among them."""
+    void_unknown: bool
+    raw_to_class: Mapping[int, int]
+    """Every raw id that may occur, and the id it becomes."""
+    _table: NDArray[np.uint16] = field(repr=False, compare=False)
+    """``raw_to_class`` over all uint16 values, 65535 where a raw id may not occur."""
+    _unchanged: int = field(repr=False, compare=False)
+    """Raw ids below this one keep their number."""
+
+    @classmethod
+    def made(
+        cls,
+        *,
+        name: str,
+        title: str,
+        void: int,
+        names: Mapping[int, str],
+        void_unknown: bool,
+        raw_to_class: Mapping[int, int],
+    ) -> Self:
+        """Make a schema of its parts."""
+        table = np.full(65536, _OUTSIDE, dtype=np.uint16)
+        table[list(raw_to_class)] = list(raw_to_class.values())
+        changed = np.flatnonzero(table != np.arange(len(table)))
+        return cls(
+            name=name,
+            title=title,
+            void=void,
+            names=MappingProxyType(dict(names)),
+            void_unknown=void_unknown,
+            raw_to_class=MappingProxyType(dict(raw_to_class)),
+            _table=table,
+            _unchanged=int(changed[0]) if len(changed) else len(table),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; ``from_json`` is the inverse."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "void": self.void,
+            "void_unknown": self.void_unknown,
+            "names": {str(key): name for key, name in self.names.items()},
+            "raw_to_class": {str(key): value for key, value in self.raw_to_class.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Rebuild a schema; ManifestError when the values are none."""
+        try:
+            return cls.made(
+                **{
+                    **value,
+                    "names": {int(key): str(name) for key, name in value["names"].items()},
+                    "raw_to_class": {int(k): int(v) for k, v in value["raw_to_class"].items()},
+                }
+            )
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise ManifestError(f"not a label space: {error}") from error
+
+    @property
+    def categories(self) -> int:
+        """How many outputs a head needs so that an output's index is the class id."""
+        return max(self.names) + 1
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the label space; title and name do not count."""
+        return sha256_hex(
+            canonical_json(
+                {
+                    "void": self.void,
+                    "names": {str(key): name for key, name in self.names.items()},
+                    "raw": {str(key): value for key, value in self.raw_to_class.items()},
+                }
+            )
+        )
+
+    def apply(self, raw: NDArray[np.uint16], where: str) -> NDArray[np.uint16]:
+        """Turn a raw label map [H, W] into one of this schema.
+
+        Raises LabelDecodeError naming ``where`` when an id is outside the schema.
+        """
+        if raw.max(initial=0) < self._unchanged:
+            return raw
+        mapped: NDArray[np.uint16] = self._table.take(raw)
+        if mapped.max(initial=0) == _OUTSIDE:
+            row, column = np.argwhere(mapped == _OUTSIDE)[0]
+            raise LabelDecodeError(
+                f"{where}: label id {int(raw[row, column])} at row {row}, column {column} is "
+                f"outside schema {self.name}: expected {_ranges(self.raw_to_class)}; "
+                "check --schema or the file"
+            )
+        return mapped
+
+    def label_name(self, label: int) -> str:
+        """Return a label's name for people; the void id is called void."""
+        return "void" if label == self.void else self.names[label]
+
+
+class _LabelSpaceManifest(BaseModel):
+    """A schema's TOML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    void: Annotated[int, Field(ge=0, lt=65535)]
+    base: str | None = None
+    base_names: dict[str, str] = {}
+    """Class name here → label name in the base, where they differ."""
+    names: Annotated[dict[Annotated[int, Field(ge=0, lt=32768)], str], Field(min_length=1)]
+
+
+def load_label_space(name_or_path: str, *, void_unknown: bool = False) -> LabelSpace:
+    """Read a schema by shipped name or by the path of a TOML file.
+
+    ``void_unknown`` makes the label "unknown" (Pascal Context's 431) void; UsageError when the
+    schema has no such label.
+    """
+    path = find_manifest("labels", name_or_path)
+    manifest = read_toml(_LabelSpaceManifest, path)
+    if manifest.void in manifest.names:
+        raise ManifestError(f"{path}: void id {manifest.void} is also a class; choose another")
+    raw_to_class = _raw_to_class(path, manifest)
+    names = dict(manifest.names)
+    if void_unknown:
+        unknown = next((key for key, name in names.items() if name == UNKNOWN), None)
+        if unknown is None:
+            raise UsageError(
+                f"schema {path.stem} has no class {UNKNOWN!r} to make void: leave --void-unknown "
+                "out"
+            )
+        del names[unknown]
+        raw_to_class[unknown] = manifest.void
+    return LabelSpace.made(
+        name=path.stem,
+        title=manifest.title,
+        void=manifest.void,
+        names=names,
+        void_unknown=void_unknown,
+        raw_to_class=raw_to_class,
+    )
+
+
+def _raw_to_class(path: Path, manifest: _LabelSpaceManifest) -> dict[int, int]:
+    """Return every raw id that may occur with the id it becomes."""
+    if manifest.base is None:
+        return {key: key for key in [manifest.void, *manifest.names]}
+    try:
+        base = read_toml(_LabelSpaceManifest, find_manifest("labels", manifest.base))
+    except UsageError as error:
+        raise ManifestError(f"{path}: base: {error}") from error
+    base_ids = {name: key for key, name in base.names.items()}
+    mapping = dict.fromkeys([base.void, *base.names], manifest.void)
+    for key, name in manifest.names.items():
+        base_name = manifest.base_names.get(name, name)
+        if base_name not in base_ids:
+            raise ManifestError(
+                f"{path}: class {name!r} has no label of that name in {manifest.base}; add it to "
+                "base_names"
+            )
+        mapping[base_ids[base_name]] = key
+    return mapping
+
+
+def _ranges(ids: Mapping[int, int]) -> str:
+    """Write ids for people: ``0..20, 255``."""
+    parts: list[list[int]] = []
+    for key in sorted(ids):
+        if parts and key == parts[-1][-1] + 1:
+            parts[-1][1:] = [key]
+        else:
+            parts.append([key])
+    return ", ".join("..".join(str(end) for end in part) for part in parts)

@@ -1,0 +1,156 @@
+"""Options: what a user sets of a build and of a loader.
+
+``BuildChoices`` are the part of a recipe that a user chooses. ``Layout`` and ``BuildOptions`` are
+how records are laid out and how they are made, ``LoaderOptions`` how batches are drawn: none of
+them changes the content of a record. Options of the heads are in ``vocprep.heads.runs.options``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from vocprep.backbones import DEFAULT_BACKBONE, NormalisationName
+from vocprep.errors import UsageError
+from vocprep.geometry import Geometry
+from vocprep.recipe import BackboneName, EmbeddingDtype, Precision, View
+from vocprep.validation import NotNegative, Positive, checked
+
+ShardFormat = Literal["hdf5", "webdataset"]
+Decoder = Literal["simplejpeg", "nvjpeg"]
+IfExists = Literal["resume", "overwrite", "fail"]
+LoaderMode = Literal["resident", "streaming"]
+
+
+@checked
+class BuildChoices:
+    """What a user chooses of a recipe; the rest follows from the dataset and the weights."""
+
+    splits: tuple[str, ...] | None = None
+    """Splits to build; the dataset's own when None."""
+    limit: Positive | None = None
+    """At most so many images of each split, the first by id: for a quick trial."""
+    schema: str | None = None
+    """Label space; the dataset's first when None."""
+    void_unknown: bool = False
+    """Make the label "unknown" void."""
+    geometry: Geometry = field(default_factory=Geometry)
+    backbone: BackboneName = DEFAULT_BACKBONE
+    """Frozen network: ResNet-32 for each patch alone, or ResNet-18 for the whole image."""
+    windows: tuple[int, ...] | None = None
+    """Sides of the windows around each patch; the backbone's default when None."""
+    layers: tuple[str, ...] | None = None
+    """Layers that an embedding is taken from; the backbone's last when None."""
+    normalisation: NormalisationName | None = None
+    """Constants of the input; those that the backbone was trained with when None."""
+    precision: Precision = "fp32"
+    embedding_dtype: EmbeddingDtype = "float16"
+    views: tuple[View, ...] = ("identity",)
+
+
+@checked
+class Layout:
+    """How the records are laid out in files; never changes what they hold."""
+
+    format: ShardFormat = "hdf5"
+    samples_per_shard: Positive = 500
+    """Images per shard."""
+
+
+@checked
+class MaxFailures:
+    """How many samples may be quarantined before a build stops: a count, or a share of all."""
+
+    count: NotNegative = 0
+    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    """0 to 100; used in place of ``count`` where it is given."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``N`` or ``P%``; UsageError for anything else.
+
+        >>> MaxFailures.parse("0.5%").allowed(samples=1000)
+        5
+        """
+        try:
+            if text.endswith("%"):
+                return cls(percent=float(text[:-1]))
+            return cls(count=int(text))
+        except (ValueError, UsageError) as error:
+            raise UsageError(
+                f"max_failures {text!r}: expected a number of samples from 0, or 0% to 100%, e.g. "
+                "10 or 0.5%"
+            ) from error
+
+    def __str__(self) -> str:
+        return f"{self.count}" if self.percent is None else f"{self.percent:g}%"
+
+    def allowed(self, samples: int) -> int:
+        """Return the number of failures that a build of so many samples survives."""
+        return self.count if self.percent is None else int(samples * self.percent / 100)
+
+
+def _max_failures(value: object) -> object:
+    """Accept what a user would write: ``10``, ``"10"`` or ``"0.5%"``."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return MaxFailures.parse(str(value)) if is_number or isinstance(value, str) else value
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@checked
+class BuildOptions:
+    """How a build is run; never changes what it makes."""
+
+    device: str = "auto"
+    """``auto`` (all GPUs where there are any), ``cpu``, ``cuda`` (all of them) or ``cuda:N``."""
+    workers: Positive = field(default_factory=usable_cores)
+    """Threads that read and decode; as many as there are cores by default."""
+    compiled: bool | None = None
+    """Compile the backbone: the same bits, sooner; None decides by the size of the build."""
+    decoder: Decoder = "simplejpeg"
+    """JPEG decoder: ``nvjpeg`` runs on the GPU and is a numerics class of its own, since its pixels
+    differ a little."""
+    if_exists: IfExists = "resume"
+    """What to do when the output folder holds a dataset version, finished or not: build what is
+    missing of it, replace it, or refuse."""
+    max_failures: Annotated[MaxFailures, BeforeValidator(_max_failures)] = field(
+        default_factory=MaxFailures
+    )
+    """Samples that may be bad before the build stops; they are listed, never dropped silently."""
+    reuse: Path | None = None
+    """A dataset version whose embeddings are taken over where image and recipe agree."""
+
+
+@checked
+class LoaderOptions:
+    """How batches are drawn."""
+
+    batch_size: Positive = 64
+    mode: LoaderMode = "resident"
+    """``resident`` holds the split in memory; ``streaming`` holds a few shards at a time."""
+    shuffle: bool = False
+    """A new order each epoch, decided by ``seed`` and the epoch: of the shards, and of the records
+    of each shard. It is the same in either mode."""
+    seed: NotNegative = 0
+    workers: NotNegative = 0
+    """Threads that read ahead, streaming only; the batches are the same for any number. Up to
+    two shards more than threads are in memory. Processes would be slower: handing a batch over
+    takes longer than reading it."""
+    label_maps: bool = False
+    """Whether batches carry the full label maps."""
+    all_views: bool = False
+    """Whether mirrored views are drawn too."""
+
+    @model_validator(mode="after")
+    def _workers_stream(self) -> Self:
+        if self.workers and self.mode == "resident":
+            raise UsageError("workers read ahead in mode 'streaming' only: leave them out")
+        return self

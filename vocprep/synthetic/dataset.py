@@ -1,0 +1,193 @@
+"""A generated tree in the official VOC2010 + Pascal Context layout: no download, no terms of use.
+
+For the demo, the tests and a first try offline. Every picture is an abstract scene: bands of
+background (sky, grass, wall…) with 1 to 4 objects on them. Each label has a texture of its own, so
+patches can be told apart, and some forty common labels carry most of the area, so heads trained on
+200 pictures beat the majority baseline by far. Light, tint and noise differ between pictures.
+
+Patches of one label are everywhere. Of every ten pictures some also hold what is rare in real data
+and often done wrong (as the default ``crop`` geometry shows it):
+
+- four hold a mosaic of 25 labels: patches with more than four labels. The mosaics go through the
+  ids in turn, so from 60 pictures on each of 1..459 occurs;
+- two hold a grey card that nobody labelled (0 in the ``.mat``, 255 in the PNG): all-void patches;
+- one is 256 pixels on its shorter side, so that nothing is resized, and holds three patches whose
+  labels tie exactly: 2, 4 and 16 of them.
+
+Same options, same bytes (given the same Pillow and zlib): a picture depends on the seed and its
+own number only, and is made in integers.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.random import PCG64, Generator
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.io import savemat
+
+from vocprep.errors import UsageError
+from vocprep.files import TEMPORARY_PREFIX, write_json
+from vocprep.synthetic.scene import LABELS, LabelMap, draw_label_map, draw_picture, label_names
+
+MARKER = "sample.json"
+"""File in the sample's folder that says what made it; it is written last."""
+
+_GENERATION = 1  # raised whenever the bytes of a sample change
+_VOID = 255
+_MAT_HEADER = b"MATLAB 5.0 MAT-file, written by vocprep sample".ljust(116)
+_VOC = Path("VOCdevkit/VOC2010")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """What decides every byte of a sample tree."""
+
+    images: int = 240
+    """How many pictures; every sixth belongs to val, from the second on."""
+    seed: int = 0
+    """Another seed gives other scenes."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that the six digits of an image id cannot number, and negative seeds."""
+        if not 1 <= self.images <= 999_999:
+            raise UsageError(f"images {self.images}: expected 1 to 999999")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed}: expected 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSummary:
+    """What a sample tree holds."""
+
+    folder: Path
+    """The data dir to give to the other commands."""
+    images: int
+    train: int
+    val: int
+    labels: int
+    """How many of the 459 label ids occur."""
+
+
+def write_sample(
+    folder: Path, options: SampleOptions, progress: Callable[[int], None] | None = None
+) -> SampleSummary:
+    """Generate the sample tree below ``folder`` and say what it holds.
+
+    ``progress`` is called with 1 after each picture. A folder that already holds the same sample
+    is left as it is. Raises UsageError when it holds anything else or cannot be written.
+    """
+    try:
+        known = _existing(folder, options)
+        if known is not None:
+            return known
+        # Inside the folder and not beside it: the folder may be a mount point or the current one.
+        staging = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
+        try:
+            counts = _write_tree(staging, options, progress)
+            # The split files come after all that they list, and the marker last.
+            for name in ("trainval", "labels.txt", "VOCdevkit", MARKER):
+                (staging / name).rename(folder / name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: the sample cannot be written there ({error}); choose another folder"
+        ) from error
+    return SampleSummary(folder=folder, **counts)
+
+
+def _existing(folder: Path, options: SampleOptions) -> SampleSummary | None:
+    """Return the summary of the same sample found there, None where nothing is."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / MARKER).read_bytes())
+        if found["made_by"] == {"generation": _GENERATION, **asdict(options)}:
+            return SampleSummary(folder=folder, **found["holds"])
+    raise UsageError(
+        f"{folder}: expected a new or empty folder, or the sample of {options.images} images and "
+        f"seed {options.seed}, found something else; choose another folder, or delete this one"
+    )
+
+
+def _write_tree(
+    staging: Path, options: SampleOptions, progress: Callable[[int], None] | None
+) -> dict[str, int]:
+    """Write all files below the staging folder; return the counts of the summary."""
+    for place in (_VOC / "JPEGImages", _VOC / "SegmentationClass", Path("trainval")):
+        (staging / place).mkdir(parents=True)
+    names = label_names("context460")
+    _write_lines(staging / "labels.txt", [f"{label}: {names[label]}" for label in sorted(names)])
+    splits: dict[str, list[str]] = {"train": [], "val": [], "trainval": []}
+    used = np.zeros(LABELS, dtype=np.int64)
+    for number in range(options.images):
+        image_id = f"2010_{number + 1:06d}"
+        splits["val" if number % 6 == 1 else "train"].append(image_id)
+        splits["trainval"].append(image_id)
+        draw = Generator(PCG64((options.seed, number)))
+        label_map = draw_label_map(draw, number)
+        _write_files(staging, image_id, label_map, draw_picture(draw, label_map))
+        used += np.bincount(label_map.ravel(), minlength=LABELS)
+        if progress is not None:
+            progress(1)
+    for split, image_ids in splits.items():
+        for task in ("Main", "Segmentation"):
+            _write_lines(staging / _VOC / "ImageSets" / task / f"{split}.txt", image_ids)
+    counts = {"images": options.images, "train": len(splits["train"]), "val": len(splits["val"])}
+    counts["labels"] = int(np.count_nonzero(used[1:]))
+    made_by = {"generation": _GENERATION, **asdict(options)}
+    write_json(staging / MARKER, {"made_by": made_by, "holds": counts})
+    return counts
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+
+
+def _write_files(
+    staging: Path, image_id: str, label_map: LabelMap, picture: NDArray[np.uint8]
+) -> None:
+    """Write one picture as JPEG, its label map as .mat and its VOC classes as palette PNG."""
+    jpeg = staging / _VOC / "JPEGImages" / f"{image_id}.jpg"
+    Image.fromarray(picture).save(jpeg, "JPEG", quality=90, subsampling="4:2:0")
+    classes = Image.fromarray(_voc_classes(label_map))
+    classes.putpalette(_voc_palette())
+    classes.save(staging / _VOC / "SegmentationClass" / f"{image_id}.png", "PNG", compress_level=6)
+    mat = staging / "trainval" / f"{image_id}.mat"
+    savemat(str(mat), {"LabelMap": label_map}, do_compression=True)
+    with mat.open("r+b") as stream:  # SciPy puts the time of day into the header text
+        stream.write(_MAT_HEADER)
+
+
+def _voc_classes(label_map: LabelMap) -> NDArray[np.uint8]:
+    """Return the 21-class map [H, W]: 255 in a line 5 pixels wide around every object."""
+    ids = {name: label for label, name in label_names("context460").items()}
+    table = np.zeros(LABELS, dtype=np.uint8)
+    for number, name in label_names("voc21").items():
+        table[ids.get("table" if name == "diningtable" else name, 0)] = number
+    table[0] = _VOID
+    classes = table[label_map]
+    edge = np.zeros((classes.shape[0] + 4, classes.shape[1] + 4), dtype=np.bool_)
+    edge[2:-2, 2:-3] |= classes[:, :-1] != classes[:, 1:]
+    edge[2:-3, 2:-2] |= classes[:-1] != classes[1:]
+    wide = sliding_window_view(edge, 5, axis=1).any(axis=-1)
+    classes[sliding_window_view(wide, 5, axis=0).any(axis=-1)] = _VOID
+    return classes
+
+
+def _voc_palette() -> bytes:
+    """Return VOC's colour map: the bits of a class number dealt out to red, green and blue."""
+    numbers, channels = np.arange(256)[:, None], np.arange(3)[None, :]
+    bits = [(numbers >> 3 * bit + channels & 1) << 7 - bit for bit in range(3)]
+    return np.sum(bits, axis=0, dtype=np.uint8).tobytes()

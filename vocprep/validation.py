@@ -1,0 +1,146 @@
+"""Checked values: pydantic dataclasses for options and recipes, and its errors as one sentence.
+
+pydantic checks everything that comes from outside: options, manifests, JSON files. ``explain`` is
+the only place where its errors become words for a user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from vocprep.errors import UsageError
+
+T = TypeVar("T")
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+_LONGEST_SHOWN = 60
+_KINDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "mapping": "a table",
+    "model": "a table",
+    "dataclass": "a table",
+    "path": "a path",
+}
+"""By the first word of pydantic's error types: what was expected."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def checked(cls: type[T]) -> type[T]:
+    """Make a class a frozen keyword-only dataclass whose values are checked when it is made.
+
+    Values are converted as pydantic does (a list to a tuple, text to a Path); a value of another
+    type or outside its bounds is a UsageError that names the field.
+
+    >>> @checked
+    ... class Options:
+    ...     workers: Positive = 1
+    >>> Options(workers=0)
+    Traceback (most recent call last):
+    ...
+    vocprep.errors.UsageError: workers 0: expected 1 or more
+    """
+    made: Any = pydantic.dataclasses.dataclass(
+        frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
+    )(cls)
+    made.__init__ = _with_usage_errors(made.__init__)
+    return made  # type: ignore[no-any-return]  # the class that was given, with checks
+
+
+def _with_usage_errors(init: Callable[..., None]) -> Callable[..., None]:
+    @wraps(init)
+    def wrapped(*args: Any, **values: Any) -> None:
+        try:
+            init(*args, **values)
+        except ValidationError as error:
+            raise UsageError(explain(error)) from error
+
+    return wrapped
+
+
+def to_json(value: Any) -> dict[str, Any]:
+    """Return the plain JSON values of a checked dataclass, in the order of its fields."""
+    plain: dict[str, Any] = TypeAdapter(type(value)).dump_python(value, mode="json")
+    return plain
+
+
+def from_json(cls: type[T], value: Any) -> T:
+    """Rebuild a checked dataclass from ``to_json``'s values; ValidationError when unfit."""
+    return TypeAdapter(cls).validate_python(value)
+
+
+def explain(error: Exception) -> str:
+    """Return what is wrong with a value in one line: the field, what was expected, what was found.
+
+    Takes pydantic's ValidationError, of which the first problem counts, and any other exception,
+    of which the first line does.
+
+    >>> try:
+    ...     TypeAdapter(dict[str, Positive]).validate_python({"epochs": "ten"})
+    ... except ValidationError as error:
+    ...     explain(error)
+    "epochs 'ten': expected a whole number"
+    """
+    if not isinstance(error, ValidationError):
+        return str(error).split("\n", maxsplit=1)[0]
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    context = first.get("ctx", {})
+    kind = first["type"]
+    if kind == "missing":
+        return f"{where}: expected a value, found none"
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{where}: no field of this name is known"
+    if kind in ("value_error", "assertion_error"):
+        return f"{where}: {context['error']}" if where else str(context["error"])
+    if kind == "json_invalid":
+        return f"not JSON: {context['error']}"
+    return f"{where} {_shown(first['input'])}: {_expected(kind, context, first['msg'])}".lstrip()
+
+
+def _expected(kind: str, context: dict[str, Any], message: str) -> str:
+    """Return what pydantic expected, in words."""
+    if kind in ("literal_error", "enum"):
+        names = str(context["expected"]).replace("'", "").replace(" or ", ", ")
+        return f"expected one of {names}" if ", " in names else f"expected {names}"
+    if kind == "string_pattern_mismatch":
+        return f"expected text of the form {context['pattern']}"
+    if kind in ("too_short", "string_too_short"):
+        return f"expected at least {context['min_length']}"
+    if kind in ("too_long", "string_too_long"):
+        return f"expected at most {context['max_length']}"
+    bounds = {
+        "greater_than_equal": ("ge", "{} or more"),
+        "greater_than": ("gt", "more than {}"),
+        "less_than_equal": ("le", "at most {}"),
+        "less_than": ("lt", "less than {}"),
+    }
+    if kind in bounds:
+        name, words = bounds[kind]
+        return "expected " + words.format(context[name])
+    expected = _KINDS.get(kind.split("_", maxsplit=1)[0])
+    return f"expected {expected}" if expected else message[:1].lower() + message[1:]
+
+
+def _shown(value: Any) -> str:
+    """Return a found value for people, no longer than a few words."""
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, dict):
+        return "(a table)"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
