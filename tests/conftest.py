@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def sample_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample_tree")
     write_sample(folder, SampleOptions(images=12))
     return folder
+
+
+@pytest.fixture
+def tree(sample_tree: Path, tmp_path: Path) -> Path:
+    """A copy of the sample tree, to be damaged."""
+    shutil.copytree(sample_tree, tmp_path / "tree")
+    return tmp_path / "tree"
 
 
 @pytest.fixture(scope="session")

@@ -39,13 +39,6 @@ def allowing(text: str) -> BuildOptions:
     return BuildOptions(device="cpu", workers=2, max_failures=MaxFailures.parse(text))
 
 
-@pytest.fixture
-def tree(sample_tree: Path, tmp_path: Path) -> Path:
-    """A copy of the sample tree, to be damaged."""
-    shutil.copytree(sample_tree, tmp_path / "tree")
-    return tmp_path / "tree"
-
-
 @pytest.fixture(scope="module")
 def expected(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("expected") / "out"

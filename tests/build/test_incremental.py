@@ -52,13 +52,6 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         yield seen
 
 
-@pytest.fixture
-def tree(sample_tree: Path, tmp_path: Path) -> Path:
-    """A copy of the sample tree, to be changed."""
-    shutil.copytree(sample_tree, tmp_path / "tree")
-    return tmp_path / "tree"
-
-
 @pytest.fixture(scope="module")
 def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version of the unchanged tree; not to be written to."""

@@ -51,13 +51,6 @@ def out(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-@pytest.fixture
-def tree(sample_tree: Path, tmp_path: Path) -> Path:
-    """A copy of the sample tree, to be damaged."""
-    shutil.copytree(sample_tree, tmp_path / "tree")
-    return tmp_path / "tree"
-
-
 # What is built
 
 

@@ -222,7 +222,7 @@ def test_unfinished_build_by_other_tools_is_refused(
     name: str, interrupted: Path, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its shards and the new ones would be no version that anybody could make in one go."""
-    where = "shards.staging.versions" if name == "versions" else "engines.local.numerics_class"
+    where = "build.staging.versions" if name == "versions" else "build.local.numerics_class"
     monkeypatch.setattr(f"vocprep.{where}", lambda *_: {"torch": "0"})
     with pytest.raises(UsageError, match=f"{name}.torch"):
         build_dataset(make_plan(sample_tree), interrupted, OPTIONS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,10 +42,3 @@ def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = invoke("train", shards, "--out", out, "--epochs", 1, "--device", "cpu")
     assert result.exit_code == 0, result.output
     return out
-
-
-@pytest.fixture
-def tree(sample_tree: Path, tmp_path: Path) -> Path:
-    """A copy of the sample tree, to be damaged."""
-    shutil.copytree(sample_tree, tmp_path / "tree")
-    return tmp_path / "tree"

@@ -132,7 +132,7 @@ def _runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 def _write_confusion(result: Evaluation, out: Path) -> None:
     """Write RUN.confusion.png, the largest classes, and RUN.confusion.csv, all of them."""
     from vocprep.files import write_atomic
-    from vocprep.pages.plot import confusion_png
+    from vocprep.heads.scoring.evaluation import draw_confusion
 
-    write_atomic(out / f"{result.run}.confusion.png", confusion_png(result))
+    write_atomic(out / f"{result.run}.confusion.png", draw_confusion(result))
     write_atomic(out / f"{result.run}.confusion.csv", result.confusion.to_csv().encode())

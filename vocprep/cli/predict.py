@@ -116,9 +116,9 @@ def _predict(trained: Run, path: Path, embedder: Embedder, geometry: Geometry | 
 
 def _write(found: Prediction, labels: RunLabels, stem: Path) -> dict[str, str]:
     """Write STEM.overlay.png and STEM.labels.png and return their paths."""
+    from vocprep.drawing.overlay import overlay, png_bytes
     from vocprep.files import write_atomic
     from vocprep.labels.png import encode_png
-    from vocprep.pages.plot import overlay, png_bytes
 
     sheet = overlay(found.image, found.label_map, labels.label_name, unpainted=labels.unpainted)
     contents = {"overlay": png_bytes(sheet), "labels": encode_png(found.label_map)}

@@ -89,9 +89,9 @@ def decode(
         statistics = export_label_maps(items, space, out, workers=workers, on_image=step)
     if chart is not None:
         from vocprep.files import write_atomic
-        from vocprep.pages.plot import label_chart_png
+        from vocprep.labels.statistics import draw_label_chart
 
-        write_atomic(chart, label_chart_png(statistics))
+        write_atomic(chart, draw_label_chart(statistics))
     if as_json:
         print_json(statistics.to_json())
         return

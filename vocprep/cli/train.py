@@ -106,10 +106,10 @@ def train(
       vocprep train shards/voc --out runs/spikes --recipe quick --set encoder=spikformer
     """
     from vocprep.files import write_atomic
+    from vocprep.heads.runs.history import draw_curves
     from vocprep.heads.runs.presets import load_options
     from vocprep.heads.runs.run import CURVES_FILE, holds_run, read_config
     from vocprep.heads.training.train import train as train_heads
-    from vocprep.pages.plot import curves_png
     from vocprep.shards.reader import ShardDataset
 
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
@@ -132,7 +132,7 @@ def train(
             raise
     if not summary.leads:
         return
-    write_atomic(out / CURVES_FILE, curves_png(summary.history))
+    write_atomic(out / CURVES_FILE, draw_curves(summary.history))
     if as_json:
         print_json(_summary_json(summary))
     else:

@@ -1,7 +1,7 @@
 """Ask one mirror for one range of bytes: http, https and file URLs, faults sorted by what helps.
 
 A fault is one of three: ``Transient`` (wait and ask again), ``Refused`` (this mirror will not do)
-or ``Changed`` (the file is another one than before). They never leave ``vocprep.sources``.
+or ``Changed`` (the file is another one than before). They never leave ``vocprep.download``.
 """
 
 from __future__ import annotations

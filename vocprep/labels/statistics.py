@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.drawing.charts import bars_png
 from vocprep.labels.label_space import LabelSpace
 
 
@@ -70,6 +71,16 @@ class LabelStatistics:
             ],
             "unused": self.unused,
         }
+
+
+def draw_label_chart(statistics: LabelStatistics, most: int = 40) -> bytes:
+    """Return the labels with the most pixels as bars, the largest first, as PNG."""
+    top = statistics.pixels_of.most_common(most)
+    return bars_png(
+        [statistics.schema.names[label] for label, _ in top],
+        [100 * pixels / max(statistics.pixels, 1) for _, pixels in top],
+        f"share of pixels (%), {statistics.images:,} images, {statistics.schema.name}",
+    )
 
 
 def label_areas(label_map: NDArray[np.uint16]) -> dict[int, int]:

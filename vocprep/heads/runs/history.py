@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vocprep.drawing.charts import Curve, curves_png
 from vocprep.errors import RunError
 from vocprep.files import write_atomic
 
@@ -90,3 +91,19 @@ def read_history(run_dir: Path) -> list[EpochMetrics]:
                 f"{line[:40]!r}; delete that line or train the run again"
             ) from error
     return history
+
+
+def draw_curves(history: Sequence[EpochMetrics]) -> bytes:
+    """Return the losses and the validation mIoU of a training by epoch, as PNG."""
+    scored = [metrics for metrics in history if metrics.val_miou is not None]
+    at = [metrics.epoch for metrics in scored]
+    train_loss = Curve(
+        label="train loss",
+        epochs=[metrics.epoch for metrics in history],
+        values=[metrics.loss for metrics in history],
+    )
+    if not scored:
+        return curves_png([train_loss], None, "")
+    val_loss = Curve(label="val loss", epochs=at, values=[m.val_loss or 0.0 for m in scored])
+    miou = Curve(label="val mIoU", epochs=at, values=[100 * (m.val_miou or 0.0) for m in scored])
+    return curves_png([train_loss, val_loss], miou, "mIoU of classes present (%)")

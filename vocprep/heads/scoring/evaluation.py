@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from vocprep.drawing.charts import confusion_png
 from vocprep.heads.scoring.counters import ImageScore, MaskQuality
-from vocprep.heads.scoring.metrics import ConfusionMatrix
+from vocprep.heads.scoring.metrics import ConfusionMatrix, confusion_shares
+
+CONFUSION_CLASSES = 30
+"""Classes that a confusion matrix is drawn of."""
 
 Area = Literal["covered area", "whole image"]
 
@@ -119,3 +123,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def draw_confusion(result: Evaluation, most: int = CONFUSION_CLASSES) -> bytes:
+    """Return the model's confusions between the classes with the most pixels, as PNG."""
+    top = result.classes[:most]
+    shares = confusion_shares(result.confusion, [score.label for score in top])
+    names = [f"{score.name} {score.label}" for score in top]
+    return confusion_png(shares, names, f"{result.run}, split {result.split}")

@@ -178,3 +178,13 @@ def average_precision(positives: Counts, negatives: Counts) -> NDArray[np.float6
     summed = (positives[:, ::-1] * precision).sum(axis=1)
     scores: NDArray[np.float64] = summed / np.maximum(positives.sum(axis=1), 1)
     return scores
+
+
+def confusion_shares(matrix: ConfusionMatrix, labels: Sequence[int]) -> NDArray[np.float64]:
+    """Return what became of the pixels of L labels: [L, L + 1] shares, other predictions last."""
+    rows = matrix.counts[list(labels)]
+    chosen = rows[:, list(labels)]
+    pixels = rows.sum(axis=1, keepdims=True)
+    other = pixels - chosen.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = np.hstack([chosen, other]) / np.maximum(pixels, 1)
+    return shares
