@@ -21,7 +21,8 @@ from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
-from vocprep.shards.index import container_of, describe_file, read_index, write_index
+from vocprep.shards.containers import CONTAINERS
+from vocprep.shards.index import describe_file, read_index, write_index
 from vocprep.shards.record import Record
 from vocprep.shards.samples import SampleEntry, lines_of, read_samples
 
@@ -227,7 +228,7 @@ def test_shard_with_other_records_than_its_samples_is_found(tmp_path: Path) -> N
     path = write_version(tmp_path / "out", records)
     shard = read_index(path).shards[0].name
     for wrong in ([records[0]], [records[0], make_record("b", seed=9)], [*records, records[0]]):
-        (path / shard).write_bytes(container_of("hdf5").encode(wrong))
+        (path / shard).write_bytes(CONTAINERS["hdf5"].encode(wrong))
         assert not verify_content(path, 1).clean
 
 

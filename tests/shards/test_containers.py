@@ -9,8 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
@@ -24,7 +23,9 @@ from builders.records import (
 from hypothesis import HealthCheck, given, settings
 
 from vocprep.errors import ShardError
+from vocprep.options import ShardFormat
 from vocprep.shards import hdf5, tar
+from vocprep.shards.containers import CONTAINERS, Container, container_of_file
 from vocprep.shards.record import Record
 
 
@@ -53,10 +54,10 @@ PROPERTY = settings(
 class ContainerContract:
     """What docs/format.md promises of every container."""
 
-    codec: ModuleType
+    codec: Container
 
     def write(self, folder: Path, records: Sequence[Record]) -> Path:
-        path = folder / f"train-00000-of-00001{self.codec.SUFFIX}"
+        path = folder / f"train-00000-of-00001{self.codec.suffix}"
         path.write_bytes(self.codec.encode(records))
         return path
 
@@ -82,6 +83,10 @@ class ContainerContract:
                 assert len(shard) == len(records)
                 found = list(shard)
                 assert_same_records(found, records)
+                for start in range(len(records)):
+                    rest = list(shard.read_rows(start, len(records)))
+                    assert_same_records(rest, records[start:])
+                    assert_same_records(list(shard.read_rows(0, start)), records[:start])
                 for row in reversed(range(len(records))):
                     assert_same_record(shard.read(row), found[row])
                     assert shard.read(row).record_sha256 == records[row].record_sha256
@@ -116,10 +121,10 @@ class ContainerContract:
                 assert_same_record(right, record)
 
     def test_missing_file_is_a_shard_error(self, tmp_path: Path) -> None:
-        self.assert_refused(tmp_path / f"none{self.codec.SUFFIX}")
+        self.assert_refused(tmp_path / f"none{self.codec.suffix}")
 
     def test_folder_in_place_of_a_file_is_a_shard_error(self, tmp_path: Path) -> None:
-        path = tmp_path / f"folder{self.codec.SUFFIX}"
+        path = tmp_path / f"folder{self.codec.suffix}"
         path.mkdir()
         self.assert_refused(path)
 
@@ -129,13 +134,13 @@ class ContainerContract:
         ids=["empty", "one byte", "text", "two zero blocks", "a tar's padding", "gzip magic"],
     )
     def test_file_of_another_kind_is_a_shard_error(self, data: bytes, tmp_path: Path) -> None:
-        path = tmp_path / f"other{self.codec.SUFFIX}"
+        path = tmp_path / f"other{self.codec.suffix}"
         path.write_bytes(data)
         self.assert_refused(path)
 
     def test_shard_of_the_other_container_is_a_shard_error(self, tmp_path: Path) -> None:
-        other = tar if self.codec is hdf5 else hdf5
-        path = tmp_path / f"train{self.codec.SUFFIX}"
+        (other,) = (codec for codec in CONTAINERS.values() if codec is not self.codec)
+        path = tmp_path / f"train{self.codec.suffix}"
         path.write_bytes(other.encode(three_records()))
         self.assert_refused(path)
 
@@ -172,8 +177,20 @@ class ContainerContract:
                 self.read_all(path)
 
 
+def test_every_container_has_its_name_in_the_options_and_a_suffix_of_its_own() -> None:
+    assert tuple(CONTAINERS) == get_args(ShardFormat)
+    assert len({container.suffix for container in CONTAINERS.values()}) == len(CONTAINERS)
+
+
+def test_container_of_a_file_follows_from_its_name() -> None:
+    for container in CONTAINERS.values():
+        assert container_of_file(Path(f"a.b/train{container.suffix}")) is container
+    with pytest.raises(ShardError, match=r"train\.zip: .*\.h5, \.tar"):
+        container_of_file(Path("train.zip"))
+
+
 class TestHdf5(ContainerContract):
-    codec = hdf5
+    codec = CONTAINERS["hdf5"]
 
     def edited(self, folder: Path, edit: Callable[[h5py.File], None]) -> Path:
         path = self.write(folder, three_records())
@@ -338,7 +355,7 @@ class TestHdf5(ContainerContract):
 
 
 class TestTar(ContainerContract):
-    codec = tar
+    codec = CONTAINERS["webdataset"]
 
     def edited(self, folder: Path, edit: Callable[[str, bytes], list[tuple[str, bytes]]]) -> Path:
         """Write a shard with each member replaced by what ``edit`` makes of it."""

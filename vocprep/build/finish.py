@@ -12,7 +12,8 @@ from pydantic import Field
 from vocprep.labels.statistics import label_areas
 from vocprep.labels.targets import STATE_OTHER, unpack_states
 from vocprep.options import Layout
-from vocprep.shards.index import ShardEntry, container_of, describe_file
+from vocprep.shards.containers import CONTAINERS
+from vocprep.shards.index import ShardEntry, describe_file
 from vocprep.build.plan import ShardPlan
 from vocprep.shards.record import Record
 from vocprep.shards.samples import Entry, Member, QuarantinedSample, SampleEntry
@@ -57,7 +58,7 @@ def finish_shard(
     layout: Layout,
 ) -> tuple[bytes, FinishedShard]:
     """Return a shard's bytes, and what the index says of it."""
-    data = container_of(layout.format).encode(records) if records else b""
+    data = CONTAINERS[layout.format].encode(records) if records else b""
     return data, describe_shard(shard, records, quarantined, data)
 
 

@@ -19,7 +19,7 @@ from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.backbones import BACKBONES, NORMALISATIONS, Normalisation, NormalisationName
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import Recipe, LabelSpaceId, SplitIds, differing_fields
-from vocprep.shards.index import container_of
+from vocprep.shards.containers import CONTAINERS
 from vocprep.manifests import DatasetManifest, SourceManifest, load_dataset, load_source
 from vocprep.data_dir.layout import SampleRef, list_samples, read_split
 
@@ -228,7 +228,7 @@ def _by_split(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
 def _cut(split: str, samples: Sequence[SampleRef], layout: Layout) -> Iterator[ShardPlan]:
     """Cut a split's samples, in id order, into shards."""
     count = -(-len(samples) // layout.samples_per_shard)
-    suffix = container_of(layout.format).SUFFIX
+    suffix = CONTAINERS[layout.format].suffix
     for number in range(count):
         first = number * layout.samples_per_shard
         yield ShardPlan(

@@ -18,7 +18,8 @@ from vocprep.files import sha256_hex
 from vocprep.labels.decode import read_label_file
 from vocprep.parallel import map_ordered
 from vocprep.build.finish import FinishedShard, describe_shard
-from vocprep.shards.index import DatasetIndex, container_of
+from vocprep.shards.containers import container_of_file
+from vocprep.shards.index import DatasetIndex
 from vocprep.build.plan import BuildPlan, ShardPlan
 from vocprep.shards.samples import Digests, QuarantinedSample, sources_of
 from vocprep.build.staging import BuildKey, Staging, versions
@@ -184,7 +185,7 @@ def _take(candidate: Candidate, staging: Staging) -> FinishedShard | None:
 
 def _describe(path: Path, candidate: Candidate) -> FinishedShard:
     """Count again what dataset.json does not keep a shard."""
-    container = container_of("hdf5" if path.suffix == ".h5" else "webdataset")
+    container = container_of_file(path)
     with container.open_shard(path) as reader:
         records = list(reader)
     return describe_shard(

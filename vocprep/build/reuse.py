@@ -10,9 +10,9 @@ from typing import Self
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.recipe import Recipe, differing_fields
-from vocprep.shards.index import DatasetIndex, container_of, read_index
+from vocprep.shards.containers import CONTAINERS, ShardReader
+from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.build.prepare import Embeddings
-from vocprep.shards.record import ShardReader
 from vocprep.shards.samples import SampleEntry, read_samples
 
 MOST_OPEN = 2
@@ -75,7 +75,7 @@ class EarlierEmbeddings:
             if name in self._damaged:
                 raise ShardError(f"{self._path / name}: damaged")
             self._damaged.add(name)  # until it is open, so that a damaged one is tried once
-            container = container_of(self._index.container)
+            container = CONTAINERS[self._index.container]
             self._readers[name] = container.open_shard(self._path / name)
             self._damaged.remove(name)
             if len(self._readers) > MOST_OPEN:

@@ -12,7 +12,8 @@ from vocprep.options import Layout
 from vocprep.recipe import Recipe
 from vocprep.build.stage_times import StageTimes
 from vocprep.build.finish import finish_shard
-from vocprep.shards.index import DatasetIndex, container_of, has_index, write_index
+from vocprep.shards.containers import CONTAINERS
+from vocprep.shards.index import DatasetIndex, has_index, write_index
 from vocprep.build.plan import BuildPlan, ShardPlan
 from vocprep.build.publish import assemble
 from vocprep.shards.record import Record
@@ -44,7 +45,7 @@ def write_dataset(
         weights_label="made elsewhere",
         shards=(),
     )
-    suffix = container_of(layout.format).SUFFIX
+    suffix = CONTAINERS[layout.format].suffix
     shards = []
     for split, records in splits.items():
         count = -(-len(records) // layout.samples_per_shard)

@@ -17,8 +17,8 @@ import numpy as np
 
 from vocprep.checks.deviation import Deviation, measure
 from vocprep.recipe import differing_fields
-from vocprep.shards.index import container_of
-from vocprep.shards.record import FLIP_SUFFIX, Record, ShardReader
+from vocprep.shards.containers import CONTAINERS, ShardReader
+from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import SampleEntry
 from vocprep.shards.version import Version
 
@@ -146,7 +146,7 @@ class _Readers:
 
     def __init__(self, path: Path, version: Version) -> None:
         self._path = path
-        self._container = container_of(version.index.container)
+        self._container = CONTAINERS[version.index.container]
         self._name = ""
         self._reader: ShardReader | None = None
 

@@ -23,7 +23,8 @@ from vocprep.errors import DataError
 from vocprep.files import write_json
 from vocprep.options import Layout, ShardFormat
 from vocprep.recipe import differing_fields
-from vocprep.shards.index import DatasetIndex, FileEntry, RecipeField, ShardEntry, container_of
+from vocprep.shards.containers import CONTAINERS
+from vocprep.shards.index import DatasetIndex, FileEntry, RecipeField, ShardEntry
 from vocprep.shards.record import Record
 from vocprep.shards.samples import Entry, SampleEntry, first_problem
 from vocprep.shards.version import Version
@@ -238,7 +239,7 @@ def _spread(samples: Sequence[SampleEntry]) -> list[SampleEntry]:
 def _records(
     folder: Path, index: DatasetIndex, samples: Sequence[SampleEntry]
 ) -> Iterator[tuple[SampleEntry, Record]]:
-    container = container_of(index.container)
+    container = CONTAINERS[index.container]
     for sample in samples:
         with container.open_shard(folder / sample.shard) as shard:
             yield sample, shard.read(sample.row)

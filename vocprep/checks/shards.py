@@ -20,15 +20,9 @@ from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import Targets, make_targets
 from vocprep.parallel import map_ordered
 from vocprep.recipe import SplitIds
+from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.identity import Identities
-from vocprep.shards.index import (
-    DATASET_FILE,
-    DatasetIndex,
-    FileEntry,
-    ShardEntry,
-    container_of,
-    read_index,
-)
+from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry, read_index
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import SAMPLES_FILE, SampleEntry
@@ -182,7 +176,7 @@ def _check_shard(
     schema: LabelSpace,
 ) -> CheckedShard:
     try:
-        with container_of(index.container).open_shard(path / shard.name) as reader:
+        with CONTAINERS[index.container].open_shard(path / shard.name) as reader:
             records = list(reader)
         details = [
             [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +14,6 @@ from vocprep.errors import ShardError
 from vocprep.recipe import FORMAT_VERSION
 from vocprep.shards.record import PATCH_FIELDS, Record, check_record
 
-SUFFIX = ".h5"
 _FORMAT = "vocprep-shard"
 _TEXTS = ("image_id", "image_sha256", "label_sha256")
 _PATCH_NAMES = ("embeddings", *PATCH_FIELDS)
@@ -34,8 +33,10 @@ def encode(records: Sequence[Record]) -> bytes:
     pngs = [record.label_png for record in records]
     arrays["label_map_offsets"] = _offsets([len(png) for png in pngs])
     arrays["label_map"] = np.frombuffer(b"".join(pngs), dtype=np.uint8)
-    # In memory first: the bytes can then be digested and written in one pass, and nothing
-    # half-written ever has a name.
+    import h5py  # noqa: PLC0415  # only where HDF5 is written or read: it takes long to load
+
+    # In memory first: the bytes can then be digested and written in one pass, and no half-written
+    # file ever has a name.
     with h5py.File("shard", "w", driver="core", backing_store=False, libver="v108") as file:
         file.attrs["format"] = _FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
@@ -55,6 +56,8 @@ class Hdf5Shard:
     """An open HDF5 shard."""
 
     def __init__(self, path: Path) -> None:
+        import h5py  # noqa: PLC0415  # see encode
+
         self._path = path
         try:
             with path.open("rb"):  # h5py says the same in three lines
@@ -119,27 +122,31 @@ class Hdf5Shard:
         return len(self.image_ids)
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield all records; each array is read from the file in one piece."""
-        try:
-            arrays = {name: self._file[name][:] for name in _PATCH_NAMES}
-            pngs = self._file["label_map"][:].tobytes()
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
-        for row in range(len(self)):
-            patches = slice(self._offsets[row], self._offsets[row + 1])
-            png = pngs[self._png_offsets[row] : self._png_offsets[row + 1]]
-            yield self._record(row, {name: arrays[name][patches] for name in arrays}, png)
+        """Yield all records in row order."""
+        return self.read_rows(0, len(self))
 
     def read(self, row: int) -> Record:
-        """Return the record of a row."""
-        patches = slice(self._offsets[row], self._offsets[row + 1])
-        pngs = slice(self._png_offsets[row], self._png_offsets[row + 1])
+        """Return the record of one row."""
+        return next(self.read_rows(row, row + 1))
+
+    def read_rows(self, start: int, stop: int) -> Iterator[Record]:
+        """Yield the records of some rows; each array is read from the file in one piece."""
+        offsets = self._offsets[start : stop + 1]
+        png_offsets = self._png_offsets[start : stop + 1]
+        first, first_png = offsets[0], png_offsets[0]
         try:
-            arrays = {name: self._file[name][patches] for name in _PATCH_NAMES}
-            png = self._file["label_map"][pngs].tobytes()
+            arrays = {name: self._file[name][first : offsets[-1]] for name in _PATCH_NAMES}
+            pngs = self._file["label_map"][first_png : png_offsets[-1]].tobytes()
         except _DAMAGE as error:
             raise self._damaged(error) from error
-        return self._record(row, arrays, png)
+        patches, places = pairwise(offsets), pairwise(png_offsets)
+        for row, own, png in zip(range(start, stop), patches, places, strict=True):
+            rows = slice(own[0] - first, own[1] - first)
+            yield self._record(
+                row,
+                {name: array[rows] for name, array in arrays.items()},
+                pngs[png[0] - first_png : png[1] - first_png],
+            )
 
     def _record(self, row: int, arrays: dict[str, Any], png: bytes) -> Record:
         record = Record(
@@ -160,6 +167,3 @@ class Hdf5Shard:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-open_shard = Hdf5Shard

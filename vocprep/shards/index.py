@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,6 @@ from vocprep.errors import ShardError
 from vocprep.files import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import FORMAT_VERSION, Recipe
-from vocprep.shards.record import Container
 from vocprep.shards.samples import (
     QUARANTINE_FILE,
     Entry,
@@ -24,7 +22,6 @@ from vocprep.shards.samples import (
 
 DATASET_FILE = "dataset.json"
 _MEND = "copy it again, or build the shards again with --if-exists overwrite"
-_MODULES = {"hdf5": "vocprep.shards.hdf5", "webdataset": "vocprep.shards.tar"}
 
 
 def _recipe_from(value: object) -> object:
@@ -94,11 +91,6 @@ class DatasetIndex(Entry):
     def own_sha256(self) -> str:
         """Compute the digest of all other fields."""
         return self.sha256_without("index_sha256")
-
-
-def container_of(name: ShardFormat) -> Container:
-    """Return the codec module of ``hdf5`` or ``webdataset``."""
-    return import_module(_MODULES[name])
 
 
 def write_index(out: Path, index: DatasetIndex) -> None:

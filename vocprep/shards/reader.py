@@ -22,7 +22,8 @@ from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
 from vocprep.parallel import map_ordered
 from vocprep.shards.batches import PADDING, Batch, collate, make_batch, padding_patches
-from vocprep.shards.index import DatasetIndex, check_files, container_of
+from vocprep.shards.containers import CONTAINERS
+from vocprep.shards.index import DatasetIndex, check_files
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
 from vocprep.shards.version import Version
@@ -96,7 +97,7 @@ class ShardDataset:
     def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
         """Yield a shard's records in row order; ShardError when they are not those of the index."""
         expected = [sample.id for sample in self._by_shard[name]]
-        with container_of(self.index.container).open_shard(self.path / name) as shard:
+        with CONTAINERS[self.index.container].open_shard(self.path / name) as shard:
             if shard.image_ids != expected:
                 raise ShardError(
                     f"{self.path / name}: its {len(shard.image_ids)} records are not the "

@@ -6,11 +6,8 @@ Shape legend: P patches, D = 256 embedding, K = 4 slots, h×w = 32·ny × 32·nx
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,41 +153,3 @@ def check_record(record: Record, where: str) -> Record:
                 f"expected {np.dtype(dtype)} {shape}"
             )
     return record
-
-
-class ShardReader(Protocol):
-    """An open shard, the same for both containers. Close it, or use it as a context manager."""
-
-    image_ids: list[str]
-    """Ids of the records, in row order."""
-
-    def __iter__(self) -> Iterator[Record]:
-        """Yield the records in row order."""
-        ...
-
-    def read(self, row: int) -> Record:
-        """Return the record of a row."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class Container(Protocol):
-    """A shard format: how records become a file's bytes, and back."""
-
-    SUFFIX: str
-    """Of the file's name, with its dot."""
-
-    def encode(self, records: Sequence[Record]) -> bytes:
-        """Return a shard's bytes; the same records give the same bytes."""
-        ...
-
-    def open_shard(self, path: Path) -> ShardReader:
-        """Open a shard for reading; ShardError naming ``path`` when it is none."""
-        ...

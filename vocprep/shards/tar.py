@@ -25,7 +25,6 @@ from vocprep.recipe import FORMAT_VERSION
 from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
 from vocprep.shards.tar_members import foreign_members, plain_members
 
-SUFFIX = ".tar"
 _ARRAYS = {name: f"{name}.npy" for name in ("embeddings", *PATCH_FIELDS)}
 """Where a record's arrays are: field and what stands behind the id in the member's name."""
 _LABEL_MAP = "label_map.png"
@@ -113,12 +112,16 @@ class TarShard:
         return len(self.image_ids)
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield all records."""
-        for row in range(len(self)):
+        """Yield all records in row order."""
+        return self.read_rows(0, len(self))
+
+    def read_rows(self, start: int, stop: int) -> Iterator[Record]:
+        """Yield the records of some rows."""
+        for row in range(start, stop):
             yield self.read(row)
 
     def read(self, row: int) -> Record:
-        """Return the record of a row."""
+        """Return the record of one row."""
         first = self._firsts[self.image_ids[row]]
         own = slice(first, first + len(_IN_ORDER))
         places = dict(zip(self._suffixes[own], self._members.places(own), strict=True))
@@ -179,6 +182,3 @@ def _npy_layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int, int
         return None
     start = stream.tell()
     return dtype, shape, start, start + math.prod(shape) * dtype.itemsize
-
-
-open_shard = TarShard

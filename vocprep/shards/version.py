@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 from vocprep.errors import ShardError
+from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import DatasetIndex, FileEntry, read_index, read_quarantine
+from vocprep.shards.record import Record
 from vocprep.shards.samples import (
     Digests,
     Member,
@@ -61,10 +64,40 @@ class Version:
             found.setdefault(sample.shard, []).append(sample)
         return found
 
+    def records(
+        self, folder: Path, samples: Iterable[SampleEntry]
+    ) -> Iterator[tuple[SampleEntry, Record]]:
+        """Yield the records of some samples in their order, from the shards in ``folder``.
+
+        Samples of one shard that follow one another share one opening of it, and consecutive rows
+        one read: sorted by shard and row, each shard is opened once. ShardError when a record is
+        not the one that ``samples.jsonl`` lists there.
+        """
+        container = CONTAINERS[self.index.container]
+        for name, group in groupby(samples, key=lambda sample: sample.shard):
+            with container.open_shard(folder / name) as shard:
+                for run in _consecutive_rows(group):
+                    expected = [sample.id for sample in run]
+                    start, stop = run[0].row, run[-1].row + 1
+                    if start < 0 or shard.image_ids[start:stop] != expected:
+                        raise ShardError(
+                            f"{folder / name}: its rows {start} to {stop - 1} are not the records "
+                            f"{', '.join(expected[:3])}{'…' * (len(expected) > 3)} that "
+                            "samples.jsonl lists there; build the shards again"
+                        )
+                    yield from zip(run, shard.read_rows(start, stop), strict=True)
+
     @property
     def sources(self) -> dict[str, Digests]:
         """The pictures that it was made of, quarantined ones included: id → files' digests."""
         return sources_of(self.members)
+
+
+def _consecutive_rows(samples: Iterable[SampleEntry]) -> Iterator[list[SampleEntry]]:
+    """Cut samples of one shard into runs whose rows follow one another."""
+    # Within such a run, row minus place is the same.
+    for _, run in groupby(enumerate(samples), key=lambda item: item[1].row - item[0]):
+        yield [sample for _, sample in run]
 
 
 def agrees(path: Path, entry: FileEntry) -> bool:
