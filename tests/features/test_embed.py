@@ -24,6 +24,7 @@ from vocprep.features.embed import (
     choose_devices,
     numerics_class,
 )
+from vocprep.features.networks import stages_of
 from vocprep.geometry import split_patches
 from vocprep.recipe import Precision
 
@@ -241,7 +242,7 @@ def test_layers_stand_behind_one_another_in_the_order_declared() -> None:
     network = cifar100_resnet32()
     network.load_state_dict(WEIGHTS)
     network.eval()
-    stages = network.stages()
+    stages = stages_of(network)
     spec = EmbeddingSpec(layers=("layer2", "layer3"))
     both = Embedder(WEIGHTS, spec, device=CPU)
     (found,) = both.embed_images([image])

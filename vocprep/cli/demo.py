@@ -75,10 +75,9 @@ def _clear(folder: Path, data: Path) -> None:
 
 def _run(context: click.Context, *words: object) -> None:
     """Print a command as a user would type it, and run it; a command that fails ends the demo."""
-    from vocprep.cli.main import main
-
+    program = context.find_root().command
     arguments = [str(word) for word in words]
     click.echo(f"\n$ vocprep {shlex.join(arguments)}")
-    code = main.main(args=arguments, prog_name="vocprep", standalone_mode=False)
+    code = program.main(args=arguments, prog_name="vocprep", standalone_mode=False)
     if code:
         context.exit(code)

@@ -18,9 +18,9 @@ from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.networks import (
     MAKERS,
     CifarResNet,
-    Network,
     cifar100_resnet32,
     fold_batch_norms,
+    stages_of,
 )
 from vocprep.manifests import SourceFile, load_source
 
@@ -42,9 +42,9 @@ class FrozenBackbone(nn.Module):
     unfolded and left to ``train()``, its batch norms would drift with the first forward pass.
     """
 
-    def __init__(self, network: Network, backbone: Backbone, layers: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, backbone: Backbone, layers: Sequence[str]) -> None:
         super().__init__()
-        stages = list(network.eval().stages().items())
+        stages = list(stages_of(network.eval()).items())
         last = max(place for place, (name, _) in enumerate(stages) if name in layers)
         self.names = [name for name, _ in stages[: last + 1]]
         trunk = nn.Sequential(*(stage for _, stage in stages[: last + 1]))
@@ -207,7 +207,7 @@ def _checked(value: Any, path: Path) -> dict[str, Tensor]:
     return dict(value)
 
 
-def _random_weights(spec: str, network: Network) -> dict[str, Tensor]:
+def _random_weights(spec: str, network: nn.Module) -> dict[str, Tensor]:
     """Return untrained weights that are the same bits on every machine.
 
     Uniform after He et al. 2015 from numpy's generator, since torch's normal numbers differ

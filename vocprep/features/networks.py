@@ -1,8 +1,8 @@
 """The networks that backbones are cut from.
 
-ResNet-32 for 32×32 pictures after He et al. 2016, in the variant of chenyaofo/pytorch-cifar-models
-(1×1 convolutions as shortcuts), and ResNet-18 of the same paper as torchvision has it; with those
-projects' parameter names, so that their weights load strictly.
+ResNet-32 for 32×32 images after He et al. 2016, in the variant of chenyaofo/pytorch-cifar-models
+(1×1 convolutions as shortcuts) and with that project's parameter names, so that its weights load
+strictly; ResNet-18 of the same paper is torchvision's.
 """
 
 from __future__ import annotations
@@ -60,20 +60,10 @@ class CifarResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(64, classes)
 
-    def stages(self) -> dict[str, nn.Module]:
-        """Return what stands before the average pool, in order: ``stem`` and the layers."""
-        stem = nn.Sequential(self.conv1, self.bn1, self.relu)
-        return {
-            "stem": stem,
-            "layer1": self.layer1,
-            "layer2": self.layer2,
-            "layer3": self.layer3,
-        }
-
     def forward(self, x: Tensor) -> Tensor:
         """Return class scores."""
-        for stage in self.stages().values():
-            x = stage(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
         scores: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return scores
 
@@ -88,47 +78,29 @@ def cifar100_resnet32() -> CifarResNet:
     return CifarResNet((5, 5, 5), classes=100)
 
 
-class ImageNetResNet18(nn.Module):
-    """ResNet-18 for 224×224 pictures: [B, 3, 224, 224] → class scores [B, 1000].
+def imagenet_resnet18() -> nn.Module:
+    """Return torchvision's untrained ResNet-18 with 1,000 classes, with its parameter names."""
+    from torchvision.models import resnet18  # noqa: PLC0415  # slow to load, and few builds use it
 
-    Parameter names are torchvision's, so that its weights load strictly. What stands before the
-    average pool is [B, 3, 224, 224] → [B, 512, 7, 7].
-    """
-
-    def __init__(self, classes: int = 1000) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(64, 64, 2, stride=1)
-        self.layer2 = _stage(64, 128, 2, stride=2)
-        self.layer3 = _stage(128, 256, 2, stride=2)
-        self.layer4 = _stage(256, 512, 2, stride=2)
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(512, classes)
-
-    def stages(self) -> dict[str, nn.Module]:
-        """Return what stands before the average pool, in order: ``stem`` and the layers."""
-        stem = nn.Sequential(self.conv1, self.bn1, self.relu, self.maxpool)
-        layers = {f"layer{n}": getattr(self, f"layer{n}") for n in range(1, 5)}
-        return {"stem": stem, **layers}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return class scores."""
-        for stage in self.stages().values():
-            x = stage(x)
-        scores: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
-        return scores
+    network: nn.Module = resnet18(weights=None)
+    return network
 
 
-Network = CifarResNet | ImageNetResNet18
-MAKERS: dict[str, Callable[[], Network]] = {
+def stages_of(network: nn.Module) -> dict[str, nn.Module]:
+    """Return what stands before a ResNet's average pool, in order: ``stem`` and the layers."""
+    children = dict(network.named_children())
+    stem = [module for name, module in children.items() if name in _STEM]
+    layers = {name: module for name, module in children.items() if name.startswith("layer")}
+    return {"stem": nn.Sequential(*stem), **layers}
+
+
+MAKERS: dict[str, Callable[[], nn.Module]] = {
     "resnet32-cifar100": cifar100_resnet32,
-    "resnet18-imagenet": ImageNetResNet18,
+    "resnet18-imagenet": imagenet_resnet18,
 }
 """By the names of ``vocprep.backbones.BACKBONES``: what makes each network, untrained."""
 Module = TypeVar("Module", bound=nn.Module)
+_STEM = ("conv1", "bn1", "relu", "maxpool")
 
 
 def fold_batch_norms(module: Module) -> Module:
