@@ -28,7 +28,7 @@ from pathlib import Path
 
 from _report import Column, Report, Table, command_line
 
-from vocprep.data_dir.digests import Expected
+from vocprep.data_dir.digests import ExpectedDigests
 from vocprep.download.fetch import Wanted, fetch
 from vocprep.download.transfer import TransferOptions
 
@@ -115,7 +115,7 @@ class Quiet:
         """Show nothing."""
 
 
-def rows(url: str, expected: Expected) -> dict[str, Callable[[Path], None]]:
+def rows(url: str, expected: ExpectedDigests) -> dict[str, Callable[[Path], None]]:
     """Return what is compared, by name: each brings the file to a path."""
 
     def curl(path: Path) -> None:
@@ -150,7 +150,9 @@ def void(_: object) -> None:
     """Drop a result."""
 
 
-def measure(source: Path, rate: int, repeats: int, expected: Expected) -> dict[str, list[float]]:
+def measure(
+    source: Path, rate: int, repeats: int, expected: ExpectedDigests
+) -> dict[str, list[float]]:
     """Return bytes a second of each row and repeat."""
     words = [sys.executable, __file__, "--serve", str(source), "--rate", str(rate)]
     speeds: dict[str, list[float]] = {}
@@ -200,10 +202,10 @@ def fill_table(title: str, speeds: dict[str, list[float]]) -> Table:
     return Table(title, columns, rows)
 
 
-def expected_of(path: Path) -> Expected:
+def expected_of(path: Path) -> ExpectedDigests:
     """Return the digests that the VOC archives publish."""
     data = path.read_bytes()
-    return Expected(
+    return ExpectedDigests(
         sha256=hashlib.sha256(data).hexdigest(),
         sha1=hashlib.sha1(data).hexdigest(),
         md5=hashlib.md5(data).hexdigest(),

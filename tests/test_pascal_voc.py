@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vocprep.errors import LabelDecodeError, TreeError
+from vocprep.errors import DataDirError, LabelDecodeError
 from vocprep.features.backbone import load_weights
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.pascal_voc import PascalSet, TFDet, Voc, cifar100_resnet32, cifar_100_names
@@ -135,10 +135,10 @@ def test_pascal_set_refuses_what_does_not_fit(
     folders: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     images, mats, labels = folders
-    with pytest.raises(TreeError, match="no such folder"):
+    with pytest.raises(DataDirError, match="no such folder"):
         PascalSet(images, tmp_path / "none", labels)
     (tmp_path / "labels.txt").write_text("not a label\n")
-    with pytest.raises(TreeError, match="expected lines of the form 'ID: name'"):
+    with pytest.raises(DataDirError, match="expected lines of the form 'ID: name'"):
         PascalSet(images, mats, tmp_path / "labels.txt")
     Image.new("RGB", (40, 50)).save(tmp_path / "2010_000001.jpg")
     with pytest.raises(LabelDecodeError, match=r"2010_000001\.mat: label map of shape"):

@@ -6,7 +6,7 @@
     ├── UsageError           2   an option or a combination of options that cannot work
     ├── DataError            3   bytes that are not what they should be
     │   ├── ManifestError        a manifest that cannot be read
-    │   ├── TreeError            a data dir without the files that the dataset needs
+    │   ├── DataDirError         a data dir without the files that the dataset needs
     │   ├── DigestError          a downloaded file of the wrong size or digest
     │   ├── ArchiveError         an archive that is unsafe to unpack or does not hold what it must
     │   ├── ImageDecodeError     a picture that does not decode
@@ -42,7 +42,7 @@ class ManifestError(DataError):
     """A manifest that cannot be read or does not hold what it must."""
 
 
-class TreeError(DataError):
+class DataDirError(DataError):
     """A data dir that lacks files which the dataset needs."""
 
 

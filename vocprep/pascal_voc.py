@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vocprep.backbones import Normalisation
-from vocprep.errors import LabelDecodeError, TreeError
+from vocprep.errors import DataDirError, LabelDecodeError
 from vocprep.features.backbone import CifarResNet, cifar100_resnet32
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.geometry import PATCH, Geometry, place_image, place_labels
@@ -217,7 +217,7 @@ def _normalise(pixels: NDArray[Any]) -> Tensor:
 
 def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
     if not folder.is_dir():
-        raise TreeError(f"{folder}: no such folder of {suffix} files")
+        raise DataDirError(f"{folder}: no such folder of {suffix} files")
     return {path.stem: path for path in folder.iterdir() if path.suffix == suffix}
 
 
@@ -228,4 +228,4 @@ def _read_label_file(path: Path) -> dict[int, str]:
         pairs = (line.split(":", 1) for line in lines if line.strip())
         return {0: "empty", **{int(label): name.strip() for label, name in pairs}}
     except (OSError, ValueError) as error:
-        raise TreeError(f"{path}: expected lines of the form 'ID: name': {error}") from error
+        raise DataDirError(f"{path}: expected lines of the form 'ID: name': {error}") from error

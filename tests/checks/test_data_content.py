@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.quiet import Quiet
 from PIL import Image
 from scipy.io import savemat
 
 from vocprep.checks import data_content as verify_data
 from vocprep.checks.data_content import datasets_in, verify_content
 from vocprep.checks.report import Report
-from vocprep.errors import ManifestError, TreeError
+from vocprep.errors import DataDirError, ManifestError
 from vocprep.labels.areas import areas_of, load_label_areas, save_label_areas
 from vocprep.labels.decode import decode_label_map
 from vocprep.manifests import DatasetManifest, load_dataset
+from vocprep.progress import NO_PROGRESS
 from vocprep.synthetic.dataset import MARKER, SampleOptions, write_sample
 
 VOC = Path("VOCdevkit/VOC2010")
@@ -44,7 +44,7 @@ def context() -> DatasetManifest:
 
 
 def check(data: Path, workers: int = 1, **options: bool) -> Report:
-    return verify_content(data, [context()], workers, Quiet(), **options)
+    return verify_content(data, [context()], workers, NO_PROGRESS, **options)
 
 
 def only_difference(report: Report) -> str:
@@ -56,7 +56,7 @@ def only_difference(report: Report) -> str:
 def test_the_sample_is_clean_under_every_dataset_it_fits(data: Path):
     datasets = datasets_in(data)
     assert [item.name for item in datasets] == ["pascal-context", "voc2010"]
-    report = verify_content(data, datasets, 1, Quiet())
+    report = verify_content(data, datasets, 1, NO_PROGRESS)
     assert report.clean, report.differences
     assert report.right == 3 * IMAGES
 
@@ -138,7 +138,7 @@ def test_a_palette_png_is_checked_like_a_mat(data: Path):
     path = data / VOC / f"SegmentationClass/{FIRST}.png"
     with Image.open(path) as classes:
         classes.crop((0, 0, 20, 10)).save(path)
-    report = verify_content(data, [load_dataset("voc2010")], 1, Quiet())
+    report = verify_content(data, [load_dataset("voc2010")], 1, NO_PROGRESS)
     assert "found 20×10 pixels" in only_difference(report)
 
 
@@ -222,8 +222,8 @@ def test_processes_find_what_one_alone_finds(data: Path):
 
 def test_a_folder_without_a_dataset_is_an_error(tmp_path: Path):
     assert datasets_in(tmp_path) == []
-    with pytest.raises(TreeError, match="--dataset"):
-        verify_content(tmp_path, [], 1, Quiet())
+    with pytest.raises(DataDirError, match="--dataset"):
+        verify_content(tmp_path, [], 1, NO_PROGRESS)
 
 
 def test_the_shipped_table_holds_what_the_authors_logged():

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from builders.mirror import Mirror
 from builders.packed import FILES, IMAGES, LABELS, NAMES, context, tar_of, voc
-from builders.quiet import Quiet
+from builders.progress import RecordedProgress
 
 from vocprep.checks.data_files import has_records, verify_files
 from vocprep.checks.report import Report
-from vocprep.data_dir.receipts import Receipt, read_receipts, read_trees, write_receipt
-from vocprep.data_dir.source_digests import LOCK_FILE
+from vocprep.data_dir.receipts import Receipt, read_all_unpacked, read_receipts, write_receipt
+from vocprep.data_dir.source_digests import SOURCE_DIGESTS_FILE
 from vocprep.download.archive import unpack
 from vocprep.download.download import DownloadOptions, download
 from vocprep.download.members import Archive
-from vocprep.errors import DataError, TreeError
+from vocprep.errors import DataDirError, DataError
 from vocprep.manifests import Unpack
+from vocprep.progress import NO_PROGRESS
 
 PICTURE = next(iter(IMAGES))
 
@@ -27,12 +29,12 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     with Mirror(FILES) as mirror:
         sources = [voc(mirror.url()), context(mirror.url())]
-        download(folder, sources, DownloadOptions(), Quiet())
+        download(folder, sources, DownloadOptions(), NO_PROGRESS)
     return folder
 
 
 def check(data: Path, **options: bool) -> Report:
-    return verify_files(data, 2, Quiet(), **options)
+    return verify_files(data, 2, NO_PROGRESS, **options)
 
 
 def found(report: Report) -> list[tuple[str, str]]:
@@ -44,6 +46,13 @@ def test_all_is_right_after_a_download(data: Path):
     assert report.clean
     assert report.right == len(IMAGES) + len(LABELS) + len(FILES)
     assert has_records(data)
+
+
+def test_progress_is_reported_from_one_thread(data: Path):
+    progress = RecordedProgress()
+    verify_files(data, 2, progress)
+    assert progress.threads == {threading.get_ident()}
+    assert progress.shown == progress.begun[0][1] > 0
 
 
 def test_a_deleted_archive_is_not_missed(data: Path):
@@ -102,17 +111,17 @@ def test_a_file_that_two_archives_bring_may_be_either(data: Path, tmp_path: Path
 
 
 def test_the_lock_file_has_a_say(data: Path):
-    lock = data / LOCK_FILE
+    lock = data / SOURCE_DIGESTS_FILE
     lock.write_text(lock.read_text().replace('"sha256": "', '"sha256": "00'))
     report = check(data)
     assert found(report) == [("changed", "downloads/trainval.tar.gz")]
-    assert LOCK_FILE in report.differences[0].detail
+    assert SOURCE_DIGESTS_FILE in report.differences[0].detail
 
 
 def test_a_folder_that_vocprep_did_not_fill_has_nothing_to_compare(tmp_path: Path):
     (tmp_path / "labels.txt").write_bytes(NAMES)
     assert not has_records(tmp_path)
-    with pytest.raises(TreeError, match=r"no record of a download.*--from"):
+    with pytest.raises(DataDirError, match=r"no record of a download.*--from"):
         check(tmp_path)
 
 
@@ -124,16 +133,16 @@ def test_a_damaged_record_is_named(data: Path):
 
 
 def test_records_are_read_back_as_written(data: Path):
-    assert [tree.archive for tree in read_trees(data)] == [
+    assert [tree.archive for tree in read_all_unpacked(data)] == [
         "downloads/VOCtrainval.tar",
         "downloads/trainval.tar.gz",
     ]
     receipt = Receipt.of(data, "labels.txt", {"sha256": "00"}, "somewhere")
     write_receipt(data, receipt)
     assert receipt in list(read_receipts(data))
-    assert receipt.still_fits(data)
+    assert receipt.matches_disk(data)
     (data / "labels.txt").unlink()
-    assert not receipt.still_fits(data)
+    assert not receipt.matches_disk(data)
 
 
 def test_a_report_is_plain_json(data: Path):

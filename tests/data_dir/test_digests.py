@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocprep.data_dir.digests import Expected, Found, differences, hash_file
+from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences, hash_file
 from vocprep.download.spans import add_span, first_gap, missing_spans, total
 
 DATA = b"some bytes"
 SHA256 = hashlib.sha256(DATA).hexdigest()
-FOUND = Found(
+FOUND = FileDigests(
     size=len(DATA),
     digests={name: hashlib.new(name, DATA).hexdigest() for name in ("sha256", "sha1", "md5")},
 )
@@ -30,8 +30,8 @@ def test_a_file_is_hashed_once_for_all_algorithms(tmp_path: Path):
 
 
 def test_only_what_is_published_is_computed_and_sha256():
-    assert Expected().algorithms == ("sha256",)
-    assert Expected(md5="00").algorithms == ("sha256", "md5")
+    assert ExpectedDigests().algorithms == ("sha256",)
+    assert ExpectedDigests(md5="00").algorithms == ("sha256", "md5")
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,20 @@ def test_only_what_is_published_is_computed_and_sha256():
         ({"sha1": "ab"}, "expected sha1 ab, found "),
         ({"md5": "ab"}, "expected md5 ab, found "),
         ({"sha256_prefix": "84213ce6"}, f"begins 84213ce6, found {SHA256}"),
-        ({"locked_sha256": "ab"}, "expected sha256 ab (recorded in sources.lock.json)"),
+        ({"recorded_sha256": "ab"}, "expected sha256 ab (recorded in sources.lock.json)"),
     ],
 )
 def test_each_fact_that_is_broken_is_said(facts: dict, said: str):
-    (phrase,) = differences(Expected(**facts), FOUND)
+    (phrase,) = differences(ExpectedDigests(**facts), FOUND)
     assert said in phrase
 
 
 def test_nothing_is_said_of_facts_that_hold():
-    facts = Expected(
-        size=len(DATA), locked_sha256=SHA256, sha256_prefix=SHA256[:8], **FOUND.digests
+    facts = ExpectedDigests(
+        size=len(DATA), recorded_sha256=SHA256, sha256_prefix=SHA256[:8], **FOUND.digests
     )
     assert differences(facts, FOUND) == []
-    assert differences(Expected(), FOUND) == []
+    assert differences(ExpectedDigests(), FOUND) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=30))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vocprep.data_dir.layout import default_data_dir, list_samples, read_split
-from vocprep.errors import TreeError, UsageError
+from vocprep.errors import DataDirError, UsageError
 from vocprep.manifests import DatasetManifest, load_dataset
 
 DATASET = DatasetManifest(
@@ -55,32 +55,32 @@ def test_an_empty_split_holds_no_id(data_dir: Path) -> None:
 
 def test_a_missing_split_lists_those_that_are_there(data_dir: Path) -> None:
     with pytest.raises(
-        TreeError, match=r"splits/test\.txt: no such split .*found splits train, val"
+        DataDirError, match=r"splits/test\.txt: no such split .*found splits train, val"
     ):
         read_split(data_dir, DATASET, "test")
 
 
 def test_a_missing_folder_of_splits_is_named(data_dir: Path) -> None:
-    with pytest.raises(TreeError, match=r"found no .*nowhere"):
+    with pytest.raises(DataDirError, match=r"found no .*nowhere"):
         read_split(data_dir, DATASET.model_copy(update={"split_files": "nowhere"}), "train")
 
 
 def test_a_split_file_that_is_no_text_is_refused(data_dir: Path) -> None:
     write_split(data_dir, b"\xff\xd8\xff")
-    with pytest.raises(TreeError, match=r"train\.txt: cannot be read as a split file"):
+    with pytest.raises(DataDirError, match=r"train\.txt: cannot be read as a split file"):
         read_split(data_dir, DATASET, "train")
 
 
 def test_a_repeated_id_is_refused(data_dir: Path) -> None:
     write_split(data_dir, "a\nb\nc\na 1\n")
-    with pytest.raises(TreeError, match=r"train\.txt: image id a stands there twice"):
+    with pytest.raises(DataDirError, match=r"train\.txt: image id a stands there twice"):
         read_split(data_dir, DATASET, "train")
 
 
 @pytest.mark.parametrize("bad", ["../a", "a.jpg", "b#flip", "ä", "\ufeffa"])
 def test_ids_with_other_characters_are_refused(data_dir: Path, bad: str) -> None:
     write_split(data_dir, f"{bad}\nb\n")
-    with pytest.raises(TreeError, match=r"train\.txt: image id .*A-Z a-z 0-9"):
+    with pytest.raises(DataDirError, match=r"train\.txt: image id .*A-Z a-z 0-9"):
         list_samples(data_dir, DATASET, ["train"])
 
 
@@ -118,7 +118,7 @@ def test_splits_that_share_an_image_are_refused(data_dir: Path) -> None:
 )
 def test_a_missing_file_is_named(data_dir: Path, missing: str, complaint: str) -> None:
     (data_dir / missing).unlink()
-    with pytest.raises(TreeError, match=complaint):
+    with pytest.raises(DataDirError, match=complaint):
         list_samples(data_dir, DATASET, ["train", "val"])
 
 
@@ -129,15 +129,15 @@ def test_files_past_the_limit_may_be_missing(data_dir: Path) -> None:
 
 def test_a_missing_folder_counts_as_all_files_missing(data_dir: Path) -> None:
     dataset = DATASET.model_copy(update={"labels": "nowhere"})
-    with pytest.raises(TreeError, match=r"nowhere/a\.png.*\(4 of 4 label maps\)"):
+    with pytest.raises(DataDirError, match=r"nowhere/a\.png.*\(4 of 4 label maps\)"):
         list_samples(data_dir, dataset, ["train", "val"])
 
 
 def test_the_download_command_is_named_where_there_is_one(tmp_path: Path) -> None:
     hint = f"vocprep download pascal-context --data-dir {tmp_path}"
-    with pytest.raises(TreeError, match=hint):
+    with pytest.raises(DataDirError, match=hint):
         read_split(tmp_path, load_dataset("pascal-context"), "train")
-    with pytest.raises(TreeError, match="check --splits") as caught:
+    with pytest.raises(DataDirError, match="check --splits") as caught:
         read_split(tmp_path, DATASET, "train")
     assert "vocprep download" not in str(caught.value)
 

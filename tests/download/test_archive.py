@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.data_dir.receipts import is_unpacked, read_tree
+from vocprep.data_dir.receipts import is_unpacked, read_unpacked
 from vocprep.download.archive import unpack
 from vocprep.download.members import Archive
 from vocprep.errors import ArchiveError
@@ -48,7 +48,7 @@ class Target:
         assert outside == ["bytes.tar", "data", "secret.txt"]
         assert (self.outside / "secret.txt").read_bytes() == b"before"
         assert [path for path in self.data.rglob("*") if path.name != ".vocprep"] == []
-        assert read_tree(self.data, "downloads/a.tar") is None
+        assert read_unpacked(self.data, "downloads/a.tar") is None
 
     def files(self) -> dict[str, bytes]:
         return {
@@ -99,7 +99,7 @@ def test_a_good_archive_is_unpacked_and_recorded(target: Target):
     assert [(item.path, item.size, item.sha256) for item in tree.files] == [
         (path, len(data), sha256_hex(data)) for path, data in target.files().items()
     ]
-    assert read_tree(target.data, "downloads/a.tar") == tree
+    assert read_unpacked(target.data, "downloads/a.tar") == tree
     assert is_unpacked(target.data, tree)
 
 
@@ -132,7 +132,9 @@ def test_two_archives_fill_one_folder(target: Target):
         "VOC/new/e.jpg",
         "c.txt",
     ]
-    assert read_tree(target.data, "downloads/a.tar") != read_tree(target.data, "downloads/b.tar")
+    assert read_unpacked(target.data, "downloads/a.tar") != read_unpacked(
+        target.data, "downloads/b.tar"
+    )
 
 
 def test_unpacking_again_mends_the_tree(target: Target):
@@ -305,7 +307,7 @@ def test_a_file_in_the_way_of_a_folder_is_named(target: Target):
     with pytest.raises(ArchiveError, match="move it away"):
         unpack(target.archive(GOOD), target.data)
     assert (target.data / "VOC").read_bytes() == b"mine"
-    assert read_tree(target.data, "downloads/a.tar") is None
+    assert read_unpacked(target.data, "downloads/a.tar") is None
 
 
 def test_what_a_killed_unpacking_left_is_cleared_away(
@@ -325,7 +327,9 @@ def test_what_a_killed_unpacking_left_is_cleared_away(
     assert len(target.files()) == 3
 
 
-@pytest.mark.parametrize("moment", ["_write_member", "_check_counts", "_move_into", "write_tree"])
+@pytest.mark.parametrize(
+    "moment", ["_write_member", "_check_counts", "_move_into", "write_unpacked"]
+)
 def test_an_interruption_leaves_nothing_that_looks_complete(
     target: Target, monkeypatch: pytest.MonkeyPatch, moment: str
 ):
@@ -336,6 +340,6 @@ def test_an_interruption_leaves_nothing_that_looks_complete(
         patch.setattr(f"vocprep.download.archive.{moment}", interrupt)
         with pytest.raises(KeyboardInterrupt):
             unpack(target.archive(GOOD), target.data)
-    assert read_tree(target.data, "downloads/a.tar") is None
+    assert read_unpacked(target.data, "downloads/a.tar") is None
     unpack(target.archive(GOOD), target.data)
     assert len(target.files()) == 3

@@ -16,7 +16,11 @@ import pytest
 from builders.mirror import Mirror, status
 from builders.packed import FILES, IMAGES, LABELS, NAMES, context, tar_of, voc
 
-from vocprep.data_dir.source_digests import LOCK_FILE, add_to_lock, read_lock
+from vocprep.data_dir.source_digests import (
+    SOURCE_DIGESTS_FILE,
+    add_source_digest,
+    read_source_digests,
+)
 from vocprep.download.download import DownloadOptions, TensorDigest, download, mirror_urls
 from vocprep.download.outcomes import Outcome, failure
 from vocprep.download.plan import OnDisk, plan_download, resolve_sources, steps_for
@@ -207,7 +211,7 @@ def test_a_spoilt_file_is_set_aside_and_fetched_again(world: World):
 def test_an_unpublished_digest_is_recorded_once(world: World):
     world.run()
     archive = FILES["trainval.tar.gz"]
-    assert json.loads((world.data / LOCK_FILE).read_bytes()) == {
+    assert json.loads((world.data / SOURCE_DIGESTS_FILE).read_bytes()) == {
         "version": 1,
         "files": {
             "downloads/trainval.tar.gz": {"sha256": sha256_hex(archive), "bytes": len(archive)}
@@ -216,9 +220,9 @@ def test_an_unpublished_digest_is_recorded_once(world: World):
 
 
 def test_the_lock_file_keeps_what_it_has(tmp_path: Path):
-    add_to_lock(tmp_path, "b", "bb", 2)
-    add_to_lock(tmp_path, "a", "aa", 1)
-    assert list(read_lock(tmp_path).items()) == [("a", "aa"), ("b", "bb")]
+    add_source_digest(tmp_path, "b", "bb", 2)
+    add_source_digest(tmp_path, "a", "aa", 1)
+    assert list(read_source_digests(tmp_path).items()) == [("a", "aa"), ("b", "bb")]
 
 
 def test_a_digest_that_is_published_later_is_checked(world: World):
@@ -234,23 +238,23 @@ def test_a_digest_that_is_published_later_is_checked(world: World):
 
 def test_another_machine_must_agree_with_the_lock_file(world: World, tmp_path: Path):
     world.run()
-    lock = (world.data / LOCK_FILE).read_bytes()
+    lock = (world.data / SOURCE_DIGESTS_FILE).read_bytes()
     other = tmp_path / "other"
     other.mkdir()
     text = lock.decode().replace(sha256_hex(FILES["trainval.tar.gz"]), "0" * 64)
-    (other / LOCK_FILE).write_text(text)
+    (other / SOURCE_DIGESTS_FILE).write_text(text)
     world.data = other
     outcomes = world.run()
     assert [item.state for item in outcomes] == ["fetched, unpacked", "failed", "fetched"]
     assert isinstance(outcomes[1].error, DigestError)
     assert "recorded in sources.lock.json" in str(outcomes[1].error)
     assert not (other / "downloads/trainval.tar.gz").exists()
-    assert read_lock(other) == {"downloads/trainval.tar.gz": "0" * 64}
+    assert read_source_digests(other) == {"downloads/trainval.tar.gz": "0" * 64}
 
 
 def test_the_lock_file_reaches_files_that_are_here_already(world: World):
     world.run()
-    path = world.data / LOCK_FILE
+    path = world.data / SOURCE_DIGESTS_FILE
     path.write_text(path.read_text().replace(sha256_hex(FILES["trainval.tar.gz"]), "0" * 64))
     assert world.states() == ["present", "failed", "present"]
 
@@ -258,10 +262,10 @@ def test_the_lock_file_reaches_files_that_are_here_already(world: World):
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "files": {}}', '{"version": 1}'])
 def test_a_damaged_lock_file_is_an_error(world: World, text: str):
     world.data.mkdir()
-    (world.data / LOCK_FILE).write_text(text)
+    (world.data / SOURCE_DIGESTS_FILE).write_text(text)
     with pytest.raises(DataError, match=r"sources\.lock\.json: cannot be read as a lock file"):
         world.run()
-    assert (world.data / LOCK_FILE).read_text() == text
+    assert (world.data / SOURCE_DIGESTS_FILE).read_text() == text
 
 
 def test_ones_own_mirror_is_asked_first(world: World):

@@ -25,7 +25,7 @@ from builders.mirror import (
     web_page,
 )
 
-from vocprep.data_dir.digests import Expected
+from vocprep.data_dir.digests import ExpectedDigests
 from vocprep.download.fetch import Fetched, Wanted, fetch
 from vocprep.download.partial import Partial
 from vocprep.download.transfer import TransferOptions
@@ -89,8 +89,8 @@ def second() -> Iterator[Mirror]:
         yield server
 
 
-def digests(data: bytes) -> Expected:
-    return Expected(
+def digests(data: bytes) -> ExpectedDigests:
+    return ExpectedDigests(
         sha256=hashlib.sha256(data).hexdigest(),
         sha1=hashlib.sha1(data).hexdigest(),
         md5=hashlib.md5(data).hexdigest(),
@@ -107,7 +107,7 @@ class Bench:
     def get(
         self,
         *urls: str,
-        expected: Expected | None = None,
+        expected: ExpectedDigests | None = None,
         options: TransferOptions = QUICK,
     ) -> Fetched:
         wanted = Wanted(path=self.path, urls=urls, expected=expected or digests(DATA))
@@ -142,7 +142,7 @@ def test_a_good_server_gives_the_file(mirror: Mirror, bench: Bench, options: Tra
 
 
 def test_parts_cover_the_file_once(mirror: Mirror, bench: Bench):
-    bench.get(mirror.url("file.bin"), options=PARALLEL, expected=Expected(size=len(DATA)))
+    bench.get(mirror.url("file.bin"), options=PARALLEL, expected=ExpectedDigests(size=len(DATA)))
     bench.assert_final()
     assert len(mirror.requests) == 10
     assert len({asked for _, asked in mirror.requests}) == 10
@@ -235,7 +235,7 @@ def test_an_answer_without_a_length_ends_where_it_ends(mirror: Mirror, bench: Be
 def test_an_answer_without_a_length_that_ends_early_is_no_file(mirror: Mirror, bench: Bench):
     mirror.always = lambda handler, data: no_length(handler, data[:100_000])
     with pytest.raises(SourceUnavailableError, match="at byte 100000 of 300000, 3 times in a row"):
-        bench.get(mirror.url("file.bin"), expected=Expected(size=len(DATA)))
+        bench.get(mirror.url("file.bin"), expected=ExpectedDigests(size=len(DATA)))
     bench.assert_nothing_final()
 
 
@@ -439,7 +439,7 @@ def test_a_file_that_never_keeps_still_is_given_up(mirror: Mirror, bench: Bench)
 
 def test_a_wrong_length_is_refused_before_its_bytes(mirror: Mirror, second: Mirror, bench: Bench):
     mirror.files["file.bin"] = DATA + b"more"
-    expected = Expected(size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
+    expected = ExpectedDigests(size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
     fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), expected=expected)
     bench.assert_final()
     assert fetched.url == second.url("file.bin")
@@ -484,12 +484,12 @@ def test_when_no_other_mirror_is_left_the_other_size_is_tried(
 
 
 @pytest.mark.parametrize(
-    "name", ["sha256", "sha1", "md5", "sha256_prefix", "locked_sha256", "size"]
+    "name", ["sha256", "sha1", "md5", "sha256_prefix", "recorded_sha256", "size"]
 )
 def test_one_digest_that_disagrees_is_enough(mirror: Mirror, bench: Bench, name: str):
     facts = digests(DATA).to_json() | {name: 7 if name == "size" else "0" * 8}
     with pytest.raises((DigestError, SourceUnavailableError), match="expected") as caught:
-        bench.get(mirror.url("file.bin"), expected=Expected(**facts))
+        bench.get(mirror.url("file.bin"), expected=ExpectedDigests(**facts))
     bench.assert_nothing_final()
     assert mirror.url("file.bin") in str(caught.value)
     assert not bench.path.with_name("file.bin.part").stat().st_size

@@ -20,7 +20,7 @@ READ = 256 << 10
 CHILD = """
 import sys
 from pathlib import Path
-from vocprep.data_dir.digests import Expected
+from vocprep.data_dir.digests import ExpectedDigests
 from vocprep.download.fetch import Wanted, fetch
 from vocprep.download.transfer import TransferOptions
 
@@ -35,7 +35,8 @@ path, url, sha256, connections, read = sys.argv[1:]
 options = TransferOptions(
     connections=int(connections), large_bytes=1, part_bytes=3_000_000, chunk_bytes=int(read)
 )
-fetch(Wanted(path=Path(path), urls=[url], expected=Expected(sha256=sha256)), options, Silent())
+wanted = Wanted(path=Path(path), urls=[url], expected=ExpectedDigests(sha256=sha256))
+fetch(wanted, options, Silent())
 """
 
 

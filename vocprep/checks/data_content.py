@@ -20,13 +20,13 @@ from pathlib import Path
 
 from vocprep.checks.report import Difference, Report
 from vocprep.data_dir.layout import read_split
-from vocprep.download.transfer import Watcher
-from vocprep.errors import DataError, ImageDecodeError, LabelDecodeError, TreeError
+from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
 from vocprep.labels.areas import areas_of, load_label_areas
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import DatasetManifest, load_dataset, manifest_names
+from vocprep.progress import Progress
 from vocprep.synthetic.dataset import MARKER
 
 _BATCH = 32
@@ -67,17 +67,17 @@ def verify_content(
     data_dir: Path,
     datasets: Sequence[DatasetManifest],
     workers: int,
-    watcher: Watcher,
+    progress: Progress,
     *,
     partial: bool = False,
 ) -> Report:
     """Decode every picture and label map of the datasets, in ``workers`` processes.
 
-    With ``partial`` nothing is missed that is not there. Raises TreeError without any dataset,
+    With ``partial`` nothing is missed that is not there. Raises DataDirError without any dataset,
     ManifestError when a dataset's schema or table of areas cannot be read.
     """
     if not datasets:
-        raise TreeError(
+        raise DataDirError(
             f"{data_dir}: holds no folder layout of a shipped dataset; name your own with --dataset"
         )
     missing: dict[str, Difference] = {}
@@ -86,11 +86,11 @@ def verify_content(
     for dataset in datasets:
         samples += _samples(data_dir, dataset, seen)
         missing |= {item.path: item for item in _missing(data_dir, dataset)}
-    watcher.begin("pictures and label maps", len(samples), 0)
+    progress.begin("pictures and label maps", len(samples), 0)
     try:
-        found = list(_look_at_all(samples, workers, watcher.advance))
+        found = list(_look_at_all(samples, workers, progress.advance))
     finally:
-        watcher.end()
+        progress.end()
     bad = {item.path: item for item in (_below(data_dir, item) for item in found)}
     files = {path for item in samples for path in (item.image, item.label) if path}
     kept = {**bad, **({} if partial else missing)}

@@ -6,17 +6,18 @@ This is ``--level files``; ``vocprep.checks.data_content`` looks into the pictur
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial as bind
 from pathlib import Path
 
 from vocprep.checks.report import Difference, Report
 from vocprep.data_dir.digests import hash_file
-from vocprep.data_dir.receipts import Receipt, Tree, read_receipts, read_trees
-from vocprep.data_dir.source_digests import read_lock
-from vocprep.download.transfer import Watcher
-from vocprep.errors import TreeError
+from vocprep.data_dir.receipts import Receipt, UnpackedArchive, read_all_unpacked, read_receipts
+from vocprep.data_dir.source_digests import read_source_digests
+from vocprep.errors import DataDirError
+from vocprep.parallel import map_ordered
+from vocprep.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,32 +33,32 @@ class _Recorded:
 
 def has_records(data_dir: Path) -> bool:
     """Tell whether vocprep filled a data dir, wholly or partly."""
-    return any(True for _ in read_receipts(data_dir)) or any(True for _ in read_trees(data_dir))
+    return any(True for _ in read_receipts(data_dir)) or any(
+        True for _ in read_all_unpacked(data_dir)
+    )
 
 
 def verify_files(
-    data_dir: Path, workers: int, watcher: Watcher, *, partial: bool = False
+    data_dir: Path, workers: int, progress: Progress, *, partial: bool = False
 ) -> Report:
     """Hash every recorded file and look for files that no archive brought.
 
     An archive that was deleted after unpacking is not missed; with ``partial`` no file is. Raises
-    TreeError when vocprep recorded nothing here, DataError when its records are damaged.
+    DataDirError when vocprep recorded nothing here, DataError when its records are damaged.
     """
-    trees, receipts = list(read_trees(data_dir)), list(read_receipts(data_dir))
+    trees, receipts = list(read_all_unpacked(data_dir)), list(read_receipts(data_dir))
     if not trees and not receipts:
-        raise TreeError(
+        raise DataDirError(
             f"{data_dir}: holds no record of a download, so there is nothing to compare with; run "
             "vocprep download with --from FOLDER on the archives that you have, or look at the "
             "pictures and label maps themselves with --level content"
         )
     recorded = _recorded(data_dir, trees, receipts)
-    watcher.begin("files", sum(item.versions[0][0] for item in recorded), 0)
+    progress.begin("files", sum(item.versions[0][0] for item in recorded), 0)
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            checks = pool.map(lambda item: _check(data_dir, item, watcher), recorded)
-            found = [difference for difference in checks if difference is not None]
+        found = list(_compare(data_dir, recorded, workers, progress))
     finally:
-        watcher.end()
+        progress.end()
     pardoned = sum(item.state == "missing" for item in found) if partial else 0
     kept = [item for item in found if not (partial and item.state == "missing")]
     extra = list(_extra(data_dir, trees, {item.path for item in recorded}))
@@ -67,14 +68,14 @@ def verify_files(
 
 
 def _recorded(
-    data_dir: Path, trees: Sequence[Tree], receipts: Sequence[Receipt]
+    data_dir: Path, trees: Sequence[UnpackedArchive], receipts: Sequence[Receipt]
 ) -> list[_Recorded]:
     """Return what must be there, in path order."""
     versions: dict[str, list[tuple[int, str]]] = {}
     for tree in trees:
         for file in tree.files:
             versions.setdefault(file.path, []).append((file.size, file.sha256))
-    unpacked, lock = {tree.archive for tree in trees}, read_lock(data_dir)
+    unpacked, lock = {tree.archive for tree in trees}, read_source_digests(data_dir)
     for receipt in receipts:
         if receipt.path in unpacked and not (data_dir / receipt.path).exists():
             continue
@@ -85,10 +86,21 @@ def _recorded(
     ]
 
 
-def _check(data_dir: Path, item: _Recorded, watcher: Watcher) -> Difference | None:
+def _compare(
+    data_dir: Path, recorded: Sequence[_Recorded], workers: int, progress: Progress
+) -> Iterator[Difference]:
+    """Yield how files differ from their records; progress is reported from this thread only."""
+    differences = map_ordered(bind(_check, data_dir), recorded, workers)
+    for item, difference in zip(recorded, differences, strict=True):
+        progress.advance(item.versions[0][0])
+        if difference is not None:
+            yield difference
+
+
+def _check(data_dir: Path, item: _Recorded) -> Difference | None:
     """Compare one file with its record."""
     try:
-        found = hash_file(data_dir / item.path, advance=watcher.advance)
+        found = hash_file(data_dir / item.path)
     except FileNotFoundError:
         return Difference(path=item.path, state="missing", detail="expected a file, found none")
     except OSError as error:
@@ -104,7 +116,9 @@ def _check(data_dir: Path, item: _Recorded, watcher: Watcher) -> Difference | No
     return None
 
 
-def _extra(data_dir: Path, trees: Iterable[Tree], known: set[str]) -> Iterable[Difference]:
+def _extra(
+    data_dir: Path, trees: Iterable[UnpackedArchive], known: set[str]
+) -> Iterable[Difference]:
     """Yield the files that lie among unpacked ones and came from no archive."""
     folders = {file.path.rpartition("/")[0] for tree in trees for file in tree.files} - {""}
     for folder in sorted(folders):

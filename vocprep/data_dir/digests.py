@@ -17,7 +17,7 @@ BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expected:
+class ExpectedDigests:
     """What must be true of a file's bytes before it gets its final name."""
 
     size: int | None = None
@@ -26,11 +26,11 @@ class Expected:
     sha1: str | None = None
     md5: str | None = None
     sha256_prefix: str | None = None
-    locked_sha256: str | None = None
+    recorded_sha256: str | None = None
     """From sources.lock.json: what an earlier download of the same file had."""
 
     @classmethod
-    def of(cls, file: SourceFile, locked_sha256: str | None = None) -> Expected:
+    def of(cls, file: SourceFile, recorded_sha256: str | None = None) -> ExpectedDigests:
         """Collect what a manifest and the lock file say about a file."""
         return cls(
             size=file.bytes,
@@ -38,7 +38,7 @@ class Expected:
             sha1=file.sha1,
             md5=file.md5,
             sha256_prefix=file.sha256_prefix,
-            locked_sha256=locked_sha256,
+            recorded_sha256=recorded_sha256,
         )
 
     @property
@@ -52,7 +52,7 @@ class Expected:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FileDigests:
     """What a file's bytes turned out to be."""
 
     size: int
@@ -73,7 +73,7 @@ def hash_file(
     path: Path,
     algorithms: tuple[str, ...] = ("sha256",),
     advance: Callable[[int], None] = nothing_shown,
-) -> Found:
+) -> FileDigests:
     """Hash a whole file in one pass and bounded memory; ``advance`` hears of the bytes."""
     hashers = {name: new_hasher(name) for name in algorithms}
     size = 0
@@ -82,7 +82,9 @@ def hash_file(
         for hasher in hashers.values():
             hasher.update(block)
         advance(len(block))
-    return Found(size=size, digests={name: item.hexdigest() for name, item in hashers.items()})
+    return FileDigests(
+        size=size, digests={name: item.hexdigest() for name, item in hashers.items()}
+    )
 
 
 def new_hasher(algorithm: str) -> hashlib._Hash:
@@ -90,7 +92,7 @@ def new_hasher(algorithm: str) -> hashlib._Hash:
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
-def differences(expected: Expected, found: Found) -> list[str]:
+def differences(expected: ExpectedDigests, found: FileDigests) -> list[str]:
     """Return one phrase for each published fact that the bytes break, none when all agree."""
     phrases = []
     if expected.size is not None and expected.size != found.size:
@@ -99,7 +101,7 @@ def differences(expected: Expected, found: Found) -> list[str]:
         published = getattr(expected, name)
         if published is not None and published != found.digests[name]:
             phrases.append(f"expected {name} {published}, found {found.digests[name]}")
-    prefix, locked = expected.sha256_prefix, expected.locked_sha256
+    prefix, locked = expected.sha256_prefix, expected.recorded_sha256
     if prefix is not None and not found.sha256.startswith(prefix):
         phrases.append(f"expected a sha256 that begins {prefix}, found {found.sha256}")
     if locked is not None and locked != found.sha256:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocprep.errors import TreeError, UsageError
+from vocprep.errors import DataDirError, UsageError
 from vocprep.files import is_plain_name
 from vocprep.manifests import DatasetManifest
 
@@ -32,10 +32,10 @@ def default_data_dir() -> Path:
 
 
 def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str]:
-    """Return the image ids of a split, sorted; TreeError when the file is missing or repeats one.
+    """Return the image ids of a split, sorted.
 
     VOC's files hold an id a line; what follows a blank on the line (per-class files have a flag
-    there) is not an id.
+    there) is not an id. Raises DataDirError when the file is missing or lists an id twice.
     """
     if not is_plain_name(split):
         raise UsageError(f"split {split!r}: {_PLAIN}")
@@ -45,19 +45,19 @@ def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str
     except FileNotFoundError as error:
         present = sorted(item.stem for item in path.parent.glob("*.txt"))
         found = f"found splits {', '.join(present)}" if present else f"found no {path.parent}"
-        raise TreeError(
+        raise DataDirError(
             f"{path}: no such split file of dataset {dataset.name}; {found}; check --splits and "
             f"--data-dir{_download_hint(data_dir, dataset)}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise TreeError(f"{path}: cannot be read as a split file: {error}") from error
+        raise DataDirError(f"{path}: cannot be read as a split file: {error}") from error
     image_ids = sorted(line.split()[0] for line in lines if line.strip())
     for image_id, following in itertools.pairwise(image_ids):
         if image_id == following:
-            raise TreeError(f"{path}: image id {image_id} stands there twice; remove one line")
+            raise DataDirError(f"{path}: image id {image_id} stands there twice; remove one line")
     for image_id in image_ids:
         if not is_plain_name(image_id):
-            raise TreeError(f"{path}: image id {image_id!r}: {_PLAIN}; rename the image")
+            raise DataDirError(f"{path}: image id {image_id!r}: {_PLAIN}; rename the image")
     return image_ids
 
 
@@ -71,8 +71,8 @@ def list_samples(
 ) -> list[SampleRef]:
     """Return the samples of the splits in id order, at most ``limit`` of each split.
 
-    Every image and label file is seen to exist, unless some ``may_lack``. Raises TreeError naming
-    the first missing file, UsageError when an id belongs to two of the splits.
+    Every image and label file must exist, unless ``may_lack``. Raises DataDirError with the first
+    missing file, UsageError when an id belongs to two of the splits.
     """
     owner: dict[str, str] = {}
     for split in splits:
@@ -98,7 +98,7 @@ def list_samples(
 
 
 def _check_present(samples: Sequence[SampleRef], data_dir: Path, dataset: DatasetManifest) -> None:
-    """Raise TreeError when a file that the split files promise is not there.
+    """Raise DataDirError when a file that the split files promise is not there.
 
     Folders are listed once: ten thousand stat calls take seconds on a network disk.
     """
@@ -112,7 +112,7 @@ def _check_present(samples: Sequence[SampleRef], data_dir: Path, dataset: Datase
             present = set()
         missing = [path for path in paths if path.name not in present]
         if missing:
-            raise TreeError(
+            raise DataDirError(
                 f"{missing[0]}: {kind} of a listed image is missing ({len(missing)} of "
                 f"{len(paths)} {kind}s); add the files or take the ids out of the split file"
                 f"{_download_hint(data_dir, dataset)}"

@@ -20,7 +20,7 @@ from vocprep.files import write_atomic, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class TreeFile:
+class UnpackedFile:
     """One unpacked file."""
 
     path: str
@@ -30,13 +30,13 @@ class TreeFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tree:
+class UnpackedArchive:
     """What one archive unpacked to."""
 
     archive: str
     """The archive's path below the data dir."""
     archive_sha256: str
-    files: tuple[TreeFile, ...]
+    files: tuple[UnpackedFile, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Receipt:
             mirror=mirror,
         )
 
-    def still_fits(self, data_dir: Path) -> bool:
+    def matches_disk(self, data_dir: Path) -> bool:
         """Tell whether the file is there with the size and time of change it had."""
         try:
             facts = (data_dir / self.path).stat()
@@ -78,7 +78,7 @@ def records_dir(data_dir: Path) -> Path:
     return data_dir / ".vocprep"
 
 
-def write_tree(data_dir: Path, tree: Tree) -> None:
+def write_unpacked(data_dir: Path, tree: UnpackedArchive) -> None:
     """Record what an archive unpacked to: a head line, then a line a file, in path order."""
     head = {
         "archive": tree.archive,
@@ -87,22 +87,22 @@ def write_tree(data_dir: Path, tree: Tree) -> None:
     }
     lines = [json.dumps(head), *(json.dumps(asdict(file)) for file in tree.files)]
     text = "".join(f"{line}\n" for line in lines)
-    write_atomic(_tree_path(data_dir, tree.archive), gzip.compress(text.encode(), 6, mtime=0))
+    write_atomic(_unpacked_path(data_dir, tree.archive), gzip.compress(text.encode(), 6, mtime=0))
 
 
-def read_tree(data_dir: Path, archive: str) -> Tree | None:
+def read_unpacked(data_dir: Path, archive: str) -> UnpackedArchive | None:
     """Return what an archive unpacked to, None when it was not unpacked to the end.
 
     Raises DataError when the tree manifest is damaged.
     """
-    path = _tree_path(data_dir, archive)
-    return _read_tree(path) if path.is_file() else None
+    path = _unpacked_path(data_dir, archive)
+    return _read_unpacked(path) if path.is_file() else None
 
 
-def read_trees(data_dir: Path) -> Iterator[Tree]:
+def read_all_unpacked(data_dir: Path) -> Iterator[UnpackedArchive]:
     """Yield every tree manifest of a data dir, in the order of their names."""
     for path in sorted((records_dir(data_dir) / "trees").glob("*.jsonl.gz")):
-        yield _read_tree(path)
+        yield _read_unpacked(path)
 
 
 def write_receipt(data_dir: Path, receipt: Receipt) -> None:
@@ -127,7 +127,7 @@ def read_receipts(data_dir: Path) -> Iterator[Receipt]:
             raise _damaged(path, error) from error
 
 
-def is_unpacked(data_dir: Path, tree: Tree) -> bool:
+def is_unpacked(data_dir: Path, tree: UnpackedArchive) -> bool:
     """Tell whether every file of a tree is there with its size. Reads no bytes."""
     try:
         return all((data_dir / file.path).stat().st_size == file.size for file in tree.files)
@@ -135,14 +135,16 @@ def is_unpacked(data_dir: Path, tree: Tree) -> bool:
         return False
 
 
-def _read_tree(path: Path) -> Tree:
+def _read_unpacked(path: Path) -> UnpackedArchive:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             head: dict[str, Any] = json.loads(next(stream))
-            files = tuple(TreeFile(**json.loads(line)) for line in stream)
+            files = tuple(UnpackedFile(**json.loads(line)) for line in stream)
         if len(files) != head["count"]:
             raise ValueError(f"{len(files)} of {head['count']} lines")
-        return Tree(archive=head["archive"], archive_sha256=head["archive_sha256"], files=files)
+        return UnpackedArchive(
+            archive=head["archive"], archive_sha256=head["archive_sha256"], files=files
+        )
     except (OSError, EOFError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise _damaged(path, error) from error
 
@@ -154,7 +156,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
     )
 
 
-def _tree_path(data_dir: Path, archive: str) -> Path:
+def _unpacked_path(data_dir: Path, archive: str) -> Path:
     return records_dir(data_dir) / "trees" / f"{quote(archive, safe='')}.jsonl.gz"
 
 

@@ -16,13 +16,13 @@ from vocprep.data_dir.receipts import records_dir
 from vocprep.errors import DataError
 from vocprep.files import write_json
 
-LOCK_FILE = "sources.lock.json"
+SOURCE_DIGESTS_FILE = "sources.lock.json"
 _VERSION = 1
 
 
-def read_lock(data_dir: Path) -> dict[str, str]:
+def read_source_digests(data_dir: Path) -> dict[str, str]:
     """Return the recorded sha256 by path below the data dir; DataError when it is damaged."""
-    path = data_dir / LOCK_FILE
+    path = data_dir / SOURCE_DIGESTS_FILE
     try:
         value: dict[str, Any] = json.loads(path.read_bytes())
         if value["version"] != _VERSION:
@@ -37,13 +37,13 @@ def read_lock(data_dir: Path) -> dict[str, str]:
         ) from error
 
 
-def add_to_lock(data_dir: Path, name: str, sha256: str, size: int) -> None:
+def add_source_digest(data_dir: Path, name: str, sha256: str, size: int) -> None:
     """Record a digest; what was recorded of other files stays."""
     folder = records_dir(data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lockfile.lock"):
-        read_lock(data_dir)  # never write over a file that cannot be read
-        path = data_dir / LOCK_FILE
+        read_source_digests(data_dir)  # never write over a file that cannot be read
+        path = data_dir / SOURCE_DIGESTS_FILE
         files: Mapping[str, Any] = json.loads(path.read_bytes())["files"] if path.exists() else {}
         entries = {**files, name: {"sha256": sha256, "bytes": size}}
         write_json(path, {"version": _VERSION, "files": dict(sorted(entries.items()))})

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from vocprep.data_dir.digests import nothing_shown
-from vocprep.data_dir.receipts import Tree, TreeFile, records_dir, write_tree
+from vocprep.data_dir.receipts import UnpackedArchive, UnpackedFile, records_dir, write_unpacked
 from vocprep.download.members import Archive, Names, bomb
 from vocprep.errors import ArchiveError
 from vocprep.files import TEMPORARY_PREFIX
@@ -38,7 +38,7 @@ def unpack(
     *,
     partial: bool = False,
     advance: Callable[[int], None] = nothing_shown,
-) -> Tree:
+) -> UnpackedArchive:
     """Unpack an archive into the data dir and record the tree; the caller holds the file's lock.
 
     ``advance`` hears of the archive's bytes as they are read. With ``partial`` the manifest's
@@ -60,16 +60,16 @@ def unpack(
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    tree = Tree(archive=archive.name, archive_sha256=archive.sha256, files=tuple(files))
+    tree = UnpackedArchive(archive=archive.name, archive_sha256=archive.sha256, files=tuple(files))
     # One flush for all: no file may be recorded and yet empty after a power cut.
     os.sync()
-    write_tree(data_dir, tree)
+    write_unpacked(data_dir, tree)
     return tree
 
 
 def extract(
     archive: Archive, folder: Path, advance: Callable[[int], None] = nothing_shown
-) -> list[TreeFile]:
+) -> list[UnpackedFile]:
     """Write the archive's files into a new folder; return them in path order.
 
     Raises ArchiveError at the first member that is refused; the folder then holds what came before.
@@ -103,7 +103,7 @@ def extract(
 
 def _write_member(
     tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, path: str
-) -> TreeFile:
+) -> UnpackedFile:
     """Write one regular file, hashing it on the way."""
     source = tar.extractfile(member)
     if source is None:
@@ -116,7 +116,7 @@ def _write_member(
             out.write(block)
         if out.tell() != member.size:
             raise tarfile.ReadError(f"{member.name!r} is cut short")
-    return TreeFile(path=path, size=member.size, sha256=hasher.hexdigest())
+    return UnpackedFile(path=path, size=member.size, sha256=hasher.hexdigest())
 
 
 class _Bounded:
@@ -181,7 +181,7 @@ def _tar_bytes(archive: Archive, advance: Callable[[int], None]) -> Iterator[_Bo
             yield _Bounded(inner, archive)
 
 
-def _check_counts(archive: Archive, files: list[TreeFile]) -> None:
+def _check_counts(archive: Archive, files: list[UnpackedFile]) -> None:
     """Compare with the counts of the official archive."""
     for expect in archive.unpack.expect:
         found = sum(_counts(expect, file.path) for file in files)

@@ -16,18 +16,19 @@ from urllib.parse import quote, urlsplit
 
 from filelock import FileLock, Timeout
 
-from vocprep.data_dir.digests import Expected, Found, differences, hash_file
+from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences, hash_file
 from vocprep.data_dir.receipts import Receipt, records_dir, write_receipt
-from vocprep.data_dir.source_digests import add_to_lock, read_lock
+from vocprep.data_dir.source_digests import add_source_digest, read_source_digests
 from vocprep.download.archive import unpack
 from vocprep.download.fetch import Wanted, fetch
 from vocprep.download.members import Archive
 from vocprep.download.outcomes import Outcome, outcome_of
 from vocprep.download.plan import PlannedFile, plan_file
-from vocprep.download.transfer import TransferOptions, Watcher
+from vocprep.download.transfer import TransferOptions
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
 from vocprep.files import atomic_path
 from vocprep.manifests import SourceFile, SourceManifest
+from vocprep.progress import Progress
 
 TensorDigest = Callable[[Path], str]
 
@@ -63,7 +64,7 @@ def download(
     data_dir: Path,
     sources: Sequence[SourceManifest],
     options: DownloadOptions,
-    watcher: Watcher,
+    progress: Progress,
     tensor_digest: TensorDigest | None = None,
 ) -> list[Outcome]:
     """Bring every file of the sources to the data dir; return how each ended, in order.
@@ -72,7 +73,7 @@ def download(
     ``tensor_digest`` checks weights by their tensors; without it that check is left out. Raises
     DataError when the lock file or a record of an earlier run is damaged.
     """
-    job = _Job(data_dir, options, watcher, tensor_digest)
+    job = _Job(data_dir, options, progress, tensor_digest)
     return [job.bring(source.name, file) for source in sources for file in source.files]
 
 
@@ -82,7 +83,7 @@ class _Job:
 
     data_dir: Path
     options: DownloadOptions
-    watcher: Watcher
+    progress: Progress
     tensor_digest: TensorDigest | None
 
     def bring(self, source: str, file: SourceFile) -> Outcome:
@@ -106,7 +107,7 @@ class _Job:
         return outcome_of(planned, receipt, ", ".join(done) or "present")
 
     def _plan(self, source: str, file: SourceFile) -> PlannedFile:
-        lock = read_lock(self.data_dir)
+        lock = read_source_digests(self.data_dir)
         return plan_file(self.data_dir, source, file, lock, extract=self.options.extract)
 
     def _act(self, planned: PlannedFile) -> list[str]:
@@ -131,7 +132,7 @@ class _Job:
             return "verified"
         aside = path.with_name(path.name + ".wrong")
         path.replace(aside)
-        self.watcher.note(f"{path}: {problem}; it was set aside as {aside.name}")
+        self.progress.note(f"{path}: {problem}; it was set aside as {aside.name}")
         return self._fetch(planned)
 
     def _fetch(self, planned: PlannedFile) -> str:
@@ -152,7 +153,7 @@ class _Job:
             expected=planned.expected,
             check=lambda part: self._check(file, part),
         )
-        fetched = fetch(wanted, self.options.transfer, self.watcher)
+        fetched = fetch(wanted, self.options.transfer, self.progress)
         self._accept(planned, fetched.found, fetched.url)
         return "fetched"
 
@@ -173,7 +174,7 @@ class _Job:
                 self._accept(planned, found, str(folder))
                 return how
             wrong.append(f"{candidate}: {problem}")
-            self.watcher.note(wrong[-1])
+            self.progress.note(wrong[-1])
         if wrong and self.options.offline:
             raise DigestError(f"{wrong[0]}; nothing was taken; use the official file")
         return None
@@ -191,12 +192,12 @@ class _Job:
                 archive,
                 self.data_dir,
                 partial=self.options.partial,
-                advance=self.watcher.advance,
+                advance=self.progress.advance,
             )
 
-    def _hash(self, path: Path, expected: Expected) -> Found:
+    def _hash(self, path: Path, expected: ExpectedDigests) -> FileDigests:
         with self._shown(f"{path.name} (checking)", path.stat().st_size):
-            return hash_file(path, expected.algorithms, self.watcher.advance)
+            return hash_file(path, expected.algorithms, self.progress.advance)
 
     def _check(self, file: SourceFile, path: Path) -> str | None:
         """Compare the tensors of a weights file; None when they agree or cannot be read here."""
@@ -210,22 +211,22 @@ class _Job:
             return None
         return f"expected tensor digest {file.tensors_sha256}, found {found}"
 
-    def _accept(self, planned: PlannedFile, found: Found, mirror: str) -> None:
+    def _accept(self, planned: PlannedFile, found: FileDigests, mirror: str) -> None:
         """Record a file that has its final name and its right bytes."""
         file = planned.file
-        if file.sha256 is None and planned.expected.locked_sha256 is None:
-            add_to_lock(self.data_dir, file.path, found.sha256, found.size)
+        if file.sha256 is None and planned.expected.recorded_sha256 is None:
+            add_source_digest(self.data_dir, file.path, found.sha256, found.size)
         receipt = Receipt.of(self.data_dir, file.path, dict(found.digests), mirror)
         tensors = file.tensors_sha256 if self.tensor_digest is not None else None
         write_receipt(self.data_dir, replace(receipt, tensors_sha256=tensors))
 
     @contextmanager
     def _shown(self, name: str, total: int) -> Iterator[None]:
-        self.watcher.begin(name, total, 0)
+        self.progress.begin(name, total, 0)
         try:
             yield
         finally:
-            self.watcher.end()
+            self.progress.end()
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -236,7 +237,7 @@ class _Job:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self.watcher.note(f"{name}: waiting for another vocprep that works on it")
+            self.progress.note(f"{name}: waiting for another vocprep that works on it")
             lock.acquire()
         try:
             yield

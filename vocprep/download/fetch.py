@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocprep.data_dir.digests import Expected, Found, differences
+from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences
 from vocprep.download.following import Follower
 from vocprep.download.partial import Partial
-from vocprep.download.transfer import OtherSize, Transfer, TransferOptions, Watcher
+from vocprep.download.transfer import OtherSize, Transfer, TransferOptions
 from vocprep.download.transport import Refused
 from vocprep.errors import DigestError, SourceUnavailableError, VocprepError
+from vocprep.progress import Progress
 
 
 def accept_any(_: Path) -> str | None:
@@ -25,7 +26,7 @@ class Wanted:
 
     path: Path
     urls: Sequence[str]
-    expected: Expected
+    expected: ExpectedDigests
     check: Callable[[Path], str | None] = accept_any
     """The last check of the whole file before it gets its name: None, or what is wrong."""
 
@@ -36,34 +37,34 @@ class Fetched:
 
     url: str
     """The mirror that completed it."""
-    found: Found
+    found: FileDigests
 
 
-def fetch(wanted: Wanted, options: TransferOptions, watcher: Watcher) -> Fetched:
+def fetch(wanted: Wanted, options: TransferOptions, progress: Progress) -> Fetched:
     """Bring a file to its final name from the first mirror that gives the right bytes.
 
     The caller holds the file's lock. Raises DigestError when mirrors gave only wrong bytes,
     SourceUnavailableError when none gave a whole file; bytes fetched so far stay for the next run.
     """
-    with Partial(wanted.path, wanted.expected, watcher.advance) as partial:
+    with Partial(wanted.path, wanted.expected, progress.advance) as partial:
         size = partial.size or wanted.expected.size
-        watcher.begin(wanted.path.name, size, partial.held)
+        progress.begin(wanted.path.name, size, partial.held)
         try:
-            return _Walk(wanted, partial, options, watcher).run()
+            return _Walk(wanted, partial, options, progress).run()
         finally:
-            watcher.end()
+            progress.end()
 
 
 class _Walk:
     """The mirrors in their order, and what was learnt on the way."""
 
     def __init__(
-        self, wanted: Wanted, partial: Partial, options: TransferOptions, watcher: Watcher
+        self, wanted: Wanted, partial: Partial, options: TransferOptions, progress: Progress
     ) -> None:
         self._wanted = wanted
         self._partial = partial
         self._options = options
-        self._watcher = watcher
+        self._watcher = progress
         self._follower = Follower(partial, wanted.expected.algorithms)
         self._failures: list[str] = []
         self._mismatched = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial as bind
 
-from vocprep.data_dir.digests import BLOCK_BYTES, Found, new_hasher
+from vocprep.data_dir.digests import BLOCK_BYTES, FileDigests, new_hasher
 from vocprep.download.partial import Partial
 
 
@@ -24,7 +24,7 @@ class Follower:
         for name in algorithms:
             partial.run_beside(bind(self._follow, name))
 
-    def result(self) -> Found:
+    def result(self) -> FileDigests:
         """Wait for the digests of a file that is complete; OSError when it cannot be read."""
         partial = self._partial
         with partial.condition:
@@ -35,7 +35,7 @@ class Follower:
             if self._fault:
                 raise self._fault
             digests = {name: self._digests[key] for name, key in keys.items()}
-            return Found(size=partial.size or 0, digests=digests)
+            return FileDigests(size=partial.size or 0, digests=digests)
 
     def _follow(self, algorithm: str) -> None:
         """Hash the file, and again from the start each time that its bytes were forgotten."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vocprep.data_dir.digests import BLOCK_BYTES, Expected
+from vocprep.data_dir.digests import BLOCK_BYTES, ExpectedDigests
 from vocprep.download.spans import Span, add_span, first_gap, missing_spans, total
 
 SAVE_SECONDS = 0.02
@@ -49,7 +49,7 @@ class Partial:
     The caller holds the file's lock. Use it as a context manager: leaving it saves the state.
     """
 
-    def __init__(self, final: Path, expected: Expected, advance: Advance) -> None:
+    def __init__(self, final: Path, expected: ExpectedDigests, advance: Advance) -> None:
         self.final = final
         self.path = final.with_name(final.name + ".part")
         self.state_path = final.with_name(final.name + ".part.json")

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from vocprep.data_dir.digests import Expected, Found, differences
-from vocprep.data_dir.receipts import Receipt, is_unpacked, read_receipt, read_tree
-from vocprep.data_dir.source_digests import read_lock
+from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences
+from vocprep.data_dir.receipts import Receipt, is_unpacked, read_receipt, read_unpacked
+from vocprep.data_dir.source_digests import read_source_digests
 from vocprep.errors import ManifestError, UsageError
 from vocprep.manifests import (
     SourceFile,
@@ -49,7 +49,7 @@ class PlannedFile:
 
     source: str
     file: SourceFile
-    expected: Expected
+    expected: ExpectedDigests
     on_disk: OnDisk
     steps: tuple[Step, ...]
 
@@ -73,7 +73,7 @@ class ListedSource:
 
 def list_sources(data_dir: Path) -> list[ListedSource]:
     """Return every shipped source with its state in a data dir."""
-    lock = read_lock(data_dir)
+    lock = read_source_digests(data_dir)
     listed = []
     for name in manifest_names("sources"):
         source = load_source(name)
@@ -137,7 +137,7 @@ def plan_file(
     data_dir: Path, source: str, file: SourceFile, lock: Mapping[str, str], *, extract: bool
 ) -> PlannedFile:
     """Look at the disk and decide for one file."""
-    expected = Expected.of(file, lock.get(file.path))
+    expected = ExpectedDigests.of(file, lock.get(file.path))
     on_disk = survey(data_dir, file, expected)
     return PlannedFile(
         source=source,
@@ -164,14 +164,14 @@ def steps_for(on_disk: OnDisk, *, unpacks: bool) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def survey(data_dir: Path, file: SourceFile, expected: Expected) -> OnDisk:
+def survey(data_dir: Path, file: SourceFile, expected: ExpectedDigests) -> OnDisk:
     """Look at what the disk holds of a file. Reads no byte of the file itself."""
     path = data_dir / file.path
     receipt = read_receipt(data_dir, file.path)
     return OnDisk(
         present=path.is_file(),
         verified=receipt is not None
-        and receipt.still_fits(data_dir)
+        and receipt.matches_disk(data_dir)
         and agrees(receipt, file, expected),
         unpacked=_is_unpacked(data_dir, file, expected),
         part_bytes=_part_bytes(path),
@@ -179,25 +179,25 @@ def survey(data_dir: Path, file: SourceFile, expected: Expected) -> OnDisk:
     )
 
 
-def agrees(receipt: Receipt, file: SourceFile, expected: Expected) -> bool:
+def agrees(receipt: Receipt, file: SourceFile, expected: ExpectedDigests) -> bool:
     """Tell whether a receipt answers everything that is expected now.
 
     One that was written without a look at the tensors says nothing about them.
     """
     if any(name not in receipt.digests for name in expected.algorithms):
         return False
-    found = Found(size=receipt.size, digests=receipt.digests)
+    found = FileDigests(size=receipt.size, digests=receipt.digests)
     tensors = receipt.tensors_sha256 in (None, file.tensors_sha256)
     return tensors and not differences(expected, found)
 
 
-def _is_unpacked(data_dir: Path, file: SourceFile, expected: Expected) -> bool:
+def _is_unpacked(data_dir: Path, file: SourceFile, expected: ExpectedDigests) -> bool:
     if file.unpack is None:
         return False
-    tree = read_tree(data_dir, file.path)
+    tree = read_unpacked(data_dir, file.path)
     if tree is None:
         return False
-    wanted = expected.sha256 or expected.locked_sha256
+    wanted = expected.sha256 or expected.recorded_sha256
     return wanted in (None, tree.archive_sha256) and is_unpacked(data_dir, tree)
 
 

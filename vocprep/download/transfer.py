@@ -10,12 +10,12 @@ import random
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import requests
 
 from vocprep.download.partial import Partial
 from vocprep.download.transport import Answer, Changed, Question, Refused, Timeouts, Transient, ask
+from vocprep.progress import Progress
 
 _MOST_RESTARTS = 2
 """How often a mirror's file may change under our hands before the mirror is given up."""
@@ -47,25 +47,6 @@ class TransferOptions:
     """How long to wait for a connection and for the next byte."""
 
 
-class Watcher(Protocol):
-    """Whoever shows progress; called from several threads, one at a time."""
-
-    def begin(self, name: str, total: int | None, done: int) -> None:
-        """Show that work on a file starts, with ``done`` of ``total`` bytes here already."""
-
-    def expect(self, total: int) -> None:
-        """Learn the whole size, where ``begin`` could not tell it."""
-
-    def advance(self, count: int) -> None:
-        """Show so many bytes more; fewer when bytes had to be forgotten."""
-
-    def note(self, text: str) -> None:
-        """Show something worth a line: a retry, a mirror passed over."""
-
-    def end(self) -> None:
-        """Show that the work on the file is over, well or not."""
-
-
 class OtherSize(Exception):  # noqa: N818 - a turn in the walk over the mirrors, never shown
     """A mirror's file has another size than the one that the bytes so far belong to."""
 
@@ -74,12 +55,12 @@ class Transfer:
     """The bytes of one file from one mirror into a partial file."""
 
     def __init__(
-        self, url: str, partial: Partial, options: TransferOptions, watcher: Watcher
+        self, url: str, partial: Partial, options: TransferOptions, progress: Progress
     ) -> None:
         self._url = url
         self._partial = partial
         self._options = options
-        self._watcher = watcher
+        self._watcher = progress
         self._connections = options.connections
         self._asked = False
         self._stop = threading.Event()
