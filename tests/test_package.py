@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
 import os
 import shutil
@@ -73,6 +74,16 @@ def test_modules_import_on_their_own(path: Path) -> None:
         return
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     assert importlib.import_module(name).__doc__
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_examples_in_docstrings_run(path: Path) -> None:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[-1] == "__main__":
+        return
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.testmod(importlib.import_module(name), optionflags=flags).failed == 0
 
 
 def undocumented(path: Path) -> list[str]:

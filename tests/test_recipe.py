@@ -136,7 +136,7 @@ def test_short_name_says_what_is_not_usual() -> None:
         (RECIPE, {"layers": ("layer4",)}, "layer3, layer2"),
         (RECIPE, {"layers": ("layer2", "layer2")}, "each once"),
         (RECIPE, {"backbone": "resnet50"}, "resnet18-imagenet"),
-        (RESNET18, {"windows": (32,)}, "whole picture"),
+        (RESNET18, {"windows": (32,)}, "whole image"),
         (RESNET18, {"layers": ("layer3",)}, "layer4"),
         (RESNET18, {"geometry": Geometry(geometry="native")}, "crop or squash"),
     ],

@@ -1,4 +1,4 @@
-"""Every error that vocprep raises on purpose, with the exit code the command line gives it.
+"""Every error that vocprep raises on purpose, with its exit code on the command line.
 
 ::
 
@@ -9,7 +9,7 @@
     │   ├── DataDirError         a data dir without the files that the dataset needs
     │   ├── DigestError          a downloaded file of the wrong size or digest
     │   ├── ArchiveError         an archive that is unsafe to unpack or does not hold what it must
-    │   ├── ImageDecodeError     a picture that does not decode
+    │   ├── ImageDecodeError     an image that does not decode
     │   ├── LabelDecodeError     a label map that does not decode or breaks its schema
     │   ├── WeightsError         backbone weights of the wrong names, shapes or digest
     │   ├── ShardError           a shard or a dataset index that breaks docs/format.md
@@ -55,11 +55,11 @@ class ArchiveError(DataError):
 
 
 class ImageDecodeError(DataError):
-    """A picture that does not decode."""
+    """An image that does not decode."""
 
 
 class LabelDecodeError(DataError):
-    """A label map that does not decode, breaks its schema or does not fit its picture."""
+    """A label map that does not decode, breaks its schema or does not fit its image."""
 
 
 class WeightsError(DataError):

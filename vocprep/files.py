@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY_PREFIX = ".tmp-"
-"""Names that start so are unfinished work and may be deleted by anybody who holds the lock."""
+"""Prefix of unfinished work, which whoever holds the folder's file lock may delete."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

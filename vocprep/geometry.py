@@ -1,7 +1,7 @@
-"""Geometry: how a picture of any size becomes a grid of 32×32 patches.
+"""Geometry: how an image of any size becomes a grid of 32×32 patches.
 
-One geometry moves a picture (antialiased bilinear) and its label map (nearest) alike, so that a
-pixel of the label map stays the label of the same pixel of the picture.
+One geometry moves an image (antialiased bilinear) and its label map (nearest) alike, so that a
+pixel of the label map stays the label of the same pixel of the image.
 
 Shape legend: H, W pixels of the source; h, w = 32·ny, 32·nx pixels after the geometry;
 P = ny·nx patches, row-major.
@@ -28,7 +28,7 @@ SHORTER = 256
 WINDOWS = (32, 64, 128, 256)
 """Sides of the windows around a patch that ``shrink_windows`` can bring to a patch's size."""
 MAX_PIXELS = 1 << 26
-"""A picture so long and thin that ``crop`` would blow it up beyond this is refused."""
+"""An image so long and thin that ``crop`` would blow it up beyond this is refused."""
 
 GeometryKind = Literal["crop", "squash", "native"]
 EdgeRule = Literal["drop", "pad"]
@@ -45,7 +45,7 @@ class Geometry:
     no resize."""
     edge: EdgeRule = "drop"
     """What ``native`` does with the rows and columns past the last whole patch: leave them out, or
-    fill the patch up (picture: edge pixels repeated; label map: void)."""
+    fill the patch up (image: edge pixels repeated; label map: void)."""
 
     @model_validator(mode="after")
     def _edge_has_an_effect(self) -> Self:
@@ -59,7 +59,7 @@ class Geometry:
 
     @property
     def covers_all(self) -> bool:
-        """Whether every pixel of a picture lies in a patch."""
+        """Whether every pixel of an image lies in a patch."""
         return self.geometry == "squash" or self.edge == "pad"
 
     @property
@@ -71,9 +71,12 @@ class Geometry:
 
 
 def patch_grid(height: int, width: int, geometry: Geometry) -> Grid:
-    """Return (ny, nx) for a picture of height × width pixels.
+    """Return (ny, nx), the patches per column and per row of an image of height × width pixels.
 
     Raises DataError when no whole patch fits.
+
+    >>> patch_grid(375, 500, Geometry(geometry="native"))
+    (11, 15)
     """
     if geometry.geometry != "native":
         return SIDE // PATCH, SIDE // PATCH
@@ -82,14 +85,14 @@ def patch_grid(height: int, width: int, geometry: Geometry) -> Grid:
     ny, nx = height // PATCH, width // PATCH
     if ny == 0 or nx == 0:
         raise DataError(
-            f"a picture of {width}×{height} pixels has no whole {PATCH}×{PATCH} patch: expected "
-            f"at least {PATCH} pixels a side; use edge pad, or another geometry"
+            f"an image of {width}×{height} pixels has no whole {PATCH}×{PATCH} patch: expected "
+            f"at least {PATCH} pixels per side; use edge pad, or another geometry"
         )
     return ny, nx
 
 
 def place_image(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
-    """Bring a picture [H, W, 3] to its patch grid: uint8 [h, w, 3].
+    """Bring an image [H, W, 3] to its patch grid: uint8 [h, w, 3].
 
     Pillow's fixed-point bilinear filter is used because its bits do not depend on the machine.
     """
@@ -97,8 +100,8 @@ def place_image(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint
     if geometry.geometry == "native":
         return _fit_native(image, geometry, fill=None)
     target_h, target_w = _resized(height, width, geometry)
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    resized = picture.resize((target_w, target_h), Image.Resampling.BILINEAR)
+    pixels = Image.fromarray(np.ascontiguousarray(image))
+    resized = pixels.resize((target_w, target_h), Image.Resampling.BILINEAR)
     top, left = _centre(target_h), _centre(target_w)
     return np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)))
 
@@ -131,7 +134,11 @@ def whole_labels(label_map: NDArray[Scalar], geometry: Geometry) -> NDArray[Scal
 
 
 def nearest_indices(source: int, target: int) -> NDArray[np.intp]:
-    """Return for each of ``target`` pixels the source pixel under its centre, in exact integers."""
+    """Return for each of ``target`` pixels the source pixel under its centre, in exact integers.
+
+    >>> nearest_indices(source=4, target=2).tolist()
+    [1, 3]
+    """
     return (2 * np.arange(target) + 1) * source // (2 * target)
 
 
@@ -143,10 +150,10 @@ def split_patches(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
 
 
 def shrink_windows(image: NDArray[np.uint8], window: int) -> tuple[NDArray[np.uint8], int]:
-    """Shrink a picture [h, w, 3] so that its windows become 32×32 tiles.
+    """Shrink an image [h, w, 3] so that its windows become 32×32 tiles.
 
-    A window of ``window`` pixels a side, one of ``WINDOWS``, lies centred on each patch, the
-    picture mirrored at its border. Returns the picture with that border, every square of
+    A window of ``window`` pixels per side, one of ``WINDOWS``, lies centred on each patch, the
+    image mirrored at its border. Returns the image with that border, every square of
     (window/32)² pixels averaged and rounded: uint8; and the step in pixels from one window's tile
     to the next. Whole numbers only, so the bits do not depend on the machine.
     """
@@ -163,7 +170,12 @@ def shrink_windows(image: NDArray[np.uint8], window: int) -> tuple[NDArray[np.ui
 
 
 def join_patches(patches: NDArray[Scalar], grid: Grid) -> NDArray[Scalar]:
-    """Lay patches [P, 32, 32, ...] out again as [h, w, ...]: the inverse of split_patches."""
+    """Join patches [P, 32, 32, ...] to [h, w, ...]: the inverse of ``split_patches``.
+
+    >>> pixels = np.arange(64 * 96).reshape(64, 96)
+    >>> bool((join_patches(split_patches(pixels), (2, 3)) == pixels).all())
+    True
+    """
     ny, nx = grid
     tiles = patches.reshape(ny, nx, PATCH, PATCH, *patches.shape[3:]).swapaxes(1, 2)
     return np.ascontiguousarray(tiles).reshape(ny * PATCH, nx * PATCH, *patches.shape[3:])
@@ -181,7 +193,7 @@ def _resized(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
     longer = SHORTER * max(height, width) // min(height, width)
     if SHORTER * longer > MAX_PIXELS:
         raise DataError(
-            f"a picture of {width}×{height} pixels is too long and thin to crop: expected sides "
+            f"an image of {width}×{height} pixels is too long and thin to crop: expected sides "
             f"that differ at most {MAX_PIXELS // SHORTER**2} times; use --geometry squash or native"
         )
     return (SHORTER, longer) if height <= width else (longer, SHORTER)

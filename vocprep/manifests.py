@@ -1,8 +1,8 @@
 """Manifests: what a source and a dataset are, read from TOML and checked.
 
 ``manifests/sources/NAME.toml`` says which files there are, where they come from and what proves
-them. ``manifests/datasets/NAME.toml`` pairs an image folder with a label source, a schema and
-splits; a user's own VOC-shaped tree is one more such file, given by path.
+them. ``manifests/datasets/NAME.toml`` pairs an image folder with a label source, label
+spaces and splits; a user's own data in VOC's layout is one more such file, given by path.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ class DatasetManifest(_Manifest):
     name: str
     title: str
     sources: tuple[str, ...] = ()
-    """The sources that fill the data dir; none for one's own pictures."""
+    """The sources that fill the data dir; none for one's own images."""
     images: str
     """Folder of ``ID.jpg`` below the data dir."""
     labels: str
     """Folder of ``ID.mat`` or ``ID.png`` below the data dir."""
     label_kind: Literal["mat", "png"]
     split_files: str
-    """Folder of ``SPLIT.txt`` below the data dir, an image id a line."""
+    """Folder of ``SPLIT.txt`` below the data dir, one image id per line."""
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
     """Splits that are built when none is named."""
     schemas: Annotated[tuple[str, ...], Field(min_length=1)]

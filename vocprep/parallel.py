@@ -18,9 +18,13 @@ def map_ordered(
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in order, computed by threads ahead of the consumer.
 
-    Decoders and compressors release the interpreter, so threads serve them well. The first
-    exception ends it, in the place where its item stands; what was not begun is dropped. At most
-    ``ahead`` results a worker wait for the consumer, so several calls chain to a pipeline.
+    Decoders and compressors release the interpreter lock, so threads serve them well. The first
+    exception is raised in the place of its item, and items that were not begun are dropped. At
+    most ``ahead`` results per worker wait for the consumer, so that calls chain to a pipeline of
+    bounded memory.
+
+    >>> list(map_ordered(lambda n: n * n, range(4), workers=2))
+    [0, 1, 4, 9]
     """
     if workers < 1:
         raise UsageError(f"workers {workers}: expected 1 or more")

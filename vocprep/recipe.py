@@ -155,7 +155,7 @@ def _check_windows(recipe: Recipe) -> None:
         side = backbone.input_side
         if recipe.windows:
             raise UsageError(
-                f"windows {recipe.windows!r}: {recipe.backbone} sees the whole picture; leave "
+                f"windows {recipe.windows!r}: {recipe.backbone} sees the whole image; leave "
                 "--windows out"
             )
         if recipe.geometry.geometry == "native":

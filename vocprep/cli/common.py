@@ -43,7 +43,7 @@ workers_option = click.option(
     "--workers",
     type=int,
     default=usable_cores,
-    show_default="one a core",
+    show_default="one per core",
     help="Threads that read and decode.",
 )
 
@@ -111,7 +111,7 @@ def _cell(value: object) -> str:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line while a progress bar may be on the terminal."""
+    """Print a line above a progress bar that may be on the terminal."""
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stderr if err else sys.stdout)
@@ -119,7 +119,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 @contextmanager
 def progress(total: int | None, unit: str) -> Iterator[Callable[[], None]]:
-    """Yield a function that counts a step of a bar on stderr; silent where there is no terminal."""
+    """Yield a function that advances a progress bar on stderr by one; silent without a terminal."""
     from tqdm import tqdm
 
     with tqdm(

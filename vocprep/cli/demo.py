@@ -16,13 +16,13 @@ WEIGHTS = "random:0"
 
 @click.command()
 @click.argument("folder", type=PATH, metavar="[DIR]", default=Path("vocprep-demo"))
-@click.option("--images", default=240, show_default=True, help="How many pictures to generate.")
-@click.option("--epochs", default=14, show_default=True, help="How long to train.")
+@click.option("--images", default=240, show_default=True, help="Images to generate.")
+@click.option("--epochs", default=14, show_default=True, help="Epochs to train.")
 @click.pass_context
 def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None:
     """Do the whole main job on generated data: offline, in minutes, no arguments needed.
 
-    Generates a sample tree, builds shards from it, trains the heads, draws predictions and
+    Generates a sample data dir, builds shards from it, trains the heads, draws predictions and
     evaluates, printing each command that it runs. DIR is new, empty, or that of an earlier demo,
     which is replaced.
 
@@ -34,7 +34,7 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
     from vocprep.manifests import load_dataset
 
     started = time.perf_counter()
-    data, shards, run, pictures = (folder / name for name in ("data", "shards", "run", "pictures"))
+    data, shards, run, overlays = (folder / n for n in ("data", "shards", "run", "pictures"))
     _clear(folder, data)
     _run(context, "sample", data, "--images", images)
     _run(
@@ -51,19 +51,19 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
         item.image_path
         for item in list_samples(data, load_dataset("pascal-context"), ["val"], limit=3)
     ]
-    _run(context, "predict", run, *chosen, "--weights", WEIGHTS, "--out", pictures)
+    _run(context, "predict", run, *chosen, "--weights", WEIGHTS, "--out", overlays)
     _run(context, "evaluate", run, shards)
     click.echo(
         f"\nThe whole job took {time.perf_counter() - started:.0f} s. The backbone was untrained "
-        f"({WEIGHTS}): the generated\npictures need no better one, photographs do "
+        f"({WEIGHTS}): the generated\nimages need no better one, photographs do "
         "(vocprep download resnet32-cifar100).\n\n"
-        f"  pictures   {data}\n  shards     {shards}\n  run        {run}\n"
-        f"  curves     {run / 'curves.png'}\n  overlays   {pictures}"
+        f"  data dir   {data}\n  shards     {shards}\n  run        {run}\n"
+        f"  curves     {run / 'curves.png'}\n  overlays   {overlays}"
     )
 
 
 def _clear(folder: Path, data: Path) -> None:
-    """Take an earlier demo's pictures away; UsageError when ``folder`` holds anything else."""
+    """Remove an earlier demo's data; UsageError when ``folder`` holds anything else."""
     from vocprep.errors import UsageError
     from vocprep.synthetic.dataset import MARKER
 
