@@ -32,8 +32,8 @@ from _plain_builds import Clock, by_hand, seeds_way
 from _report import Column, Report, Table, command_line, usable_cores
 from numpy.typing import NDArray
 
-from vocprep.build.local import build_dataset
-from vocprep.build.plan import plan_build
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import plan_build
 from vocprep.errors import VocprepError
 from vocprep.features.backbone import load_weights
 from vocprep.features.embed import Embedder, EmbeddingSpec

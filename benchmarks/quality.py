@@ -24,8 +24,8 @@ from statistics import mean
 from _pictures import SCHEMA, find_photographs, weights_at_hand
 from _report import Cell, Column, Report, Table, command_line
 
-from vocprep.build.local import build_dataset
-from vocprep.build.plan import plan_build
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import plan_build
 from vocprep.errors import VocprepError
 from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
 from vocprep.heads.runs.presets import load_options

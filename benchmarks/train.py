@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vocprep.backbones import Normalisation
-from vocprep.build.local import build_dataset
-from vocprep.build.plan import plan_build
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import plan_build
 from vocprep.features.backbone import cifar100_resnet32, load_weights
 from vocprep.features.embed import choose_device
 from vocprep.features.image import decode_jpeg, read_image_file

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vocprep.build.local import build_dataset
-    from vocprep.build.plan import plan_build
+    from vocprep.building.local import build_dataset
+    from vocprep.building.plan import plan_build
     from vocprep.errors import VocprepError
     from vocprep.geometry import Geometry
     from vocprep.heads.model.tfdet import TFDetHeads
@@ -41,13 +41,13 @@ _HOMES = {
     "TFDetHeads": "heads.model.tfdet",
     "TrainOptions": "heads.runs.options",
     "VocprepError": "errors",
-    "build_dataset": "build.local",
+    "build_dataset": "building.local",
     "evaluate": "heads.scoring.evaluate",
     "load_dataset": "manifests",
     "load_label_space": "labels.label_space",
     "load_run": "heads.runs.run",
     "make_targets": "labels.targets",
-    "plan_build": "build.plan",
+    "plan_build": "building.plan",
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
 }

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.backbones import Normalisation
-from vocprep.build.write import write_dataset
+from vocprep.building.write import write_dataset
 from vocprep.geometry import Geometry, Grid
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.tfdet import TFDetHeads

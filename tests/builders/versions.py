@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vocprep.build.local import build_dataset
-from vocprep.build.plan import BuildPlan, plan_build
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import BuildPlan, plan_build
 from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.shards.index import DatasetIndex

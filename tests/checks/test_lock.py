@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from builders.versions import Built, build
 
-from vocprep.build.write import write_dataset
+from vocprep.building.write import write_dataset
 from vocprep.checks.deviation import TOLERANCES, measure
 from vocprep.checks.lock import (
     Lock,

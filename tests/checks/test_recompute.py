@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from vocprep.build.local import build_dataset
-from vocprep.build.plan import AgainFrom, plan_again, plan_build
-from vocprep.build.write import write_dataset
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import AgainFrom, plan_again, plan_build
+from vocprep.building.write import write_dataset
 from vocprep.checks.recompute import Recomputed, RecomputeOptions, recompute
 from vocprep.checks.through_heads import compare_through_heads
 from vocprep.errors import DataError, UsageError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vocprep.build.local import build_dataset
-from vocprep.build.plan import AgainFrom, plan_again
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import AgainFrom, plan_again
 from vocprep.checks.deviation import TOLERANCES
 from vocprep.checks.lock import measure_probes, read_lock
 from vocprep.manifests import manifests_dir

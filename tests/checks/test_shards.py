@@ -14,7 +14,7 @@ import pytest
 from builders.records import make_record
 from builders.versions import Built, build
 
-from vocprep.build.write import write_dataset
+from vocprep.building.write import write_dataset
 from vocprep.checks.shards import verify_content, verify_files
 from vocprep.errors import ShardError
 from vocprep.labels.label_space import load_label_space

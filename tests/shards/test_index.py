@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from builders.records import make_record
 
-from vocprep.build.write import write_dataset
+from vocprep.building.write import write_dataset
 from vocprep.errors import ShardError
 from vocprep.geometry import Geometry
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds

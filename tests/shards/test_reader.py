@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from vocprep.build.write import write_dataset
+from vocprep.building.write import write_dataset
 from vocprep.errors import ShardError, UsageError
 from vocprep.geometry import Geometry
 from vocprep.labels.label_space import load_label_space

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.build.pipeline import MadeSample, make_records
-from vocprep.build.plan import BuildPlan
-from vocprep.build.prepare import Embeddings, FindEmbeddings, Preparation
-from vocprep.build.reuse import EarlierEmbeddings
-from vocprep.build.stage_times import StageTimes
+from vocprep.building.pipeline import MadeSample, make_records
+from vocprep.building.plan import BuildPlan
+from vocprep.building.prepare import Embeddings, FindEmbeddings, Preparation
+from vocprep.building.reuse import EarlierEmbeddings
+from vocprep.building.stage_times import StageTimes
 from vocprep.checks.deviation import TOLERANCES, Deviation, measure
 from vocprep.checks.report import Difference, Report
 from vocprep.data_dir.layout import SampleRef

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vocprep.build.finish import FinishedShard, dataset_statistics, describe_shard
-from vocprep.build.plan import ShardPlan
-from vocprep.build.publish import LOCK
+from vocprep.building.finish import FinishedShard, dataset_statistics, describe_shard
+from vocprep.building.plan import ShardPlan
+from vocprep.building.publish import LOCK
 from vocprep.checks.report import Difference, Report
 from vocprep.errors import DataError, ShardError
 from vocprep.files import TEMPORARY_PREFIX, json_bytes

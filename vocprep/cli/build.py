@@ -38,8 +38,8 @@ from vocprep.options import (
 from vocprep.recipe import EmbeddingDtype, Precision, View
 
 if TYPE_CHECKING:
-    from vocprep.build.local import Accept
-    from vocprep.build.plan import BuildPlan
+    from vocprep.building.local import Accept
+    from vocprep.building.plan import BuildPlan
 
 
 def _choice(alias: Any) -> click.Choice[str]:
@@ -234,7 +234,7 @@ def build_shards(
         reuse=reuse,
     )
 
-    from vocprep.build.plan import plan_build
+    from vocprep.building.plan import plan_build
     from vocprep.checks.lock import read_lock
     from vocprep.manifests import load_dataset
 
@@ -275,9 +275,9 @@ def build_shards(
 def _build(
     plan: BuildPlan, out: Path, options: BuildOptions, accept: Accept | None, *, as_json: bool
 ) -> None:
-    from vocprep.build.local import build_dataset
-    from vocprep.build.pipeline import COMPILE_FROM, worth_compiling
-    from vocprep.build.stage_times import StageTimes
+    from vocprep.building.local import build_dataset
+    from vocprep.building.pipeline import COMPILE_FROM, worth_compiling
+    from vocprep.building.stage_times import StageTimes
 
     if options.compiled is None and worth_compiling(plan, len(plan.samples)):
         click.echo(
@@ -315,8 +315,8 @@ def _build(
 
 
 def _print_plan(plan: BuildPlan, compiled: bool | None, as_json: bool) -> None:
-    from vocprep.build.pipeline import worth_compiling
-    from vocprep.build.plan import count_patches, estimated_bytes
+    from vocprep.building.pipeline import worth_compiling
+    from vocprep.building.plan import count_patches, estimated_bytes
 
     if compiled is None:
         compiled = worth_compiling(plan, len(plan.samples))

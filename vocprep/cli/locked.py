@@ -11,8 +11,8 @@ from click.core import ParameterSource
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from vocprep.build.local import Accept
-    from vocprep.build.plan import BuildPlan
+    from vocprep.building.local import Accept
+    from vocprep.building.plan import BuildPlan
     from vocprep.checks.lock import Lock
     from vocprep.shards.version import Version
 
@@ -42,7 +42,7 @@ def locked_plan(
     lock: Path, locked: Lock, dataset: str | None, data_dir: Path, weights: str | None
 ) -> tuple[BuildPlan, Accept]:
     """Plan a locked version, and return what refuses to publish any other."""
-    from vocprep.build.plan import AgainFrom, plan_again
+    from vocprep.building.plan import AgainFrom, plan_again
     from vocprep.checks.lock import compare_with_lock
     from vocprep.errors import DataError
     from vocprep.manifests import manifest_names

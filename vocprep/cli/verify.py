@@ -200,7 +200,7 @@ def _verify_shards(path: Path, level: str, lock: Path | None, workers: int) -> F
 
 def _recompute(path: Path, again: Again, found: Found) -> Found:
     """Make the version again, and hold heads fed from it against heads fed by the backbone."""
-    from vocprep.build.plan import AgainFrom, plan_again
+    from vocprep.building.plan import AgainFrom, plan_again
     from vocprep.checks.recompute import RecomputeOptions, recompute
     from vocprep.checks.through_heads import TOLERANCES, compare_through_heads
     from vocprep.options import BuildOptions, Layout

@@ -8,14 +8,14 @@ import torch
 from builders.versions import WEIGHTS, Built, make_plan
 from PIL import Image
 
+from vocprep.building.plan import count_patches, estimated_bytes, plan_build
 from vocprep.errors import DataError, UsageError, WeightsError
 from vocprep.features.backbone import load_weights, tensor_digest
 from vocprep.geometry import Geometry
 from vocprep.labels.label_space import load_label_space
+from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import SplitIds
-from vocprep.build.plan import count_patches, estimated_bytes, plan_build
-from vocprep.manifests import load_dataset
 
 VOC = Path("VOCdevkit/VOC2010")
 SPLIT_FILES = VOC / "ImageSets/Main"

@@ -12,23 +12,23 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from vocprep.build.pipeline import MadeSample, make_records
+from vocprep.building.failure_budget import FailureBudget
+from vocprep.building.finish import FinishedShard, finish_shard
+from vocprep.building.pipeline import MadeSample, make_records
+from vocprep.building.plan import BuildPlan, ShardPlan
+from vocprep.building.prepare import Embeddings, FindEmbeddings, Preparation
+from vocprep.building.publish import Output, assemble, open_output, publish
+from vocprep.building.resume import find_done
+from vocprep.building.reuse import EarlierEmbeddings
+from vocprep.building.stage_times import StageTimes
+from vocprep.building.staging import BuildKey, Staging
 from vocprep.features.embed import choose_devices, numerics_class
 from vocprep.features.nvjpeg import check_nvjpeg
-from vocprep.parallel import map_ordered
 from vocprep.options import BuildOptions, Layout
-from vocprep.build.stage_times import StageTimes
-from vocprep.build.finish import FinishedShard, finish_shard
+from vocprep.parallel import map_ordered
 from vocprep.shards.index import DatasetIndex
-from vocprep.build.plan import BuildPlan, ShardPlan
-from vocprep.build.prepare import Embeddings, FindEmbeddings, Preparation
-from vocprep.build.publish import Output, assemble, open_output, publish
-from vocprep.build.failure_budget import FailureBudget
 from vocprep.shards.record import Record
-from vocprep.build.resume import find_done
-from vocprep.build.reuse import EarlierEmbeddings
 from vocprep.shards.samples import QuarantinedSample
-from vocprep.build.staging import BuildKey, Staging
 from vocprep.shards.version import Version
 
 Accept = Callable[[Version, Path], None]
@@ -73,8 +73,12 @@ def build_dataset(
             plan=plan, stage_times=stage_times, find_embeddings=_finder(stack, key, output, options)
         )
         made = stack.enter_context(closing(make_records(samples, preparation, devices, options)))
-        write = partial(_write_shard, layout=plan.layout, staging=output.staging, stage_times=stage_times)
-        finished = map_ordered(write, _by_shard(missing, made, failure_budget, on_image), 1, ahead=1)
+        write = partial(
+            _write_shard, layout=plan.layout, staging=output.staging, stage_times=stage_times
+        )
+        finished = map_ordered(
+            write, _by_shard(missing, made, failure_budget, on_image), 1, ahead=1
+        )
         shards = done.shards | {
             shard.name: item for shard, item in zip(missing, finished, strict=True)
         }

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from vocprep.building.prepare import Embeddings
 from vocprep.errors import ShardError, UsageError
 from vocprep.recipe import Recipe, differing_fields
 from vocprep.shards.containers import CONTAINERS, ShardReader
 from vocprep.shards.index import DatasetIndex, read_index
-from vocprep.build.prepare import Embeddings
 from vocprep.shards.samples import SampleEntry, read_samples
 
 MOST_OPEN = 2

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from builders.versions import Built
 
-from vocprep.build.finish import dataset_statistics, finish_shard
+from vocprep.building.finish import dataset_statistics, finish_shard
 
 
 def test_statistics_are_counts_over_the_label_maps(native_hdf5: Built) -> None:

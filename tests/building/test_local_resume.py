@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from builders.version_bytes import version_bytes
 
-from vocprep.build.local import build_dataset
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import BuildPlan, plan_build
 from vocprep.errors import UsageError
-from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
-from vocprep.build.plan import BuildPlan, plan_build
 from vocprep.manifests import load_dataset
+from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def build_in_child(tree: str, out: str, container: ShardFormat) -> None:
 def context() -> Any:
     """Start processes from one that has loaded the package, for dozens of kills in seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_local_resume", "vocprep.build.local"])
+    context.set_forkserver_preload(["test_local_resume", "vocprep.building.local"])
     return context
 
 
@@ -222,7 +222,7 @@ def test_unfinished_build_by_other_tools_is_refused(
     name: str, interrupted: Path, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its shards and the new ones would be no version that anybody could make in one go."""
-    where = "build.staging.versions" if name == "versions" else "build.local.numerics_class"
+    where = "building.staging.versions" if name == "versions" else "building.local.numerics_class"
     monkeypatch.setattr(f"vocprep.{where}", lambda *_: {"torch": "0"})
     with pytest.raises(UsageError, match=f"{name}.torch"):
         build_dataset(make_plan(sample_tree), interrupted, OPTIONS)
@@ -268,7 +268,7 @@ def test_crash_while_shards_get_their_names_loses_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", crash)
-        patched.setattr("vocprep.build.publish.write_index", crash_late)
+        patched.setattr("vocprep.building.publish.write_index", crash_late)
         with pytest.raises(StopError):
             build_dataset(make_plan(sample_tree), out, OPTIONS)
     assert len(list(out.glob("*.h5"))) == moved

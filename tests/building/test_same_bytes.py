@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from builders.version_bytes import version_bytes
 
-from vocprep.build.local import build_dataset
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import plan_build
+from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
 from vocprep.shards.index import read_index
-from vocprep.build.plan import plan_build
-from vocprep.manifests import load_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def test_size_of_the_groups_that_are_embedded_together(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vocprep.build.pipeline.GROUP_PATCHES", size)
+    monkeypatch.setattr("vocprep.building.pipeline.GROUP_PATCHES", size)
     assert build(sample_tree, tmp_path / "out", container) == expected
 
 

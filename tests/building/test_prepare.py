@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from vocprep.building.plan import count_patches, estimated_bytes
 from vocprep.features.backbone import cifar100_resnet32, load_weights
 from vocprep.geometry import mirror, place_image
 from vocprep.labels.decode import decode_label_map
 from vocprep.labels.targets import make_targets
 from vocprep.options import BuildChoices, Layout
-from vocprep.build.plan import count_patches, estimated_bytes
 from vocprep.shards.record import Record
 
 DESCRIBED = (

@@ -12,19 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vocprep.building.finish import FinishedShard, describe_shard
+from vocprep.building.plan import BuildPlan, ShardPlan
+from vocprep.building.staging import BuildKey, Staging, versions
+from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError
 from vocprep.features.image import read_image_file
 from vocprep.files import sha256_hex
 from vocprep.labels.decode import read_label_file
 from vocprep.parallel import map_ordered
-from vocprep.build.finish import FinishedShard, describe_shard
 from vocprep.shards.containers import container_of_file
 from vocprep.shards.index import DatasetIndex
-from vocprep.build.plan import BuildPlan, ShardPlan
 from vocprep.shards.samples import Digests, QuarantinedSample, sources_of
-from vocprep.build.staging import BuildKey, Staging, versions
 from vocprep.shards.version import Version, agrees
-from vocprep.data_dir.layout import SampleRef
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,13 @@ import pytest
 from builders.version_bytes import version_bytes
 from filelock import FileLock
 
-from vocprep.build.local import build_dataset
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import BuildPlan, plan_build
 from vocprep.errors import FailureBudgetError, UsageError
+from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.shards.index import read_index
-from vocprep.build.plan import BuildPlan, plan_build
 from vocprep.shards.reader import ShardDataset
-from vocprep.manifests import load_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -242,7 +242,9 @@ def test_mended_sample_comes_back(
     name = cut_picture(tree, 2)
     out = tmp_path / "out"
     build_dataset(make_plan(tree), out, allowing("1"))
-    with pytest.raises(FailureBudgetError):  # the one that is there counts, though nothing has changed
+    with pytest.raises(
+        FailureBudgetError
+    ):  # the one that is there counts, though nothing has changed
         build_dataset(make_plan(tree), out, OPTIONS)
     shutil.copy(sample_tree / JPEGS / f"{name}.jpg", tree / JPEGS / f"{name}.jpg")
     build_dataset(make_plan(tree), out, OPTIONS)
@@ -274,9 +276,9 @@ def deadline(seconds: float) -> Iterator[None]:
 @pytest.mark.parametrize(
     "where",
     [
-        "vocprep.build.prepare.make_targets",
+        "vocprep.building.prepare.make_targets",
         "vocprep.features.embed.Embedder._forward",
-        "vocprep.build.local.finish_shard",
+        "vocprep.building.local.finish_shard",
     ],
 )
 def test_worker_that_fails_ends_the_build_and_does_not_hang_it(

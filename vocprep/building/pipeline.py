@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vocprep.building.plan import BuildPlan
+from vocprep.building.prepare import Preparation, Prepared, SourceFiles, embed_group
+from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
 from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
 from vocprep.features.nvjpeg import Decoded, decode_jpegs
-from vocprep.parallel import map_ordered
 from vocprep.options import BuildOptions
-from vocprep.build.plan import BuildPlan
-from vocprep.build.prepare import Preparation, Prepared, SourceFiles, embed_group
+from vocprep.parallel import map_ordered
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
-from vocprep.data_dir.layout import SampleRef
 
 GROUP_PATCHES = 784
 """Patches of several pictures that a CPU core embeds together: 16 pictures of 7×7."""

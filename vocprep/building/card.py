@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from vocprep.building.plan import BuildPlan
 from vocprep.recipe import Recipe
 from vocprep.shards.index import DatasetIndex
-from vocprep.build.plan import BuildPlan
 
 CARD_FILE = "README.md"
 MOST_LABELS = 10

@@ -14,13 +14,13 @@ import pytest
 from builders.version_bytes import version_bytes
 from scipy.io import loadmat, savemat
 
-from vocprep.build.local import build_dataset
+from vocprep.building.local import build_dataset
+from vocprep.building.plan import BuildPlan, plan_build
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
+from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, BuildOptions, Layout
 from vocprep.shards.index import DatasetIndex, read_index, write_index
-from vocprep.build.plan import BuildPlan, plan_build
-from vocprep.manifests import load_dataset
 
 pytestmark = pytest.mark.slow
 

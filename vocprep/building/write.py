@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vocprep.building.finish import finish_shard
+from vocprep.building.plan import BuildPlan, ShardPlan
+from vocprep.building.publish import assemble
+from vocprep.building.stage_times import StageTimes
+from vocprep.building.staging import BuildKey
 from vocprep.errors import UsageError
 from vocprep.files import write_atomic
 from vocprep.labels.label_space import load_label_space
 from vocprep.options import Layout
 from vocprep.recipe import Recipe
-from vocprep.build.stage_times import StageTimes
-from vocprep.build.finish import finish_shard
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import DatasetIndex, has_index, write_index
-from vocprep.build.plan import BuildPlan, ShardPlan
-from vocprep.build.publish import assemble
 from vocprep.shards.record import Record
-from vocprep.build.staging import BuildKey
 
 
 def write_dataset(

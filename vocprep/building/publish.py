@@ -11,18 +11,25 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from vocprep.building.card import CARD_FILE, dataset_card
+from vocprep.building.croissant import CROISSANT_FILE, croissant
+from vocprep.building.finish import FinishedShard, dataset_statistics
+from vocprep.building.stage_times import StageTimes
+from vocprep.building.staging import BuildKey, Staging, versions
 from vocprep.errors import ShardError, UsageError
 from vocprep.files import TEMPORARY_PREFIX, json_bytes, write_atomic
 from vocprep.options import IfExists
 from vocprep.recipe import differing_fields
-from vocprep.build.stage_times import StageTimes
-from vocprep.build.card import CARD_FILE, dataset_card
-from vocprep.build.croissant import CROISSANT_FILE, croissant
-from vocprep.build.finish import FinishedShard, dataset_statistics
 from vocprep.shards.identity import Identities
-from vocprep.shards.index import DATASET_FILE, DatasetIndex, describe_file, has_index, read_index, write_index
+from vocprep.shards.index import (
+    DATASET_FILE,
+    DatasetIndex,
+    describe_file,
+    has_index,
+    read_index,
+    write_index,
+)
 from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE, lines_of
-from vocprep.build.staging import BuildKey, Staging, versions
 from vocprep.shards.version import Version
 
 LOCK = ".lock"

@@ -15,6 +15,9 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.building.plan import BuildPlan
+from vocprep.building.stage_times import StageTimes
+from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError
 from vocprep.features.embed import Embedder
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
@@ -24,11 +27,8 @@ from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import Targets, make_targets
 from vocprep.recipe import EmbeddingDtype, View
-from vocprep.build.stage_times import StageTimes
-from vocprep.build.plan import BuildPlan
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import QuarantinedSample
-from vocprep.data_dir.layout import SampleRef
 
 Embeddings = NDArray[np.float16] | NDArray[np.float32]
 FindEmbeddings = Callable[[str, str], Embeddings | None]

@@ -18,9 +18,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vocprep.building.finish import FinishedShard
+from vocprep.building.plan import BuildPlan
 from vocprep.files import TEMPORARY_PREFIX, canonical_json, sha256_hex, write_atomic
-from vocprep.build.finish import FinishedShard
-from vocprep.build.plan import BuildPlan
 
 STAGING = f"{TEMPORARY_PREFIX}build"
 _KEY_FILE = "build.json"

@@ -10,18 +10,24 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from vocprep.backbones import BACKBONES, NORMALISATIONS, Normalisation, NormalisationName
+from vocprep.data_dir.layout import SampleRef, list_samples, read_split
 from vocprep.errors import DataError, WeightsError
-from vocprep.features.backbone import RANDOM_PREFIX, official_weights, load_strictly, load_weights, tensor_digest
-from vocprep.features.networks import MAKERS
+from vocprep.features.backbone import (
+    RANDOM_PREFIX,
+    load_strictly,
+    load_weights,
+    official_weights,
+    tensor_digest,
+)
 from vocprep.features.image import jpeg_size, read_image_file
+from vocprep.features.networks import MAKERS
 from vocprep.geometry import PATCH, patch_grid
 from vocprep.labels.label_space import LabelSpace, load_label_space
-from vocprep.backbones import BACKBONES, NORMALISATIONS, Normalisation, NormalisationName
-from vocprep.options import BuildChoices, Layout
-from vocprep.recipe import Recipe, LabelSpaceId, SplitIds, differing_fields
-from vocprep.shards.containers import CONTAINERS
 from vocprep.manifests import DatasetManifest, SourceManifest, load_dataset, load_source
-from vocprep.data_dir.layout import SampleRef, list_samples, read_split
+from vocprep.options import BuildChoices, Layout
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, differing_fields
+from vocprep.shards.containers import CONTAINERS
 
 _UNTRAINED, _OFFICIAL = "untrained (", "official "
 
@@ -156,9 +162,7 @@ def _left_out(
     )
 
 
-def _fitting_weights(
-    weights: str | None, data_dir: Path, backbone: str
-) -> dict[str, Tensor]:
+def _fitting_weights(weights: str | None, data_dir: Path, backbone: str) -> dict[str, Tensor]:
     """Load the weights and see that they fit the backbone, before any picture is read."""
     state = load_weights(weights, data_dir, backbone)
     try:
@@ -258,4 +262,6 @@ def estimated_bytes(patches: int, recipe: Recipe) -> int:
     """Return about how large the shards will be: exact but for the compressed label maps."""
     targets = 4 * 2 + 4 * 2 + 1 + 3 * 128
     label_map = PATCH * PATCH // 16  # pixels that real label maps take a byte for, as PNG
-    return patches * (recipe.embedding_size * np.dtype(recipe.embedding_dtype).itemsize + targets + label_map)
+    return patches * (
+        recipe.embedding_size * np.dtype(recipe.embedding_dtype).itemsize + targets + label_map
+    )

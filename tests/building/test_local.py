@@ -14,16 +14,16 @@ import torch
 from builders.version_bytes import version_bytes
 from filelock import FileLock
 
-from vocprep.build.local import build_dataset
-from vocprep.build.pipeline import worth_compiling
+from vocprep.building.local import build_dataset
+from vocprep.building.pipeline import worth_compiling
+from vocprep.building.plan import BuildPlan, plan_build
+from vocprep.building.stage_times import StageTimes
 from vocprep.errors import FailureBudgetError, ShardError, UsageError
 from vocprep.features.embed import Embedder
-from vocprep.options import BuildChoices, BuildOptions, Layout
-from vocprep.build.stage_times import StageTimes
-from vocprep.shards.index import DatasetIndex, read_index
-from vocprep.build.plan import BuildPlan, plan_build
-from vocprep.shards.reader import ShardDataset
 from vocprep.manifests import load_dataset
+from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.shards.index import DatasetIndex, read_index
+from vocprep.shards.reader import ShardDataset
 
 JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
 OPTIONS = BuildOptions(device="cpu", workers=1)
@@ -252,7 +252,7 @@ def test_index_never_stands_beside_shards_that_are_not_its_own(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("vocprep.build.publish.write_index", crash)
+        patched.setattr("vocprep.building.publish.write_index", crash)
         with pytest.raises(OSError, match="No space left"):
             build_dataset(make_plan(sample_tree), out, OVERWRITE)
     assert not (out / "dataset.json").exists()
@@ -305,13 +305,13 @@ def test_only_long_builds_in_bf16_are_worth_compiling(
     sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"))
-    monkeypatch.setattr("vocprep.build.pipeline.can_compile", lambda: True)
+    monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: True)
     assert not worth_compiling(plan, 4)
-    monkeypatch.setattr("vocprep.build.pipeline.COMPILE_FROM", 4)
+    monkeypatch.setattr("vocprep.building.pipeline.COMPILE_FROM", 4)
     assert worth_compiling(plan, 4)
     assert not worth_compiling(plan, 3)
     assert not worth_compiling(make_plan(sample_tree), 4)
-    monkeypatch.setattr("vocprep.build.pipeline.can_compile", lambda: False)
+    monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: False)
     assert not worth_compiling(plan, 4)
 
 
@@ -321,8 +321,8 @@ def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_as
     def fail(_: object) -> None:
         raise UsageError("the backbone does not compile")
 
-    monkeypatch.setattr("vocprep.build.pipeline.Embedder.compile", fail)
-    monkeypatch.setattr("vocprep.build.pipeline.worth_compiling", lambda *_: True)
+    monkeypatch.setattr("vocprep.building.pipeline.Embedder.compile", fail)
+    monkeypatch.setattr("vocprep.building.pipeline.worth_compiling", lambda *_: True)
     index = build_dataset(make_plan(sample_tree), tmp_path / "out", OPTIONS)
     assert index.content_id == read_index(finished).content_id
     asked = BuildOptions(device="cpu", compiled=True)
@@ -349,7 +349,7 @@ def test_accounts_tell_whether_the_backbone_waits(
 ) -> None:
     """They stand in dataset.json too."""
     where = {
-        "prepare": "vocprep.build.prepare.make_targets",
+        "prepare": "vocprep.building.prepare.make_targets",
         "embed": "vocprep.features.embed.Embedder._forward",
     }[slow]
     module, _, name = where.rpartition(".")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from vocprep.building.plan import BuildPlan
 from vocprep.shards.index import DatasetIndex, FileEntry, describe_file
-from vocprep.build.plan import BuildPlan
 from vocprep.shards.samples import SAMPLES_FILE
 
 CROISSANT_FILE = "croissant.json"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vocprep.building.plan import BuildPlan
 from vocprep.errors import FailureBudgetError
 from vocprep.options import MaxFailures
-from vocprep.build.plan import BuildPlan
 from vocprep.shards.samples import QuarantinedSample
 
 MOST_NAMED = 3

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from vocprep.building.plan import ShardPlan
 from vocprep.labels.statistics import label_areas
 from vocprep.labels.targets import STATE_OTHER, unpack_states
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import ShardEntry, describe_file
-from vocprep.build.plan import ShardPlan
 from vocprep.shards.record import Record
 from vocprep.shards.samples import Entry, Member, QuarantinedSample, SampleEntry
 
