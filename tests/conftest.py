@@ -14,12 +14,11 @@ from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, Layout
 from vocprep.synthetic.dataset import SampleOptions, write_sample
 
-# Tiny models gain nothing from more threads, and those of tests that run side by side wait for each
-# other. Before torch is loaded, and for the processes that tests start too.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-settings.register_profile("ci", derandomize=True, deadline=None, database=None, max_examples=50)
-settings.load_profile("ci")
+for _profile, _examples in {"all": 50, "quick": 10}.items():
+    settings.register_profile(
+        _profile, derandomize=True, deadline=None, database=None, max_examples=_examples
+    )
+settings.load_profile(os.environ.get("VOCPREP_TESTS", "all"))
 
 
 @pytest.fixture(scope="session")
