@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vocprep.data_dir.layout import SampleRef, list_samples
 from vocprep.manifests import DatasetManifest, load_dataset
-from vocprep.synthetic.dataset import SampleOptions, write_sample
+from vocprep.synthetic.dataset import sample
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = "voc21"
@@ -87,7 +87,7 @@ def find_photographs(folder: Path, generated: int) -> Photographs:
         return Photographs(real, load_dataset("voc2012"), "real VOC 2012 pictures")
     made = folder / "generated"
     if not made.is_dir():
-        write_sample(made, SampleOptions(images=generated))
+        sample(made, images=generated)
     return Photographs(made, load_dataset("voc2010"), "generated pictures")
 
 

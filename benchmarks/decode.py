@@ -23,13 +23,14 @@ from _report import Column, Report, Table, command_line
 from PIL import Image
 from scipy.io import loadmat
 
+from vocprep.data_dir.layout import SampleRef
 from vocprep.labels.decode import read_label_map
-from vocprep.labels.export import export_label_maps
+from vocprep.labels.export import write_label_maps
 from vocprep.labels.label_space import load_label_space
 from vocprep.parallel import map_ordered
-from vocprep.synthetic.dataset import SampleOptions, write_sample
+from vocprep.synthetic.dataset import sample
 
-SCHEMA = load_label_space("context460")
+SPACE = load_label_space("context460")
 
 
 def scipy_read(paths: list[Path]) -> None:
@@ -49,12 +50,15 @@ def scipy_decode(paths: list[Path], out: Path) -> None:
 
 def vocprep_read(paths: list[Path], workers: int) -> None:
     """Read the maps with vocprep."""
-    deque(map_ordered(partial(read_label_map, schema=SCHEMA), paths, workers), maxlen=0)
+    deque(map_ordered(partial(read_label_map, space=SPACE), paths, workers), maxlen=0)
 
 
 def vocprep_decode(paths: list[Path], out: Path, workers: int) -> None:
     """Do what `vocprep decode` does."""
-    export_label_maps([(path.stem, path) for path in paths], SCHEMA, out, workers=workers)
+    samples = [
+        SampleRef(image_id=path.stem, split="", image_path=path, label_path=path) for path in paths
+    ]
+    write_label_maps(samples, SPACE, out, workers=workers)
 
 
 def main() -> None:
@@ -71,7 +75,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         data, out = Path(folder) / "data", Path(folder) / "out"
-        write_sample(data, SampleOptions(images=arguments.maps))
+        sample(data, images=arguments.maps)
         paths = sorted((data / "trainval").iterdir())
         works: dict[str, dict[str, Callable[[], None]]] = {
             "read": {

@@ -23,7 +23,7 @@ from PIL import Image
 
 from vocprep.features.backbone import CifarResNet, load_weights
 from vocprep.pascal_voc import PascalSet, TFDet, Voc, cifar100_resnet32, cifar_100_names
-from vocprep.synthetic.dataset import SampleOptions, write_sample
+from vocprep.synthetic.dataset import sample
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        write_sample(data, SampleOptions(images=4))
+        sample(data, images=4)
         images = data / "VOCdevkit" / "VOC2010" / "JPEGImages"
         picture = arguments.picture or min(images.iterdir())
         with Image.open(picture) as x:

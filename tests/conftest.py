@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, Layout
-from vocprep.synthetic.dataset import SampleOptions, write_sample
+from vocprep.synthetic.dataset import sample
 
 for _profile, _examples in {"all": 50, "quick": 10}.items():
     settings.register_profile(
@@ -25,7 +25,7 @@ settings.load_profile(os.environ.get("VOCPREP_TESTS", "all"))
 def sample_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data dir with 12 generated pictures; not to be written to."""
     folder = tmp_path_factory.mktemp("sample_tree")
-    write_sample(folder, SampleOptions(images=12))
+    sample(folder, images=12)
     return folder
 
 

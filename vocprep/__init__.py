@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vocprep.heads.runs.run import load_run
     from vocprep.heads.scoring.evaluate import evaluate
     from vocprep.heads.training.train import train
+    from vocprep.labels.export import DecodeOptions, decode
     from vocprep.labels.label_space import load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
     from vocprep.manifests import load_dataset
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from vocprep.recipe import Recipe
     from vocprep.shards.reader import Batch, ShardDataset
     from vocprep.shards.record import Record
+    from vocprep.synthetic.dataset import sample
 
 _HOMES = {
     "Batch": "shards.reader",
     "BuildChoices": "options",
     "BuildOptions": "options",
+    "DecodeOptions": "labels.export",
     "EvaluateOptions": "heads.runs.options",
     "Geometry": "geometry",
     "Layout": "options",
@@ -42,12 +45,14 @@ _HOMES = {
     "TrainOptions": "heads.runs.options",
     "VocprepError": "errors",
     "build_dataset": "building.local",
+    "decode": "labels.export",
     "evaluate": "heads.scoring.evaluate",
     "load_dataset": "manifests",
     "load_label_space": "labels.label_space",
     "load_run": "heads.runs.run",
     "make_targets": "labels.targets",
     "plan_build": "building.plan",
+    "sample": "synthetic.dataset",
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
 }
@@ -56,6 +61,7 @@ __all__ = [
     "Batch",
     "BuildChoices",
     "BuildOptions",
+    "DecodeOptions",
     "EvaluateOptions",
     "Geometry",
     "Layout",
@@ -68,12 +74,14 @@ __all__ = [
     "VocprepError",
     "__version__",
     "build_dataset",
+    "decode",
     "evaluate",
     "load_dataset",
     "load_label_space",
     "load_run",
     "make_targets",
     "plan_build",
+    "sample",
     "targets_to_label_map",
     "train",
 ]

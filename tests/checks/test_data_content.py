@@ -15,11 +15,13 @@ from vocprep.checks import data_content as verify_data
 from vocprep.checks.data_content import datasets_in, verify_content
 from vocprep.checks.report import Report
 from vocprep.errors import DataDirError, ManifestError
-from vocprep.labels.areas import areas_of, load_label_areas, save_label_areas
+from vocprep.labels.areas import load_label_areas, save_label_areas
 from vocprep.labels.decode import decode_label_map
+from vocprep.labels.statistics import label_areas
 from vocprep.manifests import DatasetManifest, load_dataset
 from vocprep.progress import NO_PROGRESS
-from vocprep.synthetic.dataset import MARKER, SampleOptions, write_sample
+from vocprep.synthetic.dataset import MARKER
+from vocprep.synthetic.dataset import sample as make_sample
 
 VOC = Path("VOCdevkit/VOC2010")
 IMAGES = 8
@@ -29,7 +31,7 @@ FIRST = "2010_000001"
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample") / "data"
-    write_sample(folder, SampleOptions(images=IMAGES))
+    make_sample(folder, images=IMAGES)
     return folder
 
 
@@ -174,7 +176,7 @@ def log_areas(data: Path, monkeypatch: pytest.MonkeyPatch, change: int = 0) -> N
     (data / MARKER).unlink()
     areas = {}
     for path in sorted((data / "trainval").glob("*.mat")):
-        areas[path.stem] = areas_of(decode_label_map(path.read_bytes(), path))
+        areas[path.stem] = label_areas(decode_label_map(path.read_bytes(), path))
     label = min(areas[FIRST])
     areas[FIRST][label] += change
     areas["2010_777777"] = {1: 5}

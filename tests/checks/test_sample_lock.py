@@ -11,13 +11,13 @@ from vocprep.checks.lock import measure_probes, read_lock
 from vocprep.manifests import manifests_dir
 from vocprep.options import BuildOptions
 from vocprep.shards.version import Version
-from vocprep.synthetic.dataset import SampleOptions, write_sample
+from vocprep.synthetic.dataset import sample
 
 
 def test_sample_has_the_locked_targets_and_about_the_locked_embeddings(tmp_path: Path) -> None:
     """What encodes its JPEGs may differ from machine to machine, so the files' digests may."""
     lock = read_lock(manifests_dir() / "locks" / "sample.lock.json")
-    write_sample(tmp_path / "data", SampleOptions(images=24))
+    sample(tmp_path / "data", images=24)
     sources = AgainFrom(data_dir=tmp_path / "data", weights_label=lock.weights)
     plan = plan_again(lock.recipe, lock.layout, sources)
     out = tmp_path / "out"

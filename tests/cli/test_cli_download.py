@@ -23,7 +23,7 @@ from vocprep.download.download import DownloadOptions
 from vocprep.download.plan import plan_download, state_of
 from vocprep.download.transfer import TransferOptions
 from vocprep.manifests import load_source
-from vocprep.synthetic.dataset import SampleOptions, write_sample
+from vocprep.synthetic.dataset import sample
 
 VOC = "VOCdevkit/VOC2010"
 DATASET = f"""
@@ -71,7 +71,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         tree = folder / "tree"
-        write_sample(tree, SampleOptions(images=IMAGES))
+        sample(tree, images=IMAGES)
         self.files = {
             "VOCtrainval.tar": pack(tree, ["VOCdevkit"], "w"),
             "trainval.tar.gz": pack(tree, ["trainval"], "w:gz"),
@@ -160,7 +160,7 @@ def test_verify_names_what_is_missing_changed_and_extra(shop: Shop, mirror: Mirr
 
 def test_verify_of_a_tree_without_records_looks_at_the_content(tmp_path: Path):
     data = tmp_path / "sample"
-    write_sample(data, SampleOptions(images=6))
+    sample(data, images=6)
     assert run("verify", data).exit_code == 3
     clean = run("verify", data, "--level", "content")
     assert clean.exit_code == 0, clean.output

@@ -234,7 +234,7 @@ def test_decode_writes_16_bit_maps_statistics_and_a_chart(
     out, chart = tmp_path / "out", tmp_path / "charts" / "labels.png"
     words = ["--data-dir", sample_tree, "--out", out, "--splits", "val"]
     text = assert_done(vocprep("decode", "pascal-context", *words, "--chart", chart))
-    assert "2 label maps under context460" in text
+    assert "2 label maps in label space context460" in text
     assert files(out) == ["2010_000002.png", "2010_000008.png", "labels.json"]
     with Image.open(out / "2010_000002.png") as label_map:
         assert label_map.mode == "I;16"
@@ -245,7 +245,7 @@ def test_decode_writes_16_bit_maps_statistics_and_a_chart(
     assert found == json.loads((out / "labels.json").read_text())
     assert found["images"] == 2
     assert (
-        sum(label["pixels"] for label in found["labels"]) + found["void_pixels"] == found["pixels"]
+        sum(item["pixels"] for item in found["classes"]) + found["void_pixels"] == found["pixels"]
     )
 
 

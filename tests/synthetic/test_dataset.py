@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.progress import CountedProgress, Interrupting
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import loadmat
@@ -18,9 +18,10 @@ from vocprep.data_dir.layout import list_samples
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry, place_labels, split_patches
 from vocprep.manifests import load_dataset
-from vocprep.synthetic.dataset import MARKER, SampleOptions, SampleSummary, write_sample
+from vocprep.progress import NoProgress
+from vocprep.synthetic.dataset import MARKER, SampleSummary, sample
 
-OPTIONS = SampleOptions(images=24)
+IMAGES = 24
 VOC = Path("VOCdevkit/VOC2010")
 CONTEXT_IDS_OF_VOC = {  # class number → id in labels.txt, from the two official lists
     **{1: 2, 2: 23, 3: 25, 4: 31, 5: 34, 6: 45, 7: 59, 8: 65, 9: 72, 10: 98, 11: 397, 12: 113},
@@ -31,7 +32,7 @@ CONTEXT_IDS_OF_VOC = {  # class number → id in labels.txt, from the two offici
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
-    write_sample(folder, OPTIONS)
+    sample(folder, images=IMAGES)
     return folder
 
 
@@ -66,18 +67,15 @@ def classes_of(folder: Path, image_id: str) -> NDArray[np.uint8]:
 
 def test_same_options_give_the_same_bytes_in_any_environment(tree: Path, tmp_path: Path) -> None:
     here, there = tmp_path / "new" / "here", tmp_path / "there"
-    write_sample(here, OPTIONS)
-    code = (
-        "import sys, pathlib; from vocprep.synthetic.dataset import SampleOptions, write_sample; "
-        "write_sample(pathlib.Path(sys.argv[1]), SampleOptions(images=24))"
-    )
+    sample(here, images=IMAGES)
+    code = "import sys, vocprep; vocprep.sample(sys.argv[1], images=24)"
     odd = {"PYTHONHASHSEED": "77", "TZ": "Pacific/Apia", "LC_ALL": "POSIX", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", code, there], check=True, env={**os.environ, **odd})
     assert tree_digest(here) == tree_digest(there) == tree_digest(tree)
 
 
 def test_another_seed_changes_every_picture_and_label_map(tree: Path, tmp_path: Path) -> None:
-    write_sample(tmp_path, replace(OPTIONS, seed=1))
+    sample(tmp_path, images=IMAGES, seed=1)
     for pattern in (f"{VOC}/JPEGImages/*.jpg", "trainval/*.mat"):
         ours, others = ([p.read_bytes() for p in sorted(d.glob(pattern))] for d in (tree, tmp_path))
         assert len(ours) == 24
@@ -85,7 +83,7 @@ def test_another_seed_changes_every_picture_and_label_map(tree: Path, tmp_path: 
 
 
 def test_a_larger_sample_begins_with_the_smaller(tree: Path, tmp_path: Path) -> None:
-    write_sample(tmp_path, SampleOptions(images=3))
+    sample(tmp_path, images=3)
     for path in (tmp_path / VOC / "JPEGImages").iterdir():
         assert path.read_bytes() == (tree / VOC / "JPEGImages" / path.name).read_bytes()
 
@@ -178,13 +176,13 @@ def test_few_labels_carry_most_of_the_area(patches: list[NDArray[np.uint16]]) ->
 
 @pytest.mark.parametrize("seed", [0, 5])
 def test_every_label_id_occurs_in_sixty_pictures(tmp_path: Path, seed: int) -> None:
-    summary = write_sample(tmp_path, SampleOptions(images=60, seed=seed))
+    summary = sample(tmp_path, images=60, seed=seed)
     whole, cropped = set(), set()
     for labels in label_maps(tmp_path):
         whole |= set(np.unique(labels).tolist())
         cropped |= set(np.unique(place_labels(labels, Geometry(), void=0)).tolist())
     assert whole == cropped == set(range(460))
-    assert summary.labels == 459
+    assert summary.classes == 459
 
 
 def test_classes_follow_the_context_map_up_to_the_border(tree: Path) -> None:
@@ -233,32 +231,32 @@ def test_the_palette_is_vocs(tree: Path) -> None:
 
 
 def test_summary_and_progress(tmp_path: Path) -> None:
-    steps: list[int] = []
-    summary = write_sample(tmp_path, SampleOptions(images=7), progress=steps.append)
+    progress = CountedProgress()
+    summary = sample(tmp_path, images=7, progress=progress)
     found = {int(label) for labels in label_maps(tmp_path) for label in np.unique(labels)} - {0}
-    assert summary == SampleSummary(folder=tmp_path, images=7, train=6, val=1, labels=len(found))
-    assert steps == [1] * 7
+    assert summary == SampleSummary(folder=tmp_path, images=7, train=6, val=1, classes=len(found))
+    assert (progress.total, progress.count, progress.ended) == (7, 7, True)
 
 
 @pytest.mark.parametrize(("images", "train", "val"), [(1, 1, 0), (2, 1, 1), (12, 10, 2)])
 def test_splits_of_small_samples(tmp_path: Path, images: int, train: int, val: int) -> None:
-    summary = write_sample(tmp_path, SampleOptions(images=images))
+    summary = sample(tmp_path, images=images)
     assert (summary.train, summary.val) == (train, val)
 
 
 def test_the_same_sample_is_left_as_it_is(tmp_path: Path) -> None:
-    first = write_sample(tmp_path, SampleOptions(images=2))
+    first = sample(tmp_path, images=2)
     stamp = (tmp_path / MARKER).stat().st_mtime_ns
-    assert write_sample(tmp_path, SampleOptions(images=2)) == first
+    assert sample(tmp_path, images=2) == first
     assert (tmp_path / MARKER).stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("other", [SampleOptions(images=3), SampleOptions(images=2, seed=9)])
-def test_another_sample_is_not_overwritten(tmp_path: Path, other: SampleOptions) -> None:
-    write_sample(tmp_path, SampleOptions(images=2))
+@pytest.mark.parametrize("other", [{"images": 3}, {"images": 2, "seed": 9}])
+def test_another_sample_is_not_overwritten(tmp_path: Path, other: dict[str, int]) -> None:
+    sample(tmp_path, images=2)
     before = tree_digest(tmp_path)
     with pytest.raises(UsageError, match="choose another folder, or delete"):
-        write_sample(tmp_path, other)
+        sample(tmp_path, **other)
     assert tree_digest(tmp_path) == before
 
 
@@ -269,47 +267,52 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, marker: bytes |
         (tmp_path / MARKER).write_bytes(marker)
     before = tree_digest(tmp_path)
     with pytest.raises(UsageError, match="choose another folder, or delete"):
-        write_sample(tmp_path, SampleOptions(images=2))
+        sample(tmp_path, images=2)
     assert tree_digest(tmp_path) == before
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"precious")
     with pytest.raises(UsageError, match="choose another folder"):
-        write_sample(tmp_path / "data", SampleOptions(images=2))
+        sample(tmp_path / "data", images=2)
     with pytest.raises(UsageError, match="cannot be written"):
-        write_sample(tmp_path / "data" / "below", SampleOptions(images=2))
+        sample(tmp_path / "data" / "below", images=2)
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        write_sample(tmp_path, SampleOptions(images=2), progress=interrupt)
+        sample(tmp_path, images=2, progress=Interrupting())
     assert not list(tmp_path.iterdir())
-    write_sample(tmp_path, SampleOptions(images=2))
+    sample(tmp_path, images=2)
     assert (tmp_path / MARKER).is_file()
 
 
 def test_nothing_has_its_final_name_before_all_is_written(tmp_path: Path) -> None:
     held: list[list[str]] = []
 
-    def look(_: int) -> None:
-        held.append([item.name for item in tmp_path.iterdir()])
+    class Looking(NoProgress):
+        def advance(self, count: int) -> None:
+            del count
+            held.append([item.name for item in tmp_path.iterdir()])
 
-    write_sample(tmp_path, SampleOptions(images=2), progress=look)
+    sample(tmp_path, images=2, progress=Looking())
+    assert len(held) == 2
     assert all(len(names) == 1 and names[0].startswith(".tmp-") for names in held)
     final = {item.name for item in tmp_path.iterdir()}
     assert final == {"VOCdevkit", "trainval", "labels.txt", MARKER}
 
 
-@pytest.mark.parametrize("images", [0, -1, 1_000_000])
-def test_counts_that_ids_cannot_number_are_refused(images: int) -> None:
-    with pytest.raises(UsageError, match=f"images {images}: expected 1 to 999999"):
-        SampleOptions(images=images)
+@pytest.mark.parametrize(
+    ("images", "expected"), [(0, "1 or more"), (-1, "1 or more"), (1_000_000, "at most 999999")]
+)
+def test_counts_that_ids_cannot_number_are_refused(
+    tmp_path: Path, images: int, expected: str
+) -> None:
+    with pytest.raises(UsageError, match=f"images {images}: expected {expected}"):
+        sample(tmp_path / "data", images=images)
 
 
-def test_negative_seeds_are_refused() -> None:
+def test_negative_seeds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="seed -1: expected 0 or more"):
-        SampleOptions(seed=-1)
+        sample(tmp_path / "data", seed=-1)
+    assert not (tmp_path / "data").exists()

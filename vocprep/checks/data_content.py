@@ -22,9 +22,10 @@ from vocprep.checks.report import Difference, Report
 from vocprep.data_dir.layout import read_split
 from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
-from vocprep.labels.areas import areas_of, load_label_areas
+from vocprep.labels.areas import load_label_areas
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space
+from vocprep.labels.statistics import label_areas
 from vocprep.manifests import DatasetManifest, load_dataset, manifest_names
 from vocprep.progress import Progress
 from vocprep.synthetic.dataset import MARKER
@@ -224,7 +225,7 @@ def _look_at_label(path: Path, sample: _Sample, size: Size | None) -> str | None
         return f"expected its picture's {_text(size)}, found {_text(found)}"
     if sample.areas is None:
         return None
-    areas = areas_of(raw)
+    areas = label_areas(raw)
     for label in sorted(sample.areas.keys() | areas.keys()):
         logged, counted = sample.areas.get(label, 0), areas.get(label, 0)
         if logged != counted:

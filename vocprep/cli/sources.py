@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from vocprep.cli.bars import Bars
 from vocprep.cli.common import (
     PATH,
     comma_list,
@@ -13,38 +14,36 @@ from vocprep.cli.common import (
     json_option,
     print_json,
     print_table,
-    progress,
     workers_option,
 )
 
-TOP_LABELS = 15
+TOP_CLASSES = 15
 
 
 @click.command()
 @click.argument("folder", type=PATH, metavar="DIR")
-@click.option("--images", default=240, show_default=True, help="How many pictures.")
+@click.option("--images", default=240, show_default=True, help="How many images.")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same bytes.")
 def sample(folder: Path, images: int, seed: int) -> None:
     """Generate a small data dir in the official layout, to try and test everything offline.
 
-    The pictures are abstract scenes whose labels have colours and textures of their own, so that
-    heads can learn them: no photographs, no terms of use. The tree holds what VOC 2010 and Pascal
-    Context hold: JPEGs of several sizes, .mat label maps with ids from 1 to 459, palette PNGs with
-    void borders, split files, labels.txt. Patches with more than four labels, with ties, without
-    any label and with one only are all there.
+    The images are abstract scenes in which each class has colours and a texture of its own, so that
+    heads can learn the classes: no photographs, no terms of use. The files are those of VOC 2010
+    and Pascal Context: JPEGs of several sizes, .mat label maps with ids from 1 to 459, palette PNGs
+    with void borders, split files, labels.txt. There are patches with more than four classes, with
+    ties, with void alone and with one class only.
 
     \b
     Example:
       vocprep sample data/sample
       vocprep build-shards pascal-context --data-dir data/sample --weights random:0 --out shards
     """
-    from vocprep.synthetic.dataset import SampleOptions, write_sample
+    from vocprep.synthetic.dataset import sample as write_sample
 
-    with progress(images, "images") as step:
-        summary = write_sample(folder, SampleOptions(images=images, seed=seed), lambda _: step())
+    summary = write_sample(folder, images=images, seed=seed, progress=Bars("images"))
     click.echo(
         f"{folder}: {summary.images} images ({summary.train} train, {summary.val} val), "
-        f"{summary.labels} labels, seed {seed}"
+        f"{summary.classes} classes, seed {seed}"
     )
 
 
@@ -53,10 +52,10 @@ def sample(folder: Path, images: int, seed: int) -> None:
 @data_dir_option
 @click.option("--out", type=PATH, required=True, help="Folder for ID.png and labels.json.")
 @click.option("--schema", help="Label space.  [default: the dataset's first]")
-@click.option("--void-unknown", is_flag=True, help='Make the label "unknown" void.')
+@click.option("--void-unknown", is_flag=True, help='Make the class "unknown" void.')
 @click.option("--splits", callback=comma_list, help="Comma-separated.  [default: the dataset's]")
 @workers_option
-@click.option("--chart", type=PATH, help="Also draw the largest labels as a bar chart, PNG.")
+@click.option("--chart", type=PATH, help="Also draw the largest classes as a bar chart, PNG.")
 @json_option
 def decode(
     dataset: str,
@@ -69,43 +68,37 @@ def decode(
     chart: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a dataset's label maps as 16-bit PNG, and print label statistics.
+    """Write a dataset's label maps as 16-bit PNG, and print statistics of the classes.
 
     \b
     Example:
       vocprep decode pascal-context --data-dir data --out labels460
       vocprep decode pascal-context --data-dir data --schema context59 --out labels59
     """
-    from vocprep.data_dir.layout import list_samples
-    from vocprep.labels.export import export_label_maps
-    from vocprep.labels.label_space import load_label_space
-    from vocprep.manifests import load_dataset
+    from vocprep.labels.export import STATISTICS_FILE, DecodeOptions
+    from vocprep.labels.export import decode as decode_dataset
 
-    manifest = load_dataset(dataset)
-    space = load_label_space(manifest.schema_for(schema), void_unknown=void_unknown)
-    samples = list_samples(data_dir, manifest, splits or manifest.splits)
-    items = [(item.image_id, item.label_path) for item in samples]
-    with progress(len(items), "maps") as step:
-        statistics = export_label_maps(items, space, out, workers=workers, on_image=step)
-    if chart is not None:
-        from vocprep.files import write_atomic
-        from vocprep.labels.statistics import draw_label_chart
-
-        write_atomic(chart, draw_label_chart(statistics))
+    options = DecodeOptions(
+        schema=schema, void_unknown=void_unknown, splits=splits, workers=workers, chart=chart
+    )
+    statistics = decode_dataset(
+        dataset, data_dir=data_dir, out=out, options=options, progress=Bars("maps")
+    )
     if as_json:
         print_json(statistics.to_json())
         return
+    space = statistics.space
     rows = [
-        (label, space.names[label], statistics.images_of[label], pixels)
-        for label, pixels in statistics.pixels_of.most_common(TOP_LABELS)
+        (class_id, space.names[class_id], statistics.images_of[class_id], pixels)
+        for class_id, pixels in statistics.pixels_of.most_common(TOP_CLASSES)
     ]
-    print_table(("id", "label", "images", "pixels"), rows)
+    print_table(("id", "class", "images", "pixels"), rows)
     more = len(statistics.pixels_of) - len(rows)
     if more > 0:
-        click.echo(f"… and {more} more, in {out / 'labels.json'}")
+        click.echo(f"… and {more} more, in {out / STATISTICS_FILE}")
     click.echo(
-        f"{statistics.images:,} label maps under {space.name} in {out}: "
-        f"{statistics.mean_labels:.2f} labels an image, "
-        f"{100 * statistics.void_pixels / statistics.pixels:.2f} % void, "
-        f"{len(statistics.unused)} of {len(space.names)} labels unused"
+        f"{statistics.images:,} label maps in label space {space.name} in {out}: "
+        f"{statistics.mean_classes:.2f} classes per image, "
+        f"{100 * statistics.void_pixels / max(statistics.pixels, 1):.2f} % void, "
+        f"{len(statistics.unused)} of {len(space.names)} classes unused"
     )

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vocprep.errors import ManifestError
 from vocprep.files import write_atomic
@@ -53,9 +52,3 @@ def save_label_areas(path: Path, areas: Mapping[str, Areas]) -> None:
         pixels=np.array([pixels for _, pixels in rows], dtype="<u4"),
     )
     write_atomic(path, stream.getvalue())
-
-
-def areas_of(raw: NDArray[np.uint16]) -> dict[int, int]:
-    """Count the pixels of each label of a raw label map [H, W]."""
-    counts = np.bincount(raw.ravel())
-    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}

@@ -1,4 +1,4 @@
-"""Label files → raw label maps."""
+"""Label files (.mat, .png) → label maps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DECODERS: dict[str, Callable[[bytes, str], NDArray[np.uint16]]] = {
 
 
 def decode_label_map(data: bytes, path: Path) -> NDArray[np.uint16]:
-    """Return the raw label map uint16 [H, W] of a label file's bytes; ``path`` tells its kind.
+    """Return the raw label map uint16 [H, W] of a label file's bytes; its suffix is the kind.
 
     Raises LabelDecodeError naming ``path``.
     """
@@ -39,6 +39,9 @@ def read_label_file(path: Path) -> bytes:
         raise LabelDecodeError(f"{path}: label map cannot be read: {error.strerror}") from error
 
 
-def read_label_map(path: Path, schema: LabelSpace) -> NDArray[np.uint16]:
-    """Return a file's label map uint16 [H, W] under a schema; LabelDecodeError naming the file."""
-    return schema.apply(decode_label_map(read_label_file(path), path), str(path))
+def read_label_map(path: Path, space: LabelSpace) -> NDArray[np.uint16]:
+    """Return a file's label map uint16 [H, W] in a label space.
+
+    Raises LabelDecodeError naming the file when it cannot be read or holds other ids.
+    """
+    return space.apply(decode_label_map(read_label_file(path), path), str(path))

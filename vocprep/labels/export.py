@@ -1,56 +1,109 @@
-"""Writing a dataset's label maps out as 16-bit PNG, with their statistics."""
+"""Writing a dataset's label maps as 16-bit PNG, with their statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples
 from vocprep.errors import UsageError
-from vocprep.files import atomic_folder, write_json
+from vocprep.files import atomic_folder, write_atomic, write_json
 from vocprep.labels.decode import read_label_map
-from vocprep.labels.label_space import LabelSpace
+from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.png import encode_png
-from vocprep.labels.statistics import LabelStatistics
+from vocprep.labels.statistics import LabelStatistics, draw_label_chart
+from vocprep.manifests import load_dataset
+from vocprep.options import usable_cores
 from vocprep.parallel import map_ordered
+from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.validation import Positive, checked
 
 STATISTICS_FILE = "labels.json"
 
 
-def export_label_maps(
-    items: Iterable[tuple[str, Path]],
-    schema: LabelSpace,
+@checked
+class DecodeOptions:
+    """Which label maps are decoded, and into which label space."""
+
+    schema: str | None = None
+    """Label space; the dataset's first when None."""
+    void_unknown: bool = False
+    """Make the class "unknown" void."""
+    splits: tuple[str, ...] | None = None
+    """Splits to decode; the dataset's own when None."""
+    workers: Positive = field(default_factory=usable_cores)
+    """Threads that decode and compress; as many as there are cores by default."""
+    chart: Path | None = None
+    """File to draw the classes with the most pixels into, as a bar chart (PNG)."""
+
+
+def decode(
+    dataset: str | Path,
+    *,
+    out: str | Path,
+    data_dir: str | Path | None = None,
+    options: DecodeOptions | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> LabelStatistics:
+    """Write a dataset's label maps to ``out/ID.png`` and their statistics to ``out/labels.json``.
+
+    ``dataset`` is a shipped name or the path of a TOML file; ``data_dir`` is ``$VOCPREP_DATA_DIR``
+    or ``./data`` when None. Returns the statistics. The folder appears when all of it is written;
+    it may replace what an earlier call wrote, and nothing else. Raises UsageError for options that
+    do not fit the dataset or for a folder with other files, DataDirError for missing files,
+    LabelDecodeError for damaged ones.
+    """
+    out, options = Path(out), options or DecodeOptions()
+    manifest = load_dataset(str(dataset))
+    space = load_label_space(manifest.schema_for(options.schema), void_unknown=options.void_unknown)
+    folder = default_data_dir() if data_dir is None else Path(data_dir)
+    samples = list_samples(folder, manifest, options.splits or manifest.splits)
+    statistics = write_label_maps(
+        samples,
+        space,
+        out,
+        workers=options.workers,
+        progress=progress,
+    )
+    if options.chart is not None:
+        write_atomic(options.chart, draw_label_chart(statistics))
+    return statistics
+
+
+def write_label_maps(
+    samples: Sequence[SampleRef],
+    space: LabelSpace,
     out: Path,
     *,
     workers: int = 2,
-    on_image: Callable[[], None] = lambda: None,
+    progress: Progress = NO_PROGRESS,
 ) -> LabelStatistics:
-    """Write ``out/ID.png`` for each (image id, label file), and ``out/labels.json``.
-
-    The folder appears when all of it is there. It may replace what an earlier call wrote, and
-    nothing else. ``workers`` threads decode and compress. Raises LabelDecodeError naming the bad
-    file.
-    """
-    is_ours = (out / STATISTICS_FILE).is_file()
-    if out.exists() and not is_ours and (not out.is_dir() or any(out.iterdir())):
+    """Write the samples' label maps and their statistics; see ``decode``."""
+    is_earlier_output = (out / STATISTICS_FILE).is_file()
+    if out.exists() and not is_earlier_output and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
             f"{out}: holds other things than decoded label maps; choose an empty --out"
         )
-    statistics = LabelStatistics(schema)
+    statistics = LabelStatistics(space)
     with atomic_folder(out) as folder:
-        export = partial(_export_one, schema=schema, folder=folder)
-        for label_map in map_ordered(export, items, workers):
-            statistics.add(label_map)
-            on_image()
+        write_one = partial(_write_one, space=space, folder=folder)
+        progress.begin(out.name, len(samples), 0)
+        try:
+            for label_map in map_ordered(write_one, samples, workers):
+                statistics.add(label_map)
+                progress.advance(1)
+        finally:
+            progress.end()
         write_json(folder / STATISTICS_FILE, statistics.to_json())
     return statistics
 
 
-def _export_one(item: tuple[str, Path], schema: LabelSpace, folder: Path) -> NDArray[np.uint16]:
-    image_id, path = item
-    label_map = read_label_map(path, schema)
-    (folder / f"{image_id}.png").write_bytes(encode_png(label_map))
+def _write_one(sample: SampleRef, space: LabelSpace, folder: Path) -> NDArray[np.uint16]:
+    label_map = read_label_map(sample.label_path, space)
+    (folder / f"{sample.image_id}.png").write_bytes(encode_png(label_map))
     return label_map

@@ -1,4 +1,4 @@
-"""Counts over label maps: images and pixels of each label, labels of each image, void."""
+"""Counts over label maps: images and pixels of each class, classes of each image, void."""
 
 from __future__ import annotations
 
@@ -15,75 +15,80 @@ from vocprep.labels.label_space import LabelSpace
 
 @dataclass
 class LabelStatistics:
-    """Counts of any number of label maps under one schema."""
+    """Counts of any number of label maps of one label space."""
 
-    schema: LabelSpace
+    space: LabelSpace
     images: int = 0
     pixels: int = 0
     void_pixels: int = 0
     images_of: Counter[int] = field(default_factory=Counter)
-    """Label id → images that hold it, void not counted."""
+    """Class id → images that hold it, void not counted."""
     pixels_of: Counter[int] = field(default_factory=Counter)
-    """Label id → pixels, void not counted."""
-    labels_an_image: Counter[int] = field(default_factory=Counter)
-    """Number of labels → images that hold so many."""
+    """Class id → pixels, void not counted."""
+    images_by_classes: Counter[int] = field(default_factory=Counter)
+    """Number of classes → images that hold so many."""
 
     def add(self, label_map: NDArray[np.uint16]) -> None:
-        """Count one label map [H, W] of the schema."""
+        """Count one label map [H, W] of the label space."""
         areas = label_areas(label_map)
         self.images += 1
         self.pixels += label_map.size
-        self.void_pixels += areas.pop(self.schema.void, 0)
+        self.void_pixels += areas.pop(self.space.void, 0)
         self.images_of.update(areas.keys())
         self.pixels_of.update(areas)
-        self.labels_an_image[len(areas)] += 1
+        self.images_by_classes[len(areas)] += 1
 
     @property
     def unused(self) -> list[int]:
         """Class ids that no image holds."""
-        return sorted(set(self.schema.names) - set(self.images_of))
+        return sorted(set(self.space.names) - set(self.images_of))
 
     @property
-    def mean_labels(self) -> float:
-        """Mean number of labels an image."""
+    def mean_classes(self) -> float:
+        """Mean number of classes per image."""
         return sum(self.images_of.values()) / max(self.images, 1)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values: the content of labels.json."""
         return {
-            "schema": self.schema.name,
-            "void": self.schema.void,
+            "schema": self.space.name,
+            "void": self.space.void,
             "images": self.images,
             "pixels": self.pixels,
             "void_pixels": self.void_pixels,
-            "mean_labels_an_image": self.mean_labels,
-            "labels_an_image": {
-                str(count): self.labels_an_image[count] for count in sorted(self.labels_an_image)
-            },
-            "labels": [
+            "mean_classes_per_image": self.mean_classes,
+            "classes_per_image": [
+                {"classes": count, "images": images}
+                for count, images in sorted(self.images_by_classes.items())
+            ],
+            "classes": [
                 {
-                    "id": label,
-                    "name": self.schema.names[label],
-                    "images": self.images_of[label],
-                    "pixels": self.pixels_of[label],
+                    "id": class_id,
+                    "name": self.space.names[class_id],
+                    "images": images,
+                    "pixels": self.pixels_of[class_id],
                 }
-                for label in sorted(self.images_of)
+                for class_id, images in sorted(self.images_of.items())
             ],
             "unused": self.unused,
         }
 
 
 def draw_label_chart(statistics: LabelStatistics, most: int = 40) -> bytes:
-    """Return the labels with the most pixels as bars, the largest first, as PNG."""
+    """Return a bar chart (PNG) of the classes with the most pixels, the largest on top."""
     top = statistics.pixels_of.most_common(most)
     return bars_png(
-        [statistics.schema.names[label] for label, _ in top],
+        [statistics.space.names[class_id] for class_id, _ in top],
         [100 * pixels / max(statistics.pixels, 1) for _, pixels in top],
-        f"share of pixels (%), {statistics.images:,} images, {statistics.schema.name}",
+        f"share of pixels (%), {statistics.images:,} images, {statistics.space.name}",
     )
 
 
 def label_areas(label_map: NDArray[np.uint16]) -> dict[int, int]:
-    """Return the pixels of each label that a map [H, W] holds."""
+    """Return the number of pixels of each label id that occurs in a label map [H, W].
+
+    >>> label_areas(np.array([[3, 3], [0, 3]], dtype=np.uint16))
+    {0: 1, 3: 3}
+    """
     counts = np.bincount(label_map.ravel())
     return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}

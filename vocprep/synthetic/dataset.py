@@ -23,21 +23,26 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 from scipy.io import savemat
 
+from vocprep.drawing.overlay import palette
 from vocprep.errors import UsageError
 from vocprep.files import TEMPORARY_PREFIX, write_json
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.synthetic.scene import LABELS, LabelMap, draw_label_map, draw_picture, label_names
+from vocprep.validation import NotNegative, checked, to_json
 
 MARKER = "sample.json"
 """File in the sample's folder that says what made it; it is written last."""
@@ -48,21 +53,12 @@ _MAT_HEADER = b"MATLAB 5.0 MAT-file, written by vocprep sample".ljust(116)
 _VOC = Path("VOCdevkit/VOC2010")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """What decides every byte of a sample tree."""
+@checked
+class _Options:
+    """What decides every byte of a sample."""
 
-    images: int = 240
-    """How many pictures; every sixth belongs to val, from the second on."""
-    seed: int = 0
-    """Another seed gives other scenes."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts that the six digits of an image id cannot number, and negative seeds."""
-        if not 1 <= self.images <= 999_999:
-            raise UsageError(f"images {self.images}: expected 1 to 999999")
-        if self.seed < 0:
-            raise UsageError(f"seed {self.seed}: expected 0 or more")
+    images: Annotated[int, Field(ge=1, le=999_999)]  # the six digits of an image id number them
+    seed: NotNegative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +70,29 @@ class SampleSummary:
     images: int
     train: int
     val: int
-    labels: int
-    """How many of the 459 label ids occur."""
+    classes: int
+    """How many of the 459 classes occur."""
 
 
-def write_sample(
-    folder: Path, options: SampleOptions, progress: Callable[[int], None] | None = None
+def sample(
+    folder: str | Path,
+    images: int = 240,
+    seed: int = 0,
+    progress: Progress = NO_PROGRESS,
 ) -> SampleSummary:
-    """Generate the sample tree below ``folder`` and say what it holds.
+    """Generate a small data dir below ``folder`` and return what it holds.
 
-    ``progress`` is called with 1 after each picture. A folder that already holds the same sample
-    is left as it is. Raises UsageError when it holds anything else or cannot be written.
+    Every sixth image belongs to val, from the second on; another ``seed`` gives other scenes.
+    A folder that already holds the same sample is left as it is. Raises UsageError when it holds
+    anything else or cannot be written, or when a number is out of bounds.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     summary = sample(folder, images=2)
+    >>> summary.train, summary.val
+    (1, 1)
     """
+    folder, options = Path(folder), _Options(images=images, seed=seed)
     try:
         known = _existing(folder, options)
         if known is not None:
@@ -93,36 +100,47 @@ def write_sample(
         # Inside the folder and not beside it: the folder may be a mount point or the current one.
         staging = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
         try:
+            progress.begin(folder.name, images, 0)
             counts = _write_tree(staging, options, progress)
             # The split files come after all that they list, and the marker last.
             for name in ("trainval", "labels.txt", "VOCdevkit", MARKER):
                 (staging / name).rename(folder / name)
         finally:
+            progress.end()
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise UsageError(
             f"{folder}: the sample cannot be written there ({error}); choose another folder"
         ) from error
-    return SampleSummary(folder=folder, **counts)
+    return _summary(folder, counts)
 
 
-def _existing(folder: Path, options: SampleOptions) -> SampleSummary | None:
+def _summary(folder: Path, counts: Mapping[str, int]) -> SampleSummary:
+    """Return the summary of what the marker file says that a sample holds."""
+    return SampleSummary(
+        folder=folder,
+        images=counts["images"],
+        train=counts["train"],
+        val=counts["val"],
+        classes=counts["labels"],
+    )
+
+
+def _existing(folder: Path, options: _Options) -> SampleSummary | None:
     """Return the summary of the same sample found there, None where nothing is."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads((folder / MARKER).read_bytes())
-        if found["made_by"] == {"generation": _GENERATION, **asdict(options)}:
-            return SampleSummary(folder=folder, **found["holds"])
+        if found["made_by"] == {"generation": _GENERATION, **to_json(options)}:
+            return _summary(folder, found["holds"])
     raise UsageError(
         f"{folder}: expected a new or empty folder, or the sample of {options.images} images and "
         f"seed {options.seed}, found something else; choose another folder, or delete this one"
     )
 
 
-def _write_tree(
-    staging: Path, options: SampleOptions, progress: Callable[[int], None] | None
-) -> dict[str, int]:
+def _write_tree(staging: Path, options: _Options, progress: Progress) -> dict[str, int]:
     """Write all files below the staging folder; return the counts of the summary."""
     for place in (_VOC / "JPEGImages", _VOC / "SegmentationClass", Path("trainval")):
         (staging / place).mkdir(parents=True)
@@ -138,14 +156,13 @@ def _write_tree(
         label_map = draw_label_map(draw, number)
         _write_files(staging, image_id, label_map, draw_picture(draw, label_map))
         used += np.bincount(label_map.ravel(), minlength=LABELS)
-        if progress is not None:
-            progress(1)
+        progress.advance(1)
     for split, image_ids in splits.items():
         for task in ("Main", "Segmentation"):
             _write_lines(staging / _VOC / "ImageSets" / task / f"{split}.txt", image_ids)
     counts = {"images": options.images, "train": len(splits["train"]), "val": len(splits["val"])}
     counts["labels"] = int(np.count_nonzero(used[1:]))
-    made_by = {"generation": _GENERATION, **asdict(options)}
+    made_by = {"generation": _GENERATION, **to_json(options)}
     write_json(staging / MARKER, {"made_by": made_by, "holds": counts})
     return counts
 
@@ -162,7 +179,7 @@ def _write_files(
     jpeg = staging / _VOC / "JPEGImages" / f"{image_id}.jpg"
     Image.fromarray(picture).save(jpeg, "JPEG", quality=90, subsampling="4:2:0")
     classes = Image.fromarray(_voc_classes(label_map))
-    classes.putpalette(_voc_palette())
+    classes.putpalette(palette().tobytes())
     classes.save(staging / _VOC / "SegmentationClass" / f"{image_id}.png", "PNG", compress_level=6)
     mat = staging / "trainval" / f"{image_id}.mat"
     savemat(str(mat), {"LabelMap": label_map}, do_compression=True)
@@ -184,10 +201,3 @@ def _voc_classes(label_map: LabelMap) -> NDArray[np.uint8]:
     wide = sliding_window_view(edge, 5, axis=1).any(axis=-1)
     classes[sliding_window_view(wide, 5, axis=0).any(axis=-1)] = _VOID
     return classes
-
-
-def _voc_palette() -> bytes:
-    """Return VOC's colour map: the bits of a class number dealt out to red, green and blue."""
-    numbers, channels = np.arange(256)[:, None], np.arange(3)[None, :]
-    bits = [(numbers >> 3 * bit + channels & 1) << 7 - bit for bit in range(3)]
-    return np.sum(bits, axis=0, dtype=np.uint8).tobytes()
