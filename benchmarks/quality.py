@@ -1,6 +1,6 @@
-"""What heads are worth on photographs: the shipped recipes beside what they stand on.
+"""What heads are worth on photographs: the shipped presets beside what they stand on.
 
-One row is one way to train: another recipe, encoder, backbone, normalisation or embedding, the rest
+One row is one way to train: another preset, encoder, backbone, normalisation or embedding, the rest
 as in ``default``. Heads are scored on the val split after their last epoch, never the best one;
 a row is the mean over seeds. Every row sees each training picture equally often: where it learns
 from mirrored views too, each view counts. So all rows take the same number of steps, but for the
@@ -55,10 +55,10 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: a recipe on some shards, with settings laid over it."""
+    """One row: a preset on some shards, with settings laid over it."""
 
     title: str
-    recipe: str = "default"
+    preset: str = "default"
     shards: str = "base"
     settings: tuple[str, ...] = ()
 
@@ -73,12 +73,12 @@ EMBEDDINGS = {
 }
 VARIANTS = {
     "default": Variant("default"),
-    "seed": Variant("seed", recipe="seed"),
+    "seed": Variant("seed", preset="seed"),
     "none": Variant("default, encoder none", settings=("encoder=none",)),
     "spikformer": Variant("default, encoder spikformer", settings=("encoder=spikformer",)),
     "random": Variant("default, untrained backbone", shards="random"),
     "imagenet": Variant("default, ImageNet normalisation", shards="imagenet"),
-    "wide": Variant("wide: windows 32, 64, 128, layer3 + layer2", recipe="wide", shards="wide"),
+    "wide": Variant("wide: windows 32, 64, 128, layer3 + layer2", preset="wide", shards="wide"),
 }
 ASKED = (("default", "seed", 2.0), ("default", "random", 8.0), ("wide", "default", 5.0))
 """The first row's lead over the second that is asked for, in points of mIoU ≥1 %."""
@@ -121,11 +121,11 @@ class Bench:
 
     def options(self, variant: Variant, seed: int) -> TrainOptions:
         """Return how a row is trained: as many steps as every other one."""
-        views = len(VIEWS) if load_options(variant.recipe, variant.settings).flip else 1
+        views = len(VIEWS) if load_options(variant.preset, variant.settings).flip else 1
         epochs = self.passes // views
         settings = (*variant.settings, f"batch_size={self.batch_size}", f"seed={seed}")
         length = {"epochs": epochs, "validate_every": epochs, "resume": True}
-        return load_options(variant.recipe, settings, length)
+        return load_options(variant.preset, settings, length)
 
 
 def build(bench: Bench, name: str) -> ShardDataset:

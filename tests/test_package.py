@@ -149,7 +149,7 @@ from pathlib import Path
 import vocprep
 from vocprep.manifests import load_dataset, load_source, manifest_names, manifests_dir
 from vocprep.labels.label_space import load_label_space
-from vocprep.heads.runs.presets import load_options, recipe_names
+from vocprep.heads.runs.presets import load_options, preset_names
 package = Path(vocprep.__file__).parent
 assert package == Path(sys.argv[1]) / "vocprep", package
 assert manifests_dir() == package / "shipped_manifests"
@@ -157,7 +157,7 @@ dataset = load_dataset("pascal-context")
 [load_source(name) for name in manifest_names("sources")]
 [load_label_space(name) for name in dataset.schemas]
 names = ["default", "quick", "seed", "wide"]
-assert [load_options(name).recipe for name in recipe_names()] == names
+assert [load_options(name).preset for name in preset_names()] == names
 print(len(manifest_names("datasets")), (package / "py.typed").is_file())
 """
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}

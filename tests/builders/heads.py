@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from vocprep.backbones import Normalisation
 from vocprep.building.write import write_dataset
+from vocprep.files import canonical_json, sha256_hex
 from vocprep.geometry import Geometry, Grid
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.runs.config import RunConfig, RunLabels
-from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
+from vocprep.heads.runs.config import RunConfig
+from vocprep.heads.runs.options import RENAMED, EvaluateOptions, TrainOptions
 from vocprep.heads.runs.run import Run
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
@@ -125,9 +130,35 @@ def make_batch(records: Sequence[Record], patches: int | None = None) -> Batch:
     return batch
 
 
+def as_older_run(run_dir: Path, version: int, changes: Callable[[dict[str, Any]], None]) -> str:
+    """Rewrite a run's files in the names of an older format and return its run_id.
+
+    ``changes`` edits what else that format has otherwise in its ``run.json``.
+    """
+    value = json.loads((run_dir / "run.json").read_text())
+    value["run_format_version"] = version
+    for part in (value["heads"], value["options"]):
+        for old, new in RENAMED.items():
+            if new in part:
+                part[old] = part.pop(new)
+    changes(value)
+    (run_dir / "run.json").write_text(json.dumps(value))
+    (run_dir / "options.toml").rename(run_dir / "recipe.toml")
+    history = run_dir / "metrics.jsonl"
+    if history.exists():
+        history.write_text(history.read_text().replace("class_loss", "category_loss"))
+    run_id = sha256_hex(canonical_json(value))
+    for path in run_dir.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as stream:
+            epoch = json.loads(stream.metadata()["vocprep"])["epoch"]
+        about = json.dumps({"run_id": run_id, "epoch": epoch})
+        save_file(load_file(path), path, metadata={"vocprep": about})
+    return run_id
+
+
 def run_for(dataset: ShardDataset, model: TFDetHeads | None = None) -> Run:
-    labels = RunLabels.of(load_label_space("voc21"))
-    heads = HeadsConfig(categories=labels.categories)
+    labels = load_label_space("voc21")
+    heads = HeadsConfig(outputs=labels.outputs)
     config = RunConfig(
         heads=heads,
         options=TrainOptions(epochs=7),
@@ -143,7 +174,7 @@ def run_for(dataset: ShardDataset, model: TFDetHeads | None = None) -> Run:
 
 def always_says(label: int) -> TFDetHeads:
     """Heads that put one label on every pixel of every patch."""
-    model = TFDetHeads(categories=21)
+    model = TFDetHeads(outputs=21)
     with torch.no_grad():
         for parameter in (*model.cat.parameters(), *model.reg[4].parameters()):
             parameter.zero_()

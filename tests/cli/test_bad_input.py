@@ -442,7 +442,7 @@ def test_train_refuses_what_it_cannot_do(
     for words in (
         *(["--epochs", 0], ["--train-split", "test"], ["--lr", -1], ["--device", "x"]),
         *(
-            ["--recipe", "none"],
+            ["--preset", "none"],
             ["--set", "epoch=1"],
             ["--set", "epochs"],
             ["--resume", "--overwrite"],

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from vocprep.cli.main import main
 from vocprep.geometry import Geometry
 from vocprep.heads.runs.options import EXECUTION, TrainOptions
-from vocprep.heads.runs.presets import RECIPE_FIELDS
+from vocprep.heads.runs.presets import PRESET_FIELDS
 from vocprep.heads.runs.run import EVENTS_DIR
 from vocprep.options import BuildChoices, BuildOptions, Layout
 
@@ -109,7 +109,7 @@ def test_options_of_train_are_fields_with_their_defaults() -> None:
     options, found = TrainOptions(), defaults_of("train")
     for name in set(found) - {"shards", "out", "as_json", "settings"}:
         expected = getattr(options, name)
-        over = (*RECIPE_FIELDS, "recipe")
+        over = (*PRESET_FIELDS, "preset")
         assert found[name] == (None if name in over else expected), name
     assert set(EXECUTION) <= set(found)
     assert found["settings"] == ()
@@ -253,7 +253,7 @@ def test_decode_writes_16_bit_maps_statistics_and_a_chart(
 
 
 def test_train_leaves_a_run_with_curves(run: Path) -> None:
-    expected = ["curves.png", "metrics.jsonl", "model.safetensors", "recipe.toml", "run.json"]
+    expected = ["curves.png", "metrics.jsonl", "model.safetensors", "options.toml", "run.json"]
     assert [name for name in files(run) if name != EVENTS_DIR] == expected
     with Image.open(run / "curves.png") as picture:
         picture.load()
@@ -302,7 +302,7 @@ def test_train_says_what_resuming_came_to(shards: Path, tmp_path: Path, vocprep:
         stopped = vocprep("train", shards, *words, out, *often)
     assert stopped.exit_code == 130
     assert "the same command with --resume goes on" in stopped.stderr
-    # Its own recipe needs no repeating.
+    # Its own options need no repeating.
     gone_on = assert_done(vocprep("train", shards, "--out", out, "--resume"))
     assert "1 epoch, gone on with after 1 epoch, in" in gone_on
     found, expected = (load_file(path / "model.safetensors") for path in (out, whole))
@@ -313,19 +313,19 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_train_with_a_recipe_and_settings(shards: Path, tmp_path: Path, vocprep: Run) -> None:
+def test_train_with_a_preset_and_settings(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     out, again = tmp_path / "run", tmp_path / "again"
-    words = ["--recipe", "seed", "--set", "encoder=spikformer", "--set", "slots=predicted"]
+    words = ["--preset", "seed", "--set", "encoder=spikformer", "--set", "slots=predicted"]
     text = assert_done(vocprep("train", shards, "--out", out, *words, "--epochs", 1))
     assert "te.blocks.3.contract.lif" in text
     options = json.loads((out / "run.json").read_text())["options"]
-    expected = {"recipe": "seed", "encoder": "spikformer", "slots": "predicted", "epochs": 1}
-    expected |= {"category_loss": "multi_hot", "position": False, "standardise": False}
+    expected = {"preset": "seed", "encoder": "spikformer", "slots": "predicted", "epochs": 1}
+    expected |= {"class_loss": "multi_hot", "position": False, "standardise": False}
     assert options.items() >= expected.items()
-    words = ["--recipe", out / "recipe.toml", "--json"]
+    words = ["--preset", out / "options.toml", "--json"]
     trained = json.loads(assert_done(vocprep("train", shards, "--out", again, *words)))
-    assert (again / "recipe.toml").read_text().splitlines()[1:] == (
-        (out / "recipe.toml").read_text().splitlines()[1:]
+    assert (again / "options.toml").read_text().splitlines()[1:] == (
+        (out / "options.toml").read_text().splitlines()[1:]
     )
     assert len(trained["history"][0]["spike_rates"]) == 29
 

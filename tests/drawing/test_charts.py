@@ -21,7 +21,7 @@ def history(scored: set[int]) -> list[EpochMetrics]:
             epoch=epoch,
             lr=0.1,
             loss=3.0 / epoch,
-            category_loss=2.0 / epoch,
+            class_loss=2.0 / epoch,
             mask_loss=1.0 / epoch,
             images_per_second=100.0,
             seconds=1.0,

@@ -11,7 +11,7 @@ import torch
 from builders.heads import make_batch, make_dataset, random_records
 
 from vocprep.cli.main import main
-from vocprep.heads.runs.presets import load_options, recipe_toml
+from vocprep.heads.runs.presets import load_options, options_toml
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs/guides/heads.md").read_text(encoding="utf-8")
 
@@ -73,7 +73,7 @@ def test_its_commands_parse_and_their_settings_are_fields(
 ):
     monkeypatch.chdir(tmp_path)
     Path("runs/alone").mkdir(parents=True)
-    Path("runs/alone/recipe.toml").write_text(recipe_toml(load_options()))
+    Path("runs/alone/options.toml").write_text(options_toml(load_options()))
     lines = [
         line.split("vocprep ", 1)[1].split() for line in "".join(blocks("console")).splitlines()
     ]
@@ -81,7 +81,7 @@ def test_its_commands_parse_and_their_settings_are_fields(
     for verb, *words in lines:
         with main.commands[verb].make_context(verb, words) as context:
             found = context.params
-            options = load_options(found["recipe"] or "default", found["settings"])
+            options = load_options(found["preset"] or "default", found["settings"])
             if "encoder=spikformer" in words:
                 assert options.encoder == "spikformer"
     assert any("encoder=spikformer" in words for words in lines)

@@ -14,7 +14,7 @@ from vocprep.errors import DataError, RunError
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_segment
 from vocprep.heads.predict import predict_image, predict_label_map
-from vocprep.heads.runs.config import RunConfig, RunLabels
+from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import Run
 from vocprep.labels.label_space import load_label_space
@@ -31,9 +31,9 @@ class MeanColours:
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    labels = RunLabels.of(load_label_space("voc21"))
+    labels = load_label_space("voc21")
     config = RunConfig(
-        heads=HeadsConfig(categories=labels.categories),
+        heads=HeadsConfig(outputs=labels.outputs),
         options=TrainOptions(),
         labels=labels,
         recipe=make_recipe({}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def write_own(folder: Path, text: str) -> str:
 def test_shipped_schemas(name: str, classes: int, categories: int, void: int) -> None:
     schema = load_label_space(name)
     assert (schema.name, len(schema.names), schema.void) == (name, classes, void)
-    assert schema.categories == categories
+    assert schema.outputs == categories
     assert len(set(schema.names.values())) == classes
     assert void not in schema.names
     assert schema.title
@@ -96,7 +97,7 @@ def test_unknown_can_be_made_void() -> None:
     assert plain.apply(raw, "x").tolist() == [[430, 431, 432, 0]]
     assert void.apply(raw, "x").tolist() == [[430, 0, 432, 0]]
     assert 431 not in void.names
-    assert void.categories == 460
+    assert void.outputs == 460
     assert void.sha256 != plain.sha256
 
 
@@ -114,7 +115,7 @@ def test_label_names_for_people() -> None:
 def test_an_own_schema_by_path(tmp_path: Path) -> None:
     schema = load_label_space(write_own(tmp_path, OWN))
     assert (schema.name, schema.title, dict(schema.names)) == ("own", "Own", {0: "cat", 4: "dog"})
-    assert schema.categories == 5
+    assert schema.outputs == 5
     assert schema.apply(np.array([[0, 4, 9]], dtype=np.uint16), "x").tolist() == [[0, 4, 9]]
 
 
@@ -178,3 +179,20 @@ def test_class_ids_are_those_of_the_authors_list(shared_data: Path, name: str, f
     listed = {int(key): text.strip() for key, text in (line.split(":", 1) for line in lines)}
     schema: LabelSpace = load_label_space(name)
     assert {key: text for key, text in listed.items() if key} == dict(schema.names)
+
+
+def test_pickles() -> None:
+    schema = load_label_space("context59")
+    again = pickle.loads(pickle.dumps(schema))
+    assert again == schema
+    assert again.sha256 == schema.sha256
+
+
+def test_of_classes_maps_its_own_ids_only() -> None:
+    space = LabelSpace.of_classes(name="pets", void=255, names={0: "background", 3: "cat"})
+    assert (space.outputs, space.unpainted) == (4, (255, 0))
+    label_map = np.array([[0, 3, 255]], dtype=np.uint16)
+    assert np.array_equal(space.apply(label_map, "here"), label_map)
+    with pytest.raises(LabelDecodeError, match="label id 1"):
+        space.apply(label_map * 0 + 1, "here")
+    assert [space.label_name(label) for label in (3, 255, 1)] == ["cat", "void", "label 1"]

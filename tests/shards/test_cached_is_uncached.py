@@ -76,7 +76,7 @@ def compare(
         built = build(sample_tree, tmp_path / dtype, choices)
         (batch,) = built.dataset.loader("val", LoaderOptions())
         torch.manual_seed(0)
-        heads = TFDetHeads(categories=460).eval()
+        heads = TFDetHeads(outputs=460).eval()
         whole = Uncached(heads).eval()
         pictures = [raw_patches(sample_tree, image_id, geometry) for image_id in batch.image_ids]
         cached = heads(batch.embeddings, batch.padding, batch.grids)

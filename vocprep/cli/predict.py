@@ -24,8 +24,8 @@ from vocprep.geometry import Geometry, GeometryKind
 if TYPE_CHECKING:
     from vocprep.features.embed import Embedder
     from vocprep.heads.predict import Prediction
-    from vocprep.heads.runs.config import RunLabels
     from vocprep.heads.runs.run import Run
+    from vocprep.labels.label_space import LabelSpace
 
 
 @click.command()
@@ -114,7 +114,7 @@ def _predict(trained: Run, path: Path, embedder: Embedder, geometry: Geometry | 
         raise type(error)(f"{path}: {error}") from error
 
 
-def _write(found: Prediction, labels: RunLabels, stem: Path) -> dict[str, str]:
+def _write(found: Prediction, labels: LabelSpace, stem: Path) -> dict[str, str]:
     """Write STEM.overlay.png and STEM.labels.png and return their paths."""
     from vocprep.drawing.overlay import overlay, png_bytes
     from vocprep.files import write_atomic

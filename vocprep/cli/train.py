@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from vocprep.heads.training.train import RunSummary
     from vocprep.shards.reader import ShardDataset
 
-RECIPES = "recipe's"
-"""What the help gives as the default of a flag that lies over the recipe."""
+PRESETS = "preset's"
+"""What the help gives as the default of a flag that lies over the preset."""
 
 
 @click.command()
 @click.argument("shards", type=PATH)
 @click.option("--out", type=PATH, required=True, help="Folder for the run.")
 @click.option(
-    "--recipe",
-    show_default=f"{TrainOptions.recipe}; with --resume the run's own",
+    "--preset",
+    show_default=f"{TrainOptions.preset}; with --resume the run's own",
     help="default, seed, quick, wide, or the PATH of a .toml file.",
 )
 @click.option(
@@ -46,22 +46,22 @@ RECIPES = "recipe's"
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Lay a value over the recipe's, e.g. encoder=spikformer; again for more.",
+    help="Lay a value over the preset's, e.g. encoder=spikformer; again for more.",
 )
-@click.option("--epochs", type=int, show_default=RECIPES)
-@click.option("--batch-size", type=int, show_default=RECIPES, help="Images.")
-@click.option("--lr", type=float, show_default=RECIPES, help="Peak learning rate.")
-@click.option("--weight-decay", type=float, show_default=RECIPES)
-@click.option("--seed", type=int, show_default=RECIPES)
+@click.option("--epochs", type=int, show_default=PRESETS)
+@click.option("--batch-size", type=int, show_default=PRESETS, help="Images.")
+@click.option("--lr", type=float, show_default=PRESETS, help="Peak learning rate.")
+@click.option("--weight-decay", type=float, show_default=PRESETS)
+@click.option("--seed", type=int, show_default=PRESETS)
 @click.option(
     "--position/--no-position",
     default=None,
-    show_default=RECIPES,
+    show_default=PRESETS,
     help="Add the 2-D sine position code.",
 )
-@click.option("--train-split", show_default=RECIPES)
-@click.option("--val-split", show_default=RECIPES)
-@click.option("--validate-every", type=int, show_default=RECIPES, help="Epochs.")
+@click.option("--train-split", show_default=PRESETS)
+@click.option("--val-split", show_default=PRESETS)
+@click.option("--validate-every", type=int, show_default=PRESETS, help="Epochs.")
 @device_option
 @click.option(
     "--mode",
@@ -89,21 +89,21 @@ RECIPES = "recipe's"
 def train(
     shards: Path,
     out: Path,
-    recipe: str | None,
+    preset: str | None,
     settings: tuple[str, ...],
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Fit the TFDet heads to a dataset version.
 
-    Writes run.json, recipe.toml, model.safetensors, metrics.jsonl (a line an epoch), curves.png
+    Writes run.json, options.toml, model.safetensors, metrics.jsonl (a line an epoch), curves.png
     and, where tensorboard is installed, its event files. Under torchrun several processes train
     together.
 
     \b
     Example:
       vocprep train shards/voc --out runs/first --epochs 20
-      vocprep train shards/voc --out runs/spikes --recipe quick --set encoder=spikformer
+      vocprep train shards/voc --out runs/spikes --preset quick --set encoder=spikformer
     """
     from vocprep.files import write_atomic
     from vocprep.heads.runs.history import draw_curves
@@ -114,8 +114,8 @@ def train(
 
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
     check_folder(out)
-    own = recipe is None and given["resume"] and holds_run(out)
-    base = read_config(out).options if own else recipe or TrainOptions.recipe
+    own = preset is None and given["resume"] and holds_run(out)
+    base = read_config(out).options if own else preset or TrainOptions.preset
     options = load_options(base, settings, given)
     dataset = ShardDataset.open(shards)
     report = _Report(out, options, list(_notes(dataset, options)), as_json)
@@ -178,7 +178,7 @@ def _notes(dataset: ShardDataset, options: TrainOptions) -> Iterator[str]:
         yield f"{missing}; see quarantine.jsonl"
     if options.flip and "flip" not in dataset.index.recipe.views:
         yield f"no mirrored views in {dataset.path}: build-shards --views flip makes them"
-    if options.recipe == "wide" and dataset.index.recipe.windows == (PATCH,):
+    if options.preset == "wide" and dataset.index.recipe.windows == (PATCH,):
         yield f"{dataset.path} has no wide embeddings: build-shards --windows makes them"
 
 

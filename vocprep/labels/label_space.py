@@ -69,6 +69,26 @@ class LabelSpace:
             _unchanged=int(changed[0]) if len(changed) else len(table),
         )
 
+    @classmethod
+    def of_classes(cls, *, name: str, void: int, names: Mapping[int, str]) -> Self:
+        """Make a label space of what its own label maps need: their raw ids are its class ids.
+
+        This is the part that trained heads keep of a label space, which may have been mapped from
+        other raw ids.
+
+        >>> space = LabelSpace.of_classes(name="pets", void=255, names={1: "cat", 2: "dog"})
+        >>> space.outputs, space.label_name(2), space.label_name(9)
+        (3, 'dog', 'label 9')
+        """
+        return cls.made(
+            name=name,
+            title=name,
+            void=void,
+            names=names,
+            void_unknown=False,
+            raw_to_class={key: key for key in (void, *names)},
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; ``from_json`` is the inverse."""
         return {
@@ -94,10 +114,18 @@ class LabelSpace:
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise ManifestError(f"not a label space: {error}") from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LabelSpace.from_json, (self.to_json(),)  # a mapping proxy does not pickle
+
     @property
-    def categories(self) -> int:
-        """How many outputs a head needs so that an output's index is the class id."""
+    def outputs(self) -> int:
+        """C, the outputs of the heads: the largest class id plus one, so that an index is an id."""
         return max(self.names) + 1
+
+    @property
+    def unpainted(self) -> tuple[int, ...]:
+        """Ids that an overlay leaves out: void, and a class that is called background."""
+        return (self.void, *(key for key, name in self.names.items() if name == "background"))
 
     @property
     def sha256(self) -> str:
@@ -130,8 +158,8 @@ class LabelSpace:
         return mapped
 
     def label_name(self, label: int) -> str:
-        """Return a label's name for people; the void id is called void."""
-        return "void" if label == self.void else self.names[label]
+        """Return a label's name for people: void is called void, other unnamed ids by number."""
+        return "void" if label == self.void else self.names.get(label, f"label {label}")
 
 
 class _LabelSpaceManifest(BaseModel):

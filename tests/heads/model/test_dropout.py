@@ -53,7 +53,7 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_zero(layer: nn.Module):
 
 
 def test_all_dropout_of_the_heads_is_replaced_and_no_weight_is_renamed():
-    heads = TFDetHeads(categories=3)
+    heads = TFDetHeads(outputs=3)
     found = [module for module in heads.modules() if isinstance(module, nn.Dropout)]
     assert {type(module) for module in found} == {Dropout}
     assert [module.p for module in found].count(0.1) == 6 * 3

@@ -15,7 +15,7 @@ ENCODERS = ("transformer", "spikformer", "none")
 @pytest.fixture(scope="module")
 def heads() -> TFDetHeads:
     torch.manual_seed(0)
-    return TFDetHeads(categories=21)
+    return TFDetHeads(outputs=21)
 
 
 def made(name: str, training: bool) -> nn.Module:
@@ -123,7 +123,7 @@ def test_a_picture_of_padding_alone_changes_nothing_and_stays_finite(name: str, 
 
 
 def test_without_an_encoder_every_patch_is_alone():
-    heads = TFDetHeads(categories=5, encoder="none").eval()
+    heads = TFDetHeads(outputs=5, encoder="none").eval()
     embeddings, grids = torch.rand(1, 4, 256), torch.tensor([[2, 2]])
     other = embeddings.clone()
     other[0, 1] += 1

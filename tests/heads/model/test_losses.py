@@ -31,8 +31,8 @@ def slots_of(valid: list[int]) -> list[int]:
     return sorted(set(valid), key=lambda label: (-valid.count(label), label))[:4]
 
 
-def naive_category(valid: list[int], logits: np.ndarray, rule: str) -> float:
-    """One patch's category loss."""
+def naive_class_loss(valid: list[int], logits: np.ndarray, rule: str) -> float:
+    """One patch's class loss."""
     slots = slots_of(valid)
     if rule == "multi_hot":
         chances = [1 / (1 + math.exp(-float(v))) for v in logits]
@@ -64,15 +64,15 @@ def naive_losses(
     y: np.ndarray, z: np.ndarray, records: list[Record], rules: tuple[str, str]
 ) -> tuple[float, float]:
     """Straight from the label maps, a patch and a pixel at a time."""
-    category: list[float] = []
+    class_loss: list[float] = []
     mask: list[float] = []
     for row, record in enumerate(records):
         for patch, pixels in enumerate(split_patches(record.label_map)):
             flat = pixels.ravel()
             if valid := [int(label) for label in flat if label != VOID]:
-                category.append(naive_category(valid, y[row, patch], rules[0]))
+                class_loss.append(naive_class_loss(valid, y[row, patch], rules[0]))
                 mask += naive_masks(flat, y[row, patch], z[row, patch], rules[1])
-    return sum(category) / len(category), sum(mask) / len(mask)
+    return sum(class_loss) / len(class_loss), sum(mask) / len(mask)
 
 
 @settings(max_examples=30, deadline=None)
@@ -86,10 +86,10 @@ def test_states_unpack_as_numpy_does(seed: int):
     assert np.array_equal(found.numpy(), unpack_states_numpy(planes))
 
 
-@pytest.mark.parametrize("category_loss", ["soft_cross_entropy", "multi_hot"])
+@pytest.mark.parametrize("class_loss", ["soft_cross_entropy", "multi_hot"])
 @pytest.mark.parametrize("slots", ["predicted", "area"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_losses_equal_naive_loops(seed: int, slots: str, category_loss: str):
+def test_losses_equal_naive_loops(seed: int, slots: str, class_loss: str):
     records = random_records("train", [(1, 2), (1, 1)], seed)
     rng = np.random.default_rng(seed)
     one_label = np.full((32, 32), 3, dtype=np.uint16)
@@ -101,12 +101,12 @@ def test_losses_equal_naive_loops(seed: int, slots: str, category_loss: str):
     records.append(make_record("special", "train", label_map, embeddings))
     batch = make_batch(records, patches=4)
     y, z = random_logits(batch, seed)
-    losses = compute_losses(y, z, batch, category_loss, slots)
-    rules = (category_loss, slots)
-    category, mask = naive_losses(y.detach().numpy(), z.detach().numpy(), records, rules)
-    assert losses.category.item() == pytest.approx(category, rel=1e-5)
-    assert losses.mask.item() == pytest.approx(mask, rel=1e-5)
-    assert losses.total.item() == pytest.approx(category + mask, rel=1e-5)
+    losses = compute_losses(y, z, batch, class_loss, slots)
+    rules = (class_loss, slots)
+    class_loss, mask = naive_losses(y.detach().numpy(), z.detach().numpy(), records, rules)
+    assert losses.class_loss.item() == pytest.approx(class_loss, rel=1e-5)
+    assert losses.mask_loss.item() == pytest.approx(mask, rel=1e-5)
+    assert losses.total.item() == pytest.approx(class_loss + mask, rel=1e-5)
 
 
 def test_a_mask_learns_the_pixels_of_the_label_that_cat_names_for_it():
@@ -118,7 +118,7 @@ def test_a_mask_learns_the_pixels_of_the_label_that_cat_names_for_it():
     y = torch.zeros(1, 1, CATEGORIES)
     y[..., [2, 0, 1]] = torch.tensor([9.0, 8.0, 7.0])
     z = torch.zeros(1, 1, 1024, 4, requires_grad=True)
-    compute_losses(y, z, batch, slots="predicted").mask.backward()
+    compute_losses(y, z, batch, slots="predicted").mask_loss.backward()
     is_raised = (z.grad[0, 0] < 0).view(32, 32, 4).numpy()
     assert np.array_equal(is_raised[..., 0], label_map == 2)
     assert np.array_equal(is_raised[..., 2], label_map == 1)
@@ -128,7 +128,7 @@ def test_a_mask_learns_the_pixels_of_the_label_that_cat_names_for_it():
 def test_which_labels_are_named_gets_no_gradient_from_the_masks():
     batch = make_batch(random_records("train", [(1, 2)]))
     y, z = random_logits(batch)
-    compute_losses(y, z, batch, slots="predicted").mask.backward()
+    compute_losses(y, z, batch, slots="predicted").mask_loss.backward()
     assert y.grad is None
     assert z.grad.any()
 
@@ -141,16 +141,16 @@ def test_a_label_space_smaller_than_the_slots(slots: str):
     y, z = torch.randn(1, 1, 2), torch.randn(1, 1, 1024, 4)
     losses = compute_losses(y, z, make_batch([record]), slots=slots)
     expected = naive_losses(y.numpy(), z.numpy(), [record], ("soft_cross_entropy", slots))
-    assert losses.mask.item() == pytest.approx(expected[1], rel=1e-5)
+    assert losses.mask_loss.item() == pytest.approx(expected[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("category_loss", ["soft_cross_entropy", "multi_hot"])
+@pytest.mark.parametrize("class_loss", ["soft_cross_entropy", "multi_hot"])
 @pytest.mark.parametrize("slots", ["predicted", "area"])
-def test_padding_and_void_get_no_gradient(slots: str, category_loss: str):
+def test_padding_and_void_get_no_gradient(slots: str, class_loss: str):
     records = random_records("train", [(1, 2), (1, 1)])
     batch = make_batch(records, patches=3)
     y, z = random_logits(batch)
-    compute_losses(y, z, batch, category_loss, slots).total.backward()
+    compute_losses(y, z, batch, class_loss, slots).total.backward()
     assert not y.grad[batch.padding].any()
     assert not z.grad[batch.padding].any()
     void = unpack_states(batch.slot_planes) == 5
@@ -165,8 +165,8 @@ def test_padding_leaves_the_losses_alone():
     y, z = random_logits(large)
     one = compute_losses(y[:, :2], z[:, :2], small)
     other = compute_losses(y, z, large)
-    torch.testing.assert_close(one.category, other.category)
-    torch.testing.assert_close(one.mask, other.mask)
+    torch.testing.assert_close(one.class_loss, other.class_loss)
+    torch.testing.assert_close(one.mask_loss, other.mask_loss)
 
 
 def test_a_batch_of_void_alone_gives_zero_and_finite_gradients():
@@ -198,7 +198,7 @@ def test_fractions_are_of_the_valid_pixels(seed: int, labels: int):
         assert fractions.sum().item() == pytest.approx(1.0)
 
 
-def test_the_best_category_logits_are_the_area_fractions():
+def test_the_best_class_logits_are_the_area_fractions():
     records = random_records("train", [(1, 1)])
     batch = make_batch(records)
     y, z = random_logits(batch)
@@ -206,5 +206,5 @@ def test_the_best_category_logits_are_the_area_fractions():
         y.fill_(-30.0)
         shares = batch.slot_pixels[0, 0] / batch.slot_pixels[0, 0].sum()
         y[0, 0, batch.slot_labels[0, 0]] = shares.log()
-    compute_losses(y, z, batch).category.backward()
+    compute_losses(y, z, batch).class_loss.backward()
     assert y.grad.abs().max() < 1e-6

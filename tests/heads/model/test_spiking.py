@@ -147,12 +147,12 @@ def test_spike_rates_count_the_real_patches_since_the_last_reset():
 
 def test_counting_is_no_part_of_the_weights_and_other_encoders_have_no_spikes():
     assert not any("fired" in name or "sites" in name for name in Spikformer().state_dict())
-    assert spike_rates(TFDetHeads(categories=3)) == {}
+    assert spike_rates(TFDetHeads(outputs=3)) == {}
 
 
 def test_gradients_reach_every_parameter():
     torch.manual_seed(0)
-    heads = TFDetHeads(categories=5, encoder="spikformer")
+    heads = TFDetHeads(outputs=5, encoder="spikformer")
     y, z = heads(torch.randn(2, 4, 256), None, torch.tensor([[2, 2], [2, 2]]))
     (y.square().sum() + z.square().sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in heads.parameters())

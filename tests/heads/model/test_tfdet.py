@@ -10,10 +10,10 @@ from vocprep.errors import UsageError
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_label_map, to_segment, top_labels
 
 
-def seed_to_segment(y: Tensor, z: Tensor, categories: int) -> Tensor:
+def seed_to_segment(y: Tensor, z: Tensor, outputs: int) -> Tensor:
     """The seed's toSegment, word for word but for the size of the label space."""
     num = z.shape[0]
-    u = torch.zeros(num, 1024, categories)
+    u = torch.zeros(num, 1024, outputs)
     _val, ind = torch.topk(y, 4)
     for i in range(num):
         for j in range(1024):
@@ -22,20 +22,20 @@ def seed_to_segment(y: Tensor, z: Tensor, categories: int) -> Tensor:
     return u
 
 
-def random_outputs(categories: int, number: int, seed: int) -> tuple[Tensor, Tensor]:
+def random_outputs(outputs: int, number: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    y = torch.randn(number, categories, generator=generator)
+    y = torch.randn(number, outputs, generator=generator)
     z = torch.rand(number, 1024, 4, generator=generator)
     return y, z
 
 
 def test_parameters_are_those_of_the_design():
-    heads = TFDetHeads(categories=460)
+    heads = TFDetHeads(outputs=460)
     assert sum(p.numel() for p in heads.parameters() if p.requires_grad) == 12_470_732
 
 
 def test_shapes_and_the_seeds_probabilities():
-    heads = TFDetHeads(categories=21).eval()
+    heads = TFDetHeads(outputs=21).eval()
     embeddings, grids = torch.rand(2, 6, 256), torch.tensor([[2, 3], [3, 2]])
     with torch.no_grad():
         y, logits = heads(embeddings, None, grids)
@@ -47,7 +47,7 @@ def test_shapes_and_the_seeds_probabilities():
 
 
 def test_the_literal_model_knows_no_place():
-    heads = TFDetHeads(categories=5, position=False).eval()
+    heads = TFDetHeads(outputs=5, position=False).eval()
     embeddings = torch.rand(1, 4, 256)
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
@@ -57,34 +57,34 @@ def test_the_literal_model_knows_no_place():
 
 
 def test_the_position_code_tells_equal_patches_apart():
-    heads = TFDetHeads(categories=5).eval()
+    heads = TFDetHeads(outputs=5).eval()
     with torch.no_grad():
         y, _ = heads(torch.ones(1, 4, 256), None, torch.tensor([[2, 2]]))
     assert not torch.allclose(y[0, 0], y[0, 3])
 
 
 def test_embeddings_of_another_size_are_projected():
-    heads = TFDetHeads(categories=5, embedding_dim=12)
+    heads = TFDetHeads(outputs=5, embedding_dim=12)
     y, _ = heads(torch.rand(1, 4, 12), None, torch.tensor([[2, 2]]))
     assert y.shape == (1, 4, 5)
 
 
 def test_position_without_grids_is_refused():
     with pytest.raises(UsageError, match="expected grids"):
-        TFDetHeads(categories=5)(torch.rand(1, 4, 256))
+        TFDetHeads(outputs=5)(torch.rand(1, 4, 256))
 
 
-@pytest.mark.parametrize("field", ["categories", "embedding_dim"])
+@pytest.mark.parametrize("field", ["outputs", "embedding_dim"])
 def test_config_refuses_sizes_below_one(field: str):
     with pytest.raises(UsageError, match=f"{field} 0: expected 1 or more"):
-        HeadsConfig(**{"categories": 2, "embedding_dim": 2, field: 0})
+        HeadsConfig(**{"outputs": 2, "embedding_dim": 2, field: 0})
 
 
 @settings(max_examples=6, deadline=None)
 @given(st.integers(4, 30), st.integers(1, 2), st.integers(0, 10**6))
-def test_to_segment_is_the_seeds_double_loop_bit_for_bit(categories: int, number: int, seed: int):
-    y, z = random_outputs(categories, number, seed)
-    assert torch.equal(to_segment(y, z), seed_to_segment(y, z, categories))
+def test_to_segment_is_the_seeds_double_loop_bit_for_bit(outputs: int, number: int, seed: int):
+    y, z = random_outputs(outputs, number, seed)
+    assert torch.equal(to_segment(y, z), seed_to_segment(y, z, outputs))
 
 
 def test_to_segment_with_460_classes_and_tied_logits():
@@ -95,18 +95,18 @@ def test_to_segment_with_460_classes_and_tied_logits():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 40), st.integers(1, 5), st.integers(0, 10**6))
-def test_label_map_is_the_dense_argmax_where_nothing_ties(categories: int, number: int, seed: int):
-    y, noise = random_outputs(categories, number, seed)
+def test_label_map_is_the_dense_argmax_where_nothing_ties(outputs: int, number: int, seed: int):
+    y, noise = random_outputs(outputs, number, seed)
     logits = 4 * noise - 2
     z = logits.sigmoid()
-    first, second = z[..., : min(4, categories)].topk(2, dim=-1).values.unbind(-1)
+    first, second = z[..., : min(4, outputs)].topk(2, dim=-1).values.unbind(-1)
     untied = first - second > 1e-6
     expected = to_segment(y, z).argmax(dim=-1)
     assert torch.equal(to_label_map(y, z)[untied], expected[untied])
     assert torch.equal(to_label_map(y, logits)[untied], expected[untied])
 
 
-def test_label_map_tie_goes_to_the_larger_category_logit():
+def test_label_map_tie_goes_to_the_larger_class_logit():
     y = torch.tensor([[0.0, 5.0, 1.0, 2.0, 9.0]])
     z = torch.zeros(1, 1024, 4)
     z[0, 7] = 0.5

@@ -9,71 +9,77 @@ import pytest
 from vocprep.errors import UsageError
 from vocprep.heads.runs.options import EXECUTION, TrainOptions
 from vocprep.heads.runs.presets import (
-    RECIPE_FIELDS,
+    PRESET_FIELDS,
     differing_options,
     load_options,
-    recipe_names,
-    recipe_toml,
+    options_toml,
+    preset_names,
 )
 
 
-def test_the_shipped_recipes_are_those_of_the_docs():
-    assert recipe_names() == ["default", "quick", "seed", "wide"]
+def test_the_shipped_presets_are_those_of_the_docs():
+    assert preset_names() == ["default", "quick", "seed", "wide"]
 
 
-def test_a_recipe_decides_everything_but_where_and_how():
+def test_a_preset_decides_everything_but_where_and_how():
     names = {field.name for field in fields(TrainOptions)}
-    assert set(RECIPE_FIELDS) == names - set(EXECUTION) - {"recipe"}
+    assert set(PRESET_FIELDS) == names - set(EXECUTION) - {"preset"}
 
 
-def test_the_default_recipe_writes_every_default_out():
+def test_the_default_preset_writes_every_default_out():
     path = Path(load_options.__code__.co_filename).with_name("shipped") / "default.toml"
-    assert tuple(tomllib.loads(path.read_text())) == RECIPE_FIELDS
+    assert tuple(tomllib.loads(path.read_text())) == PRESET_FIELDS
     assert load_options() == load_options("default") == TrainOptions()
 
 
-def test_what_the_recipes_say():
+def test_what_the_presets_say():
     seed, default, quick, wide = (
         load_options(name) for name in ("seed", "default", "quick", "wide")
     )
     assert (seed.position, seed.standardise, seed.flip) == (False, False, False)
-    assert (seed.category_loss, seed.slots) == ("multi_hot", "area")
+    assert (seed.class_loss, seed.slots) == ("multi_hot", "area")
     assert (default.position, default.standardise, default.flip) == (True, True, True)
-    assert (default.category_loss, default.slots) == ("soft_cross_entropy", "predicted")
+    assert (default.class_loss, default.slots) == ("soft_cross_entropy", "predicted")
     assert quick.epochs == 20
     assert wide.standardise
-    assert [options.recipe for options in (seed, quick, wide)] == ["seed", "quick", "wide"]
+    assert [options.preset for options in (seed, quick, wide)] == ["seed", "quick", "wide"]
 
 
-def test_settings_lie_over_the_recipe_and_overrides_over_settings():
+def test_settings_lie_over_the_preset_and_overrides_over_settings():
     settings = ["encoder=spikformer", "lr = 1e-3", 'val_split=""', "clip=2", "flip=false"]
     options = load_options("quick", settings, {"lr": 0.5, "device": "cpu"})
     expected = {"encoder": "spikformer", "lr": 0.5, "val_split": "", "clip": 2.0, "flip": False}
-    expected |= {"epochs": 20, "device": "cpu", "recipe": "quick"}
+    expected |= {"epochs": 20, "device": "cpu", "preset": "quick"}
     assert asdict(options).items() >= expected.items()
     assert isinstance(options.clip, float)
 
 
-def test_a_recipe_of_ones_own_by_path(tmp_path: Path):
+def test_a_preset_of_ones_own_by_path(tmp_path: Path):
     path = tmp_path / "mine.toml"
     path.write_text('encoder = "none"\nepochs = 3\n')
     options = load_options(str(path))
-    assert (options.recipe, options.encoder, options.epochs) == ("mine", "none", 3)
+    assert (options.preset, options.encoder, options.epochs) == ("mine", "none", 3)
     assert options.lr == TrainOptions.lr
 
 
-def test_a_resolved_recipe_reads_back(tmp_path: Path):
+def test_a_resolved_preset_reads_back(tmp_path: Path):
     options = load_options("seed", ["encoder=none", "epochs=7", "warmup=0", "lr=1e-30"])
     path = tmp_path / "run.toml"
-    path.write_text(recipe_toml(options))
+    path.write_text(options_toml(options))
     again = load_options(str(path))
     assert differing_options(options, again) == []
     assert again.epochs == 7
 
 
-def test_differing_options_are_those_of_the_recipe():
+def test_the_options_of_an_older_run_read_too(tmp_path: Path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('category_loss = "multi_hot"\n')
+    assert load_options(str(path)).class_loss == "multi_hot"
+
+
+def test_differing_options_are_those_of_the_preset():
     one = TrainOptions(epochs=3, device="cpu")
-    other = TrainOptions(epochs=4, lr=0.1, mode="streaming", recipe="mine")
+    other = TrainOptions(epochs=4, lr=0.1, mode="streaming", preset="mine")
     assert differing_options(one, other) == ["epochs: 3 and 4", "lr: 0.0003 and 0.1"]
 
 
@@ -109,7 +115,7 @@ def test_settings_that_cannot_be_followed(setting: str, message: str):
         ("[heads]\nepochs = 3", "no field 'heads'"),
     ],
 )
-def test_recipe_files_that_cannot_be_followed(tmp_path: Path, text: str, message: str):
+def test_preset_files_that_cannot_be_followed(tmp_path: Path, text: str, message: str):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message) as raised:
@@ -118,6 +124,6 @@ def test_recipe_files_that_cannot_be_followed(tmp_path: Path, text: str, message
 
 
 @pytest.mark.parametrize("name", ["best", "nowhere.toml"])
-def test_unknown_recipes_are_named(name: str):
-    with pytest.raises(UsageError, match=rf"recipe .*{name}.*: "):
+def test_unknown_presets_are_named(name: str):
+    with pytest.raises(UsageError, match=rf"preset .*{name}.*: "):
         load_options(name)

@@ -4,16 +4,17 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from builders.heads import make_recipe, random_records
+from builders.heads import as_older_run, make_recipe, random_records
 from safetensors.torch import load_file, save_file
 
 from vocprep.errors import RunError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
-from vocprep.heads.runs.config import RunConfig, RunLabels
+from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.history import EpochMetrics, append_epoch, read_history, truncate_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import differing_options, load_options
@@ -22,9 +23,9 @@ from vocprep.labels.label_space import load_label_space
 
 
 def make_config(overwrite: bool = False, seed: int = 0) -> RunConfig:
-    labels = RunLabels.of(load_label_space("voc21"))
+    labels = load_label_space("voc21")
     return RunConfig(
-        heads=HeadsConfig(categories=labels.categories),
+        heads=HeadsConfig(outputs=labels.outputs),
         options=TrainOptions(overwrite=overwrite, seed=seed),
         labels=labels,
         recipe=make_recipe({"train": random_records("train", [(1, 1)])}),
@@ -53,7 +54,8 @@ def run_dir(saved: Path, tmp_path: Path) -> Path:
 
 def test_round_trip(run_dir: Path):
     run = load_run(run_dir)
-    assert run.config == make_config()
+    assert run.config.to_json() == make_config().to_json()
+    assert run.config.run_id == make_config().run_id
     assert run.epoch == 3
     assert not run.model.training
     torch.manual_seed(1)
@@ -77,7 +79,7 @@ def test_saved_twice_gives_the_same_bytes(run_dir: Path, tmp_path: Path):
     save_weights(tmp_path / "again", run.config, run.model, epoch=3)
     for name in names_in(run_dir):
         assert (tmp_path / "again" / name).read_bytes() == (run_dir / name).read_bytes()
-    assert names_in(run_dir) == ["model.safetensors", "recipe.toml", "run.json"]
+    assert names_in(run_dir) == ["model.safetensors", "options.toml", "run.json"]
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_kept(run_dir: Path):
@@ -91,7 +93,7 @@ def test_overwrite_replaces_the_run_and_nothing_else(run_dir: Path):
     (run_dir / "notes.txt").write_text("mine")
     append_epoch(run_dir, metrics(1))
     prepare_run_dir(run_dir, make_config(overwrite=True))
-    assert names_in(run_dir) == ["notes.txt", "recipe.toml", "run.json"]
+    assert names_in(run_dir) == ["notes.txt", "options.toml", "run.json"]
 
 
 def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path):
@@ -149,21 +151,34 @@ def test_weights_that_name_no_run(run_dir: Path, about: str | None):
 
 def test_tensors_of_another_shape(run_dir: Path):
     config = make_config()
-    save_weights(run_dir, config, TFDetHeads(categories=7), epoch=1)
+    save_weights(run_dir, config, TFDetHeads(outputs=7), epoch=1)
     with pytest.raises(RunError, match=r"cat\.weight: expected \[21, 256\], found \[7, 256\]"):
         load_run(run_dir)
 
 
+def test_a_run_of_the_third_format_still_opens(run_dir: Path):
+    """``format_3.json`` is as that version wrote it."""
+    shutil.copy(Path(__file__).with_name("format_3.json"), run_dir / "run.json")
+    run_id = sha256_hex(canonical_json(json.loads((run_dir / "run.json").read_text())))
+    about = json.dumps({"run_id": run_id, "epoch": 3})
+    state = load_file(run_dir / "model.safetensors")
+    save_file(state, run_dir / "model.safetensors", metadata={"vocprep": about})
+    config, expected = load_run(run_dir).config, make_config()
+    assert config.run_id == run_id
+    assert config.options == replace(expected.options, preset="seed")
+    assert config.heads == expected.heads
+    assert config.to_json()["labels"] == expected.to_json()["labels"]
+    assert config.recipe == expected.recipe
+
+
 def test_a_run_of_the_second_format_still_opens(run_dir: Path):
     """Its factor on the dropout rates was called as if it were a rate."""
-    value = json.loads((run_dir / "run.json").read_text())
-    value["run_format_version"] = 2
-    del value["options"]["dropout_factor"]
-    value["options"] |= {"dropout": 0.5, "device": "cpu", "checkpoint_every": 3.0}
-    (run_dir / "run.json").write_text(json.dumps(value))
-    state = load_file(run_dir / "model.safetensors")
-    about = json.dumps({"run_id": sha256_hex(canonical_json(value)), "epoch": 3})
-    save_file(state, run_dir / "model.safetensors", metadata={"vocprep": about})
+
+    def changes(value: dict[str, Any]) -> None:
+        del value["options"]["dropout_factor"]
+        value["options"] |= {"dropout": 0.5, "device": "cpu", "checkpoint_every": 3.0}
+
+    as_older_run(run_dir, 2, changes)
     options = load_run(run_dir).config.options
     assert options.dropout_factor == 0.5
     again = load_options(options, ["epochs=7"])
@@ -172,19 +187,19 @@ def test_a_run_of_the_second_format_still_opens(run_dir: Path):
 
 def test_a_run_of_the_first_format_still_opens(run_dir: Path):
     """As version 1 wrote it: without the newer fields and without statistics."""
-    value = json.loads((run_dir / "run.json").read_text())
-    value["run_format_version"] = 1
-    for name in ("encoder", "category_loss", "slots"):
-        del value["heads"][name]
-    older = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "clip", "seed")
-    older += ("position", "train_split", "val_split", "validate_every")
-    value["options"] = {name: value["options"][name] for name in older}
-    value["options"] |= {"device": "cpu", "mode": "streaming", "overwrite": False}
-    del value["recipe"]["windows"], value["recipe"]["layers"]
-    (run_dir / "run.json").write_text(json.dumps(value))
+
+    def changes(value: dict[str, Any]) -> None:
+        for name in ("encoder", "category_loss", "slots"):
+            del value["heads"][name]
+        older = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "clip", "seed")
+        older += ("position", "train_split", "val_split", "validate_every")
+        value["options"] = {name: value["options"][name] for name in older}
+        value["options"] |= {"device": "cpu", "mode": "streaming", "overwrite": False}
+        del value["recipe"]["windows"], value["recipe"]["layers"]
+
     state = load_file(run_dir / "model.safetensors")
+    run_id = as_older_run(run_dir, 1, changes)
     del state["standardise.mean"], state["standardise.std"]
-    run_id = sha256_hex(canonical_json(value))
     about = json.dumps({"run_id": run_id, "epoch": 3})
     save_file(state, run_dir / "model.safetensors", metadata={"vocprep": about})
 
@@ -193,7 +208,7 @@ def test_a_run_of_the_first_format_still_opens(run_dir: Path):
     assert run.config.run_id == run_id
     assert run.config.recipe == make_config().recipe
     assert (run.config.heads.slots, run.config.options.slots) == ("area", "area")
-    assert run.config.heads.category_loss == "soft_cross_entropy"
+    assert run.config.heads.class_loss == "soft_cross_entropy"
     assert not run.config.options.standardise
     assert torch.equal(run.model.standardise(torch.ones(256)), torch.ones(256))
     assert torch.equal(run.model.cat.weight, state["cat.weight"])
@@ -213,7 +228,7 @@ def test_a_missing_tensor(run_dir: Path):
         ("{", "cannot be read as JSON"),
         ("[]", "run.json"),
         ("{}", "expected a field 'run_format_version'"),
-        ('{"run_format_version": 99}', "expected run_format_version 3, 2 or 1, found 99"),
+        ('{"run_format_version": 99}', "expected a run_format_version from 1 to 4, found 99"),
     ],
 )
 def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
@@ -225,7 +240,7 @@ def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("heads", "categories"), 0),
+        (("heads", "outputs"), 0),
         (("heads", "width"), 3),
         (("options", "epochs"), 0),
         (("labels", "names"), {"a": "cat"}),
@@ -246,7 +261,7 @@ def metrics(epoch: int) -> EpochMetrics:
         epoch=epoch,
         lr=1e-4,
         loss=2.0,
-        category_loss=1.5,
+        class_loss=1.5,
         mask_loss=0.5,
         images_per_second=10.0,
         seconds=1.0,
@@ -257,6 +272,13 @@ def test_history_round_trip(tmp_path: Path):
     for epoch in (1, 2):
         append_epoch(tmp_path, metrics(epoch))
     assert read_history(tmp_path) == [metrics(1), metrics(2)]
+
+
+def test_history_of_older_runs_is_read(tmp_path: Path):
+    append_epoch(tmp_path, replace(metrics(1), val_class_loss=1.25))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace("class_loss", "category_loss"))
+    assert read_history(tmp_path) == [replace(metrics(1), val_class_loss=1.25)]
 
 
 def test_history_is_cut_back_to_an_epoch_torn_line_and_all(tmp_path: Path):
@@ -295,7 +317,7 @@ def test_history_missing_or_broken(tmp_path: Path):
         ("seed", -1),
         ("mode", "lazy"),
         ("encoder", "mamba"),
-        ("category_loss", "hinge"),
+        ("class_loss", "hinge"),
         ("slots", "random"),
         ("precision", "fp8"),
         ("dropout_factor", 2.0),
@@ -313,7 +335,7 @@ def test_options_refuse_to_both_resume_and_overwrite():
         TrainOptions(resume=True, overwrite=True)
 
 
-@pytest.mark.parametrize("field", ["encoder", "category_loss", "slots"])
+@pytest.mark.parametrize("field", ["encoder", "class_loss", "slots"])
 def test_heads_refuse_what_means_nothing(field: str):
     with pytest.raises(UsageError, match=f"{field} 'odd': expected one of"):
-        HeadsConfig(**{"categories": 2, field: "odd"})
+        HeadsConfig(**{"outputs": 2, field: "odd"})

@@ -63,7 +63,7 @@ def test_yes_or_no_heads_are_ranked_by_each_label_alone():
     logits = torch.tensor([[-1.0, -2.0], [3.0, 3.0], [1.0, 1.5]])
     scores = {}
     for rule in ("soft_cross_entropy", "multi_hot"):
-        histogram = ScoreHistogram(2, category_loss=rule)
+        histogram = ScoreHistogram(2, class_loss=rule)
         histogram.add(logits, slots)
         scores[rule] = histogram.mean_average_precision()
     assert scores["multi_hot"] == 1

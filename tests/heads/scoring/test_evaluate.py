@@ -27,7 +27,6 @@ from vocprep.errors import RunError, UsageError
 from vocprep.geometry import Geometry
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
-from vocprep.heads.runs.config import RunLabels
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.evaluate import RECALL_NOTE, WHOLE_NOTE, check_fits, evaluate
@@ -259,12 +258,12 @@ def test_validation_counts_what_evaluation_shows(tmp_path: Path):
     counts = score_split(run.model, loader, run.config.labels)
     evaluation = evaluate(run, dataset, "val", CPU)
     assert np.array_equal(counts.model.counts, evaluation.confusion.counts)
-    assert counts.category_loss + counts.mask_loss == pytest.approx(evaluation.loss)
+    assert counts.class_loss + counts.mask_loss == pytest.approx(evaluation.loss)
     assert counts.images == evaluation.images
     with torch.inference_mode():
         found = [compute_losses(*run.model(b.embeddings, b.padding, b.grids), b) for b in loader]
-    expected = sum(float(losses.category_sum) for losses in found)
-    assert counts.category_loss == pytest.approx(expected / sum(int(f.patches) for f in found))
+    expected = sum(float(losses.class_sum) for losses in found)
+    assert counts.class_loss == pytest.approx(expected / sum(int(f.patches) for f in found))
     expected = sum(float(losses.mask_sum) for losses in found)
     assert counts.mask_loss == pytest.approx(expected / sum(int(f.entries) for f in found))
 
@@ -292,7 +291,7 @@ def test_so_many_of_the_worst_images_by_pixel_accuracy_as_asked(tmp_path: Path):
 def test_most_frequent_labels_by_hand():
     image = np.array([3] * 20 + [1] * 6 + [7] * 4 + [VOID] * 2)[:, None].repeat(32, axis=1)
     batch = make_batch([record("a", image), record("b", np.full((32, 32), 7))])
-    labels = RunLabels.of(load_label_space("voc21"))
+    labels = load_label_space("voc21")
     assert most_frequent_labels([batch], labels) == [7, 3, 1]
     void = make_batch([record("c", np.full((32, 32), VOID))])
     assert most_frequent_labels([void], labels) == [0]
@@ -349,8 +348,8 @@ def test_embeddings_of_another_size_are_refused(tmp_path: Path, by_hand: ShardDa
 
 def context_run(dataset: ShardDataset) -> Run:
     run = run_for(dataset)
-    labels = RunLabels.of(load_label_space("context460"))
-    heads = HeadsConfig(categories=460)
+    labels = load_label_space("context460")
+    heads = HeadsConfig(outputs=460)
     torch.manual_seed(1)
     model = TFDetHeads.from_config(heads).eval()
     return replace(run, model=model, config=replace(run.config, labels=labels, heads=heads))

@@ -120,10 +120,10 @@ def test_59_classes_are_counted_as_if_both_sides_were_mapped_by_name(seed: int):
     # Ids that stand in both label spaces, ids that do not, and the base's void as a prediction.
     truth = rng.choice([0, 2, 9, 18, 31, 397, 431, 458], size=400)
     predicted = rng.choice([0, 2, 9, 18, 31, 397, 431, 454, -1], size=400)
-    counter = PixelCounter(base.categories, base.void)
+    counter = PixelCounter(base.outputs, base.void)
     counter.add(torch.from_numpy(truth), torch.from_numpy(predicted))
     found = counter.matrix().translated(
-        schema.raw_to_class, void=schema.void, categories=schema.categories
+        schema.raw_to_class, void=schema.void, categories=schema.outputs
     )
 
     ids = {name: key for key, name in schema.names.items()}

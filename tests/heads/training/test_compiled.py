@@ -45,7 +45,7 @@ def test_a_compiled_step_gives_the_losses_of_a_plain_one(dataset: ShardDataset, 
         train(dataset, tmp_path / str(on), replace(OPTIONS, compiled=on)) for on in (False, True)
     )
     for one, other in zip(plain.history, compiled.history, strict=True):
-        assert other.category_loss == pytest.approx(one.category_loss, rel=1e-5)
+        assert other.class_loss == pytest.approx(one.class_loss, rel=1e-5)
         assert other.mask_loss == pytest.approx(one.mask_loss, rel=1e-5)
     assert plain.final.loss < plain.history[0].loss
 

@@ -70,7 +70,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
 
 def losses_of(run_dir: Path) -> list[float]:
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    names = ("category_loss", "mask_loss", "val_loss")
+    names = ("class_loss", "mask_loss", "val_loss")
     return [line[name] for line in lines for name in names if line[name] is not None]
 
 

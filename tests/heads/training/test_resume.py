@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 import torch
-from builders.heads import make_dataset, random_records
+from builders.heads import as_older_run, make_dataset, random_records
 from safetensors.torch import load_file
 
 from vocprep.errors import RunError, UsageError
 from vocprep.files import write_json
-from vocprep.heads.runs.history import EpochMetrics
+from vocprep.heads.runs.history import EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import EVENTS_DIR, load_run
 from vocprep.heads.training.train import train
@@ -99,7 +99,7 @@ def assert_ends_alike(run_dir: Path, whole: Path) -> None:
     assert lines_but_for_times(run_dir) == lines_but_for_times(whole)
     assert load_run(run_dir).epoch == 5
     names = {path.name for path in run_dir.iterdir()} - {"tensorboard"}
-    assert names == {"run.json", "recipe.toml", "metrics.jsonl", "model.safetensors"}
+    assert names == {"run.json", "options.toml", "metrics.jsonl", "model.safetensors"}
 
 
 def interrupted(dataset: ShardDataset, run_dir: Path, options: TrainOptions, epoch: int) -> None:
@@ -159,20 +159,35 @@ def test_resuming_nothing_begins_and_resuming_a_finished_run_ends(
 
 def test_where_and_how_may_differ(dataset: ShardDataset, uninterrupted: Path, tmp_path: Path):
     interrupted(dataset, tmp_path / "run", OPTIONS, 2)
-    train(dataset, tmp_path / "run", replace(OPTIONS, mode="streaming", recipe="mine"))
+    train(dataset, tmp_path / "run", replace(OPTIONS, mode="streaming", preset="mine"))
     assert_ends_alike(tmp_path / "run", uninterrupted)
+
+
+def test_a_run_of_the_third_format_resumes(
+    dataset: ShardDataset, uninterrupted: Path, tmp_path: Path
+):
+    interrupted(dataset, tmp_path / "run", OPTIONS, 2)
+    as_older_run(tmp_path / "run", 3, lambda value: None)
+    train(dataset, tmp_path / "run", OPTIONS)
+    found, expected = (
+        load_file(p / "model.safetensors") for p in (tmp_path / "run", uninterrupted)
+    )
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert [metrics.epoch for metrics in read_history(tmp_path / "run")] == [1, 2, 3, 4, 5]
+    with pytest.raises(UsageError, match=r"the run's own are in .*recipe\.toml"):
+        train(dataset, tmp_path / "run", replace(OPTIONS, lr=0.1))
 
 
 def test_where_and_how_leave_the_files_the_same(dataset: ShardDataset, tmp_path: Path):
     other = replace(OPTIONS, mode="streaming", checkpoint_every=1e9, resume=False, overwrite=True)
     for name, options in (("one", OPTIONS), ("two", other)):
         train(dataset, tmp_path / name, options)
-    for name in ("run.json", "recipe.toml", "model.safetensors"):
+    for name in ("run.json", "options.toml", "model.safetensors"):
         one, two = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
         assert one == two, name
 
 
-def test_another_recipe_is_refused_with_the_differing_fields(dataset: ShardDataset, tmp_path: Path):
+def test_other_options_are_refused_with_the_differing_fields(dataset: ShardDataset, tmp_path: Path):
     interrupted(dataset, tmp_path / "run", OPTIONS, 1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UsageError, match=r"epochs: 5 and 6; lr: 0\.0003 and 0\.1"):

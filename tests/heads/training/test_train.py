@@ -55,19 +55,19 @@ def test_a_run_holds_what_the_design_says(dataset: ShardDataset, tmp_path: Path)
     seen: list[EpochMetrics] = []
     summary = train(dataset, tmp_path / "run", quick(epochs=3), seen.append)
     names = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_file())
-    assert names == ["metrics.jsonl", "model.safetensors", "recipe.toml", "run.json"]
+    assert names == ["metrics.jsonl", "model.safetensors", "options.toml", "run.json"]
     assert seen == list(summary.history) == read_history(tmp_path / "run")
     assert [metrics.epoch for metrics in seen] == [1, 2, 3]
     assert [metrics.val_miou is not None for metrics in seen] == [False, True, True]
     assert all(metrics.images_per_second > 0 for metrics in seen)
-    assert summary.final.loss == summary.final.category_loss + summary.final.mask_loss
+    assert summary.final.loss == summary.final.class_loss + summary.final.mask_loss
     assert summary.images == 3
     assert {(metrics.device, metrics.precision) for metrics in seen} == {("cpu", summary.precision)}
     run = load_run(tmp_path / "run")
     assert run.epoch == 3
     assert run.config.recipe == dataset.index.recipe
     assert run.config.content_id == dataset.index.content_id
-    assert run.config.heads.categories == 21
+    assert run.config.heads.outputs == 21
     assert run.config.heads.embedding_dim == 256
     assert summary.parameters == sum(p.numel() for p in run.model.parameters())
     text = (tmp_path / "run" / "run.json").read_text()
@@ -142,14 +142,12 @@ def test_embeddings_are_standardised_by_the_train_split_unless_told_not_to(
     assert (off.mean.unique().item(), off.std.unique().item()) == (0, 1)
 
 
-def test_the_recipe_decides_the_heads(dataset: ShardDataset, tmp_path: Path):
-    options = quick(
-        epochs=1, encoder="none", category_loss="multi_hot", slots="area", position=False
-    )
+def test_the_options_decide_the_heads(dataset: ShardDataset, tmp_path: Path):
+    options = quick(epochs=1, encoder="none", class_loss="multi_hot", slots="area", position=False)
     train(dataset, tmp_path / "run", options)
     run = load_run(tmp_path / "run")
     found = run.model.config
-    assert (found.encoder, found.category_loss, found.slots) == ("none", "multi_hot", "area")
+    assert (found.encoder, found.class_loss, found.slots) == ("none", "multi_hot", "area")
     assert not found.position
     assert run.config.options == replace(options, device="auto")
 
@@ -236,11 +234,11 @@ def test_gradients_are_clipped(dataset: ShardDataset, tmp_path: Path):
     train(dataset, tmp_path / "run", quick(clip=1e-30, weight_decay=0.0))
     found = load_run(tmp_path / "run").model.cat.weight
     torch.manual_seed(0)
-    torch.testing.assert_close(found, TFDetHeads(categories=21).cat.weight, atol=1e-7, rtol=0)
+    torch.testing.assert_close(found, TFDetHeads(outputs=21).cat.weight, atol=1e-7, rtol=0)
 
 
 def test_decay_pulls_on_matrices_only():
-    heads = TFDetHeads(categories=5)
+    heads = TFDetHeads(outputs=5)
     matrices, vectors = parameter_groups(heads, weight_decay=0.3)
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
     counted = sum(p.numel() for group in (matrices, vectors) for p in group["params"])
@@ -297,7 +295,7 @@ def test_the_run_of_another_tool_is_left_alone(
 ):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    for name in ("recipe.toml", "metrics.jsonl", "model.safetensors"):
+    for name in ("options.toml", "metrics.jsonl", "model.safetensors"):
         (run_dir / name).write_text("mine")
     (run_dir / "run.json").write_text(text)
     before = contents(run_dir)

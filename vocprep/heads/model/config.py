@@ -10,7 +10,7 @@ from typing import Literal
 from vocprep.validation import Positive, checked
 
 EncoderName = Literal["transformer", "spikformer", "none"]
-CategoryLoss = Literal["soft_cross_entropy", "multi_hot"]
+ClassLoss = Literal["soft_cross_entropy", "multi_hot"]
 SlotRule = Literal["predicted", "area"]
 
 WIDTH = 256
@@ -21,7 +21,7 @@ WIDTH = 256
 class HeadsConfig:
     """What decides the shape of the heads and what their outputs mean; kept in every run."""
 
-    categories: Positive
+    outputs: Positive
     """Outputs of ``cat``: the largest class id plus one, so that an output's index is the id."""
     embedding_dim: Positive = WIDTH
     """Size of an embedding; a Linear to 256 stands in front of the encoder where it differs."""
@@ -29,7 +29,7 @@ class HeadsConfig:
     """Where the patches look at each other: ``transformer``, ``spikformer``, or ``none``."""
     position: bool = True
     """Whether the sine code of (row, column) is added; off is the seed's literal model."""
-    category_loss: CategoryLoss = "soft_cross_entropy"
+    class_loss: ClassLoss = "soft_cross_entropy"
     """``soft_cross_entropy``: ``cat`` is a softmax over labels that learns their shares of the
     patch; ``multi_hot``: a sigmoid a label that learns whether the patch holds it."""
     slots: SlotRule = "predicted"

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vocprep.heads.model.config import CategoryLoss, HeadsConfig, SlotRule
+from vocprep.heads.model.config import ClassLoss, HeadsConfig, SlotRule
 from vocprep.heads.model.tfdet import top_labels
 from vocprep.labels.targets import NO_LABEL, PLANES, SLOTS, STATE_VOID
 
@@ -44,7 +44,7 @@ class Losses:
     weighed as the whole batch would be.
     """
 
-    category_sum: Tensor
+    class_sum: Tensor
     patches: Tensor
     """Patches with a valid pixel."""
     mask_sum: Tensor
@@ -52,44 +52,44 @@ class Losses:
     """Valid pixels times four."""
 
     @property
-    def category(self) -> Tensor:
+    def class_loss(self) -> Tensor:
         """Mean over patches with a valid pixel, in nats."""
-        return self.category_sum / self.patches.clamp(min=1)
+        return self.class_sum / self.patches.clamp(min=1)
 
     @property
-    def mask(self) -> Tensor:
+    def mask_loss(self) -> Tensor:
         """Mean over valid pixels and slots, in nats."""
         return self.mask_sum / self.entries.clamp(min=1)
 
     @property
     def total(self) -> Tensor:
         """What training minimises: the plain sum."""
-        return self.category + self.mask
+        return self.class_loss + self.mask_loss
 
 
 def compute_losses(
-    category_logits: Tensor,
+    class_logits: Tensor,
     mask_logits: Tensor,
     targets: Targets,
-    category_loss: CategoryLoss = HeadsConfig.category_loss,
+    class_loss: ClassLoss = HeadsConfig.class_loss,
     slots: SlotRule = HeadsConfig.slots,
 ) -> Losses:
     """Return both losses of logits [B, P, C] and [B, P, 1024, 4] against a batch's targets.
 
-    ``category_loss`` and ``slots`` are those of the heads' ``HeadsConfig``.
+    ``class_loss`` and ``slots`` are those of the heads' ``HeadsConfig``.
     """
     states = unpack_states(targets.slot_planes)
     valid = states != STATE_VOID
     fractions = slot_fractions(targets.slot_pixels, valid)
-    logits = category_logits.float()
-    if category_loss == "soft_cross_entropy":
+    logits = class_logits.float()
+    if class_loss == "soft_cross_entropy":
         by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
     else:
         by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
     taught = (fractions > 0).any(dim=-1)
     order = _area_order(states) if slots == "area" else _predicted_order(logits, targets)
     return Losses(
-        category_sum=(by_patch * taught).sum(),
+        class_sum=(by_patch * taught).sum(),
         patches=taught.sum(),
         mask_sum=mask_cross_entropy(mask_logits.float(), states, order),
         entries=valid.sum() * SLOTS,
@@ -131,9 +131,9 @@ def multi_hot_cross_entropy(logits: Tensor, slot_labels: Tensor) -> Tensor:
 
     A label's target is 1 where it has a slot.
     """
-    categories = logits.shape[-1]
-    places = torch.where(slot_labels == NO_LABEL, categories, slot_labels)
-    hot = logits.new_zeros(*logits.shape[:-1], categories + 1).scatter_(-1, places, 1.0)
+    outputs = logits.shape[-1]
+    places = torch.where(slot_labels == NO_LABEL, outputs, slot_labels)
+    hot = logits.new_zeros(*logits.shape[:-1], outputs + 1).scatter_(-1, places, 1.0)
     losses = F.binary_cross_entropy_with_logits(logits, hot[..., :-1], reduction="none")
     return losses.mean(dim=-1)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vocprep.errors import UsageError
-from vocprep.heads.model.config import WIDTH, CategoryLoss, EncoderName, HeadsConfig, SlotRule
+from vocprep.heads.model.config import WIDTH, ClassLoss, EncoderName, HeadsConfig, SlotRule
 from vocprep.heads.model.dropout import use_fast_dropout
 from vocprep.heads.model.encoders import make_encoder, sine_position_code
 from vocprep.labels.targets import PIXELS, SLOTS
@@ -58,26 +58,26 @@ class TFDetHeads(nn.Module):
 
     def __init__(
         self,
-        categories: int,
+        outputs: int,
         embedding_dim: int = WIDTH,
         position: bool = HeadsConfig.position,
         encoder: EncoderName = HeadsConfig.encoder,
-        category_loss: CategoryLoss = HeadsConfig.category_loss,
+        class_loss: ClassLoss = HeadsConfig.class_loss,
         slots: SlotRule = HeadsConfig.slots,
     ) -> None:
         super().__init__()
         self.config = HeadsConfig(
-            categories=categories,
+            outputs=outputs,
             embedding_dim=embedding_dim,
             position=position,
             encoder=encoder,
-            category_loss=category_loss,
+            class_loss=class_loss,
             slots=slots,
         )
         self.standardise = Standardise(embedding_dim)
         self.project = nn.Identity() if embedding_dim == WIDTH else nn.Linear(embedding_dim, WIDTH)
         self.te = make_encoder(encoder)
-        self.cat = nn.Linear(WIDTH, categories)
+        self.cat = nn.Linear(WIDTH, outputs)
         self.reg = nn.Sequential(
             nn.Dropout(0.5),
             nn.Linear(WIDTH, HIDDEN),
@@ -96,7 +96,7 @@ class TFDetHeads(nn.Module):
     def forward(
         self, embeddings: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return category logits [B, P, C] and mask logits [B, P, 1024, 4].
+        """Return class logits [B, P, C] and mask logits [B, P, 1024, 4].
 
         ``embeddings`` float [B, P, D], one image a row; ``padding`` bool [B, P], True where there
         is no patch (None: nowhere); ``grids`` int64 [B, 2] of (ny, nx), needed for the position
@@ -117,13 +117,13 @@ class TFDetHeads(nn.Module):
     def probabilities(
         self, embeddings: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the seed's pair: category logits [B, P, C], mask probabilities [B, P, 1024, 4]."""
-        category_logits, mask_logits = self(embeddings, padding, grids)
-        return category_logits, self.reg[-1](mask_logits)
+        """Return the seed's pair: class logits [B, P, C], mask probabilities [B, P, 1024, 4]."""
+        class_logits, mask_logits = self(embeddings, padding, grids)
+        return class_logits, self.reg[-1](mask_logits)
 
 
 def top_labels(y: Tensor) -> Tensor:
-    """Return the ids of the 4 strongest labels int64 [..., 4] of category logits [..., C].
+    """Return the ids of the 4 strongest labels int64 [..., 4] of class logits [..., C].
 
     Strongest first; the order among equal logits is ``torch.topk``'s. Fewer than 4 where C is.
     """
@@ -147,7 +147,7 @@ def to_label_map(y: Tensor, z: Tensor) -> Tensor:
 
     ``z`` may be probabilities or logits: the largest wins either way. The same as
     ``to_segment(y, z).argmax(-1)`` without the dense array, but for ties: here a tie goes to the
-    label with the larger category logit, there to the smaller id; and where all four masks are
+    label with the larger class logit, there to the smaller id; and where all four masks are
     exactly 0 the dense form cannot tell its labels from the absent ones and says 0.
     """
     labels = top_labels(y)

@@ -14,11 +14,11 @@ import torch
 from vocprep.errors import RunError, ShardError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.runs.options import EXECUTION, TrainOptions
+from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
 from vocprep.recipe import Recipe
 
-RUN_FORMAT_VERSION = 3
+RUN_FORMAT_VERSION = 4
 
 
 def versions() -> dict[str, str]:
@@ -32,43 +32,14 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunLabels:
-    """What a schema says of the heads' outputs; a run keeps it, so it needs no manifest."""
-
-    name: str
-    void: int
-    """Id of pixels that no label may be scored on."""
-    names: Mapping[int, str]
-    """Class ids and names, void not among them."""
-
-    @classmethod
-    def of(cls, schema: LabelSpace) -> Self:
-        """Take what the heads need from a schema."""
-        return cls(name=schema.name, void=schema.void, names=dict(schema.names))
-
-    @property
-    def categories(self) -> int:
-        """The largest class id plus one: an output's index is the class id."""
-        return max(self.names) + 1
-
-    @property
-    def unpainted(self) -> tuple[int, ...]:
-        """What a picture of the labels leaves out: void, and a class that is called background."""
-        return (self.void, *(key for key, name in self.names.items() if name == "background"))
-
-    def label_name(self, label: int) -> str:
-        """Return a label's name for people; ids without one are named by their number."""
-        return "void" if label == self.void else self.names.get(label, f"label {label}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What a run is: decided before its first step and kept in ``run.json``."""
 
     heads: HeadsConfig
     options: TrainOptions
-    """Those of the recipe are kept; where and how is for each training to say."""
-    labels: RunLabels
+    """Those of the preset are kept; where and how is for each training to say."""
+    labels: LabelSpace
+    """Of it a run keeps name, void id and class names, so that it needs no manifest."""
     recipe: Recipe
     """Recipe of the shards that it learnt from: backbone, weights digest, normalisation, geometry,
     schema; what ``predict`` must do to a new picture."""
@@ -110,7 +81,7 @@ class RunConfig:
             return cls(
                 heads=HeadsConfig(**value["heads"]),
                 options=TrainOptions(**value["options"]),
-                labels=RunLabels(
+                labels=LabelSpace.of_classes(
                     name=labels["name"],
                     void=labels["void"],
                     names={int(key): name for key, name in labels["names"].items()},
@@ -124,7 +95,7 @@ class RunConfig:
             )
         except KeyError as error:
             raise RunError(f"expected a field {error}, found none") from error
-        except (TypeError, ValueError, AttributeError, ShardError, UsageError) as error:
+        except (TypeError, ValueError, IndexError, AttributeError, ShardError, UsageError) as error:
             raise RunError(str(error)) from error
 
 
@@ -133,20 +104,20 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
     version = value["run_format_version"]
     if version == RUN_FORMAT_VERSION:
         return value
-    if version == 2:
-        options = {**value["options"], "dropout_factor": value["options"]["dropout"]}
-        del options["dropout"]
-        return {**value, "options": options}
-    if version != 1:
+    if version not in (1, 2, 3):
         raise RunError(
-            f"expected run_format_version {RUN_FORMAT_VERSION}, 2 or 1, found {version!r}"
+            f"expected a run_format_version from 1 to {RUN_FORMAT_VERSION}, found {version!r}"
         )
-    fixed = {"slots": "area"}
-    options = {"standardise": False, "precision": "fp32", "recipe": "", **fixed}
-    return {
-        **value,
-        "heads": {**value["heads"], **fixed},
-        "options": {**value["options"], **options},
+    heads, options, recipe = (dict(value[name]) for name in ("heads", "options", "recipe"))
+    if version == 1:
+        heads |= {"slots": "area"}
+        options |= {"standardise": False, "precision": "fp32", "recipe": "", "slots": "area"}
         # Older shards knew the patch itself and the last layer only.
-        "recipe": {"windows": [32], "layers": ["layer3"], **value["recipe"]},
-    }
+        recipe = {"windows": [32], "layers": ["layer3"], **recipe}
+    if version == 2:
+        options["dropout_factor"] = options.pop("dropout")
+    for fields in (heads, options):
+        for old, new in RENAMED.items():
+            if old in fields:
+                fields[new] = fields.pop(old)
+    return {**value, "heads": heads, "options": options, "recipe": recipe}

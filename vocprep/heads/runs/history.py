@@ -12,6 +12,8 @@ from vocprep.errors import RunError
 from vocprep.files import write_atomic
 
 HISTORY_FILE = "metrics.jsonl"
+_RENAMED = {"category_loss": "class_loss", "val_category_loss": "val_class_loss"}
+"""Fields as runs up to format 3 name them, and what they are called now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class EpochMetrics:
     lr: float
     """Learning rate of the epoch's last step."""
     loss: float
-    category_loss: float
+    class_loss: float
     mask_loss: float
     images_per_second: float
     """Training alone, without validation."""
@@ -35,7 +37,7 @@ class EpochMetrics:
     compiled: bool = False
     val_loss: float | None = None
     """This and the following are None in epochs that were not scored."""
-    val_category_loss: float | None = None
+    val_class_loss: float | None = None
     val_mask_loss: float | None = None
     val_miou: float | None = None
     """Mean IoU over the classes present in the ground truth."""
@@ -84,8 +86,9 @@ def read_history(run_dir: Path) -> list[EpochMetrics]:
     history = []
     for number, line in enumerate(lines, start=1):
         try:
-            history.append(EpochMetrics(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            values = json.loads(line)
+            history.append(EpochMetrics(**{_RENAMED.get(k, k): v for k, v in values.items()}))
+        except (ValueError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{path}, line {number}: expected one epoch's metrics as JSON, found "
                 f"{line[:40]!r}; delete that line or train the run again"

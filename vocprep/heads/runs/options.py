@@ -1,6 +1,6 @@
 """Options of training and of evaluation.
 
-Nothing here loads torch, so that the command line can read defaults and recipes at once.
+Nothing here loads torch, so that the command line can read defaults and presets at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vocprep.errors import UsageError
-from vocprep.heads.model.config import CategoryLoss, EncoderName, HeadsConfig, SlotRule
+from vocprep.heads.model.config import ClassLoss, EncoderName, HeadsConfig, SlotRule
 from vocprep.options import LoaderMode
 
 StepPrecision = Literal["auto", "fp32", "bf16"]
@@ -20,17 +20,17 @@ StepPrecision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How the heads are trained. All but ``EXECUTION`` decide the weights: that is the recipe."""
+    """How the heads are trained. All but ``EXECUTION`` decide the weights: a preset sets those."""
 
-    recipe: str = "default"
-    """Name of the recipe that the values started from; for people."""
+    preset: str = "default"
+    """Name of the preset that the values started from; for people."""
     encoder: EncoderName = HeadsConfig.encoder
     """``transformer``, ``spikformer``, or ``none``, where every patch is on its own."""
     position: bool = HeadsConfig.position
     """Add the 2-D sine position code; off is the seed's literal model."""
     standardise: bool = True
     """Bring every component of the embeddings to mean 0 and deviation 1 over the train split."""
-    category_loss: CategoryLoss = HeadsConfig.category_loss
+    class_loss: ClassLoss = HeadsConfig.class_loss
     """``soft_cross_entropy`` over area shares, or ``multi_hot``: binary cross-entropy a label."""
     slots: SlotRule = HeadsConfig.slots
     """Whose pixels mask k learns: ``predicted``: those of the label that ``cat`` ranks k-th;
@@ -81,7 +81,7 @@ class TrainOptions:
         _at_least_one(self, "epochs", "batch_size", "validate_every")
         _one_of("mode", self.mode, LoaderMode)
         _one_of("encoder", self.encoder, EncoderName)
-        _one_of("category_loss", self.category_loss, CategoryLoss)
+        _one_of("class_loss", self.class_loss, ClassLoss)
         _one_of("slots", self.slots, SlotRule)
         _one_of("precision", self.precision, StepPrecision)
         for name in ("lr", "clip"):
@@ -98,6 +98,10 @@ class TrainOptions:
 EXECUTION = ("device", "mode", "compiled", "checkpoint_every", "resume", "overwrite")
 """Fields of TrainOptions that decide where and how a training runs. What it learns depends on them
 by rounding at most: another device rounds in another way, and so does a compiled step."""
+
+
+RENAMED = {"category_loss": "class_loss", "categories": "outputs", "recipe": "preset"}
+"""Fields as runs and options files up to format 3 name them, and what they are called now."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""Recipes of training: named sets of options in small TOML files, and overrides of them.
+"""Presets: named sets of training options in small TOML files, and overrides of them.
 
-A recipe names the fields of ``TrainOptions`` that it decides; the others keep their defaults.
+A preset names the fields of ``TrainOptions`` that it decides; the others keep their defaults.
 """
 
 from __future__ import annotations
@@ -14,57 +14,56 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from vocprep.errors import UsageError
-from vocprep.heads.runs.options import EXECUTION, TrainOptions
+from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 
 _SUFFIX = ".toml"
 _SHIPPED = resources.files("vocprep.heads.runs") / "shipped"
 _TYPES: dict[str, Any] = {
     name: kind
     for name, kind in get_type_hints(TrainOptions).items()
-    if name not in (*EXECUTION, "recipe")
+    if name not in (*EXECUTION, "preset")
 }
-"""The fields that a recipe may decide, with their types."""
-RECIPE_FIELDS = tuple(_TYPES)
+"""The fields that a preset may decide, with their types."""
+PRESET_FIELDS = tuple(_TYPES)
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the shipped recipes, sorted."""
+def preset_names() -> list[str]:
+    """Return the names of the shipped presets, sorted."""
     names = [item.name for item in _SHIPPED.iterdir()]
     return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
 
 
 def load_options(
-    recipe: str | TrainOptions = TrainOptions.recipe,
+    preset: str | TrainOptions = TrainOptions.preset,
     settings: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> TrainOptions:
-    """Return the options of a recipe, ``settings`` ("key=value") and ``overrides`` laid over it.
+    """Return the options of a preset, ``settings`` ("key=value") and ``overrides`` laid over it.
 
-    ``recipe`` is a shipped name, the path of one's own file, or that of other options. Raises
+    ``preset`` is a shipped name, the path of one's own file, or that of other options. Raises
     UsageError naming the field and what is known of it.
     """
-    if isinstance(recipe, TrainOptions):
-        name, values = recipe.recipe, {key: getattr(recipe, key) for key in RECIPE_FIELDS}
+    if isinstance(preset, TrainOptions):
+        name, values = preset.preset, {key: getattr(preset, key) for key in PRESET_FIELDS}
     else:
-        name = Path(recipe).stem if recipe.endswith(_SUFFIX) else recipe
-        values = _read(recipe)
+        name = Path(preset).stem if preset.endswith(_SUFFIX) else preset
+        values = _read(preset)
     for setting in settings:
         values |= _parse_setting(setting)
-    return TrainOptions(**{"recipe": name, **values, **(overrides or {})})
+    return TrainOptions(**{"preset": name, **values, **(overrides or {})})
 
 
-def recipe_toml(options: TrainOptions) -> str:
-    """Return options as a recipe of their own: what ``load_options`` reads back."""
+def options_toml(options: TrainOptions) -> str:
+    """Return options as a preset of their own: what ``load_options`` reads back."""
     # JSON writes text, numbers and booleans as TOML does.
-    lines = [f"{name} = {json.dumps(getattr(options, name))}" for name in RECIPE_FIELDS]
-    return "\n".join(
-        [f"# The recipe of this run, overrides included; it began as {options.recipe}.", *lines, ""]
-    )
+    lines = [f"{name} = {json.dumps(getattr(options, name))}" for name in PRESET_FIELDS]
+    head = f"# The options of this run, overrides included; they began as preset {options.preset}."
+    return "\n".join([head, *lines, ""])
 
 
 def differing_options(one: TrainOptions, other: TrainOptions) -> list[str]:
-    """Return a line a recipe field in which two options differ."""
+    """Return one line per preset field in which two options differ."""
     return [
         f"{name}: {getattr(one, name)!r} and {getattr(other, name)!r}"
         for name in (field.name for field in fields(TrainOptions))
@@ -72,24 +71,27 @@ def differing_options(one: TrainOptions, other: TrainOptions) -> list[str]:
     ]
 
 
-def _read(recipe: str) -> dict[str, Any]:
-    names = recipe_names()
-    if recipe in names:
-        text = (_SHIPPED / f"{recipe}{_SUFFIX}").read_text(encoding="utf-8")
-    elif recipe.endswith(_SUFFIX):
+def _read(preset: str) -> dict[str, Any]:
+    names = preset_names()
+    if preset in names:
+        text = (_SHIPPED / f"{preset}{_SUFFIX}").read_text(encoding="utf-8")
+    elif preset.endswith(_SUFFIX):
         try:
-            text = Path(recipe).read_text(encoding="utf-8")
+            text = Path(preset).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"recipe {recipe}: cannot be read ({error})") from error
+            raise UsageError(f"preset {preset}: cannot be read ({error})") from error
     else:
         raise UsageError(
-            f"recipe {recipe!r}: expected one of {', '.join(names)}, or the path of a .toml file"
+            f"preset {preset!r}: expected one of {', '.join(names)}, or the path of a .toml file"
         )
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"recipe {recipe}: expected TOML, found otherwise ({error})") from error
-    return {key: _checked(key, value, f"recipe {recipe}") for key, value in values.items()}
+        raise UsageError(f"preset {preset}: expected TOML, found otherwise ({error})") from error
+    return {
+        (name := RENAMED.get(key, key)): _checked(name, value, f"preset {preset}")
+        for key, value in values.items()
+    }
 
 
 def _parse_setting(setting: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A run: a folder with trained heads and all that is needed to use them.
 
-``run.json`` says what the run is and never changes while it lasts, ``recipe.toml`` how to train
+``run.json`` says what the run is and never changes while it lasts, ``options.toml`` how to train
 another like it; ``metrics.jsonl`` is its course; ``model.safetensors`` is its latest scored state,
 replaced whole, and names the ``run.json`` that it belongs to. A run can be used from its first
 score on. ``checkpoint.safetensors`` is there while it is trained, to go on from.
@@ -19,17 +19,22 @@ from vocprep.files import TEMPORARY_PREFIX, write_atomic, write_json
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.history import HISTORY_FILE
-from vocprep.heads.runs.presets import differing_options, recipe_toml
+from vocprep.heads.runs.presets import differing_options, options_toml
 from vocprep.heads.runs.tensors import check_tensors, read_tensors, write_tensors
 from vocprep.recipe import differing_fields
 
 CONFIG_FILE = "run.json"
 MODEL_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
-RECIPE_FILE = "recipe.toml"
+OPTIONS_FILE = "options.toml"
+OLD_OPTIONS_FILE = "recipe.toml"
+"""Its name up to format 3."""
 CURVES_FILE = "curves.png"
 EVENTS_DIR = "tensorboard"
-RUN_FILES = (CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
+RUN_FILES = (
+    *(CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, OPTIONS_FILE, OLD_OPTIONS_FILE),
+    *(HISTORY_FILE, CURVES_FILE),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,7 @@ def prepare_run_dir(run_dir: Path, config: RunConfig) -> RunConfig:
     checkpoint is no run and is replaced. With ``resume`` a run that is there stays, and its
     configuration is returned. Raises UsageError, touching nothing, when the folder holds other
     things, a run and neither ``overwrite`` nor ``resume`` is on, or a run of other data or of
-    another recipe than the one to go on with.
+    other options than the one to go on with.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise UsageError(f"{run_dir}: expected a folder for the run, found a file; choose another")
@@ -122,7 +127,7 @@ def _begin(run_dir: Path, config: RunConfig, replaced: list[str]) -> None:
     for path in files:
         path.unlink()
     write_json(run_dir / CONFIG_FILE, config.to_json())
-    write_atomic(run_dir / RECIPE_FILE, recipe_toml(config.options).encode())
+    write_atomic(run_dir / OPTIONS_FILE, options_toml(config.options).encode())
 
 
 def _continued(run_dir: Path, config: RunConfig) -> RunConfig:
@@ -133,10 +138,11 @@ def _continued(run_dir: Path, config: RunConfig) -> RunConfig:
         one, other = ({name: side.to_json()[name]} for side in (begun, config))
         differing += differing_fields(one, other)
     if differing:
+        options_file = OPTIONS_FILE if begun.format_version > 3 else OLD_OPTIONS_FILE
         raise UsageError(
-            f"{run_dir}: expected a run of this data and this recipe to go on with, found and "
-            f"given {'; '.join(differing)}; leave the differing options out (the recipe is in "
-            f"{run_dir / RECIPE_FILE}) or choose another folder"
+            f"{run_dir}: expected a run of this data and these options to go on with, found and "
+            f"given {'; '.join(differing)}; leave the differing options out (the run's own are in "
+            f"{run_dir / options_file}) or choose another folder"
         )
     return begun
 

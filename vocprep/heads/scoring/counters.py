@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vocprep.heads.model.config import CategoryLoss
+from vocprep.heads.model.config import ClassLoss
 from vocprep.heads.scoring.metrics import ConfusionMatrix, average_precision
 from vocprep.labels.targets import SLOTS, STATE_VOID
 
@@ -52,7 +52,7 @@ class ScoreHistogram:
 
     A patch holds the labels of its slots, which are its four largest. A score is the probability
     that the heads learnt to say: the softmax over the classes, or each class's own sigmoid where
-    ``category_loss`` is ``multi_hot``; scores are told apart by their log-odds in steps of 1/128 up
+    ``class_loss`` is ``multi_hot``; scores are told apart by their log-odds in steps of 1/128 up
     to ±16, so that memory does not grow with the split. Patches without a valid pixel are not
     counted.
     """
@@ -63,16 +63,16 @@ class ScoreHistogram:
         self,
         categories: int,
         device: torch.device | str = "cpu",
-        category_loss: CategoryLoss = "soft_cross_entropy",
+        class_loss: ClassLoss = "soft_cross_entropy",
     ) -> None:
-        self.categories, self.category_loss = categories, category_loss
+        self.categories, self.class_loss = categories, class_loss
         cells = 2 * categories * self.bins
         self._cells = torch.zeros(cells + 1, dtype=torch.int64, device=device)
 
     def add(self, category_logits: Tensor, slot_labels: Tensor) -> None:
         """Count patches: category_logits [..., C], slot_labels int64 [..., 4] (−1: absent)."""
         odds = category_logits.float()
-        if self.category_loss == "soft_cross_entropy":
+        if self.class_loss == "soft_cross_entropy":
             odds = odds.softmax(dim=-1).logit()
         odds = odds.clamp(-ODDS_LIMIT, ODDS_LIMIT)
         bins = ((odds + ODDS_LIMIT) * ODDS_STEPS).round().long()

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from vocprep.errors import RunError, UsageError
 from vocprep.features.embed import choose_device
-from vocprep.heads.runs.config import RunLabels
 from vocprep.heads.runs.options import EvaluateOptions, require_split
 from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.evaluation import (
@@ -37,7 +36,7 @@ from vocprep.heads.scoring.score import (
     most_frequent_labels,
 )
 from vocprep.heads.scoring.whole_image import whole_image_pixels
-from vocprep.labels.label_space import load_label_space
+from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import load_dataset
 from vocprep.options import LoaderOptions
 from vocprep.recipe import Recipe, differing_fields
@@ -236,7 +235,7 @@ def _evaluation(run: Run, split: str, found: _Found, worst: int) -> Evaluation:
         schema=labels.name,
         classes_present=int((present > 0).sum()),
         classes_all=len(labels.names),
-        loss=counts.category_loss + counts.mask_loss,
+        loss=counts.class_loss + counts.mask_loss,
         rows=_rows(counts, labels),
         mean_average_precision=counts.mean_average_precision,
         masks=counts.masks,
@@ -250,7 +249,9 @@ def _evaluation(run: Run, split: str, found: _Found, worst: int) -> Evaluation:
     )
 
 
-def _tables(covered: Matrices, whole: Matrices | None, labels: RunLabels) -> tuple[ScoreTable, ...]:
+def _tables(
+    covered: Matrices, whole: Matrices | None, labels: LabelSpace
+) -> tuple[ScoreTable, ...]:
     """Return the tables beside the main one."""
     tables = [] if whole is None else [_table("whole image", whole, labels)]
     if labels.name in PUBLISHED:
@@ -263,15 +264,15 @@ def _tables(covered: Matrices, whole: Matrices | None, labels: RunLabels) -> tup
             if matrices is not None:
                 translated = {
                     name: matrix.translated(
-                        schema.raw_to_class, void=schema.void, categories=schema.categories
+                        schema.raw_to_class, void=schema.void, categories=schema.outputs
                     )
                     for name, matrix in matrices.items()
                 }
-                tables.append(_table(area, translated, RunLabels.of(schema)))
+                tables.append(_table(area, translated, schema))
     return tuple(tables)
 
 
-def _table(area: Area, matrices: Matrices, labels: RunLabels) -> ScoreTable:
+def _table(area: Area, matrices: Matrices, labels: LabelSpace) -> ScoreTable:
     pixels = next(iter(matrices.values())).truth_pixels
     return ScoreTable(
         area=area,
@@ -283,7 +284,7 @@ def _table(area: Area, matrices: Matrices, labels: RunLabels) -> ScoreTable:
     )
 
 
-def _rows(counts: Measurements, labels: RunLabels) -> tuple[ScoreRow, ...]:
+def _rows(counts: Measurements, labels: LabelSpace) -> tuple[ScoreRow, ...]:
     return tuple(
         ScoreRow(
             name=name,
@@ -295,7 +296,7 @@ def _rows(counts: Measurements, labels: RunLabels) -> tuple[ScoreRow, ...]:
     )
 
 
-def _scores(matrix: ConfusionMatrix, labels: RunLabels) -> dict[str, float]:
+def _scores(matrix: ConfusionMatrix, labels: LabelSpace) -> dict[str, float]:
     """Return the fields of ``TableRow`` but for its name."""
     return {
         "miou_present": matrix.miou_present(),
@@ -306,7 +307,7 @@ def _scores(matrix: ConfusionMatrix, labels: RunLabels) -> dict[str, float]:
     }
 
 
-def _class_scores(counts: Measurements, labels: RunLabels) -> tuple[ClassScore, ...]:
+def _class_scores(counts: Measurements, labels: LabelSpace) -> tuple[ClassScore, ...]:
     pixels, ious = counts.model.truth_pixels, counts.model.iou()
     accuracies, oracle = counts.model.class_accuracy(), counts.pixels[GT_TOP_4].iou()
     order = [int(label) for label in np.argsort(-pixels, kind="stable") if pixels[label]]

@@ -21,7 +21,6 @@ from vocprep.geometry import split_patches
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.losses import compute_losses, unpack_states
 from vocprep.heads.model.tfdet import TFDetHeads, to_label_map, top_labels
-from vocprep.heads.runs.config import RunLabels
 from vocprep.heads.scoring.counters import (
     ImageScore,
     MaskCounter,
@@ -37,6 +36,7 @@ from vocprep.heads.scoring.metrics import (
     PatchTop1,
     constant_prediction,
 )
+from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import PIXELS, SLOTS
 from vocprep.shards.reader import Batch, Loader, ShardDataset
 
@@ -54,7 +54,7 @@ class SplitCounts:
 
     model: ConfusionMatrix
     images: int
-    category_loss: float
+    class_loss: float
     """Mean over patches with a valid pixel."""
     mask_loss: float
     """Mean over valid pixels and slots."""
@@ -113,10 +113,10 @@ class _LossSums:
             scored.category_logits,
             scored.mask_logits,
             scored.batch,
-            self._config.category_loss,
+            self._config.class_loss,
             self._config.slots,
         )
-        self._sums += torch.stack([losses.category_sum, losses.mask_sum])
+        self._sums += torch.stack([losses.class_sum, losses.mask_sum])
         self._counts += torch.stack([losses.patches, losses.entries])
         self.images += len(scored.batch.image_ids)
 
@@ -131,7 +131,7 @@ def embedding_dim(dataset: ShardDataset, split: str) -> int:
     return int(first.embeddings.shape[-1])
 
 
-def most_frequent_labels(loader: Loader, labels: RunLabels) -> list[int]:
+def most_frequent_labels(loader: Loader, labels: LabelSpace) -> list[int]:
     """Return up to four labels by falling pixels, ties to the smaller id; never an empty list."""
     pixels = np.zeros(65536, dtype=np.int64)
     for batch in loader:
@@ -143,38 +143,38 @@ def most_frequent_labels(loader: Loader, labels: RunLabels) -> list[int]:
 
 
 @torch.inference_mode()
-def score_split(model: TFDetHeads, loader: Loader, labels: RunLabels) -> SplitCounts:
+def score_split(model: TFDetHeads, loader: Loader, labels: LabelSpace) -> SplitCounts:
     """Run every batch of a loader (made with ``label_maps=True``) through a model in eval mode."""
     device = model.cat.weight.device
     losses = _LossSums(model.config, device)
-    pixels = PixelCounter(model.config.categories, labels.void, device)
+    pixels = PixelCounter(model.config.outputs, labels.void, device)
     for scored in _run_batches(model, loader, labels):
         losses.add(scored)
         pixels.add(scored.truth, to_label_map(scored.category_logits, scored.mask_logits))
-    category_loss, mask_loss = losses.means()
+    class_loss, mask_loss = losses.means()
     return SplitCounts(
         model=pixels.matrix(),
         images=losses.images,
-        category_loss=category_loss,
+        class_loss=class_loss,
         mask_loss=mask_loss,
     )
 
 
 @torch.inference_mode()
 def measure_split(
-    model: TFDetHeads, loader: Loader, labels: RunLabels, constant: Sequence[int]
+    model: TFDetHeads, loader: Loader, labels: LabelSpace, constant: Sequence[int]
 ) -> Measurements:
     """Do what ``score_split`` does, and count the oracle ladder, patches, masks and images.
 
     ``constant`` are the labels that the constant predictor names for every patch, the one that it
     paints everywhere first.
     """
-    device, categories = model.cat.weight.device, model.config.categories
+    device, categories = model.cat.weight.device, model.config.outputs
     rows = (MODEL, GT_TOP_4, MODEL_MASKS, MODEL_LABELS, PATCH_MAJORITY)
     pixels = {name: PixelCounter(categories, labels.void, device) for name in rows}
     patches = {name: PatchCounts() for name in (*rows, MAJORITY)}
     losses, masks = _LossSums(model.config, device), MaskCounter(device)
-    scores = ScoreHistogram(categories, device, model.config.category_loss)
+    scores = ScoreHistogram(categories, device, model.config.class_loss)
     images: list[ImageScore] = []
     for scored in _run_batches(model, loader, labels):
         losses.add(scored)
@@ -187,11 +187,11 @@ def measure_split(
         _count_patches(scored, patches, np.asarray(constant))
     matrices = {name: counter.matrix() for name, counter in pixels.items()}
     matrices[MAJORITY] = constant_prediction(matrices[MODEL], constant[0])
-    category_loss, mask_loss = losses.means()
+    class_loss, mask_loss = losses.means()
     return Measurements(
         model=matrices[MODEL],
         images=losses.images,
-        category_loss=category_loss,
+        class_loss=class_loss,
         mask_loss=mask_loss,
         pixels=matrices,
         patches=patches,
@@ -201,7 +201,7 @@ def measure_split(
     )
 
 
-def _run_batches(model: TFDetHeads, loader: Loader, labels: RunLabels) -> Iterator[ScoredBatch]:
+def _run_batches(model: TFDetHeads, loader: Loader, labels: LabelSpace) -> Iterator[ScoredBatch]:
     """Yield every batch on the model's device with the model's outputs."""
     device = model.cat.weight.device
     for loaded in loader:

@@ -40,7 +40,7 @@ def whole_image_pixels(
             "folder; give the data dir of the build, and --dataset if it is not the shards' own"
         )
     schema, geometry = dataset.schema, dataset.index.recipe.geometry
-    pixels = np.zeros(schema.categories, dtype=np.int64)
+    pixels = np.zeros(schema.outputs, dtype=np.int64)
     for sample in dataset.samples:
         if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):
             path = folder / f"{sample.id}.{manifest.label_kind}"
@@ -61,4 +61,4 @@ def _class_pixels(
         )
     labels = whole_labels(schema.apply(decode_label_map(data, path), str(path)), geometry)
     seen = labels[labels != schema.void]
-    return np.bincount(seen, minlength=schema.categories)
+    return np.bincount(seen, minlength=schema.outputs)

@@ -43,8 +43,8 @@ class Training:
 class EpochLosses:
     """What the steps of an epoch came to, over all processes."""
 
-    category: float
-    mask: float
+    class_loss: float
+    mask_loss: float
     lr: float
     """Of the last step."""
     seconds: float
@@ -85,10 +85,8 @@ def _losses_of(
 
     def losses_of(batch: StepBatch) -> Losses:
         with torch.autocast(batch.embeddings.device.type, torch.bfloat16, enabled=bf16):
-            category_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
-        return compute_losses(
-            category_logits, mask_logits, batch, config.category_loss, config.slots
-        )
+            class_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
+        return compute_losses(class_logits, mask_logits, batch, config.class_loss, config.slots)
 
     return torch.compile(losses_of) if compiled else losses_of
 
@@ -118,10 +116,10 @@ def learn_epoch(training: Training, epoch: int) -> EpochLosses:
         # Summed on the device: reading a loss here would make the GPU wait every step.
         loss_sums += losses.detach() * batch.images
 
-    category, mask = (processes.total(loss_sums) / training.feed.samples).tolist()
+    class_loss, mask_loss = (processes.total(loss_sums) / training.feed.samples).tolist()
     return EpochLosses(
-        category=category,
-        mask=mask,
+        class_loss=class_loss,
+        mask_loss=mask_loss,
         lr=rate,
         seconds=time.perf_counter() - started,
         spike_rates=spike_rates(model),
@@ -138,11 +136,11 @@ def _compiler_of(options: TrainOptions) -> AbstractContextManager[None]:
 
 
 def _losses(training: Training, batch: StepBatch) -> Tensor:
-    """Return this process's part of the batch's category and mask loss, [2]."""
+    """Return this process's part of the batch's class and mask loss, [2]."""
     losses = training.compute_losses(batch)
     # Means over the whole batch, so that its parts weigh by what they teach.
     counts = training.processes.total(torch.stack([losses.patches, losses.entries]))
-    return torch.stack([losses.category_sum, losses.mask_sum]) / counts.clamp(min=1)
+    return torch.stack([losses.class_sum, losses.mask_sum]) / counts.clamp(min=1)
 
 
 def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:

@@ -15,7 +15,7 @@ from vocprep.features.compiling import require_compiler
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.checkpoint import load_checkpoint, save_checkpoint
-from vocprep.heads.runs.config import RunConfig, RunLabels
+from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.events import open_events
 from vocprep.heads.runs.history import EpochMetrics, append_epoch, truncate_history
 from vocprep.heads.runs.options import TrainOptions, require_split
@@ -25,6 +25,7 @@ from vocprep.heads.scoring.score import embedding_dim, score_split
 from vocprep.heads.training.feed import Feed, make_feed
 from vocprep.heads.training.processes import Processes, joined
 from vocprep.heads.training.steps import Training, learn_epoch, set_up
+from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
 from vocprep.shards.reader import Loader, ShardDataset
 
@@ -138,7 +139,7 @@ def _run_epochs(
 
 
 def _run_epoch(
-    training: Training, val_loader: Loader | None, labels: RunLabels, epoch: int
+    training: Training, val_loader: Loader | None, labels: LabelSpace, epoch: int
 ) -> EpochMetrics:
     """Learn from the split once, score where it is time to, and return what came of it."""
     started = time.perf_counter()
@@ -148,9 +149,9 @@ def _run_epoch(
     return EpochMetrics(
         epoch=epoch,
         lr=losses.lr,
-        loss=losses.category + losses.mask,
-        category_loss=losses.category,
-        mask_loss=losses.mask,
+        loss=losses.class_loss + losses.mask_loss,
+        class_loss=losses.class_loss,
+        mask_loss=losses.mask_loss,
         images_per_second=training.feed.samples / losses.seconds,
         seconds=time.perf_counter() - started,
         device=str(training.processes.device),
@@ -184,15 +185,15 @@ def _sources(
 
 def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
     """Decide the run: sizes from the data, everything else from the options."""
-    labels = RunLabels.of(dataset.schema)
+    labels = dataset.schema
     index = dataset.index
     return RunConfig(
         heads=HeadsConfig(
-            categories=labels.categories,
+            outputs=labels.outputs,
             embedding_dim=embedding_dim(dataset, options.train_split),
             position=options.position,
             encoder=options.encoder,
-            category_loss=options.category_loss,
+            class_loss=options.class_loss,
             slots=options.slots,
         ),
         options=options,
@@ -225,14 +226,14 @@ def _is_scored(epoch: int, options: TrainOptions) -> bool:
     return epoch % options.validate_every == 0 or epoch == options.epochs
 
 
-def _validate(model: TFDetHeads, loader: Loader | None, labels: RunLabels) -> dict[str, float]:
+def _validate(model: TFDetHeads, loader: Loader | None, labels: LabelSpace) -> dict[str, float]:
     """Return the validation fields of EpochMetrics; none without a validation split."""
     if loader is None:
         return {}
     counts = score_split(model.eval(), loader, labels)
     return {
-        "val_loss": counts.category_loss + counts.mask_loss,
-        "val_category_loss": counts.category_loss,
+        "val_loss": counts.class_loss + counts.mask_loss,
+        "val_class_loss": counts.class_loss,
         "val_mask_loss": counts.mask_loss,
         "val_miou": counts.model.miou_present(),
         "val_pixel_accuracy": counts.model.pixel_accuracy(),
