@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vocprep.errors import VocprepError
     from vocprep.geometry import Geometry
     from vocprep.heads.model.tfdet import TFDetHeads
+    from vocprep.heads.predict import PredictionResult, PredictOptions, predict
     from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
     from vocprep.heads.runs.run import load_run
     from vocprep.heads.scoring.evaluate import evaluate
@@ -38,6 +39,8 @@ _HOMES = {
     "Geometry": "geometry",
     "Layout": "options",
     "LoaderOptions": "options",
+    "PredictOptions": "heads.predict",
+    "PredictionResult": "heads.predict",
     "Recipe": "recipe",
     "Record": "shards.record",
     "ShardDataset": "shards.reader",
@@ -52,6 +55,7 @@ _HOMES = {
     "load_run": "heads.runs.run",
     "make_targets": "labels.targets",
     "plan_build": "building.plan",
+    "predict": "heads.predict",
     "sample": "synthetic.dataset",
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
@@ -66,6 +70,8 @@ __all__ = [
     "Geometry",
     "Layout",
     "LoaderOptions",
+    "PredictOptions",
+    "PredictionResult",
     "Recipe",
     "Record",
     "ShardDataset",
@@ -81,6 +87,7 @@ __all__ = [
     "load_run",
     "make_targets",
     "plan_build",
+    "predict",
     "sample",
     "targets_to_label_map",
     "train",

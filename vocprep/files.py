@@ -8,10 +8,12 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from vocprep.errors import UsageError
 
 TEMPORARY_PREFIX = ".tmp-"
 """Prefix of unfinished work, which whoever holds the folder's file lock may delete."""
@@ -103,6 +105,38 @@ def write_json(final: Path, value: Any) -> None:
 def json_bytes(value: Any) -> bytes:
     """Return the bytes of a JSON file for people and programs."""
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def check_output_folder(out: Path) -> None:
+    """Raise UsageError, before there is work to lose, where no folder can be made.
+
+    >>> check_output_folder(Path(__file__) / "below")
+    Traceback (most recent call last):
+    ...
+    vocprep.errors.UsageError: out ...: expected a folder, found the file ...; choose another
+    """
+    found = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not found.is_dir():
+        raise UsageError(f"out {out}: expected a folder, found the file {found}; choose another")
+
+
+def check_names_differ(paths: Sequence[Path], names: Sequence[str], what: str) -> None:
+    """Raise UsageError where two paths share a name: one's output would replace the other's.
+
+    >>> check_names_differ([Path("a/x"), Path("b/x")], ["x", "x"], "predictions")
+    Traceback (most recent call last):
+    ...
+    vocprep.errors.UsageError: a/x and b/x: expected different names, since predictions are named \
+after them, found 'x' twice; rename one, or use different output folders
+    """
+    first_with: dict[str, Path] = {}
+    for path, name in zip(paths, names, strict=True):
+        if name in first_with:
+            raise UsageError(
+                f"{first_with[name]} and {path}: expected different names, since {what} are named "
+                f"after them, found {name!r} twice; rename one, or use different output folders"
+            )
+        first_with[name] = path
 
 
 def _sync_folder(folder: Path) -> None:

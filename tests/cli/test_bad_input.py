@@ -508,7 +508,7 @@ def test_inspect_names_a_shard_that_is_missing_or_cut(
     assert_refused(vocprep("inspect", out), DATA, victim, "is missing")
 
 
-def test_predict_labels_the_good_pictures_and_names_the_bad_ones(
+def test_predict_labels_the_good_images_and_names_the_bad_ones(
     run: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
     bad, out = tmp_path / "bad.jpg", tmp_path / "out"
@@ -519,7 +519,7 @@ def test_predict_labels_the_good_pictures_and_names_the_bad_ones(
     assert result.stdout.splitlines() == [str(out / f"{(sample_tree / JPEG).stem}.overlay.png")]
     first, second, last = result.stderr.splitlines()
     assert (str(bad) in first, str(images[2]) in second) == (True, True)
-    assert "2 of 3 pictures could not be labelled" in last
+    assert "2 of 3 images could not be labelled" in last
 
 
 def test_a_file_where_the_output_folder_should_be_is_told_first(
@@ -534,7 +534,7 @@ def test_a_file_where_the_output_folder_should_be_is_told_first(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_predict_names_the_picture_that_is_too_small(
+def test_predict_names_the_image_that_is_too_small(
     sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
     native, run = tmp_path / "native", tmp_path / "run"

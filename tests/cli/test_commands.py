@@ -557,10 +557,26 @@ def test_json_of_predict_says_what_was_made(
 ) -> None:
     picture = sample_tree / "VOCdevkit/VOC2010/JPEGImages/2010_000002.jpg"
     words = ["--out", tmp_path / "out", "--weights", "random:0", "--device", "cpu", "--json"]
-    (made,) = json.loads(assert_done(vocprep("predict", run, picture, *words)))
-    assert made["image"] == str(picture)
+    value = json.loads(assert_done(vocprep("predict", run, picture, *words)))
+    (made,) = value["images"]
+    assert (value["ok"], value["errors"], made["image"]) == (True, [], str(picture))
     with Image.open(made["labels"]) as labels:
         ids, counts = np.unique(np.asarray(labels), return_counts=True)
-    expected = dict(zip(map(str, ids.tolist()), counts.tolist(), strict=True))
-    assert made["label_pixels"] == expected
+    expected = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    assert {item["id"]: item["pixels"] for item in made["classes"]} == expected
+    assert sum(item["percent"] for item in made["classes"]) == pytest.approx(100)
+    assert all(item["name"] for item in made["classes"])
     assert Path(made["overlay"]).is_file()
+
+
+def test_json_of_predict_lists_the_images_that_failed(
+    run: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+    words = ["--out", tmp_path / "out", "--weights", "random:0", "--json"]
+    result = vocprep("predict", run, bad, *words)
+    value = json.loads(result.stdout)
+    assert (result.exit_code, value["ok"], value["images"]) == (3, False, [])
+    assert value["errors"][0]["image"] == str(bad)
+    assert result.stderr == f"error: {value['errors'][0]['error']}\n"

@@ -1,168 +1,111 @@
+"""``predict`` as a library call: image files in, label maps with named classes out."""
+
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from builders.heads import make_dataset, make_recipe, random_records
-from numpy.typing import NDArray
+from builders.heads import make_dataset, random_records, run_for
+from builders.progress import CountedProgress
+from PIL import Image
 
-from vocprep.errors import DataError, RunError
-from vocprep.geometry import Geometry, place_image, split_patches
-from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_segment
-from vocprep.heads.predict import predict_image, predict_label_map
-from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.options import TrainOptions
+import vocprep
+from vocprep.errors import RunError, SourceUnavailableError, UsageError
+from vocprep.features.backbone import load_weights, tensor_digest
+from vocprep.features.embed import Embedder, EmbeddingSpec
+from vocprep.geometry import Geometry
+from vocprep.heads.inference import predict_image
+from vocprep.heads.predict import PredictOptions, predict
 from vocprep.heads.runs.run import Run
-from vocprep.labels.label_space import load_label_space
-from vocprep.options import LoaderOptions
 
-
-class MeanColours:
-    """An embedder that needs no weights, with digits that float16 cannot hold."""
-
-    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        means = [split_patches(image).mean(axis=(1, 2)) / 255 for image in images]
-        return [np.tile(m, (1, 86))[:, :256].astype(np.float32) + np.float32(1e-5) for m in means]
+WEIGHTS = "random:0"
+OPTIONS = PredictOptions(weights=WEIGHTS, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
-    labels = load_label_space("voc21")
-    config = RunConfig(
-        heads=HeadsConfig(outputs=labels.outputs),
-        options=TrainOptions(),
-        labels=labels,
-        recipe=make_recipe({}),
-        content_id="cd" * 32,
-        source_id="ef" * 32,
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Untrained heads over the backbone that ``WEIGHTS`` stands for."""
+    digest = tensor_digest(load_weights(WEIGHTS, Path("data")))
+    folder = tmp_path_factory.mktemp("data") / "shards"
+    splits = {"val": random_records("val", [(1, 2)])}
+    return run_for(make_dataset(folder, splits, weights_sha256=digest))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "scene.png")
+    return tmp_path / "scene.png"
+
+
+def test_a_prediction_names_its_classes(run: Run, image: Path) -> None:
+    (found,) = predict(run, str(image), options=OPTIONS).images
+    weights, spec = load_weights(WEIGHTS, Path("data")), EmbeddingSpec.of(run.config.recipe)
+    embedder = Embedder(weights, spec, device=run.model.cat.weight.device)
+    with Image.open(image) as picture:
+        expected = predict_image(run, np.asarray(picture), embedder).label_map
+    assert np.array_equal(found.label_map, expected)
+    ids, counts = np.unique(expected, return_counts=True)
+    areas = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    assert {share.id: share.pixels for share in found.classes} == areas
+    pixels = [share.pixels for share in found.classes]
+    assert pixels == sorted(pixels, reverse=True)
+    for share in found.classes:
+        assert share.name == run.config.labels.names[share.id]
+        assert share.percent == 100 * share.pixels / (64 * 96)
+    assert found.files is None
+
+
+def test_what_is_written_is_what_is_returned(run: Run, image: Path, tmp_path: Path) -> None:
+    (kept,) = predict(run, [image, image], options=OPTIONS).images
+    assert not (tmp_path / "out").exists()
+    (written,) = predict(run, [image], str(tmp_path / "out"), OPTIONS).images
+    assert written.files is not None
+    assert {Path(written.files.overlay), Path(written.files.labels)} == set(
+        (tmp_path / "out").iterdir()
     )
-    torch.manual_seed(0)
-    model = TFDetHeads.from_config(config.heads).eval()
-    return Run(path=Path("run"), config=config, model=model, epoch=1)
+    assert np.array_equal(written.label_map, kept.label_map)
+    assert written.classes == kept.classes
 
 
-def test_label_map_is_the_dense_form_laid_out(run: Run):
-    embeddings = np.random.default_rng(0).normal(size=(6, 256)).astype(np.float16)
-    found = predict_label_map(run, embeddings, (2, 3))
-    assert found.label_map.dtype == np.uint16
-    assert found.label_map.shape == found.confidence.shape == (64, 96)
-    tokens = torch.from_numpy(embeddings.astype(np.float32)).unsqueeze(0)
-    with torch.inference_mode():
-        y, z = run.model.probabilities(tokens, None, torch.tensor([[2, 3]]))
-    strongest, labels = to_segment(y[0], z[0]).max(dim=-1)
-    assert np.array_equal(
-        split_patches(found.label_map).reshape(6, 1024), labels.numpy().astype(np.uint16)
-    )
-    assert np.array_equal(split_patches(found.confidence).reshape(6, 1024), strongest.numpy())
-    assert np.array_equal(found.patch_labels, y[0].topk(4).indices.numpy())
+def test_bad_images_are_listed_and_the_others_done(run: Run, image: Path, tmp_path: Path) -> None:
+    bad, tiny, missing = (tmp_path / name for name in ("bad.jpg", "tiny.png", "missing.png"))
+    bad.write_text("no image")
+    Image.new("RGB", (20, 20)).save(tiny)
+    progress = CountedProgress()
+    result = predict(run, [bad, image, tiny, missing], options=OPTIONS, progress=progress)
+    assert not result.ok
+    assert [item.image for item in result.images] == [image]
+    assert [item.image for item in result.errors] == [bad, tiny, missing]
+    assert all(item.error.startswith(f"{item.image}: ") for item in result.errors)
+    assert (progress.total, progress.count, progress.ended) == (4, 4, True)
+    value = result.to_json()
+    assert (value["ok"], len(value["images"]), len(value["errors"])) == (False, 1, 3)
 
 
-def test_prediction_is_what_evaluation_sees_in_a_padded_batch(run: Run, tmp_path: Path):
-    records = random_records("val", [(2, 2), (3, 2), (1, 1)])
-    dataset = make_dataset(tmp_path / "shards", {"val": records})
-    (batch,) = dataset.loader("val", LoaderOptions(batch_size=3))
-    with torch.inference_mode():
-        y, z = run.model.probabilities(batch.embeddings, batch.padding, batch.grids)
-    for row, record in enumerate(records):
-        found = predict_label_map(run, record.embeddings, record.grid)
-        patches = len(record.embeddings)
-        expected = z[row, :patches].amax(dim=-1).numpy()
-        tiles = split_patches(found.confidence).reshape(patches, 1024)
-        np.testing.assert_allclose(tiles, expected, atol=1e-5)
-        assert np.array_equal(found.patch_labels, y[row, :patches].topk(4).indices.numpy())
+def test_native_keeps_every_pixel(run: Run, image: Path) -> None:
+    options = PredictOptions(weights=WEIGHTS, geometry="native")
+    assert options.geometry == Geometry(geometry="native", edge="pad")
+    (found,) = predict(run, image, options=options).images
+    assert found.label_map.shape == (70, 100)
+    with pytest.raises(UsageError, match="geometry 'wide': expected one of crop, squash, native"):
+        PredictOptions(geometry="wide")  # type: ignore[arg-type]
 
 
-def test_image_goes_through_geometry_and_the_shards_dtype(run: Run):
-    image = np.random.default_rng(1).integers(0, 256, size=(70, 100, 3), dtype=np.uint8)
-    found = predict_image(run, image, MeanColours())
-    assert found.grid == (2, 3)
-    assert np.array_equal(found.image, image[:64, :96])
-    stored = MeanColours().embed_images([image[:64, :96]])[0].astype(np.float16)
-    expected = predict_label_map(run, stored, (2, 3))
-    assert np.array_equal(found.label_map, expected.label_map)
-    assert np.array_equal(found.confidence, expected.confidence)
+def test_other_weights_are_refused(run: Run, image: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="give the same --weights as to build-shards"):
+        predict(run, image, options=PredictOptions(weights="random:1"))
+    with pytest.raises(SourceUnavailableError, match="backbone weights are not there"):
+        predict(run, image, options=PredictOptions(data_dir=tmp_path))
 
 
-def test_another_geometry_when_given(run: Run):
-    image = np.random.default_rng(1).integers(0, 256, size=(70, 100, 3), dtype=np.uint8)
-    squash = Geometry(geometry="squash")
-    found = predict_image(run, image, MeanColours(), squash)
-    assert found.grid == (7, 7)
-    assert np.array_equal(found.image, place_image(image, squash))
-    assert found.label_map.shape == (224, 224)
+def test_images_of_one_name_are_refused(run: Run, image: Path, tmp_path: Path) -> None:
+    other = tmp_path / "below" / image.name
+    with pytest.raises(UsageError, match="expected different names"):
+        predict(run, [image, other], tmp_path / "out", OPTIONS)
+    assert predict(run, [image, other], options=OPTIONS).images[0].image == image
 
 
-def test_embeddings_of_another_shape_are_refused(run: Run):
-    with pytest.raises(RunError, match=r"expected embeddings of shape \(6, 256\)"):
-        predict_label_map(run, np.zeros((5, 256), dtype=np.float32), (2, 3))
-    with pytest.raises(RunError, match=r"found \(6, 8\)"):
-        predict_label_map(run, np.zeros((6, 8), dtype=np.float32), (2, 3))
-
-
-def test_a_picture_without_a_whole_patch_is_refused(run: Run):
-    with pytest.raises(DataError, match="no whole 32×32 patch"):
-        predict_image(run, np.zeros((20, 100, 3), dtype=np.uint8), MeanColours())
-
-
-def test_padding_is_no_part_of_a_prediction(run: Run) -> None:
-    image = np.zeros((50, 70, 3), dtype=np.uint8)
-    padded = Geometry(geometry="native", edge="pad")
-    found = predict_image(run, image, MeanColours(), padded)
-    assert found.grid == (2, 3)
-    for pixels in (found.label_map, found.confidence, found.image):
-        assert pixels.shape[:2] == (50, 70)
-
-
-@pytest.mark.parametrize("size", [(300, 500), (33, 31), (224, 224)])
-def test_a_run_on_crops_labels_every_pixel_of_a_native_picture(
-    run: Run, size: tuple[int, int]
-) -> None:
-    recipe = replace(run.config.recipe, geometry=Geometry())
-    trained = replace(run, config=replace(run.config, recipe=recipe))
-    image = np.random.default_rng(2).integers(0, 256, size=(*size, 3), dtype=np.uint8)
-    assert predict_image(trained, image, MeanColours()).label_map.shape == (224, 224)
-    native = Geometry(geometry="native", edge="pad")
-    found = predict_image(trained, image, MeanColours(), native)
-    ny, nx = found.grid
-    assert (ny, nx) == (-(-size[0] // 32), -(-size[1] // 32))
-    # Patch by patch in the picture's order, which is what stitching must keep.
-    padded = np.pad(image, [(0, ny * 32 - size[0]), (0, nx * 32 - size[1]), (0, 0)], mode="edge")
-    embeddings = np.concatenate(
-        [
-            MeanColours().embed_images([padded[y * 32 :, x * 32 :][:32, :32]])[0]
-            for y in range(ny)
-            for x in range(nx)
-        ]
-    ).astype(np.float16)
-    tokens = torch.from_numpy(embeddings.astype(np.float32))[None]
-    with torch.inference_mode():
-        y_logits, z = trained.model.probabilities(tokens, None, torch.tensor([[ny, nx]]))
-    dense = to_segment(y_logits[0], z[0]).argmax(dim=-1).numpy()
-    expected = np.zeros((ny * 32, nx * 32), dtype=np.uint16)
-    for patch, pixels in enumerate(dense):
-        y, x = patch // nx * 32, patch % nx * 32
-        expected[y : y + 32, x : x + 32] = pixels.reshape(32, 32)
-    assert np.array_equal(found.label_map, expected[: size[0], : size[1]])
-    assert np.array_equal(found.image, image)
-
-
-def test_long_sequences_say_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    embeddings = np.random.default_rng(0).normal(size=(12, 256)).astype(np.float32)
-    short = predict_label_map(run, embeddings, (3, 4))
-    monkeypatch.setattr("vocprep.heads.predict.LONG", 12)
-    seen = []
-    forward = TFDetHeads.forward
-    monkeypatch.setattr(
-        TFDetHeads,
-        "forward",
-        lambda *args: (seen.append(torch.backends.mha.get_fastpath_enabled()), forward(*args))[1],
-    )
-    long = predict_label_map(run, embeddings, (3, 4))
-    assert seen == [False]
-    assert torch.backends.mha.get_fastpath_enabled()
-    np.testing.assert_allclose(long.confidence, short.confidence, atol=1e-5)
-    assert (long.label_map == short.label_map).mean() > 0.99
+def test_it_is_public() -> None:
+    assert vocprep.predict is predict

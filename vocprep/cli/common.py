@@ -62,25 +62,9 @@ def counted(count: int, noun: str) -> str:
 
 def check_folder(out: Path) -> None:
     """Refuse, before there is work to lose, a place where no folder can be."""
-    from vocprep.errors import UsageError
+    from vocprep.files import check_output_folder
 
-    found = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not found.is_dir():
-        raise UsageError(f"--out {out}: expected a folder, found the file {found}; choose another")
-
-
-def check_names_differ(paths: Sequence[Path], names: Sequence[str], what: str) -> None:
-    """Refuse two paths of one name, of which the later would overwrite the earlier's files."""
-    from vocprep.errors import UsageError
-
-    seen: dict[str, Path] = {}
-    for path, name in zip(paths, names, strict=True):
-        if name in seen:
-            raise UsageError(
-                f"{seen[name]} and {path}: expected different names, since {what} are called by "
-                f"them, found {name!r} twice; rename one, or put them into different --out"
-            )
-        seen[name] = path
+    check_output_folder(out)
 
 
 def print_json(value: Any) -> None:

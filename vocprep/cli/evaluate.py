@@ -12,7 +12,6 @@ import click
 from vocprep.cli.common import (
     PATH,
     check_folder,
-    check_names_differ,
     device_option,
     json_option,
     print_json,
@@ -79,6 +78,8 @@ def evaluate(
     if out is not None:
         check_folder(out)
         names = [run.resolve().name for run in runs]
+        from vocprep.files import check_names_differ
+
         check_names_differ(runs, names, "confusion matrices")
     options = EvaluateOptions(device=device, worst=worst, data_dir=data_dir, dataset=dataset)
     opened = [ShardDataset.open(path) for path in shards]

@@ -1,125 +1,241 @@
-"""Prediction: from a picture of any size to a label map on its patch grid.
-
-Shape legend: H, W pixels of the picture; ny, nx its patch grid; P = ny·nx patches; D embedding;
-K = 4 slots, fewer where the schema has fewer classes.
-"""
+"""The verb ``predict``: image files in, label maps, class shares and overlays out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from pydantic import BeforeValidator
 
-from vocprep.errors import RunError
-from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
-from vocprep.heads.model.tfdet import to_label_map, top_labels
-from vocprep.heads.runs.run import Run
+from vocprep.data_dir.layout import default_data_dir
+from vocprep.drawing.overlay import overlay, png_bytes
+from vocprep.errors import DataError, RunError
+from vocprep.features.backbone import load_weights, tensor_digest
+from vocprep.features.embed import Embedder, EmbeddingSpec, choose_device
+from vocprep.features.image import decode_picture, read_image_file
+from vocprep.files import check_names_differ, check_output_folder, write_atomic
+from vocprep.geometry import Geometry, GeometryKind
+from vocprep.heads.inference import Prediction, predict_image
+from vocprep.heads.runs.run import Run, load_run
+from vocprep.labels.label_space import LabelSpace
+from vocprep.labels.png import decode_png, encode_png
+from vocprep.labels.statistics import label_areas
+from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.validation import checked
 
-LONG = 1024
-"""Patches from which on attention is computed piece by piece."""
+
+def _as_geometry(value: Geometry | GeometryKind | None) -> Geometry | None:
+    """Return the geometry of a name; ``native`` then keeps the borders of an image."""
+    if not isinstance(value, str):
+        return value
+    return Geometry(geometry=value, edge="pad" if value == "native" else "drop")
 
 
-class PatchEmbedder(Protocol):
-    """What prediction needs of the backbone: ``vocprep.features.embed.Embedder`` is one."""
+@checked
+class PredictOptions:
+    """How images are brought to the heads."""
 
-    def embed_images(self, images: Sequence[NDArray[np.uint8]], /) -> list[NDArray[np.float32]]:
-        """Return embeddings [P, D] of each picture [32·ny, 32·nx, 3]."""
+    weights: str | Path | None = None
+    """Path or ``random:SEED`` of the run's backbone; the official weights when None."""
+    data_dir: Path | None = None
+    """Where the official weights are: ``$VOCPREP_DATA_DIR`` or ``./data`` when None."""
+    geometry: Annotated[Geometry | GeometryKind | None, BeforeValidator(_as_geometry)] = None
+    """Geometry or its name: ``native`` labels every pixel of an image of any size, ``crop`` and
+    ``squash`` 224×224; that of the run's shards when None."""
+    device: str = "auto"
+    """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelMapPrediction:
-    """What the heads say of one image."""
+class ClassShare:
+    """One class of a predicted label map."""
 
-    grid: Grid
-    label_map: NDArray[np.uint16]
-    """[32·ny, 32·nx] class ids."""
-    confidence: NDArray[np.float32]
-    """[32·ny, 32·nx] probability of the mask that won the pixel, 0..1."""
-    patch_labels: NDArray[np.int64]
-    """[P, K] the labels that each patch chose among, strongest first."""
+    id: int
+    name: str
+    pixels: int
+    percent: float
+    """Of the pixels that the geometry covers."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction(LabelMapPrediction):
-    """The same, with the picture that the label map lies over."""
+class PredictedFiles:
+    """The files of one prediction."""
 
-    image: NDArray[np.uint8]
-    """[32·ny, 32·nx, 3] the picture after the geometry."""
+    overlay: str
+    """PNG: the image, the label map laid over it, and a legend."""
+    labels: str
+    """PNG with 16-bit class ids."""
 
 
-@torch.inference_mode()
-def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) -> LabelMapPrediction:
-    """Return the label map of one image from its embeddings [P, D], row-major over ``grid``.
+@dataclass(frozen=True, kw_only=True)
+class ImagePrediction:
+    """The label map of one image file."""
 
-    Raises RunError when the shape is not the one that the grid and the run ask for.
+    image: Path
+    classes: tuple[ClassShare, ...]
+    """Classes of the label map, the largest first."""
+    files: PredictedFiles | None
+    """Where it was written; None without an output folder."""
+    label_map_held: NDArray[np.uint16] | None
+    """The label map, unless it was written."""
+
+    @property
+    def label_map(self) -> NDArray[np.uint16]:
+        """Class ids uint16 [h, w]; read from the file where the label map was written to one."""
+        if self.label_map_held is not None:
+            return self.label_map_held
+        path = Path(self.files.labels) if self.files else self.image
+        return decode_png(path.read_bytes(), str(path))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "image": str(self.image),
+            **(asdict(self.files) if self.files else {}),
+            "classes": [asdict(share) for share in self.classes],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageError:
+    """An image file that no label map could be made of."""
+
+    image: Path
+    error: str
+    """One sentence, which names the file."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"image": str(self.image), "error": self.error}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionResult:
+    """What ``predict`` made of a number of image files."""
+
+    run: str
+    images: tuple[ImagePrediction, ...]
+    errors: tuple[ImageError, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every image was labelled."""
+        return not self.errors
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "ok": self.ok,
+            "run": self.run,
+            "images": [item.to_json() for item in self.images],
+            "errors": [item.to_json() for item in self.errors],
+            "notes": list(self.notes),
+        }
+
+
+def predict(
+    run: str | Path | Run,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    options: PredictOptions | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> PredictionResult:
+    """Label image files with a run's heads.
+
+    With ``out``, ``NAME.overlay.png`` and ``NAME.labels.png`` of each image are written into that
+    folder. An image that cannot be read or is too small is listed in ``errors`` of the result; the
+    others are done. Raises RunError when the run cannot be used or ``weights`` are not those of its
+    shards, SourceUnavailableError when there are none, UsageError when two images would be written
+    to one name.
     """
-    expected = (grid[0] * grid[1], run.config.heads.embedding_dim)
-    if embeddings.shape != expected:
-        raise RunError(
-            f"{run.path}: expected embeddings of shape {expected} for a grid of {grid}, found "
-            f"{embeddings.shape}; embed with the backbone {run.config.recipe.backbone}"
-        )
-    device = run.model.cat.weight.device
-    tokens = torch.from_numpy(embeddings.astype(np.float32)).to(device).unsqueeze(0)
-    grids = torch.tensor([grid], dtype=torch.int64, device=device)
-    with _bounded_attention(len(embeddings)):
-        category_logits, masks = run.model.probabilities(tokens, None, grids)
-    labels = to_label_map(category_logits, masks)[0].cpu().numpy().astype(np.uint16)
-    top = top_labels(category_logits)[0]
-    confidence = masks[0, ..., : top.shape[-1]].amax(dim=-1).cpu().numpy()
-    return LabelMapPrediction(
-        grid=grid,
-        label_map=join_patches(labels.reshape(-1, PATCH, PATCH), grid),
-        confidence=join_patches(confidence.reshape(-1, PATCH, PATCH), grid),
-        patch_labels=top.cpu().numpy(),
-    )
-
-
-def predict_image(
-    run: Run, image: NDArray[np.uint8], embedder: PatchEmbedder, geometry: Geometry | None = None
-) -> Prediction:
-    """Return the prediction for a picture uint8 [H, W, 3] (RGB).
-
-    The picture goes the way of the run's shards: geometry (another one when given), patches,
-    ``embedder``, and the shards' embedding dtype, so that a picture gets here what evaluation
-    gives it. Its patches are one sequence, of whatever length: a run that learnt from crops labels
-    a large picture with geometry ``native``, at places and lengths that it did not meet in
-    training. With edge ``pad`` the label map has the picture's own size. ``embedder`` must hold
-    the run's weights and normalisation. Raises DataError when no patch fits the picture, RunError
-    when the embeddings are of another size.
-    """
-    geometry = geometry or run.config.recipe.geometry
-    placed = place_image(image, geometry)
-    (embeddings,) = embedder.embed_images([placed])
-    stored = embeddings.astype(run.config.recipe.embedding_dtype)
-    grid = (placed.shape[0] // PATCH, placed.shape[1] // PATCH)
-    found = predict_label_map(run, stored, grid)
-    # The padding that fills the last patches up is no part of the picture.
-    height, width = image.shape[:2] if geometry.edge == "pad" else placed.shape[:2]
-    return Prediction(
-        grid=grid,
-        label_map=found.label_map[:height, :width],
-        confidence=found.confidence[:height, :width],
-        patch_labels=found.patch_labels,
-        image=placed[:height, :width],
-    )
-
-
-@contextmanager
-def _bounded_attention(patches: int) -> Iterator[None]:
-    """Keep the memory of a long sequence's attention in proportion to its length.
-
-    PyTorch's fused encoder layer holds a weight for every pair of patches: 4 GB for a photograph of
-    12 megapixels, where the plain path holds a few rows at a time and is sooner done.
-    """
-    was = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(was and patches < LONG)
+    options = options or PredictOptions()
+    given = [images] if isinstance(images, str | Path) else images
+    paths = list(dict.fromkeys(Path(path) for path in given))
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_output_folder(folder)
+        check_names_differ(paths, [path.stem for path in paths], "predictions")
+    trained = run if isinstance(run, Run) else load_run(Path(run))
+    embedder, geometry = make_embedder(trained, options), _as_geometry(options.geometry)
+    made: list[ImagePrediction] = []
+    errors: list[ImageError] = []
+    progress.begin("images", len(paths), 0)
     try:
-        yield
+        for path in paths:
+            try:
+                made.append(_predict_file(trained, path, embedder, geometry, folder))
+            except DataError as error:
+                errors.append(ImageError(image=path, error=str(error)))
+            progress.advance(1)
     finally:
-        torch.backends.mha.set_fastpath_enabled(was)
+        progress.end()
+    return PredictionResult(
+        run=str(trained.path),
+        images=tuple(made),
+        errors=tuple(errors),
+        notes=() if trained.unfinished is None else (f"{trained.path}: {trained.unfinished}",),
+    )
+
+
+def make_embedder(run: Run, options: PredictOptions) -> Embedder:
+    """Return the embedder that a run's shards were built with; RunError for other weights."""
+    recipe = run.config.recipe
+    weights = load_weights(
+        None if options.weights is None else str(options.weights),
+        options.data_dir or default_data_dir(),
+        recipe.backbone,
+    )
+    digest = tensor_digest(weights)
+    if digest != recipe.weights_sha256:
+        raise RunError(
+            f"{run.path}: was trained on embeddings of weights {recipe.weights_sha256[:12]}…, "
+            f"found {digest[:12]}…; give the same --weights as to build-shards"
+        )
+    return Embedder(weights, EmbeddingSpec.of(recipe), device=choose_device(options.device))
+
+
+def _predict_file(
+    run: Run, path: Path, embedder: Embedder, geometry: Geometry | None, out: Path | None
+) -> ImagePrediction:
+    """Label one image file; a DataError names it."""
+    image = decode_picture(read_image_file(path), str(path))
+    try:
+        found = predict_image(run, image, embedder, geometry)
+    except DataError as error:
+        raise type(error)(f"{path}: {error}") from error
+    space = run.config.labels
+    return ImagePrediction(
+        image=path,
+        classes=_class_shares(found.label_map, space),
+        files=None if out is None else _write(found, space, out / path.stem),
+        label_map_held=found.label_map if out is None else None,
+    )
+
+
+def _class_shares(label_map: NDArray[np.uint16], space: LabelSpace) -> tuple[ClassShare, ...]:
+    """Return the classes of a label map, the largest first, ties by id."""
+    areas = sorted(label_areas(label_map).items(), key=lambda item: (-item[1], item[0]))
+    return tuple(
+        ClassShare(
+            id=class_id,
+            name=space.label_name(class_id),
+            pixels=pixels,
+            percent=100 * pixels / label_map.size,
+        )
+        for class_id, pixels in areas
+    )
+
+
+def _write(found: Prediction, space: LabelSpace, stem: Path) -> PredictedFiles:
+    """Write STEM.overlay.png and STEM.labels.png."""
+    sheet = overlay(found.image, found.label_map, space.label_name, unpainted=space.unpainted)
+    contents = {"overlay": png_bytes(sheet), "labels": encode_png(found.label_map)}
+    paths = {kind: stem.with_name(f"{stem.name}.{kind}.png") for kind in contents}
+    for kind, data in contents.items():
+        write_atomic(paths[kind], data)
+    return PredictedFiles(overlay=str(paths["overlay"]), labels=str(paths["labels"]))

@@ -1,0 +1,124 @@
+"""Inference: from an image or its embeddings to a label map on the patch grid.
+
+Shape legend: H, W pixels of the image; ny, nx its patch grid; P = ny·nx patches; D numbers of an
+embedding; K = 4 slots, fewer where the label space has fewer classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vocprep.errors import RunError
+from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
+from vocprep.heads.model.tfdet import to_label_map, top_labels
+from vocprep.heads.runs.run import Run
+
+LONG_SEQUENCE = 1024
+"""Patches from which on attention is computed in pieces, to bound its memory."""
+
+
+class PatchEmbedder(Protocol):
+    """The part of ``vocprep.features.embed.Embedder`` that prediction uses."""
+
+    def embed_images(self, images: Sequence[NDArray[np.uint8]], /) -> list[NDArray[np.float32]]:
+        """Return embeddings [P, D] of each image [32·ny, 32·nx, 3]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMapPrediction:
+    """The heads' output for one image."""
+
+    grid: Grid
+    label_map: NDArray[np.uint16]
+    """[32·ny, 32·nx] class ids."""
+    confidence: NDArray[np.float32]
+    """[32·ny, 32·nx] probability of the mask that won the pixel, 0..1."""
+    patch_labels: NDArray[np.int64]
+    """[P, K] the class ids whose masks compete in each patch, the strongest class first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction(LabelMapPrediction):
+    """The same, with the image that the label map covers."""
+
+    image: NDArray[np.uint8]
+    """[32·ny, 32·nx, 3] the image after the geometry."""
+
+
+@torch.inference_mode()
+def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) -> LabelMapPrediction:
+    """Return the label map of one image from its embeddings [P, D], row-major over ``grid``.
+
+    Raises RunError when the embeddings' shape does not fit the grid and the run.
+    """
+    expected = (grid[0] * grid[1], run.config.heads.embedding_dim)
+    if embeddings.shape != expected:
+        raise RunError(
+            f"{run.path}: expected embeddings of shape {expected} for a grid of {grid}, found "
+            f"{embeddings.shape}; embed with the backbone {run.config.recipe.backbone}"
+        )
+    device = run.model.cat.weight.device
+    tokens = torch.from_numpy(embeddings.astype(np.float32)).to(device).unsqueeze(0)
+    grids = torch.tensor([grid], dtype=torch.int64, device=device)
+    with _bounded_attention(len(embeddings)):
+        category_logits, masks = run.model.probabilities(tokens, None, grids)
+    labels = to_label_map(category_logits, masks)[0].cpu().numpy().astype(np.uint16)
+    top = top_labels(category_logits)[0]
+    confidence = masks[0, ..., : top.shape[-1]].amax(dim=-1).cpu().numpy()
+    return LabelMapPrediction(
+        grid=grid,
+        label_map=join_patches(labels.reshape(-1, PATCH, PATCH), grid),
+        confidence=join_patches(confidence.reshape(-1, PATCH, PATCH), grid),
+        patch_labels=top.cpu().numpy(),
+    )
+
+
+def predict_image(
+    run: Run, image: NDArray[np.uint8], embedder: PatchEmbedder, geometry: Geometry | None = None
+) -> Prediction:
+    """Return the prediction for an image uint8 [H, W, 3] (RGB).
+
+    The image is processed as in the run's shards: geometry (another one when given), patches,
+    ``embedder`` and the shards' embedding dtype, so that the result equals that of evaluation.
+    All its patches are one sequence: a run trained on crops labels a large image with geometry
+    ``native``, at positions and lengths that did not occur in training. With edge ``pad`` the label
+    map has the image's own size. ``embedder`` must hold the run's weights and normalisation. Raises
+    DataError when no patch fits the image, RunError when the embeddings are of another size.
+    """
+    geometry = geometry or run.config.recipe.geometry
+    placed = place_image(image, geometry)
+    (embeddings,) = embedder.embed_images([placed])
+    stored = embeddings.astype(run.config.recipe.embedding_dtype)
+    grid = (placed.shape[0] // PATCH, placed.shape[1] // PATCH)
+    found = predict_label_map(run, stored, grid)
+    # The padding that completes the last patches is cut off.
+    height, width = image.shape[:2] if geometry.edge == "pad" else placed.shape[:2]
+    return Prediction(
+        grid=grid,
+        label_map=found.label_map[:height, :width],
+        confidence=found.confidence[:height, :width],
+        patch_labels=found.patch_labels,
+        image=placed[:height, :width],
+    )
+
+
+@contextmanager
+def _bounded_attention(patches: int) -> Iterator[None]:
+    """Keep the memory of a long sequence's attention proportional to its length.
+
+    PyTorch's fused encoder layer holds a weight for every pair of patches: 4 GB for a photograph of
+    12 megapixels. The unfused path holds a few rows at a time and is faster there.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(before and patches < LONG_SEQUENCE)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
