@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vocprep.building.local import build_dataset
     from vocprep.building.plan import plan_build
+    from vocprep.checks.diff import VersionDiff, diff
+    from vocprep.checks.inspect import VersionSummary, inspect
+    from vocprep.checks.lock import LockFile, lock
+    from vocprep.checks.verify import Verification, verify
     from vocprep.errors import VocprepError
     from vocprep.geometry import Geometry
     from vocprep.heads.model.tfdet import TFDetHeads
@@ -24,7 +28,13 @@ if TYPE_CHECKING:
     from vocprep.labels.label_space import load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
     from vocprep.manifests import load_dataset
-    from vocprep.options import BuildChoices, BuildOptions, Layout, LoaderOptions
+    from vocprep.options import (
+        BuildChoices,
+        BuildOptions,
+        Layout,
+        LoaderOptions,
+        VerifyOptions,
+    )
     from vocprep.recipe import Recipe
     from vocprep.shards.reader import Batch, ShardDataset
     from vocprep.shards.record import Record
@@ -39,6 +49,7 @@ _HOMES = {
     "Geometry": "geometry",
     "Layout": "options",
     "LoaderOptions": "options",
+    "LockFile": "checks.lock",
     "PredictOptions": "heads.predict",
     "PredictionResult": "heads.predict",
     "Recipe": "recipe",
@@ -46,19 +57,27 @@ _HOMES = {
     "ShardDataset": "shards.reader",
     "TFDetHeads": "heads.model.tfdet",
     "TrainOptions": "heads.runs.options",
+    "Verification": "checks.verify",
+    "VerifyOptions": "options",
+    "VersionDiff": "checks.diff",
+    "VersionSummary": "checks.inspect",
     "VocprepError": "errors",
     "build_dataset": "building.local",
     "decode": "labels.export",
+    "diff": "checks.diff",
     "evaluate": "heads.scoring.evaluate",
+    "inspect": "checks.inspect",
     "load_dataset": "manifests",
     "load_label_space": "labels.label_space",
     "load_run": "heads.runs.run",
+    "lock": "checks.lock",
     "make_targets": "labels.targets",
     "plan_build": "building.plan",
     "predict": "heads.predict",
     "sample": "synthetic.dataset",
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
+    "verify": "checks.verify",
 }
 
 __all__ = [
@@ -70,6 +89,7 @@ __all__ = [
     "Geometry",
     "Layout",
     "LoaderOptions",
+    "LockFile",
     "PredictOptions",
     "PredictionResult",
     "Recipe",
@@ -77,20 +97,28 @@ __all__ = [
     "ShardDataset",
     "TFDetHeads",
     "TrainOptions",
+    "Verification",
+    "VerifyOptions",
+    "VersionDiff",
+    "VersionSummary",
     "VocprepError",
     "__version__",
     "build_dataset",
     "decode",
+    "diff",
     "evaluate",
+    "inspect",
     "load_dataset",
     "load_label_space",
     "load_run",
+    "lock",
     "make_targets",
     "plan_build",
     "predict",
     "sample",
     "targets_to_label_map",
     "train",
+    "verify",
 ]
 __version__ = version("vocprep")
 

@@ -1,8 +1,9 @@
 """Options: what a user sets of a build and of a loader.
 
 ``BuildChoices`` are the part of a recipe that a user chooses. ``Layout`` and ``BuildOptions`` are
-how records are laid out and how they are made, ``LoaderOptions`` how batches are drawn: none of
-them changes the content of a record. Options of the heads are in ``vocprep.heads.runs.options``.
+how records are laid out and how they are made, ``LoaderOptions`` how batches are drawn,
+``VerifyOptions`` how a version is checked: none of them changes the content of a record. Options of
+the heads are in ``vocprep.heads.runs.options``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ShardFormat = Literal["hdf5", "webdataset"]
 Decoder = Literal["simplejpeg", "nvjpeg"]
 IfExists = Literal["resume", "overwrite", "fail"]
 LoaderMode = Literal["resident", "streaming"]
+VerifyLevel = Literal["files", "content", "recompute"]
 
 
 @checked
@@ -154,3 +156,31 @@ class LoaderOptions:
         if self.workers and self.mode == "resident":
             raise UsageError("workers read ahead in mode 'streaming' only: leave them out")
         return self
+
+
+@checked
+class VerifyOptions:
+    """How a data dir or a dataset version is checked."""
+
+    level: VerifyLevel = "files"
+    """``files``: the digest of every file; ``content``: also decode everything; ``recompute``: also
+    make the records of a dataset version again from the data dir."""
+    datasets: tuple[str, ...] = ()
+    """Data dir: datasets whose content is checked, all whose folders are there by default. Dataset
+    version: the manifest that it was built by, where it is not a shipped one."""
+    partial: bool = False
+    """Data dir: missing files are allowed."""
+    lock: Path | None = None
+    """Dataset version: lock file that it is compared with, too."""
+    data_dir: Path | None = None
+    """``recompute``: where the images and label maps are; the default data dir when None."""
+    weights: str | None = None
+    """``recompute``: path of the backbone's weights or ``random:SEED``, as for a build."""
+    samples: Positive | None = 32
+    """``recompute``: images whose embeddings are made again; all when None."""
+    seed: NotNegative = 0
+    """``recompute``: decides which images."""
+    device: str = "auto"
+    """``recompute``: as for a build."""
+    workers: Positive = field(default_factory=usable_cores)
+    """Threads or processes that read and decode."""

@@ -242,9 +242,7 @@ def test_mended_sample_comes_back(
     name = cut_picture(tree, 2)
     out = tmp_path / "out"
     build_dataset(make_plan(tree), out, allowing("1"))
-    with pytest.raises(
-        FailureBudgetError
-    ):  # the one that is there counts
+    with pytest.raises(FailureBudgetError):  # the one that is there counts
         build_dataset(make_plan(tree), out, OPTIONS)
     shutil.copy(sample_tree / JPEGS / f"{name}.jpg", tree / JPEGS / f"{name}.jpg")
     build_dataset(make_plan(tree), out, OPTIONS)

@@ -10,7 +10,7 @@ from builders.mirror import Mirror
 from builders.packed import FILES, IMAGES, LABELS, NAMES, context, tar_of, voc
 from builders.progress import RecordedProgress
 
-from vocprep.checks.data_files import has_records, verify_files
+from vocprep.checks.data_files import has_download_records, verify_data_files
 from vocprep.checks.report import Report
 from vocprep.data_dir.receipts import Receipt, read_all_unpacked, read_receipts, write_receipt
 from vocprep.data_dir.source_digests import SOURCE_DIGESTS_FILE
@@ -34,7 +34,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def check(data: Path, **options: bool) -> Report:
-    return verify_files(data, 2, NO_PROGRESS, **options)
+    return verify_data_files(data, 2, NO_PROGRESS, **options)
 
 
 def found(report: Report) -> list[tuple[str, str]]:
@@ -43,21 +43,21 @@ def found(report: Report) -> list[tuple[str, str]]:
 
 def test_all_is_right_after_a_download(data: Path):
     report = check(data)
-    assert report.clean
-    assert report.right == len(IMAGES) + len(LABELS) + len(FILES)
-    assert has_records(data)
+    assert report.ok
+    assert report.matching == len(IMAGES) + len(LABELS) + len(FILES)
+    assert has_download_records(data)
 
 
 def test_progress_is_reported_from_one_thread(data: Path):
     progress = RecordedProgress()
-    verify_files(data, 2, progress)
+    verify_data_files(data, 2, progress)
     assert progress.threads == {threading.get_ident()}
     assert progress.shown == progress.begun[0][1] > 0
 
 
 def test_a_deleted_archive_is_not_missed(data: Path):
     (data / "downloads/VOCtrainval.tar").unlink()
-    assert check(data).clean
+    assert check(data).ok
 
 
 def test_a_missing_file_is_missed(data: Path):
@@ -65,8 +65,8 @@ def test_a_missing_file_is_missed(data: Path):
     (data / "labels.txt").unlink()
     report = check(data)
     assert found(report) == [("missing", PICTURE), ("missing", "labels.txt")]
-    assert check(data, partial=True).clean
-    assert check(data, partial=True).pardoned == 2
+    assert check(data, partial=True).ok
+    assert check(data, partial=True).allowed_missing == 2
 
 
 def test_a_changed_file_of_the_same_size_is_found(data: Path):
@@ -103,9 +103,9 @@ def test_a_file_that_two_archives_bring_may_be_either(data: Path, tmp_path: Path
         name="second.tar", path=path, sha256="0" * 64, unpack=Unpack(max_bytes=1 << 20)
     )
     unpack(archive, data)
-    assert check(data).clean
+    assert check(data).ok
     (data / PICTURE).write_bytes(IMAGES[PICTURE])
-    assert check(data).clean
+    assert check(data).ok
     (data / PICTURE).write_bytes(b"a third one")
     assert found(check(data)) == [("changed", PICTURE)]
 
@@ -120,7 +120,7 @@ def test_the_lock_file_has_a_say(data: Path):
 
 def test_a_folder_that_vocprep_did_not_fill_has_nothing_to_compare(tmp_path: Path):
     (tmp_path / "labels.txt").write_bytes(NAMES)
-    assert not has_records(tmp_path)
+    assert not has_download_records(tmp_path)
     with pytest.raises(DataDirError, match=r"no record of a download.*--from"):
         check(tmp_path)
 
@@ -148,8 +148,8 @@ def test_records_are_read_back_as_written(data: Path):
 def test_a_report_is_plain_json(data: Path):
     (data / PICTURE).unlink()
     value = check(data).to_json()
-    assert value["clean"] is False
+    assert value["ok"] is False
     assert value["level"] == "files"
-    assert value["differences"] == (
+    assert value["differences"] == [
         {"path": PICTURE, "state": "missing", "detail": "expected a file, found none"},
-    )
+    ]

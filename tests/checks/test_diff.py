@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from builders.records import make_record
 from builders.versions import Built, build
 
 from vocprep.building.write import write_dataset
-from vocprep.checks.diff import VersionDiff, diff_versions
+from vocprep.checks.diff import VersionDiff, diff
 from vocprep.errors import ShardError
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
+from vocprep.shards.hdf5 import Hdf5Shard
 from vocprep.shards.record import Record
 
 
@@ -60,18 +61,18 @@ def base(tmp_path: Path) -> Path:
 
 
 def diff_from(base: Path, records: list[Record], **recipe: object) -> VersionDiff:
-    return diff_versions(base, write_version(base.parent / "other", records, **recipe))
+    return diff(base, write_version(base.parent / "other", records, **recipe))
 
 
 def test_version_does_not_differ_from_its_copy(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "copy")
-    found = diff_versions(base, tmp_path / "copy")
-    assert found.is_same
-    assert (found.samples, found.label_flips, found.embeddings) == ((), (), None)
+    found = diff(base, tmp_path / "copy")
+    assert found.same
+    assert (found.samples, found.class_changes, found.embeddings) == ((), (), None)
 
 
 def test_containers_and_cuts_are_no_difference(crop_hdf5: Built, crop_tar: Built) -> None:
-    assert diff_versions(crop_hdf5.path, crop_tar.path).is_same
+    assert diff(crop_hdf5.path, crop_tar.path).same
 
 
 def test_changed_labels_are_counted_by_what_they_were_and_became(base: Path) -> None:
@@ -79,7 +80,7 @@ def test_changed_labels_are_counted_by_what_they_were_and_became(base: Path) -> 
     places = {(0, 0): 459, (0, 1): 459, (40, 40): 15, (41, 41): 0}
     changes = {place: label for place, label in places.items() if before[place] != label}
     found = diff_from(base, [RECORDS[0], relabelled(RECORDS[1], changes), *RECORDS[2:]])
-    assert not found.is_same
+    assert not found.same
     (sample,) = found.samples
     assert (sample.id, set(sample.parts)) == ("b", {"label", "targets"})
     assert sample.changed_pixels == len(changes)
@@ -88,8 +89,8 @@ def test_changed_labels_are_counted_by_what_they_were_and_became(base: Path) -> 
     for place, label in changes.items():
         pair = int(before[place]), label
         naive[pair] = naive.get(pair, 0) + 1
-    assert {(f.before, f.after): f.pixels for f in found.label_flips} == naive
-    pixels = [flip.pixels for flip in found.label_flips]
+    assert {(f.before, f.after): f.pixels for f in found.class_changes} == naive
+    pixels = [flip.pixels for flip in found.class_changes]
     assert pixels == sorted(pixels, reverse=True)
 
 
@@ -108,7 +109,7 @@ def test_changed_embeddings_are_measured(base: Path) -> None:
     assert sample.smallest_cosine == pytest.approx(cosine)
     assert found.embeddings is not None
     assert found.embeddings.patches == len(embeddings)
-    assert found.label_flips == ()
+    assert found.class_changes == ()
 
 
 def test_added_and_removed_pictures_are_named(base: Path) -> None:
@@ -121,7 +122,7 @@ def test_added_and_removed_pictures_are_named(base: Path) -> None:
 def test_recipe_fields_are_named_with_both_values(base: Path) -> None:
     found = diff_from(base, RECORDS, weights_sha256="ab" * 32)
     assert found.same_content
-    assert not found.is_same
+    assert not found.same
     (line,) = found.recipe
     assert line == "weights_sha256: 000000000000… and abababababab…"
 
@@ -130,7 +131,7 @@ def test_labels_of_other_schemas_are_not_counted_as_flips(base: Path) -> None:
     schema = LabelSpaceId(name="context59", sha256=load_label_space("context59").sha256)
     changed = relabelled(RECORDS[0], {(0, 0): 9})
     found = diff_from(base, [changed, *RECORDS[1:]], schema=schema)
-    assert found.label_flips == ()
+    assert found.class_changes == ()
     assert found.samples[0].changed_pixels is None
 
 
@@ -148,11 +149,11 @@ def test_quarantined_pictures_are_named(sample_tree: Path, tmp_path: Path) -> No
     jpeg.write_bytes(jpeg.read_bytes()[:900])
     whole = build(sample_tree, tmp_path / "whole", BuildChoices(limit=2), Layout()).path
     bad = build(tree, tmp_path / "bad", BuildChoices(limit=2), Layout(), max_failures=1).path
-    found = diff_versions(whole, bad)
+    found = diff(whole, bad)
     assert found.newly_quarantined == (jpeg.stem,)
     assert (found.added, found.removed) == ((), ())
-    assert not found.is_same
-    assert diff_versions(bad, whole).no_longer_quarantined == (jpeg.stem,)
+    assert not found.same
+    assert diff(bad, whole).no_longer_quarantined == (jpeg.stem,)
 
 
 def test_arrays_are_read_of_differing_samples_only(
@@ -161,24 +162,21 @@ def test_arrays_are_read_of_differing_samples_only(
     other = write_version(
         base.parent / "other", [relabelled(RECORDS[0], {(0, 0): 7}), *RECORDS[1:]]
     )
-    rows: list[int] = []
-    read = "vocprep.shards.hdf5.Hdf5Shard.read"
-    from vocprep.shards.hdf5 import Hdf5Shard  # noqa: PLC0415  # to call what is replaced
+    rows: list[tuple[int, int]] = []
+    read_rows = Hdf5Shard.read_rows
 
-    original = Hdf5Shard.read
+    def counted(shard: Hdf5Shard, start: int, stop: int) -> Iterator[Record]:
+        rows.append((start, stop))
+        return read_rows(shard, start, stop)
 
-    def counted(self: Hdf5Shard, row: int) -> Record:
-        rows.append(row)
-        return original(self, row)
-
-    monkeypatch.setattr(read, counted)
-    diff_versions(base, other)
-    assert rows == [0, 0]
+    monkeypatch.setattr(Hdf5Shard, "read_rows", counted)
+    diff(base, other)
+    assert rows == [(0, 1), (0, 1)]
 
 
 def test_damaged_or_missing_version_is_a_shard_error(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ShardError):
-        diff_versions(base, tmp_path)
+        diff(base, tmp_path)
     (base / "samples.jsonl").write_text("")
     with pytest.raises(ShardError, match=r"samples\.jsonl"):
-        diff_versions(base, base)
+        diff(base, base)

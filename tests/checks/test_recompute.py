@@ -2,28 +2,29 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from builders.progress import RecordedProgress
 from scipy.io import loadmat, savemat
 
 from vocprep.building.local import build_dataset
-from vocprep.building.plan import AgainFrom, plan_again, plan_build
+from vocprep.building.plan import plan_build
 from vocprep.building.write import write_dataset
-from vocprep.checks.recompute import Recomputed, RecomputeOptions, recompute
-from vocprep.checks.through_heads import compare_through_heads
+from vocprep.checks.head_outputs import compare_head_outputs
+from vocprep.checks.recompute import RecomputeResult, recompute
 from vocprep.errors import DataError, UsageError
 from vocprep.manifests import load_dataset
-from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
+from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures, VerifyOptions
 from vocprep.shards.index import read_index, write_index
 from vocprep.shards.reader import ShardDataset
 
 pytestmark = pytest.mark.slow
 
-ENGINE = BuildOptions(device="cpu", workers=1)
-OPTIONS = RecomputeOptions(engine=ENGINE)
+OPTIONS = VerifyOptions(device="cpu", workers=1)
 LAYOUT = Layout(samples_per_shard=2)
 
 
@@ -34,10 +35,8 @@ def build(tree: Path, out: Path, choices: BuildChoices, bad: int = 0) -> Path:
     return out
 
 
-def again(path: Path, tree: Path, options: RecomputeOptions = OPTIONS) -> Recomputed:
-    dataset = ShardDataset.open(path)
-    sources = AgainFrom(data_dir=tree, weights_label=dataset.index.weights)
-    return recompute(dataset, plan_again(dataset.index.recipe, LAYOUT, sources), options)
+def again(path: Path, tree: Path, **options: Any) -> RecomputeResult:
+    return recompute(ShardDataset.open(path), replace(OPTIONS, data_dir=tree, **options))
 
 
 @pytest.fixture(scope="module")
@@ -69,42 +68,40 @@ def change_embeddings(path: Path, change: Callable[[Any], None], **index: Any) -
 
 
 def test_version_is_the_same_to_the_bit_where_it_was_made(version: Path, sample_tree: Path) -> None:
-    steps: list[int] = []
-    dataset = ShardDataset.open(version)
-    sources = AgainFrom(data_dir=sample_tree, weights_label=dataset.index.weights)
-    plan = plan_again(dataset.index.recipe, LAYOUT, sources)
-    found = recompute(dataset, plan, OPTIONS, lambda: steps.append(1))
-    assert found.report.clean
-    assert found.report.right == 8
-    assert found.other_class == ()
-    assert (found.deviation.patches, found.deviation.largest) == (8 * 49, 0)
-    assert found.from_fp32 is None
-    assert len(steps) == 4
+    progress = RecordedProgress()
+    options = replace(OPTIONS, data_dir=sample_tree)
+    found = recompute(ShardDataset.open(version), options, progress)
+    assert found.report.ok
+    assert found.report.matching == 8
+    measured = found.measurements
+    assert measured.numerics_class_differences == ()
+    assert (measured.embeddings.patches, measured.embeddings.largest_deviation) == (8 * 49, 0)
+    assert measured.embeddings_from_fp32 is None
+    assert (progress.begun, progress.shown) == ([("images", 4, 0)], 4)
     assert len(found.pairs) == 8
 
 
 @pytest.mark.parametrize(("samples", "patches"), [(1, 98), (3, 294), (None, 392), (100, 392)])
-def test_as_many_pictures_are_embedded_as_asked(
+def test_as_many_images_are_embedded_as_asked(
     samples: int | None, patches: int, version: Path, sample_tree: Path
 ) -> None:
-    options = RecomputeOptions(samples=samples, engine=ENGINE)
-    found = again(version, sample_tree, options)
-    assert found.report.clean
-    assert found.deviation.patches == patches
+    found = again(version, sample_tree, samples=samples)
+    assert found.report.ok
+    assert found.measurements.embeddings.patches == patches
 
 
-def test_seed_decides_which_pictures(version: Path, sample_tree: Path) -> None:
+def test_seed_decides_which_images(version: Path, sample_tree: Path) -> None:
     chosen = []
     for seed in (0, 0, 1, 2, 3):
-        options = RecomputeOptions(samples=1, seed=seed, engine=ENGINE)
-        chosen.append(again(version, sample_tree, options).pairs[0].stored.tobytes())
+        found = again(version, sample_tree, samples=1, seed=seed)
+        chosen.append(found.pairs[0].stored.tobytes())
     assert chosen[0] == chosen[1]
     assert len(set(chosen)) > 1
 
 
-def test_no_picture_is_refused() -> None:
+def test_no_image_is_refused() -> None:
     with pytest.raises(UsageError, match="samples 0"):
-        RecomputeOptions(samples=0)
+        VerifyOptions(samples=0)
 
 
 def nudge(embeddings: Any) -> None:
@@ -120,9 +117,9 @@ def test_one_bit_of_an_embedding_is_found_where_it_was_made(
 ) -> None:
     change_embeddings(copied, nudge)
     found = again(copied, sample_tree)
-    assert found.report.right == 0
+    assert found.report.matching == 0
     assert all("same bits" in item.detail for item in found.report.differences)
-    assert 0 < found.deviation.largest < 0.01
+    assert 0 < found.measurements.embeddings.largest_deviation < 0.01
 
 
 def test_another_numerics_class_is_judged_by_the_tolerance_and_measured(
@@ -131,11 +128,11 @@ def test_another_numerics_class_is_judged_by_the_tolerance_and_measured(
     other = {"torch": "0"}
     change_embeddings(copied, nudge, numerics_class=other)
     found = again(copied, sample_tree)
-    assert found.report.clean
-    assert any("torch" in line for line in found.other_class)
-    assert found.deviation.largest > 0
+    assert found.report.ok
+    assert any("torch" in line for line in found.measurements.numerics_class_differences)
+    assert found.measurements.embeddings.largest_deviation > 0
     change_embeddings(copied, spoil, numerics_class=other)
-    assert not again(copied, sample_tree).report.clean
+    assert not again(copied, sample_tree).report.ok
 
 
 def test_changed_label_map_is_named(version: Path, sample_tree: Path, tmp_path: Path) -> None:
@@ -150,7 +147,7 @@ def test_changed_label_map_is_named(version: Path, sample_tree: Path, tmp_path: 
     assert all(path.stem in detail for detail in details)
     assert any("label_sha256" in detail for detail in details)
     assert any("targets_sha256" in detail for detail in details)
-    assert report.right == 6
+    assert report.matching == 6
 
 
 def test_picture_that_has_gone_bad_or_has_been_mended_is_named(
@@ -164,7 +161,7 @@ def test_picture_that_has_gone_bad_or_has_been_mended_is_named(
     assert "is bad now" in difference.detail
     choices = BuildChoices(limit=2, views=("identity", "flip"))
     bad = build(tree, tmp_path / "bad", choices, bad=1)
-    assert again(bad, tree).report.clean
+    assert again(bad, tree).report.ok
     (difference,) = again(bad, sample_tree).report.differences
     assert "is not any more" in difference.detail
 
@@ -172,12 +169,12 @@ def test_picture_that_has_gone_bad_or_has_been_mended_is_named(
 def test_bf16_is_measured_against_fp32(sample_tree: Path, tmp_path: Path) -> None:
     path = build(sample_tree, tmp_path / "out", BuildChoices(limit=1, precision="bf16"))
     found = again(path, sample_tree)
-    assert found.report.clean
-    assert found.deviation.largest == 0
-    assert found.from_fp32 is not None
-    assert found.from_fp32.patches == 2 * 49
-    assert 0 < found.from_fp32.largest < 1
-    assert 0.99 < found.from_fp32.cosine < 1
+    assert found.report.ok
+    assert found.measurements.embeddings.largest_deviation == 0
+    assert found.measurements.embeddings_from_fp32 is not None
+    assert found.measurements.embeddings_from_fp32.patches == 2 * 49
+    assert 0 < found.measurements.embeddings_from_fp32.largest_deviation < 1
+    assert 0.99 < found.measurements.embeddings_from_fp32.smallest_cosine < 1
 
 
 def test_data_dir_of_other_ids_is_refused_with_what_differs(
@@ -192,16 +189,14 @@ def test_data_dir_of_other_ids_is_refused_with_what_differs(
 
 
 def test_other_weights_are_refused(version: Path, sample_tree: Path) -> None:
-    recipe = read_index(version).recipe
     with pytest.raises(DataError, match="weights_sha256"):
-        plan_again(recipe, LAYOUT, AgainFrom(data_dir=sample_tree, weights="random:1"))
+        again(version, sample_tree, weights="random:1")
 
 
-def test_heads_see_the_same_through_the_cache(version: Path, sample_tree: Path) -> None:
-    pairs = again(version, sample_tree).pairs
-    found = compare_through_heads(((p.grid, p.stored, p.made) for p in pairs), 460)
-    assert 0 < found.largest < 5e-3
-    spoilt = compare_through_heads(((p.grid, p.stored[::-1], p.made) for p in pairs), 460)
-    assert spoilt.largest > 5e-3
-    exact = compare_through_heads(((p.grid, p.made, p.made) for p in pairs), 460)
-    assert exact.largest == 0
+def test_heads_compute_the_same_from_stored_embeddings(version: Path, sample_tree: Path) -> None:
+    found = again(version, sample_tree)
+    assert 0 < found.measurements.head_outputs.largest < 5e-3
+    swapped = [replace(pair, stored=pair.stored[::-1]) for pair in found.pairs]
+    assert compare_head_outputs(swapped, 460).largest > 5e-3
+    unrounded = [replace(pair, stored=pair.recomputed) for pair in found.pairs]
+    assert compare_head_outputs(unrounded, 460).largest == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vocprep.building.local import build_dataset
 from vocprep.building.plan import AgainFrom, plan_again
-from vocprep.checks.deviation import TOLERANCES
+from vocprep.checks.deviation import EMBEDDING_TOLERANCES
 from vocprep.checks.lock import measure_probes, read_lock
 from vocprep.manifests import manifests_dir
 from vocprep.options import BuildOptions
@@ -26,4 +26,4 @@ def test_sample_has_the_locked_targets_and_about_the_locked_embeddings(tmp_path:
     assert index.targets_id == lock.targets_id
     found = measure_probes(lock, Version.read(out), out)
     assert found.patches == len(lock.probes) == 16
-    assert found.within(TOLERANCES["fp32"]), found
+    assert found.within(EMBEDDING_TOLERANCES["fp32"]), found

@@ -132,7 +132,7 @@ def test_from_nothing_to_a_clean_content_check(shop: Shop, mirror: Mirror, tmp_p
 
     clean = run("verify", data, "--level", "content", "--dataset", dataset)
     assert clean.exit_code == 0, clean.output
-    assert f"content: {2 * IMAGES} right, 0 missing, 0 changed, 0 extra" in clean.stdout
+    assert f"content: {2 * IMAGES} match, 0 missing, 0 changed, 0 extra" in clean.stdout
     assert "files: " in clean.stdout
 
 
@@ -153,9 +153,9 @@ def test_verify_names_what_is_missing_changed_and_extra(shop: Shop, mirror: Mirr
 
     told = run("verify", data, "--partial", "--json")
     value = json.loads(told.stdout)
-    assert not value["clean"]
+    assert not value["ok"]
     assert [item["state"] for item in value["reports"][0]["differences"]] == ["changed", "extra"]
-    assert value["reports"][0]["pardoned"] == 1
+    assert value["reports"][0]["allowed_missing"] == 1
 
 
 def test_verify_of_a_tree_without_records_looks_at_the_content(tmp_path: Path):
@@ -164,7 +164,7 @@ def test_verify_of_a_tree_without_records_looks_at_the_content(tmp_path: Path):
     assert run("verify", data).exit_code == 3
     clean = run("verify", data, "--level", "content")
     assert clean.exit_code == 0, clean.output
-    assert clean.stdout.startswith("content: 18 right, 0 missing")
+    assert clean.stdout.startswith("content: 18 match, 0 missing")
 
 
 def test_verify_refuses_a_folder_that_is_nothing(tmp_path: Path):

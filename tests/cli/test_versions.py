@@ -47,7 +47,7 @@ def copied(shards: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def lock(shards: Path, tmp_path: Path, vocprep: Run) -> Path:
     text = done(vocprep("inspect", shards, "--lock", tmp_path / "x.lock.json"))
-    assert f"lock        {tmp_path / 'x.lock.json'}" in text
+    assert f"lock file   {tmp_path / 'x.lock.json'}" in text
     return tmp_path / "x.lock.json"
 
 
@@ -72,7 +72,7 @@ def test_bad_sample_stops_with_code_5_or_is_listed(
     assert "bad samples 1" in text
     assert json.loads((out / "quarantine.jsonl").read_text())["id"] == jpeg.stem
     assert "bad samples 1" in done(vocprep("inspect", out))
-    assert "quarantined pictures: 1" in done(vocprep("verify", out))
+    assert "quarantined images: 1" in done(vocprep("verify", out))
     trained = vocprep("train", out, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu")
     assert "1 bad pictures are not in" in trained.stderr
     assert "quarantined" not in done(vocprep("verify", tree, "--level", "content"), 1)
@@ -92,7 +92,7 @@ def test_senseless_quota_is_a_usage_error(
 
 def test_copy_is_verified_by_its_lock_alone(copied: Path, lock: Path, vocprep: Run) -> None:
     text = done(vocprep("verify", copied, "--lock", lock))
-    assert "lock: 8 right" in text
+    assert "lock: 8 match" in text
 
 
 def test_other_version_is_named_against_the_lock(
@@ -152,24 +152,24 @@ def test_build_of_nothing_is_a_usage_error(tmp_path: Path, vocprep: Run) -> None
 def test_levels_of_verify_build_on_each_other(
     shards: Path, sample_tree: Path, vocprep: Run
 ) -> None:
-    assert done(vocprep("verify", shards)).startswith("files: 9 right")
+    assert done(vocprep("verify", shards)).startswith("files: 9 match")
     text = done(vocprep("verify", shards, "--level", "content"))
-    assert "content: 4 right" in text
+    assert "content: 4 match" in text
     words = ("verify", shards, "--level", "recompute", "--data-dir", sample_tree)
     text = done(vocprep(*words, "--samples", "all", "--device", "cpu"))
-    assert "recompute: 4 right" in text
+    assert "recompute: 4 match" in text
     assert "to the bit" in text
-    assert "of 196 patches made again: largest deviation 0" in text
-    assert "through fresh heads" in text
+    assert "of 196 patches recomputed: largest deviation 0" in text
+    assert "untrained heads" in text
 
 
 def test_recompute_as_json(shards: Path, sample_tree: Path, vocprep: Run) -> None:
     words = ("verify", shards, "--level", "recompute", "--data-dir", sample_tree)
     value = json.loads(done(vocprep(*words, "--samples", 1, "--device", "cpu", "--json")))
-    assert value["clean"] is True
+    assert value["ok"] is True
     assert [report["level"] for report in value["reports"]] == ["files", "content", "recompute"]
     assert value["measured"]["embeddings"]["patches"] == 49
-    assert value["measured"]["other_numerics_class"] == []
+    assert value["measured"]["numerics_class_differences"] == []
 
 
 def test_damage_is_named_with_code_1(copied: Path, vocprep: Run) -> None:
@@ -224,13 +224,13 @@ def test_diff_names_recipe_samples_and_labels(
     text = done(vocprep("diff", shards, out), 1)
     assert "records that differ: 1 (image 1, label 1, targets 1, embeddings 1)" in text
     assert mats[0].stem in text
-    assert "label pixels that changed" in text
+    assert "pixels whose class changed" in text
     assert "embeddings of 49 patches: largest deviation" in text
     value = json.loads(done(vocprep("diff", shards, out, "--json"), 1))
     assert value["same"] is False
     assert value["samples"][0]["id"] == mats[0].stem
     assert (
-        sum(flip["pixels"] for flip in value["label_flips"])
+        sum(flip["pixels"] for flip in value["class_changes"])
         == (value["samples"][0]["changed_pixels"])
     )
 
@@ -260,7 +260,7 @@ def test_split_without_a_good_picture_is_shown_and_verified(
     out = tmp_path / "out"
     text = done(vocprep(*build(tree, out, "--max-failures", "50%")))
     assert ["val", "0", "0", "0.0", "0.0"] in [line.split() for line in text.splitlines()]
-    assert "content: 2 right" in done(vocprep("verify", out, "--level", "content"))
+    assert "content: 2 match" in done(vocprep("verify", out, "--level", "content"))
     assert "val" in done(vocprep("inspect", out))
 
 
@@ -303,7 +303,7 @@ def test_lock_pins_the_files_beside_the_shards(copied: Path, lock: Path, vocprep
         for entry in index.files
     )
     write_index(copied, index.model_copy(update={"files": files}).sealed())
-    assert "files: 9 right" in done(vocprep("verify", copied))
+    assert "files: 9 match" in done(vocprep("verify", copied))
     assert "changed: README.md" in done(vocprep("verify", copied, "--lock", lock), 1)
 
 
@@ -341,7 +341,7 @@ def test_verify_of_an_unfinished_build_says_how_to_go_on(tmp_path: Path, vocprep
 
 def test_verify_says_what_it_did_not_look_at(copied: Path, lock: Path, vocprep: Run) -> None:
     (copied / "notes.txt").write_text("x")
-    assert "neither content nor lock" in done(vocprep("verify", copied, "--lock", lock), 1)
+    assert "neither content nor lock file" in done(vocprep("verify", copied, "--lock", lock), 1)
 
 
 def test_negative_seed_is_a_usage_error(shards: Path, sample_tree: Path, vocprep: Run) -> None:
@@ -393,7 +393,7 @@ def test_own_label_space_goes_with_the_version(
     done(vocprep(*words, "--data-dir", sample_tree, "--device", "cpu", "--samples", 1))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert "content: 4 right" in done(vocprep("verify", "../out", "--level", "content"))
+    assert "content: 4 match" in done(vocprep("verify", "../out", "--level", "content"))
     train = ("train", "../out", "--out", "run", "--epochs", 1, "--device", "cpu")
     done(vocprep(*train))
     done(vocprep("evaluate", "run", "../out", "--device", "cpu"))

@@ -1,24 +1,27 @@
-"""Look into every picture and label map of a data dir: ``verify --level content``.
+"""Decode every image and label map of a data dir: ``verify --level content`` of a data dir.
 
-A picture must decode to the size that its header and, where there is one, its VOC annotation
-state; a label map must decode under the dataset's schema, have its picture's size, and, where the
-authors of the dataset logged them, exactly their areas.
+An image must decode to the size that its header and, where there is one, its VOC annotation
+state; a label map must decode under the dataset's label space, have its image's size, and, where
+the authors of the dataset logged them, exactly their label areas.
+
+Files are decoded in several processes, because the readers of label files hold the interpreter.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
-from vocprep.checks.report import Difference, Report
+from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import read_split
 from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
@@ -27,13 +30,13 @@ from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.statistics import label_areas
 from vocprep.manifests import DatasetManifest, load_dataset, manifest_names
-from vocprep.progress import Progress
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.synthetic.dataset import MARKER
 
 _BATCH = 32
-"""Samples that one process takes at a time."""
+"""Samples that a process checks at a time."""
 _AHEAD = 4
-"""Batches waiting for each process: the whole list is never pickled at once."""
+"""Batches per process that are submitted ahead, so that the whole list is never pickled at once."""
 _SIZE = re.compile(rb"<(width|height)>\s*(\d+)\s*</\1>")
 
 Size = tuple[int, int]
@@ -41,20 +44,21 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sample:
-    """What is to be looked at for one image id."""
+class SampleFiles:
+    """The files of one image id, and what they must agree with."""
 
     image: Path | None
     label: Path | None
     annotation: Path
-    """VOC's XML; need not be there."""
+    """VOC's XML; need not exist."""
     schema: str
+    """Label space of the label map."""
     areas: Mapping[int, int] | None
-    """What the authors logged, where they did."""
+    """Pixels by raw label id as the authors logged them, where they did."""
 
 
 def datasets_in(data_dir: Path) -> list[DatasetManifest]:
-    """Return the shipped datasets whose pictures, label maps and splits are all in a data dir."""
+    """Return the shipped datasets whose images, label maps and splits are all in a data dir."""
     found = []
     for name in manifest_names("datasets"):
         dataset = load_dataset(name)
@@ -64,165 +68,192 @@ def datasets_in(data_dir: Path) -> list[DatasetManifest]:
     return found
 
 
-def verify_content(
+def verify_data_content(
     data_dir: Path,
     datasets: Sequence[DatasetManifest],
     workers: int,
-    progress: Progress,
+    progress: Progress = NO_PROGRESS,
     *,
     partial: bool = False,
 ) -> Report:
-    """Decode every picture and label map of the datasets, in ``workers`` processes.
+    """Decode every image and label map of the datasets, in ``workers`` processes.
 
-    With ``partial`` nothing is missed that is not there. Raises DataDirError without any dataset,
-    ManifestError when a dataset's schema or table of areas cannot be read.
+    With ``partial`` a listed file that does not exist is allowed. Raises DataDirError without any
+    dataset, ManifestError when a dataset's label space or table of areas cannot be read.
     """
     if not datasets:
         raise DataDirError(
             f"{data_dir}: holds no folder layout of a shipped dataset; name your own with --dataset"
         )
     missing: dict[str, Difference] = {}
-    samples: list[_Sample] = []
-    seen: set[Path] = set()
+    samples: list[SampleFiles] = []
+    listed: set[Path] = set()
     for dataset in datasets:
-        samples += _samples(data_dir, dataset, seen)
+        samples += _samples(data_dir, dataset, listed)
         missing |= {item.path: item for item in _missing(data_dir, dataset)}
-    progress.begin("pictures and label maps", len(samples), 0)
+    found: dict[str, Difference] = {}
+    progress.begin("images and label maps", len(samples), 0)
     try:
-        found = list(_look_at_all(samples, workers, progress.advance))
+        with closing(_check_all(samples, workers)) as checked:
+            for count, differences in checked:
+                progress.advance(count)
+                for item in differences:
+                    path = str(Path(item.path).relative_to(data_dir))
+                    found[path] = changed(path, item.detail)
     finally:
         progress.end()
-    bad = {item.path: item for item in (_below(data_dir, item) for item in found)}
     files = {path for item in samples for path in (item.image, item.label) if path}
-    kept = {**bad, **({} if partial else missing)}
-    return Report(
-        level="content",
-        right=len(files) - len(bad),
-        differences=tuple(kept[path] for path in sorted(kept)),
-        pardoned=len(missing) if partial else 0,
+    reported = found if partial else missing | found
+    return Report.of(
+        "content",
+        matching=len(files) - len(found),
+        differences=reported.values(),
+        allowed_missing=len(missing) if partial else 0,
     )
 
 
-def _samples(data_dir: Path, dataset: DatasetManifest, seen: set[Path]) -> list[_Sample]:
-    """List what is there of a dataset; a picture without a label map only if it is not ``seen``."""
-    images = {path.stem: path for path in sorted((data_dir / dataset.images).glob("*.jpg"))}
-    labels = _labels(data_dir, dataset)
+def _samples(data_dir: Path, dataset: DatasetManifest, listed: set[Path]) -> Iterator[SampleFiles]:
+    """Yield the files of a dataset; an image without a label map only if it is not yet listed."""
+    images, labels = _images(data_dir, dataset), _labels(data_dir, dataset)
     annotations = (data_dir / dataset.images).parent / "Annotations"
     areas = _areas(data_dir, dataset)
-    samples = []
-    for key in sorted(images.keys() | labels.keys()):
-        if key not in labels and images[key] in seen:
+    for image_id in sorted(images.keys() | labels.keys()):
+        image = images.get(image_id)
+        if image_id not in labels and image in listed:
             continue
-        seen.update(path for path in (images.get(key),) if path)
-        samples.append(
-            _Sample(
-                image=images.get(key),
-                label=labels.get(key),
-                annotation=annotations / f"{key}.xml",
-                schema=dataset.schemas[0],
-                areas=areas.get(key) if key in labels else None,
-            )
+        if image is not None:
+            listed.add(image)
+        yield SampleFiles(
+            image=image,
+            label=labels.get(image_id),
+            annotation=annotations / f"{image_id}.xml",
+            schema=dataset.schemas[0],
+            areas=areas.get(image_id) if image_id in labels else None,
         )
-    return samples
+
+
+def _images(data_dir: Path, dataset: DatasetManifest) -> dict[str, Path]:
+    return {path.stem: path for path in (data_dir / dataset.images).glob("*.jpg")}
 
 
 def _labels(data_dir: Path, dataset: DatasetManifest) -> dict[str, Path]:
-    folder, suffix = data_dir / dataset.labels, f".{dataset.label_kind}"
-    return {path.stem: path for path in sorted(folder.glob(f"*{suffix}"))}
+    suffix = f".{dataset.label_kind}"
+    return {path.stem: path for path in (data_dir / dataset.labels).glob(f"*{suffix}")}
 
 
 def _areas(data_dir: Path, dataset: DatasetManifest) -> Mapping[str, Mapping[int, int]]:
-    """Return the authors' log; a generated sample shares names with real pictures, not areas."""
+    """Return the authors' log; none for generated samples, whose ids are those of other images."""
     if dataset.label_areas is None or (data_dir / MARKER).exists():
         return {}
     return load_label_areas(dataset.label_areas)
 
 
 def _missing(data_dir: Path, dataset: DatasetManifest) -> Iterator[Difference]:
-    """Yield the files that the splits or the authors' log promise and the folders lack."""
-    promised = {key for split in dataset.splits for key in read_split(data_dir, dataset, split)}
-    images, labels = data_dir / dataset.images, _labels(data_dir, dataset)
-    pictures = {path.stem for path in images.glob("*.jpg")}
-    for key in sorted(promised - pictures):
-        path = f"{dataset.images}/{key}.jpg"
-        yield Difference(path=path, state="missing", detail="expected the picture of a listed id")
-    for key in sorted((promised | _areas(data_dir, dataset).keys()) - labels.keys()):
-        path = f"{dataset.labels}/{key}.{dataset.label_kind}"
+    """Yield the files that the splits or the authors' log list and the folders lack."""
+    listed = {key for split in dataset.splits for key in read_split(data_dir, dataset, split)}
+    for image_id in sorted(listed - _images(data_dir, dataset).keys()):
+        path = f"{dataset.images}/{image_id}.jpg"
+        yield Difference(path=path, state="missing", detail="expected the image of a listed id")
+    listed |= _areas(data_dir, dataset).keys()
+    for image_id in sorted(listed - _labels(data_dir, dataset).keys()):
+        path = f"{dataset.labels}/{image_id}.{dataset.label_kind}"
         yield Difference(path=path, state="missing", detail="expected the label map of a listed id")
 
 
-def _look_at_all(
-    samples: Sequence[_Sample], workers: int, advance: Callable[[int], None]
-) -> Iterator[Difference]:
-    """Yield what is wrong, in no particular order of finding but in that of the samples."""
+Checked = tuple[int, list[Difference]]
+"""Number of samples checked, and the differences found in them."""
+
+
+def _check_all(samples: Sequence[SampleFiles], workers: int) -> Generator[Checked, None, None]:
+    """Yield the result of each batch, in order."""
     batches = [samples[start : start + _BATCH] for start in range(0, len(samples), _BATCH)]
-    parallel = workers > 1 and len(batches) > 1
-    # Forked children could inherit a lock that a thread of this process holds.
-    context = multiprocessing.get_context("spawn")
+    if workers == 1 or len(batches) <= 1:
+        yield from ((len(batch), check_samples(batch)) for batch in batches)
+        return
     try:
-        with ProcessPoolExecutor(workers, context) if parallel else nullcontext() as pool:
-            waiting = iter(batches)
-            ahead = [
-                (batch, pool.submit(look_at, batch) if pool else None)
-                for batch in islice(waiting, _AHEAD * workers)
-            ]
-            while ahead:
-                batch, future = ahead.pop(0)
-                yield from future.result() if future else look_at(batch)
-                advance(len(batch))
-                if following := next(waiting, None):
-                    ahead.append((following, pool.submit(look_at, following) if pool else None))
+        yield from _check_in_processes(batches, workers)
     except BrokenProcessPool as error:
         raise DataError(
-            "a process that decodes files was killed, probably for want of memory; run again with "
+            "a process that decodes files was killed, probably for lack of memory; run again with "
             "--workers 1"
         ) from error
 
 
-def look_at(samples: Sequence[_Sample]) -> list[Difference]:
+def _check_in_processes(
+    batches: Sequence[Sequence[SampleFiles]], workers: int
+) -> Generator[Checked, None, None]:
+    # A forked process could inherit a lock that another thread of this process holds.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        pending: deque[tuple[int, Future[list[Difference]]]] = deque()
+        for batch in batches:
+            pending.append((len(batch), _submit(pool, batch)))
+            if len(pending) > _AHEAD * workers:
+                count, future = pending.popleft()
+                yield count, future.result()
+        for count, future in pending:
+            yield count, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, batch: Sequence[SampleFiles]) -> Future[list[Difference]]:
+    """Submit a batch, starting a process where one is needed that Ctrl-C does not interrupt.
+
+    A terminal sends SIGINT to all processes of a command. Only this one handles it: it stops the
+    pool. The others inherit that the signal is blocked.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(check_samples, batch)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def check_samples(samples: Sequence[SampleFiles]) -> list[Difference]:
     """Decode the files of some samples; return what is wrong, with absolute paths."""
     found = []
     for sample in samples:
-        size = None
+        size, detail = None, None
         if sample.image is not None:
-            size, problem = _look_at_image(sample.image, sample.annotation)
-            if problem:
-                found.append(_changed(sample.image, problem))
+            size, detail = _check_image(sample.image, sample.annotation)
+            if detail:
+                found.append(changed(str(sample.image), detail))
         if sample.label is not None:
-            problem = _look_at_label(sample.label, sample, size)
-            if problem:
-                found.append(_changed(sample.label, problem))
+            detail = _check_label(sample.label, sample, size)
+            if detail:
+                found.append(changed(str(sample.label), detail))
     return found
 
 
-def _look_at_image(path: Path, annotation: Path) -> tuple[Size | None, str | None]:
-    """Return a picture's size as far as it is known, and what is wrong with it."""
+def _check_image(path: Path, annotation: Path) -> tuple[Size | None, str | None]:
+    """Return an image's size as far as it is known, and what is wrong with it."""
     try:
         data = read_image_file(path)
         size = jpeg_size(data, str(path))
         pixels = decode_jpeg(data, str(path))
     except ImageDecodeError as error:
-        return None, _without(path, error)
+        return None, _without_path(error, path)
     decoded = (pixels.shape[0], pixels.shape[1])
-    stated = _stated_size(annotation)
+    stated = _annotated_size(annotation)
     for what, expected in (("its header", size), (annotation.name, stated)):
         if expected not in (None, decoded):
             return decoded, f"expected {_text(expected)} as {what} says, found {_text(decoded)}"
     return decoded, None
 
 
-def _look_at_label(path: Path, sample: _Sample, size: Size | None) -> str | None:
-    """Return what is wrong with a label map."""
+def _check_label(path: Path, sample: SampleFiles, size: Size | None) -> str | None:
+    """Return what is wrong with a label map, None when nothing is."""
     try:
         raw = decode_label_map(read_label_file(path), path)
-        _schema(sample.schema).apply(raw, str(path))
+        _label_space(sample.schema).apply(raw, str(path))
     except LabelDecodeError as error:
-        return _without(path, error)
+        return _without_path(error, path)
     found = (raw.shape[0], raw.shape[1])
     if sample.image is None:
-        return "expected a picture of the same name, found none"
+        return "expected an image of the same name, found none"
     if size not in (None, found):
-        return f"expected its picture's {_text(size)}, found {_text(found)}"
+        return f"expected its image's {_text(size)}, found {_text(found)}"
     if sample.areas is None:
         return None
     areas = label_areas(raw)
@@ -233,7 +264,7 @@ def _look_at_label(path: Path, sample: _Sample, size: Size | None) -> str | None
     return None
 
 
-def _stated_size(annotation: Path) -> Size | None:
+def _annotated_size(annotation: Path) -> Size | None:
     """Return the size in a VOC annotation, None where there is no such file or it states none."""
     try:
         stated = dict(_SIZE.findall(annotation.read_bytes()))
@@ -245,22 +276,13 @@ def _stated_size(annotation: Path) -> Size | None:
 
 
 @cache
-def _schema(name: str) -> LabelSpace:
+def _label_space(name: str) -> LabelSpace:
     return load_label_space(name)
 
 
-def _without(path: Path, error: Exception) -> str:
-    """Return an error's message without the path, which the difference names already."""
+def _without_path(error: Exception, path: Path) -> str:
+    """Return an error's message without the path, which the difference states already."""
     return str(error).removeprefix(f"{path}: ")
-
-
-def _changed(path: Path, detail: str) -> Difference:
-    return Difference(path=str(path), state="changed", detail=detail)
-
-
-def _below(data_dir: Path, item: Difference) -> Difference:
-    path = str(Path(item.path).relative_to(data_dir))
-    return Difference(path=path, state=item.state, detail=item.detail)
 
 
 def _text(size: Size | None) -> str:

@@ -17,71 +17,84 @@ from vocprep.recipe import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Deviation:
-    """Differences between embeddings that should be the same."""
+    """How far two sets of embeddings of the same patches are apart."""
 
     patches: int = 0
-    largest: float = 0.0
-    """Of |found − expected| / max(1, |expected|) over all numbers."""
-    cosine: float = 1.0
-    """The smallest between the two embeddings of a patch."""
+    largest_deviation: float = 0.0
+    """Maximum of |found − expected| / max(1, |expected|) over all numbers."""
+    smallest_cosine: float = 1.0
+    """Minimum over the patches of the cosine between their two embeddings."""
 
     def __add__(self, other: Deviation) -> Deviation:
-        """Put the patches of both together."""
+        """Return the deviation over the patches of both."""
         return Deviation(
             patches=self.patches + other.patches,
-            largest=max(self.largest, other.largest),
-            cosine=min(self.cosine, other.cosine),
+            largest_deviation=max(self.largest_deviation, other.largest_deviation),
+            smallest_cosine=min(self.smallest_cosine, other.smallest_cosine),
         )
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Say whether it is no more than a tolerance allows."""
-        return self.largest <= tolerance.largest and self.cosine >= tolerance.cosine
+        """Return whether both measures are within a tolerance."""
+        return (
+            self.largest_deviation <= tolerance.largest_deviation
+            and self.smallest_cosine >= tolerance.smallest_cosine
+        )
 
     def __str__(self) -> str:
-        return f"largest deviation {self.largest:.2g}, smallest cosine {self.cosine:.6f}"
+        return (
+            f"largest deviation {self.largest_deviation:.2g}, "
+            f"smallest cosine {self.smallest_cosine:.6f}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """What is allowed between numerics classes."""
+    """The deviation that is allowed between numerics classes."""
 
-    largest: float
-    cosine: float
+    largest_deviation: float
+    smallest_cosine: float
 
     def __str__(self) -> str:
-        return f"{self.largest:g} and {self.cosine:g}"
+        return f"{self.largest_deviation:g} and {self.smallest_cosine:g}"
 
 
-TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(largest=0.005, cosine=0.9999),
-    "tf32": Tolerance(largest=0.2, cosine=0.999),
-    "fp16": Tolerance(largest=0.2, cosine=0.999),
-    "bf16": Tolerance(largest=1.0, cosine=0.99),
+EMBEDDING_TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(largest_deviation=0.005, smallest_cosine=0.9999),
+    "tf32": Tolerance(largest_deviation=0.2, smallest_cosine=0.999),
+    "fp16": Tolerance(largest_deviation=0.2, smallest_cosine=0.999),
+    "bf16": Tolerance(largest_deviation=1.0, smallest_cosine=0.99),
 }
 """Between two machines at the same precision. fp32 allows one rounding of float16 storage and some
 more; bf16 differs from fp32 by 0.47 and 0.997 on photographs, and two ways to compute it by
 no more than twice that (docs/format.md)."""
 
 
-def measure(found: NDArray[Any], expected: NDArray[Any]) -> Deviation:
-    """Compare embeddings [P, D] of the same patches."""
+def measure_deviation(found: NDArray[Any], expected: NDArray[Any]) -> Deviation:
+    """Return the deviation of embeddings [P, D] from the expected ones of the same patches.
+
+    A number that is not finite counts as an infinite deviation.
+
+    >>> print(measure_deviation(np.array([[2.0, 0.0]]), np.array([[2.5, 0.0]])))
+    largest deviation 0.2, smallest cosine 1.000000
+    """
     one, other = found.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # what is not a number is dealt with below
-        largest = np.abs(one - other) / np.maximum(1, np.abs(other))
+    with np.errstate(invalid="ignore"):  # _nan_as_infinite handles what is not a number
+        deviations = np.abs(one - other) / np.maximum(1, np.abs(other))
         norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
         cosines = (one * other).sum(axis=1) / np.where(norms == 0, 1, norms)
-    # Two embeddings of nothing but zeros are the same; one of them alone is as far as can be.
+    # Two embeddings of zeros only are equal; one of them alone has cosine 0 to anything.
     cosines = np.where((one == other).all(axis=1), 1.0, cosines)
     return Deviation(
-        patches=len(one), largest=_worst(largest.max()), cosine=-_worst(-cosines.min())
+        patches=len(one),
+        largest_deviation=_nan_as_infinite(deviations.max()),
+        smallest_cosine=-_nan_as_infinite(-cosines.min()),
     )
 
 
-def _worst(value: float) -> float:
-    """Let what is not a number count as infinitely far."""
+def _nan_as_infinite(value: float) -> float:
     return float("inf") if np.isnan(value) else float(value)
 
 
-def total(parts: Sequence[Deviation]) -> Deviation:
-    """Put deviations together; of none, no deviation over no patches."""
+def total_deviation(parts: Sequence[Deviation]) -> Deviation:
+    """Return the deviation over the patches of all parts; of no parts, over no patches."""
     return sum(parts, start=Deviation())

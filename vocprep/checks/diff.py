@@ -1,6 +1,6 @@
-"""What differs between two dataset versions: recipe, pictures, labels, targets, embeddings.
+"""What differs between two dataset versions: recipe, images, label maps, targets, embeddings.
 
-Digests are compared first; arrays are read only of the samples whose digests differ.
+Digests are compared first; arrays are read only of the records whose digests differ.
 
 Shape legend: P patches, D embedding, h×w pixels.
 """
@@ -8,16 +8,18 @@ Shape legend: P patches, D embedding, h×w pixels.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vocprep.checks.deviation import Deviation, measure
+from vocprep.checks.deviation import Deviation, measure_deviation
+from vocprep.labels.label_space import LabelSpace
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields
-from vocprep.shards.containers import CONTAINERS, ShardReader
+from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import SampleEntry
 from vocprep.shards.version import Version
@@ -28,27 +30,31 @@ PARTS = {
     "targets": "targets_sha256",
     "embeddings": "embeddings_sha256",
 }
-"""What of a sample can differ, and the digest that says so."""
+"""The parts of a record that can differ, and the digest of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelFlips:
-    """Pixels that changed from one label to another."""
+class ClassChange:
+    """The pixels that are of one class in A and of another in B."""
 
     before: int
+    """Class id in A."""
+    before_name: str
     after: int
+    """Class id in B."""
+    after_name: str
     pixels: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleDiff:
-    """A record that both versions have, otherwise."""
+class RecordDiff:
+    """A record that both versions have and that differs."""
 
     id: str
     parts: tuple[str, ...]
     """Of ``PARTS``."""
     changed_pixels: int | None = None
-    """Pixels whose label changed; None where label maps cannot be compared."""
+    """Pixels whose class differs; None where label maps are the same or cannot be compared."""
     largest_deviation: float | None = None
     smallest_cosine: float | None = None
     """Both None where embeddings are the same or cannot be compared."""
@@ -58,28 +64,31 @@ class SampleDiff:
 class VersionDiff:
     """Everything that differs between two versions, A and B."""
 
+    versions: tuple[str, str]
+    """Short ids of A and B."""
     recipe: tuple[str, ...]
-    """A line a field: its name, A's value, B's value."""
+    """A line per field: its name, A's value, B's value."""
     numerics_class: tuple[str, ...]
     """Likewise; not a difference of the data in itself."""
     added: tuple[str, ...]
-    """Ids of pictures that only B has; quarantined ones count as had."""
+    """Ids of images that only B has, as records or quarantined."""
     removed: tuple[str, ...]
     newly_quarantined: tuple[str, ...]
-    """Pictures of both that are bad in B only."""
+    """Images of both that are quarantined in B only."""
     no_longer_quarantined: tuple[str, ...]
     moved: tuple[str, ...]
-    """Pictures that are in another split."""
-    samples: tuple[SampleDiff, ...]
-    label_flips: tuple[LabelFlips, ...]
-    """Most pixels first; of unmirrored records."""
+    """Images that are in another split."""
+    samples: tuple[RecordDiff, ...]
+    """By id."""
+    class_changes: tuple[ClassChange, ...]
+    """Most pixels first; of records that are not mirrored."""
     embeddings: Deviation | None
     """Over all records whose embeddings differ; None when none do or none can be compared."""
     same_content: bool
     """Whether the content_ids agree."""
 
     @property
-    def is_same(self) -> bool:
+    def same(self) -> bool:
         """Whether both are the same data made by the same recipe."""
         return self.same_content and not self.recipe and not self.moved
 
@@ -89,39 +98,149 @@ class VersionDiff:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"same": self.is_same, **asdict(self)}
+        plain = asdict(self, dict_factory=_with_lists)
+        return {"same": self.same, **plain}
 
 
-def diff_versions(
-    one: Path, other: Path, on_sample: Callable[[], None] = lambda: None
-) -> VersionDiff:
-    """Compare two finished versions; ``on_sample`` is called after each sample that was read.
+def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in items}
 
-    Raises ShardError when one of them is none or was altered.
+
+def diff(a: str | Path, b: str | Path, progress: Progress = NO_PROGRESS) -> VersionDiff:
+    """Compare two finished dataset versions, from A to B.
+
+    Raises ShardError when one of them is no version or was altered.
     """
-    versions = Version.read(one), Version.read(other)
-    comparison = _Comparison(
-        readers=(_Readers(one, versions[0]), _Readers(other, versions[1])),
-        same_labels=versions[0].index.recipe.schema == versions[1].index.recipe.schema,
-    )
-    entries = [{sample.id: sample for sample in version.samples} for version in versions]
-    if versions[0].index.content_id != versions[1].index.content_id:
-        try:
-            for record_id in sorted(entries[0].keys() & entries[1].keys()):
-                if comparison.add(entries[0][record_id], entries[1][record_id]):
-                    on_sample()
-        finally:
-            comparison.close()
+    folders = Path(a), Path(b)
+    versions = Version.read(folders[0]), Version.read(folders[1])
+    comparison = _RecordComparison(_shared_label_space(folders[0], versions))
+    pairs = _differing_entries(*versions)
+    progress.begin("records", len(pairs), 0)
+    try:
+        for entries, records in _read_where_needed(folders, versions, pairs):
+            comparison.add(entries, records)
+            progress.advance(1)
+    finally:
+        progress.end()
     return _summary(versions, comparison)
 
 
-def _summary(versions: tuple[Version, Version], comparison: _Comparison) -> VersionDiff:
+EntryPair = tuple[SampleEntry, SampleEntry]
+RecordPair = tuple[Record, Record]
+
+
+def _shared_label_space(folder: Path, versions: tuple[Version, Version]) -> LabelSpace | None:
+    """Return the label space of both versions, None when it is not the same one."""
+    one, other = (version.index.recipe.schema for version in versions)
+    return ShardDataset(folder, versions[0]).schema if one == other else None
+
+
+def _differing_entries(one: Version, other: Version) -> list[EntryPair]:
+    """Return the index lines of the records of both versions that differ, in A's shard order."""
+    if one.index.content_id == other.index.content_id:
+        return []
+    others = {sample.id: sample for sample in other.samples}
+    pairs = [(sample, others[sample.id]) for sample in one.samples if sample.id in others]
+    return sorted(
+        (pair for pair in pairs if _differing_parts(pair)),
+        key=lambda pair: (pair[0].shard, pair[0].row),
+    )
+
+
+def _differing_parts(pair: EntryPair) -> tuple[str, ...]:
+    return tuple(
+        part for part, name in PARTS.items() if getattr(pair[0], name) != getattr(pair[1], name)
+    )
+
+
+def _read_where_needed(
+    folders: tuple[Path, Path], versions: tuple[Version, Version], pairs: Sequence[EntryPair]
+) -> Iterator[tuple[EntryPair, RecordPair | None]]:
+    """Yield each pair of lines with its records, where arrays differ; else None."""
+    arrays = {"targets", "embeddings"}
+    needed = [pair for pair in pairs if arrays.intersection(_differing_parts(pair))]
+    records = zip(
+        versions[0].records(folders[0], [one for one, _ in needed]),
+        versions[1].records(folders[1], [other for _, other in needed]),
+        strict=True,
+    )
+    for pair in pairs:
+        if arrays.intersection(_differing_parts(pair)):
+            (_, one), (_, other) = next(records)
+            yield pair, (one, other)
+        else:
+            yield pair, None
+
+
+@dataclass
+class _RecordComparison:
+    """The differences between records, added up."""
+
+    label_space: LabelSpace | None
+    """Of both versions; None when they have different ones."""
+    samples: list[RecordDiff] = field(default_factory=list)
+    pixels: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """By class id before and after."""
+    deviation: Deviation | None = None
+
+    def add(self, entries: EntryPair, records: RecordPair | None) -> None:
+        """Compare a record of both versions."""
+        parts = _differing_parts(entries)
+        pixels = self._count_pixels(records) if records and "targets" in parts else None
+        deviation = self._measure(records) if records and "embeddings" in parts else None
+        self.samples.append(
+            RecordDiff(
+                id=entries[0].id,
+                parts=parts,
+                changed_pixels=pixels,
+                largest_deviation=deviation.largest_deviation if deviation else None,
+                smallest_cosine=deviation.smallest_cosine if deviation else None,
+            )
+        )
+
+    def _count_pixels(self, records: RecordPair) -> int | None:
+        before, after = (record.decode_label_map() for record in records)
+        if self.label_space is None or before.shape != after.shape:
+            return None
+        changed = before != after
+        if not records[0].image_id.endswith(FLIP_SUFFIX):
+            # One number per pair of class ids, which have 16 bits each.
+            pairs = before[changed].astype(np.uint32) << 16 | after[changed]
+            for pair, pixels in zip(*np.unique(pairs, return_counts=True), strict=True):
+                self.pixels[int(pair) >> 16, int(pair) & 0xFFFF] += int(pixels)
+        return int(changed.sum())
+
+    def _measure(self, records: RecordPair) -> Deviation | None:
+        before, after = (record.embeddings for record in records)
+        if before.shape != after.shape:
+            return None
+        found = measure_deviation(after, before)
+        self.deviation = found if self.deviation is None else self.deviation + found
+        return found
+
+    def class_changes(self) -> Iterator[ClassChange]:
+        """Yield the changes of class, those of most pixels first."""
+        if self.label_space is None:
+            return
+        name = self.label_space.label_name
+        for (before, after), pixels in sorted(self.pixels.items(), key=lambda i: (-i[1], i[0])):
+            yield ClassChange(
+                before=before,
+                before_name=name(before),
+                after=after,
+                after_name=name(after),
+                pixels=pixels,
+            )
+
+
+def _summary(versions: tuple[Version, Version], comparison: _RecordComparison) -> VersionDiff:
     one, other = (version.index for version in versions)
     sources = [version.sources for version in versions]
     bad = [{item.id for item in version.quarantined} for version in versions]
     splits = [{item.id: item.split for item in version.members} for version in versions]
     both = sources[0].keys() & sources[1].keys()
     return VersionDiff(
+        versions=(one.short_id, other.short_id),
         recipe=tuple(differing_fields(one.recipe.to_json(), other.recipe.to_json())),
         numerics_class=tuple(differing_fields(one.numerics_class, other.numerics_class)),
         added=tuple(sorted(sources[1].keys() - both)),
@@ -129,99 +248,8 @@ def _summary(versions: tuple[Version, Version], comparison: _Comparison) -> Vers
         newly_quarantined=tuple(sorted(both & (bad[1] - bad[0]))),
         no_longer_quarantined=tuple(sorted(both & (bad[0] - bad[1]))),
         moved=tuple(sorted(i for i in both if splits[0][i] != splits[1][i])),
-        samples=tuple(comparison.samples),
-        label_flips=tuple(
-            LabelFlips(before=before, after=after, pixels=pixels)
-            for (before, after), pixels in sorted(
-                comparison.flips.items(), key=lambda item: (-item[1], item[0])
-            )
-        ),
+        samples=tuple(sorted(comparison.samples, key=lambda sample: sample.id)),
+        class_changes=tuple(comparison.class_changes()),
         embeddings=comparison.deviation,
         same_content=one.content_id == other.content_id,
     )
-
-
-class _Readers:
-    """Reads single records of a version; keeps the shard that it read last open."""
-
-    def __init__(self, path: Path, version: Version) -> None:
-        self._path = path
-        self._container = CONTAINERS[version.index.container]
-        self._name = ""
-        self._reader: ShardReader | None = None
-
-    def read(self, sample: SampleEntry) -> Record:
-        """Return a sample's record."""
-        if self._reader is None or sample.shard != self._name:
-            self.close()
-            self._reader = self._container.open_shard(self._path / sample.shard)
-            self._name = sample.shard
-        return self._reader.read(sample.row)
-
-    def close(self) -> None:
-        """Close the open shard, if any."""
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = None
-
-
-@dataclass(kw_only=True)
-class _Comparison:
-    """The records that differ, added up."""
-
-    readers: tuple[_Readers, _Readers]
-    same_labels: bool
-    """Whether an id means the same label in both."""
-    samples: list[SampleDiff] = field(default_factory=list)
-    flips: Counter[tuple[int, int]] = field(default_factory=Counter)
-    deviation: Deviation | None = None
-
-    def add(self, one: SampleEntry, other: SampleEntry) -> bool:
-        """Compare a record of both versions; True when it differs."""
-        parts = tuple(
-            part for part, name in PARTS.items() if getattr(one, name) != getattr(other, name)
-        )
-        if not parts:
-            return False
-        records: Sequence[Record] = ()
-        if "targets" in parts or "embeddings" in parts:
-            records = [
-                reader.read(entry) for reader, entry in zip(self.readers, (one, other), strict=True)
-            ]
-        pixels = self._count_flips(records) if "targets" in parts else None
-        deviation = self._measure(records) if "embeddings" in parts else None
-        self.samples.append(
-            SampleDiff(
-                id=one.id,
-                parts=parts,
-                changed_pixels=pixels,
-                largest_deviation=deviation.largest if deviation else None,
-                smallest_cosine=deviation.cosine if deviation else None,
-            )
-        )
-        return True
-
-    def _count_flips(self, records: Sequence[Record]) -> int | None:
-        before, after = (record.decode_label_map() for record in records)
-        if not self.same_labels or before.shape != after.shape:
-            return None
-        changed = before != after
-        if not records[0].image_id.endswith(FLIP_SUFFIX):
-            # One number a pair of labels, which are 16 bits each.
-            pairs = before[changed].astype(np.uint32) << 16 | after[changed]
-            for pair, pixels in zip(*np.unique(pairs, return_counts=True), strict=True):
-                self.flips[int(pair) >> 16, int(pair) & 0xFFFF] += int(pixels)
-        return int(changed.sum())
-
-    def _measure(self, records: Sequence[Record]) -> Deviation | None:
-        before, after = (record.embeddings for record in records)
-        if before.shape != after.shape:
-            return None
-        found = measure(after, before)
-        self.deviation = found if self.deviation is None else self.deviation + found
-        return found
-
-    def close(self) -> None:
-        """Close both versions' shards."""
-        for reader in self.readers:
-            reader.close()

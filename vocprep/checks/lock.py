@@ -1,14 +1,14 @@
-"""Lock files: a dataset version in a few kilobytes, for a git repository.
+"""Lock files: a dataset version pinned in a few kilobytes, for a git repository.
 
-A lock holds the recipe, the identities, the shards' digests and the embeddings of a few patches,
-the probes, so that another machine's version can be held against it within tolerances.
+A lock file holds the recipe, the identities, the digests of the shards, and the embeddings of a few
+patches, the probes, so that a version from another machine can be compared within tolerances.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,20 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from vocprep.checks.deviation import TOLERANCES, Deviation, measure, total
-from vocprep.checks.report import Difference
+from vocprep.checks.deviation import (
+    EMBEDDING_TOLERANCES,
+    Deviation,
+    measure_deviation,
+    total_deviation,
+)
+from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError
 from vocprep.files import write_json
 from vocprep.options import Layout, ShardFormat
 from vocprep.recipe import differing_fields
-from vocprep.shards.containers import CONTAINERS
-from vocprep.shards.index import DatasetIndex, FileEntry, RecipeField, ShardEntry
+from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, RecipeField, ShardEntry
 from vocprep.shards.record import Record
-from vocprep.shards.samples import Entry, SampleEntry, first_problem
+from vocprep.shards.samples import QUARANTINE_FILE, Entry, SampleEntry
 from vocprep.shards.version import Version
+from vocprep.validation import explain
 
 PROBES = 16
-"""Records that a lock keeps an embedding of, spread evenly over the ids."""
+"""Records that a lock file holds an embedding of, spread evenly over the ids."""
 
 
 class Probe(Entry):
@@ -41,8 +46,8 @@ class Probe(Entry):
     """Base64 of its little-endian numbers [D], of the recipe's dtype."""
 
 
-class Lock(Entry):
-    """A lock file."""
+class LockFile(Entry):
+    """The content of a lock file."""
 
     format: Literal["vocprep-lock"] = "vocprep-lock"
     format_version: Literal[1] = 1
@@ -58,16 +63,16 @@ class Lock(Entry):
     shards: tuple[ShardEntry, ...]
     files: tuple[FileEntry, ...]
     quarantined: tuple[str, ...]
-    """Ids of the pictures that no record could be made of."""
+    """Ids of the images that no record could be made of."""
     numerics_class: dict[str, str]
     versions: dict[str, str]
     weights: str
     probes: tuple[Probe, ...]
     lock_sha256: str = ""
-    """Of the canonical JSON of all other fields; ``sealed`` puts it in."""
+    """Of the canonical JSON of all other fields; set by ``sealed``."""
 
-    def sealed(self) -> Lock:
-        """Return the lock with its own digest."""
+    def sealed(self) -> LockFile:
+        """Return the same content with its own digest."""
         return self.model_copy(update={"lock_sha256": self.own_sha256()})
 
     def own_sha256(self) -> str:
@@ -76,19 +81,19 @@ class Lock(Entry):
 
     @property
     def layout(self) -> Layout:
-        """How its records are laid out."""
+        """The layout of the version's shards."""
         return Layout(format=self.container, samples_per_shard=self.samples_per_shard)
 
 
-def make_lock(path: Path) -> Lock:
-    """Return the lock of a finished dataset version."""
+def lock(path: str | Path, file: str | Path | None = None) -> LockFile:
+    """Return what pins a finished dataset version, and write it to ``file`` where one is given.
+
+    Raises ShardError when the folder is no version or was altered.
+    """
+    path = Path(path)
     version = Version.read(path)
     index = version.index
-    probes = [
-        Probe(id=sample.id, embedding=_encode(record.embeddings[0]))
-        for sample, record in _records(path, index, _spread(version.samples))
-    ]
-    return Lock(
+    content = LockFile(
         version=index.short_id,
         recipe_id=index.recipe_id,
         source_id=index.source_id,
@@ -103,146 +108,155 @@ def make_lock(path: Path) -> Lock:
         numerics_class=index.numerics_class,
         versions=index.versions,
         weights=index.weights,
-        probes=tuple(probes),
+        probes=tuple(
+            Probe(id=sample.id, embedding=_encode(record.embeddings[0]))
+            for sample, record in version.records(path, _spread(version.samples))
+        ),
     ).sealed()
+    if file is not None:
+        write_json(Path(file), content.model_dump(mode="json"))
+    return content
 
 
-def write_lock(file: Path, lock: Lock) -> None:
-    """Write a lock file."""
-    write_json(file, lock.model_dump(mode="json"))
-
-
-def read_lock(file: Path) -> Lock:
-    """Read a lock file; DataError when it is none."""
+def read_lock(file: str | Path) -> LockFile:
+    """Read a lock file; DataError when it is none or was altered."""
     try:
-        lock = Lock.model_validate(json.loads(file.read_bytes()))
+        content = LockFile.model_validate(json.loads(Path(file).read_bytes()))
     except OSError as error:
         raise DataError(f"{file}: lock file cannot be read: {error.strerror}") from error
     except (ValueError, ValidationError, DataError) as error:
         raise DataError(
-            f"{file}: no lock file that this version reads: {first_problem(error)}; make it again "
-            "with vocprep inspect SHARDS --lock FILE"
+            f"{file}: not a lock file that this version of vocprep reads: {explain(error)}; make "
+            "it again with vocprep inspect SHARDS --lock FILE"
         ) from error
-    if lock.own_sha256() != lock.lock_sha256 or lock.recipe.recipe_id != lock.recipe_id:
+    if content.own_sha256() != content.lock_sha256 or content.recipe.recipe_id != content.recipe_id:
         raise DataError(
-            f"{file}: does not agree with its own digest {lock.lock_sha256[:12]}…; the file was "
+            f"{file}: does not agree with its own digest {content.lock_sha256[:12]}…; the file was "
             "altered: take it from version control again, or make it again with vocprep inspect "
             "SHARDS --lock FILE"
         )
-    return lock
+    return content
 
 
 @dataclass(kw_only=True)
-class LockCheck:
-    """How a version compares with a lock."""
+class LockComparison:
+    """How a version compares with a lock file."""
 
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is not the same and need not be."""
-
-    def differ(self, path: str, detail: str) -> None:
-        """Add a difference."""
-        self.differences.append(Difference(path=path, state="changed", detail=detail))
+    """What differs and is allowed to."""
 
 
-def compare_with_lock(lock: Lock, version: Version, folder: Path) -> LockCheck:
-    """Compare a version, whose shards are in ``folder``, with a lock.
+def verify_lock(locked: LockFile, version: Version, folder: Path) -> tuple[Report, list[str]]:
+    """Compare a version with a lock file; return the report of its files, and notes."""
+    found = compare_with_lock(locked, version, folder)
+    matching = 0 if found.differences else len(locked.shards) + len(locked.files)
+    return Report.of("lock", matching, found.differences), found.notes
 
-    Within the lock's numerics class the records must be the same to the bit; in another, all but
-    the embeddings, and these within the tolerance. With the same versions of everything the shards
-    must be the same files.
+
+def compare_with_lock(locked: LockFile, version: Version, folder: Path) -> LockComparison:
+    """Compare a version, whose shards are in ``folder``, with a lock file.
+
+    In the lock file's numerics class the records must have the same bits; in another, everything
+    but the embeddings, and these must be within the tolerance. With the same versions of
+    everything the shards must be the same files.
     """
-    check, index = LockCheck(), version.index
-    for line in differing_fields(lock.recipe.to_json(), index.recipe.to_json()):
-        check.differ("dataset.json", f"recipe: locked and found {line}")
-    _compare_ids(lock, version, check)
-    if check.differences:
-        return check  # what follows from them says nothing new
-    if index.content_id != lock.content_id:
-        _compare_embeddings(lock, version, folder, check)
-    _compare_shards(lock, index, check)
-    return check
+    recipe_lines = differing_fields(locked.recipe.to_json(), version.index.recipe.to_json())
+    found = LockComparison(
+        differences=[
+            *(changed(DATASET_FILE, f"recipe: locked and found {line}") for line in recipe_lines),
+            *_differing_samples(locked, version),
+        ]
+    )
+    if found.differences:
+        return found  # other embeddings and shards follow from these
+    if version.index.content_id != locked.content_id:
+        _compare_embeddings(locked, version, folder, found)
+    _compare_files(locked, version.index, found)
+    return found
 
 
-def _compare_ids(lock: Lock, version: Version, check: LockCheck) -> None:
-    index = version.index
-    found = {bad.id for bad in version.quarantined}
-    for image_id in sorted(found ^ set(lock.quarantined)):
-        here, there = ("is", "was not") if image_id in found else ("is not", "was")
-        detail = f"{image_id} {here} quarantined, and {there} when the lock was made"
-        check.differ("quarantine.jsonl", detail)
+def _differing_samples(locked: LockFile, version: Version) -> list[Difference]:
+    """Return differences of the quarantined samples and of the identities but content_id."""
+    differences = []
+    quarantined = {bad.id for bad in version.quarantined}
+    for image_id in sorted(quarantined ^ set(locked.quarantined)):
+        here, there = ("is", "was not") if image_id in quarantined else ("is not", "was")
+        detail = f"{image_id} {here} quarantined, and {there} when the lock file was made"
+        differences.append(changed(QUARANTINE_FILE, detail))
     for name in ("source_id", "targets_id"):
-        locked, now = getattr(lock, name), getattr(index, name)
-        if locked != now:
-            check.differ("dataset.json", f"{name}: expected {locked}, found {now}")
+        expected, found = getattr(locked, name), getattr(version.index, name)
+        if expected != found:
+            detail = f"{name}: expected {expected}, found {found}"
+            differences.append(changed(DATASET_FILE, detail))
+    return differences
 
 
-def _compare_embeddings(lock: Lock, version: Version, folder: Path, check: LockCheck) -> None:
+def _compare_embeddings(
+    locked: LockFile, version: Version, folder: Path, found: LockComparison
+) -> None:
     """Judge another content_id by the numerics class."""
     index = version.index
-    other_class = differing_fields(lock.numerics_class, index.numerics_class)
-    if not other_class:
-        check.differ(
-            "dataset.json", f"content_id: expected {lock.content_id}, found {index.content_id}"
-        )
+    class_differences = differing_fields(locked.numerics_class, index.numerics_class)
+    if not class_differences:
+        detail = f"content_id: expected {locked.content_id}, found {index.content_id}"
+        found.differences.append(changed(DATASET_FILE, detail))
         return
-    found = measure_probes(lock, version, folder)
-    tolerance = TOLERANCES[lock.recipe.precision]
-    said = f"{found} over {found.patches} probes, allowed {tolerance}"
-    if found.patches == len(lock.probes) > 0 and found.within(tolerance):
-        check.notes.append(
-            f"embeddings are of another numerics class ({'; '.join(other_class)}): {said}"
+    deviation = measure_probes(locked, version, folder)
+    tolerance = EMBEDDING_TOLERANCES[locked.recipe.precision]
+    measured = f"{deviation} over {deviation.patches} probes, allowed {tolerance}"
+    if deviation.patches == len(locked.probes) > 0 and deviation.within(tolerance):
+        found.notes.append(
+            f"embeddings are of another numerics class ({'; '.join(class_differences)}): {measured}"
         )
     else:
-        check.differ("dataset.json", f"embeddings differ beyond the tolerance: {said}")
+        detail = f"embeddings differ beyond the tolerance: {measured}"
+        found.differences.append(changed(DATASET_FILE, detail))
 
 
-def measure_probes(lock: Lock, version: Version, folder: Path) -> Deviation:
-    """Measure the embeddings of a lock's probes, as far as the version has their records."""
-    wanted = {probe.id: probe for probe in lock.probes}
-    chosen = [sample for sample in version.samples if sample.id in wanted]
-    dtype = np.dtype(lock.recipe.embedding_dtype).newbyteorder("<")
-    return total(
+def measure_probes(locked: LockFile, version: Version, folder: Path) -> Deviation:
+    """Measure the embeddings of those probes whose records the version has."""
+    probes = {probe.id: probe for probe in locked.probes}
+    chosen = [sample for sample in version.samples if sample.id in probes]
+    dtype = np.dtype(locked.recipe.embedding_dtype).newbyteorder("<")
+    return total_deviation(
         [
-            measure(record.embeddings[:1], _decode(wanted[sample.id], dtype, record)[None])
-            for sample, record in _records(folder, version.index, chosen)
+            measure_deviation(
+                record.embeddings[:1], _decode(probes[sample.id], dtype, record)[None]
+            )
+            for sample, record in version.records(folder, chosen)
         ]
     )
 
 
-def _compare_shards(lock: Lock, index: DatasetIndex, check: LockCheck) -> None:
-    """Compare files, where the same ones are to be expected."""
+def _compare_files(locked: LockFile, index: DatasetIndex, found: LockComparison) -> None:
+    """Compare the digests of the files, where the same ones are to be expected."""
     layout = (index.container, index.samples_per_shard)
-    if layout != (lock.container, lock.samples_per_shard):
-        check.notes.append("laid out in other shards than the locked version")
+    if layout != (locked.container, locked.samples_per_shard):
+        found.notes.append("the shards have another layout than those of the locked version")
         return
-    found: dict[str, FileEntry] = {item.name: item for item in (*index.shards, *index.files)}
-    locked: dict[str, FileEntry] = {item.name: item for item in (*lock.shards, *lock.files)}
-    differing = [n for n in sorted(found | locked) if found.get(n) != locked.get(n)]
-    made_alike = (lock.versions, lock.numerics_class) == (index.versions, index.numerics_class)
-    if differing and not made_alike and index.content_id == lock.content_id:
-        check.notes.append(
-            f"the same records in other bytes ({len(differing)} files): made by "
-            f"{'; '.join(differing_fields(lock.versions, index.versions))}"
-        )
-    elif made_alike:
+    here: dict[str, FileEntry] = {item.name: item for item in (*index.shards, *index.files)}
+    there: dict[str, FileEntry] = {item.name: item for item in (*locked.shards, *locked.files)}
+    differing = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
+    same_makers = (locked.versions, locked.numerics_class) == (
+        index.versions,
+        index.numerics_class,
+    )
+    if same_makers:
         for name in differing:
-            sha256 = [s[name].sha256 if name in s else "none" for s in (locked, found)]
-            check.differ(name, f"expected sha256 {sha256[0]}, found {sha256[1]}")
+            sha256 = [side[name].sha256 if name in side else "none" for side in (there, here)]
+            detail = f"expected sha256 {sha256[0]}, found {sha256[1]}"
+            found.differences.append(changed(name, detail))
+    elif differing and index.content_id == locked.content_id:
+        found.notes.append(
+            f"the same records in other bytes ({len(differing)} files), written by other versions: "
+            f"{'; '.join(differing_fields(locked.versions, index.versions))}"
+        )
 
 
 def _spread(samples: Sequence[SampleEntry]) -> list[SampleEntry]:
     places = np.linspace(0, len(samples) - 1, min(PROBES, len(samples)))
     return [samples[int(place)] for place in places]
-
-
-def _records(
-    folder: Path, index: DatasetIndex, samples: Sequence[SampleEntry]
-) -> Iterator[tuple[SampleEntry, Record]]:
-    container = CONTAINERS[index.container]
-    for sample in samples:
-        with container.open_shard(folder / sample.shard) as shard:
-            yield sample, shard.read(sample.row)
 
 
 def _encode(embedding: NDArray[np.floating]) -> str:

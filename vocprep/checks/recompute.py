@@ -1,122 +1,137 @@
-"""Verify a dataset version by making it again from its pictures.
+"""Check a dataset version by making its records again from its images and label maps.
 
-All targets are made anew; embeddings of a seeded choice of pictures, or of all. In the numerics
-class that the version was made in they must be the same to the bit, in another within the
+All targets are recomputed; embeddings of a seeded choice of images, or of all. In the numerics
+class that the version was made in they must have the same bits, in another they must be within the
 tolerance of ``vocprep.checks.deviation``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vocprep.building.pipeline import MadeSample, make_records
-from vocprep.building.plan import BuildPlan
+from vocprep.building.plan import AgainFrom, BuildPlan, plan_again
 from vocprep.building.prepare import Embeddings, FindEmbeddings, Preparation
 from vocprep.building.reuse import EarlierEmbeddings
 from vocprep.building.stage_times import StageTimes
-from vocprep.checks.deviation import TOLERANCES, Deviation, measure
-from vocprep.checks.report import Difference, Report
-from vocprep.data_dir.layout import SampleRef
-from vocprep.errors import UsageError
+from vocprep.checks.deviation import EMBEDDING_TOLERANCES, Deviation, measure_deviation
+from vocprep.checks.head_outputs import (
+    HEAD_OUTPUT_TOLERANCES,
+    EmbeddingPair,
+    HeadOutputDeviation,
+    compare_head_outputs,
+)
+from vocprep.checks.report import Difference, Report, changed
+from vocprep.data_dir.layout import SampleRef, default_data_dir
 from vocprep.features.embed import choose_devices, numerics_class
-from vocprep.geometry import Grid
-from vocprep.options import BuildOptions
+from vocprep.options import BuildOptions, Layout, VerifyOptions
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields
+from vocprep.shards.index import DATASET_FILE, DatasetIndex
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import QUARANTINE_FILE, QuarantinedSample, SampleEntry
 
 MOST_PAIRS = 32
-"""Records whose embeddings are handed on to a check through the heads."""
+"""Records whose embeddings are also compared through heads."""
 _COMPARED = ("split", "grid", "image_sha256", "label_sha256", "targets_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecomputeOptions:
-    """How much is made again."""
+class Measurements:
+    """How far recomputed embeddings are from the stored ones, and what heads make of that."""
 
-    samples: int | None = 32
-    """Pictures whose embeddings are made again, chosen by ``seed``; all when None."""
-    seed: int = 0
-    engine: BuildOptions = field(default_factory=BuildOptions)
+    numerics_class_differences: tuple[str, ...]
+    """Fields in which this machine's numerics class is not the version's."""
+    embeddings: Deviation
+    """Of the stored embeddings from the recomputed ones."""
+    embeddings_from_fp32: Deviation | None
+    """Of the stored embeddings from those of fp32, where the precision is another."""
+    head_outputs: HeadOutputDeviation
+    """Of outputs from stored embeddings from those from recomputed ones."""
 
-    def __post_init__(self) -> None:
-        """Refuse a check that looks at no embedding."""
-        if self.samples is not None and self.samples < 1:
-            raise UsageError(f"samples {self.samples}: expected 1 or more, or all")
-        if self.seed < 0:
-            raise UsageError(f"seed {self.seed}: expected 0 or more")
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        differences = list(self.numerics_class_differences)
+        return {**asdict(self), "numerics_class_differences": differences}
+
+    def notes(self, index: DatasetIndex) -> list[str]:
+        """Return in words what was measured, and by which rule it was judged."""
+        recipe, other = index.recipe, self.numerics_class_differences
+        rule = (
+            f"within tolerances: recomputed in another numerics class ({'; '.join(other)})"
+            if other
+            else "to the bit: recomputed in the same numerics class"
+        )
+        notes = [
+            f"embeddings compared {rule}",
+            f"embeddings of {self.embeddings.patches:,} patches recomputed: {self.embeddings}",
+        ]
+        if self.embeddings_from_fp32 is not None:
+            notes.append(f"{recipe.precision} from fp32, same patches: {self.embeddings_from_fp32}")
+        heads, allowed = self.head_outputs, HEAD_OUTPUT_TOLERANCES[recipe.embedding_dtype]
+        notes.append(
+            "outputs of untrained heads from stored and recomputed embeddings deviate by "
+            f"{heads.class_logits:.2g} (class logits) and {heads.mask_logits:.2g} (mask logits) "
+            f"of the largest, allowed {allowed:g}"
+        )
+        return notes
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingPair:
-    """A record's embeddings as stored and as made again."""
-
-    grid: Grid
-    stored: Embeddings
-    """[P, D]"""
-    made: NDArray[np.float32]
-    """[P, D], not rounded for storage."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recomputed:
-    """What making a version again came to."""
+class RecomputeResult:
+    """The report of a recomputation, and its measurements."""
 
     report: Report
-    other_class: tuple[str, ...]
-    """Fields in which this machine's numerics class is another than the version's."""
-    deviation: Deviation
-    """Of the stored embeddings from those made again."""
-    from_fp32: Deviation | None
-    """Of the stored embeddings from fp32's, for the other precisions."""
+    measurements: Measurements
     pairs: tuple[EmbeddingPair, ...]
+    """Of the first ``MOST_PAIRS`` recomputed records."""
 
 
 def recompute(
-    dataset: ShardDataset,
-    plan: BuildPlan,
-    options: RecomputeOptions,
-    on_image: Callable[[], None] = lambda: None,
-) -> Recomputed:
-    """Make a version again by the plan of its own recipe (``plan_again``), and compare.
+    dataset: ShardDataset, options: VerifyOptions, progress: Progress = NO_PROGRESS
+) -> RecomputeResult:
+    """Make the records of a version again by its own recipe, and compare. Nothing is written.
 
-    ``on_image`` is called after each picture. Nothing is written.
+    Raises DataError when the data dir, weights or manifest do not give the version's recipe.
     """
-    index, engine = dataset.index, options.engine
-    numerics = numerics_class(choose_devices(engine.device), engine.decoder)
-    other_class = tuple(differing_fields(index.numerics_class, numerics))
+    plan = _plan(dataset.index, options)
+    engine = BuildOptions(device=options.device, workers=options.workers)
     chosen = _choose(dataset, options)
-    with EarlierEmbeddings(dataset.path, index) as stored:
-        comparison = _Comparison(dataset=dataset, stored=stored, is_exact=not other_class)
-
-        def find(record_id: str, image_sha256: str) -> Embeddings | None:
-            is_chosen = record_id.removesuffix(FLIP_SUFFIX) in chosen
-            return None if is_chosen else stored.find(record_id, image_sha256)
-
-        with closing(_remake(plan, plan.samples, find, engine)) as made:
-            for sample, item in zip(plan.samples, made, strict=True):
-                comparison.add(sample, item, is_chosen=sample.image_id in chosen)
-                on_image()
+    with EarlierEmbeddings(dataset.path, dataset.index) as stored:
+        comparison = _Comparison(dataset=dataset, stored=stored, engine=engine)
+        progress.begin("images", len(plan.samples), 0)
+        try:
+            with closing(_remake(plan, comparison.embeddings_to_keep(chosen), engine)) as made:
+                for sample, item in zip(plan.samples, made, strict=True):
+                    comparison.add(sample, item, is_chosen=sample.image_id in chosen)
+                    progress.advance(1)
+        finally:
+            progress.end()
         from_fp32 = None
         if plan.recipe.precision != "fp32":
-            from_fp32 = _measure_fp32(plan, chosen, stored, engine)
-    return Recomputed(
-        report=comparison.report(),
-        other_class=other_class,
-        deviation=comparison.deviation,
-        from_fp32=from_fp32,
-        pairs=tuple(comparison.pairs),
+            from_fp32 = _measure_from_fp32(plan, chosen, stored, engine)
+    return comparison.result(from_fp32)
+
+
+def _plan(index: DatasetIndex, options: VerifyOptions) -> BuildPlan:
+    sources = AgainFrom(
+        data_dir=options.data_dir or default_data_dir(),
+        dataset=options.datasets[0] if options.datasets else None,
+        weights=options.weights,
+        weights_label=index.weights,
     )
+    layout = Layout(format=index.container, samples_per_shard=index.samples_per_shard)
+    return plan_again(index.recipe, layout, sources)
 
 
-def _choose(dataset: ShardDataset, options: RecomputeOptions) -> set[str]:
-    """Return the ids of the pictures whose embeddings are made again."""
+def _choose(dataset: ShardDataset, options: VerifyOptions) -> set[str]:
+    """Return the ids of the images whose embeddings are recomputed."""
     ids = sorted({sample.id.removesuffix(FLIP_SUFFIX) for sample in dataset.samples})
     if options.samples is None or options.samples >= len(ids):
         return set(ids)
@@ -125,98 +140,135 @@ def _choose(dataset: ShardDataset, options: RecomputeOptions) -> set[str]:
 
 
 def _remake(
-    plan: BuildPlan, samples: Sequence[SampleRef], find: FindEmbeddings, engine: BuildOptions
+    plan: BuildPlan,
+    find: FindEmbeddings,
+    engine: BuildOptions,
+    samples: Sequence[SampleRef] | None = None,
 ) -> Generator[MadeSample, None, None]:
-    """Make records whose embeddings are not rounded, so that what storage costs can be seen."""
-    exact = replace(plan, recipe=replace(plan.recipe, embedding_dtype="float32"))
-    preparation = Preparation(plan=exact, stage_times=StageTimes(), find_embeddings=find)
-    return make_records(samples, preparation, choose_devices(engine.device), engine)
+    """Make records whose embeddings are float32, so that the loss by storage can be measured."""
+    unrounded = replace(plan, recipe=replace(plan.recipe, embedding_dtype="float32"))
+    preparation = Preparation(plan=unrounded, stage_times=StageTimes(), find_embeddings=find)
+    return make_records(
+        plan.samples if samples is None else samples,
+        preparation,
+        choose_devices(engine.device),
+        engine,
+    )
 
 
-def _measure_fp32(
+def _measure_from_fp32(
     plan: BuildPlan, chosen: set[str], stored: EarlierEmbeddings, engine: BuildOptions
 ) -> Deviation:
     """Measure the stored embeddings against those that fp32 gives."""
     exact = replace(plan, recipe=replace(plan.recipe, precision="fp32"))
     samples = [sample for sample in plan.samples if sample.image_id in chosen]
+    eager = replace(engine, compiled=False)
     found = Deviation()
-    with closing(_remake(exact, samples, lambda *_: None, replace(engine, compiled=False))) as made:
+    with closing(_remake(exact, lambda *_: None, eager, samples)) as made:
         for records in made:
             for record in [] if isinstance(records, QuarantinedSample) else records:
                 embeddings = stored.find(record.image_id, record.image_sha256)
                 if embeddings is not None:
-                    found += measure(embeddings, record.embeddings)
+                    found += measure_deviation(embeddings, record.embeddings)
     return found
 
 
-@dataclass(kw_only=True)
 class _Comparison:
-    """What was made again, held against what is stored."""
+    """Recomputed records against stored ones, added up."""
 
-    dataset: ShardDataset
-    stored: EarlierEmbeddings
-    is_exact: bool
-    """Whether embeddings must be the same to the bit."""
-    deviation: Deviation = field(default_factory=Deviation)
-    pairs: list[EmbeddingPair] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
-    right: int = 0
+    def __init__(
+        self, dataset: ShardDataset, stored: EarlierEmbeddings, engine: BuildOptions
+    ) -> None:
+        self._index, self._stored = dataset.index, stored
+        self._entries = {sample.id: sample for sample in dataset.samples}
+        self._quarantined = {bad.id for bad in dataset.quarantined}
+        here = numerics_class(choose_devices(engine.device), engine.decoder)
+        self._class_differences = tuple(differing_fields(self._index.numerics_class, here))
+        self._classes = max(dataset.schema.names) + 1
+        self._matching = 0
+        self._deviation = Deviation()
+        self._differences: list[Difference] = []
+        self._pairs: list[EmbeddingPair] = []
 
-    def __post_init__(self) -> None:
-        self._entries = {sample.id: sample for sample in self.dataset.samples}
-        self._bad = {bad.id for bad in self.dataset.quarantined}
+    def embeddings_to_keep(self, chosen: set[str]) -> FindEmbeddings:
+        """Return the look-up of stored embeddings that gives none for the chosen images."""
+
+        def find(record_id: str, image_sha256: str) -> Embeddings | None:
+            if record_id.removesuffix(FLIP_SUFFIX) in chosen:
+                return None
+            return self._stored.find(record_id, image_sha256)
+
+        return find
 
     def add(self, sample: SampleRef, made: MadeSample, *, is_chosen: bool) -> None:
-        """Compare what one picture gave."""
-        if isinstance(made, QuarantinedSample) or sample.image_id in self._bad:
+        """Compare the records of one image, or the reason why there are none."""
+        if isinstance(made, QuarantinedSample) or sample.image_id in self._quarantined:
             self._add_quarantined(sample, made)
             return
         for record in made:
-            details = list(self._differing(record, is_chosen=is_chosen))
-            self.right += not details
+            entry = self._entries[record.image_id]
+            details = list(_differing_fields(record, entry))
+            if is_chosen:
+                details += self._compare_embeddings(record, entry)
+            self._matching += not details
             for detail in details:
-                self._differ(self._entries[record.image_id].shard, record.image_id, detail)
+                self._differ(entry.shard, record.image_id, detail)
 
     def _add_quarantined(self, sample: SampleRef, made: MadeSample) -> None:
         if not isinstance(made, QuarantinedSample):
             self._differ(QUARANTINE_FILE, sample.image_id, "was bad, and is not any more")
-        elif sample.image_id not in self._bad:
+        elif sample.image_id not in self._quarantined:
             shard = self._entries[sample.image_id].shard
             self._differ(shard, sample.image_id, f"{made.file} is bad now: {made.reason}")
         else:
-            self.right += 1
+            self._matching += 1
 
-    def _differing(self, record: Record, *, is_chosen: bool) -> Iterator[str]:
-        """Yield what is other than stored, in words."""
-        entry = self._entries[record.image_id]
-        made = SampleEntry.of(record, entry.shard, entry.row)
-        for name in _COMPARED:
-            expected, found = getattr(entry, name), getattr(made, name)
-            if expected != found:
-                yield f"{name}: stored {expected}, made again {found}"
-        if not is_chosen:
-            return
-        stored = self.stored.find(record.image_id, entry.image_sha256)
+    def _compare_embeddings(self, record: Record, entry: SampleEntry) -> Iterator[str]:
+        """Yield in words how recomputed embeddings are not within what is allowed."""
+        stored = self._stored.find(record.image_id, entry.image_sha256)
         if stored is None or stored.shape != record.embeddings.shape:
             yield "embeddings: the stored ones are damaged or of another shape"
             return
         rounded = record.embeddings.astype(stored.dtype)
-        found = measure(stored, rounded)
-        self.deviation += found
-        if len(self.pairs) < MOST_PAIRS:
-            exact = record.embeddings.astype(np.float32)
-            self.pairs.append(EmbeddingPair(grid=record.grid, stored=stored, made=exact))
-        tolerance = TOLERANCES[self.dataset.index.recipe.precision]
-        if self.is_exact and not np.array_equal(stored, rounded):
+        found = measure_deviation(stored, rounded)
+        self._deviation += found
+        if len(self._pairs) < MOST_PAIRS:
+            unrounded = record.embeddings.astype(np.float32)
+            self._pairs.append(EmbeddingPair(grid=record.grid, stored=stored, recomputed=unrounded))
+        tolerance = EMBEDDING_TOLERANCES[self._index.recipe.precision]
+        if not self._class_differences and not np.array_equal(stored, rounded):
             yield f"embeddings: expected the same bits, found {found}"
         elif not found.within(tolerance):
             yield f"embeddings: {found}, allowed {tolerance}"
 
     def _differ(self, path: str, record_id: str, detail: str) -> None:
-        self.differences.append(
-            Difference(path=path, state="changed", detail=f"record {record_id}: {detail}")
+        self._differences.append(changed(path, f"record {record_id}: {detail}"))
+
+    def result(self, from_fp32: Deviation | None) -> RecomputeResult:
+        """Compare through heads, and return everything that was found."""
+        recipe = self._index.recipe
+        outputs = compare_head_outputs(self._pairs, self._classes)
+        allowed = HEAD_OUTPUT_TOLERANCES[recipe.embedding_dtype]
+        differences = list(self._differences)
+        if not self._class_differences and outputs.largest > allowed:
+            detail = f"heads: outputs deviate by {outputs.largest:.2g}, allowed {allowed:g}"
+            differences.append(changed(DATASET_FILE, detail))
+        return RecomputeResult(
+            report=Report.of("recompute", self._matching, differences),
+            measurements=Measurements(
+                numerics_class_differences=self._class_differences,
+                embeddings=self._deviation,
+                embeddings_from_fp32=from_fp32,
+                head_outputs=outputs,
+            ),
+            pairs=tuple(self._pairs),
         )
 
-    def report(self) -> Report:
-        """Return the differences as other levels do."""
-        return Report(level="recompute", right=self.right, differences=tuple(self.differences))
+
+def _differing_fields(record: Record, entry: SampleEntry) -> Iterator[str]:
+    """Yield in words what of a record, its embeddings left out, is not as stored."""
+    recomputed = SampleEntry.of(record, entry.shard, entry.row)
+    for name in _COMPARED:
+        expected, found = getattr(entry, name), getattr(recomputed, name)
+        if expected != found:
+            yield f"{name}: stored {expected}, recomputed {found}"

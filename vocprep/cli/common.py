@@ -94,6 +94,12 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def print_more(count: int, printed: int) -> None:
+    """Print how many lines were left out, where ``count`` is more than what is printed."""
+    if count > printed:
+        click.echo(f"… and {count - printed:,} more: --json lists them all")
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Print a line above a progress bar that may be on the terminal."""
     from tqdm import tqdm

@@ -23,37 +23,39 @@ if TYPE_CHECKING:
 )
 @json_option
 def inspect(shards: Path, lock: Path | None, as_json: bool) -> None:
-    """Say what a dataset version is and holds: its identities, recipe, splits, shards.
+    """Print what a dataset version is and holds: its identities, recipe, splits, shards.
 
     \b
     Example:
       vocprep inspect shards/voc --lock voc.lock.json
     """
-    from vocprep.shards.index import check_files, read_index
+    from vocprep.checks.inspect import inspect as inspect_version
 
-    index = read_index(shards)
-    check_files(shards, index)
+    summary = inspect_version(shards)
     if lock is not None:
-        from vocprep.checks.lock import make_lock, write_lock
+        from vocprep.checks.lock import lock as lock_version
 
-        write_lock(lock, make_lock(shards))
+        lock_version(shards, lock)
     if as_json:
-        print_json({**index.model_dump(mode="json"), "short_id": index.short_id})
+        print_json(summary.to_json())
         return
+    index = summary.index
     print_summary(shards, index)
     print_table(
         ("shard", "records", "patches", "bytes", "sha256"),
         [(s.name, s.records, s.patches, s.bytes, s.sha256[:12] + "…") for s in index.shards],
     )
     if lock is not None:
-        click.echo(f"lock        {lock}")
+        click.echo(f"lock file   {lock}")
     click.echo("numerics    " + ", ".join(f"{k} {v}" for k, v in index.numerics_class.items()))
     click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in index.versions.items()))
 
 
 def print_summary(out: Path, index: DatasetIndex) -> None:
     """Print what a dataset version is: identities first, then what it holds."""
-    recipe = index.recipe
+    from vocprep.checks.inspect import VersionSummary
+
+    recipe, summary = index.recipe, VersionSummary.of(index)
     click.echo(index.short_id)
     click.echo(f"recipe_id   {index.recipe_id}")
     click.echo(f"source_id   {index.source_id}")
@@ -63,29 +65,20 @@ def print_summary(out: Path, index: DatasetIndex) -> None:
     views = ", ".join(recipe.views)
     click.echo(f"views       {views}; embeddings {recipe.embedding_dtype}, {recipe.precision}")
     click.echo(f"weights     {index.weights}")
-    counts = index.statistics["splits"]
     print_table(
         ("split", "records", "patches", "void %", "outside top 4 %"),
         [
-            (
-                split,
-                counts[split]["records"],
-                counts[split]["patches"],
-                100 * counts[split]["void_pixels"] / counts[split]["pixels"],
-                100 * counts[split]["other_pixels"] / counts[split]["pixels"],
-            )
-            if split in counts
-            else (split, 0, 0, 0.0, 0.0)
-            for split in recipe.splits
+            (split.split, split.records, split.patches, split.void_percent, split.other_percent)
+            for split in summary.splits
         ],
     )
-    empty = [split for split in recipe.splits if split not in counts]
+    empty = [split.split for split in summary.splits if split.records == 0]
     if empty:
         click.echo(f"note: no record in split {', '.join(empty)}")
     if index.quarantined:
         click.echo(f"bad samples {index.quarantined:,}, left out: see {out / 'quarantine.jsonl'}")
-    size = sum(shard.bytes for shard in index.shards)
-    click.echo(f"{len(index.shards)} {index.container} shards, {megabytes(size)}, in {out}")
+    shards = f"{len(index.shards)} {index.container} shards"
+    click.echo(f"{shards}, {megabytes(summary.bytes)}, in {out}")
 
 
 def megabytes(size: int) -> str:

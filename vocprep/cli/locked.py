@@ -13,7 +13,7 @@ from vocprep.errors import UsageError
 if TYPE_CHECKING:
     from vocprep.building.local import Accept
     from vocprep.building.plan import BuildPlan
-    from vocprep.checks.lock import Lock
+    from vocprep.checks.lock import LockFile
     from vocprep.shards.version import Version
 
 MOST_DIFFERENCES = 3
@@ -39,7 +39,7 @@ def refuse_choices(context: click.Context) -> None:
 
 
 def locked_plan(
-    lock: Path, locked: Lock, dataset: str | None, data_dir: Path, weights: str | None
+    lock: Path, locked: LockFile, dataset: str | None, data_dir: Path, weights: str | None
 ) -> tuple[BuildPlan, Accept]:
     """Plan a locked version, and return what refuses to publish any other."""
     from vocprep.building.plan import AgainFrom, plan_again

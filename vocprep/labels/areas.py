@@ -30,7 +30,7 @@ def load_label_areas(name: str) -> dict[str, dict[int, int]]:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ManifestError(f"{path}: cannot be read as a table of label areas: {error}") from error
     ends = np.cumsum(counts, dtype=np.int64)
-    if not len(labels) == len(pixels) == ends[-1] or len(image_ids) != len(counts):
+    if not len(labels) == len(pixels) == counts.sum() or len(image_ids) != len(counts):
         raise ManifestError(f"{path}: its columns do not fit each other; install vocprep again")
     pairs = list(zip(labels.tolist(), pixels.tolist(), strict=True))
     return {

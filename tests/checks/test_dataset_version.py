@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.progress import RecordedProgress
 from builders.records import make_record
 from builders.versions import Built, build
 
 from vocprep.building.write import write_dataset
-from vocprep.checks.shards import verify_content, verify_files
+from vocprep.checks.dataset_version import verify_version_content, verify_version_files
 from vocprep.errors import ShardError
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
@@ -61,21 +63,24 @@ def kinds(version: Path) -> list[str]:
 
 
 def found_in(path: Path) -> set[str]:
-    report = verify_files(path, workers=1)
+    report = verify_version_files(path, workers=1)
     assert report.level == "files"
     return {difference.path for difference in report.differences}
 
 
 def test_whole_version_is_clean(version: Path) -> None:
-    steps: list[int] = []
-    report = verify_files(version, 2, lambda: steps.append(1))
-    assert report.clean
+    progress = RecordedProgress()
+    report = verify_version_files(version, 2, progress)
+    assert report.ok
     index = read_index(version)
-    assert report.right == len(index.shards) + len(index.files) + 1
-    assert len(steps) == report.right - 1
-    content = verify_content(version, 2)
-    assert content.clean
-    assert content.right == sum(shard.records for shard in index.shards) == 5
+    entries = [*index.shards, *index.files]
+    assert report.matching == len(entries) + 1
+    assert progress.shown == progress.begun[0][1] == sum(entry.bytes for entry in entries)
+    content = verify_version_content(version, 2, progress)
+    assert progress.begun[1] == ("shards", len(index.shards), 0)
+    assert progress.threads == {threading.get_ident()}
+    assert content.ok
+    assert content.matching == sum(shard.records for shard in index.shards) == 5
 
 
 def test_every_flipped_bit_of_every_kind_of_file_is_found(copied: Path) -> None:
@@ -110,7 +115,7 @@ def test_missing_files_are_found_and_called_so(copied: Path) -> None:
     for name in kinds(copied)[1:]:
         whole = (copied / name).read_bytes()
         (copied / name).unlink()
-        report = verify_files(copied, 1)
+        report = verify_version_files(copied, 1)
         assert [(item.path, item.state) for item in report.differences] == [(name, "missing")]
         (copied / name).write_bytes(whole)
     (copied / "dataset.json").unlink()
@@ -131,13 +136,13 @@ def test_extra_files_are_found_and_called_so(name: str, copied: Path) -> None:
         (copied / name).mkdir()
     else:
         (copied / name).write_text("x")
-    report = verify_files(copied, 1)
+    report = verify_version_files(copied, 1)
     assert [(item.path, item.state) for item in report.differences] == [(name, "extra")]
 
 
 def test_unfinished_work_beside_a_version_is_no_difference(copied: Path) -> None:
     (copied / ".tmp-build").mkdir()
-    assert verify_files(copied, 1).clean
+    assert verify_version_files(copied, 1).ok
 
 
 # What digests alone do not show: a consistent lie
@@ -214,11 +219,11 @@ def test_targets_that_are_not_those_of_the_label_map_are_found(
     change: Callable[[Record], Record], tmp_path: Path
 ) -> None:
     records = [make_record("a"), make_record("b")]
-    assert verify_content(write_version(tmp_path / "right", records), 1).clean
+    assert verify_version_content(write_version(tmp_path / "right", records), 1).ok
     path = write_version(tmp_path / "wrong", [records[0], change(records[1])])
-    assert verify_files(path, 1).clean
-    report = verify_content(path, 1)
-    assert report.right == 1
+    assert verify_version_files(path, 1).ok
+    report = verify_version_content(path, 1)
+    assert report.matching == 1
     assert all("record b" in difference.detail for difference in report.differences)
     assert any("label map" in difference.detail for difference in report.differences)
 
@@ -229,7 +234,7 @@ def test_shard_with_other_records_than_its_samples_is_found(tmp_path: Path) -> N
     shard = read_index(path).shards[0].name
     for wrong in ([records[0]], [records[0], make_record("b", seed=9)], [*records, records[0]]):
         (path / shard).write_bytes(CONTAINERS["hdf5"].encode(wrong))
-        assert not verify_content(path, 1).clean
+        assert not verify_version_content(path, 1).ok
 
 
 def test_statistics_that_are_not_those_of_the_records_are_found(tmp_path: Path) -> None:
@@ -238,17 +243,17 @@ def test_statistics_that_are_not_those_of_the_records_are_found(tmp_path: Path) 
     statistics = json.loads(json.dumps(index.statistics))
     statistics["splits"]["train"]["void_pixels"] += 1
     write_index(path, index.model_copy(update={"statistics": statistics}).sealed())
-    report = verify_content(path, 1)
+    report = verify_version_content(path, 1)
     assert [item.path for item in report.differences] == ["dataset.json"]
 
 
 def test_content_of_a_folder_that_is_no_version_is_a_shard_error(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="build-shards"):
-        verify_content(tmp_path, 1)
+        verify_version_content(tmp_path, 1)
 
 
 def test_content_reads_both_containers_alike(crop_hdf5: Built, crop_tar: Built) -> None:
     for built in (crop_hdf5, crop_tar):
-        report = verify_content(built.path, 2)
-        assert report.clean
-        assert report.right == len(built.records)
+        report = verify_version_content(built.path, 2)
+        assert report.ok
+        assert report.matching == len(built.records)

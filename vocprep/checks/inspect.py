@@ -1,0 +1,80 @@
+"""What a finished dataset version is and holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from vocprep.shards.index import DatasetIndex, check_files, read_index
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """What one split of a version holds."""
+
+    split: str
+    records: int
+    patches: int
+    void_percent: float
+    """Pixels of class void."""
+    other_percent: float
+    """Pixels of classes that are not among the four largest of their patch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionSummary:
+    """A dataset version: its index and the sums that people ask for."""
+
+    index: DatasetIndex
+    splits: tuple[SplitSummary, ...]
+    """Of all splits of the recipe, also those without a record."""
+    bytes: int
+    """Of all shards."""
+
+    @classmethod
+    def of(cls, index: DatasetIndex) -> Self:
+        """Sum up what an index lists."""
+        return cls(
+            index=index,
+            splits=tuple(_summarize_split(index, split) for split in index.recipe.splits),
+            bytes=sum(shard.bytes for shard in index.shards),
+        )
+
+    @property
+    def short_id(self) -> str:
+        """What people cite: ``context460-crop224-resnet32-fp32@1f3a9c…``."""
+        return self.index.short_id
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: the index with the sums beside its fields."""
+        return {
+            **self.index.model_dump(mode="json"),
+            "short_id": self.short_id,
+            "splits": [asdict(split) for split in self.splits],
+            "bytes": self.bytes,
+        }
+
+
+def _summarize_split(index: DatasetIndex, split: str) -> SplitSummary:
+    counts = index.statistics["splits"].get(split)
+    if counts is None:
+        return SplitSummary(split=split, records=0, patches=0, void_percent=0.0, other_percent=0.0)
+    return SplitSummary(
+        split=split,
+        records=counts["records"],
+        patches=counts["patches"],
+        void_percent=100 * counts["void_pixels"] / counts["pixels"],
+        other_percent=100 * counts["other_pixels"] / counts["pixels"],
+    )
+
+
+def inspect(path: str | Path) -> VersionSummary:
+    """Return what a finished dataset version is and holds.
+
+    Raises ShardError when it is no version, or a shard is missing or of another size.
+    """
+    path = Path(path)
+    index = read_index(path)
+    check_files(path, index)
+    return VersionSummary.of(index)

@@ -1,0 +1,142 @@
+"""``verify``: check a data dir or a dataset version at one of three levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocprep.checks.data_content import datasets_in, verify_data_content
+from vocprep.checks.data_files import has_download_records, verify_data_files
+from vocprep.checks.report import Report
+from vocprep.errors import UsageError
+from vocprep.manifests import load_dataset
+from vocprep.options import VerifyOptions
+from vocprep.progress import NO_PROGRESS, Progress
+
+if TYPE_CHECKING:
+    from vocprep.checks.recompute import Measurements
+
+_VERSION_FILES = ("dataset.json", "samples.jsonl", ".tmp-build", ".lock")
+"""Any of them makes a folder a dataset version: finished, unfinished, or with its index lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The result of a verification."""
+
+    reports: tuple[Report, ...]
+    """One per level that was checked, and one of the lock file."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no difference."""
+    measured: Measurements | None = None
+    """What ``recompute`` measured."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether no report has a difference."""
+        return all(report.ok for report in self.reports)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "ok": self.ok,
+            "reports": [report.to_json() for report in self.reports],
+            "notes": list(self.notes),
+            "measured": self.measured.to_json() if self.measured else None,
+        }
+
+
+def verify(
+    path: str | Path, options: VerifyOptions | None = None, progress: Progress = NO_PROGRESS
+) -> Verification:
+    """Check a data dir or a dataset version; nothing is changed.
+
+    A data dir is compared with the records of its downloads, a dataset version with its index.
+    What differs is in the result; only input that cannot be checked at all is an error: UsageError
+    for a folder that does not exist or options that do not fit its kind, DataError for damaged
+    records of downloads.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from vocprep.synthetic.dataset import sample
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = sample(folder, images=2)
+    ...     verify(folder, VerifyOptions(level="content", workers=1)).ok
+    True
+    """
+    options, path = options or VerifyOptions(), Path(path)
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such folder; expected a data dir or a dataset of shards")
+    if any((path / name).exists() for name in _VERSION_FILES):
+        return _verify_version(path, options, progress)
+    return _verify_data_dir(path, options, progress)
+
+
+def _verify_data_dir(path: Path, options: VerifyOptions, progress: Progress) -> Verification:
+    """Compare the files, then decode them; ``content`` needs no record of a download."""
+    if options.level == "recompute" or options.lock is not None:
+        option = "--lock" if options.lock is not None else "--level recompute"
+        raise UsageError(f"{option} goes with a dataset of shards, found a data dir; leave it out")
+    workers, partial = options.workers, options.partial
+    reports = []
+    if options.level == "files" or has_download_records(path):
+        reports.append(verify_data_files(path, workers, progress, partial=partial))
+    if options.level == "content":
+        named = [load_dataset(name) for name in options.datasets]
+        reports.append(
+            verify_data_content(
+                path, named or datasets_in(path), workers, progress, partial=partial
+            )
+        )
+    return Verification(reports=tuple(reports))
+
+
+def _verify_version(path: Path, options: VerifyOptions, progress: Progress) -> Verification:
+    """Compare the files; where they are whole, check their content and the lock file."""
+    # Imported where it is used, so that the check of a data dir does not load torch.
+    from vocprep.checks.dataset_version import (
+        verify_version_content,
+        verify_version_files,
+    )
+    from vocprep.checks.lock import read_lock, verify_lock
+    from vocprep.shards.version import Version
+
+    lock = read_lock(options.lock) if options.lock is not None else None
+    files = verify_version_files(path, options.workers, progress)
+    if not files.ok:
+        is_less = options.level != "files" or lock is not None
+        note = "neither content nor lock file was checked, because the files differ"
+        return Verification(reports=(files,), notes=(note,) if is_less else ())
+    reports, notes = [files], []
+    if options.level != "files":
+        reports.append(verify_version_content(path, options.workers, progress))
+    version = Version.read(path)
+    if lock is not None:
+        report, lock_notes = verify_lock(lock, version, path)
+        reports.append(report)
+        notes += lock_notes
+    if version.quarantined:
+        notes.append(f"quarantined images: {len(version.quarantined):,}, see quarantine.jsonl")
+    if options.level != "recompute" or not all(report.ok for report in reports):
+        return Verification(reports=tuple(reports), notes=tuple(notes))
+    return _with_recomputation(path, options, progress, reports, notes)
+
+
+def _with_recomputation(
+    path: Path,
+    options: VerifyOptions,
+    progress: Progress,
+    reports: Sequence[Report],
+    notes: Sequence[str],
+) -> Verification:
+    from vocprep.checks.recompute import recompute
+    from vocprep.shards.reader import ShardDataset
+
+    dataset = ShardDataset.open(path)
+    result = recompute(dataset, options, progress)
+    return Verification(
+        reports=(*reports, result.report),
+        notes=(*notes, *result.measurements.notes(dataset.index)),
+        measured=result.measurements,
+    )
