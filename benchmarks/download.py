@@ -3,7 +3,7 @@
 vocprep hashes on the way (sha256, sha1 and md5, as the VOC archives publish them), keeps its state
 file and flushes to the disk before a file gets its name; curl writes the bytes and leaves. The last
 row is what one would type to be as sure. Two lines: as fast as the loopback goes, and held back to
-a gigabit. Rows of one line take turns, so that the machine's moods fall on all of them alike.
+a gigabit. Rows of one line take turns, so that changes of the machine's load affect all alike.
 
 Run: python benchmarks/download.py [--mebibytes 256] [--repeats 3]
 """
@@ -29,8 +29,9 @@ from pathlib import Path
 from _report import Column, Report, Table, command_line
 
 from vocprep.data_dir.digests import ExpectedDigests
-from vocprep.download.fetch import Wanted, fetch
-from vocprep.download.transfer import TransferOptions
+from vocprep.downloading.http import TransferOptions
+from vocprep.downloading.mirrors import WantedFile, fetch
+from vocprep.progress import NoProgress
 
 MIB = 1 << 20
 GIGABIT = 117_000_000
@@ -72,14 +73,14 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(self._wait(count))
 
     def _wait(self, count: int) -> float:
-        """Return the seconds that the line is busy with these bytes: all connections share it."""
+        """Return the seconds that the line is busy with these bytes."""
         now = time.monotonic()
         with Handler.line:
             Handler.free_at = max(Handler.free_at, now) + count / self.rate
             return Handler.free_at - now
 
     def handle(self) -> None:
-        """Serve until the client leaves, as it does after the first part of a file in parts."""
+        """Serve until the client leaves."""
         with contextlib.suppress(ConnectionError):
             super().handle()
 
@@ -95,28 +96,16 @@ def serve(path: Path, rate: int) -> None:
     server.serve_forever()
 
 
-class Quiet:
-    """A watcher that shows nothing."""
-
-    def begin(self, name: str, total: int | None, done: int) -> None:
-        """Show nothing."""
-
-    def expect(self, total: int) -> None:
-        """Show nothing."""
-
-    def advance(self, count: int) -> None:
-        """Show nothing."""
+class OnlyNotes(NoProgress):
+    """A progress that prints what went wrong: a benchmark must not hide a retry."""
 
     def note(self, text: str) -> None:
-        """Show what went wrong: a benchmark must not hide a retry."""
+        """Print it."""
         print(text, file=sys.stderr)
-
-    def end(self) -> None:
-        """Show nothing."""
 
 
 def rows(url: str, expected: ExpectedDigests) -> dict[str, Callable[[Path], None]]:
-    """Return what is compared, by name: each brings the file to a path."""
+    """Return what is compared, by name: each fetches the file to a path."""
 
     def curl(path: Path) -> None:
         subprocess.run(["curl", "-sS", "-o", str(path), url], check=True)
@@ -126,28 +115,20 @@ def rows(url: str, expected: ExpectedDigests) -> dict[str, Callable[[Path], None
         for tool in ("sha256sum", "sha1sum", "md5sum"):
             subprocess.run([tool, str(path)], check=True, stdout=subprocess.DEVNULL)
 
-    def vocprep(connections: int) -> Callable[[Path], None]:
-        options = TransferOptions(connections=connections)
-        return lambda path: void(
-            fetch(Wanted(path=path, urls=[url], expected=expected), options, Quiet())
-        )
+    def vocprep(path: Path) -> None:
+        fetch(WantedFile(path=path, urls=[url], expected=expected), TransferOptions(), OnlyNotes())
 
     works = {
         CURL: curl,
-        "vocprep, 1 connection": vocprep(1),
-        "vocprep, 4 connections": vocprep(4),
+        "vocprep": vocprep,
         "curl, then sha256sum, sha1sum, md5sum": curl_and_sums,
     }
     return {name: work for name, work in works.items() if has_curl() or not name.startswith("curl")}
 
 
 def has_curl() -> bool:
-    """Say whether there is a curl to compare with."""
+    """Return whether there is a curl to compare with."""
     return shutil.which("curl") is not None
-
-
-def void(_: object) -> None:
-    """Drop a result."""
 
 
 def measure(
@@ -161,10 +142,10 @@ def measure(
         url = f"http://127.0.0.1:{int(server.stdout.readline())}/file.bin"
         try:
             for _ in range(repeats):
-                for name, bring in rows(url, expected).items():
+                for name, fetch_to in rows(url, expected).items():
                     target = source.with_name("target.bin")
                     began = time.perf_counter()
-                    bring(target)
+                    fetch_to(target)
                     seconds = time.perf_counter() - began
                     speeds.setdefault(name, []).append(target.stat().st_size / seconds)
                     target.unlink()

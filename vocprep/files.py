@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vocprep.errors import UsageError
 
@@ -61,7 +61,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def atomic_folder(final: Path) -> Iterator[Path]:
             temporary.replace(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 def write_atomic(final: Path, data: bytes) -> None:
@@ -139,7 +139,18 @@ after them, found 'x' twice; rename one, or use different output folders
         first_with[name] = path
 
 
-def _sync_folder(folder: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> Literal["linked", "copied"]:
+    """Give a file a second name, or copy it where the filesystem or its owner forbids that."""
+    try:
+        os.link(source, target)
+        return "linked"
+    except OSError:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+        return "copied"
+
+
+def sync_folder(folder: Path) -> None:
     """Make a rename durable; some filesystems refuse to open folders, which is no failure."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -14,9 +14,9 @@ from vocprep.checks.data_files import has_download_records, verify_data_files
 from vocprep.checks.report import Report
 from vocprep.data_dir.receipts import Receipt, read_all_unpacked, read_receipts, write_receipt
 from vocprep.data_dir.source_digests import SOURCE_DIGESTS_FILE
-from vocprep.download.archive import unpack
-from vocprep.download.download import DownloadOptions, download
-from vocprep.download.members import Archive
+from vocprep.downloading.archive import unpack
+from vocprep.downloading.download import download
+from vocprep.downloading.members import Archive
 from vocprep.errors import DataDirError, DataError
 from vocprep.manifests import Unpack
 from vocprep.progress import NO_PROGRESS
@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     with Mirror(FILES) as mirror:
         sources = [voc(mirror.url()), context(mirror.url())]
-        download(folder, sources, DownloadOptions(), NO_PROGRESS)
+        download(sources, folder)
     return folder
 
 

@@ -19,9 +19,8 @@ from click.testing import CliRunner, Result
 
 from vocprep.cli import main
 from vocprep.cli.download import Bars
-from vocprep.download.download import DownloadOptions
-from vocprep.download.plan import plan_download, state_of
-from vocprep.download.transfer import TransferOptions
+from vocprep.downloading.download import DownloadOptions
+from vocprep.downloading.plan import plan_download, state_in_words
 from vocprep.manifests import load_source
 from vocprep.synthetic.dataset import sample
 
@@ -190,7 +189,7 @@ def test_list_tells_how_far_a_source_is(shop: Shop, mirror: Mirror, tmp_path: Pa
     source = load_source(str(shop.folder / "labels.toml"))
     del mirror.files["trainval.tar.gz"]
     run("download", shop.folder / "labels.toml", "--data-dir", data)
-    assert state_of(plan_download(data, [source], {}, extract=True)) == "1 of 2 files"
+    assert state_in_words(plan_download(data, [source], {}, extract=True)) == "1 of 2 files"
 
 
 def test_without_a_name_the_user_is_told(tmp_path: Path):
@@ -247,7 +246,8 @@ def test_ctrl_c_is_tidy_and_the_next_run_goes_on(shop: Shop, mirror: Mirror, tmp
 
 def test_no_command_here_waits_for_torch():
     code = (
-        "import sys, vocprep.cli.download, vocprep.download.download, vocprep.checks.data_content; "
+        "import sys, vocprep.cli.download, vocprep.downloading.download\n"
+        "import vocprep.checks.data_content\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -256,7 +256,6 @@ def test_no_command_here_waits_for_torch():
 def test_the_options_defaults_are_the_librarys():
     with main.commands["download"].make_context("download", ["voc2012"]) as context:
         defaults = context.params
-    assert defaults["connections"] == TransferOptions.connections
     library = DownloadOptions()
     for name in ("offline", "extract", "partial", "from_dir"):
         assert defaults[name] == getattr(library, name)

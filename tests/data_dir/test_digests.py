@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences, hash_file
-from vocprep.download.spans import add_span, first_gap, missing_spans, total
 
 DATA = b"some bytes"
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -56,17 +52,3 @@ def test_nothing_is_said_of_facts_that_hold():
     )
     assert differences(facts, FOUND) == []
     assert differences(ExpectedDigests(), FOUND) == []
-
-
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=30))
-def test_ranges_behave_as_sets_of_bytes(pieces: list[tuple[int, int]]):
-    size, spans, bytes_here = 80, [], set()
-    for start, length in pieces:
-        spans = add_span(spans, start, start + length)
-        bytes_here |= set(range(start, start + length))
-    gaps = missing_spans(spans, size)
-    assert {i for start, end in spans for i in range(start, end)} == bytes_here
-    assert {i for start, end in gaps for i in range(start, end)} == set(range(size)) - bytes_here
-    assert total(spans) == len(bytes_here)
-    assert first_gap(spans) == min(set(range(size + 1)) - bytes_here)
-    assert all(left[1] < right[0] for left, right in itertools.pairwise(spans))

@@ -1,4 +1,4 @@
-"""Progress of work on files and samples."""
+"""Progress bars of work on files and samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """Progress on stderr, one bar a file; silent where there is no terminal, notes excepted."""
+    """A ``Progress`` on stderr, one bar per task; only notes where there is no terminal."""
 
     def __init__(self, unit: str = "B") -> None:
         self._unit = unit
@@ -37,7 +37,7 @@ class Bars:
         )
 
     def expect(self, total: int) -> None:
-        """Let the bar know how long it is."""
+        """Set the length of the bar."""
         if self._bar is not None:
             self._bar.total = total
 
@@ -60,7 +60,7 @@ class Bars:
 
 
 def stop(bars: Bars, what_now: str) -> NoReturn:
-    """End after Ctrl-C."""
+    """End the process after Ctrl-C, with a note on what to do next."""
     bars.end()
     click.echo(f"stopped; {what_now}", err=True)
     raise SystemExit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""``vocprep download`` and ``vocprep verify``."""
+"""``vocprep download``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from vocprep.cli.common import PATH, data_dir_option, json_option, print_json, p
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from vocprep.download.outcomes import Outcome
+    from vocprep.downloading.outcomes import Outcome
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @data_dir_option
-@click.option("--list", "list_only", is_flag=True, help="Show every source and its state here.")
+@click.option(
+    "--list", "list_only", is_flag=True, help="List every source and its state in the data dir."
+)
 @click.option(
     "--mirror",
     "mirrors",
     multiple=True,
     metavar="URL",
-    help="Folder to ask before the known mirrors: http, https or file. May be repeated.",
+    help="Folder to try before the known mirrors: http, https or file. May be repeated.",
 )
 @click.option(
     "--from",
@@ -35,10 +37,9 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder of archives that you have: verified, then linked or copied.",
 )
-@click.option("--offline", is_flag=True, help="Use no network; say what is missing.")
+@click.option("--offline", is_flag=True, help="Use no network; list what is missing.")
 @click.option("--extract/--no-extract", default=True, help="Unpack archives.  [default: extract]")
 @click.option("--partial", is_flag=True, help="Allow archives with a subset of the official files.")
-@click.option("--connections", default=4, show_default=True, help="Parallel parts of a large file.")
 @json_option
 def download(
     names: tuple[str, ...],
@@ -49,7 +50,6 @@ def download(
     offline: bool,
     extract: bool,
     partial: bool,
-    connections: int,
     as_json: bool,
 ) -> None:
     """Fetch, verify and unpack what datasets need.
@@ -64,39 +64,25 @@ def download(
       vocprep download voc2012 --from ~/archives --offline
       vocprep download --list
     """
-    from vocprep.download import download as library
-    from vocprep.download.outcomes import failure
-    from vocprep.download.plan import resolve_sources
-    from vocprep.download.transfer import TransferOptions
+    from vocprep.downloading.download import DownloadOptions
+    from vocprep.downloading.download import download as download_sources
+    from vocprep.downloading.outcomes import raise_failures
 
     if list_only:
-        _list_sources(data_dir, as_json=as_json)
+        _print_sources(data_dir, as_json=as_json)
         return
     if not names:
-        raise UsageError("nothing to download: name a dataset or a source, or ask with --list")
-    options = library.DownloadOptions(
-        mirrors=mirrors,
-        from_dir=from_dir,
-        offline=offline,
-        extract=extract,
-        partial=partial,
-        transfer=TransferOptions(connections=connections),
+        raise UsageError("nothing to download: name a dataset or a source, or see --list")
+    options = DownloadOptions(
+        mirrors=mirrors, from_dir=from_dir, offline=offline, extract=extract, partial=partial
     )
     bars = Bars()
     try:
-        outcomes = library.download(data_dir, resolve_sources(names), options, bars, _tensor_digest)
+        outcomes = download_sources(names, data_dir, options, bars)
     except KeyboardInterrupt:
         stop(bars, "what was fetched is kept: run the same command again to go on from there")
     _print_outcomes(outcomes, as_json=as_json)
-    if error := failure(outcomes):
-        raise error
-
-
-def _tensor_digest(path: Path) -> str:
-    """Digest weights; torch is loaded only when there are any to look at."""
-    from vocprep.features.backbone import file_tensor_digest
-
-    return file_tensor_digest(path)
+    raise_failures(outcomes)
 
 
 def _print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
@@ -117,16 +103,16 @@ def _print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
 
 
 def _place(mirror: str | None) -> str:
-    """Name a mirror as briefly as people do: a host or a folder."""
+    """Return a mirror's host or folder."""
     if mirror is None:
         return "-"
     parts = urlsplit(mirror)
     return parts.netloc or str(Path(parts.path).parent if parts.scheme == "file" else mirror)
 
 
-def _list_sources(data_dir: Path, *, as_json: bool) -> None:
+def _print_sources(data_dir: Path, *, as_json: bool) -> None:
     """Print every shipped source with its size, terms and state on this disk."""
-    from vocprep.download.plan import list_sources
+    from vocprep.downloading.plan import list_sources
 
     listed = list_sources(data_dir)
     if as_json:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vocprep.manifests import SourceFile
+from vocprep.progress import NO_PROGRESS
 
 ALGORITHMS = ("sha256", "sha1", "md5")
 """Every algorithm that a manifest may list; sha256 is always computed."""
@@ -46,6 +47,11 @@ class ExpectedDigests:
         """The algorithms to compute: sha256 always, the others where one is published."""
         return tuple(name for name in ALGORITHMS if name == "sha256" or getattr(self, name))
 
+    @property
+    def has_digest(self) -> bool:
+        """Whether any digest is known, so that wrong bytes can be detected."""
+        return bool(self.to_json().keys() - {"size"})
+
     def to_json(self) -> dict[str, str | int]:
         """Return the facts that are known, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
@@ -65,14 +71,10 @@ class FileDigests:
         return self.digests["sha256"]
 
 
-def nothing_shown(_: int) -> None:
-    """Take a count of bytes and show nothing."""
-
-
 def hash_file(
     path: Path,
     algorithms: tuple[str, ...] = ("sha256",),
-    advance: Callable[[int], None] = nothing_shown,
+    advance: Callable[[int], None] = NO_PROGRESS.advance,
 ) -> FileDigests:
     """Hash a whole file in one pass and bounded memory; ``advance`` hears of the bytes."""
     hashers = {name: new_hasher(name) for name in algorithms}

@@ -1,11 +1,10 @@
 """Decide what a download has to do, file by file, before anything is done.
 
-``survey`` looks at the disk, ``steps_for`` decides and touches nothing; ``download`` acts.
+``inspect_file`` looks at the disk, ``steps_for`` decides; neither changes anything.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences
+from vocprep.data_dir.layout import default_data_dir
 from vocprep.data_dir.receipts import Receipt, is_unpacked, read_receipt, read_unpacked
 from vocprep.data_dir.source_digests import read_source_digests
+from vocprep.downloading.partial import unfinished_bytes
 from vocprep.errors import ManifestError, UsageError
 from vocprep.manifests import (
     SourceFile,
@@ -26,16 +27,18 @@ from vocprep.manifests import (
 )
 
 Step = Literal["verify", "fetch", "unpack"]
+SourceName = str | Path | SourceManifest
+"""A dataset or a source: its shipped name, the path of its manifest, or a loaded source."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnDisk:
+class FileOnDisk:
     """What the disk holds of one file."""
 
     present: bool = False
     """There is a file under the final name."""
     verified: bool = False
-    """It has not changed since its digests were seen to agree with what is expected now."""
+    """It has not changed since its digests agreed with what is expected now."""
     unpacked: bool = False
     """Everything that it unpacks to is there."""
     part_bytes: int = 0
@@ -45,12 +48,12 @@ class OnDisk:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedFile:
-    """One file and what has to happen to it; no steps when all is well."""
+    """One file and the steps that complete it: none when all is there."""
 
     source: str
     file: SourceFile
     expected: ExpectedDigests
-    on_disk: OnDisk
+    on_disk: FileOnDisk
     steps: tuple[Step, ...]
 
 
@@ -71,20 +74,25 @@ class ListedSource:
         return asdict(self)
 
 
-def list_sources(data_dir: Path) -> list[ListedSource]:
-    """Return every shipped source with its state in a data dir."""
-    lock = read_source_digests(data_dir)
+def list_sources(data_dir: str | Path | None = None) -> list[ListedSource]:
+    """Return every shipped source with its state in a data dir.
+
+    >>> [source.size for source in list_sources("/nowhere") if source.name == "voc2012"]
+    ['1,999,639,040']
+    """
+    folder = default_data_dir() if data_dir is None else Path(data_dir)
+    recorded = read_source_digests(folder)
     listed = []
     for name in manifest_names("sources"):
         source = load_source(name)
-        planned = plan_download(data_dir, [source], lock, extract=True)
+        planned = plan_download(folder, [source], recorded, extract=True)
         listed.append(
             ListedSource(
                 name=name,
                 title=source.title,
                 terms=source.terms,
                 size=_size_in_words(source),
-                state=state_of(planned),
+                state=state_in_words(planned),
             )
         )
     return listed
@@ -98,8 +106,8 @@ def _size_in_words(source: SourceManifest) -> str:
     return f"{known:,}" if all(file.bytes for file in source.files) else f"~{known:,}"
 
 
-def state_of(planned: Sequence[PlannedFile]) -> str:
-    """Say in words how much of a source is there."""
+def state_in_words(planned: Sequence[PlannedFile]) -> str:
+    """Return for people how much of a source is there."""
     done = sum(not item.steps for item in planned)
     part = sum(item.on_disk.part_bytes for item in planned)
     here = sum(item.on_disk.present for item in planned)
@@ -109,36 +117,43 @@ def state_of(planned: Sequence[PlannedFile]) -> str:
     return f"{words}, {part:,} bytes of more" if part else words
 
 
-def resolve_sources(names: Sequence[str]) -> list[SourceManifest]:
+def resolve_sources(names: SourceName | Sequence[SourceName]) -> list[SourceManifest]:
     """Return the sources that names stand for, each once, in order.
 
-    A name is a dataset (all its sources) or a source, shipped or the path of a ``.toml``; what is
-    both is the dataset. Raises UsageError or ManifestError.
+    What is both a dataset and a source is the dataset. Raises UsageError or ManifestError.
+
+    >>> [source.name for source in resolve_sources("pascal-context")]
+    ['voc2010', 'pascal-context', 'resnet32-cifar100']
     """
+    named = [names] if isinstance(names, str | Path | SourceManifest) else names
     found: dict[str, SourceManifest] = {}
-    for name in names:
-        for source in _sources_of(name):
+    for name in named:
+        for source in [name] if isinstance(name, SourceManifest) else _sources_of(str(name)):
             found.setdefault(source.name, source)
     return list(found.values())
 
 
 def plan_download(
-    data_dir: Path, sources: Sequence[SourceManifest], lock: Mapping[str, str], *, extract: bool
+    data_dir: Path,
+    sources: Sequence[SourceManifest],
+    recorded: Mapping[str, str],
+    *,
+    extract: bool,
 ) -> list[PlannedFile]:
-    """Return every file of the sources with the steps that it needs."""
+    """Return every file of the sources with its steps; ``recorded`` are the source digests."""
     return [
-        plan_file(data_dir, source.name, file, lock, extract=extract)
+        plan_file(data_dir, source.name, file, recorded, extract=extract)
         for source in sources
         for file in source.files
     ]
 
 
 def plan_file(
-    data_dir: Path, source: str, file: SourceFile, lock: Mapping[str, str], *, extract: bool
+    data_dir: Path, source: str, file: SourceFile, recorded: Mapping[str, str], *, extract: bool
 ) -> PlannedFile:
-    """Look at the disk and decide for one file."""
-    expected = ExpectedDigests.of(file, lock.get(file.path))
-    on_disk = survey(data_dir, file, expected)
+    """Return the plan of one file."""
+    expected = ExpectedDigests.of(file, recorded.get(file.path))
+    on_disk = inspect_file(data_dir, file, expected)
     return PlannedFile(
         source=source,
         file=file,
@@ -148,66 +163,57 @@ def plan_file(
     )
 
 
-def steps_for(on_disk: OnDisk, *, unpacks: bool) -> tuple[Step, ...]:
-    """Decide what has to be done, from what the disk holds alone.
+def steps_for(on_disk: FileOnDisk, *, unpacks: bool) -> tuple[Step, ...]:
+    """Return the steps that a file needs, from what the disk holds alone.
 
     An archive that was unpacked and then deleted to save space is not fetched again.
     """
     steps: list[Step] = []
-    missing_tree = unpacks and not on_disk.unpacked
+    must_unpack = unpacks and not on_disk.unpacked
     if on_disk.present and not on_disk.verified:
         steps.append("verify")
-    if not on_disk.present and (missing_tree or not unpacks):
+    if not on_disk.present and (must_unpack or not unpacks):
         steps.append("fetch")
-    if missing_tree:
+    if must_unpack:
         steps.append("unpack")
     return tuple(steps)
 
 
-def survey(data_dir: Path, file: SourceFile, expected: ExpectedDigests) -> OnDisk:
-    """Look at what the disk holds of a file. Reads no byte of the file itself."""
+def inspect_file(data_dir: Path, file: SourceFile, expected: ExpectedDigests) -> FileOnDisk:
+    """Return what the disk holds of a file. Reads no byte of the file itself."""
     path = data_dir / file.path
     receipt = read_receipt(data_dir, file.path)
-    return OnDisk(
+    return FileOnDisk(
         present=path.is_file(),
         verified=receipt is not None
         and receipt.matches_disk(data_dir)
-        and agrees(receipt, file, expected),
+        and _receipt_proves(receipt, file, expected),
         unpacked=_is_unpacked(data_dir, file, expected),
-        part_bytes=_part_bytes(path),
+        part_bytes=unfinished_bytes(path),
         receipt=receipt,
     )
 
 
-def agrees(receipt: Receipt, file: SourceFile, expected: ExpectedDigests) -> bool:
-    """Tell whether a receipt answers everything that is expected now.
+def _receipt_proves(receipt: Receipt, file: SourceFile, expected: ExpectedDigests) -> bool:
+    """Return whether a receipt holds every digest that is expected now, and each agrees.
 
-    One that was written without a look at the tensors says nothing about them.
+    Receipts of versions that did not digest tensors hold no tensor digest.
     """
     if any(name not in receipt.digests for name in expected.algorithms):
         return False
     found = FileDigests(size=receipt.size, digests=receipt.digests)
-    tensors = receipt.tensors_sha256 in (None, file.tensors_sha256)
-    return tensors and not differences(expected, found)
+    tensors_agree = receipt.tensors_sha256 in (None, file.tensors_sha256)
+    return tensors_agree and not differences(expected, found)
 
 
 def _is_unpacked(data_dir: Path, file: SourceFile, expected: ExpectedDigests) -> bool:
     if file.unpack is None:
         return False
-    tree = read_unpacked(data_dir, file.path)
-    if tree is None:
+    unpacked = read_unpacked(data_dir, file.path)
+    if unpacked is None:
         return False
     wanted = expected.sha256 or expected.recorded_sha256
-    return wanted in (None, tree.archive_sha256) and is_unpacked(data_dir, tree)
-
-
-def _part_bytes(path: Path) -> int:
-    """Return how many bytes an unfinished download has, 0 where there is none."""
-    try:
-        done = json.loads(path.with_name(path.name + ".part.json").read_bytes())["done"]
-        return sum(int(end) - int(start) for start, end in done)
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    return wanted in (None, unpacked.archive_sha256) and is_unpacked(data_dir, unpacked)
 
 
 def _sources_of(name: str) -> list[SourceManifest]:
@@ -231,7 +237,7 @@ def _sources_of(name: str) -> list[SourceManifest]:
 
 
 def _lists_files(path: str) -> bool:
-    """Tell a source's TOML from a dataset's."""
+    """Return whether a TOML file is a source's manifest, not a dataset's."""
     try:
         return "files" in tomllib.loads(find_manifest("sources", path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

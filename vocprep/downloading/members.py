@@ -10,16 +10,16 @@ from pathlib import Path, PurePosixPath
 from vocprep.errors import ArchiveError
 from vocprep.manifests import Unpack
 
-OURS = (".vocprep", "downloads", "weights", "sources.lock.json", "labels.txt")
-"""What is fetched or kept by vocprep itself in a data dir: no archive may write there."""
+RESERVED = (".vocprep", "downloads", "weights", "sources.lock.json", "labels.txt")
+"""Names in a data dir that vocprep itself writes: no archive may write there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """An archive on disk whose digests were seen to be right."""
+    """An archive on disk whose digests agree."""
 
     name: str
-    """Its path below the data dir, which is what messages and the tree manifest call it."""
+    """Its path below the data dir, as in messages and in the record of the unpacked files."""
     path: Path
     sha256: str
     unpack: Unpack
@@ -27,13 +27,13 @@ class Archive:
 
 @dataclass
 class Names:
-    """The members so far, and the rules a further one must keep."""
+    """The members so far, and the rules that a further one must follow."""
 
     archive: Archive
     files: set[str] = field(default_factory=set)
     folders: set[str] = field(default_factory=set)
     spelling: dict[str, str] = field(default_factory=dict)
-    """By folded path: the one spelling that was seen of it."""
+    """By case-folded path: its first spelling."""
 
     def admit(self, member: tarfile.TarInfo) -> str | None:
         """Return the path below the target folder, None for the target itself."""
@@ -42,9 +42,9 @@ class Names:
         if path is None:
             return None
         if path in self.files or (path in self.folders and not member.isdir()):
-            raise self._refuse(member, "stands in the archive twice")
+            raise self._refuse(member, "is in the archive twice")
         parents = [str(parent) for parent in PurePosixPath(path).parents][:-1]
-        if PurePosixPath(path).parts[0].casefold() in OURS:
+        if PurePosixPath(path).parts[0].casefold() in RESERVED:
             raise self._refuse(member, "would lie among vocprep's own files in the data dir")
         for parent in parents:
             if parent in self.files:
@@ -76,7 +76,7 @@ class Names:
             raise bomb(self.archive, f"member {member.name!r} alone unpacks to {member.size}")
 
     def _relative(self, member: tarfile.TarInfo) -> str | None:
-        """Check a name and take the leading folder away."""
+        """Return a checked name without the leading folder, None for that folder itself."""
         name = member.name
         try:
             name.encode("utf-8")

@@ -1,8 +1,8 @@
-"""Unpack a tar archive as if it came from an enemy.
+"""Unpack a tar archive from an untrusted origin.
 
 Only regular files and folders are written, below a new folder, under names that mean the same on
-every filesystem; anything else is an ArchiveError that names the member. ``unpack`` is the whole
-job: extract beside, check the counts, move into place, and the tree manifest last.
+every filesystem; anything else is an ArchiveError that names the member. ``unpack`` does all of it:
+extract beside, check the counts, move into place, flush, and record the unpacked files last.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from vocprep.data_dir.digests import nothing_shown
 from vocprep.data_dir.receipts import UnpackedArchive, UnpackedFile, records_dir, write_unpacked
-from vocprep.download.members import Archive, Names, bomb
+from vocprep.downloading.members import Archive, Names, bomb
 from vocprep.errors import ArchiveError
-from vocprep.files import TEMPORARY_PREFIX
+from vocprep.files import TEMPORARY_PREFIX, sync_folder
 from vocprep.manifests import ExpectedFiles
+from vocprep.progress import NO_PROGRESS
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK_BYTES = 1 << 20
 _MOST_HEADER_BYTES = 1 << 20
-"""No honest tar header is longer; tarfile would read a longer one into memory whole."""
+"""No tar header of an official archive is longer; tarfile reads a header into memory whole."""
 
 
 def unpack(
@@ -37,13 +37,13 @@ def unpack(
     data_dir: Path,
     *,
     partial: bool = False,
-    advance: Callable[[int], None] = nothing_shown,
+    advance: Callable[[int], None] = NO_PROGRESS.advance,
 ) -> UnpackedArchive:
-    """Unpack an archive into the data dir and record the tree; the caller holds the file's lock.
+    """Unpack an archive into the data dir and record its files; the caller holds the file's lock.
 
-    ``advance`` hears of the archive's bytes as they are read. With ``partial`` the manifest's
-    expected counts are not asked for. Raises ArchiveError when the archive is unsafe, damaged or
-    incomplete; nothing of it is in place then. An interruption leaves no tree manifest, so the
+    ``advance`` is called with the bytes of the archive as they are read. With ``partial`` the
+    manifest's expected counts are not compared. Raises ArchiveError when the archive is unsafe,
+    damaged or incomplete; nothing of it is in place then. An interruption leaves no record, so the
     next run unpacks again.
     """
     folder = records_dir(data_dir) / f"{TEMPORARY_PREFIX}unpack-{archive.name.replace('/', '-')}"
@@ -53,6 +53,7 @@ def unpack(
         if not partial:
             _check_counts(archive, files)
         _move_into(folder, data_dir, archive.name)
+        _flush(data_dir, files)
     except OSError as error:
         raise ArchiveError(
             f"{archive.path}: cannot be unpacked into {data_dir}: {error}; free the space or mend "
@@ -60,15 +61,25 @@ def unpack(
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    tree = UnpackedArchive(archive=archive.name, archive_sha256=archive.sha256, files=tuple(files))
-    # One flush for all: no file may be recorded and yet empty after a power cut.
-    os.sync()
-    write_unpacked(data_dir, tree)
-    return tree
+    unpacked = UnpackedArchive(
+        archive=archive.name, archive_sha256=archive.sha256, files=tuple(files)
+    )
+    write_unpacked(data_dir, unpacked)
+    return unpacked
+
+
+def _flush(data_dir: Path, files: Sequence[UnpackedFile]) -> None:
+    """Flush unpacked files and their folders: none may be recorded and empty after a power cut."""
+    for file in files:
+        with (data_dir / file.path).open("rb") as stream:
+            os.fsync(stream.fileno())
+    folders = {parent for file in files for parent in PurePosixPath(file.path).parents}
+    for folder in sorted(folders, reverse=True):
+        sync_folder(data_dir / folder)
 
 
 def extract(
-    archive: Archive, folder: Path, advance: Callable[[int], None] = nothing_shown
+    archive: Archive, folder: Path, advance: Callable[[int], None] = NO_PROGRESS.advance
 ) -> list[UnpackedFile]:
     """Write the archive's files into a new folder; return them in path order.
 
@@ -96,7 +107,7 @@ def extract(
                 raise tarfile.ReadError("it ends without the end mark")
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
             raise ArchiveError(
-                f"{archive.path}: is no readable tar archive: {error}; fetch it again"
+                f"{archive.path}: is not a readable tar archive: {error}; fetch it again"
             ) from error
     return sorted(files, key=lambda file: file.path)
 
@@ -119,10 +130,10 @@ def _write_member(
     return UnpackedFile(path=path, size=member.size, sha256=hasher.hexdigest())
 
 
-class _Bounded:
-    """A stream that goes forward only and ends in an error where a bomb would go on.
+class _BoundedStream:
+    """A forward-only stream that raises ArchiveError beyond the manifest's ``max_bytes``.
 
-    Has the three methods that tarfile asks of a file.
+    Has the three methods that tarfile calls of a file.
     """
 
     def __init__(self, stream: BinaryIO | gzip.GzipFile, archive: Archive) -> None:
@@ -130,14 +141,14 @@ class _Bounded:
         self._archive = archive
         self._position = 0
         self.at_end_mark = False
-        """Whether the last read was the block of zeros that ends a tar; tarfile does without."""
+        """Whether the last read was the block of zeros that ends a tar, not required by tarfile."""
 
     def tell(self) -> int:
-        """Return how many bytes were taken."""
+        """Return how many bytes were read."""
         return self._position
 
     def seek(self, position: int) -> None:
-        """Go forward, reading: only what is read is counted."""
+        """Read up to a position further on, so that skipped bytes are counted too."""
         if position < self._position:
             raise tarfile.ReadError("members overlap")
         while position > self._position:
@@ -156,29 +167,29 @@ class _Bounded:
         return data
 
 
-class _Told(io.BufferedReader):
-    """A file that tells how many of its bytes were read."""
+class _CountedReader(io.BufferedReader):
+    """A file that reports how many of its bytes were read."""
 
     def __init__(self, raw: io.FileIO, advance: Callable[[int], None]) -> None:
         super().__init__(raw, _BLOCK_BYTES)
         self._advance = advance
 
     def read(self, count: int | None = -1, /) -> bytes:
-        """Read as any file does."""
+        """Return up to ``count`` bytes."""
         data = super().read(count)
         self._advance(len(data))
         return data
 
 
 @contextmanager
-def _tar_bytes(archive: Archive, advance: Callable[[int], None]) -> Iterator[_Bounded]:
-    """Open the tar inside, whatever the suffix says."""
-    with _Told(archive.path.open("rb", buffering=0), advance) as raw:
+def _tar_bytes(archive: Archive, advance: Callable[[int], None]) -> Iterator[_BoundedStream]:
+    """Open the tar, gzipped or not: the first bytes decide, not the suffix."""
+    with _CountedReader(archive.path.open("rb", buffering=0), advance) as raw:
         if raw.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] != _GZIP_MAGIC:
-            yield _Bounded(raw, archive)
+            yield _BoundedStream(raw, archive)
             return
         with gzip.GzipFile(fileobj=raw, mode="rb") as inner:
-            yield _Bounded(inner, archive)
+            yield _BoundedStream(inner, archive)
 
 
 def _check_counts(archive: Archive, files: list[UnpackedFile]) -> None:
@@ -188,8 +199,8 @@ def _check_counts(archive: Archive, files: list[UnpackedFile]) -> None:
         if found != expect.count:
             raise ArchiveError(
                 f"{archive.path}: expected {expect.count} {expect.suffix} files in "
-                f"{expect.folder}, found {found}; nothing was unpacked; a subset of one's own "
-                "passes with --partial"
+                f"{expect.folder}, found {found}; nothing was unpacked; a subset of your own "
+                "is accepted with --partial"
             )
 
 
@@ -199,7 +210,7 @@ def _counts(expect: ExpectedFiles, path: str) -> bool:
 
 
 def _move_into(folder: Path, target: Path, name: str) -> None:
-    """Move a folder's entries: whole folders by one rename where none is in the way.
+    """Move a folder's entries, whole folders by one rename where the target has none.
 
     Several archives of one source fill the same folders.
     """

@@ -1,44 +1,44 @@
-"""Bring sources to a data dir: fetch, verify and unpack what the plan says is not there.
+"""Complete a data dir: fetch, verify and unpack the files of sources that are not there yet.
 
-One writer a file: every file is worked on under a lock of its own, so that two runs side by side
-share the work.
+Every file is worked on under a file lock of its own, so that it has one writer and two runs side
+by side share the work.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote, urlsplit
 
 from filelock import FileLock, Timeout
+from pydantic import model_validator
 
 from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences, hash_file
+from vocprep.data_dir.layout import default_data_dir
 from vocprep.data_dir.receipts import Receipt, records_dir, write_receipt
 from vocprep.data_dir.source_digests import add_source_digest, read_source_digests
-from vocprep.download.archive import unpack
-from vocprep.download.fetch import Wanted, fetch
-from vocprep.download.members import Archive
-from vocprep.download.outcomes import Outcome, outcome_of
-from vocprep.download.plan import PlannedFile, plan_file
-from vocprep.download.transfer import TransferOptions
+from vocprep.downloading.archive import unpack
+from vocprep.downloading.http import TransferOptions
+from vocprep.downloading.members import Archive
+from vocprep.downloading.mirrors import WantedFile, fetch
+from vocprep.downloading.outcomes import Outcome, failed_outcome, outcome_of
+from vocprep.downloading.plan import PlannedFile, SourceName, plan_file, resolve_sources
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
-from vocprep.files import atomic_path
-from vocprep.manifests import SourceFile, SourceManifest
-from vocprep.progress import Progress
+from vocprep.files import link_or_copy
+from vocprep.manifests import SourceFile
+from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.validation import checked
 
-TensorDigest = Callable[[Path], str]
 
-
-@dataclass(frozen=True, kw_only=True)
+@checked
 class DownloadOptions:
-    """Where files may come from and how far to go with them."""
+    """Which places files may come from, and what is done with them."""
 
     mirrors: tuple[str, ...] = ()
-    """Folders (http, https or file URLs) that are asked before the manifest's mirrors."""
+    """Folders (http, https or file URLs) that are requested before the manifest's mirrors."""
     from_dir: Path | None = None
     """Folder of files that the user already has; they are verified, then linked or copied."""
     offline: bool = False
@@ -48,70 +48,73 @@ class DownloadOptions:
     partial: bool = False
     """Whether an archive may hold another number of files than the official one."""
     transfer: TransferOptions = field(default_factory=TransferOptions)
+    """Timeouts and retries."""
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+    @model_validator(mode="after")
+    def _places_exist(self) -> Self:
         for mirror in self.mirrors:
             if urlsplit(mirror).scheme not in ("http", "https", "file"):
                 raise UsageError(f"mirror {mirror!r}: expected an http, https or file URL")
-        if self.transfer.connections < 1:
-            raise UsageError(f"connections {self.transfer.connections}: expected 1 or more")
         if self.from_dir is not None and not self.from_dir.is_dir():
             raise UsageError(f"{self.from_dir}: no such folder of archives; check --from")
+        return self
 
 
 def download(
-    data_dir: Path,
-    sources: Sequence[SourceManifest],
-    options: DownloadOptions,
-    progress: Progress,
-    tensor_digest: TensorDigest | None = None,
+    names: SourceName | Sequence[SourceName],
+    data_dir: str | Path | None = None,
+    options: DownloadOptions | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> list[Outcome]:
-    """Bring every file of the sources to the data dir; return how each ended, in order.
+    """Fetch, verify and unpack what datasets need; return the outcome of each file, in order.
 
-    A file that fails does not keep the others from coming: its outcome holds the error.
-    ``tensor_digest`` checks weights by their tensors; without it that check is left out. Raises
-    DataError when the lock file or a record of an earlier run is damaged.
+    A name is a dataset (all its sources), a source, the path of a ``.toml`` manifest, or a loaded
+    SourceManifest. ``data_dir`` is ``$VOCPREP_DATA_DIR``, else ``./data``, by default. A file that
+    fails does not stop the others: ``raise_failures(outcomes)`` turns failures into one error.
+    Raises UsageError for an unknown name, DataError for damaged records of an earlier run.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     outcomes = download("voc2012", folder, DownloadOptions(offline=True))
+    >>> outcomes[0].path, outcomes[0].ok, outcomes[0].state
+    ('downloads/VOCtrainval_11-May-2012.tar', False, 'failed')
     """
-    job = _Job(data_dir, options, progress, tensor_digest)
-    return [job.bring(source.name, file) for source in sources for file in source.files]
+    folder = default_data_dir() if data_dir is None else Path(data_dir)
+    job = _Job(folder, options or DownloadOptions(), progress)
+    sources = resolve_sources(names)
+    return [job.complete(source.name, file) for source in sources for file in source.files]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What all files of one run share."""
+    """What all files of one download share."""
 
     data_dir: Path
     options: DownloadOptions
     progress: Progress
-    tensor_digest: TensorDigest | None
 
-    def bring(self, source: str, file: SourceFile) -> Outcome:
+    def complete(self, source: str, file: SourceFile) -> Outcome:
         """Do what one file needs; an error becomes its outcome."""
-        planned = self._plan(source, file)
+        planned, done = self._plan(source, file), []
         try:
             if planned.steps:
-                with self._locked(file.path):
-                    # Another run may have done the work while this one waited for the lock.
+                with self._file_lock(file.path):
+                    # Another process may have done the work while this one waited.
                     planned = self._plan(source, file)
                     done = self._act(planned)
-            else:
-                done = []
         except VocprepError as error:
-            return outcome_of(planned, None, "failed", error)
+            return failed_outcome(planned, error)
         except OSError as error:
-            return outcome_of(
-                planned, None, "failed", _disk_error(self.data_dir / file.path, error)
-            )
-        receipt = self._plan(source, file).on_disk.receipt if done else planned.on_disk.receipt
-        return outcome_of(planned, receipt, ", ".join(done) or "present")
+            path = self.data_dir / file.path
+            return failed_outcome(planned, _disk_error(path, error))
+        return outcome_of(self._plan(source, file) if done else planned, done)
 
     def _plan(self, source: str, file: SourceFile) -> PlannedFile:
-        lock = read_source_digests(self.data_dir)
-        return plan_file(self.data_dir, source, file, lock, extract=self.options.extract)
+        recorded = read_source_digests(self.data_dir)
+        return plan_file(self.data_dir, source, file, recorded, extract=self.options.extract)
 
     def _act(self, planned: PlannedFile) -> list[str]:
-        """Go through the steps of one file; return what was done, in words."""
+        """Execute the steps of one file; return what was done, in words."""
         done = []
         if "verify" in planned.steps:
             done.append(self._verify(planned))
@@ -125,10 +128,10 @@ class _Job:
     def _verify(self, planned: PlannedFile) -> str:
         """Hash a file that is there; a wrong one is set aside and fetched again."""
         path = self.data_dir / planned.file.path
-        found = self._hash(path, planned.expected)
-        problem = "; ".join(differences(planned.expected, found)) or self._check(planned.file, path)
-        if not problem:
-            self._accept(planned, found, str(path.parent))
+        digests = self._hash(path, planned.expected)
+        problem = self._problem(planned, path, digests)
+        if problem is None:
+            self._accept(planned, digests, str(path.parent))
             return "verified"
         aside = path.with_name(path.name + ".wrong")
         path.replace(aside)
@@ -138,27 +141,27 @@ class _Job:
     def _fetch(self, planned: PlannedFile) -> str:
         """Get a file from the user's folder, else from the mirrors."""
         path, file = self.data_dir / planned.file.path, planned.file
-        had = self._take_from_dir(planned, path)
-        if had is not None:
-            return had
+        taken = self._take_from_dir(planned, path)
+        if taken is not None:
+            return taken
         urls = mirror_urls(file, self.options)
         if not urls:
             raise SourceUnavailableError(
                 f"{path}: is missing and --offline forbids to fetch it; run without --offline, or "
                 f"put {path.name} into a folder and name that with --from"
             )
-        wanted = Wanted(
+        wanted = WantedFile(
             path=path,
             urls=urls,
             expected=planned.expected,
-            check=lambda part: self._check(file, part),
+            check=lambda part: _tensor_problem(file, part),
         )
-        fetched = fetch(wanted, self.options.transfer, self.progress)
-        self._accept(planned, fetched.found, fetched.url)
+        url, digests = fetch(wanted, self.options.transfer, self.progress)
+        self._accept(planned, digests, url)
         return "fetched"
 
     def _take_from_dir(self, planned: PlannedFile, path: Path) -> str | None:
-        """Link or copy a file that the user has; None when the folder lacks it or has it wrong."""
+        """Link or copy a file of the user; None when the folder has none that is right."""
         folder = self.options.from_dir
         if folder is None:
             return None
@@ -166,12 +169,12 @@ class _Job:
         for candidate in (folder / planned.file.path, folder / path.name):
             if not candidate.is_file():
                 continue
-            found = self._hash(candidate, planned.expected)
-            problem = "; ".join(differences(planned.expected, found))
-            problem = problem or self._check(planned.file, candidate) or ""
-            if not problem:
-                how = _link_or_copy(candidate.resolve(), path)
-                self._accept(planned, found, str(folder))
+            digests = self._hash(candidate, planned.expected)
+            problem = self._problem(planned, candidate, digests)
+            if problem is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                how = link_or_copy(candidate.resolve(), path)
+                self._accept(planned, digests, str(folder))
                 return how
             wrong.append(f"{candidate}: {problem}")
             self.progress.note(wrong[-1])
@@ -187,7 +190,7 @@ class _Job:
         archive = Archive(
             name=file.path, path=path, sha256=receipt.digests["sha256"], unpack=file.unpack
         )
-        with self._shown(f"{path.name} (unpacking)", path.stat().st_size):
+        with self._shown(f"{path.name} (unpacking)", path):
             unpack(
                 archive,
                 self.data_dir,
@@ -196,41 +199,34 @@ class _Job:
             )
 
     def _hash(self, path: Path, expected: ExpectedDigests) -> FileDigests:
-        with self._shown(f"{path.name} (checking)", path.stat().st_size):
+        with self._shown(f"{path.name} (checking)", path):
             return hash_file(path, expected.algorithms, self.progress.advance)
 
-    def _check(self, file: SourceFile, path: Path) -> str | None:
-        """Compare the tensors of a weights file; None when they agree or cannot be read here."""
-        if file.tensors_sha256 is None or self.tensor_digest is None:
-            return None
-        try:
-            found = self.tensor_digest(path)
-        except DataError as error:
-            return str(error)
-        if found == file.tensors_sha256:
-            return None
-        return f"expected tensor digest {file.tensors_sha256}, found {found}"
+    def _problem(self, planned: PlannedFile, path: Path, digests: FileDigests) -> str | None:
+        """Return what is wrong with a file that is here, None when everything agrees."""
+        wrong = differences(planned.expected, digests)
+        return "; ".join(wrong) or _tensor_problem(planned.file, path)
 
-    def _accept(self, planned: PlannedFile, found: FileDigests, mirror: str) -> None:
+    def _accept(self, planned: PlannedFile, digests: FileDigests, mirror: str) -> None:
         """Record a file that has its final name and its right bytes."""
         file = planned.file
         if file.sha256 is None and planned.expected.recorded_sha256 is None:
-            add_source_digest(self.data_dir, file.path, found.sha256, found.size)
-        receipt = Receipt.of(self.data_dir, file.path, dict(found.digests), mirror)
-        tensors = file.tensors_sha256 if self.tensor_digest is not None else None
-        write_receipt(self.data_dir, replace(receipt, tensors_sha256=tensors))
+            add_source_digest(self.data_dir, file.path, digests.sha256, digests.size)
+        receipt = Receipt.of(self.data_dir, file.path, dict(digests.digests), mirror)
+        write_receipt(self.data_dir, replace(receipt, tensors_sha256=file.tensors_sha256))
 
     @contextmanager
-    def _shown(self, name: str, total: int) -> Iterator[None]:
-        self.progress.begin(name, total, 0)
+    def _shown(self, name: str, path: Path) -> Iterator[None]:
+        """Report a task that reads a whole file."""
+        self.progress.begin(name, path.stat().st_size, 0)
         try:
             yield
         finally:
             self.progress.end()
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        """Hold a file's lock; wait for another run that holds it."""
+    def _file_lock(self, name: str) -> Iterator[None]:
+        """Hold a file's lock; wait for another process that holds it."""
         folder = records_dir(self.data_dir) / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{quote(name, safe='')}.lock")
@@ -246,7 +242,7 @@ class _Job:
 
 
 def mirror_urls(file: SourceFile, options: DownloadOptions) -> list[str]:
-    """Return where a file may be asked for, in order: the user's mirrors first.
+    """Return the URLs of a file in the order of their use: the user's mirrors first.
 
     Offline only file URLs are left.
     """
@@ -260,16 +256,24 @@ def mirror_urls(file: SourceFile, options: DownloadOptions) -> list[str]:
     return urls
 
 
-def _link_or_copy(source: Path, path: Path) -> str:
-    """Give a file a second name, or copy it where the filesystem or its owner forbids that."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _tensor_problem(file: SourceFile, path: Path) -> str | None:
+    """Compare the tensors of a weights file with the manifest; None when they agree."""
+    if file.tensors_sha256 is None:
+        return None
     try:
-        os.link(source, path)
-        return "linked"
-    except OSError:
-        with atomic_path(path) as temporary:
-            shutil.copyfile(source, temporary)
-        return "copied"
+        found = tensor_digest(path)
+    except DataError as error:
+        return str(error)
+    if found == file.tensors_sha256:
+        return None
+    return f"expected tensor digest {file.tensors_sha256}, found {found}"
+
+
+def tensor_digest(path: Path) -> str:
+    """Return the digest of a weights file's tensors; torch is loaded only when there are any."""
+    from vocprep.features.backbone import file_tensor_digest  # noqa: PLC0415
+
+    return file_tensor_digest(path)
 
 
 def _disk_error(path: Path, error: OSError) -> DataError:

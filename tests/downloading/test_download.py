@@ -15,16 +15,17 @@ from pathlib import Path
 import pytest
 from builders.mirror import Mirror, status
 from builders.packed import FILES, IMAGES, LABELS, NAMES, context, tar_of, voc
+from builders.progress import RecordedProgress
 
 from vocprep.data_dir.source_digests import (
     SOURCE_DIGESTS_FILE,
     add_source_digest,
     read_source_digests,
 )
-from vocprep.download.download import DownloadOptions, TensorDigest, download, mirror_urls
-from vocprep.download.outcomes import Outcome, failure
-from vocprep.download.plan import OnDisk, plan_download, resolve_sources, steps_for
-from vocprep.download.transfer import TransferOptions
+from vocprep.downloading.download import DownloadOptions, download, mirror_urls
+from vocprep.downloading.http import TransferOptions
+from vocprep.downloading.outcomes import Outcome, raise_failures
+from vocprep.downloading.plan import FileOnDisk, plan_download, resolve_sources, steps_for
 from vocprep.errors import (
     DataError,
     DigestError,
@@ -36,29 +37,7 @@ from vocprep.errors import (
 from vocprep.files import sha256_hex
 from vocprep.manifests import SourceManifest
 
-QUICK = DownloadOptions(transfer=TransferOptions(connections=2, retries=1, backoff_seconds=0.001))
-
-
-class Notes:
-    """A watcher that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def begin(self, name: str, total: int | None, done: int) -> None:
-        self.lines.append(name)
-
-    def expect(self, total: int) -> None:
-        pass
-
-    def advance(self, count: int) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-    def end(self) -> None:
-        pass
+QUICK = DownloadOptions(transfer=TransferOptions(retries=1, backoff_seconds=0.001))
 
 
 class World:
@@ -67,16 +46,15 @@ class World:
     def __init__(self, mirror: Mirror, folder: Path) -> None:
         self.mirror = mirror
         self.data = folder / "data"
-        self.notes = Notes()
+        self.notes = RecordedProgress()
         self.sources = [voc(mirror.url()), context(mirror.url())]
 
     def run(
         self,
         options: DownloadOptions = QUICK,
         sources: list[SourceManifest] | None = None,
-        tensors: TensorDigest | None = None,
     ) -> list[Outcome]:
-        return download(self.data, sources or self.sources, options, self.notes, tensors)
+        return download(sources or self.sources, self.data, options, self.notes)
 
     def states(self, options: DownloadOptions = QUICK) -> list[str]:
         return [outcome.state for outcome in self.run(options)]
@@ -95,20 +73,22 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.mark.parametrize(
     ("on_disk", "unpacks", "steps"),
     [
-        (OnDisk(), True, ("fetch", "unpack")),
-        (OnDisk(), False, ("fetch",)),
-        (OnDisk(part_bytes=7), True, ("fetch", "unpack")),
-        (OnDisk(present=True), True, ("verify", "unpack")),
-        (OnDisk(present=True), False, ("verify",)),
-        (OnDisk(present=True, unpacked=True), True, ("verify",)),
-        (OnDisk(present=True, verified=True), True, ("unpack",)),
-        (OnDisk(present=True, verified=True), False, ()),
-        (OnDisk(present=True, verified=True, unpacked=True), True, ()),
-        (OnDisk(unpacked=True), True, ()),
-        (OnDisk(unpacked=True), False, ("fetch",)),
+        (FileOnDisk(), True, ("fetch", "unpack")),
+        (FileOnDisk(), False, ("fetch",)),
+        (FileOnDisk(part_bytes=7), True, ("fetch", "unpack")),
+        (FileOnDisk(present=True), True, ("verify", "unpack")),
+        (FileOnDisk(present=True), False, ("verify",)),
+        (FileOnDisk(present=True, unpacked=True), True, ("verify",)),
+        (FileOnDisk(present=True, verified=True), True, ("unpack",)),
+        (FileOnDisk(present=True, verified=True), False, ()),
+        (FileOnDisk(present=True, verified=True, unpacked=True), True, ()),
+        (FileOnDisk(unpacked=True), True, ()),
+        (FileOnDisk(unpacked=True), False, ("fetch",)),
     ],
 )
-def test_the_plan_follows_from_what_the_disk_holds(on_disk: OnDisk, unpacks: bool, steps: tuple):
+def test_the_plan_follows_from_what_the_disk_holds(
+    on_disk: FileOnDisk, unpacks: bool, steps: tuple
+):
     assert steps_for(on_disk, unpacks=unpacks) == steps
 
 
@@ -131,7 +111,7 @@ def test_from_nothing_to_a_whole_data_dir(world: World):
         "fetched",
     ]
     world.assert_complete()
-    assert failure(outcomes) is None
+    raise_failures(outcomes)
     assert outcomes[0].mirror == world.mirror.url("VOCtrainval.tar")
     assert outcomes[0].size == len(FILES["VOCtrainval.tar"])
     assert outcomes[0].sha256 == sha256_hex(FILES["VOCtrainval.tar"])
@@ -151,7 +131,7 @@ def test_a_second_run_fetches_and_hashes_nothing(world: World):
 def test_a_second_run_writes_nothing(world: World, monkeypatch: pytest.MonkeyPatch):
     world.run()
     before = {path: path.stat().st_mtime_ns for path in world.data.rglob("*")}
-    monkeypatch.setattr("vocprep.download.download.FileLock", None)
+    monkeypatch.setattr("vocprep.downloading.download.FileLock", None)
     assert world.states() == ["present"] * 3
     assert {path: path.stat().st_mtime_ns for path in world.data.rglob("*")} == before
 
@@ -246,7 +226,8 @@ def test_another_machine_must_agree_with_the_lock_file(world: World, tmp_path: P
     world.data = other
     outcomes = world.run()
     assert [item.state for item in outcomes] == ["fetched, unpacked", "failed", "fetched"]
-    assert isinstance(outcomes[1].error, DigestError)
+    assert not outcomes[1].ok
+    assert outcomes[1].exit_code == DigestError.exit_code
     assert "recorded in sources.lock.json" in str(outcomes[1].error)
     assert not (other / "downloads/trainval.tar.gz").exists()
     assert read_source_digests(other) == {"downloads/trainval.tar.gz": "0" * 64}
@@ -288,10 +269,10 @@ def test_mirror_urls_are_folders_or_the_file_itself(world: World):
 
 def test_offline_says_everything_that_is_missing(world: World):
     outcomes = world.run(replace(QUICK, offline=True))
-    error = failure(outcomes)
-    assert isinstance(error, SourceUnavailableError)
+    with pytest.raises(SourceUnavailableError) as caught:
+        raise_failures(outcomes)
     for name in FILES:
-        assert name in str(error)
+        assert name in str(caught.value)
     assert world.mirror.requests == []
 
 
@@ -326,7 +307,7 @@ def test_files_that_cannot_be_linked_are_copied(
     def other_disk(*_: object) -> None:
         raise OSError(errno.EXDEV, "another disk")
 
-    monkeypatch.setattr("vocprep.download.download.os.link", other_disk)
+    monkeypatch.setattr("vocprep.files.os.link", other_disk)
     (tmp_path / "labels.txt").write_bytes(NAMES)
     outcomes = world.run(replace(QUICK, from_dir=tmp_path))
     assert outcomes[2].state == "copied"
@@ -343,8 +324,8 @@ def test_a_wrong_file_of_the_user_is_passed_over(world: World, tmp_path: Path):
 def test_a_wrong_file_of_the_user_is_an_error_offline(world: World, tmp_path: Path):
     (tmp_path / "labels.txt").write_bytes(b"another edition")
     outcomes = world.run(replace(QUICK, from_dir=tmp_path, offline=True))
-    assert isinstance(outcomes[2].error, DigestError)
-    assert isinstance(failure(outcomes), DigestError)
+    with pytest.raises(DataError, match=r"3 of 3 files failed(.|\n)*use the official file"):
+        raise_failures(outcomes)
     assert not (world.data / "labels.txt").exists()
 
 
@@ -372,17 +353,18 @@ def test_one_dead_file_does_not_hold_up_the_others(world: World):
     del world.mirror.files["VOCtrainval.tar"]
     outcomes = world.run()
     assert [item.state for item in outcomes] == ["failed", "fetched, unpacked", "fetched"]
-    error = failure(outcomes)
-    assert isinstance(error, SourceUnavailableError)
-    assert "404" in str(error)
-    assert outcomes[0].to_json()["error"] == str(error)
+    with pytest.raises(SourceUnavailableError, match="404") as caught:
+        raise_failures(outcomes)
+    assert outcomes[0].to_json() | {"ok": False, "error": str(caught.value), "exit_code": 4} == (
+        outcomes[0].to_json()
+    )
 
 
 def test_a_disk_that_cannot_be_written_is_one_sentence(world: World):
     world.data.mkdir()
     (world.data / "downloads").write_bytes(b"in the way")
     outcomes = world.run()
-    assert isinstance(outcomes[0].error, DataError)
+    assert outcomes[0].exit_code == DataError.exit_code
     assert "cannot be written" in str(outcomes[0].error)
     assert outcomes[2].state == "fetched"
 
@@ -394,7 +376,7 @@ def test_a_full_disk_is_one_sentence_and_what_fitted_is_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vocprep.download.partial.os.pwrite", full)
+        patch.setattr("vocprep.downloading.partial.os.pwrite", full)
         outcomes = world.run()
     assert [item.state for item in outcomes] == ["failed"] * 3
     assert "No space left on device" in str(outcomes[0].error)
@@ -420,23 +402,29 @@ def test_an_interrupted_run_goes_on_where_it_stopped(world: World):
     assert world.states() == ["fetched, unpacked", "present", "present"]
 
 
-def test_weights_are_also_known_by_their_tensors(world: World):
+def test_weights_are_also_known_by_their_tensors(world: World, monkeypatch: pytest.MonkeyPatch):
+    def digest(answer: str | WeightsError) -> None:
+        def tensor_digest(path: Path) -> str:
+            if isinstance(answer, WeightsError):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("vocprep.downloading.download.tensor_digest", tensor_digest)
+
     source = context(world.mirror.url())
     file = source.files[1].model_copy(update={"tensors_sha256": "ab" * 32})
     sources = [source.model_copy(update={"files": (file,)})]
-
-    def unreadable(path: Path) -> str:
-        raise WeightsError(f"{path.name} is no weights file")
-
-    assert "is no weights file" in str(world.run(sources=sources, tensors=unreadable)[0].error)
-    wrong = world.run(sources=sources, tensors=lambda _: "cd" * 32)[0]
-    assert "expected tensor digest abab" in str(wrong.error)
+    digest(WeightsError("not a weights file"))
+    assert "not a weights file" in str(world.run(sources=sources)[0].error)
+    digest("cd" * 32)
+    assert "expected tensor digest abab" in str(world.run(sources=sources)[0].error)
     assert not (world.data / "labels.txt").exists()
-    assert world.run(sources=sources, tensors=lambda _: "ab" * 32)[0].state == "fetched"
+    digest("ab" * 32)
+    assert world.run(sources=sources)[0].state == "fetched"
     assert world.run(sources=sources)[0].state == "present"
     other = file.model_copy(update={"tensors_sha256": "ef" * 32})
     sources = [source.model_copy(update={"files": (other,)})]
-    assert world.run(replace(QUICK, offline=True), sources, lambda _: "ab" * 32)[0].error
+    assert world.run(replace(QUICK, offline=True), sources)[0].error
 
 
 def test_a_damaged_tree_manifest_is_named(world: World):
@@ -486,9 +474,13 @@ def test_a_name_that_nobody_knows_lists_those_known(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"mirrors": ("ftp://h.example/",)}, {"transfer": TransferOptions(connections=0)}],
+    ("wrong", "said"),
+    [
+        ({"mirrors": ("ftp://h.example/",)}, "expected an http, https or file URL"),
+        ({"from_dir": "/no/such/folder"}, "no such folder of archives"),
+        ({"offline": "perhaps"}, "offline 'perhaps': expected true or false"),
+    ],
 )
-def test_options_that_cannot_work_are_refused(wrong: dict):
-    with pytest.raises(UsageError, match="expected"):
+def test_options_that_cannot_work_are_refused(wrong: dict, said: str):
+    with pytest.raises(UsageError, match=said):
         DownloadOptions(**wrong)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from vocprep.data_dir.receipts import is_unpacked, read_unpacked
-from vocprep.download.archive import unpack
-from vocprep.download.members import Archive
+from vocprep.downloading.archive import unpack
+from vocprep.downloading.members import Archive
 from vocprep.errors import ArchiveError
 from vocprep.files import sha256_hex
 from vocprep.manifests import ExpectedFiles, Unpack
@@ -167,13 +167,13 @@ def test_unpacking_again_mends_the_tree(target: Target):
         (special("tty", tarfile.CHRTYPE), "'tty' is a device"),
         (special("pipe", tarfile.FIFOTYPE), "'pipe' is a FIFO"),
         (special("odd", b"Z"), "unknown type b'Z'"),
-        (file("VOC/a.jpg"), "'VOC/a.jpg' stands in the archive twice"),
-        (file("./VOC//a.jpg"), "stands in the archive twice"),
-        (file("VOC"), "'VOC' stands in the archive twice"),
+        (file("VOC/a.jpg"), "'VOC/a.jpg' is in the archive twice"),
+        (file("./VOC//a.jpg"), "is in the archive twice"),
+        (file("VOC"), "'VOC' is in the archive twice"),
         (file("VOC/A.jpg"), "'VOC/A.jpg' differs from 'VOC/a.jpg' only in the case"),
         (file("voc/new.jpg"), "'voc/new.jpg' differs from 'VOC' only in the case"),
         (file("VOC/a.jpg/b"), "lies below 'VOC/a.jpg', which is a file"),
-        (folder("c.txt"), "'c.txt' stands in the archive twice"),
+        (folder("c.txt"), "'c.txt' is in the archive twice"),
         (file("bad\udcff.jpg"), "name that is not UTF-8"),
         (file("line\nbreak.jpg"), "control character"),
         (file("..\\secret.txt"), "backslash"),
@@ -209,11 +209,11 @@ def test_a_pax_path_is_judged_like_any_other(target: Target):
 def test_a_sparse_member_is_refused(target: Target, headers: dict[str, str]):
     info, data = file("hole", b"1\n0\n1\n".ljust(512, b"\0") + b"x")
     info.pax_headers = headers
-    target.assert_refuses(tar((info, data), form=tarfile.PAX_FORMAT), "sparse|no readable tar")
+    target.assert_refuses(tar((info, data), form=tarfile.PAX_FORMAT), "sparse|not a readable tar")
 
 
 def test_an_old_sparse_member_is_refused(target: Target):
-    target.assert_refuses(tar(special("hole", tarfile.GNUTYPE_SPARSE)), "sparse|no readable tar")
+    target.assert_refuses(tar(special("hole", tarfile.GNUTYPE_SPARSE)), "sparse|not a readable tar")
 
 
 def test_a_gzip_bomb_ends_at_the_bound(target: Target):
@@ -253,12 +253,12 @@ def test_a_bomb_in_a_header_is_refused(target: Target):
 )
 def test_a_damaged_gzip_is_refused(target: Target, spoil: Callable[[bytes], bytes]):
     packed = gzip.compress(tar(file("a", NOISE), file("b", NOISE)))
-    target.assert_refuses(spoil(packed), "no readable tar archive|cannot be unpacked")
+    target.assert_refuses(spoil(packed), "not a readable tar archive|cannot be unpacked")
 
 
 @pytest.mark.parametrize("packed", [b"", b"<html>", bytes(100), NOISE[:2000], GOOD[:600]])
 def test_what_is_no_tar_is_refused(target: Target, packed: bytes):
-    target.assert_refuses(packed, "no readable tar archive")
+    target.assert_refuses(packed, "not a readable tar archive")
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -317,8 +317,8 @@ def test_what_a_killed_unpacking_left_is_cleared_away(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vocprep.download.archive._check_counts", killed)
-        patch.setattr("vocprep.download.archive.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("vocprep.downloading.archive._check_counts", killed)
+        patch.setattr("vocprep.downloading.archive.shutil.rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             unpack(target.archive(GOOD), target.data)
     assert list((target.data / ".vocprep").iterdir())
@@ -337,7 +337,7 @@ def test_an_interruption_leaves_nothing_that_looks_complete(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"vocprep.download.archive.{moment}", interrupt)
+        patch.setattr(f"vocprep.downloading.archive.{moment}", interrupt)
         with pytest.raises(KeyboardInterrupt):
             unpack(target.archive(GOOD), target.data)
     assert read_unpacked(target.data, "downloads/a.tar") is None

@@ -21,22 +21,13 @@ CHILD = """
 import sys
 from pathlib import Path
 from vocprep.data_dir.digests import ExpectedDigests
-from vocprep.download.fetch import Wanted, fetch
-from vocprep.download.transfer import TransferOptions
+from vocprep.downloading.http import TransferOptions
+from vocprep.downloading.mirrors import WantedFile, fetch
+from vocprep.progress import NO_PROGRESS
 
-class Silent:
-    def begin(self, name, total, done): pass
-    def expect(self, total): pass
-    def advance(self, count): pass
-    def note(self, text): pass
-    def end(self): pass
-
-path, url, sha256, connections, read = sys.argv[1:]
-options = TransferOptions(
-    connections=int(connections), large_bytes=1, part_bytes=3_000_000, chunk_bytes=int(read)
-)
-wanted = Wanted(path=Path(path), urls=[url], expected=ExpectedDigests(sha256=sha256))
-fetch(wanted, options, Silent())
+path, url, sha256, read = sys.argv[1:]
+wanted = WantedFile(path=Path(path), urls=[url], expected=ExpectedDigests(sha256=sha256))
+fetch(wanted, TransferOptions(chunk_bytes=int(read)), NO_PROGRESS)
 """
 
 
@@ -50,14 +41,14 @@ def run_until(mirror: Mirror, command: list[str], count: int) -> int:
         return child.wait()
 
 
-def assert_survives(folder: Path, kills: int, connections: int) -> None:
+def assert_survives(folder: Path, kills: int) -> None:
     """Kill as often as asked, let the last one finish, and count the bytes."""
-    draw = random.Random(kills + connections)
+    draw = random.Random(kills + 1)
     path, sha256 = folder / "file.bin", hashlib.sha256(DATA).hexdigest()
     killed = 0
-    with Mirror({"file.bin": DATA}, rate=RATE // connections) as mirror:
+    with Mirror({"file.bin": DATA}, rate=RATE) as mirror:
         url = mirror.url("file.bin")
-        command = [sys.executable, "-c", CHILD, str(path), url, sha256, str(connections), str(READ)]
+        command = [sys.executable, "-c", CHILD, str(path), url, sha256, str(READ)]
         for _ in range(kills):
             status = run_until(mirror, command, draw.randrange(2 * SIZE // kills))
             killed += status == -signal.SIGKILL
@@ -70,12 +61,10 @@ def assert_survives(folder: Path, kills: int, connections: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("connections", [1, 3])
-def test_a_dozen_kills(tmp_path: Path, connections: int):
-    assert_survives(tmp_path, 6, connections)
+def test_a_dozen_kills(tmp_path: Path):
+    assert_survives(tmp_path, 6)
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("connections", [1, 3])
-def test_two_hundred_kills(tmp_path: Path, connections: int):
-    assert_survives(tmp_path, 200, connections)
+def test_two_hundred_kills(tmp_path: Path):
+    assert_survives(tmp_path, 200)

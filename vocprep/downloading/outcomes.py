@@ -1,0 +1,81 @@
+"""How the files of a download ended, for tables and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vocprep.downloading.plan import PlannedFile
+from vocprep.errors import DataError, SourceUnavailableError, VocprepError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one file ended."""
+
+    source: str
+    path: str
+    """Below the data dir."""
+    mirror: str | None
+    """URL or folder that the file came from, also when that was in an earlier run."""
+    size: int | None
+    sha256: str | None
+    state: str
+    """``present``, or what was done: ``fetched``, ``linked``, ``copied``, ``verified``,
+    ``unpacked``; ``failed`` when ``error`` says why."""
+    error: str | None = None
+    exit_code: int = 0
+    """The exit code of the command line for this file: 0, 3 for bad data, 4 for unavailable."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is here, verified and unpacked."""
+        return self.error is None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def raise_failures(outcomes: Sequence[Outcome]) -> None:
+    """Raise one error for all files that failed, nothing when none did.
+
+    DataError when any file has wrong data, else SourceUnavailableError.
+    """
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if not failed:
+        return
+    unavailable = all(item.exit_code == SourceUnavailableError.exit_code for item in failed)
+    kind = SourceUnavailableError if unavailable else DataError
+    if len(failed) == 1:
+        raise kind(failed[0].error)
+    listed = "".join(f"\n  {item.error}" for item in failed)
+    raise kind(f"{len(failed)} of {len(outcomes)} files failed:{listed}")
+
+
+def outcome_of(planned: PlannedFile, done: Sequence[str]) -> Outcome:
+    """Return the outcome of a file that is here, after what was done, from its receipt."""
+    receipt = planned.on_disk.receipt
+    return Outcome(
+        source=planned.source,
+        path=planned.file.path,
+        mirror=receipt.mirror if receipt else None,
+        size=receipt.size if receipt else None,
+        sha256=receipt.digests.get("sha256") if receipt else None,
+        state=", ".join(done) or "present",
+    )
+
+
+def failed_outcome(planned: PlannedFile, error: VocprepError) -> Outcome:
+    """Return the outcome of a file that failed."""
+    return Outcome(
+        source=planned.source,
+        path=planned.file.path,
+        mirror=None,
+        size=None,
+        sha256=None,
+        state="failed",
+        error=str(error),
+        exit_code=error.exit_code,
+    )
