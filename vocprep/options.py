@@ -150,11 +150,19 @@ class LoaderOptions:
     """Whether batches carry the full label maps."""
     all_views: bool = False
     """Whether mirrored views are drawn too."""
+    rank: NotNegative = 0
+    """Which of ``world_size`` processes this is, from 0."""
+    world_size: Positive = 1
+    """Processes that draw an epoch together. Each draws one of as many consecutive parts of the
+    epoch's order, in batches of ``batch_size``: together every record once, each rank the same
+    number of batches."""
 
     @model_validator(mode="after")
-    def _workers_stream(self) -> Self:
+    def _can_be_drawn(self) -> Self:
         if self.workers and self.mode == "resident":
             raise UsageError("workers read ahead in mode 'streaming' only: leave them out")
+        if self.rank >= self.world_size:
+            raise UsageError(f"rank {self.rank}: expected less than world_size, {self.world_size}")
         return self
 
 

@@ -113,6 +113,7 @@ def make_batch(records: Sequence[Record], patches: int | None = None) -> Batch:
         image_ids=tuple(record.image_id for record in records),
         grids=torch.tensor([record.grid for record in records]),
         padding=torch.ones(len(records), width, dtype=torch.bool),
+        has_padding=any(len(record.embeddings) < width for record in records),
         embeddings=torch.zeros(len(records), width, records[0].embeddings.shape[1]),
         slot_labels=torch.full((len(records), width, 4), -1),
         slot_pixels=torch.zeros(len(records), width, 4, dtype=torch.int64),

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vocprep.geometry import Grid
+from vocprep.building.write import write_dataset
+from vocprep.geometry import Geometry, Grid
+from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
+from vocprep.options import Layout, ShardFormat
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
+from vocprep.shards.batches import Batch
+from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 
 VOID = 0
@@ -99,3 +108,44 @@ def assert_same_record(found: Record, expected: Record) -> None:
 def assert_same_records(found: Sequence[Record], expected: Sequence[Record]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert_same_record(one, other)
+
+
+def write_version(
+    out: Path,
+    records: Sequence[Record],
+    *,
+    per_shard: int = 2,
+    container: ShardFormat = "hdf5",
+) -> ShardDataset:
+    """Write records of one split as a finished dataset version, and open it."""
+    schema = load_label_space("context460")
+    recipe = Recipe(
+        dataset="made",
+        schema=LabelSpaceId(name=schema.name, sha256=schema.sha256),
+        splits={"train": SplitIds.of([record.image_id for record in records])},
+        backbone="resnet32-cifar100",
+        weights_sha256="00" * 32,
+        geometry=Geometry(geometry="native"),
+    )
+    layout = Layout(format=container, samples_per_shard=per_shard)
+    write_dataset(out, recipe, {"train": records}, layout)
+    return ShardDataset.open(out)
+
+
+BATCH_TENSORS = ("grids", "padding", "embeddings", "slot_labels", "slot_pixels", "slot_planes")
+
+
+def assert_same_batch(one: Batch, other: Batch) -> None:
+    assert one.image_ids == other.image_ids
+    assert one.has_padding == other.has_padding
+    for name in BATCH_TENSORS:
+        left, right = getattr(one, name), getattr(other, name)
+        assert left.dtype == right.dtype, name
+        assert torch.equal(left, right), name
+    assert (one.label_maps is None) == (other.label_maps is None)
+    for left, right in zip(one.label_maps or (), other.label_maps or (), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+FEW_CORES = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+"""On a machine of one core, torch advises against a second worker process."""

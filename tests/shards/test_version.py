@@ -17,12 +17,6 @@ from vocprep.shards.samples import SampleEntry
 from vocprep.shards.version import Version
 
 
-@pytest.fixture(params=["native_hdf5", "native_tar"])
-def built(request: pytest.FixtureRequest) -> Built:
-    made: Built = request.getfixturevalue(request.param)
-    return made
-
-
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the shards that are opened, in order."""

@@ -1,14 +1,14 @@
-"""Batches: several pictures' patches as the tensors that a training step takes.
+"""Batches: the patches of several records as the tensors that a training step takes.
 
-Shape legend: B batch, P patches (the longest of the batch; shorter pictures are padded), D
-embedding, K = 4 slots.
+Shape legend: B records of a batch, P patches (the most that one of them has; the others are
+padded), D embedding, K = 4 slots, N records of a table, T patches of all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,30 +18,35 @@ from torch import Tensor
 from vocprep.labels.targets import NO_LABEL, PIXELS, STATE_VOID, pack_states
 from vocprep.shards.record import Record
 
-_VOID_PLANES = pack_states(np.full(PIXELS, STATE_VOID, dtype=np.uint8))
 PADDING: dict[str, Any] = {
     "embeddings": 0,
     "slot_labels": NO_LABEL,
     "slot_pixels": 0,
-    "slot_planes": _VOID_PLANES,
+    "slot_planes": pack_states(np.full(PIXELS, STATE_VOID, dtype=np.uint8)),
 }
-"""The patch fields of a batch, and what each holds where a picture has no patch."""
+"""The patch fields of a batch, and what each holds where there is no patch."""
 _BATCH_DTYPES = {
     "embeddings": torch.float32,
     "slot_labels": torch.int64,
     "slot_pixels": torch.int64,
+    "slot_planes": torch.uint8,
 }
+"""torch computes little with 16-bit integers, so a batch has other dtypes than a shard."""
+_TENSORS = ("grids", "padding", *PADDING)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
-    """Several pictures' patches, padded to one length."""
+    """The patches of several records, padded to one number."""
 
     image_ids: tuple[str, ...]
+    """The B records' ids."""
     grids: Tensor
     """int64 [B, 2]: (ny, nx)."""
     padding: Tensor
     """bool [B, P], True where there is no patch: a key-padding mask."""
+    has_padding: bool
+    """Whether ``padding`` is True anywhere; known without waiting for a device."""
     embeddings: Tensor
     """float32 [B, P, D], 0 where padded."""
     slot_labels: Tensor
@@ -51,73 +56,171 @@ class Batch:
     slot_planes: Tensor
     """uint8 [B, P, 3, 128]; padded patches are all void."""
     label_maps: tuple[NDArray[np.uint16], ...] | None = None
-    """Each [32·ny, 32·nx] under the schema; only when asked for."""
+    """Each [32·ny, 32·nx] under the label space; only when asked for."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __repr__(self) -> str:
+        images, patches, size = self.embeddings.shape
+        return (
+            f"Batch({images} records, {patches} patches each, {size} numbers per patch, "
+            f"{'some' if self.has_padding else 'no'} padding, {self.embeddings.device})"
+        )
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in _TENSORS}
         return replace(self, **moved)
+
+    def part(self, rows: slice) -> Batch:
+        """Return some of the records, at least one, padded to the longest of these."""
+        lengths = self.grids[rows].prod(dim=1)
+        longest, shortest = int(lengths.max()), int(lengths.min())
+        fields: dict[str, Any] = {
+            name: getattr(self, name)[rows, :longest] for name in ("padding", *PADDING)
+        }
+        return replace(
+            self,
+            image_ids=self.image_ids[rows],
+            grids=self.grids[rows],
+            has_padding=shortest < longest,
+            label_maps=None if self.label_maps is None else self.label_maps[rows],
+            **fields,
+        )
+
+    def blank(self) -> Batch:
+        """Return a batch of the same shapes in which every patch is padding."""
+        fields: dict[str, Any] = {"padding": torch.ones_like(self.padding)}
+        for name, value in PADDING.items():
+            field = getattr(self, name)
+            filler = torch.as_tensor(value, dtype=field.dtype, device=field.device)
+            fields[name] = filler.expand_as(field)
+        return replace(self, has_padding=True, **fields)
+
+
+class PatchTable:
+    """The patches of N records in one tensor per field, from which batches are gathered."""
+
+    def __init__(
+        self, image_ids: Sequence[str], grids: Tensor, fields: Mapping[str, Tensor]
+    ) -> None:
+        self.image_ids = image_ids
+        """The N records' ids."""
+        self.grids = grids
+        """int64 [N, 2], on the host: (ny, nx)."""
+        self.fields = fields
+        """Each field of ``PADDING`` as stored, [T + 1, …]: the patches of all records one after
+        another, and one patch of padding behind them."""
+        lengths = grids.prod(dim=1)
+        self.lengths: NDArray[np.int64] = lengths.numpy()
+        """int64 [N]: patches of each record."""
+        self._is_even = bool((lengths == lengths[0]).all())
+        device = fields["embeddings"].device
+        self._grids, self._lengths = grids.to(device), lengths.to(device)
+        self._starts = (lengths.cumsum(dim=0) - lengths).to(device)
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Self:
+        """Copy the patches of records, at least one, into a table."""
+        fields = {}
+        for name in PADDING:
+            arrays = [getattr(record, name) for record in records]
+            fields[name] = _concatenate([*arrays, _filler(name, arrays[0], 1)])
+        grids = torch.tensor([record.grid for record in records])
+        return cls([record.image_id for record in records], grids, fields)
+
+    def to(self, device: torch.device) -> PatchTable:
+        """Return the table with its patches on a device."""
+        fields = {name: field.to(device) for name, field in self.fields.items()}
+        return PatchTable(self.image_ids, self.grids, fields)
+
+    def gather(self, rows: NDArray[np.intp], placed: Tensor | None = None) -> Batch:
+        """Return the batch of chosen records [B], each padded to the longest of them.
+
+        ``placed`` holds the same row numbers on the table's device, where they are there already:
+        then nothing waits for the device.
+        """
+        chosen = torch.from_numpy(rows).to(self._grids.device) if placed is None else placed
+        lengths = self.lengths[rows]
+        longest = int(lengths.max())
+        padding = _padding(self._lengths[chosen], longest)
+        if self._is_even:  # whole records at once, which are longer pieces to copy
+            fields = {
+                name: field[:-1].view(-1, longest, *field.shape[1:]).index_select(0, chosen)
+                for name, field in self.fields.items()
+            }
+        else:
+            steps = torch.arange(longest, device=chosen.device)
+            patches = self._starts[chosen].unsqueeze(1) + steps
+            patches = patches.masked_fill(padding, len(self.fields["embeddings"]) - 1).flatten()
+            fields = {
+                name: field.index_select(0, patches).view(*padding.shape, *field.shape[1:])
+                for name, field in self.fields.items()
+            }
+        return Batch(
+            image_ids=tuple([self.image_ids[row] for row in rows]),
+            grids=self._grids[chosen],
+            padding=padding,
+            has_padding=bool(lengths.min() < longest),
+            **_as_in_batch(fields),
+        )
 
 
 def collate(records: Sequence[Record], *, label_maps: bool = False) -> Batch:
-    """Pad records to one length and stack them: a DataLoader's collate function."""
+    """Return the batch of some records: a DataLoader's collate function."""
     lengths = [len(record.embeddings) for record in records]
-    return make_batch(
-        records,
-        torch.tensor([record.grid for record in records]),
-        {
-            name: _join([getattr(record, name) for record in records], lengths, name)
-            for name in PADDING
-        },
-        label_maps=label_maps,
-    )
-
-
-def _join(arrays: Sequence[NDArray[Any]], lengths: Sequence[int], name: str) -> Tensor:
-    """Return a field's arrays [P_k, …] padded and behind one another, [B·P, …], in one copy."""
     longest, shortest = max(lengths), min(lengths)
-    if longest > shortest:
-        filler = padding_patches(name, arrays[0], longest - shortest)
-        arrays = [
-            piece
-            for array, length in zip(arrays, lengths, strict=True)
-            for piece in (array, filler[: longest - length])
-        ]
-    return torch.from_numpy(np.concatenate(arrays))
+    padding = _padding(torch.tensor(lengths), longest)
+    fields = {}
+    for name in PADDING:
+        # Not through a PatchTable, which would copy the patches once more.
+        arrays = [getattr(record, name) for record in records]
+        if shortest < longest:
+            filler = _filler(name, arrays[0], longest - shortest)
+            pairs = [(array, filler[: longest - len(array)]) for array in arrays]
+            arrays = [piece for pair in pairs for piece in pair]
+        field = _concatenate(arrays)
+        fields[name] = field.view(*padding.shape, *field.shape[1:])
+    batch = Batch(
+        image_ids=tuple([record.image_id for record in records]),
+        grids=torch.tensor([record.grid for record in records]),
+        padding=padding,
+        has_padding=shortest < longest,
+        **_as_in_batch(fields),
+    )
+    return with_label_maps(batch, records) if label_maps else batch
 
 
-def padding_patches(name: str, like: NDArray[Any], count: int) -> NDArray[Any]:
+def _concatenate(arrays: Sequence[NDArray[Any]]) -> Tensor:
+    """Return patches [·, …] of several records one after another; uint16 as int16.
+
+    A patch has 1,024 pixels, and CUDA gathers no unsigned integers of 16 bits.
+    """
+    field = torch.from_numpy(np.concatenate(arrays))
+    return field.view(torch.int16) if field.dtype == torch.uint16 else field
+
+
+def _filler(name: str, like: NDArray[Any], count: int) -> NDArray[Any]:
     """Return what a field [count, …] holds where there is no patch, with the dtype of ``like``."""
     filler = np.empty((count, *like.shape[1:]), dtype=like.dtype)
     filler[:] = PADDING[name]
     return filler
 
 
-def make_batch(
-    records: Sequence[Record], grids: Tensor, columns: Mapping[str, Tensor], *, label_maps: bool
-) -> Batch:
-    """Return the batch of B records from their padded patches.
+def _padding(lengths: Tensor, longest: int) -> Tensor:
+    """Return bool [B, P], True from each record's number of patches [B] on."""
+    return torch.arange(longest, device=lengths.device) >= lengths.unsqueeze(1)
 
-    ``grids`` is int64 [B, 2]; ``columns`` holds each field of ``PADDING`` as stored, [B·P, …].
+
+def _as_in_batch(fields: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return fields as stored with the dtypes of a batch."""
+    return {name: field.to(_BATCH_DTYPES[name]) for name, field in fields.items()}
+
+
+def with_label_maps(batch: Batch, records: Sequence[Record]) -> Batch:
+    """Return a batch with its records' label maps beside the patches.
+
+    The records do not keep what was decoded: a split's label maps are larger than all else of it.
     """
-    lengths = grids.prod(dim=1)
-    padding = torch.arange(int(lengths.max())) >= lengths[:, None]
-    # torch computes little with uint16, so a batch has other dtypes than a shard.
-    tensors = {
-        name: column.to(_BATCH_DTYPES.get(name, column.dtype)).view(
-            *padding.shape, *column.shape[1:]
-        )
-        for name, column in columns.items()
-    }
-    return Batch(
-        image_ids=tuple([record.image_id for record in records]),
-        grids=grids,
-        padding=padding,
-        # Not kept by the records: a split's label maps are larger than all else of it.
-        label_maps=tuple(record.decode_label_map() for record in records) if label_maps else None,
-        **tensors,
-    )
+    return replace(batch, label_maps=tuple([record.decode_label_map() for record in records]))

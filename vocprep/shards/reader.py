@@ -1,40 +1,51 @@
-"""Reading shards for training: PyTorch datasets and loaders, resident or streaming."""
+"""Opening a finished dataset version: its records, label space and loaders.
+
+The card of every version ever written says ``from vocprep.shards.reader import LoaderOptions,
+ShardDataset``: these two names stay here.
+"""
 
 from __future__ import annotations
 
 import json
-import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property, partial
-from itertools import islice
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vocprep.errors import ManifestError, ShardError, UsageError
 from vocprep.labels.label_space import LabelSpace
+from vocprep.labels.png import decode_png
 from vocprep.options import LoaderOptions
-from vocprep.parallel import map_ordered
-from vocprep.shards.batches import PADDING, Batch, collate, make_batch, padding_patches
+from vocprep.shards.batches import Batch, collate
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import DatasetIndex, check_files
+from vocprep.shards.loading import (
+    Loader,
+    ResidentDataset,
+    StreamingDataset,
+    epoch_order,
+)
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
 from vocprep.shards.version import Version
 
+if TYPE_CHECKING:
+    from webdataset import WebDataset
+
 __all__ = [
     "Batch",
     "Loader",
+    "LoaderOptions",
     "ResidentDataset",
     "ShardDataset",
     "StreamingDataset",
     "collate",
+    "epoch_order",
 ]
 
 
@@ -117,178 +128,93 @@ class ShardDataset:
             )
         return by_shard
 
-    def count(self, split: str, *, all_views: bool = False) -> int:
-        """Return how many records of a split a loader draws an epoch."""
-        names = set(self.shard_names(split))
-        return sum(
-            sample.shard in names and (all_views or not sample.id.endswith(FLIP_SUFFIX))
-            for sample in self.samples
-        )
+    def record(self, image_id: str) -> Record:
+        """Return one record, ``ID#flip`` for a mirrored view; opens its shard for it.
 
-    def loader(self, split: str, options: LoaderOptions) -> Loader:
+        UsageError when there is none of this id.
+        """
+        sample = self._by_id.get(image_id)
+        if sample is None:
+            raise UsageError(f"{self.path}: no record {image_id!r}: {self._why_missing(image_id)}")
+        ((_, record),) = self._version.records(self.path, [sample])
+        return record
+
+    def _why_missing(self, image_id: str) -> str:
+        """Return what to know about an id that no record has."""
+        plain = image_id.removesuffix(FLIP_SUFFIX)
+        for bad in self.quarantined:
+            if bad.id == plain:
+                return f"{plain} is in quarantine.jsonl: {bad.reason}"
+        if plain in self._by_id:
+            return "this version holds no mirrored views"
+        if close := get_close_matches(plain, self._by_id, n=1):
+            return f"did you mean {close[0]!r}?"
+        example = next(iter(self._by_id), None)
+        return f"expected an id of samples.jsonl, such as {example!r}"
+
+    @cached_property
+    def _by_id(self) -> dict[str, SampleEntry]:
+        return {sample.id: sample for sample in self.samples}
+
+    def __len__(self) -> int:
+        """Return the number of records of all splits, mirrored views included."""
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        counts = Counter(sample.split for sample in self.samples)
+        splits = ", ".join(f"{split} {counts[split]:,}" for split in self.splits)
+        return f"ShardDataset('{self.path}': {self.index.short_id}, records: {splits})"
+
+    def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
+        """Return how many records ``read_shard`` yields of each of a split's shards."""
+        return [
+            sum(all_views or not sample.id.endswith(FLIP_SUFFIX) for sample in self._by_shard[name])
+            for name in self.shard_names(split)
+        ]
+
+    def count(self, split: str, *, all_views: bool = False) -> int:
+        """Return how many records of a split are drawn per epoch, by all ranks together."""
+        return sum(self.shard_sizes(split, all_views=all_views))
+
+    def loader(self, split: str, options: LoaderOptions | None = None) -> Loader:
         """Return a loader of a split's batches."""
         return Loader(self, split, options)
 
+    def as_webdataset(self, split: str, *, all_views: bool = False) -> WebDataset:
+        """Return a stock ``webdataset`` pipeline over a split of a tar version, decoded.
 
-class ResidentDataset(Dataset[Record]):
-    """A split held in memory: item i is a Record, ``batch`` gathers many at once.
-
-    ``columns`` holds each patch field of all records behind one another, as stored, and at its end
-    one patch of padding; ``grids`` is int64 [N, 2]; ``shard_sizes`` counts the records by shard.
-    """
-
-    def __init__(self, dataset: ShardDataset, split: str, *, all_views: bool = False) -> None:
-        shards = [
-            list(dataset.read_shard(name, all_views=all_views))
-            for name in dataset.shard_names(split)
-        ]
-        self.shard_sizes = [len(shard) for shard in shards]
-        records = [record for shard in shards for record in shard]
-        columns = {
-            name: _column([getattr(record, name) for record in records], name) for name in PADDING
-        }
-        self.columns = {name: torch.from_numpy(column) for name, column in columns.items()}
-        self.grids = torch.tensor([record.grid for record in records])
-        self._lengths = self.grids.prod(dim=1)
-        ends = self._lengths.cumsum(dim=0)
-        self._starts = ends - self._lengths
-        self._is_even = bool((self._lengths == self._lengths[0]).all())
-        # The records become views of the columns, so that the split is in memory once.
-        places = zip(self._starts.tolist(), ends.tolist(), strict=True)
-        self._records = [
-            _with_columns(record, columns, slice(*place))
-            for record, place in zip(records, places, strict=True)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Record:
-        return self._records[index]
-
-    def batch(self, indices: Sequence[int], *, label_maps: bool = False) -> Batch:
-        """Gather records into a batch, each field in one piece: what ``collate`` would give."""
-        chosen = torch.as_tensor(indices)
-        return make_batch(
-            [self._records[index] for index in indices],
-            self.grids[chosen],
-            self._gather(chosen),
-            label_maps=label_maps,
+        Its samples are dicts: ``__key__`` (the record id), ``embeddings.npy`` [P, D],
+        ``slot_labels.npy`` [P, 4], ``slot_pixels.npy`` [P, 4], ``label_count.npy`` [P],
+        ``slot_planes.npy`` [P, 3, 128], ``label_map.png`` (uint16 [32·ny, 32·nx]) and ``json``.
+        Ranks and DataLoader workers take their own shards each; shuffle, map and batch it as any
+        other pipeline. Nothing is checked against the index, as webdataset reads the files itself.
+        """
+        if self.index.container != "webdataset":
+            raise UsageError(
+                f"{self.path}: holds {self.index.container} shards: webdataset reads tars; build "
+                "with --format webdataset, or use loader"
+            )
+        try:
+            from webdataset import WebDataset, split_by_node  # noqa: PLC0415  # slow to load
+        except ImportError as error:
+            raise UsageError(
+                "webdataset is not installed: run pip install webdataset, or use loader"
+            ) from error
+        pipeline = WebDataset(
+            [str(self.path / name) for name in self.shard_names(split)],
+            shardshuffle=False,
+            nodesplitter=split_by_node,
+            select_files=None if all_views else _is_plain_view,
+            empty_check=False,  # with more workers than shards, some of them have none
         )
-
-    def _gather(self, chosen: Tensor) -> dict[str, Tensor]:
-        """Return each field [B·P, …] of B chosen records, padded."""
-        columns = self.columns.items()
-        lengths = self._lengths[chosen]
-        if self._is_even:  # whole records at once, which are longer pieces to copy
-            size = int(lengths[0])
-            return {
-                name: column[:-1]
-                .view(-1, size, *column.shape[1:])
-                .index_select(0, chosen)
-                .flatten(0, 1)
-                for name, column in columns
-            }
-        steps = torch.arange(int(lengths.max()))
-        rows = self._starts[chosen][:, None] + steps
-        rows[steps >= lengths[:, None]] = len(self.columns["embeddings"]) - 1
-        return {name: column.index_select(0, rows.flatten()) for name, column in columns}
+        # Not webdataset's own image handlers: they make 8 bits of 16.
+        return pipeline.decode(_decode_label_map)
 
 
-def _column(arrays: list[NDArray[Any]], name: str) -> NDArray[Any]:
-    """Return a field of all records behind one another, and at its end one patch of padding."""
-    return np.concatenate([*arrays, padding_patches(name, arrays[0], 1)])
+def _is_plain_view(member: str) -> bool:
+    return f"{FLIP_SUFFIX}." not in member
 
 
-def _with_columns(record: Record, columns: dict[str, NDArray[Any]], patches: slice) -> Record:
-    views: dict[str, Any] = {name: column[patches] for name, column in columns.items()}
-    return replace(record, **views)
-
-
-class StreamingDataset(IterableDataset[Record]):
-    """A split read shard by shard, ``workers`` threads ahead.
-
-    In a DataLoader with worker processes each takes its own shards.
-    """
-
-    def __init__(self, dataset: ShardDataset, split: str, options: LoaderOptions) -> None:
-        self._dataset = dataset
-        self._names = dataset.shard_names(split)
-        self._options = options
-        self.epoch = 0
-
-    def __iter__(self) -> Iterator[Record]:
-        process = get_worker_info()
-        first, step = (process.id, process.num_workers) if process else (0, 1)
-        numbers = _order(len(self._names), self._options, self.epoch, stream=0)[first::step]
-        read = partial(self._read_shuffled, epoch=self.epoch)
-        workers = self._options.workers
-        shards = map_ordered(read, numbers, workers, ahead=1) if workers else map(read, numbers)
-        for records in shards:
-            yield from records
-
-    def _read_shuffled(self, number: int, epoch: int) -> list[Record]:
-        name = self._names[number]
-        records = list(self._dataset.read_shard(name, all_views=self._options.all_views))
-        order = _order(len(records), self._options, epoch, stream=1 + int(number))
-        return [records[row] for row in order]
-
-
-class Loader:
-    """Iterates over a split's batches; ``set_epoch`` chooses the shuffled order."""
-
-    def __init__(self, dataset: ShardDataset, split: str, options: LoaderOptions) -> None:
-        self.options = options
-        self.samples = dataset.count(split, all_views=options.all_views)
-        self._source: ResidentDataset | StreamingDataset
-        if options.mode == "resident":
-            self._source = ResidentDataset(dataset, split, all_views=options.all_views)
-        else:
-            self._source = StreamingDataset(dataset, split, options)
-        self._epoch = 0
-
-    def __len__(self) -> int:
-        """Return the batches an epoch."""
-        return math.ceil(self.samples / self.options.batch_size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[Batch]:
-        if isinstance(self._source, ResidentDataset):
-            return self._resident(self._source)
-        self._source.epoch = self._epoch
-        return self._streaming(self._source)
-
-    def _streaming(self, source: StreamingDataset) -> Iterator[Batch]:
-        records = iter(source)
-        while chosen := list(islice(records, self.options.batch_size)):
-            yield collate(chosen, label_maps=self.options.label_maps)
-
-    def _resident(self, source: ResidentDataset) -> Iterator[Batch]:
-        order = epoch_order(source.shard_sizes, self.options, self._epoch)
-        for start in range(0, len(order), self.options.batch_size):
-            chosen = order[start : start + self.options.batch_size].tolist()
-            yield source.batch(chosen, label_maps=self.options.label_maps)
-
-
-def epoch_order(shard_sizes: Sequence[int], options: LoaderOptions, epoch: int) -> NDArray[np.intp]:
-    """Return the records of one pass in the order in which every loader draws them.
-
-    Records are numbered as stored, shard after shard.
-    """
-    starts = np.cumsum([0, *shard_sizes])
-    pieces = [
-        starts[number] + _order(shard_sizes[number], options, epoch, stream=1 + int(number))
-        for number in _order(len(shard_sizes), options, epoch, stream=0)
-    ]
-    return np.concatenate(pieces)
-
-
-def _order(count: int, options: LoaderOptions, epoch: int, stream: int) -> NDArray[np.intp]:
-    """Return the order of one pass: as stored, or a permutation of (seed, epoch, stream)."""
-    if not options.shuffle:
-        return np.arange(count)
-    generator = np.random.default_rng([options.seed, epoch, stream])
-    return generator.permutation(count)
+def _decode_label_map(key: str, data: bytes) -> NDArray[np.uint16] | None:
+    """Decode a ``label_map.png`` member; None leaves any other to webdataset's own decoders."""
+    return decode_png(data, "label map of a tar shard") if key.endswith("label_map.png") else None

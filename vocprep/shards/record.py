@@ -20,7 +20,7 @@ FLIP_SUFFIX = "#flip"
 """What the record of a mirrored view has behind its image id."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Record:
     """Everything kept of one picture in one view."""
 
@@ -45,6 +45,13 @@ class Record:
     """Digest of the source picture's bytes."""
     label_sha256: str
     """Digest of the source label map's bytes."""
+
+    def __repr__(self) -> str:
+        (ny, nx), (_, size) = self.grid, self.embeddings.shape
+        return (
+            f"Record({self.image_id!r}, {self.split!r}, {ny}×{nx} patches, {size} numbers per "
+            f"patch as {self.embeddings.dtype})"
+        )
 
     @cached_property
     def label_map(self) -> NDArray[np.uint16]:

@@ -78,24 +78,18 @@ class ResidentFeed:
     def __init__(
         self, dataset: ShardDataset, split: str, options: LoaderOptions, processes: Processes
     ) -> None:
-        resident = ResidentDataset(dataset, split, all_views=options.all_views)
+        resident = ResidentDataset(dataset, split, options)
         self._options, self._processes = options, processes
         self._shard_sizes = resident.shard_sizes
         self.samples = len(resident)
         self.steps = math.ceil(self.samples / options.batch_size)
         # Known to the host too, which would wait for the device to learn a batch's longest.
-        self._host_lengths = resident.grids.prod(dim=1).numpy()
+        self._host_lengths = resident.table.lengths
         device = processes.device
-        self._grids = resident.grids.to(device)
+        self._grids = resident.table.grids.to(device)
         self._lengths = self._grids.prod(dim=1)
         self._starts = self._lengths.cumsum(dim=0) - self._lengths
-        self._columns = {
-            # A patch has 1,024 pixels, and CUDA gathers no unsigned numbers of 16 bits.
-            name: column.to(torch.int16 if column.dtype == torch.uint16 else column.dtype).to(
-                device
-            )
-            for name, column in resident.columns.items()
-        }
+        self._columns = {name: field.to(device) for name, field in resident.table.fields.items()}
 
     def batches(self, epoch: int) -> Iterator[StepBatch]:
         """Yield this process's part of every batch of an epoch."""

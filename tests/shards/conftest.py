@@ -1,0 +1,33 @@
+"""What the tests of shards share."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from builders.records import make_record, write_version
+from builders.versions import Built
+
+from vocprep.shards.reader import ShardDataset
+
+
+@pytest.fixture
+def copied(native_hdf5: Built, tmp_path: Path) -> Path:
+    """A version to be damaged."""
+    shutil.copytree(native_hdf5.path, tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture(scope="session")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
+    """Nine small records in five shards; not to be written to."""
+    records = [make_record(f"id_{number}", (1, 1 + number % 3)) for number in range(9)]
+    return write_version(tmp_path_factory.mktemp("nine"), records)
+
+
+@pytest.fixture(params=["native_hdf5", "native_tar"])
+def built(request: pytest.FixtureRequest) -> Built:
+    """The same records in each of the containers."""
+    made: Built = request.getfixturevalue(request.param)
+    return made
