@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.progress import RecordedProgress
 from PIL import Image
 from scipy.io import savemat
 
 from vocprep.checks import data_content
 from vocprep.checks.data_content import datasets_in, verify_data_content
 from vocprep.checks.report import Report
-from vocprep.errors import DataDirError, ManifestError
-from vocprep.labels.areas import load_label_areas, save_label_areas
+from vocprep.errors import DataDirError
 from vocprep.labels.decode import decode_label_map
 from vocprep.labels.statistics import label_areas
 from vocprep.manifests import DatasetManifest, load_dataset
@@ -206,50 +209,67 @@ def test_a_generated_sample_is_not_measured_by_the_authors_log(
     assert check(data).ok
 
 
-def test_processes_find_what_one_alone_finds(data: Path):
+def add_copies(data: Path, copies: int) -> None:
+    """Add samples until several batches are to be checked."""
     folder, labels = data / VOC / "JPEGImages", data / "trainval"
-    for number in range(80):
+    for number in range(copies):
         name = f"2009_{number:06d}"
-        shutil.copy(folder / f"{FIRST}.jpg", folder / f"{name}.jpg")
-        shutil.copy(labels / f"{FIRST}.mat", labels / f"{name}.mat")
-    (labels / "2009_000050.mat").write_bytes(b"no mat")
-    (folder / "2009_000079.jpg").write_bytes(b"no jpeg")
-    alone, together = check(data), check(data, workers=2)
+        (folder / f"{name}.jpg").hardlink_to(folder / f"{FIRST}.jpg")
+        (labels / f"{name}.mat").hardlink_to(labels / f"{FIRST}.mat")
+
+
+def test_processes_find_what_one_alone_finds(data: Path):
+    add_copies(data, 80)
+    folder, labels = data / VOC / "JPEGImages", data / "trainval"
+    for path in (labels / "2009_000050.mat", folder / "2009_000079.jpg"):
+        path.unlink()
+        path.write_bytes(b"neither")
+    progress = RecordedProgress()
+    alone = check(data)
+    together = verify_data_content(data, [context()], 2, progress)
     assert [item.path for item in alone.differences] == [
         f"{VOC}/JPEGImages/2009_000079.jpg",
         "trainval/2009_000050.mat",
     ]
     assert together == alone
+    assert progress.shown == progress.begun[0][1] == IMAGES + 80
+    assert progress.threads == {threading.get_ident()}
+
+
+INTERRUPTED = """
+import os, signal
+from pathlib import Path
+from vocprep.checks.data_content import verify_data_content
+from vocprep.manifests import load_dataset
+from vocprep.progress import NoProgress
+
+class CtrlC(NoProgress):
+    def advance(self, count):
+        os.killpg(0, signal.SIGINT)
+
+try:
+    verify_data_content(Path("data"), [load_dataset("pascal-context")], 2, CtrlC())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_stops_the_processes_without_a_word_of_theirs(data: Path):
+    """A terminal sends the signal to the command and to the processes that decode for it."""
+    add_copies(data, 40)  # two batches: when the first is done, its process waits for work
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=data.parent,
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_a_folder_without_a_dataset_is_an_error(tmp_path: Path):
     assert datasets_in(tmp_path) == []
     with pytest.raises(DataDirError, match="--dataset"):
         verify_data_content(tmp_path, [], 1, NO_PROGRESS)
-
-
-def test_the_shipped_table_holds_what_the_authors_logged():
-    areas = load_label_areas("pascal-context")
-    assert len(areas) == 10_103
-    assert sum(len(labels) for labels in areas.values()) == 65_937
-    assert sum(sum(labels.values()) for labels in areas.values()) == 1_808_105_034
-    used = {label for labels in areas.values() for label in labels}
-    assert (min(used), max(used), len(used)) == (1, 459, 407)
-    assert sum(431 in labels for labels in areas.values()) == 3_734
-    assert areas["2008_000002"][273] == 9_714
-
-
-def test_a_table_of_areas_is_read_back_and_has_one_form(tmp_path: Path, monkeypatch):
-    areas = {"b": {459: 70_000, 1: 2}, "a": {7: 1}}
-    path = tmp_path / "label_areas/mine.npz"
-    save_label_areas(path, areas)
-    first = path.read_bytes()
-    save_label_areas(path, dict(reversed(areas.items())))
-    assert path.read_bytes() == first
-    monkeypatch.setattr("vocprep.labels.areas.manifests_dir", lambda: tmp_path)
-    assert load_label_areas("mine") == areas
-    save_label_areas(path, {})
-    assert load_label_areas("mine") == {}
-    path.write_bytes(first[:-30])
-    with pytest.raises(ManifestError, match="table of label areas"):
-        load_label_areas("mine")

@@ -1,0 +1,43 @@
+"""Tables of the label areas that authors logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vocprep.errors import ManifestError
+from vocprep.labels.areas import load_label_areas, save_label_areas
+
+
+def test_the_shipped_table_holds_what_the_authors_logged():
+    areas = load_label_areas("pascal-context")
+    assert len(areas) == 10_103
+    assert sum(len(labels) for labels in areas.values()) == 65_937
+    assert sum(sum(labels.values()) for labels in areas.values()) == 1_808_105_034
+    used = {label for labels in areas.values() for label in labels}
+    assert (min(used), max(used), len(used)) == (1, 459, 407)
+    assert sum(431 in labels for labels in areas.values()) == 3_734
+    assert areas["2008_000002"][273] == 9_714
+
+
+def test_a_table_of_areas_is_read_back_and_has_one_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    areas = {"b": {459: 70_000, 1: 2}, "a": {7: 1}}
+    path = tmp_path / "label_areas/mine.npz"
+    save_label_areas(path, areas)
+    first = path.read_bytes()
+    save_label_areas(path, dict(reversed(areas.items())))
+    assert path.read_bytes() == first
+    monkeypatch.setattr("vocprep.labels.areas.manifests_dir", lambda: tmp_path)
+    assert load_label_areas("mine") == areas
+    path.write_bytes(first[:-30])
+    with pytest.raises(ManifestError, match="table of label areas"):
+        load_label_areas("mine")
+
+
+def test_a_table_without_an_image_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vocprep.labels.areas.manifests_dir", lambda: tmp_path)
+    save_label_areas(tmp_path / "label_areas/none.npz", {})
+    assert load_label_areas("none") == {}
