@@ -1,20 +1,31 @@
-"""Building small dataset versions for the tests of shards."""
+"""Building small dataset versions."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vocprep.building.local import build_dataset
 from vocprep.building.plan import BuildPlan, plan_build
+from vocprep.building.write import write_dataset
+from vocprep.labels.label_space import load_label_space
 from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
-from vocprep.shards.index import DatasetIndex
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
+from vocprep.shards.index import DatasetIndex, read_index, write_index
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 
 WEIGHTS = "random:0"
 ENGINE = BuildOptions(device="cpu", workers=1)
+TWO_VIEWS = BuildChoices(limit=2, views=("identity", "flip"))
+TWO_PER_SHARD = Layout(samples_per_shard=2)
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,45 @@ def build(
     layout: Layout | None = None,
     *,
     max_failures: int = 0,
+    reuse: Path | None = None,
 ) -> Built:
     plan = make_plan(tree, choices, layout)
-    options = replace(ENGINE, max_failures=MaxFailures(count=max_failures))
+    options = replace(ENGINE, max_failures=MaxFailures(count=max_failures), reuse=reuse)
     return Built(plan, out, build_dataset(plan, out, options))
+
+
+def first_jpeg(tree: Path) -> Path:
+    """The first image of a tree in the layout of VOC 2010."""
+    return sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[0]
+
+
+def write_records(out: Path, records: Sequence[Record], **recipe: Any) -> Path:
+    """Write made-up records as a version of one split."""
+    schema = load_label_space("context460")
+    fields: dict[str, Any] = {
+        "dataset": "made",
+        "schema": LabelSpaceId(name="context460", sha256=schema.sha256),
+        "splits": {"train": SplitIds.of([record.image_id for record in records])},
+        "backbone": "resnet32-cifar100",
+        "weights_sha256": "00" * 32,
+    }
+    write_dataset(out, Recipe(**{**fields, **recipe}), {"train": records})
+    return out
+
+
+def change_embeddings(
+    path: Path, change: Callable[[NDArray[np.floating]], object], **index: Any
+) -> None:
+    """Write a version again with other embeddings, as whoever made it would have."""
+    dataset = ShardDataset.open(path)
+    splits: dict[str, list[Record]] = {}
+    for shard in dataset.index.shards:
+        for record in dataset.read_shard(shard.name, all_views=True):
+            change(record.embeddings)
+            splits.setdefault(shard.split, []).append(record)
+    old = dataset.index
+    layout = Layout(format=old.container, samples_per_shard=old.samples_per_shard)
+    shutil.rmtree(path)
+    write_dataset(path, old.recipe, splits, layout)
+    kept = {name: getattr(old, name) for name in ("numerics_class", "versions", "weights")}
+    write_index(path, read_index(path).model_copy(update={**kept, **index}).sealed())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -8,31 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.records import make_record
-from builders.versions import Built, build
+from builders.versions import Built, first_jpeg, write_records
 
-from vocprep.building.write import write_dataset
 from vocprep.checks.diff import VersionDiff, diff
 from vocprep.errors import ShardError
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
-from vocprep.options import BuildChoices, Layout
-from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
+from vocprep.recipe import LabelSpaceId
 from vocprep.shards.hdf5 import Hdf5Shard
 from vocprep.shards.record import Record
-
-
-def write_version(out: Path, records: list[Record], **recipe: object) -> Path:
-    schema = load_label_space("context460")
-    fields: dict[str, object] = {
-        "dataset": "made",
-        "schema": LabelSpaceId(name="context460", sha256=schema.sha256),
-        "splits": {"train": SplitIds.of([record.image_id for record in records])},
-        "backbone": "resnet32-cifar100",
-        "weights_sha256": "00" * 32,
-    }
-    write_dataset(out, Recipe(**{**fields, **recipe}), {"train": records})  # type: ignore[arg-type]
-    return out
 
 
 def relabelled(record: Record, changes: Mapping[tuple[int, int], int]) -> Record:
@@ -57,11 +43,11 @@ RECORDS = [make_record(name) for name in "abcd"]
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    return write_version(tmp_path / "base", RECORDS)
+    return write_records(tmp_path / "base", RECORDS)
 
 
 def diff_from(base: Path, records: list[Record], **recipe: object) -> VersionDiff:
-    return diff(base, write_version(base.parent / "other", records, **recipe))
+    return diff(base, write_records(base.parent / "other", records, **recipe))
 
 
 def test_version_does_not_differ_from_its_copy(base: Path, tmp_path: Path) -> None:
@@ -71,8 +57,8 @@ def test_version_does_not_differ_from_its_copy(base: Path, tmp_path: Path) -> No
     assert (found.samples, found.class_changes, found.embeddings) == ((), (), None)
 
 
-def test_containers_and_cuts_are_no_difference(crop_hdf5: Built, crop_tar: Built) -> None:
-    assert diff(crop_hdf5.path, crop_tar.path).same
+def test_containers_and_cuts_are_no_difference(quarantined: Built, quarantined_tar: Built) -> None:
+    assert diff(quarantined.path, quarantined_tar.path).same
 
 
 def test_changed_labels_are_counted_by_what_they_were_and_became(base: Path) -> None:
@@ -142,24 +128,20 @@ def test_pictures_of_another_grid_differ_without_numbers(base: Path) -> None:
     assert sample.largest_deviation is None
 
 
-def test_quarantined_pictures_are_named(sample_tree: Path, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    shutil.copytree(sample_tree, tree)
-    jpeg = sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[1]
-    jpeg.write_bytes(jpeg.read_bytes()[:900])
-    whole = build(sample_tree, tmp_path / "whole", BuildChoices(limit=2), Layout()).path
-    bad = build(tree, tmp_path / "bad", BuildChoices(limit=2), Layout(), max_failures=1).path
-    found = diff(whole, bad)
-    assert found.newly_quarantined == (jpeg.stem,)
-    assert (found.added, found.removed) == ((), ())
+def test_quarantined_images_are_named(two_views: Built, quarantined: Built, bad_tree: Path) -> None:
+    image_id = first_jpeg(bad_tree).stem
+    found = diff(two_views.path, quarantined.path)
+    assert found.newly_quarantined == (image_id,)
+    assert (found.added, found.removed, found.samples) == ((), (), ())
     assert not found.same
-    assert diff(bad, whole).no_longer_quarantined == (jpeg.stem,)
+    found = diff(quarantined.path, two_views.path)
+    assert found.no_longer_quarantined == (image_id,)
 
 
 def test_arrays_are_read_of_differing_samples_only(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = write_version(
+    other = write_records(
         base.parent / "other", [relabelled(RECORDS[0], {(0, 0): 7}), *RECORDS[1:]]
     )
     rows: list[tuple[int, int]] = []
@@ -172,6 +154,24 @@ def test_arrays_are_read_of_differing_samples_only(
     monkeypatch.setattr(Hdf5Shard, "read_rows", counted)
     diff(base, other)
     assert rows == [(0, 1), (0, 1)]
+
+
+def test_json_has_class_names_beside_class_ids(base: Path) -> None:
+    before = int(RECORDS[0].label_map[0, 0])
+    changed = relabelled(RECORDS[0], {(0, 0): 23})
+    found = diff_from(base, [changed, *RECORDS[1:]])
+    value = found.to_json()
+    assert json.loads(json.dumps(value)) == value
+    assert (value["same"], value["versions"]) == (False, list(found.versions))
+    (change,) = value["class_changes"]
+    names = load_label_space("context460").names
+    assert change == {
+        "before": before,
+        "before_name": names[before],
+        "after": 23,
+        "after_name": names[23],
+        "pixels": 1,
+    }
 
 
 def test_damaged_or_missing_version_is_a_shard_error(base: Path, tmp_path: Path) -> None:

@@ -1,43 +1,28 @@
+"""Lock files: written, read, and compared with versions."""
+
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders.versions import Built, build
-
-from vocprep.building.write import write_dataset
-from vocprep.checks.deviation import EMBEDDING_TOLERANCES, measure_deviation
-from vocprep.checks.lock import (
-    LockFile,
-    compare_with_lock,
-    lock,
-    measure_probes,
-    read_lock,
+from builders.versions import (
+    TWO_PER_SHARD,
+    TWO_VIEWS,
+    Built,
+    build,
+    change_embeddings,
+    first_jpeg,
 )
+
+from vocprep.checks.deviation import EMBEDDING_TOLERANCES, measure_deviation
+from vocprep.checks.lock import LockFile, compare_with_lock, lock, measure_probes, read_lock
 from vocprep.errors import DataError
-from vocprep.options import BuildChoices, Layout
 from vocprep.shards.index import read_index, write_index
-from vocprep.shards.reader import ShardDataset
 from vocprep.shards.version import Version
-
-LIMIT = BuildChoices(limit=3)
-
-
-@pytest.fixture(scope="module")
-def built(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    out = tmp_path_factory.mktemp("locked") / "out"
-    return build(sample_tree, out, LIMIT, Layout(samples_per_shard=2))
-
-
-@pytest.fixture
-def copied(built: Built, tmp_path: Path) -> Path:
-    shutil.copytree(built.path, tmp_path / "copied")
-    return tmp_path / "copied"
 
 
 def details(locked: LockFile, path: Path) -> str:
@@ -45,44 +30,28 @@ def details(locked: LockFile, path: Path) -> str:
     return "\n".join(difference.detail for difference in check.differences)
 
 
-def test_lock_comes_back_from_its_file(built: Built, tmp_path: Path) -> None:
-    locked = lock(str(built.path), str(tmp_path / "lock.json"))
+def test_lock_comes_back_from_its_file(two_views: Built, tmp_path: Path) -> None:
+    locked = lock(str(two_views.path), str(tmp_path / "lock.json"))
     assert read_lock(str(tmp_path / "lock.json")) == locked
     assert (tmp_path / "lock.json").stat().st_size < 20_000
-    assert locked.version == built.index.short_id
-    assert locked.content_id == built.index.content_id
-    assert [shard.sha256 for shard in locked.shards] == [s.sha256 for s in built.index.shards]
+    assert locked.version == two_views.index.short_id
+    assert locked.content_id == two_views.index.content_id
+    assert [shard.sha256 for shard in locked.shards] == [s.sha256 for s in two_views.index.shards]
 
 
-def test_version_and_its_copy_agree_with_the_lock(built: Built, copied: Path) -> None:
-    locked = lock(built.path)
-    for path in (built.path, copied):
+def test_version_and_its_copy_agree_with_the_lock(two_views: Built, copied: Path) -> None:
+    locked = lock(two_views.path)
+    for path in (two_views.path, copied):
         check = compare_with_lock(locked, Version.read(path), path)
         assert (check.differences, check.notes) == ([], [])
 
 
-def test_probes_are_the_first_patches_of_records_spread_over_the_ids(built: Built) -> None:
-    locked = lock(built.path)
-    records = built.records
+def test_probes_are_the_first_patches_of_records_spread_over_the_ids(two_views: Built) -> None:
+    locked = lock(two_views.path)
+    records = two_views.records
     assert [probe.id for probe in locked.probes] == sorted(records)
-    found = measure_probes(locked, Version.read(built.path), built.path)
+    found = measure_probes(locked, Version.read(two_views.path), two_views.path)
     assert (found.patches, found.largest_deviation, found.smallest_cosine) == (len(records), 0, 1)
-
-
-def rewrite(path: Path, change: Callable[[np.ndarray[Any, Any]], None], **index: Any) -> None:
-    """Write a version again with other embeddings."""
-    dataset = ShardDataset.open(path)
-    splits: dict[str, list[Any]] = {}
-    for shard in dataset.index.shards:
-        for record in dataset.read_shard(shard.name):
-            change(record.embeddings)
-            splits.setdefault(shard.split, []).append(record)
-    layout = Layout(samples_per_shard=dataset.index.samples_per_shard)
-    old = dataset.index
-    shutil.rmtree(path)
-    write_dataset(path, old.recipe, splits, layout)
-    made = {"numerics_class": old.numerics_class, "versions": old.versions}
-    write_index(path, read_index(path).model_copy(update={**made, **index}).sealed())
 
 
 def nudge(embeddings: np.ndarray[Any, Any]) -> None:
@@ -93,30 +62,32 @@ def spoil(embeddings: np.ndarray[Any, Any]) -> None:
     embeddings *= np.float16(-1)
 
 
-def test_other_bits_in_the_same_numerics_class_are_a_difference(built: Built, copied: Path) -> None:
-    rewrite(copied, nudge)
-    assert "content_id" in details(lock(built.path), copied)
+def test_other_bits_in_the_same_numerics_class_are_a_difference(
+    two_views: Built, copied: Path
+) -> None:
+    change_embeddings(copied, nudge)
+    assert "content_id" in details(lock(two_views.path), copied)
 
 
 OTHER_CLASS = {"torch": "2", "device": "cpu", "instruction_set": "other"}
 
 
 def test_other_bits_of_another_numerics_class_are_judged_by_the_tolerance(
-    built: Built, copied: Path, tmp_path: Path
+    two_views: Built, copied: Path, tmp_path: Path
 ) -> None:
-    locked = lock(built.path)
-    rewrite(copied, nudge, numerics_class=OTHER_CLASS)
+    locked = lock(two_views.path)
+    change_embeddings(copied, nudge, numerics_class=OTHER_CLASS)
     check = compare_with_lock(locked, Version.read(copied), copied)
     assert check.differences == []
     assert any("another numerics class" in note for note in check.notes)
-    rewrite(copied, spoil, numerics_class=OTHER_CLASS)
+    change_embeddings(copied, spoil, numerics_class=OTHER_CLASS)
     assert "beyond the tolerance" in details(locked, copied)
 
 
 def test_same_records_in_other_bytes_by_other_versions_are_a_note(
-    built: Built, copied: Path
+    two_views: Built, copied: Path
 ) -> None:
-    locked = lock(built.path)
+    locked = lock(two_views.path)
     index = read_index(copied)
     shards = tuple(shard.model_copy(update={"sha256": "00" * 32}) for shard in index.shards)
     changed = index.model_copy(update={"shards": shards, "versions": {"h5py": "0"}}).sealed()
@@ -128,31 +99,28 @@ def test_same_records_in_other_bytes_by_other_versions_are_a_note(
     assert "00" * 32 in details(locked, copied)
 
 
-def test_another_recipe_or_other_sources_are_named(
-    built: Built, sample_tree: Path, tmp_path: Path
-) -> None:
-    locked = lock(built.path)
-    schema = build(sample_tree, tmp_path / "schema", BuildChoices(limit=3, schema="context59"))
-    assert "schema.name: 'context460' and 'context59'" in details(locked, schema.path)
-    tree = tmp_path / "tree"
-    shutil.copytree(sample_tree, tree)
+def test_another_recipe_is_named(two_views: Built, sample_tree: Path, tmp_path: Path) -> None:
+    choices = replace(TWO_VIEWS, schema="context59")
+    other = build(sample_tree, tmp_path / "out", choices, TWO_PER_SHARD, reuse=two_views.path)
+    line = "schema.name: 'context460' and 'context59'"
+    assert line in details(lock(two_views.path), other.path)
+
+
+def test_other_sources_are_named(two_views: Built, tree: Path, tmp_path: Path) -> None:
     mat = sorted((tree / "trainval").iterdir())[0]
     mat.write_bytes(b"m" + mat.read_bytes()[1:])
-    changed = build(tree, tmp_path / "sources", LIMIT, Layout(samples_per_shard=2))
-    said = details(locked, changed.path)
-    assert "source_id" in said
-    assert "targets_id" not in said
+    changed = build(tree, tmp_path / "out", TWO_VIEWS, TWO_PER_SHARD, reuse=two_views.path)
+    found = details(lock(two_views.path), changed.path)
+    assert "source_id" in found
+    assert "targets_id" not in found
 
 
-def test_quarantined_picture_is_named(built: Built, sample_tree: Path, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    shutil.copytree(sample_tree, tree)
-    jpeg = sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[0]
-    jpeg.write_bytes(jpeg.read_bytes()[:900])
-    layout = Layout(samples_per_shard=2)
-    bad = build(tree, tmp_path / "bad", LIMIT, layout, max_failures=1)
-    assert f"{jpeg.stem} is quarantined" in details(lock(built.path), bad.path)
-    assert f"{jpeg.stem} is not quarantined" in details(lock(bad.path), built.path)
+def test_quarantined_image_is_named(two_views: Built, quarantined: Built, bad_tree: Path) -> None:
+    image_id = first_jpeg(bad_tree).stem
+    found = details(lock(two_views.path), quarantined.path)
+    assert f"{image_id} is quarantined" in found
+    found = details(lock(quarantined.path), two_views.path)
+    assert f"{image_id} is not quarantined" in found
 
 
 @pytest.mark.parametrize(
@@ -174,9 +142,9 @@ def test_missing_lock_is_a_data_error(tmp_path: Path) -> None:
         read_lock(tmp_path / "none.json")
 
 
-def test_edited_recipe_of_a_lock_is_found(built: Built, tmp_path: Path) -> None:
+def test_edited_recipe_of_a_lock_is_found(two_views: Built, tmp_path: Path) -> None:
     file = tmp_path / "lock.json"
-    lock(built.path, file)
+    lock(two_views.path, file)
     value = json.loads(file.read_text())
     value["recipe"]["precision"] = "bf16"
     file.write_text(json.dumps(value))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from vocprep.building.local import build_dataset
 from vocprep.building.plan import AgainFrom, plan_again
 from vocprep.checks.deviation import EMBEDDING_TOLERANCES
@@ -14,6 +16,7 @@ from vocprep.shards.version import Version
 from vocprep.synthetic.dataset import sample
 
 
+@pytest.mark.slow
 def test_sample_has_the_locked_targets_and_about_the_locked_embeddings(tmp_path: Path) -> None:
     """What encodes its JPEGs may differ from machine to machine, so the files' digests may."""
     lock = read_lock(manifests_dir() / "locks" / "sample.lock.json")

@@ -119,9 +119,11 @@ def _check_consistency(version: Version) -> Iterator[Difference]:
         if SplitIds.of(list(ids)) != expected_ids:
             yield changed(SAMPLES_FILE, f"its {split} ids are not those of the recipe")
     for shard in index.shards:
-        rows = [sample.row for sample in version.by_shard[shard.name]]
-        if rows != list(range(shard.records)):
+        samples = version.by_shard[shard.name]
+        if [sample.row for sample in samples] != list(range(shard.records)):
             yield changed(SAMPLES_FILE, f"does not list the {shard.records} rows of {shard.name}")
+        if any(sample.split != shard.split for sample in samples):
+            yield changed(SAMPLES_FILE, f"not all records of {shard.name} are of {shard.split}")
 
 
 def verify_version_content(path: Path, workers: int, progress: Progress = NO_PROGRESS) -> Report:
