@@ -9,7 +9,6 @@ import pytest
 from builders.progress import RecordedProgress
 from builders.versions import Built
 
-from vocprep.checks import dataset_version
 from vocprep.checks.lock import lock
 from vocprep.checks.verify import verify
 from vocprep.errors import UsageError
