@@ -21,7 +21,7 @@ from vocprep.heads.runs.history import EpochMetrics, append_epoch, truncate_hist
 from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.runs.run import CHECKPOINT_FILE, MODEL_FILE, prepare_run_dir, save_weights
 from vocprep.heads.runs.tensors import read_tensors
-from vocprep.heads.scoring.score import embedding_dim, score_split
+from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.feed import Feed, make_feed
 from vocprep.heads.training.processes import Processes, joined
 from vocprep.heads.training.steps import Training, learn_epoch, set_up
@@ -183,6 +183,12 @@ def _sources(
     return feed, dataset.loader(options.val_split, val_options)
 
 
+def _embedding_size(dataset: ShardDataset, split: str) -> int:
+    """Return D of a split's records, which one's own features may have other than the recipe."""
+    first = next(dataset.read_shard(dataset.shard_names(split)[0]))
+    return int(first.embeddings.shape[-1])
+
+
 def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
     """Decide the run: sizes from the data, everything else from the options."""
     labels = dataset.schema
@@ -190,7 +196,7 @@ def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
     return RunConfig(
         heads=HeadsConfig(
             outputs=labels.outputs,
-            embedding_dim=embedding_dim(dataset, options.train_split),
+            embedding_dim=_embedding_size(dataset, options.train_split),
             position=options.position,
             encoder=options.encoder,
             class_loss=options.class_loss,
