@@ -107,7 +107,7 @@ def test_options_of_build_shards_are_the_fields_with_their_defaults() -> None:
 def test_options_of_train_are_fields_with_their_defaults() -> None:
     """Flags that say where and how have the field's default, those over the recipe none."""
     options, found = TrainOptions(), defaults_of("train")
-    for name in set(found) - {"shards", "out", "as_json", "settings"}:
+    for name in set(found) - {"shards", "out", "as_json", "settings", "weights"}:
         expected = getattr(options, name)
         over = (*PRESET_FIELDS, "preset")
         assert found[name] == (None if name in over else expected), name
@@ -254,6 +254,7 @@ def test_decode_writes_16_bit_maps_statistics_and_a_chart(
 
 def test_train_leaves_a_run_with_curves(run: Path) -> None:
     expected = ["curves.png", "metrics.jsonl", "model.safetensors", "options.toml", "run.json"]
+    expected.append("weights.json")
     assert [name for name in files(run) if name != EVENTS_DIR] == expected
     with Image.open(run / "curves.png") as picture:
         picture.load()
@@ -284,7 +285,7 @@ def test_train_says_what_of_the_data_matters_to_its_scores(
 ) -> None:
     words = ["--epochs", 1, "--set", "encoder=none", "--val-split", "train"]
     plain = vocprep("train", shards, "--out", tmp_path / "plain", *words)
-    assert "val scores are of the split that is learnt from" in plain.stderr
+    assert "val scores are of the split that is trained on" in plain.stderr
     assert "no mirrored views in" in plain.stderr
     words = ["--epochs", 1, "--set", "encoder=none", "--set", "flip=false"]
     assert "note" not in vocprep("train", shards, "--out", tmp_path / "no-flip", *words).stderr
@@ -294,17 +295,17 @@ def test_train_says_what_resuming_came_to(shards: Path, tmp_path: Path, vocprep:
     words = ["--epochs", 2, "--set", "encoder=none", "--checkpoint-every", 0, "--out"]
     whole, out = tmp_path / "whole", tmp_path / "run"
     new = vocprep("train", shards, *words, whole, "--resume")
-    assert "nothing to go on with" in new.stderr
+    assert "nothing to resume in" in new.stderr
     assert "2 epochs in" in assert_done(new)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("vocprep.cli.train._print_epoch", _interrupt)
         often = ["--validate-every", 1]
         stopped = vocprep("train", shards, *words, out, *often)
     assert stopped.exit_code == 130
-    assert "the same command with --resume goes on" in stopped.stderr
+    assert "the same command with --resume continues" in stopped.stderr
     # Its own options need no repeating.
     gone_on = assert_done(vocprep("train", shards, "--out", out, "--resume"))
-    assert "1 epoch, gone on with after 1 epoch, in" in gone_on
+    assert "1 epoch, resumed after 1 epoch, in" in gone_on
     found, expected = (load_file(path / "model.safetensors") for path in (out, whole))
     assert all(np.array_equal(found[name], tensor) for name, tensor in expected.items())
 
@@ -444,7 +445,7 @@ def test_evaluate_does_not_compare_runs_on_other_pictures(
     assert_done(vocprep("train", tmp_path / "s1", *quick))
     compared = vocprep("evaluate", run, tmp_path / "r1", shards, tmp_path / "s1")
     assert (compared.exit_code, compared.stdout) == (2, "")
-    assert "expected the images, geometry and labels of" in compared.stderr
+    assert "expected the pictures, geometry and labels of" in compared.stderr
 
 
 def test_evaluate_draws_and_writes_the_confusion_matrix(

@@ -30,6 +30,11 @@ _MOST_CHANGES = 2
 """How often a mirror's file may change during its transfer before the mirror is given up."""
 
 
+def accept_any(_: Path) -> str | None:
+    """Find nothing wrong with a file: the last check of files that need none."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class WantedFile:
     """A file to fetch: its final path, the mirrors that may have it, and what proves it."""
@@ -37,7 +42,7 @@ class WantedFile:
     path: Path
     urls: Sequence[str]
     expected: ExpectedDigests
-    check: Callable[[Path], str | None] = lambda _: None
+    check: Callable[[Path], str | None] = accept_any
     """The last check of the whole file before it gets its name: None, or what is wrong."""
 
 
@@ -163,9 +168,12 @@ class MirrorLoop:
         )
         with open_range(session, request, self._options) as response:
             self._check_same_file(mirror.url, response)
-            self._part.add_source(mirror.url, response.size, response.validator)
-            if self._part.size is not None:
-                self._progress.expect(self._part.size)
+            size = response.size or self._wanted.expected.size
+            if self._part.held:
+                size = size or self._part.size
+            self._part.add_source(mirror.url, size, response.validator)
+            if size is not None:
+                self._progress.expect(size)
             self._append(response)
 
     def _check_same_file(self, url: str, response: RangeResponse) -> None:
@@ -186,9 +194,9 @@ class MirrorLoop:
 
     def _append(self, response: RangeResponse) -> None:
         """Append the bytes of a response that are not here yet."""
-        part, options, position = self._part, self._options, response.start
+        part, position = self._part, response.start
         end = part.size if response.end is None else response.end
-        since, received = time.monotonic(), 0
+        pace = _Pace(self._options)
         while position != end:
             chunk = next(response.chunks, b"")
             if not chunk:
@@ -200,12 +208,7 @@ class MirrorLoop:
             part.append(fresh)
             self._progress.advance(len(fresh))
             position += len(chunk)
-            received += len(chunk)
-            seconds = time.monotonic() - since
-            if seconds >= options.read_seconds and position != end:
-                if received < options.least_bytes_per_second * seconds:
-                    raise StalledError(f"sent {received} bytes in {seconds:.0f} s")
-                since, received = time.monotonic(), 0
+            pace.check(len(chunk))
         if position == end:
             return
         if end is not None:
@@ -254,6 +257,24 @@ class MirrorLoop:
             f"{name}: no mirror gave the file: {faults}; run the same command again to go on from "
             f"byte {self._part.held}, or try --mirror URL or --from DIR"
         )
+
+
+class _Pace:
+    """Detects a server that sends a byte now and then, which no read timeout detects."""
+
+    def __init__(self, options: TransferOptions) -> None:
+        self._options = options
+        self._since, self._count = time.monotonic(), 0
+
+    def check(self, count: int) -> None:
+        """Count new bytes; raise StalledError after a window with too few."""
+        self._count += count
+        seconds = time.monotonic() - self._since
+        if seconds < self._options.read_seconds:
+            return
+        if self._count < self._options.least_bytes_per_second * seconds:
+            raise StalledError(f"sent {self._count} bytes in {seconds:.0f} s")
+        self._since, self._count = time.monotonic(), 0
 
 
 def _is_web_page(chunk: bytes) -> bool:

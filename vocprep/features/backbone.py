@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,17 @@ from vocprep.features.networks import (
     fold_batch_norms,
     stages_of,
 )
-from vocprep.manifests import SourceFile, load_source, manifest_names
+from vocprep.files import write_json
+from vocprep.manifests import SourceFile, load_source
+from vocprep.validation import checked, from_json, to_json
 
 __all__ = ["CifarResNet", "FrozenBackbone", "cifar100_resnet32", "load_weights", "tensor_digest"]
 
 RANDOM_PREFIX = "random:"
+UNTRAINED = "untrained ("
+"""Begins the label of untrained weights in a version's index; their ``random:SEED`` follows."""
+WEIGHTS_HINT = ".weights.json"
+"""In the folder of a dataset version, no part of it: where the build read the weights from."""
 _DTYPES = (torch.float32, torch.int64)
 
 StateDict = Mapping[str, Tensor]
@@ -109,13 +116,48 @@ def file_tensor_digest(path: Path) -> str:
     return tensor_digest(_read_weights(path))
 
 
-def official_weights(backbone: str) -> SourceFile:
-    """Return the file of a backbone's official weights: where it is kept, and its digests.
+@checked
+class WeightsOrigin:
+    """Where weights were read from: a hint beside what was made with them, proven by the digest."""
 
-    Without URLs and digests for a backbone that has no source manifest.
-    """
-    if backbone not in manifest_names("sources"):
-        return SourceFile(path=f"weights/{backbone}.pt", urls=())
+    weights: str
+    """The absolute path of a file, or ``random:SEED``."""
+    tensors_sha256: str
+
+    @classmethod
+    def of(cls, spec: str, tensors_sha256: str) -> Self:
+        """Describe weights by what ``load_weights`` was given."""
+        is_random = spec.startswith(RANDOM_PREFIX)
+        return cls(
+            weights=spec if is_random else str(Path(spec).absolute()), tensors_sha256=tensors_sha256
+        )
+
+    @classmethod
+    def of_version(cls, path: Path, label: str, tensors_sha256: str) -> Self | None:
+        """Return the origin of a dataset version's weights; None when it is not known.
+
+        ``label`` is what its index says of them, ``tensors_sha256`` their digest.
+        """
+        if label.startswith(UNTRAINED):
+            return cls.of(label.removeprefix(UNTRAINED).removesuffix(")"), tensors_sha256)
+        origin = cls.read(path / WEIGHTS_HINT)
+        return origin if origin and origin.tensors_sha256 == tensors_sha256 else None
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Read a hint; None when there is none, or none that can be read."""
+        try:
+            return from_json(cls, json.loads(path.read_bytes()))
+        except (OSError, ValueError, UsageError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write the hint."""
+        write_json(path, to_json(self))
+
+
+def official_weights(backbone: str) -> SourceFile:
+    """Return the file of a backbone's official weights: where it is kept, and its digests."""
     (file,) = load_source(backbone).files
     return file
 
@@ -130,13 +172,7 @@ def load_weights(
     SourceUnavailableError when those are not there, WeightsError when a file does not fit.
     """
     if spec is None:
-        official = official_weights(backbone)
-        if not official.urls:
-            raise SourceUnavailableError(
-                f"{backbone}: no weights are published for it; give --weights PATH, or --weights "
-                "random:0 for an untrained one"
-            )
-        path = data_dir / official.path
+        path = data_dir / official_weights(backbone).path
         if not path.is_file():
             raise SourceUnavailableError(
                 f"{path}: backbone weights are not there; run: vocprep download {backbone} "
@@ -241,7 +277,7 @@ def _random_weights(spec: str, network: nn.Module) -> dict[str, Tensor]:
             bound = np.float32((6 / tensor[0].numel()) ** 0.5)
             uniform = generator.random(tuple(tensor.shape), dtype=np.float32)
             weights[name] = torch.from_numpy((uniform * 2 - 1) * bound)
-        elif name.endswith("bias"):
+        elif name == "fc.bias":
             weights[name] = torch.zeros_like(tensor)
         elif name.endswith("bn2.weight"):
             weights[name] = torch.full_like(tensor, 0.5)

@@ -15,10 +15,11 @@ from vocprep.errors import RunError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
 from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.history import EpochMetrics, append_epoch, read_history, truncate_history
+from vocprep.heads.runs.log import EpochMetrics, append_epoch, read_history, truncate_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import differing_options, load_options
-from vocprep.heads.runs.run import load_run, prepare_run_dir, save_weights
+from vocprep.heads.runs.run import begin_or_resume, load_run
+from vocprep.heads.runs.state import save_weights
 from vocprep.labels.label_space import load_label_space
 
 
@@ -42,7 +43,7 @@ def names_in(folder: Path) -> list[str]:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     config, saved = make_config(), tmp_path_factory.mktemp("runs") / "run"
-    prepare_run_dir(saved, config)
+    begin_or_resume(saved, config, None)
     save_weights(saved, config, TFDetHeads.from_config(config.heads), epoch=3)
     return saved
 
@@ -75,7 +76,7 @@ def test_loading_leaves_the_random_state_alone(run_dir: Path):
 
 def test_saved_twice_gives_the_same_bytes(run_dir: Path, tmp_path: Path):
     run = load_run(run_dir)
-    prepare_run_dir(tmp_path / "again", run.config)
+    begin_or_resume(tmp_path / "again", run.config, None)
     save_weights(tmp_path / "again", run.config, run.model, epoch=3)
     for name in names_in(run_dir):
         assert (tmp_path / "again" / name).read_bytes() == (run_dir / name).read_bytes()
@@ -85,21 +86,31 @@ def test_saved_twice_gives_the_same_bytes(run_dir: Path, tmp_path: Path):
 def test_a_folder_that_holds_a_run_is_refused_and_kept(run_dir: Path):
     before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
     with pytest.raises(UsageError, match=r"found run\.json, .*model\.safetensors, .*--overwrite"):
-        prepare_run_dir(run_dir, make_config(seed=5))
+        begin_or_resume(run_dir, make_config(seed=5), None)
     assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
 
 
 def test_overwrite_replaces_the_run_and_nothing_else(run_dir: Path):
     (run_dir / "notes.txt").write_text("mine")
     append_epoch(run_dir, metrics(1))
-    prepare_run_dir(run_dir, make_config(overwrite=True))
+    begin_or_resume(run_dir, make_config(overwrite=True), None)
     assert names_in(run_dir) == ["notes.txt", "options.toml", "run.json"]
+
+
+def test_what_a_killed_training_left_unfinished_is_removed(tmp_path: Path):
+    """A folder among it too, which ``unlink`` does not remove."""
+    run_dir = tmp_path / "run"
+    (run_dir / ".tmp-01234567-tensorboard").mkdir(parents=True)
+    (run_dir / ".tmp-01234567-tensorboard" / "events").write_text("torn")
+    (run_dir / ".tmp-01234567-run.json").write_text("{")
+    begin_or_resume(run_dir, make_config(), None)
+    assert names_in(run_dir) == ["options.toml", "run.json"]
 
 
 def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path):
     (tmp_path / "run").write_text("mine")
     with pytest.raises(UsageError, match="expected a folder for the run, found a file"):
-        prepare_run_dir(tmp_path / "run", make_config())
+        begin_or_resume(tmp_path / "run", make_config(), None)
     assert (tmp_path / "run").read_text() == "mine"
 
 
@@ -132,7 +143,7 @@ def test_weights_cut_short(run_dir: Path):
 
 def test_weights_of_another_run(run_dir: Path, tmp_path: Path):
     other = make_config(seed=9)
-    prepare_run_dir(tmp_path / "other", other)
+    begin_or_resume(tmp_path / "other", other, None)
     (tmp_path / "other" / "model.safetensors").write_bytes(
         (run_dir / "model.safetensors").read_bytes()
     )
@@ -288,7 +299,7 @@ def test_history_is_cut_back_to_an_epoch_torn_line_and_all(tmp_path: Path):
         stream.write('{"epoch": 4, "lr"')
     assert truncate_history(tmp_path, 2) == read_history(tmp_path) == [metrics(1), metrics(2)]
     assert truncate_history(tmp_path, 0) == read_history(tmp_path) == []
-    with pytest.raises(RunError, match=r"expected the epochs 1 to 2 .*, found 0 lines"):
+    with pytest.raises(RunError, match=r"expected the epochs 1 to 2, .*, found 0 lines"):
         truncate_history(tmp_path, 2)
 
 

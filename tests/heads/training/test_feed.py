@@ -8,9 +8,10 @@ import pytest
 import torch
 from builders.heads import make_dataset, random_records
 
-from vocprep.heads.training.feed import Feed, StepBatch, make_feed
-from vocprep.heads.training.processes import Processes
+from vocprep.heads.training.distributed import Processes
+from vocprep.heads.training.feed import Feed, make_feed
 from vocprep.options import LoaderOptions
+from vocprep.shards.batches import Batch
 from vocprep.shards.reader import ShardDataset
 
 CPU = torch.device("cpu")
@@ -31,16 +32,13 @@ def feed_of(dataset: ShardDataset, mode: str, split: str = "train", **part: int)
     return make_feed(dataset, split, options, Processes(CPU, **part))
 
 
-def patches_of(batch: StepBatch) -> list[dict[str, torch.Tensor]]:
+def patches_of(batch: Batch) -> list[dict[str, torch.Tensor]]:
     """Each picture's own patches, and nothing but the padding elsewhere."""
     pictures = []
     for row, (ny, nx) in enumerate(batch.grids.tolist()):
         count = ny * nx
         pictures.append({name: getattr(batch, name)[row, :count] for name in FIELDS})
-        if batch.padding is not None:
-            assert batch.padding[row].tolist() == [
-                k >= count for k in range(len(batch.padding[row]))
-            ]
+        assert batch.padding[row].tolist() == [k >= count for k in range(len(batch.padding[row]))]
         assert (batch.slot_labels[row, count:] == -1).all()
         assert not batch.slot_pixels[row, count:].any()
         assert (batch.slot_planes[row, count:, [0, 2]] == 255).all()
@@ -56,12 +54,12 @@ def test_batches_are_those_of_the_loader(dataset: ShardDataset, mode: str, epoch
     loader.set_epoch(epoch)
     feed = feed_of(dataset, mode)
     found, expected = list(feed.batches(epoch)), list(loader)
-    assert (feed.steps, feed.samples) == (len(found), 5) == (2, 5)
+    assert feed.batch_sizes == [3, 2]
     for own, theirs in zip(found, expected, strict=True):
-        assert own.images == len(theirs.image_ids)
+        assert own.image_ids == theirs.image_ids
         assert torch.equal(own.grids, theirs.grids)
-        padding = torch.zeros_like(theirs.padding) if own.padding is None else own.padding
-        assert torch.equal(padding, theirs.padding)
+        assert own.has_padding == theirs.has_padding == bool(theirs.padding.any())
+        assert torch.equal(own.padding, theirs.padding)
         for name in FIELDS:
             assert torch.equal(getattr(own, name), getattr(theirs, name)), name
         assert own.embeddings.dtype == torch.float32
@@ -70,9 +68,9 @@ def test_batches_are_those_of_the_loader(dataset: ShardDataset, mode: str, epoch
 
 @pytest.mark.parametrize("mode", MODES)
 def test_pictures_of_one_size_need_no_mask(dataset: ShardDataset, mode: str):
-    batches = list(feed_of(dataset, mode, "even").batches(1))
-    assert [batch.images for batch in batches] == [3, 1]
-    assert all(batch.padding is None for batch in batches)
+    feed = feed_of(dataset, mode, "even")
+    assert feed.batch_sizes == [3, 1]
+    assert not any(batch.has_padding for batch in feed.batches(1))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -80,15 +78,15 @@ def test_pictures_of_one_size_need_no_mask(dataset: ShardDataset, mode: str):
 def test_parts_of_a_batch_are_the_whole_batch(dataset: ShardDataset, mode: str, world: int):
     """Four processes share batches of three and two pictures: some have none."""
     wholes = list(feed_of(dataset, mode).batches(1))
-    parts = [list(feed_of(dataset, mode, rank=r, world=world).batches(1)) for r in range(world)]
+    feeds = [feed_of(dataset, mode, rank=rank, world_size=world) for rank in range(world)]
+    parts = [list(feed.batches(1)) for feed in feeds]
     for step, whole in enumerate(wholes):
         expected = patches_of(whole)
         for rank in range(world):
             part = parts[rank][step]
-            assert part.images == whole.images
             own = expected[rank::world]
             if not own:
-                assert part.padding is not None
+                assert part.has_padding
                 assert part.padding.all()
                 assert not part.slot_pixels.any()
                 assert (part.slot_labels == -1).all()

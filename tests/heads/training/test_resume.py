@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from vocprep.errors import RunError, UsageError
 from vocprep.files import write_json
-from vocprep.heads.runs.history import EpochMetrics, read_history
+from vocprep.heads.runs.log import EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import EVENTS_DIR, load_run
 from vocprep.heads.training.train import train
@@ -99,7 +99,7 @@ def assert_ends_alike(run_dir: Path, whole: Path) -> None:
     assert lines_but_for_times(run_dir) == lines_but_for_times(whole)
     assert load_run(run_dir).epoch == 5
     names = {path.name for path in run_dir.iterdir()} - {"tensorboard"}
-    assert names == {"run.json", "options.toml", "metrics.jsonl", "model.safetensors"}
+    assert names == {"run.json", "options.toml", "metrics.jsonl", "model.safetensors", "curves.png"}
 
 
 def interrupted(dataset: ShardDataset, run_dir: Path, options: TrainOptions, epoch: int) -> None:
@@ -301,7 +301,7 @@ def test_run_that_was_begun_without_resume_is_gone_on_with(
     learnt: list[int] = []
     from vocprep.heads.training import train as module  # noqa: PLC0415  # to call what is replaced
 
-    original = module.learn_epoch
+    original = module.train_epoch
 
     def counted(training: Any, epoch: int) -> Any:
         if epoch == 4 and not learnt[3:]:
@@ -310,7 +310,7 @@ def test_run_that_was_begun_without_resume_is_gone_on_with(
         learnt.append(epoch)
         return original(training, epoch)
 
-    monkeypatch.setattr(module, "learn_epoch", counted)
+    monkeypatch.setattr(module, "train_epoch", counted)
     with pytest.raises(KeyboardInterrupt):
         train(dataset, tmp_path / "run", begun)
     train(dataset, tmp_path / "run", OPTIONS)

@@ -2,26 +2,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from builders.heads import banded_records, make_dataset, random_records
+from PIL import Image
 from torch import nn
 
 import vocprep.heads.runs.options as run_options
 from vocprep.errors import RunError, UsageError
 from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.runs.history import EpochMetrics, read_history
+from vocprep.heads.runs.log import EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import EVENTS_DIR, load_run
 from vocprep.heads.scoring.evaluate import evaluate
-from vocprep.heads.scoring.oracles import RowKind
-from vocprep.heads.training.feed import ResidentFeed, StepBatch
+from vocprep.heads.training.feed import ResidentFeed
 from vocprep.heads.training.steps import learning_rate, parameter_groups, uses_bf16
 from vocprep.heads.training.train import train
+from vocprep.shards.batches import Batch
 from vocprep.shards.reader import ShardDataset
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ def test_a_run_holds_what_the_design_says(dataset: ShardDataset, tmp_path: Path)
     seen: list[EpochMetrics] = []
     summary = train(dataset, tmp_path / "run", quick(epochs=3), seen.append)
     names = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_file())
-    assert names == ["metrics.jsonl", "model.safetensors", "options.toml", "run.json"]
+    assert names == ["curves.png", "metrics.jsonl", "model.safetensors", "options.toml", "run.json"]
     assert seen == list(summary.history) == read_history(tmp_path / "run")
     assert [metrics.epoch for metrics in seen] == [1, 2, 3]
     assert [metrics.val_miou is not None for metrics in seen] == [False, True, True]
@@ -73,6 +74,21 @@ def test_a_run_holds_what_the_design_says(dataset: ShardDataset, tmp_path: Path)
     assert summary.parameters == sum(p.numel() for p in run.model.parameters())
     text = (tmp_path / "run" / "run.json").read_text()
     assert str(tmp_path) not in text
+
+
+def test_a_user_of_the_library_gets_what_the_command_writes(dataset: ShardDataset, tmp_path: Path):
+    path = tmp_path / "tiny.toml"
+    path.write_text('encoder = "none"\nepochs = 1\nprecision = "fp32"\n')
+    notes: list[str] = []
+    summary = train(str(dataset.path), str(tmp_path / "run"), str(path), on_note=notes.append)
+    assert notes == [f"no mirrored views in {dataset.path}: build-shards --views flip makes them"]
+    assert summary.notes == tuple(notes)
+    with Image.open(tmp_path / "run" / "curves.png") as curves:
+        curves.load()
+    assert load_run(str(tmp_path / "run")).config.options.preset == "tiny"
+    value = json.loads(json.dumps(summary.to_json()))
+    assert value["history"] == [asdict(metrics) for metrics in summary.history]
+    assert (value["run"], value["notes"]) == (str(tmp_path / "run"), notes)
 
 
 def test_same_seed_same_bits_and_another_seed_others(dataset: ShardDataset, tmp_path: Path):
@@ -102,7 +118,7 @@ def test_mirrored_views_are_learnt_from_and_not_scored(tmp_path: Path):
     made = make_dataset(tmp_path / "shards", {"train": views}, views=("identity", "flip"))
     summary = train(made, tmp_path / "run", quick(epochs=1, val_split="train"))
     assert summary.images == 2
-    assert evaluate(load_run(tmp_path / "run"), made, "train").runs[0].images == 1
+    assert evaluate(load_run(tmp_path / "run"), made, "train").images == 1
 
 
 def test_every_epoch_has_an_order_of_its_own(
@@ -111,7 +127,7 @@ def test_every_epoch_has_an_order_of_its_own(
     epochs: list[int] = []
     batches = ResidentFeed.batches
 
-    def recorded(self: ResidentFeed, epoch: int) -> Iterator[StepBatch]:
+    def recorded(self: ResidentFeed, epoch: int) -> Iterator[Batch]:
         epochs.append(epoch)
         return batches(self, epoch)
 
@@ -265,8 +281,8 @@ def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
     summary = train(dataset, tmp_path / "run", options)
     assert summary.final.val_miou is None
     assert summary.final.mask_loss < 0.3 * summary.history[0].mask_loss
-    (scores,) = evaluate(load_run(tmp_path / "run"), dataset, "train").runs
-    model, oracle, majority = map(scores.row, (RowKind.MODEL, RowKind.GT_TOP_4, RowKind.MAJORITY))
+    evaluation = evaluate(load_run(tmp_path / "run"), dataset, "train")
+    model, oracle, majority = map(evaluation.row, ("model", "GT top-4", "majority label"))
     assert oracle.pixel_accuracy == 1
     assert model.pixel_accuracy > 0.95
     assert model.miou_present > 0.9
@@ -276,7 +292,7 @@ def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
 def test_a_folder_that_holds_a_run_is_refused_and_kept(dataset: ShardDataset, tmp_path: Path):
     run_dir = tmp_path / "run"
     train(dataset, run_dir, quick(epochs=1))
-    (run_dir / "curves.png").write_bytes(b"of the first run")
+    old_curves = (run_dir / "curves.png").read_bytes()
     before = contents(run_dir)
     with pytest.raises(UsageError, match="expected a folder without a run"):
         train(dataset, run_dir, quick())
@@ -286,7 +302,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_kept(dataset: ShardDataset, tm
     train(dataset, run_dir, quick(epochs=1, seed=1, overwrite=True))
     assert len(read_history(run_dir)) == 1
     assert load_run(run_dir).config.options.seed == 1
-    assert not (run_dir / "curves.png").exists()
+    assert (run_dir / "curves.png").read_bytes() != old_curves
 
 
 @pytest.mark.parametrize("text", ['{"tool": "mine"}', "[1, 2]", "not JSON"])

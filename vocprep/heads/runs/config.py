@@ -1,27 +1,29 @@
-"""What a run is: the configuration that ``run.json`` keeps, and how older ones are read."""
+"""The configuration of a run: what ``run.json`` keeps, and how older formats are read."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import field
 from importlib import metadata
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer, ValidationError
 
-from vocprep.errors import RunError, ShardError, UsageError
+from vocprep.errors import ManifestError, RunError, ShardError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
-from vocprep.recipe import Recipe
+from vocprep.shards.index import RecipeField
+from vocprep.validation import checked, explain, from_json, to_json
 
 RUN_FORMAT_VERSION = 4
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Return the versions that a run's numbers depend on."""
     return {
         "python": platform.python_version(),
@@ -31,79 +33,92 @@ def versions() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
+def _label_space_from(value: object) -> object:
+    """Return the label space of name, void id and class names; other values as they are."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        names = {int(key): str(name) for key, name in value["names"].items()}
+        return LabelSpace.of_classes(name=value["name"], void=value["void"], names=names)
+    except (KeyError, TypeError, AttributeError, IndexError, ManifestError) as error:
+        raise ValueError(f"expected name, void and names ({error})") from error
+
+
+def _label_space_json(space: LabelSpace) -> dict[str, Any]:
+    names = {str(key): name for key, name in sorted(space.names.items())}
+    return {"name": space.name, "void": space.void, "names": names}
+
+
+RunLabelSpace = Annotated[
+    InstanceOf[LabelSpace], BeforeValidator(_label_space_from), PlainSerializer(_label_space_json)
+]
+
+
+@checked
 class RunConfig:
     """What a run is: decided before its first step and kept in ``run.json``."""
 
     heads: HeadsConfig
     options: TrainOptions
-    """Those of the preset are kept; where and how is for each training to say."""
-    labels: LabelSpace
-    """Of it a run keeps name, void id and class names, so that it needs no manifest."""
-    recipe: Recipe
-    """Recipe of the shards that it learnt from: backbone, weights digest, normalisation, geometry,
-    schema; what ``predict`` must do to a new picture."""
+    """``run.json`` keeps those that a preset may set; the rest may differ in each training."""
+    labels: RunLabelSpace
+    """``run.json`` keeps its name, void id and class names, so that no manifest is needed."""
+    recipe: RecipeField
+    """Recipe of the shards that the run was trained on: backbone, weights digest, normalisation,
+    geometry, label space; what ``predict`` applies to a new image."""
     content_id: str
     source_id: str
-    versions: Mapping[str, str] = field(default_factory=versions)
+    versions: Mapping[str, str] = field(default_factory=library_versions)
     format_version: int = field(default=RUN_FORMAT_VERSION, compare=False)
     """Of the ``run.json`` that it was read from."""
     run_id_read: str | None = field(default=None, compare=False)
 
     @property
     def run_id(self) -> str:
-        """Sha256 of the canonical JSON of the configuration, as its file has or will have it."""
+        """Sha256 of the canonical JSON of ``run.json``, whichever format it is of."""
         return self.run_id_read or sha256_hex(canonical_json(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; ``from_json`` is the inverse."""
-        names = {str(key): name for key, name in sorted(self.labels.names.items())}
+        values = to_json(self)
+        options = {
+            name: value for name, value in values["options"].items() if name not in EXECUTION
+        }
         return {
             "run_format_version": RUN_FORMAT_VERSION,
-            "heads": asdict(self.heads),
-            "options": {
-                name: value for name, value in asdict(self.options).items() if name not in EXECUTION
-            },
-            "labels": {"name": self.labels.name, "void": self.labels.void, "names": names},
+            "heads": values["heads"],
+            "options": options,
+            "labels": values["labels"],
             "recipe_id": self.recipe.recipe_id,
             "content_id": self.content_id,
             "source_id": self.source_id,
-            "recipe": self.recipe.to_json(),
-            "versions": dict(self.versions),
+            "recipe": values["recipe"],
+            "versions": values["versions"],
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Rebuild a configuration; RunError says what does not fit."""
         try:
-            written, value = value, _upgraded(value)
-            labels = value["labels"]
-            return cls(
-                heads=HeadsConfig(**value["heads"]),
-                options=TrainOptions(**value["options"]),
-                labels=LabelSpace.of_classes(
-                    name=labels["name"],
-                    void=labels["void"],
-                    names={int(key): name for key, name in labels["names"].items()},
-                ),
-                recipe=Recipe.from_json(value["recipe"]),
-                content_id=value["content_id"],
-                source_id=value["source_id"],
-                versions=value["versions"],
-                format_version=written["run_format_version"],
-                run_id_read=sha256_hex(canonical_json(written)),
-            )
+            fields = _upgraded(value)
+            version = fields.pop("run_format_version")
+            fields.pop("recipe_id", None)
+            run_id = sha256_hex(canonical_json(value))
+            return from_json(cls, {**fields, "format_version": version, "run_id_read": run_id})
         except KeyError as error:
             raise RunError(f"expected a field {error}, found none") from error
-        except (TypeError, ValueError, IndexError, AttributeError, ShardError, UsageError) as error:
-            raise RunError(str(error)) from error
+        except (
+            *(TypeError, ValueError, AttributeError),
+            *(ValidationError, ShardError, UsageError),
+        ) as error:
+            raise RunError(explain(error)) from error
 
 
 def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a run.json's values as this version names them; RunError for an unknown version."""
+    """Return a run.json's values in the names of this version; RunError for an unknown version."""
     version = value["run_format_version"]
     if version == RUN_FORMAT_VERSION:
-        return value
+        return dict(value)
     if version not in (1, 2, 3):
         raise RunError(
             f"expected a run_format_version from 1 to {RUN_FORMAT_VERSION}, found {version!r}"
@@ -112,7 +127,7 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
     if version == 1:
         heads |= {"slots": "area"}
         options |= {"standardise": False, "precision": "fp32", "recipe": "", "slots": "area"}
-        # Older shards knew the patch itself and the last layer only.
+        # Older shards had the patch itself and the last layer only.
         recipe = {"windows": [32], "layers": ["layer3"], **recipe}
     if version == 2:
         options["dropout_factor"] = options.pop("dropout")

@@ -1,4 +1,4 @@
-"""Steps: what one epoch of training does, in one process or in each of several."""
+"""One training step, and the epoch that repeats it, in one process or in each of several."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from vocprep.heads.model.losses import Losses, compute_losses
 from vocprep.heads.model.spiking import reset_spike_counts, spike_rates
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.options import StepPrecision, TrainOptions
-from vocprep.heads.training.feed import Feed, StepBatch
-from vocprep.heads.training.processes import Processes
+from vocprep.heads.training.distributed import Processes
+from vocprep.heads.training.feed import Feed
+from vocprep.shards.batches import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Heads in training, and what every epoch of it needs."""
+    """Heads in training, and what every step of it needs."""
 
     options: TrainOptions
     processes: Processes
     feed: Feed
     model: TFDetHeads
-    compute_losses: Callable[[StepBatch], Losses]
-    """Forward pass and losses of this process's part; the gradients that flow through them are
-    means over all processes."""
+    compute_losses: Callable[[Batch], Losses]
+    """Forward pass and losses of this rank's part of a batch; the gradients that flow through them
+    are means over all ranks."""
     optimizer: torch.optim.Optimizer
     precision: Literal["bf16", "fp32"]
     """Of the matrix products."""
@@ -41,7 +42,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochLosses:
-    """What the steps of an epoch came to, over all processes."""
+    """The result of an epoch's steps, over all ranks."""
 
     class_loss: float
     mask_loss: float
@@ -52,10 +53,69 @@ class EpochLosses:
     """By LIF layer; empty without spikes."""
 
 
+def train_epoch(training: Training, epoch: int) -> EpochLosses:
+    """Train on the split once; epochs count from 1."""
+    options, feed, processes = training.options, training.feed, training.processes
+    started = time.perf_counter()
+    # Dropout depends on nothing before this epoch, so that a resumed training draws the same.
+    torch.manual_seed(_epoch_seed(options.seed, epoch, processes.rank))
+    reset_spike_counts(training.model)
+    training.model.train()
+    loss_sums = torch.zeros(2, dtype=torch.float64, device=processes.device)
+    steps = len(feed.batch_sizes)
+
+    for number, batch in enumerate(feed.batches(epoch)):
+        lr = learning_rate((epoch - 1) * steps + number, options.epochs * steps, options)
+        losses = train_step(training, batch, lr)
+        # Summed on the device: reading a loss here would make the GPU wait every step.
+        loss_sums += losses * feed.batch_sizes[number]
+
+    class_loss, mask_loss = (processes.total(loss_sums) / sum(feed.batch_sizes)).tolist()
+    return EpochLosses(
+        class_loss=class_loss,
+        mask_loss=mask_loss,
+        lr=lr,
+        seconds=time.perf_counter() - started,
+        spike_rates=spike_rates(training.model),
+    )
+
+
+def train_step(training: Training, batch: Batch, lr: float) -> Tensor:
+    """Take one step on this rank's part of a batch and return its class and mask loss, [2]."""
+    processes, optimizer = training.processes, training.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with _compiler_errors(training.options):
+        parts = training.compute_losses(batch)
+        # Means over the whole batch, so that its parts weigh by their patches and pixels.
+        counts = processes.total(torch.stack([parts.patches, parts.entries]))
+        losses = torch.stack([parts.class_sum, parts.mask_sum]) / counts.clamp(min=1)
+        optimizer.zero_grad(set_to_none=True)
+        # The gradients are means over ranks where the sum over the batch's parts is wanted.
+        (losses.sum() * processes.world_size).backward()  # type: ignore[no-untyped-call]  # torch's own gap
+    nn.utils.clip_grad_norm_(training.model.parameters(), training.options.clip)
+    optimizer.step()
+    return losses.detach()
+
+
+def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:
+    """Return the rate of a step counted from 0: a linear rise to ``lr``, then a cosine to 0.
+
+    >>> options = TrainOptions(lr=1.0, warmup=0.2)
+    >>> [round(learning_rate(step, 10, options), 2) for step in (0, 1, 2, 6, 9)]
+    [0.5, 1.0, 1.0, 0.5, 0.04]
+    """
+    warmup_steps = int(options.warmup * total_steps)
+    if step < warmup_steps:
+        return options.lr * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return options.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
 def set_up(
     config: HeadsConfig, options: TrainOptions, feed: Feed, processes: Processes
 ) -> Training:
-    """Return fresh heads with their optimizer, the same in every process."""
+    """Return fresh heads with their optimizer, the same on every rank."""
     torch.manual_seed(options.seed)
     model = TFDetHeads.from_config(config).to(processes.device)
     for module in model.modules():
@@ -67,67 +127,32 @@ def set_up(
         model.standardise.fit(*feed.statistics())
     groups = parameter_groups(model, options.weight_decay)
     bf16 = uses_bf16(options.precision, processes.device)
+    losses_of = _loss_function(processes.wrapped(model), config, bf16)
     return Training(
         options=options,
         processes=processes,
         feed=feed,
         model=model,
-        compute_losses=_losses_of(processes.wrapped(model), config, bf16, options.compiled),
+        compute_losses=torch.compile(losses_of) if options.compiled else losses_of,
         optimizer=torch.optim.AdamW(groups, lr=options.lr, fused=True),
         precision="bf16" if bf16 else "fp32",
     )
 
 
-def _losses_of(
-    model: nn.Module, config: HeadsConfig, bf16: bool, compiled: bool
-) -> Callable[[StepBatch], Losses]:
-    """Return the function from a batch to its losses, compiled where that is wanted."""
+def _loss_function(model: nn.Module, config: HeadsConfig, bf16: bool) -> Callable[[Batch], Losses]:
+    """Return the function from a batch to its losses: the part of a step that can be compiled."""
 
-    def losses_of(batch: StepBatch) -> Losses:
+    def losses_of(batch: Batch) -> Losses:
+        padding = batch.padding if batch.has_padding else None
         with torch.autocast(batch.embeddings.device.type, torch.bfloat16, enabled=bf16):
-            class_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
+            class_logits, mask_logits = model(batch.embeddings, padding, batch.grids)
         return compute_losses(class_logits, mask_logits, batch, config.class_loss, config.slots)
 
-    return torch.compile(losses_of) if compiled else losses_of
+    return losses_of
 
 
-def learn_epoch(training: Training, epoch: int) -> EpochLosses:
-    """Learn from the split once; epochs count from 1."""
-    options, processes, model = training.options, training.processes, training.model
-    started = time.perf_counter()
-    # Dropout depends on nothing before this epoch, so that a resumed training draws the same.
-    torch.manual_seed(_epoch_seed(options.seed, epoch, processes.rank))
-    reset_spike_counts(model)
-    model.train()
-    loss_sums = torch.zeros(2, dtype=torch.float64, device=processes.device)
-    first_step = (epoch - 1) * training.feed.steps
-
-    for step, batch in enumerate(training.feed.batches(epoch), start=first_step):
-        rate = learning_rate(step, options.epochs * training.feed.steps, options)
-        for group in training.optimizer.param_groups:
-            group["lr"] = rate
-        with _compiler_of(options):
-            losses = _losses(training, batch)
-            training.optimizer.zero_grad(set_to_none=True)
-            # The gradients are means over processes where the losses' parts want the sum.
-            (losses.sum() * processes.world).backward()  # type: ignore[no-untyped-call]  # torch's own gap
-        nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-        training.optimizer.step()
-        # Summed on the device: reading a loss here would make the GPU wait every step.
-        loss_sums += losses.detach() * batch.images
-
-    class_loss, mask_loss = (processes.total(loss_sums) / training.feed.samples).tolist()
-    return EpochLosses(
-        class_loss=class_loss,
-        mask_loss=mask_loss,
-        lr=rate,
-        seconds=time.perf_counter() - started,
-        spike_rates=spike_rates(model),
-    )
-
-
-def _compiler_of(options: TrainOptions) -> AbstractContextManager[None]:
-    """Return what tells the compiler's failures, which come at the first batch of each shape."""
+def _compiler_errors(options: TrainOptions) -> AbstractContextManager[None]:
+    """Return what explains the compiler's errors, which come at the first batch of each shape."""
     if not options.compiled:
         return nullcontext()
     from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415  # slow to load
@@ -135,25 +160,8 @@ def _compiler_of(options: TrainOptions) -> AbstractContextManager[None]:
     return compiling("the heads do", TorchDynamoException)
 
 
-def _losses(training: Training, batch: StepBatch) -> Tensor:
-    """Return this process's part of the batch's class and mask loss, [2]."""
-    losses = training.compute_losses(batch)
-    # Means over the whole batch, so that its parts weigh by what they teach.
-    counts = training.processes.total(torch.stack([losses.patches, losses.entries]))
-    return torch.stack([losses.class_sum, losses.mask_sum]) / counts.clamp(min=1)
-
-
-def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:
-    """Return the rate of a step counted from 0: a linear rise to ``lr``, then a cosine to 0."""
-    warmup_steps = int(options.warmup * total_steps)
-    if step < warmup_steps:
-        return options.lr * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / (total_steps - warmup_steps)
-    return options.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: decay pulls on matrices, not on biases and norms."""
+    """Return AdamW's groups: weight decay applies to matrices, not to biases and norms."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     return [
@@ -163,7 +171,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def uses_bf16(precision: StepPrecision, device: torch.device) -> bool:
-    """Say whether matrix products are in bfloat16: told so, or ``auto`` on hardware that has it."""
+    """Return whether matrix products are in bfloat16: as set, or ``auto`` on hardware with it."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

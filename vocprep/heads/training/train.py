@@ -1,242 +1,218 @@
-"""Training: one loop over cached embeddings, from fresh heads to a run folder."""
+"""Training: from fresh heads, over cached embeddings, to a run folder."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vocprep.errors import RunError
 from vocprep.features.compiling import require_compiler
+from vocprep.files import write_atomic
+from vocprep.geometry import PATCH
 from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.runs.checkpoint import load_checkpoint, save_checkpoint
 from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.events import open_events
-from vocprep.heads.runs.history import EpochMetrics, append_epoch, truncate_history
+from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
 from vocprep.heads.runs.options import TrainOptions, require_split
-from vocprep.heads.runs.run import CHECKPOINT_FILE, MODEL_FILE, prepare_run_dir, save_weights
-from vocprep.heads.runs.tensors import read_tensors
-from vocprep.heads.scoring.split_pass import score_split
+from vocprep.heads.runs.presets import load_options
+from vocprep.heads.runs.run import CURVES_FILE, begin_or_resume
+from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
+from vocprep.heads.runs.weights import weights_origin
+from vocprep.heads.scoring.score import embedding_dim, score_split
+from vocprep.heads.training.distributed import Processes, join_processes
 from vocprep.heads.training.feed import Feed, make_feed
-from vocprep.heads.training.processes import Processes, joined
-from vocprep.heads.training.steps import Training, learn_epoch, set_up
+from vocprep.heads.training.steps import Training, set_up, train_epoch
 from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
-from vocprep.shards.reader import Loader, ShardDataset
+from vocprep.shards.batches import Batch
+from vocprep.shards.reader import ShardDataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """What a training came to."""
+    """The result of a training."""
 
     run_dir: Path
     device: str
     precision: str
     """``bf16`` or ``fp32``."""
     leads: bool
-    """Whether this process wrote the run; the others of a ``torchrun`` did not."""
+    """Whether this process wrote the run; of those that ``torchrun`` starts only one does."""
     images: int
-    """Samples an epoch, views included."""
+    """Samples per epoch, views included."""
     parameters: int
     """Trainable ones."""
     seconds: float
-    """Of the epochs that were run now."""
-    gone_on_from: int
-    """Epochs that were there already; 0 for a training from the start."""
+    """Of the epochs that were trained now."""
+    resumed_from: int
+    """Epochs that were trained before; 0 for a training from the start."""
     history: tuple[EpochMetrics, ...]
+    """All epochs of the run."""
+    notes: tuple[str, ...]
+    """What a reader of the scores should know of the data."""
 
     @property
     def final(self) -> EpochMetrics:
         """The last epoch, whose weights the run holds."""
         return self.history[-1]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: what ``vocprep train --json`` prints."""
+        return {
+            "run": str(self.run_dir),
+            "seconds": self.seconds,
+            "device": self.device,
+            "precision": self.precision,
+            "parameters": self.parameters,
+            "resumed_from": self.resumed_from,
+            "history": [asdict(metrics) for metrics in self.history],
+            "notes": list(self.notes),
+        }
+
 
 def train(
-    dataset: ShardDataset,
-    run_dir: Path,
-    options: TrainOptions | None = None,
+    shards: ShardDataset | str | Path,
+    out: str | Path,
+    options: TrainOptions | str = TrainOptions.preset,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    weights: str | Path | None = None,
 ) -> RunSummary:
-    """Train fresh heads on a dataset's train split and leave a run in ``run_dir``.
+    """Train heads on a dataset version's train split and leave a run in the folder ``out``.
 
-    ``on_epoch`` is called after each epoch, in the process that writes. On one CPU and torch
-    version a seed gives the same weights, bit for bit, whether the training was interrupted and
-    resumed or not, unless the step is compiled. The caller's random state is left as it was.
+    ``options`` may be the name of a preset or the path of one. ``on_epoch`` is called after each
+    epoch and ``on_note``, before the first, with each note, in the process that writes. ``weights``
+    is where the shards' backbone weights are, for ``predict``; by default what the build left.
+
+    On one CPU and torch version a seed gives the same weights, bit for bit, whether the training
+    was interrupted and resumed or not, unless the step is compiled. The caller's random state is
+    left as it was.
 
     Raises UsageError, before anything is written, when a split, the device or a wanted compiler is
-    missing or the folder holds a run that is neither to be replaced nor to go on with; RunError
-    when the loss stops being a number.
+    missing or the folder holds a run that is neither to be replaced nor to be resumed; RunError
+    when the loss is not finite.
     """
-    options = options or TrainOptions()
+    dataset = shards if isinstance(shards, ShardDataset) else ShardDataset.open(shards)
+    options = options if isinstance(options, TrainOptions) else load_options(options)
+    run_dir, origin = Path(out), weights_origin(dataset, weights)
     if options.compiled:
         require_compiler()
-    with joined(options.device) as processes:
-        feed, val_loader = _sources(dataset, options, processes)
-        config = _begun(run_dir, _run_config(dataset, options), processes)
-        started, device = time.perf_counter(), processes.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            training = set_up(config.heads, options, feed, processes)
-            done, history = _run_epochs(training, val_loader, run_dir, config, on_epoch)
+    with join_processes(options.device) as processes, _kept_random_state(processes.device):
+        feed, val_batches = _open_splits(dataset, options, processes)
+        wanted = _run_config(dataset, options)
+        config = processes.on_leader(lambda: begin_or_resume(run_dir, wanted, origin))
+
+        started = time.perf_counter()
+        training = set_up(config.heads, options, feed, processes)
+        done = restore(run_dir, config, training.model, training.optimizer)
+        processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
+        history = truncate_history(run_dir, done) if processes.leads else []
+        notes = tuple(_notes(dataset, options, run_dir, done))
+        if processes.leads and on_note is not None:
+            for note in notes:
+                on_note(note)
+
+        with _recorder(training, run_dir, config, done) as record:
+            for epoch in range(done + 1, options.epochs + 1):
+                metrics = _run_epoch(training, val_batches, config.labels, epoch)
+                _check_finite(metrics, run_dir)
+                history.append(metrics)
+                record(metrics)
+                if processes.leads and on_epoch is not None:
+                    on_epoch(metrics)
         if processes.leads:
+            write_atomic(run_dir / CURVES_FILE, draw_curves(history))
             (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     return RunSummary(
         run_dir=run_dir,
-        device=str(device),
+        device=str(processes.device),
         precision=training.precision,
         leads=processes.leads,
-        images=feed.samples,
+        images=sum(feed.batch_sizes),
         parameters=sum(p.numel() for p in training.model.parameters() if p.requires_grad),
         seconds=time.perf_counter() - started,
-        gone_on_from=done,
+        resumed_from=done,
         history=tuple(history),
+        notes=notes,
     )
 
 
-def _begun(run_dir: Path, config: RunConfig, processes: Processes) -> RunConfig:
-    """Make the folder ready, once for all processes; return the configuration of its run."""
-    return processes.once(lambda: prepare_run_dir(run_dir, config))
+def _kept_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context after which torch's random state is what it was before."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def _run_epochs(
-    training: Training,
-    val_loader: Loader | None,
-    run_dir: Path,
-    config: RunConfig,
-    on_epoch: Callable[[EpochMetrics], None] | None,
-) -> tuple[int, list[EpochMetrics]]:
-    """Run the epochs that are still to be run and keep what came of each.
+@contextmanager
+def _recorder(
+    training: Training, run_dir: Path, config: RunConfig, done: int
+) -> Iterator[Callable[[EpochMetrics], None]]:
+    """Yield a function that logs an epoch and saves the state after it; on rank 0 alone.
 
-    Returns how many were there already, and all of them.
+    Weights are saved where they were validated, checkpoints ``checkpoint_every`` seconds at most.
     """
-    options, leads = training.options, training.processes.leads
-    done, history = _go_on(training, run_dir, config)
-    training.processes.wait()
-    saved = time.monotonic()
-    with open_events(run_dir if leads else None, done) as write_events:
-        for epoch in range(done + 1, options.epochs + 1):
-            metrics = _run_epoch(training, val_loader, config.labels, epoch)
-            _check_finite(metrics, run_dir)
-            history.append(metrics)
-            if not leads:
-                continue
-            append_epoch(run_dir, metrics)
-            write_events(metrics)
-            if _is_scored(epoch, options):
-                save_weights(run_dir, config, training.model, epoch)
+    if not training.processes.leads:
+        yield lambda metrics: None
+        return
+    options, model, saved = training.options, training.model, time.monotonic()
+    with open_log(run_dir, done) as log:
+
+        def record(metrics: EpochMetrics) -> None:
+            nonlocal saved
+            log(metrics)
+            epoch = metrics.epoch
+            if _is_validated(epoch, options):
+                save_weights(run_dir, config, model, epoch)
             is_due = time.monotonic() - saved >= options.checkpoint_every
             if is_due and epoch < options.epochs:
-                save_checkpoint(run_dir, config, training.model, training.optimizer, epoch)
+                save_checkpoint(run_dir, config, model, training.optimizer, epoch)
                 saved = time.monotonic()
-            if on_epoch is not None:
-                on_epoch(metrics)
-    return done, history
+
+        yield record
 
 
 def _run_epoch(
-    training: Training, val_loader: Loader | None, labels: LabelSpace, epoch: int
+    training: Training, val_batches: Iterable[Batch] | None, labels: LabelSpace, epoch: int
 ) -> EpochMetrics:
-    """Learn from the split once, score where it is time to, and return what came of it."""
-    started = time.perf_counter()
-    losses = learn_epoch(training, epoch)
-    scored = training.processes.leads and _is_scored(epoch, training.options)
-    validation = _validate(training.model, val_loader, labels) if scored else {}
+    """Train on the split once, validate where it is due, and return the metrics."""
+    started, options = time.perf_counter(), training.options
+    losses = train_epoch(training, epoch)
+    validation = {}
+    if val_batches is not None and _is_validated(epoch, options):
+        validation = _validate(training, val_batches, labels)
     return EpochMetrics(
         epoch=epoch,
         lr=losses.lr,
         loss=losses.class_loss + losses.mask_loss,
         class_loss=losses.class_loss,
         mask_loss=losses.mask_loss,
-        images_per_second=training.feed.samples / losses.seconds,
+        images_per_second=sum(training.feed.batch_sizes) / losses.seconds,
         seconds=time.perf_counter() - started,
         device=str(training.processes.device),
         precision=training.precision,
-        compiled=training.options.compiled,
+        compiled=options.compiled,
         spike_rates=losses.spike_rates or None,
         **validation,
     )
 
 
-def _sources(
-    dataset: ShardDataset, options: TrainOptions, processes: Processes
-) -> tuple[Feed, Loader | None]:
-    """Open what is learnt from (shuffled) and what is scored (identity view, or None)."""
-    require_split(dataset.splits, options.train_split, "train_split")
-    if options.val_split:
-        require_split(dataset.splits, options.val_split, "val_split")
-    train_options = LoaderOptions(
-        batch_size=options.batch_size,
-        mode=options.mode,
-        shuffle=True,
-        seed=options.seed,
-        all_views=options.flip,
-    )
-    feed = make_feed(dataset, options.train_split, train_options, processes)
-    if not (options.val_split and processes.leads):
-        return feed, None
-    val_options = LoaderOptions(batch_size=options.batch_size, mode=options.mode, label_maps=True)
-    return feed, dataset.loader(options.val_split, val_options)
-
-
-def _embedding_size(dataset: ShardDataset, split: str) -> int:
-    """Return D of a split's records, which one's own features may have other than the recipe."""
-    first = next(dataset.read_shard(dataset.shard_names(split)[0]))
-    return int(first.embeddings.shape[-1])
-
-
-def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
-    """Decide the run: sizes from the data, everything else from the options."""
-    labels = dataset.schema
-    index = dataset.index
-    return RunConfig(
-        heads=HeadsConfig(
-            outputs=labels.outputs,
-            embedding_dim=_embedding_size(dataset, options.train_split),
-            position=options.position,
-            encoder=options.encoder,
-            class_loss=options.class_loss,
-            slots=options.slots,
-        ),
-        options=options,
-        labels=labels,
-        recipe=index.recipe,
-        content_id=index.content_id,
-        source_id=index.source_id,
-    )
-
-
-def _go_on(training: Training, run_dir: Path, config: RunConfig) -> tuple[int, list[EpochMetrics]]:
-    """Bring a resumed training to its last complete checkpoint; return its epoch and the history.
-
-    All epochs where the run is finished, 0 where there is nothing to go on from.
-    """
-    if not training.options.resume:
-        return 0, []
-    done = load_checkpoint(run_dir, config, training.model, training.optimizer)
-    if (run_dir / MODEL_FILE).is_file():
-        epoch, state = read_tensors(run_dir / MODEL_FILE, config.run_id)
-        if epoch == training.options.epochs:
-            training.model.load_state_dict(state)
-            done = epoch
-    if not training.processes.leads:
-        return done, []
-    return done, truncate_history(run_dir, done)
-
-
-def _is_scored(epoch: int, options: TrainOptions) -> bool:
+def _is_validated(epoch: int, options: TrainOptions) -> bool:
     return epoch % options.validate_every == 0 or epoch == options.epochs
 
 
-def _validate(model: TFDetHeads, loader: Loader | None, labels: LabelSpace) -> dict[str, float]:
-    """Return the validation fields of EpochMetrics; none without a validation split."""
-    if loader is None:
-        return {}
-    counts = score_split(model.eval(), loader, labels)
+def _validate(training: Training, batches: Iterable[Batch], labels: LabelSpace) -> dict[str, float]:
+    """Return the validation fields of EpochMetrics; every rank scores its part of the split.
+
+    No rank waits for another's validation: a collective that waits longer than the process group's
+    timeout would end the training.
+    """
+    counts = score_split(training.model.eval(), batches, labels, training.processes.total)
     return {
         "val_loss": counts.class_loss + counts.mask_loss,
         "val_class_loss": counts.class_loss,
@@ -253,3 +229,70 @@ def _check_finite(metrics: EpochMetrics, run_dir: Path) -> None:
                 f"{run_dir}: expected a finite loss in epoch {metrics.epoch}, found {loss}; train "
                 "again with a smaller --lr"
             )
+
+
+def _open_splits(
+    dataset: ShardDataset, options: TrainOptions, processes: Processes
+) -> tuple[Feed, Iterable[Batch] | None]:
+    """Open the train split (shuffled) and this rank's part of the validation split, if any."""
+    require_split(dataset.splits, options.train_split, "train_split")
+    if options.val_split:
+        require_split(dataset.splits, options.val_split, "val_split")
+    train_options = LoaderOptions(
+        batch_size=options.batch_size,
+        mode=options.mode,
+        shuffle=True,
+        seed=options.seed,
+        all_views=options.flip,
+    )
+    feed = make_feed(dataset, options.train_split, train_options, processes)
+    if not options.val_split:
+        return feed, None
+    ranks = min(processes.world_size, dataset.count(options.val_split))
+    if processes.rank >= ranks:  # more ranks than images
+        return feed, ()
+    val_options = LoaderOptions(
+        batch_size=options.batch_size,
+        mode=options.mode,
+        label_maps=True,
+        rank=processes.rank,
+        world_size=ranks,
+    )
+    return feed, dataset.loader(options.val_split, val_options)
+
+
+def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
+    """Return the configuration of a new run: sizes from the data, the rest from the options."""
+    labels, index = dataset.schema, dataset.index
+    return RunConfig(
+        heads=HeadsConfig(
+            outputs=labels.outputs,
+            embedding_dim=embedding_dim(dataset, options.train_split),
+            position=options.position,
+            encoder=options.encoder,
+            class_loss=options.class_loss,
+            slots=options.slots,
+        ),
+        options=options,
+        labels=labels,
+        recipe=index.recipe,
+        content_id=index.content_id,
+        source_id=index.source_id,
+    )
+
+
+def _notes(dataset: ShardDataset, options: TrainOptions, run_dir: Path, done: int) -> Iterator[str]:
+    """Yield what a reader of the scores should know; nothing where the training has ended."""
+    if done == options.epochs:
+        return
+    if options.resume and not done:
+        yield f"nothing to resume in {run_dir}: this training is a new one"
+    if options.val_split == options.train_split:
+        yield "val scores are of the split that is trained on: they are too high"
+    if dataset.quarantined:
+        missing = f"{len(dataset.quarantined):,} bad images are not in {dataset.path}"
+        yield f"{missing}; see quarantine.jsonl"
+    if options.flip and "flip" not in dataset.index.recipe.views:
+        yield f"no mirrored views in {dataset.path}: build-shards --views flip makes them"
+    if options.preset == "wide" and dataset.index.recipe.windows == (PATCH,):
+        yield f"{dataset.path} has no wide embeddings: build-shards --windows makes them"

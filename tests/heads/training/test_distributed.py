@@ -25,12 +25,21 @@ CHILD = """
 import sys
 from pathlib import Path
 import torch.distributed as dist
+from torch.nn.modules.module import register_module_forward_pre_hook
+from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.errors import UsageError
 from vocprep.heads.training.train import train
 from vocprep.shards.reader import ShardDataset
-from test_processes import REFUSED, options
+from test_distributed import REFUSED, options
 
 shards, run, meeting, rank, encoder, mode = sys.argv[1:]
+validated = []
+
+def count(module, inputs):
+    if isinstance(module, TFDetHeads) and not module.training:
+        validated.append(len(inputs[0]))
+
+register_module_forward_pre_hook(count)
 dist.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=2)
 seen = []
 try:
@@ -40,6 +49,7 @@ except UsageError:
 finally:
     dist.destroy_process_group()
 assert summary.leads == (rank == "0") == bool(seen)
+Path(f"{run}-{rank}.validated").write_text(str(sum(validated)))
 """
 
 
@@ -63,7 +73,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
     """Five pictures of several sizes: the second batch has none for the second process."""
     splits = {
         "train": random_records("train", [(1, 2), (2, 2), (1, 1), (2, 1), (1, 3)]),
-        "val": random_records("val", [(1, 2)]),
+        "val": random_records("val", [(1, 2), (2, 1), (1, 1), (2, 2), (1, 2), (3, 1)]),
     }
     return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
 
@@ -111,6 +121,14 @@ def test_two_processes_and_one_give_the_same_losses(
     apart = torch.cat([(two[name] - tensor).abs().flatten() for name, tensor in one.items()])
     # AdamW's first steps are ±lr (1e-4) whatever a gradient's size, even one that is all rounding.
     assert (apart > 1e-5).float().mean() < 1e-3
+
+
+@pytest.mark.slow
+def test_every_process_validates_a_share(dataset: ShardDataset, tmp_path: Path):
+    """Ranks that waited for rank 0 alone would be ended by the process group's timeout."""
+    assert train_in_two(dataset, tmp_path, "none", "streaming") == [0, 0]
+    shares = [int((tmp_path / f"two-{rank}.validated").read_text()) for rank in range(2)]
+    assert shares == [6, 6]  # in two validations
 
 
 @pytest.mark.slow

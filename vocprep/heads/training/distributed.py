@@ -1,7 +1,7 @@
-"""Training in several processes: who they are, and what they tell each other.
+"""Training in several processes: their ranks, and what they exchange.
 
-``torchrun`` starts them and says by environment variables which is which. Each takes its part of
-every batch; gradients, counts and losses are added up over all.
+``torchrun`` starts them and sets rank and world size in environment variables. Each takes its part
+of every batch; gradients, counts and losses are summed over all ranks.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, seen from one of them."""
+    """The processes that train together, from the view of one of them."""
 
     device: torch.device
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that writes and scores."""
+        """Whether this is rank 0, which writes the run's files."""
         return self.rank == 0
 
     @property
     def share(self) -> slice:
-        """Which images of a batch are this process's."""
-        return slice(self.rank, None, self.world)
+        """This rank's part of a sequence that all of them take parts of."""
+        return slice(self.rank, None, self.world_size)
 
     def total(self, value: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes, the tensor itself where there is one."""
-        if self.world > 1:
+        """Sum a tensor over all ranks in place, and return it."""
+        if self.world_size > 1:
             dist.all_reduce(value)
         return value
 
-    def once(self, act: Callable[[], T]) -> T:
-        """Let the leader act, and return what came of it, or raise what it could not do, in all."""
-        if self.world == 1:
+    def on_leader(self, act: Callable[[], T]) -> T:
+        """Run a function on rank 0 and return its result, or raise its error, on every rank."""
+        if self.world_size == 1:
             return act()
         outcome: list[T | VocprepError | OSError | None] = [None]
         if self.leads:
@@ -65,16 +65,16 @@ class Processes:
         return cast("T", result)
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
-        if self.world > 1:
+        """Return when all ranks have called this."""
+        if self.world_size > 1:
             dist.barrier()
 
     def wrapped(self, model: TFDetHeads) -> nn.Module:
-        """Return what to call instead of the model so that gradients become means over all."""
-        if self.world == 1:
+        """Return what to call instead of the model so that gradients are means over all ranks."""
+        if self.world_size == 1:
             return model
         ddp: Any = nn.parallel.DistributedDataParallel
-        # The same switch, renamed: no step waits for buffers, which all processes keep alike.
+        # The same switch, renamed: no step waits for buffers, which are the same on all ranks.
         renamed = "forward_sync_buffers" in inspect.signature(ddp).parameters
         wrapped: nn.Module = ddp(
             model, **{"forward_sync_buffers" if renamed else "broadcast_buffers": False}
@@ -83,12 +83,12 @@ class Processes:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Processes]:
-    """Yield the processes that ``torchrun`` started, this one alone where it did not.
+def join_processes(device: str) -> Iterator[Processes]:
+    """Yield the processes that ``torchrun`` started, or this one alone.
 
-    They talk by NCCL between GPUs (one each, unless ``device`` names one) and by gloo else; a
-    process group that the caller has formed already is taken as it is. Raises UsageError when
-    there is no such device.
+    They communicate by NCCL between GPUs (one each, unless ``device`` names one) and by gloo else;
+    a process group that the caller has formed already is used. Raises UsageError when there is no
+    such device.
     """
     chosen = choose_device(device)
     if dist.is_available() and dist.is_initialized():

@@ -1,9 +1,11 @@
-"""The course of a training: one line an epoch in ``metrics.jsonl``."""
+"""The log of a training: one line per epoch in ``metrics.jsonl``, TensorBoard events, curves."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,13 +14,14 @@ from vocprep.errors import RunError
 from vocprep.files import write_atomic
 
 HISTORY_FILE = "metrics.jsonl"
+EVENTS_DIR = "tensorboard"
 _RENAMED = {"category_loss": "class_loss", "val_category_loss": "val_class_loss"}
 """Fields as runs up to format 3 name them, and what they are called now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """What one epoch came to; losses in nats, means over the epoch."""
+    """The metrics of one epoch; losses in nats, means over the epoch."""
 
     epoch: int
     """Counted from 1."""
@@ -36,7 +39,7 @@ class EpochMetrics:
     """Of the matrix products, ``bf16`` or ``fp32``: what ``auto`` came to."""
     compiled: bool = False
     val_loss: float | None = None
-    """This and the following are None in epochs that were not scored."""
+    """This and the following are None in epochs that were not validated."""
     val_class_loss: float | None = None
     val_mask_loss: float | None = None
     val_miou: float | None = None
@@ -46,10 +49,32 @@ class EpochMetrics:
     """Share of neurons and steps that fired in training, by LIF layer; None without spikes."""
 
 
+Log = Callable[[EpochMetrics], None]
+
+
+@contextmanager
+def open_log(run_dir: Path | None, done: int) -> Iterator[Log]:
+    """Yield a function that appends an epoch's metrics to ``metrics.jsonl`` and to event files.
+
+    Events need tensorboard to be installed. ``done`` epochs are logged already; events that an
+    interrupted training wrote after them are hidden. Without a folder nothing is logged.
+    """
+    if run_dir is None:
+        yield lambda metrics: None
+        return
+    with _open_events(run_dir / EVENTS_DIR, done) as add_events:
+
+        def log(metrics: EpochMetrics) -> None:
+            append_epoch(run_dir, metrics)
+            add_events(metrics)
+
+        yield log
+
+
 def append_epoch(run_dir: Path, metrics: EpochMetrics) -> None:
-    """Add one line to the run's ``metrics.jsonl``."""
+    """Append one line to the run's ``metrics.jsonl``."""
     with (run_dir / HISTORY_FILE).open("a", encoding="utf-8") as stream:
-        stream.write(_line(metrics))
+        stream.write(json.dumps(asdict(metrics), allow_nan=False) + "\n")
 
 
 def truncate_history(run_dir: Path, epoch: int) -> list[EpochMetrics]:
@@ -58,27 +83,25 @@ def truncate_history(run_dir: Path, epoch: int) -> list[EpochMetrics]:
     Raises RunError when a line up to that epoch is missing or cannot be read.
     """
     path = run_dir / HISTORY_FILE
+    if not epoch and not path.exists():
+        return []
     lines = path.read_bytes().splitlines(keepends=True)[:epoch] if path.exists() else []
     write_atomic(path, b"".join(lines))
     kept = read_history(run_dir)
     if [metrics.epoch for metrics in kept] != list(range(1, epoch + 1)):
         raise RunError(
-            f"{path}: expected the epochs 1 to {epoch} that the checkpoint has seen, found "
+            f"{path}: expected the epochs 1 to {epoch}, which the checkpoint includes, found "
             f"{len(kept)} lines; train again with --overwrite"
         )
     return kept
 
 
-def _line(metrics: EpochMetrics) -> str:
-    return json.dumps(asdict(metrics), allow_nan=False) + "\n"
-
-
-def read_history(run_dir: Path) -> list[EpochMetrics]:
+def read_history(run_dir: str | Path) -> list[EpochMetrics]:
     """Return the epochs of a run in order, for curves and tables.
 
     Raises RunError when ``metrics.jsonl`` is missing or a line of it cannot be read.
     """
-    path = run_dir / HISTORY_FILE
+    path = Path(run_dir) / HISTORY_FILE
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -96,17 +119,41 @@ def read_history(run_dir: Path) -> list[EpochMetrics]:
     return history
 
 
+@contextmanager
+def _open_events(folder: Path, done: int) -> Iterator[Log]:
+    """Yield a function that writes an epoch's metrics as scalars, where tensorboard is there."""
+    if importlib.util.find_spec("tensorboard") is None:
+        yield lambda metrics: None
+        return
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # optional, and slow to load
+
+    writer = SummaryWriter(str(folder), purge_step=done + 1)
+
+    def add_events(metrics: EpochMetrics) -> None:
+        values = asdict(metrics)
+        epoch, rates = values.pop("epoch"), values.pop("spike_rates") or {}
+        scalars = {**values, **{f"spike_rate/{name}": rate for name, rate in rates.items()}}
+        for name, value in scalars.items():
+            if isinstance(value, int | float) and name != "compiled":
+                writer.add_scalar(name, value, epoch)
+
+    try:
+        yield add_events
+    finally:
+        writer.close()
+
+
 def draw_curves(history: Sequence[EpochMetrics]) -> bytes:
     """Return the losses and the validation mIoU of a training by epoch, as PNG."""
-    scored = [metrics for metrics in history if metrics.val_miou is not None]
-    at = [metrics.epoch for metrics in scored]
+    validated = [metrics for metrics in history if metrics.val_miou is not None]
+    at = [metrics.epoch for metrics in validated]
     train_loss = Curve(
         label="train loss",
         epochs=[metrics.epoch for metrics in history],
         values=[metrics.loss for metrics in history],
     )
-    if not scored:
+    if not validated:
         return curves_png([train_loss], None, "")
-    val_loss = Curve(label="val loss", epochs=at, values=[m.val_loss or 0.0 for m in scored])
-    miou = Curve(label="val mIoU", epochs=at, values=[100 * (m.val_miou or 0.0) for m in scored])
+    val_loss = Curve(label="val loss", epochs=at, values=[m.val_loss or 0.0 for m in validated])
+    miou = Curve(label="val mIoU", epochs=at, values=[100 * (m.val_miou or 0.0) for m in validated])
     return curves_png([train_loss, val_loss], miou, "mIoU of classes present (%)")

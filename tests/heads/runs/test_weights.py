@@ -1,0 +1,132 @@
+"""A run finds its backbone's weights again, and says which ones where it does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from builders.heads import make_dataset, random_records, run_for
+
+from vocprep.errors import RunError, SourceUnavailableError, UsageError
+from vocprep.features.backbone import WEIGHTS_HINT, WeightsOrigin, load_weights, tensor_digest
+from vocprep.heads.runs.run import Run
+from vocprep.heads.runs.weights import find_weights, weights_origin
+from vocprep.shards.reader import ShardDataset
+
+NOWHERE = Path("nowhere")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file that nobody publishes."""
+    path = tmp_path_factory.mktemp("weights") / "own.pth"
+    torch.save(load_weights("random:7", NOWHERE), path)
+    return path
+
+
+@pytest.fixture
+def dataset(own: Path, tmp_path: Path) -> ShardDataset:
+    digest = tensor_digest(load_weights(str(own), NOWHERE))
+    splits = {"train": random_records("train", [(1, 1)])}
+    return make_dataset(tmp_path / "shards", splits, weights_sha256=digest)
+
+
+def run_in(folder: Path, dataset: ShardDataset, weights: str | Path | None) -> Run:
+    """A run in a folder, as far as its weights are concerned."""
+    origin = weights_origin(dataset, weights)
+    folder.mkdir(exist_ok=True)
+    if origin is not None:
+        origin.write(folder / "weights.json")
+    return replace(run_for(dataset), path=folder)
+
+
+def test_weights_are_found_where_training_was_told(
+    dataset: ShardDataset, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(own.parent)
+    run = run_in(tmp_path / "run", dataset, own.name)
+    monkeypatch.chdir(tmp_path)
+    found = find_weights(run, None, NOWHERE)
+    assert tensor_digest(found) == run.config.recipe.weights_sha256
+
+
+def test_weights_are_found_where_the_build_read_them(
+    dataset: ShardDataset, own: Path, tmp_path: Path
+):
+    digest = dataset.index.recipe.weights_sha256
+    WeightsOrigin.of(str(own), digest).write(dataset.path / WEIGHTS_HINT)
+    run = run_in(tmp_path / "run", dataset, None)
+    assert tensor_digest(find_weights(run, None, NOWHERE)) == digest
+
+
+def test_a_hint_of_other_weights_is_ignored(dataset: ShardDataset, own: Path):
+    WeightsOrigin.of(str(own), "00" * 32).write(dataset.path / WEIGHTS_HINT)
+    assert weights_origin(dataset, None) is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"weights": 3, "tensors_sha256": null}'])
+def test_a_damaged_hint_is_none(dataset: ShardDataset, text: str):
+    (dataset.path / WEIGHTS_HINT).write_text(text)
+    assert weights_origin(dataset, None) is None
+
+
+def test_untrained_weights_follow_from_the_version(tmp_path: Path):
+    origin = WeightsOrigin.of_version(tmp_path, "untrained (random:3)", "ab" * 32)
+    assert origin == WeightsOrigin(weights="random:3", tensors_sha256="ab" * 32)
+
+
+def test_training_refuses_other_weights(dataset: ShardDataset):
+    with pytest.raises(UsageError, match=r"weights random:0: expected those that .* was built"):
+        weights_origin(dataset, "random:0")
+
+
+def test_weights_given_are_checked(dataset: ShardDataset, own: Path, tmp_path: Path):
+    run = run_in(tmp_path / "run", dataset, own)
+    with pytest.raises(RunError, match="give the same --weights as to build-shards"):
+        find_weights(run, "random:0", NOWHERE)
+
+
+def test_a_file_that_is_gone_is_named_with_its_digest(
+    dataset: ShardDataset, own: Path, tmp_path: Path
+):
+    moved = Path(shutil.copy(own, tmp_path / "moved.pth"))
+    run = run_in(tmp_path / "run", dataset, moved)
+    moved.unlink()
+    digest = run.config.recipe.weights_sha256[:12]
+    with pytest.raises(SourceUnavailableError, match=rf"{digest}.*moved\.pth.*give .* --weights"):
+        find_weights(run, None, NOWHERE)
+    assert tensor_digest(find_weights(run, own, NOWHERE))[:12] == digest
+
+
+def test_a_file_that_changed_is_named(dataset: ShardDataset, own: Path, tmp_path: Path):
+    changed = Path(shutil.copy(own, tmp_path / "changed.pth"))
+    run = run_in(tmp_path / "run", dataset, changed)
+    torch.save(load_weights("random:8", NOWHERE), changed)
+    with pytest.raises(SourceUnavailableError, match=r"changed\.pth \(it now holds other weights"):
+        find_weights(run, None, NOWHERE)
+
+
+def test_without_a_hint_the_digest_is_named(dataset: ShardDataset, tmp_path: Path):
+    run = run_in(tmp_path / "run", dataset, None)
+    assert not (run.path / "weights.json").exists()
+    with pytest.raises(SourceUnavailableError, match="expected the weights that its shards were"):
+        find_weights(run, None, NOWHERE)
+
+
+def test_official_weights_are_looked_for_in_the_data_dir(dataset: ShardDataset, tmp_path: Path):
+    published = "404f91be59b70df98174a36fe01007dd4cab2c5403bf0c5f24b73911319b26f5"
+    made = run_for(dataset)
+    recipe = replace(made.config.recipe, weights_sha256=published)
+    run = replace(made, path=tmp_path, config=replace(made.config, recipe=recipe))
+    with pytest.raises(SourceUnavailableError, match="vocprep download resnet32-cifar100"):
+        find_weights(run, None, NOWHERE)
+
+
+def test_the_hint_is_plain_json(own: Path, tmp_path: Path):
+    WeightsOrigin.of(str(own), "ab" * 32).write(tmp_path / "weights.json")
+    value = json.loads((tmp_path / "weights.json").read_text())
+    assert value == {"weights": str(own), "tensors_sha256": "ab" * 32}

@@ -1,0 +1,74 @@
+"""The backbone's weights of a run: where they were read from, so that ``predict`` finds them again.
+
+``weights.json`` is not part of what a run is: another machine may keep the same weights elsewhere.
+The tensor digest in the run's recipe decides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vocprep.errors import RunError, SourceUnavailableError, UsageError, WeightsError
+from vocprep.features.backbone import (
+    StateDict,
+    WeightsOrigin,
+    load_weights,
+    official_weights,
+    tensor_digest,
+)
+from vocprep.heads.runs.run import WEIGHTS_FILE, Run
+from vocprep.shards.reader import ShardDataset
+
+
+def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateDict:
+    """Return the backbone's weights that a run's shards were built with, checked by their digest.
+
+    ``weights`` is a file or ``random:SEED``; when None, they are read from where the run's
+    ``weights.json`` says, else the official ones below ``data_dir`` are. Raises RunError when these
+    are others, SourceUnavailableError, which names file and digest, when there are none.
+    """
+    recipe = run.config.recipe
+    expected = recipe.weights_sha256
+    origin = WeightsOrigin.read(run.path / WEIGHTS_FILE)
+    problem = ""
+    if weights is None and origin is not None:
+        try:
+            state = load_weights(origin.weights, data_dir, recipe.backbone)
+        except WeightsError as error:
+            problem = str(error)
+        else:
+            if tensor_digest(state) == expected:
+                return state
+            problem = f"it now holds other weights, {tensor_digest(state)[:12]}…"
+    if weights is None and official_weights(recipe.backbone).tensors_sha256 not in (None, expected):
+        where = "" if origin is None else f", read from {origin.weights} ({problem})"
+        raise SourceUnavailableError(
+            f"{run.path}: expected the weights that its shards were built with, of tensor digest "
+            f"{expected[:12]}…{where}; give that file as --weights"
+        )
+    state = load_weights(None if weights is None else str(weights), data_dir, recipe.backbone)
+    found = tensor_digest(state)
+    if found != expected:
+        raise RunError(
+            f"{run.path}: was trained on embeddings of weights {expected[:12]}…, found "
+            f"{found[:12]}…; give the same --weights as to build-shards"
+        )
+    return state
+
+
+def weights_origin(dataset: ShardDataset, weights: str | Path | None) -> WeightsOrigin | None:
+    """Return where a dataset version's weights can be read from; None when that is not known.
+
+    ``weights`` is what the user names, a file or ``random:SEED``: UsageError when it holds others.
+    """
+    recipe = dataset.index.recipe
+    if weights is None:
+        return WeightsOrigin.of_version(dataset.path, dataset.index.weights, recipe.weights_sha256)
+    found = tensor_digest(load_weights(str(weights), Path(), recipe.backbone))
+    if found != recipe.weights_sha256:
+        raise UsageError(
+            f"weights {weights}: expected those that {dataset.path} was built with, "
+            f"{recipe.weights_sha256[:12]}…, found {found[:12]}…; leave --weights out or give that "
+            "file"
+        )
+    return WeightsOrigin.of(str(weights), found)
