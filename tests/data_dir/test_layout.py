@@ -1,4 +1,4 @@
-"""The tree: split files are read exactly, and what they promise is seen to be there."""
+"""Layout: split files are read exactly, and the files of their ids must be there."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_split_file_that_is_no_text_is_refused(data_dir: Path) -> None:
 
 def test_a_repeated_id_is_refused(data_dir: Path) -> None:
     write_split(data_dir, "a\nb\nc\na 1\n")
-    with pytest.raises(DataDirError, match=r"train\.txt: image id a stands there twice"):
+    with pytest.raises(DataDirError, match=r"train\.txt: image id a is listed twice"):
         read_split(data_dir, DATASET, "train")
 
 
@@ -112,8 +112,14 @@ def test_splits_that_share_an_image_are_refused(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "complaint"),
     [
-        ("images/b.jpg", r"images/b\.jpg: image of a listed image is missing \(1 of 4 images\)"),
-        ("masks/c.png", r"masks/c\.png: label map of a listed image is missing \(1 of 4 label"),
+        (
+            "images/b.jpg",
+            r"images/b\.jpg: the image of a listed image id is missing \(1 of 4 images\)",
+        ),
+        (
+            "masks/c.png",
+            r"masks/c\.png: the label map of a listed image id is missing \(1 of 4 label",
+        ),
     ],
 )
 def test_a_missing_file_is_named(data_dir: Path, missing: str, complaint: str) -> None:

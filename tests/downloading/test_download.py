@@ -144,7 +144,7 @@ def test_an_unpacked_archive_may_be_deleted(world: World):
     assert world.mirror.requests == []
 
 
-def test_a_hole_in_the_tree_is_filled_from_the_archive(world: World):
+def test_a_missing_unpacked_file_is_restored_from_the_archive(world: World):
     world.run()
     (world.data / next(iter(IMAGES))).unlink()
     world.mirror.requests.clear()
@@ -153,7 +153,7 @@ def test_a_hole_in_the_tree_is_filled_from_the_archive(world: World):
     assert world.mirror.requests == []
 
 
-def test_a_hole_in_the_tree_of_a_deleted_archive_is_fetched_again(world: World):
+def test_a_missing_file_of_a_deleted_archive_is_fetched_again(world: World):
     world.run()
     (world.data / next(iter(IMAGES))).unlink()
     (world.data / "downloads/VOCtrainval.tar").unlink()
@@ -199,7 +199,7 @@ def test_an_unpublished_digest_is_recorded_once(world: World):
     }
 
 
-def test_the_lock_file_keeps_what_it_has(tmp_path: Path):
+def test_source_digests_keep_what_they_have(tmp_path: Path):
     add_source_digest(tmp_path, "b", "bb", 2)
     add_source_digest(tmp_path, "a", "aa", 1)
     assert list(read_source_digests(tmp_path).items()) == [("a", "aa"), ("b", "bb")]
@@ -216,7 +216,7 @@ def test_a_digest_that_is_published_later_is_checked(world: World):
     assert [item.state for item in world.run(sources=sources)] == ["present"]
 
 
-def test_another_machine_must_agree_with_the_lock_file(world: World, tmp_path: Path):
+def test_another_machine_must_agree_with_the_source_digests(world: World, tmp_path: Path):
     world.run()
     lock = (world.data / SOURCE_DIGESTS_FILE).read_bytes()
     other = tmp_path / "other"
@@ -233,7 +233,7 @@ def test_another_machine_must_agree_with_the_lock_file(world: World, tmp_path: P
     assert read_source_digests(other) == {"downloads/trainval.tar.gz": "0" * 64}
 
 
-def test_the_lock_file_reaches_files_that_are_here_already(world: World):
+def test_source_digests_hold_for_files_that_are_here_already(world: World):
     world.run()
     path = world.data / SOURCE_DIGESTS_FILE
     path.write_text(path.read_text().replace(sha256_hex(FILES["trainval.tar.gz"]), "0" * 64))
@@ -241,10 +241,10 @@ def test_the_lock_file_reaches_files_that_are_here_already(world: World):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "files": {}}', '{"version": 1}'])
-def test_a_damaged_lock_file_is_an_error(world: World, text: str):
+def test_damaged_source_digests_are_an_error(world: World, text: str):
     world.data.mkdir()
     (world.data / SOURCE_DIGESTS_FILE).write_text(text)
-    with pytest.raises(DataError, match=r"sources\.lock\.json: cannot be read as a lock file"):
+    with pytest.raises(DataError, match=r"sources\.lock\.json: cannot be read as source digests"):
         world.run()
     assert (world.data / SOURCE_DIGESTS_FILE).read_text() == text
 
@@ -427,7 +427,7 @@ def test_weights_are_also_known_by_their_tensors(world: World, monkeypatch: pyte
     assert world.run(replace(QUICK, offline=True), sources)[0].error
 
 
-def test_a_damaged_tree_manifest_is_named(world: World):
+def test_a_damaged_record_of_unpacked_files_is_named(world: World):
     world.run()
     tree = next((world.data / ".vocprep/trees").iterdir())
     whole = tree.read_bytes()

@@ -1,4 +1,4 @@
-"""Digests of a source's files: what is published, what is found, and where the two differ."""
+"""Digests of a source's files: expected ones, computed ones, and where the two differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedDigests:
-    """What must be true of a file's bytes before it gets its final name."""
+    """The size and digests that a file must have to get its final name."""
 
     size: int | None = None
     """Bytes, where published."""
@@ -32,7 +32,7 @@ class ExpectedDigests:
 
     @classmethod
     def of(cls, file: SourceFile, recorded_sha256: str | None = None) -> ExpectedDigests:
-        """Collect what a manifest and the lock file say about a file."""
+        """Collect the digests of a manifest and the recorded source digest of a file."""
         return cls(
             size=file.bytes,
             sha256=file.sha256,
@@ -53,13 +53,13 @@ class ExpectedDigests:
         return bool(self.to_json().keys() - {"size"})
 
     def to_json(self) -> dict[str, str | int]:
-        """Return the facts that are known, by name."""
+        """Return the values that are known, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileDigests:
-    """What a file's bytes turned out to be."""
+    """The size and the computed digests of a file."""
 
     size: int
     digests: Mapping[str, str]
@@ -76,7 +76,7 @@ def hash_file(
     algorithms: tuple[str, ...] = ("sha256",),
     advance: Callable[[int], None] = NO_PROGRESS.advance,
 ) -> FileDigests:
-    """Hash a whole file in one pass and bounded memory; ``advance`` hears of the bytes."""
+    """Hash a whole file in one pass and bounded memory; ``advance`` is called with byte counts."""
     hashers = {name: new_hasher(name) for name in algorithms}
     size = 0
     for block in _blocks(path):
@@ -90,12 +90,12 @@ def hash_file(
 
 
 def new_hasher(algorithm: str) -> hashlib._Hash:
-    """Start a digest; md5 and sha1 serve as checksums here, whatever a system's policy says."""
+    """Return a new hasher; md5 and sha1 are checksums here, which no security policy forbids."""
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
 def differences(expected: ExpectedDigests, found: FileDigests) -> list[str]:
-    """Return one phrase for each published fact that the bytes break, none when all agree."""
+    """Return one phrase for each expected value that differs from the found one."""
     phrases = []
     if expected.size is not None and expected.size != found.size:
         phrases.append(f"expected {expected.size} bytes, found {found.size}")
@@ -103,12 +103,12 @@ def differences(expected: ExpectedDigests, found: FileDigests) -> list[str]:
         published = getattr(expected, name)
         if published is not None and published != found.digests[name]:
             phrases.append(f"expected {name} {published}, found {found.digests[name]}")
-    prefix, locked = expected.sha256_prefix, expected.recorded_sha256
+    prefix, recorded = expected.sha256_prefix, expected.recorded_sha256
     if prefix is not None and not found.sha256.startswith(prefix):
         phrases.append(f"expected a sha256 that begins {prefix}, found {found.sha256}")
-    if locked is not None and locked != found.sha256:
+    if recorded is not None and recorded != found.sha256:
         phrases.append(
-            f"expected sha256 {locked} (recorded in sources.lock.json), found {found.sha256}"
+            f"expected sha256 {recorded} (recorded in sources.lock.json), found {found.sha256}"
         )
     return phrases
 

@@ -1,4 +1,4 @@
-"""The data dir as a tree of samples: which image ids a split has and where their files are."""
+"""The samples of a dataset in a data dir: the image ids of its splits and where their files are."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def default_data_dir() -> Path:
 def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str]:
     """Return the image ids of a split, sorted.
 
-    VOC's files hold an id a line; what follows a blank on the line (per-class files have a flag
-    there) is not an id. Raises DataDirError when the file is missing or lists an id twice.
+    VOC's files hold one id per line; what follows a blank on the line (a flag in per-class files)
+    is not part of it. Raises DataDirError when the file is missing or lists an id twice.
     """
     if not is_plain_name(split):
         raise UsageError(f"split {split!r}: {_PLAIN}")
@@ -54,7 +54,7 @@ def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str
     image_ids = sorted(line.split()[0] for line in lines if line.strip())
     for image_id, following in itertools.pairwise(image_ids):
         if image_id == following:
-            raise DataDirError(f"{path}: image id {image_id} stands there twice; remove one line")
+            raise DataDirError(f"{path}: image id {image_id} is listed twice; remove one line")
     for image_id in image_ids:
         if not is_plain_name(image_id):
             raise DataDirError(f"{path}: image id {image_id!r}: {_PLAIN}; rename the image")
@@ -98,7 +98,7 @@ def list_samples(
 
 
 def _check_present(samples: Sequence[SampleRef], data_dir: Path, dataset: DatasetManifest) -> None:
-    """Raise DataDirError when a file that the split files promise is not there.
+    """Raise DataDirError when the image or label file of a listed id is missing.
 
     Folders are listed once: ten thousand stat calls take seconds on a network disk.
     """
@@ -113,8 +113,8 @@ def _check_present(samples: Sequence[SampleRef], data_dir: Path, dataset: Datase
         missing = [path for path in paths if path.name not in present]
         if missing:
             raise DataDirError(
-                f"{missing[0]}: {kind} of a listed image is missing ({len(missing)} of "
-                f"{len(paths)} {kind}s); add the files or take the ids out of the split file"
+                f"{missing[0]}: the {kind} of a listed image id is missing ({len(missing)} of "
+                f"{len(paths)} {kind}s); add the files or remove the ids from the split file"
                 f"{_download_hint(data_dir, dataset)}"
             )
 

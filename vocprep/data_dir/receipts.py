@@ -1,8 +1,8 @@
-"""What vocprep remembers about a data dir: tree manifests and receipts, under ``.vocprep/``.
+"""What vocprep records about a data dir, under ``.vocprep/``: receipts and unpacked archives.
 
 ``trees/ARCHIVE.jsonl.gz`` lists the files that an archive unpacked to; it is written last, so its
-presence says that the unpacking came to its end. ``receipts/FILE.json`` says which digests a
-downloaded file had and what its size and time of change were when they were seen.
+presence shows that the unpacking was completed. ``receipts/FILE.json`` holds the digests that a
+downloaded file had, with the size and time of change that it had then.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
 from vocprep.errors import DataError
 from vocprep.files import write_atomic, write_json
+from vocprep.validation import checked, explain, from_json, to_json
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked
 class UnpackedFile:
     """One unpacked file."""
 
@@ -29,7 +29,7 @@ class UnpackedFile:
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked
 class UnpackedArchive:
     """What one archive unpacked to."""
 
@@ -39,9 +39,9 @@ class UnpackedArchive:
     files: tuple[UnpackedFile, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked
 class Receipt:
-    """A file below the data dir whose bytes were hashed and found right."""
+    """The record of a file below the data dir whose digests agreed."""
 
     path: str
     size: int
@@ -54,7 +54,7 @@ class Receipt:
 
     @classmethod
     def of(cls, data_dir: Path, path: str, digests: dict[str, str], mirror: str) -> Self:
-        """Describe a file as it lies on disk now."""
+        """Return the receipt of a file as it is on disk now."""
         facts = (data_dir / path).stat()
         return cls(
             path=path,
@@ -65,7 +65,7 @@ class Receipt:
         )
 
     def matches_disk(self, data_dir: Path) -> bool:
-        """Tell whether the file is there with the size and time of change it had."""
+        """Return whether the file is there with the size and time of change that it had."""
         try:
             facts = (data_dir / self.path).stat()
         except OSError:
@@ -74,47 +74,48 @@ class Receipt:
 
 
 def records_dir(data_dir: Path) -> Path:
-    """Return the folder of everything that vocprep remembers about a data dir."""
+    """Return the folder of everything that vocprep records about a data dir."""
     return data_dir / ".vocprep"
 
 
-def write_unpacked(data_dir: Path, tree: UnpackedArchive) -> None:
-    """Record what an archive unpacked to: a head line, then a line a file, in path order."""
+def write_unpacked(data_dir: Path, unpacked: UnpackedArchive) -> None:
+    """Record what an archive unpacked to: a head line, then a line per file, in path order."""
     head = {
-        "archive": tree.archive,
-        "archive_sha256": tree.archive_sha256,
-        "count": len(tree.files),
+        "archive": unpacked.archive,
+        "archive_sha256": unpacked.archive_sha256,
+        "count": len(unpacked.files),
     }
-    lines = [json.dumps(head), *(json.dumps(asdict(file)) for file in tree.files)]
-    text = "".join(f"{line}\n" for line in lines)
-    write_atomic(_unpacked_path(data_dir, tree.archive), gzip.compress(text.encode(), 6, mtime=0))
+    lines = [head, *to_json(unpacked)["files"]]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    path = _unpacked_path(data_dir, unpacked.archive)
+    write_atomic(path, gzip.compress(text.encode(), 6, mtime=0))
 
 
 def read_unpacked(data_dir: Path, archive: str) -> UnpackedArchive | None:
-    """Return what an archive unpacked to, None when it was not unpacked to the end.
+    """Return what an archive unpacked to, None when the unpacking was not completed.
 
-    Raises DataError when the tree manifest is damaged.
+    Raises DataError when the record is damaged.
     """
     path = _unpacked_path(data_dir, archive)
     return _read_unpacked(path) if path.is_file() else None
 
 
 def read_all_unpacked(data_dir: Path) -> Iterator[UnpackedArchive]:
-    """Yield every tree manifest of a data dir, in the order of their names."""
+    """Yield what each archive of a data dir unpacked to, in the order of their names."""
     for path in sorted((records_dir(data_dir) / "trees").glob("*.jsonl.gz")):
         yield _read_unpacked(path)
 
 
 def write_receipt(data_dir: Path, receipt: Receipt) -> None:
-    """Record that a file is right."""
-    write_json(_receipt_path(data_dir, receipt.path), asdict(receipt))
+    """Record a file whose digests agreed."""
+    write_json(_receipt_path(data_dir, receipt.path), to_json(receipt))
 
 
 def read_receipt(data_dir: Path, path: str) -> Receipt | None:
-    """Return what was recorded of a file; None when nothing readable was."""
+    """Return the receipt of a file, None when there is none that can be read."""
     try:
-        return Receipt(**json.loads(_receipt_path(data_dir, path).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return from_json(Receipt, json.loads(_receipt_path(data_dir, path).read_bytes()))
+    except (OSError, ValueError):
         return None
 
 
@@ -122,15 +123,15 @@ def read_receipts(data_dir: Path) -> Iterator[Receipt]:
     """Yield the receipts of a data dir, in the order of their names."""
     for path in sorted((records_dir(data_dir) / "receipts").glob("*.json")):
         try:
-            yield Receipt(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+            yield from_json(Receipt, json.loads(path.read_bytes()))
+        except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
 
 
-def is_unpacked(data_dir: Path, tree: UnpackedArchive) -> bool:
-    """Tell whether every file of a tree is there with its size. Reads no bytes."""
+def is_unpacked(data_dir: Path, unpacked: UnpackedArchive) -> bool:
+    """Return whether every file of an archive is there with its size. Reads no bytes."""
     try:
-        return all((data_dir / file.path).stat().st_size == file.size for file in tree.files)
+        return all((data_dir / file.path).stat().st_size == file.size for file in unpacked.files)
     except OSError:
         return False
 
@@ -138,20 +139,17 @@ def is_unpacked(data_dir: Path, tree: UnpackedArchive) -> bool:
 def _read_unpacked(path: Path) -> UnpackedArchive:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
-            head: dict[str, Any] = json.loads(next(stream))
-            files = tuple(UnpackedFile(**json.loads(line)) for line in stream)
-        if len(files) != head["count"]:
-            raise ValueError(f"{len(files)} of {head['count']} lines")
-        return UnpackedArchive(
-            archive=head["archive"], archive_sha256=head["archive_sha256"], files=files
-        )
-    except (OSError, EOFError, ValueError, KeyError, TypeError, StopIteration) as error:
+            head, *files = [json.loads(line) for line in stream]
+        if len(files) != head.pop("count"):
+            raise ValueError("its number of lines is not the one in its head")
+        return from_json(UnpackedArchive, {**head, "files": files})
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path}: this record of vocprep's own is damaged ({error}); delete it and run "
+        f"{path}: this record of vocprep's own is damaged ({explain(error)}); delete it and run "
         "vocprep download again"
     )
 
