@@ -494,6 +494,14 @@ def test_runs_of_one_name_do_not_overwrite_each_others_matrices(
     assert not (tmp_path / "out").exists()
 
 
+def test_predict_finds_the_weights_of_the_run(
+    run: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    image = sample_tree / "VOCdevkit/VOC2010/JPEGImages/2010_000002.jpg"
+    words = ["--out", tmp_path / "out", "--data-dir", tmp_path, "--device", "cpu"]
+    assert_done(vocprep("predict", run, image, *words))
+
+
 def test_predict_draws_an_overlay_and_a_label_map_a_picture(
     run: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:

@@ -96,7 +96,7 @@ def test_native_keeps_every_pixel(run: Run, image: Path) -> None:
 def test_other_weights_are_refused(run: Run, image: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="give the same --weights as to build-shards"):
         predict(run, image, options=PredictOptions(weights="random:1"))
-    with pytest.raises(SourceUnavailableError, match="backbone weights are not there"):
+    with pytest.raises(SourceUnavailableError, match="expected the weights that its shards were"):
         predict(run, image, options=PredictOptions(data_dir=tmp_path))
 
 

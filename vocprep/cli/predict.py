@@ -30,7 +30,10 @@ from vocprep.geometry import GeometryKind
     help="native: the whole image at its own size; crop, squash: 224×224.  [default: the run's]",
 )
 @data_dir_option
-@click.option("--weights", help="PATH or random:SEED of the run's backbone.")
+@click.option(
+    "--weights",
+    help="PATH or random:SEED of the run's backbone.  [default: where training found them]",
+)
 @device_option
 @json_option
 def predict(

@@ -13,14 +13,14 @@ from pydantic import BeforeValidator
 
 from vocprep.data_dir.layout import default_data_dir
 from vocprep.drawing.overlay import overlay, png_bytes
-from vocprep.errors import DataError, RunError
-from vocprep.features.backbone import load_weights, tensor_digest
+from vocprep.errors import DataError
 from vocprep.features.embed import Embedder, EmbeddingSpec, choose_device
 from vocprep.features.image import decode_picture, read_image_file
 from vocprep.files import check_names_differ, check_output_folder, write_atomic
 from vocprep.geometry import Geometry, GeometryKind
 from vocprep.heads.inference import Prediction, predict_image
 from vocprep.heads.runs.run import Run, load_run
+from vocprep.heads.runs.weights import find_weights
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import decode_png, encode_png
 from vocprep.labels.statistics import label_areas
@@ -40,7 +40,8 @@ class PredictOptions:
     """How images are brought to the heads."""
 
     weights: str | Path | None = None
-    """Path or ``random:SEED`` of the run's backbone; the official weights when None."""
+    """Path or ``random:SEED`` of the run's backbone; by default those that the run remembers, or
+    the official weights."""
     data_dir: Path | None = None
     """Where the official weights are: ``$VOCPREP_DATA_DIR`` or ``./data`` when None."""
     geometry: Annotated[Geometry | GeometryKind | None, BeforeValidator(_as_geometry)] = None
@@ -183,20 +184,10 @@ def predict(
 
 
 def make_embedder(run: Run, options: PredictOptions) -> Embedder:
-    """Return the embedder that a run's shards were built with; RunError for other weights."""
-    recipe = run.config.recipe
-    weights = load_weights(
-        None if options.weights is None else str(options.weights),
-        options.data_dir or default_data_dir(),
-        recipe.backbone,
-    )
-    digest = tensor_digest(weights)
-    if digest != recipe.weights_sha256:
-        raise RunError(
-            f"{run.path}: was trained on embeddings of weights {recipe.weights_sha256[:12]}…, "
-            f"found {digest[:12]}…; give the same --weights as to build-shards"
-        )
-    return Embedder(weights, EmbeddingSpec.of(recipe), device=choose_device(options.device))
+    """Return the embedder that a run's shards were built with; errors are ``find_weights``'s."""
+    weights = find_weights(run, options.weights, options.data_dir or default_data_dir())
+    spec = EmbeddingSpec.of(run.config.recipe)
+    return Embedder(weights, spec, device=choose_device(options.device))
 
 
 def _predict_file(
