@@ -1,4 +1,4 @@
-"""Configuration of the heads: what decides the network's shape and what its outputs mean.
+"""Configuration of the heads: the network's shape and the meaning of its outputs.
 
 Nothing here loads torch, so that the command line can read defaults at once.
 """
@@ -19,19 +19,19 @@ WIDTH = 256
 
 @checked
 class HeadsConfig:
-    """What decides the shape of the heads and what their outputs mean; kept in every run."""
+    """The shape of the heads and the meaning of their outputs; kept in every run."""
 
     outputs: Positive
     """Outputs of ``cat``: the largest class id plus one, so that an output's index is the id."""
     embedding_dim: Positive = WIDTH
-    """Size of an embedding; a Linear to 256 stands in front of the encoder where it differs."""
+    """D, numbers per embedding; where it is not 256 a Linear to 256 precedes the encoder."""
     encoder: EncoderName = "transformer"
-    """Where the patches look at each other: ``transformer``, ``spikformer``, or ``none``."""
+    """What mixes the patches of an image: ``transformer``, ``spikformer``, or ``none``."""
     position: bool = True
-    """Whether the sine code of (row, column) is added; off is the seed's literal model."""
+    """Whether the sine code of (row, column) is added; the seed's literal model has none."""
     class_loss: ClassLoss = "soft_cross_entropy"
-    """``soft_cross_entropy``: ``cat`` is a softmax over labels that learns their shares of the
-    patch; ``multi_hot``: a sigmoid a label that learns whether the patch holds it."""
+    """``soft_cross_entropy``: ``cat`` is a softmax over classes, trained on their shares of the
+    patch; ``multi_hot``: a sigmoid per class, trained on whether the patch holds it."""
     slots: SlotRule = "predicted"
-    """Whose mask mask k is: ``predicted``: of the label that ``cat`` itself ranks k-th; ``area``:
-    of the patch's k-th largest label, which only the teacher knows."""
+    """Which class mask k belongs to: ``predicted``: the one that ``cat`` itself ranks k-th;
+    ``area``: the patch's k-th largest, which is known in training only."""

@@ -1,4 +1,4 @@
-"""Dropout that costs a CPU less: torch draws its mask one place after another, on one core."""
+"""Dropout that is faster on a CPU, where torch draws masks one element at a time, on one core."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 _LEVELS = 1 << 16
-"""Places are drawn with 16 bits each, four to a random number; rates are rounded to that."""
+"""Elements use 16 bits each, four per random number; rates are rounded to that."""
 
 
 class Dropout(nn.Dropout):
@@ -24,7 +24,7 @@ class Dropout(nn.Dropout):
 
 
 def use_fast_dropout(module: nn.Module) -> None:
-    """Put ``Dropout`` in the place of every ``nn.Dropout`` inside a module."""
+    """Replace every ``nn.Dropout`` inside a module by ``Dropout``."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:

@@ -1,9 +1,12 @@
-"""Encoders: where the patches of one image look at each other.
+"""Encoders: what mixes the patches of one image.
 
 An encoder is a module called with tokens float [B, P, 256], a key-padding mask bool [B, P] (True
-where there is no patch; None: nowhere) and grids int64 [B, 2] of (ny, nx), which gives float
-[B, P, 256]. What it gives at padded places is finite and without meaning; what stands there
-changes nothing at the others, in training neither.
+where there is no patch; None: nowhere) and grids int64 [B, 2] of (ny, nx), which returns float
+[B, P, 256]. Its outputs at padded places are finite and meaningless; inputs there do not affect the
+outputs at the others, in training either.
+
+To add one: a module here or in a file of its own, its name in ``config.EncoderName``, a case in
+``make_encoder``; ``tests/heads/model/test_encoders.py`` checks the contract of every name.
 
 Shape legend: B batch, P patches (padded to the batch's largest image).
 """
@@ -52,8 +55,8 @@ class TransformerEncoder(nn.Module):
     def forward(
         self, tokens: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
     ) -> Tensor:
-        """Return float [B, P, 256]; see the module's text."""
-        del grids  # the position code is in the tokens
+        """Return float [B, P, 256]; see the module's docstring."""
+        del grids  # the tokens include the position code
         mask = None
         if padding is not None:
             # A softmax over no keys at all is 0/0: an image without patches attends to its padding.
@@ -66,7 +69,7 @@ class TransformerEncoder(nn.Module):
 
 
 class PatchAlone(nn.Module):
-    """No encoder: every patch by itself, the baseline that shows what context is worth."""
+    """No encoder: every patch by itself, the baseline that shows the value of context."""
 
     def forward(
         self, tokens: Tensor, padding: Tensor | None = None, grids: Tensor | None = None

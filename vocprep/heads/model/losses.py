@@ -1,7 +1,7 @@
-"""Losses: what the heads are taught of a patch.
+"""Losses of the heads.
 
-``cat`` learns which labels the patch holds, ``reg`` the pixels of four of them. Void pixels teach
-nothing, and a patch without a valid pixel contributes nothing to either.
+``cat`` is trained on the classes that a patch holds, ``reg`` on the pixels of four of them. Void
+pixels, and patches without any other, contribute nothing.
 
 Shape legend: B batch, P patches, K = 4 slots, C classes, 1024 pixels of a patch (row-major).
 """
@@ -21,7 +21,7 @@ from vocprep.labels.targets import NO_LABEL, PLANES, SLOTS, STATE_VOID
 
 
 class Targets(Protocol):
-    """What the losses need of a batch: ``vocprep.shards.reader.Batch`` is one."""
+    """The part of a batch that the losses use; ``vocprep.shards.batches.Batch`` has it."""
 
     @property
     def slot_labels(self) -> Tensor:
@@ -40,8 +40,8 @@ class Targets(Protocol):
 class Losses:
     """The two losses of a batch, as scalars on its device that gradients flow through.
 
-    Sums and what they are means over, so that the parts of one batch on several devices can be
-    weighed as the whole batch would be.
+    Kept as sums and counts, so that the parts of a batch on several devices can be combined to the
+    means of the whole batch.
     """
 
     class_sum: Tensor
@@ -63,7 +63,7 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """What training minimises: the plain sum."""
+        """What training minimises: the sum of both."""
         return self.class_loss + self.mask_loss
 
 
@@ -86,11 +86,11 @@ def compute_losses(
         by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
     else:
         by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
-    taught = (fractions > 0).any(dim=-1)
+    has_pixels = (fractions > 0).any(dim=-1)
     order = _area_order(states) if slots == "area" else _predicted_order(logits, targets)
     return Losses(
-        class_sum=(by_patch * taught).sum(),
-        patches=taught.sum(),
+        class_sum=(by_patch * has_pixels).sum(),
+        patches=has_pixels.sum(),
         mask_sum=mask_cross_entropy(mask_logits.float(), states, order),
         entries=valid.sum() * SLOTS,
     )
@@ -109,8 +109,8 @@ def unpack_states(slot_planes: Tensor) -> Tensor:
 def slot_fractions(slot_pixels: Tensor, valid: Tensor) -> Tensor:
     """Return the share of the valid pixels [B, P, 1024] that each slot [B, P, 4] covers: float32.
 
-    A row sums to 1, to less where the patch holds labels past its four slots, and to 0 where no
-    pixel is valid.
+    A row sums to 1, to less where the patch has more than four classes, and to 0 where no pixel is
+    valid.
     """
     return slot_pixels / valid.sum(dim=-1, keepdim=True).clamp(min=1)
 
@@ -119,17 +119,17 @@ def soft_cross_entropy(logits: Tensor, slot_labels: Tensor, fractions: Tensor) -
     """Return each patch's cross-entropy [B, P] of logits [B, P, C] against the area fractions.
 
     ``slot_labels`` int64 [B, P, 4] (−1 where absent), ``fractions`` float [B, P, 4]. Fractions are
-    not scaled up to 1: a patch that is partly other labels weighs by what its slots cover, and the
-    best answer, the slots' areas in proportion, stays the same.
+    not scaled up to 1: a patch that is partly of other classes weighs by what its slots cover, and
+    the minimum, the slots' areas in proportion, stays the same.
     """
     chosen = F.log_softmax(logits, dim=-1).gather(-1, slot_labels.clamp(min=0))
     return -(fractions * chosen).sum(dim=-1)
 
 
 def multi_hot_cross_entropy(logits: Tensor, slot_labels: Tensor) -> Tensor:
-    """Return each patch's binary cross-entropy [B, P], the mean over all C labels.
+    """Return each patch's binary cross-entropy [B, P], the mean over all C classes.
 
-    A label's target is 1 where it has a slot.
+    A class's target is 1 where it has a slot.
     """
     outputs = logits.shape[-1]
     places = torch.where(slot_labels == NO_LABEL, outputs, slot_labels)
@@ -141,8 +141,8 @@ def multi_hot_cross_entropy(logits: Tensor, slot_labels: Tensor) -> Tensor:
 def mask_cross_entropy(logits: Tensor, states: Tensor, order: Tensor) -> Tensor:
     """Return the summed binary cross-entropy of mask logits [B, P, 1024, 4], void left out.
 
-    ``states`` uint8 [B, P, 1024]; ``order`` uint8 broadcastable to [B, P, 4]: the slot whose pixels
-    mask k is to be 1 at, or a number that is no slot's for a mask that is to be 0 everywhere.
+    ``states`` uint8 [B, P, 1024]; ``order`` uint8 broadcastable to [B, P, 4]: the slot at whose
+    pixels the target of mask k is 1, or the number of no slot for a target of 0 everywhere.
     """
     targets = (states.unsqueeze(-1) == order.unsqueeze(-2)).to(logits.dtype)
     weight = (states != STATE_VOID).unsqueeze(-1).to(logits.dtype)
@@ -154,13 +154,13 @@ def _area_order(states: Tensor) -> Tensor:
 
 
 def _predicted_order(logits: Tensor, targets: Targets) -> Tensor:
-    """Return the slot of the label that ``cat`` ranks k-th: uint8 [B, P, 4].
+    """Return the slot of the class that ``cat`` ranks k-th: uint8 [B, P, 4].
 
-    ``STATE_VOID``, at which nothing is scored, where the patch has no slot of that label.
+    ``STATE_VOID``, whose pixels do not count, where the patch has no slot of that class.
     """
     predicted = top_labels(logits.detach())
     missing = SLOTS - predicted.shape[-1]
-    if missing:  # fewer classes than slots: the last masks belong to no label
+    if missing:  # fewer classes than slots: the last masks belong to none
         predicted = F.pad(predicted, (0, missing), value=logits.shape[-1])
     same = predicted.unsqueeze(-1) == targets.slot_labels.unsqueeze(-2)
     slot = same.to(torch.uint8).argmax(dim=-1)

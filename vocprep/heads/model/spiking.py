@@ -1,8 +1,8 @@
 """Spikformer: an encoder of spiking neurons (Zhou et al., ICLR 2023).
 
-Everything that one layer says to the next is a spike, 0 or 1, at each of T time steps; residual
-sums are small whole numbers. What stands at padded places is kept at zero, so that it reaches no
-other place, neither through attention nor through the statistics of a norm.
+Layers pass spikes on, 0 or 1, at each of T time steps; residual sums are small whole numbers.
+Padded places are kept at zero, so that they affect no other place, neither through attention nor
+through the statistics of a norm.
 
 Shape legend: T time steps, B batch, P patches, W = 256 width, d = W / heads.
 """
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from vocprep.heads.model.config import WIDTH
 
 STEPS = 4
-"""T: how often the input is shown."""
+"""T: how often the input is presented."""
 DEPTH = 4
 """Blocks, as in the authors' Spikformer-4."""
 ATTENTION_HEADS = 8
 HIDDEN = 4 * WIDTH
 ATTENTION_SCALE = 0.125
-"""The authors' constant: without a softmax nothing else holds the sums of spikes down."""
+"""The authors' constant, which bounds the sums of spikes in place of a softmax."""
 ATTENTION_THRESHOLD = 0.5
 """The authors' threshold of the neurons behind the attention; all others have 1."""
 
@@ -49,7 +49,7 @@ class _ATanSpike(torch.autograd.Function):
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons: tau 2, hard reset to 0, ATan surrogate gradient.
 
-    The membrane moves half-way towards the input, fires at ``threshold`` and starts again at 0. As
+    The membrane moves half-way towards the input, fires at ``threshold`` and is reset to 0. As
     in the authors' code, no gradient flows through the reset.
     """
 
@@ -60,14 +60,14 @@ class LIF(nn.Module):
     def __init__(self, threshold: float = 1.0) -> None:
         super().__init__()
         self.threshold = threshold
-        # Summed where the spikes are, so that counting never makes a GPU wait.
+        # Summed where the spikes are, so that counting does not make a GPU wait.
         for name in ("fired", "sites"):
             self.register_buffer(name, torch.zeros((), dtype=torch.float64), persistent=False)
 
     def forward(self, current: Tensor, keep: Tensor | None = None) -> Tensor:
         """Return the spikes [T, …] of input currents float [T, …].
 
-        ``keep`` is 1 or 0 and broadcasts against one step: places of 0 never fire nor count.
+        ``keep`` is 1 or 0 and broadcasts against one step: places of 0 neither fire nor count.
         """
         membrane = torch.zeros_like(current[0])
         spikes = []
@@ -89,10 +89,10 @@ class LIF(nn.Module):
 
 
 class RealBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of [T, B, P, C] whose statistics are of the real patches alone.
+    """Batch normalisation of [T, B, P, C] with the statistics of the real patches alone.
 
-    Where several processes train together, of the real patches of all of them, so that their
-    number changes nothing.
+    Where several processes train together, of those of all ranks, so that their number changes
+    nothing.
     """
 
     def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -113,15 +113,15 @@ class RealBatchNorm(nn.BatchNorm1d):
         mean = _over_processes((inputs * weight).sum(places), together) / count.clamp(min=1)
         squares = ((inputs - mean).square() * weight).sum(places)
         variance = _over_processes(squares, together) / count.clamp(min=1)
-        self._remember(mean.detach(), variance.detach(), count)
+        self._update_statistics(mean.detach(), variance.detach(), count)
         return self._scaled(inputs, mean, variance)
 
     def _scaled(self, inputs: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         return (inputs - mean) * (torch.rsqrt(variance + self.eps) * self.weight) + self.bias
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Move the running statistics; a step without a real patch leaves them as they are."""
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Update the running statistics; a step without a real patch changes nothing."""
         share = (self.momentum or 0.0) * (count > 0)
         unbiased = variance * (count / (count - 1).clamp(min=1))
         self._buffer("running_mean").lerp_(mean, share)
@@ -133,12 +133,12 @@ class RealBatchNorm(nn.BatchNorm1d):
 
 
 def _full_precision(values: Tensor) -> Tensor:
-    """Return what autocast made bfloat16 as float32: membranes and statistics need its digits."""
+    """Return bfloat16 of autocast as float32, which membranes and statistics need."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _over_processes(value: Tensor, together: bool) -> Tensor:
-    """Return the sum of a value over the processes that train together, gradients included."""
+    """Return the sum of a value over all ranks, gradients included."""
     if not together:
         return value
     summed: Tensor = dist_nn.all_reduce(value)  # type: ignore[no-untyped-call]  # torch's own gap
@@ -146,7 +146,7 @@ def _over_processes(value: Tensor, together: bool) -> Tensor:
 
 
 class SpikingLinear(nn.Module):
-    """LIF(BN(Linear)) over [T, B, P, ·]; the norm's shift stands in for the layer's bias."""
+    """LIF(BN(Linear)) over [T, B, P, ·]; the norm's shift serves as the layer's bias."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -170,12 +170,12 @@ class SpikingAttention(nn.Module):
         self.project = SpikingLinear(WIDTH, WIDTH)
 
     def forward(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
-        """Return spikes [T, B, P, W]; padded keys never spiked, so they add nothing."""
+        """Return spikes [T, B, P, W]; padded keys have no spikes and add nothing."""
         q, k, v = (
             layer(tokens, keep).unflatten(-1, (ATTENTION_HEADS, -1)).transpose(-3, -2)
             for layer in (self.q, self.k, self.v)
         )
-        # Without a softmax the product may be taken from the right: d×d sums, not P×P. They are
+        # Without a softmax the product may be computed from the right: d×d sums, not P×P. They are
         # whole numbers, the same either way.
         mixed = (q @ (k.transpose(-2, -1) @ v)).transpose(-3, -2).flatten(-2)
         spikes = self.lif(_full_precision(mixed) * ATTENTION_SCALE, keep)
@@ -184,7 +184,7 @@ class SpikingAttention(nn.Module):
 
 
 class SpikingBlock(nn.Module):
-    """Attention and an MLP, each adding its spikes to what came in."""
+    """Attention and an MLP, each adding its spikes to its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class SpikingBlock(nn.Module):
 
 
 class Spikformer(nn.Module):
-    """The encoder: the tokens shown T times, spiking blocks, the mean over time."""
+    """The encoder: the tokens presented T times, spiking blocks, the mean over time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class Spikformer(nn.Module):
         keep = None if padding is None else (~padding).unsqueeze(-1).to(tokens.dtype)
         if padding is not None:
             tokens = tokens.masked_fill(padding.unsqueeze(-1), 0)
-        # The same input at every step has one Linear and one norm.
+        # The same input at every step needs one Linear and one norm.
         current = self.norm(self.embed(tokens).unsqueeze(0), keep)
         spikes = self.lif(current.expand(STEPS, *current.shape[1:]), keep)
         for block in self.blocks:
@@ -227,7 +227,7 @@ class Spikformer(nn.Module):
 
 
 def reset_spike_counts(model: nn.Module) -> None:
-    """Begin to count spikes anew."""
+    """Set the spike counts of all LIF layers to 0."""
     for module in model.modules():
         if isinstance(module, LIF):
             module.fired.zero_()
@@ -237,8 +237,7 @@ def reset_spike_counts(model: nn.Module) -> None:
 def spike_rates(model: nn.Module) -> dict[str, float]:
     """Return each LIF layer's share of neurons and steps that fired, by the layer's name.
 
-    Counted over the real patches since the last reset, and over all processes that train together;
-    empty for a model without spikes.
+    Counted over the real patches since the last reset, on all ranks; empty without spikes.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LIF)}
     if not layers:

@@ -1,7 +1,7 @@
 """TFDet: an encoder over the patches of an image, and two heads per patch.
 
-``cat`` says which labels a patch holds; ``reg`` draws four masks, one a slot. A pixel's label is
-the one whose slot has the strongest mask there.
+``cat`` scores the classes of a patch; ``reg`` computes four masks, one per slot. A pixel's class is
+that of the slot whose mask is the strongest there.
 
 Shape legend: B batch, P patches, N any number of patches, D embedding, K = 4 slots, C classes,
 1024 pixels of a patch (row-major).
@@ -27,9 +27,9 @@ HIDDEN = 1024
 
 
 class Standardise(nn.Module):
-    """Brings each component of the embeddings to mean 0 and deviation 1; at first it does nothing.
+    """Scales each component of the embeddings to mean 0 and deviation 1; at first the identity.
 
-    ``mean`` and ``std`` [D] are part of the weights and not learnt.
+    ``mean`` and ``std`` [D] are buffers: part of the weights and not trained.
     """
 
     mean: Tensor
@@ -41,7 +41,7 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(embedding_dim))
 
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Take the statistics [D] of a split; a component that never varies is only shifted."""
+        """Set the statistics [D] of a split; a component that never varies is only shifted."""
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
@@ -51,9 +51,14 @@ class Standardise(nn.Module):
 
 
 class TFDetHeads(nn.Module):
-    """The trainable part of TFDet, fed with embeddings instead of pixels.
+    """The trainable part of TFDet: an encoder and two heads over the embeddings of patches.
 
     The arguments are the fields of ``HeadsConfig``.
+
+    >>> heads = TFDetHeads(21, encoder="none", position=False).eval()
+    >>> class_logits, mask_logits = heads(torch.zeros(2, 6, 256))
+    >>> class_logits.shape, mask_logits.shape
+    (torch.Size([2, 6, 21]), torch.Size([2, 6, 1024, 4]))
     """
 
     def __init__(
@@ -100,7 +105,7 @@ class TFDetHeads(nn.Module):
 
         ``embeddings`` float [B, P, D], one image a row; ``padding`` bool [B, P], True where there
         is no patch (None: nowhere); ``grids`` int64 [B, 2] of (ny, nx), needed for the position
-        code and by encoders that ask for it. Outputs at padded places are finite and mean nothing.
+        code and by encoders that use them. Outputs at padded places are finite and meaningless.
         """
         tokens = self.project(self.standardise(embeddings))
         if self.config.position:
@@ -123,7 +128,7 @@ class TFDetHeads(nn.Module):
 
 
 def top_labels(y: Tensor) -> Tensor:
-    """Return the ids of the 4 strongest labels int64 [..., 4] of class logits [..., C].
+    """Return the ids of the 4 strongest classes int64 [..., 4] of class logits [..., C].
 
     Strongest first; the order among equal logits is ``torch.topk``'s. Fewer than 4 where C is.
     """
@@ -143,12 +148,12 @@ def to_segment(y: Tensor, z: Tensor) -> Tensor:
 
 
 def to_label_map(y: Tensor, z: Tensor) -> Tensor:
-    """Return each pixel's label id int64 [..., 1024] of y [..., C] and masks z [..., 1024, 4].
+    """Return each pixel's class id int64 [..., 1024] of y [..., C] and masks z [..., 1024, 4].
 
     ``z`` may be probabilities or logits: the largest wins either way. The same as
     ``to_segment(y, z).argmax(-1)`` without the dense array, but for ties: here a tie goes to the
-    label with the larger class logit, there to the smaller id; and where all four masks are
-    exactly 0 the dense form cannot tell its labels from the absent ones and says 0.
+    class with the larger logit, there to the smaller id; and where all four masks are exactly 0 the
+    dense form has no class above the absent ones and yields 0.
     """
     labels = top_labels(y)
     slot = z[..., : labels.shape[-1]].argmax(dim=-1)

@@ -1,1 +1,4 @@
-"""Training: batches on the device, one step, the loop over epochs, several processes."""
+"""Training: epochs (``train``), a step (``steps``), batches (``feed``), ranks (``distributed``).
+
+Files of the run are written through ``vocprep.heads.runs``.
+"""
