@@ -75,7 +75,7 @@ class Bench:
     @property
     def categories(self) -> int:
         """Outputs of the category head."""
-        return max(self.shards.schema.names) + 1
+        return max(self.shards.label_space.names) + 1
 
 
 class SeedTFDet(nn.Module):

@@ -133,7 +133,14 @@ class BuildOptions:
 
 @checked
 class LoaderOptions:
-    """How batches are drawn."""
+    """How batches are drawn.
+
+    >>> options = LoaderOptions(batch_size=64, shuffle=True, rank=1, world_size=4)
+    >>> LoaderOptions(rank=4, world_size=4)
+    Traceback (most recent call last):
+    ...
+    vocprep.errors.UsageError: rank 4: expected less than world_size, 4
+    """
 
     batch_size: Positive = 64
     mode: LoaderMode = "resident"

@@ -22,7 +22,7 @@ from vocprep.labels.png import encode_png
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import describe_file, read_index, write_index
 from vocprep.shards.record import Record
-from vocprep.shards.samples import SampleEntry, lines_of, read_samples
+from vocprep.shards.samples import SampleEntry, jsonl_bytes, read_samples
 
 FLIPS = 60
 """Bits that are flipped in each kind of file."""
@@ -139,7 +139,7 @@ def test_unfinished_work_beside_a_version_is_no_difference(copied: Path) -> None
 
 def reseal(path: Path, samples: Sequence[SampleEntry]) -> None:
     """Make the index agree with other samples, as a faulty writer would."""
-    data = lines_of(samples)
+    data = jsonl_bytes(samples)
     (path / "samples.jsonl").write_bytes(data)
     index = read_index(path)
     files = tuple(

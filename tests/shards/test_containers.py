@@ -211,7 +211,7 @@ class TestHdf5(ContainerContract):
         path = tmp_path / "other.h5"
         with h5py.File(path, "w") as file:
             file["embeddings"] = np.zeros((4, 256), dtype=np.float16)
-        self.assert_refused(path, "no vocprep shard")
+        self.assert_refused(path, "not a vocprep shard")
 
     @pytest.mark.parametrize("version", [0, 2, "1", None])
     def test_other_format_version_is_a_shard_error(self, version: Any, tmp_path: Path) -> None:

@@ -64,8 +64,16 @@ def test_index_carries_the_digest_of_all_else_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"weights": "others"}, {"statistics": {}}, {"versions": {}}, {"quarantined": 1}],
-    ids=lambda change: next(iter(change)),
+    [
+        {"weights": "others"},
+        {"statistics": {}},
+        {"statistics": {"seconds": float("nan")}},
+        {"versions": {}},
+        {"quarantined": 1},
+        {"quarantined": "0"},
+        {"samples_per_shard": "500"},
+    ],
+    ids=str,
 )
 def test_edit_that_leaves_the_index_readable_is_found_by_its_digest(
     change: dict[str, Any], tmp_path: Path
@@ -97,11 +105,12 @@ def assert_refused(read: Callable[[Path], Any], folder: Path, *said: str) -> Non
         ({"format_version": 2}, "format version 2"),
         ({"format_version": None}, "format version None"),
         ({"format": "other"}, "format"),
-        ({"container": "zip"}, "container"),
+        ({"container": "zip"}, "container 'zip': expected one of hdf5, webdataset"),
         ({"shards": [{"name": "x"}]}, "shards"),
         ({"recipe": {}}, "recipe"),
-        ({"recipe": 5}, "recipe"),
-        ({"more": 1}, "more"),
+        ({"recipe": 5}, "recipe 5: expected a table"),
+        ({"more": 1}, "more: no field of this name is known"),
+        ({"quarantined": "none"}, "quarantined 'none': expected a whole number"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -146,6 +155,22 @@ def test_recipe_of_a_later_version_is_a_shard_error(field: str, value: Any, tmp_
     content["recipe"][field] = value
     path.write_text(json.dumps(content))
     assert_refused(read_index, tmp_path, "dataset.json", "recipe")
+
+
+def test_recipe_without_a_field_is_a_shard_error(tmp_path: Path) -> None:
+    """A field left out has a default, but not in the digest of the file."""
+    make_index(tmp_path)
+    path = tmp_path / "dataset.json"
+    content = json.loads(path.read_text())
+    del content["recipe"]["precision"]
+    path.write_text(json.dumps(content))
+    assert_refused(read_index, tmp_path, "dataset.json", "altered")
+
+
+def test_index_is_written_with_its_recipe_as_the_recipe_itself_is(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+    written = json.loads((tmp_path / "dataset.json").read_text())["recipe"]
+    assert json.dumps(written) == json.dumps(index.recipe.to_json())
 
 
 @pytest.mark.parametrize(

@@ -203,10 +203,10 @@ def test_sample_that_the_index_does_not_list_is_a_shard_error(copied: Path) -> N
 def test_schema_that_has_changed_since_is_a_shard_error(copied: Path) -> None:
     path = copied / "dataset.json"
     dataset = ShardDataset.open(copied)
-    assert dataset.schema.name == "context460"
+    assert dataset.label_space.name == "context460"
     value = json.loads(path.read_text())
     value["recipe"]["schema"]["sha256"] = "00" * 32
     value["recipe_id"] = Recipe.from_json(value["recipe"]).recipe_id
     write_index(copied, DatasetIndex.model_validate(value).sealed())
     with pytest.raises(ShardError, match="schema context460"):
-        _ = ShardDataset.open(copied).schema
+        _ = ShardDataset.open(copied).label_space

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from vocprep.shards import tar
 from vocprep.shards.record import Record
-from vocprep.shards.tar_members import foreign_members, plain_members
+from vocprep.shards.tar_members import own_members, tarfile_members
 
 
 def as_array(data: bytes) -> np.ndarray:
@@ -22,9 +22,9 @@ def as_array(data: bytes) -> np.ndarray:
 @given(records_of_a_shard())
 def test_members_of_a_shard_are_those_that_tarfile_finds(records: list[Record]) -> None:
     data = as_array(tar.encode(records))
-    members = plain_members(data)
+    members = own_members(data)
     assert members is not None
-    assert members == foreign_members(data)
+    assert members == tarfile_members(data)
     assert len(members.names) == 7 * len(records)
 
 
@@ -38,23 +38,23 @@ def test_any_other_header_is_left_to_tarfile() -> None:
             if mended:
                 digits = b"%06o" % tarfile.calc_chksums(damaged[:512].tobytes())[0]
                 damaged[148:154] = list(digits)
-            found = plain_members(damaged)
+            found = own_members(damaged)
             if found is not None:
-                assert found == foreign_members(damaged), place
+                assert found == tarfile_members(damaged), place
 
 
 @pytest.mark.parametrize("place", [100, 123, 135, 136, 148, 154, 155, 156, 257, 345, 511])
 def test_header_that_differs_beside_name_and_size_is_not_plain(place: int) -> None:
     data = as_array(tar.encode([make_record("a")]))
     data[place] ^= 1
-    assert plain_members(data) is None
+    assert own_members(data) is None
 
 
 def test_archive_cut_at_any_block_is_not_plain_but_for_its_padding() -> None:
     data = as_array(tar.encode([make_record("a"), make_record("b")]))
-    members = foreign_members(data)
+    members = tarfile_members(data)
     last = members.places(slice(None))[-1].stop
     whole = -(-last // 512) * 512 + 1024
     for length in range(0, len(data), 512):
-        found = plain_members(data[:length])
+        found = own_members(data[:length])
         assert found == (members if length >= whole else None), length

@@ -72,7 +72,7 @@ def test_no_sample_gives_no_record(built: Built, opened: list[str]) -> None:
 def test_line_that_names_another_records_row_is_a_shard_error(row: int, built: Built) -> None:
     version = Version.read(built.path)
     sample = in_shards(list(version.samples))[0].model_copy(update={"row": row})
-    with pytest.raises(ShardError, match=f"{sample.shard}: its rows {row} to {row} .*{sample.id}"):
+    with pytest.raises(ShardError, match=f"{sample.shard}: rows {row} to {row} .*{sample.id}"):
         list(version.records(built.path, [sample]))
 
 

@@ -16,7 +16,7 @@ from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import ShardEntry, describe_file
 from vocprep.shards.record import Record
-from vocprep.shards.samples import Entry, Member, QuarantinedSample, SampleEntry
+from vocprep.shards.samples import Entry, QuarantinedSample, Sample, SampleEntry
 
 COUNTED = (
     *("records", "patches", "pixels", "void_pixels", "other_pixels"),
@@ -37,7 +37,7 @@ class FinishedShard(Entry):
     label_pixels: dict[int, int] = Field(default_factory=dict)
 
     @property
-    def members(self) -> list[Member]:
+    def members(self) -> list[Sample]:
         """Everything that it was made of."""
         return [*self.samples, *self.quarantined]
 

@@ -29,7 +29,7 @@ from vocprep.shards.index import (
     read_index,
     write_index,
 )
-from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE, lines_of
+from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE, jsonl_bytes
 from vocprep.shards.version import Version
 
 LOCK = ".lock"
@@ -179,9 +179,9 @@ def assemble(key: BuildKey, shards: Sequence[FinishedShard], stage_times: StageT
         statistics=dataset_statistics(shards, plan.schema.void),
         versions=versions(),
     )
-    files = {SAMPLES_FILE: lines_of(samples), LABELS_FILE: json_bytes(plan.schema.to_json())}
+    files = {SAMPLES_FILE: jsonl_bytes(samples), LABELS_FILE: json_bytes(plan.schema.to_json())}
     if quarantined:
-        files[QUARANTINE_FILE] = lines_of(quarantined)
+        files[QUARANTINE_FILE] = jsonl_bytes(quarantined)
     files[CARD_FILE] = dataset_card(index, plan).encode()
     files[CROISSANT_FILE] = croissant(index, files[SAMPLES_FILE], plan)
     entries = tuple(describe_file(name, data) for name, data in files.items())

@@ -23,8 +23,8 @@ from vocprep.labels.decode import read_label_file
 from vocprep.parallel import map_ordered
 from vocprep.shards.containers import container_of_file
 from vocprep.shards.index import DatasetIndex
-from vocprep.shards.samples import Digests, QuarantinedSample, sources_of
-from vocprep.shards.version import Version, agrees
+from vocprep.shards.samples import PairDigests, QuarantinedSample, pair_digests
+from vocprep.shards.version import Version, is_unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +71,10 @@ def made_alike(index: DatasetIndex, key: BuildKey) -> bool:
     return index.numerics_class == key.numerics_class and index.versions == versions()
 
 
-def is_current(version: Version, now: Mapping[str, Digests], folder: Path) -> bool:
+def is_current(version: Version, now: Mapping[str, PairDigests], folder: Path) -> bool:
     """Say whether the source files are those of a version, and its shards are whole."""
     return version.sources == now and all(
-        agrees(folder / entry.name, entry) for entry in version.index.shards
+        is_unchanged(folder / entry.name, entry) for entry in version.index.shards
     )
 
 
@@ -87,11 +87,11 @@ class Candidate:
     paths: tuple[Path, ...]
     """Where its bytes may be."""
 
-    def is_of(self, now: Mapping[str, Digests]) -> bool:
+    def is_of(self, now: Mapping[str, PairDigests]) -> bool:
         """Say whether it was made of the files that are there now, all of them readable."""
         return all(
             None not in then and now[image_id] == then
-            for image_id, then in sources_of(self.finished.members).items()
+            for image_id, then in pair_digests(self.finished.members).items()
         )
 
 
@@ -101,7 +101,7 @@ def staged_candidates(plan: BuildPlan, staging: Staging, out: Path) -> Iterator[
     A run that was interrupted while it gave its shards their names has some in ``out`` already.
     """
     staged = {
-        (finished.split, frozenset(sources_of(finished.members))): (name, finished)
+        (finished.split, frozenset(pair_digests(finished.members))): (name, finished)
         for name, finished in staging.shards()
     }
     for shard in plan.shards:
@@ -115,7 +115,7 @@ def earlier_candidates(plan: BuildPlan, earlier: Version, out: Path) -> Iterator
     """Yield the shards of a finished version that hold the pictures of a planned one."""
     by_shard = earlier.by_shard
     stored = {
-        (entry.split, frozenset(sources_of(by_shard[entry.name]))): entry
+        (entry.split, frozenset(pair_digests(by_shard[entry.name]))): entry
         for entry in earlier.index.shards
     }
     bad = {item.id: item for item in earlier.quarantined}
@@ -132,14 +132,14 @@ def earlier_candidates(plan: BuildPlan, earlier: Version, out: Path) -> Iterator
             yield Candidate(shard=shard, finished=finished, paths=(out / entry.name,))
 
 
-def digest_sources(samples: Iterable[SampleRef], workers: int) -> dict[str, Digests]:
+def digest_sources(samples: Iterable[SampleRef], workers: int) -> dict[str, PairDigests]:
     """Return the digests of the samples' files as they are now."""
     chosen = list(samples)
     found = map_ordered(_digest_pair, chosen, workers)
     return {sample.image_id: pair for sample, pair in zip(chosen, found, strict=True)}
 
 
-def _digest_pair(sample: SampleRef) -> Digests:
+def _digest_pair(sample: SampleRef) -> PairDigests:
     found: list[str | None] = []
     for read, path in (
         (read_image_file, sample.image_path),
@@ -153,7 +153,7 @@ def _digest_pair(sample: SampleRef) -> Digests:
 
 
 def take_over(
-    candidates: Iterable[Candidate], now: Mapping[str, Digests], staging: Staging
+    candidates: Iterable[Candidate], now: Mapping[str, PairDigests], staging: Staging
 ) -> dict[str, FinishedShard]:
     """Bring the right ones among candidates into the staging folder; return them by name."""
     taken: dict[str, FinishedShard] = {}
@@ -170,7 +170,7 @@ def _take(candidate: Candidate, staging: Staging) -> FinishedShard | None:
     finished, name = candidate.finished, candidate.shard.name
     if finished.entry is not None:
         entry = finished.entry
-        source = next((path for path in candidate.paths if agrees(path, entry)), None)
+        source = next((path for path in candidate.paths if is_unchanged(path, entry)), None)
         if source is None:
             return None
         target = staging.path / name

@@ -26,7 +26,7 @@ from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEnt
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import SAMPLES_FILE, SampleEntry
-from vocprep.shards.version import Version, problem_of
+from vocprep.shards.version import Version, file_problem
 
 _DESCRIBED = (
     *("id", "split", "grid", "image_sha256", "label_sha256"),
@@ -81,7 +81,7 @@ def _check_index_file(path: Path, index: DatasetIndex) -> list[Difference]:
 
 
 def _check_file(path: Path, entry: FileEntry) -> Difference | None:
-    problem = problem_of(path / entry.name, entry)
+    problem = file_problem(path / entry.name, entry)
     if problem is None:
         return None
     detail = f"expected {entry.bytes:,} bytes of sha256 {entry.sha256}, found {problem}"
@@ -134,7 +134,7 @@ def verify_version_content(path: Path, workers: int, progress: Progress = NO_PRO
     """
     version = Version.read(path)
     index = version.index
-    label_space = ShardDataset(path, version).schema
+    label_space = ShardDataset(path, version).label_space
 
     def check(shard: ShardEntry) -> _CheckedShard:
         return _check_shard(path, index, shard, version.by_shard[shard.name], label_space)

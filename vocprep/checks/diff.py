@@ -132,7 +132,7 @@ RecordPair = tuple[Record, Record]
 def _shared_label_space(folder: Path, versions: tuple[Version, Version]) -> LabelSpace | None:
     """Return the label space of both versions, None when it is not the same one."""
     one, other = (version.index.recipe.schema for version in versions)
-    return ShardDataset(folder, versions[0]).schema if one == other else None
+    return ShardDataset(folder, versions[0]).label_space if one == other else None
 
 
 def _differing_entries(one: Version, other: Version) -> list[EntryPair]:
@@ -237,7 +237,7 @@ def _summary(versions: tuple[Version, Version], comparison: _RecordComparison) -
     one, other = (version.index for version in versions)
     sources = [version.sources for version in versions]
     bad = [{item.id for item in version.quarantined} for version in versions]
-    splits = [{item.id: item.split for item in version.members} for version in versions]
+    splits = [{item.id: item.split for item in version.all_samples} for version in versions]
     both = sources[0].keys() & sources[1].keys()
     return VersionDiff(
         versions=(one.short_id, other.short_id),

@@ -11,11 +11,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from vocprep.checks.deviation import (
     EMBEDDING_TOLERANCES,
@@ -24,13 +23,13 @@ from vocprep.checks.deviation import (
     total_deviation,
 )
 from vocprep.checks.report import Difference, Report, changed
-from vocprep.errors import DataError
+from vocprep.errors import DataError, UsageError
 from vocprep.files import write_json
 from vocprep.options import Layout, ShardFormat
-from vocprep.recipe import differing_fields
-from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, RecipeField, ShardEntry
+from vocprep.recipe import Recipe, differing_fields
+from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry
 from vocprep.shards.record import Record
-from vocprep.shards.samples import QUARANTINE_FILE, Entry, SampleEntry
+from vocprep.shards.samples import QUARANTINE_FILE, Entry, SampleEntry, SealedEntry
 from vocprep.shards.version import Version
 from vocprep.validation import explain
 
@@ -46,8 +45,10 @@ class Probe(Entry):
     """Base64 of its little-endian numbers [D], of the recipe's dtype."""
 
 
-class LockFile(Entry):
+class LockFile(SealedEntry):
     """The content of a lock file."""
+
+    DIGEST_FIELD: ClassVar[str] = "lock_sha256"
 
     format: Literal["vocprep-lock"] = "vocprep-lock"
     format_version: Literal[1] = 1
@@ -57,7 +58,7 @@ class LockFile(Entry):
     source_id: str
     content_id: str
     targets_id: str
-    recipe: RecipeField
+    recipe: Recipe
     container: ShardFormat
     samples_per_shard: int
     shards: tuple[ShardEntry, ...]
@@ -70,14 +71,6 @@ class LockFile(Entry):
     probes: tuple[Probe, ...]
     lock_sha256: str = ""
     """Of the canonical JSON of all other fields; set by ``sealed``."""
-
-    def sealed(self) -> LockFile:
-        """Return the same content with its own digest."""
-        return self.model_copy(update={"lock_sha256": self.own_sha256()})
-
-    def own_sha256(self) -> str:
-        """Compute the digest of all other fields."""
-        return self.sha256_without("lock_sha256")
 
     @property
     def layout(self) -> Layout:
@@ -121,15 +114,16 @@ def lock(path: str | Path, file: str | Path | None = None) -> LockFile:
 def read_lock(file: str | Path) -> LockFile:
     """Read a lock file; DataError when it is none or was altered."""
     try:
-        content = LockFile.model_validate(json.loads(Path(file).read_bytes()))
+        value = json.loads(Path(file).read_bytes())
+        content = LockFile.model_validate(value)
     except OSError as error:
         raise DataError(f"{file}: lock file cannot be read: {error.strerror}") from error
-    except (ValueError, ValidationError, DataError) as error:
+    except (ValueError, UsageError) as error:
         raise DataError(
             f"{file}: not a lock file that this version of vocprep reads: {explain(error)}; make "
             "it again with vocprep inspect SHARDS --lock FILE"
         ) from error
-    if content.own_sha256() != content.lock_sha256 or content.recipe.recipe_id != content.recipe_id:
+    if not LockFile.is_intact(value) or content.recipe.recipe_id != content.recipe_id:
         raise DataError(
             f"{file}: does not agree with its own digest {content.lock_sha256[:12]}…; the file was "
             "altered: take it from version control again, or make it again with vocprep inspect "

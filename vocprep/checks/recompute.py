@@ -184,7 +184,7 @@ class _Comparison:
         self._quarantined = {bad.id for bad in dataset.quarantined}
         here = numerics_class(choose_devices(engine.device), engine.decoder)
         self._class_differences = tuple(differing_fields(self._index.numerics_class, here))
-        self._classes = max(dataset.schema.names) + 1
+        self._classes = max(dataset.label_space.names) + 1
         self._matching = 0
         self._deviation = Deviation()
         self._differences: list[Difference] = []

@@ -1,4 +1,4 @@
-"""The HDF5 container: one file a shard, its patches in contiguous arrays (docs/format.md)."""
+"""The HDF5 container: one file per shard, its patches in contiguous arrays (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORMAT = "vocprep-shard"
 _TEXTS = ("image_id", "image_sha256", "label_sha256")
 _PATCH_NAMES = ("embeddings", *PATCH_FIELDS)
 _DAMAGE = (LookupError, OSError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
-"""What h5py and NumPy raise over a file that is not as it should be."""
+"""What h5py and NumPy raise for a damaged file."""
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -60,7 +60,7 @@ class Hdf5Shard:
 
         self._path = path
         try:
-            with path.open("rb"):  # h5py says the same in three lines
+            with path.open("rb"):  # h5py reports the same in three lines
                 pass
         except OSError as error:
             raise ShardError(f"{path}: cannot be opened: {error.strerror}") from error
@@ -80,7 +80,7 @@ class Hdf5Shard:
     def _read_index(self) -> None:
         attributes = self._file.attrs
         if attributes.get("format") != _FORMAT:
-            raise ShardError(f"{self._path}: an HDF5 file, but no vocprep shard")
+            raise ShardError(f"{self._path}: an HDF5 file, but not a vocprep shard")
         if attributes.get("format_version") != FORMAT_VERSION:
             raise ShardError(
                 f"{self._path}: format version {attributes.get('format_version')}: this version "
@@ -97,7 +97,7 @@ class Hdf5Shard:
         self._check_index()
 
     def _check_index(self) -> None:
-        """See that every table has a row a record and every offset stays inside its array."""
+        """Check that every table has one row per record and every offset is within its array."""
         count = len(self.image_ids)
         if not count:
             raise self._damaged("no record in it")

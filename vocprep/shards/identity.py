@@ -1,7 +1,7 @@
 """Identities: Merkle roots over the digests of samples (docs/format.md).
 
-Each root is over (id, digest) leaves, one a record or one a picture. A quarantined sample has a
-leaf too, so that leaving a picture out always makes another dataset version.
+Each root is over (id, digest) leaves, one per record or one per image. A quarantined sample has a
+leaf too, so that leaving an image out always makes another dataset version.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vocprep.shards.samples import QuarantinedSample, SampleEntry, sources_of
+from vocprep.shards.samples import QuarantinedSample, SampleEntry, pair_digests
 
 QUARANTINED_SHA256 = hashlib.sha256(b"quarantined").hexdigest()
-"""What stands in the place of a quarantined sample's digest."""
+"""The digest that a quarantined sample counts with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identities:
-    """What a dataset version's samples are, as digests."""
+    """The digests of a dataset version's content."""
 
     source_id: str
-    """Over the source files, one leaf a picture."""
+    """Over the source files, one leaf per image."""
     content_id: str
     """Over the records."""
     targets_id: str
@@ -33,7 +33,7 @@ class Identities:
     ) -> Identities:
         """Compute them from samples.jsonl and quarantine.jsonl."""
         absent = [(bad.id, QUARANTINED_SHA256) for bad in quarantined]
-        sources = sources_of([*samples, *quarantined])
+        sources = pair_digests([*samples, *quarantined])
         return cls(
             source_id=merkle_root((i, source_sha256(*pair)) for i, pair in sources.items()),
             content_id=merkle_root([*((item.id, item.record_sha256) for item in samples), *absent]),
@@ -53,6 +53,14 @@ def merkle_root(leaves: Iterable[tuple[str, str]]) -> str:
 
     A leaf is sha256(00 ‖ id ‖ 00 ‖ digest), a node sha256(01 ‖ left ‖ right); a node without a
     partner moves up unchanged. The root of nothing is sha256 of nothing.
+
+    >>> leaves = [("2008_000008", "22" * 32), ("2008_000002", "11" * 32)]
+    >>> merkle_root(leaves)[:12]
+    '1b7d8123109a'
+    >>> merkle_root(reversed(leaves)) == merkle_root(leaves)
+    True
+    >>> merkle_root([]) == hashlib.sha256().hexdigest()
+    True
     """
     level = [
         hashlib.sha256(b"\0" + name.encode() + b"\0" + bytes.fromhex(digest)).digest()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer
-
-from vocprep.errors import ShardError
+from vocprep.errors import ShardError, UsageError
 from vocprep.files import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import FORMAT_VERSION, Recipe
@@ -16,25 +14,17 @@ from vocprep.shards.samples import (
     QUARANTINE_FILE,
     Entry,
     QuarantinedSample,
-    first_problem,
+    SealedEntry,
     read_lines,
 )
+from vocprep.validation import explain
 
 DATASET_FILE = "dataset.json"
-_MEND = "copy it again, or build the shards again with --if-exists overwrite"
-
-
-def _recipe_from(value: object) -> object:
-    return Recipe.from_json(value) if isinstance(value, dict) else value
-
-
-RecipeField = Annotated[
-    InstanceOf[Recipe], BeforeValidator(_recipe_from), PlainSerializer(Recipe.to_json)
-]
+_ADVICE = "copy it again, or build the shards again with --if-exists overwrite"
 
 
 class FileEntry(Entry):
-    """A file of a dataset version: what proves it."""
+    """A file of a dataset version, with its size and digest."""
 
     name: str
     bytes: int
@@ -47,15 +37,17 @@ def describe_file(name: str, data: bytes) -> FileEntry:
 
 
 class ShardEntry(FileEntry):
-    """One shard of dataset.json."""
+    """A shard as dataset.json lists it."""
 
     split: str
     records: int
     patches: int
 
 
-class DatasetIndex(Entry):
-    """dataset.json: what a dataset version is, and what proves it."""
+class DatasetIndex(SealedEntry):
+    """The content of dataset.json."""
+
+    DIGEST_FIELD: ClassVar[str] = "index_sha256"
 
     format: Literal["vocprep-dataset"] = "vocprep-dataset"
     format_version: int = FORMAT_VERSION
@@ -65,7 +57,7 @@ class DatasetIndex(Entry):
     targets_id: str
     container: ShardFormat
     samples_per_shard: int
-    recipe: RecipeField
+    recipe: Recipe
     numerics_class: dict[str, str]
     weights: str
     """Where the backbone's weights came from, for people."""
@@ -73,83 +65,79 @@ class DatasetIndex(Entry):
     files: tuple[FileEntry, ...]
     """All other files, this one left out."""
     quarantined: int
-    """Samples that no record could be made of: the lines of quarantine.jsonl."""
+    """Images that no record could be made of: the lines of quarantine.jsonl."""
     statistics: dict[str, Any]
     versions: dict[str, str]
     index_sha256: str = ""
-    """Of the canonical JSON of all other fields; ``sealed`` puts it in."""
+    """Of the canonical JSON of all other fields; set by ``sealed``."""
 
     @property
     def short_id(self) -> str:
-        """What people paste into a paper: ``context460-crop224-resnet32-fp32@1f3a9c…``."""
+        """Recipe and content in one short name: ``context460-crop224-resnet32-fp32@1f3a9c…``."""
         return f"{self.recipe.short_name}@{self.content_id[:12]}"
 
-    def sealed(self) -> DatasetIndex:
-        """Return the index with its own digest."""
-        return self.model_copy(update={"index_sha256": self.own_sha256()})
 
-    def own_sha256(self) -> str:
-        """Compute the digest of all other fields."""
-        return self.sha256_without("index_sha256")
+def write_index(folder: Path, index: DatasetIndex) -> None:
+    """Write dataset.json, whose presence means that the version is finished."""
+    write_json(folder / DATASET_FILE, index.model_dump(mode="json"))
 
 
-def write_index(out: Path, index: DatasetIndex) -> None:
-    """Write dataset.json, whose presence says that all is there."""
-    write_json(out / DATASET_FILE, index.model_dump(mode="json"))
+def has_index(folder: Path) -> bool:
+    """Return whether a folder holds a finished dataset version."""
+    return (folder / DATASET_FILE).is_file()
 
 
-def has_index(out: Path) -> bool:
-    """Say whether a folder holds a finished dataset version."""
-    return (out / DATASET_FILE).is_file()
-
-
-def read_index(out: Path) -> DatasetIndex:
-    """Read dataset.json; ShardError when there is none, it is not one, or it was altered."""
-    path = out / DATASET_FILE
-    try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ShardError(
-            f"{path}: no finished dataset there ({error.strerror}); run vocprep build-shards, "
-            "which goes on where an earlier build was interrupted"
-        ) from error
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ShardError(f"{path}: not a dataset index: {first_problem(error)}; {_MEND}") from error
+def read_index(folder: Path) -> DatasetIndex:
+    """Read dataset.json; ShardError when there is none, or it is not one, or it was altered."""
+    path = folder / DATASET_FILE
+    value = _read_json(path)
     version = value.get("format_version") if isinstance(value, dict) else None
     if version != FORMAT_VERSION:
         raise ShardError(
             f"{path}: format version {version}: this version of vocprep reads {FORMAT_VERSION}; "
-            f"use the version that wrote it, or {_MEND}"
+            f"use the version that wrote it, or {_ADVICE}"
         )
     try:
         index = DatasetIndex.model_validate(value)
         recipe_id = index.recipe.recipe_id
-    except (ValueError, ShardError) as error:
-        raise ShardError(f"{path}: not a dataset index: {first_problem(error)}; {_MEND}") from error
+    except (ValueError, UsageError) as error:
+        raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
     if recipe_id != index.recipe_id:
         raise ShardError(
-            f"{path}: recipe_id {index.recipe_id[:12]}… does not belong to the recipe beside it, "
-            f"which has {recipe_id[:12]}…; the file was edited: {_MEND}"
+            f"{path}: recipe_id {index.recipe_id[:12]}… is not that of its recipe, which has "
+            f"{recipe_id[:12]}…; the file was edited: {_ADVICE}"
         )
-    if index.own_sha256() != index.index_sha256:
+    if not DatasetIndex.is_intact(value):
         raise ShardError(
-            f"{path}: does not agree with its own digest {index.index_sha256[:12]}…; the file was "
-            f"altered: {_MEND}"
+            f"{path}: its content does not have its own digest {index.index_sha256[:12]}…; the "
+            f"file was altered: {_ADVICE}"
         )
     return index
 
 
-def read_quarantine(out: Path, index: DatasetIndex) -> list[QuarantinedSample]:
-    """Read quarantine.jsonl, where there is one; ShardError naming the bad line."""
-    return read_lines(out / QUARANTINE_FILE, QuarantinedSample) if index.quarantined else []
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ShardError(
+            f"{path}: no finished dataset there ({error.strerror}); run vocprep build-shards, "
+            "which continues an interrupted build"
+        ) from error
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
 
 
-def check_files(out: Path, index: DatasetIndex) -> None:
-    """See that every shard is there and of its size; ShardError naming the first that is not."""
+def read_quarantine(folder: Path, index: DatasetIndex) -> list[QuarantinedSample]:
+    """Read quarantine.jsonl, if the index counts any; ShardError naming the first bad line."""
+    return read_lines(folder / QUARANTINE_FILE, QuarantinedSample) if index.quarantined else []
+
+
+def check_files(folder: Path, index: DatasetIndex) -> None:
+    """Check that every shard exists and has its size; ShardError naming the first that has not."""
     for shard in index.shards:
-        path = out / shard.name
+        path = folder / shard.name
         found = path.stat().st_size if path.is_file() else None
         if found != shard.bytes:
             state = "is missing" if found is None else f"has {found:,} bytes"

@@ -58,13 +58,13 @@ class ShardDataset:
         self.index: DatasetIndex = version.index
         self.samples: Sequence[SampleEntry] = version.samples
         self.quarantined: Sequence[QuarantinedSample] = version.quarantined
-        """Pictures that no record could be made of, and why: they are missing from the shards."""
+        """Images that no record could be made of, and why; the shards hold nothing of them."""
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
         """Open the folder that ``vocprep build-shards`` wrote.
 
-        ShardError when it is none, or when a shard is missing or of another size.
+        ShardError when it is no finished version, or when a shard is missing or has another size.
         """
         path = Path(path)
         version = Version.read(path)
@@ -77,19 +77,19 @@ class ShardDataset:
         return tuple(sorted(self.index.recipe.splits))
 
     @cached_property
-    def schema(self) -> LabelSpace:
-        """The label space, as labels.json holds it; ShardError when that is not the recipe's."""
+    def label_space(self) -> LabelSpace:
+        """The label space, read from labels.json; ShardError when it is not the recipe's."""
         path, identity = self.path / LABELS_FILE, self.index.recipe.schema
         try:
-            schema = LabelSpace.from_json(json.loads(path.read_bytes()))
+            label_space = LabelSpace.from_json(json.loads(path.read_bytes()))
         except (OSError, ValueError, ManifestError) as error:
             raise ShardError(f"{path}: cannot be read: {error}; copy it again") from error
-        if schema.sha256 != identity.sha256:
+        if label_space.sha256 != identity.sha256:
             raise ShardError(
-                f"{path}: has digest {schema.sha256[:12]}…: expected {identity.sha256[:12]}… of "
-                f"schema {identity.name}; copy it again, or build the shards again"
+                f"{path}: has digest {label_space.sha256[:12]}…: expected {identity.sha256[:12]}… "
+                f"of schema {identity.name}; copy it again, or build the shards again"
             )
-        return schema
+        return label_space
 
     def shard_names(self, split: str) -> list[str]:
         """Return a split's shards in order; UsageError when there is no such split."""
@@ -98,8 +98,8 @@ class ShardDataset:
             return names
         if split in self.splits:
             raise UsageError(
-                f"{self.path}: split {split!r} holds no record: all of its pictures are in "
-                "quarantine.jsonl; mend them and build again, or name another split"
+                f"{self.path}: split {split!r} holds no record: all of its images are in "
+                "quarantine.jsonl; correct them and build again, or name another split"
             )
         raise UsageError(
             f"{self.path}: no split {split!r}: expected one of {', '.join(self.splits)}"

@@ -1,6 +1,6 @@
-"""The record: everything kept of one picture, and its digests.
+"""The record: everything kept of one image, and its digests.
 
-Shape legend: P patches, D = 256 embedding, K = 4 slots, h×w = 32·ny × 32·nx pixels.
+Shape legend: P patches, D embedding (256 for ResNet-32), K = 4 slots, h×w = 32·ny × 32·nx pixels.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from vocprep.geometry import PATCH, Grid
 from vocprep.labels.png import decode_png
 
 FLIP_SUFFIX = "#flip"
-"""What the record of a mirrored view has behind its image id."""
+"""Follows the image id in the record id of a mirrored view."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Record:
-    """Everything kept of one picture in one view."""
+    """Everything kept of one image in one view."""
 
     image_id: str
-    """The picture's id, with ``#flip`` behind it for the mirrored view."""
+    """The record id: the image id, followed by ``#flip`` for the mirrored view."""
     split: str
     grid: Grid
     """(ny, nx); P = ny·nx."""
     embeddings: NDArray[np.float16] | NDArray[np.float32]
-    """[P, D]"""
+    """[P, D], patches row-major."""
     slot_labels: NDArray[np.int16]
-    """[P, 4]"""
+    """[P, 4]: label ids by falling area; −1 where the patch has fewer."""
     slot_pixels: NDArray[np.uint16]
-    """[P, 4]"""
+    """[P, 4]: pixels of each slot."""
     label_count: NDArray[np.uint8]
-    """[P]"""
+    """[P]: labels of each patch, those outside the slots too; 255 for more."""
     slot_planes: NDArray[np.uint8]
-    """[P, 3, 128]"""
+    """[P, 3, 128]: the state of every pixel as three bit planes."""
     label_png: bytes
     """The label map as a 16-bit PNG."""
     image_sha256: str
-    """Digest of the source picture's bytes."""
+    """Digest of the image file's bytes."""
     label_sha256: str
-    """Digest of the source label map's bytes."""
+    """Digest of the label file's bytes."""
 
     def __repr__(self) -> str:
         (ny, nx), (_, size) = self.grid, self.embeddings.shape
@@ -55,11 +55,11 @@ class Record:
 
     @cached_property
     def label_map(self) -> NDArray[np.uint16]:
-        """Label map [h, w] under the schema, after the geometry; kept once decoded."""
+        """Label map [h, w] in the label space, after the geometry; kept once decoded."""
         return self.decode_label_map()
 
     def decode_label_map(self) -> NDArray[np.uint16]:
-        """Return the label map without keeping it; ShardError when the PNG is damaged."""
+        """Return the label map [h, w] without keeping it; ShardError when the PNG is damaged."""
         where = f"label map of record {self.image_id}"
         try:
             label_map = decode_png(self.label_png, where)
@@ -72,7 +72,7 @@ class Record:
 
     @cached_property
     def targets_sha256(self) -> str:
-        """Digest of what the labels decide: targets and label map."""
+        """Digest of what follows from the labels: targets and label map."""
         return _digest(self, TARGET_FIELDS)
 
     @cached_property
@@ -92,7 +92,7 @@ PATCH_FIELDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "label_count": (np.uint8, ()),
     "slot_planes": (np.uint8, (3, 128)),
 }
-"""Fields with a row a patch, beside the embeddings: dtype and shape of a row."""
+"""Fields with one row per patch, other than the embeddings: dtype and shape of a row."""
 TEXT_FIELDS = ("image_id", "split", "image_sha256", "label_sha256")
 TARGET_FIELDS = (*PATCH_FIELDS, "label_map")
 FIELDS = (
@@ -104,7 +104,7 @@ FIELDS = (
     "image_sha256",
     "label_sha256",
 )
-"""The record's fields in the order of its digest."""
+"""The fields of a record in the order in which they are digested."""
 EMBEDDING_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 
 
@@ -132,10 +132,10 @@ def _as_array(value: str | Grid | NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def check_record(record: Record, where: str) -> Record:
-    """Return a record whose shapes and dtypes are as docs/format.md demands; else ShardError."""
+    """Return the record; ShardError when a shape or dtype is not that of docs/format.md."""
     for name in TEXT_FIELDS:
         if not isinstance(getattr(record, name), str):
-            raise ShardError(f"{where}: record {record.image_id}: {name} is no text")
+            raise ShardError(f"{where}: record {record.image_id}: {name} is not text")
     ny, nx = record.grid
     if not (isinstance(ny, int) and isinstance(nx, int) and ny >= 1 and nx >= 1):
         raise ShardError(

@@ -1,41 +1,69 @@
-"""samples.jsonl and quarantine.jsonl: a line a record, and a line a sample that became none."""
+"""samples.jsonl and quarantine.jsonl: one line per record, one per image without a record.
+
+``Entry`` is the base of everything that dataset.json, its lists and lock files consist of.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vocprep.errors import ShardError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.validation import explain
 
 SAMPLES_FILE = "samples.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
 LABELS_FILE = "labels.json"
-"""The label space that the targets are of."""
+"""The label space of the targets."""
 
 
 class Entry(BaseModel):
-    """A JSON object that holds what it must and nothing else."""
+    """A JSON object with exactly the fields of its class."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def sha256_without(self, name: str) -> str:
-        """Return the digest of the canonical JSON of all fields but one, which is to hold it."""
-        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude={name})))
+
+class SealedEntry(Entry):
+    """An entry of which one field holds the digest of all others, as canonical JSON."""
+
+    DIGEST_FIELD: ClassVar[str]
+
+    def sealed(self) -> Self:
+        """Return the same content with its own digest."""
+        digest = self._digest(self.model_dump(mode="json"))
+        return self.model_copy(update={self.DIGEST_FIELD: digest})
+
+    @classmethod
+    def is_intact(cls, value: dict[str, Any]) -> bool:
+        """Return whether a JSON object has the digest of its other fields.
+
+        Of the object as it was read: a field left out would get its default in the model.
+        """
+        try:
+            return bool(value[cls.DIGEST_FIELD] == cls._digest(value))
+        except (KeyError, ValueError):  # ValueError: NaN, which no canonical JSON holds
+            return False
+
+    @classmethod
+    def _digest(cls, value: dict[str, Any]) -> str:
+        others = {name: field for name, field in value.items() if name != cls.DIGEST_FIELD}
+        return sha256_hex(canonical_json(others))
 
 
 class SampleEntry(Entry):
-    """A line of samples.jsonl: one record, where it is and what it is."""
+    """A line of samples.jsonl: one record, where it is, and its digests."""
 
     id: str
-    """Record id: the image id, with ``#flip`` behind it for the mirrored view."""
+    """Record id: the image id, followed by ``#flip`` for the mirrored view."""
     split: str
     shard: str
     row: int
+    """Within the shard."""
     grid: tuple[int, int]
     image_sha256: str
     label_sha256: str
@@ -46,7 +74,7 @@ class SampleEntry(Entry):
 
     @classmethod
     def of(cls, record: Record, shard: str, row: int) -> SampleEntry:
-        """Describe a record at its place."""
+        """Describe a record in its place."""
         return cls(
             id=record.image_id,
             split=record.split,
@@ -62,7 +90,7 @@ class SampleEntry(Entry):
 
 
 class QuarantinedSample(Entry):
-    """A line of quarantine.jsonl: one picture that no record could be made of, and why."""
+    """A line of quarantine.jsonl: one image that no record could be made of, and why."""
 
     id: str
     split: str
@@ -71,41 +99,42 @@ class QuarantinedSample(Entry):
     """Below the data dir."""
     reason: str
     image_sha256: str | None = None
-    """Digest of the picture's bytes; None when they could not be read."""
+    """Digest of the image file; None when it could not be read."""
     label_sha256: str | None = None
+    """Digest of the label file; None when it could not be read."""
     status: Literal["quarantined"] = "quarantined"
 
 
-Member = SampleEntry | QuarantinedSample
-"""What a dataset version says of a picture, in one view of it."""
-Digests = tuple[str | None, str | None]
-"""Sha256 of a picture's file and of its label file, None for what could not be read."""
+Sample = SampleEntry | QuarantinedSample
+"""One image of a dataset version in one view: a record, or why there is none."""
+PairDigests = tuple[str | None, str | None]
+"""Sha256 of an image file and of its label file; None for one that could not be read."""
 
 
-def sources_of(members: Iterable[Member]) -> dict[str, Digests]:
-    """Return the digests of the files that records were made of, or were not, by image id."""
+def pair_digests(samples: Iterable[Sample]) -> dict[str, PairDigests]:
+    """Return the digests of the two source files of each sample, by image id."""
     return {
-        member.id: (member.image_sha256, member.label_sha256)
-        for member in members
-        if not member.id.endswith(FLIP_SUFFIX)
+        sample.id: (sample.image_sha256, sample.label_sha256)
+        for sample in samples
+        if not sample.id.endswith(FLIP_SUFFIX)
     }
 
 
 Line = TypeVar("Line", SampleEntry, QuarantinedSample)
 
 
-def lines_of(entries: Sequence[Entry]) -> bytes:
-    """Return the bytes of a .jsonl file: canonical JSON, a line an entry."""
+def jsonl_bytes(entries: Sequence[Entry]) -> bytes:
+    """Return the bytes of a .jsonl file: canonical JSON, one line per entry."""
     return b"".join(canonical_json(entry.model_dump(mode="json")) + b"\n" for entry in entries)
 
 
-def read_samples(out: Path) -> list[SampleEntry]:
-    """Read samples.jsonl; ShardError naming the bad line."""
-    return read_lines(out / SAMPLES_FILE, SampleEntry)
+def read_samples(folder: Path) -> list[SampleEntry]:
+    """Read samples.jsonl; ShardError with the number of the first bad line."""
+    return read_lines(folder / SAMPLES_FILE, SampleEntry)
 
 
 def read_lines(path: Path, kind: type[Line]) -> list[Line]:
-    """Read a .jsonl file; ShardError naming the bad line."""
+    """Read a .jsonl file; ShardError with the number of the first bad line."""
     entries: list[Line] = []
     try:
         with path.open("rb") as stream:
@@ -114,13 +143,5 @@ def read_lines(path: Path, kind: type[Line]) -> list[Line]:
     except OSError as error:
         raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise ShardError(f"{path}: line {len(entries) + 1}: {first_problem(error)}") from error
+        raise ShardError(f"{path}: line {len(entries) + 1}: {explain(error)}") from error
     return entries
-
-
-def first_problem(error: Exception) -> str:
-    """Say in one line what is wrong with a JSON file."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return str(error).split("\n", maxsplit=1)[0]

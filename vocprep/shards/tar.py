@@ -1,7 +1,7 @@
-"""The WebDataset container: one tar a shard, readable by the stock ``webdataset`` library.
+"""The WebDataset container: one tar per shard, readable by the stock ``webdataset`` library.
 
-Written and read with the standard library: a tar's bytes must not change with a release of a
-loader (docs/decisions/).
+Written and read with the standard library, so that the bytes do not change with a release of
+webdataset (docs/decisions/).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from vocprep.errors import ShardError
 from vocprep.files import canonical_json
 from vocprep.recipe import FORMAT_VERSION
 from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
-from vocprep.shards.tar_members import foreign_members, plain_members
+from vocprep.shards.tar_members import own_members, tarfile_members
 
 _ARRAYS = {name: f"{name}.npy" for name in ("embeddings", *PATCH_FIELDS)}
-"""Where a record's arrays are: field and what stands behind the id in the member's name."""
+"""The member of each array field, by the part of its name after the record id."""
 _LABEL_MAP = "label_map.png"
 _JSON = "json"
 _IN_ORDER = [*_ARRAYS.values(), _LABEL_MAP, _JSON]
 _NPY_HEADER = 128
-"""Bytes before the numbers in an array that NumPy writes with few dimensions."""
+"""Bytes of the header that NumPy writes for arrays of few dimensions."""
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -47,7 +47,7 @@ def encode(records: Sequence[Record]) -> bytes:
 
 
 def _members(record: Record) -> dict[str, bytes]:
-    """Return a record's files by what stands behind its id in their names."""
+    """Return the bytes of a record's members by the part of their names after its id."""
     members = {suffix: _npy(getattr(record, name)) for name, suffix in _ARRAYS.items()}
     members[_LABEL_MAP] = record.label_png
     members[_JSON] = canonical_json(
@@ -72,7 +72,7 @@ def _npy(array: NDArray[Any]) -> bytes:
 
 
 class TarShard:
-    """A tar shard, read in one piece; its records' arrays are views of that."""
+    """An open tar shard, read in one piece; the arrays of its records are views of it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -84,9 +84,9 @@ class TarShard:
         self.image_ids = list(self._firsts)
 
     def _read_index(self) -> dict[str, int]:
-        """Return for each id the number of its first member."""
+        """Return the number of each record's first member, by record id."""
         try:
-            self._members = plain_members(self._data) or foreign_members(self._data)
+            self._members = own_members(self._data) or tarfile_members(self._data)
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise self._damaged(error) from error
         ids = [name.partition(".")[0] for name in self._members.names]
@@ -133,7 +133,7 @@ class TarShard:
                     f"vocprep reads {FORMAT_VERSION}"
                 )
             if info["image_id"] != self.image_ids[row]:
-                raise ValueError(f"its JSON calls it {info['image_id']!r}")
+                raise ValueError(f"its JSON has the id {info['image_id']!r}")
             ny, nx = info["grid"]
             fields: dict[str, Any] = {key: info[key] for key in TEXT_FIELDS}
             for name, suffix in _ARRAYS.items():
@@ -145,7 +145,7 @@ class TarShard:
         return check_record(record, str(self._path))
 
     def close(self) -> None:
-        """Let go of the bytes; records that were read keep them."""
+        """Release the bytes; records that were read keep them."""
         self._data = np.empty(0, dtype=np.uint8)
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ class TarShard:
 
 
 def _from_npy(data: NDArray[np.uint8], place: slice) -> NDArray[Any]:
-    """Return the array of an NPY file within data, as a view where it can be one."""
+    """Return the array of an NPY file within ``data``, as a view wherever possible."""
     layout = _npy_layout(bytes(data.data[place][:_NPY_HEADER]))
     if layout is None:
         stream = io.BytesIO(data.data[place])
@@ -170,9 +170,9 @@ def _from_npy(data: NDArray[np.uint8], place: slice) -> NDArray[Any]:
 
 @lru_cache(maxsize=64)
 def _npy_layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int, int] | None:
-    """Return dtype, shape and the bytes' start and stop; None for what cannot be a plain view.
+    """Return dtype, shape, and where the numbers start and stop; None when no view is possible.
 
-    Kept, because a shard's headers are the same few and NumPy parses each as Python source.
+    Cached: the headers of a shard are the same few, and NumPy parses each as Python source.
     """
     stream = io.BytesIO(header)
     if np.lib.format.read_magic(stream) != (1, 0) or b"\n" not in header:

@@ -1,4 +1,4 @@
-"""A dataset version as a whole: its index and what that lists beside the shards."""
+"""A dataset version as a whole: its index, and all that its folder holds beside the shards."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import DatasetIndex, FileEntry, read_index, read_quarantine
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
-    Digests,
-    Member,
+    PairDigests,
     QuarantinedSample,
+    Sample,
     SampleEntry,
+    pair_digests,
     read_samples,
-    sources_of,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A dataset version, its shards left out."""
+    """A dataset version without its shards."""
 
     index: DatasetIndex
     samples: Sequence[SampleEntry]
@@ -34,14 +34,14 @@ class Version:
     quarantined: Sequence[QuarantinedSample]
     """In id order."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """Name → bytes of the files beside shards and dataset.json, while they are to be written."""
+    """Bytes by name of what is beside shards and dataset.json, of a version still to be written."""
 
     @classmethod
     def read(cls, path: Path) -> Version:
         """Read a finished version; ShardError when its files are not those of its index."""
         index = read_index(path)
         for entry in index.files:
-            if (problem := problem_of(path / entry.name, entry)) is not None:
+            if (problem := file_problem(path / entry.name, entry)) is not None:
                 raise ShardError(
                     f"{path / entry.name}: expected {entry.bytes:,} bytes of sha256 "
                     f"{entry.sha256[:12]}…, found {problem}; copy it again, or build the shards "
@@ -52,13 +52,13 @@ class Version:
         )
 
     @property
-    def members(self) -> list[Member]:
+    def all_samples(self) -> list[Sample]:
         """Records and quarantined samples."""
         return [*self.samples, *self.quarantined]
 
     @cached_property
     def by_shard(self) -> dict[str, list[SampleEntry]]:
-        """The records of each shard in row order: of all that the index lists, and of others."""
+        """Records in row order by shard: every shard of the index, and any other that is named."""
         found: dict[str, list[SampleEntry]] = {shard.name: [] for shard in self.index.shards}
         for sample in sorted(self.samples, key=lambda sample: sample.row):
             found.setdefault(sample.shard, []).append(sample)
@@ -69,9 +69,9 @@ class Version:
     ) -> Iterator[tuple[SampleEntry, Record]]:
         """Yield the records of some samples in their order, from the shards in ``folder``.
 
-        Samples of one shard that follow one another share one opening of it, and consecutive rows
-        one read: sorted by shard and row, each shard is opened once. ShardError when a record is
-        not the one that ``samples.jsonl`` lists there.
+        Successive samples of one shard share one opening of it, and successive rows one read: with
+        samples sorted by shard and row, each shard is opened once. ShardError when a row holds
+        another record than samples.jsonl lists.
         """
         container = CONTAINERS[self.index.container]
         for name, group in groupby(samples, key=lambda sample: sample.shard):
@@ -81,16 +81,16 @@ class Version:
                     start, stop = run[0].row, run[-1].row + 1
                     if start < 0 or shard.image_ids[start:stop] != expected:
                         raise ShardError(
-                            f"{folder / name}: its rows {start} to {stop - 1} are not the records "
+                            f"{folder / name}: rows {start} to {stop - 1} are not the records "
                             f"{', '.join(expected[:3])}{'…' * (len(expected) > 3)} that "
                             "samples.jsonl lists there; build the shards again"
                         )
                     yield from zip(run, shard.read_rows(start, stop), strict=True)
 
     @property
-    def sources(self) -> dict[str, Digests]:
-        """The pictures that it was made of, quarantined ones included: id → files' digests."""
-        return sources_of(self.members)
+    def sources(self) -> dict[str, PairDigests]:
+        """Digests of the source files by image id, of quarantined images too."""
+        return pair_digests(self.all_samples)
 
 
 def _consecutive_rows(samples: Iterable[SampleEntry]) -> Iterator[list[SampleEntry]]:
@@ -100,13 +100,13 @@ def _consecutive_rows(samples: Iterable[SampleEntry]) -> Iterator[list[SampleEnt
         yield [sample for _, sample in run]
 
 
-def agrees(path: Path, entry: FileEntry) -> bool:
-    """Say whether a file is there with the bytes that its entry tells of."""
-    return problem_of(path, entry) is None
+def is_unchanged(path: Path, entry: FileEntry) -> bool:
+    """Return whether a file has the size and digest of its entry."""
+    return file_problem(path, entry) is None
 
 
-def problem_of(path: Path, entry: FileEntry) -> str | None:
-    """Say in words what there is in the place of the bytes that an entry tells of, or None."""
+def file_problem(path: Path, entry: FileEntry) -> str | None:
+    """Return what was found in the place of the bytes of an entry; None when they are there."""
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size

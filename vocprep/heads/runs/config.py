@@ -17,7 +17,7 @@ from vocprep.files import canonical_json, sha256_hex
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
-from vocprep.shards.index import RecipeField
+from vocprep.recipe import Recipe
 from vocprep.validation import checked, explain, from_json, to_json
 
 RUN_FORMAT_VERSION = 4
@@ -63,7 +63,7 @@ class RunConfig:
     """``run.json`` keeps those that a preset may set; the rest may differ in each training."""
     labels: RunLabelSpace
     """``run.json`` keeps its name, void id and class names, so that no manifest is needed."""
-    recipe: RecipeField
+    recipe: Recipe
     """Recipe of the shards that the run was trained on: backbone, weights digest, normalisation,
     geometry, label space; what ``predict`` applies to a new image."""
     content_id: str
@@ -103,6 +103,7 @@ class RunConfig:
             fields = _upgraded(value)
             version = fields.pop("run_format_version")
             fields.pop("recipe_id", None)
+            fields["recipe"] = Recipe.from_json(fields["recipe"])  # which has every field
             run_id = sha256_hex(canonical_json(value))
             return from_json(cls, {**fields, "format_version": version, "run_id_read": run_id})
         except KeyError as error:

@@ -39,7 +39,7 @@ def whole_image_pixels(
             f"{folder}: expected the label maps that the shards were built from, found no such "
             "folder; give the data dir of the build, and --dataset if it is not the shards' own"
         )
-    schema, geometry = dataset.schema, dataset.index.recipe.geometry
+    schema, geometry = dataset.label_space, dataset.index.recipe.geometry
     pixels = np.zeros(schema.outputs, dtype=np.int64)
     for sample in dataset.samples:
         if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):

@@ -263,7 +263,7 @@ def _open_splits(
 
 def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
     """Return the configuration of a new run: sizes from the data, the rest from the options."""
-    labels, index = dataset.schema, dataset.index
+    labels, index = dataset.label_space, dataset.index
     return RunConfig(
         heads=HeadsConfig(
             outputs=labels.outputs,
