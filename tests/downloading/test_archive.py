@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import random
 import shutil
 import tarfile
@@ -343,3 +344,22 @@ def test_an_interruption_leaves_nothing_that_looks_complete(
     assert read_unpacked(target.data, "downloads/a.tar") is None
     unpack(target.archive(GOOD), target.data)
     assert len(target.files()) == 3
+
+
+def test_every_unpacked_file_is_flushed_and_no_other_filesystem(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+):
+    flushed, fsync = set(), os.fsync
+
+    def recorded(descriptor: int) -> None:
+        flushed.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def everything() -> None:
+        raise AssertionError("flushes every file system of the machine")
+
+    monkeypatch.setattr("vocprep.downloading.archive.os.fsync", recorded)
+    monkeypatch.setattr("vocprep.downloading.archive.os.sync", everything)
+    unpack(target.archive(GOOD), target.data)
+    for path in ("", "VOC", *target.files()):
+        assert (target.data / path).stat().st_ino in flushed, path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import hashlib
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -31,7 +33,7 @@ from builders.progress import RecordedProgress
 from vocprep.data_dir.digests import ExpectedDigests
 from vocprep.downloading.http import TransferOptions
 from vocprep.downloading.mirrors import FetchedFile, WantedFile, fetch
-from vocprep.downloading.partial import PartFile
+from vocprep.downloading.partial import PartFile, boot_id
 from vocprep.errors import DigestError, SourceUnavailableError
 
 DATA = random.Random(0).randbytes(300_000)
@@ -548,3 +550,173 @@ def test_a_chunked_answer_shorter_than_what_is_held_starts_over(mirror: Mirror, 
     mirror.always = chunked
     bench.get(mirror.url("file.bin"), expected=digests(short))
     bench.assert_final(short)
+    assert "the file ended at byte 100000, 200000 bytes are here" in bench.notes.lines[0]
+
+
+def test_the_body_of_a_redirect_is_not_read(mirror: Mirror, second: Mirror, bench: Bench):
+    def endless(handler: Handler, data: bytes) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", second.url("file.bin"))
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for _ in range(1000):
+            handler.wfile.write(b"100000\r\n")
+            handler.send(bytes(1 << 20))
+            handler.wfile.write(b"\r\n")
+
+    mirror.always = endless
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert mirror.sent < 100 << 20
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "said"),
+    [
+        (302, {"Location": "http://["}, "ValueError"),
+        (302, {"Location": "/file.bin"}, "redirected 10 times in a row"),
+        (302, {"Location": "gopher://h.example/"}, "InvalidSchema"),
+        (200, {"Content-Length": "\xb2"}, "wrong bytes"),
+        (206, {"Content-Range": "bytes 0-\xb2/9"}, "answered Content-Range"),
+        (206, {"Content-Range": "bytes 0-4/5"}, "wrong bytes"),
+        (206, {"Content-Range": "bytes 1-0/5"}, "answered Content-Range"),
+        (503, {"Retry-After": "9" * 5000}, "asks to wait inf s"),
+        (503, {"Retry-After": "\xb2"}, "3 times in a row"),
+        (503, {"Retry-After": "Mon, 01 Jan 99999 00:00:00 GMT"}, "3 times in a row"),
+    ],
+)
+def test_a_malformed_header_gives_up_the_mirror_only(
+    mirror: Mirror, second: Mirror, bench: Bench, code: int, headers: dict[str, str], said: str
+):
+    def malformed(handler: Handler, data: bytes) -> None:
+        handler.answer(code, b"sorry", **headers)
+        handler.close_connection = True
+
+    mirror.always = malformed
+    bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+    assert any(said in line for line in bench.notes.lines), bench.notes.lines
+
+
+def test_a_content_encoding_is_part_of_the_file(mirror: Mirror, bench: Bench):
+    packed = gzip.compress(DATA)
+
+    def encoded(handler: Handler, data: bytes) -> None:
+        assert handler.headers["Accept-Encoding"] == "identity"
+        handler.answer(200, packed, Content_Encoding="gzip")
+
+    mirror.always = encoded
+    bench.get(mirror.url("file.bin"), expected=digests(packed))
+    bench.assert_final(packed)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_without_a_digest_only_an_equal_validator_lets_the_next_mirror_go_on(
+    mirror: Mirror, second: Mirror, bench: Bench, same: bool
+):
+    mirror.faults.append(close_after(100_000))
+    mirror.always = status(404)
+    second.files["file.bin"] = DATA if same else OTHER
+    bench.get(mirror.url("file.bin"), second.url("file.bin"), expected=ExpectedDigests())
+    bench.assert_final(DATA if same else OTHER)
+    assert second.requests[0] == ("file.bin", "bytes=100000-")
+    assert second.requests[1:] == ([] if same else [("file.bin", None)])
+
+
+def test_without_validators_a_file_is_not_mixed_from_two_mirrors(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    def close(handler: Handler, data: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.send(data[:100_000])
+        handler.close_connection = True
+
+    mirror.faults.append(close)
+    mirror.always = status(404)
+    second.always = lambda handler, _: handler.answer(200, OTHER)
+    bench.get(mirror.url("file.bin"), second.url("file.bin"), expected=ExpectedDigests())
+    bench.assert_final(OTHER)
+
+
+def test_a_stalled_mirror_makes_way_and_gets_another_turn(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    released = threading.Event()
+    mirror.faults.append(stall_after(30_000, released))
+    second.faults.append(close_after(50_000))
+    second.always = status(404)
+    try:
+        fetched = bench.get(
+            mirror.url("file.bin"), second.url("file.bin"), options=replace(QUICK, read_seconds=0.3)
+        )
+    finally:
+        released.set()
+    bench.assert_final()
+    assert fetched.url == mirror.url("file.bin")
+    assert [asked for _, asked in second.requests] == ["bytes=30000-", "bytes=80000-"]
+    assert [asked for _, asked in mirror.requests] == [None, "bytes=80000-"]
+
+
+def test_a_byte_per_connection_is_no_progress(mirror: Mirror, second: Mirror, bench: Bench):
+    mirror.always = close_after(1)
+    options = replace(QUICK, least_bytes_per_second=100_000)
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), options=options)
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert len(mirror.requests) == 3
+
+
+def test_an_empty_file_is_a_file(mirror: Mirror, bench: Bench):
+    mirror.files["file.bin"] = b""
+    bench.get(mirror.url("file.bin"), expected=digests(b""))
+    bench.assert_final(b"")
+
+
+def test_what_an_earlier_version_left_is_not_taken_over(mirror: Mirror, bench: Bench):
+    """Its part file held ranges at their offsets, so that its length says nothing."""
+    bench.path.with_name("file.bin.part").write_bytes(bytes(200_000) + DATA[200_000:250_000])
+    state = {
+        "expected": digests(DATA).to_json(),
+        "size": len(DATA),
+        "validators": {mirror.url("file.bin"): etag(DATA)},
+        "done": [[200_000, 250_000]],
+        "flushed": [[200_000, 250_000]],
+        "boot": boot_id(),
+    }
+    bench.path.with_name("file.bin.part.json").write_text(json.dumps(state))
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert bench.notes.lines == []
+    assert mirror.requests == [("file.bin", None)]
+
+
+def test_progress_is_reported_from_one_thread(mirror: Mirror, bench: Bench):
+    mirror.faults.append(close_after(30_000))
+    bench.get(mirror.url("file.bin"))
+    assert bench.notes.threads == {threading.get_ident()}
+
+
+def test_an_interrupted_fresh_start_leaves_no_byte_of_an_older_part(mirror: Mirror, bench: Bench):
+    class Impatient(RecordedProgress):
+        def advance(self, count: int) -> None:
+            raise KeyboardInterrupt
+
+    bench.path.with_name("file.bin.part").write_bytes(OTHER)
+    bench.notes = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        bench.get(mirror.url("file.bin"), expected=ExpectedDigests(size=len(DATA)))
+    bench.notes = RecordedProgress()
+    bench.get(mirror.url("file.bin"), expected=ExpectedDigests(size=len(DATA)))
+    bench.assert_final()
+
+
+def test_a_mirror_that_states_no_size_must_reach_the_one_that_is_known(
+    mirror: Mirror, bench: Bench
+):
+    bench.hold(DATA[:1000], "http://other.example/", etag(DATA), len(DATA))
+    mirror.faults.append(lambda handler, data: no_length(handler, data[:150_000]))
+    bench.get(mirror.url("file.bin"))
+    bench.assert_final()
+    assert "closed the connection at byte 150000 of 300000" in bench.notes.lines[0]

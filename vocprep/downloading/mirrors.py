@@ -30,11 +30,6 @@ _MOST_CHANGES = 2
 """How often a mirror's file may change during its transfer before the mirror is given up."""
 
 
-def accept_any(_: Path) -> str | None:
-    """Find nothing wrong with a file: the last check of files that need none."""
-    return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class WantedFile:
     """A file to fetch: its final path, the mirrors that may have it, and what proves it."""
@@ -42,7 +37,7 @@ class WantedFile:
     path: Path
     urls: Sequence[str]
     expected: ExpectedDigests
-    check: Callable[[Path], str | None] = accept_any
+    check: Callable[[Path], str | None] = lambda _: None
     """The last check of the whole file before it gets its name: None, or what is wrong."""
 
 
@@ -105,7 +100,14 @@ class MirrorLoop:
         while self._waiting:
             mirror = self._waiting.popleft()
             try:
-                self._complete_from(mirror)
+                if mirror.from_start:
+                    self._reset()
+                    mirror.from_start = False
+                mixed = self._part.held > 0
+                self._transfer(mirror)
+                if self._verify(mirror, mixed=mixed):
+                    self._part.publish()
+                    return FetchedFile(url=mirror.url, digests=self._part.digests)
             except RefusedError as error:
                 self._failures.append(f"{mirror.url} {error}")
                 self._progress.note(self._failures[-1])
@@ -113,29 +115,25 @@ class MirrorLoop:
                 self._progress.note(f"{mirror.url} {error}; the next mirror first")
                 mirror.from_start |= isinstance(error, _OtherFileError)
                 self._waiting.append(mirror)
-            else:
-                self._part.publish()
-                return FetchedFile(url=mirror.url, digests=self._part.digests)
         raise self._no_mirror_left()
 
-    def _complete_from(self, mirror: _Mirror) -> None:
-        """Complete the file from one mirror; RefusedError when its bytes are wrong."""
-        if mirror.from_start:
-            self._reset()
-            mirror.from_start = False
-        mixed = self._part.held > 0
-        self._transfer(mirror)
-        problem = self._problem()
-        if problem and mixed:
-            # The earlier bytes may be the wrong ones: this mirror gets the chance to give all.
-            self._progress.note(f"{mirror.url} completed wrong bytes: {problem}; starting over")
-            self._reset()
-            self._transfer(mirror)
-            problem = self._problem()
-        if problem:
+    def _verify(self, mirror: _Mirror, *, mixed: bool) -> bool:
+        """Return whether the complete file is right; drop its bytes when it is not.
+
+        Where they are ``mixed``, from an earlier run or several mirrors, this mirror gets another
+        turn to give all of them; otherwise RefusedError is raised.
+        """
+        wrong = differences(self._wanted.expected, self._part.digests)
+        problem = "; ".join(wrong) or self._wanted.check(self._part.path)
+        if not problem:
+            return True
+        self._reset()
+        if not mixed:
             self._wrong_bytes = True
-            self._reset()
             raise RefusedError(f"gave wrong bytes: {problem}")
+        self._progress.note(f"{mirror.url} completed wrong bytes: {problem}; starting over")
+        self._waiting.appendleft(mirror)
+        return False
 
     def _transfer(self, mirror: _Mirror) -> None:
         """Append a mirror's bytes until the file is complete, with retries from the same byte."""
@@ -168,12 +166,9 @@ class MirrorLoop:
         )
         with open_range(session, request, self._options) as response:
             self._check_same_file(mirror.url, response)
-            size = response.size or self._wanted.expected.size
-            if self._part.held:
-                size = size or self._part.size
-            self._part.add_source(mirror.url, size, response.validator)
-            if size is not None:
-                self._progress.expect(size)
+            self._part.add_source(mirror.url, response.size, response.validator)
+            if self._part.size is not None:
+                self._progress.expect(self._part.size)
             self._append(response)
 
     def _check_same_file(self, url: str, response: RangeResponse) -> None:
@@ -194,9 +189,9 @@ class MirrorLoop:
 
     def _append(self, response: RangeResponse) -> None:
         """Append the bytes of a response that are not here yet."""
-        part, position = self._part, response.start
+        part, options, position = self._part, self._options, response.start
         end = part.size if response.end is None else response.end
-        pace = _Pace(self._options)
+        since, received = time.monotonic(), 0
         while position != end:
             chunk = next(response.chunks, b"")
             if not chunk:
@@ -208,7 +203,12 @@ class MirrorLoop:
             part.append(fresh)
             self._progress.advance(len(fresh))
             position += len(chunk)
-            pace.check(len(chunk))
+            received += len(chunk)
+            seconds = time.monotonic() - since
+            if seconds >= options.read_seconds and position != end:
+                if received < options.least_bytes_per_second * seconds:
+                    raise StalledError(f"sent {received} bytes in {seconds:.0f} s")
+                since, received = time.monotonic(), 0
         if position == end:
             return
         if end is not None:
@@ -236,11 +236,6 @@ class MirrorLoop:
         self._progress.note(f"{mirror.url}: {fault}; trying again in {wait:.1f} s")
         time.sleep(wait)
 
-    def _problem(self) -> str | None:
-        """Return what is wrong with the complete file, None when all digests agree."""
-        wrong = differences(self._wanted.expected, self._part.digests)
-        return "; ".join(wrong) or self._wanted.check(self._part.path)
-
     def _reset(self) -> None:
         self._progress.advance(-self._part.held)
         self._part.reset()
@@ -257,24 +252,6 @@ class MirrorLoop:
             f"{name}: no mirror gave the file: {faults}; run the same command again to go on from "
             f"byte {self._part.held}, or try --mirror URL or --from DIR"
         )
-
-
-class _Pace:
-    """Detects a server that sends a byte now and then, which no read timeout detects."""
-
-    def __init__(self, options: TransferOptions) -> None:
-        self._options = options
-        self._since, self._count = time.monotonic(), 0
-
-    def check(self, count: int) -> None:
-        """Count new bytes; raise StalledError after a window with too few."""
-        self._count += count
-        seconds = time.monotonic() - self._since
-        if seconds < self._options.read_seconds:
-            return
-        if self._count < self._options.least_bytes_per_second * seconds:
-            raise StalledError(f"sent {self._count} bytes in {seconds:.0f} s")
-        self._since, self._count = time.monotonic(), 0
 
 
 def _is_web_page(chunk: bytes) -> bool:

@@ -99,7 +99,9 @@ class PartFile:
             view = view[count:]
 
     def add_source(self, url: str, size: int | None, validator: str | None) -> None:
-        """Record a mirror before its bytes are appended, and the size that it states."""
+        """Record a mirror, and the size that it states, before its bytes are appended."""
+        if size is None:
+            size = self.size if self.held else self._expected.size
         validators = self.validators | {url: validator or ""}
         self._save(replace(self._state, size=size, validators=validators))
 
