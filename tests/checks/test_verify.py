@@ -103,8 +103,8 @@ def test_nothing_is_recomputed_where_content_differs(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (VerifyOptions(level="recompute"), "--level recompute goes with a dataset of shards"),
-        (VerifyOptions(lock=Path("x.lock.json")), "--lock goes with a dataset of shards"),
+        (VerifyOptions(level="recompute"), "--level recompute is for dataset versions"),
+        (VerifyOptions(lock=Path("x.lock.json")), "--lock is for dataset versions"),
     ],
 )
 def test_options_of_versions_are_refused_for_a_data_dir(

@@ -67,7 +67,7 @@ def verify(
     """
     options, path = options or VerifyOptions(), Path(path)
     if not path.is_dir():
-        raise UsageError(f"{path}: no such folder; expected a data dir or a dataset of shards")
+        raise UsageError(f"{path}: no such folder; expected a data dir or a dataset version")
     if any((path / name).exists() for name in _VERSION_FILES):
         return _verify_version(path, options, progress)
     return _verify_data_dir(path, options, progress)
@@ -77,7 +77,7 @@ def _verify_data_dir(path: Path, options: VerifyOptions, progress: Progress) -> 
     """Compare the files, then decode them; ``content`` needs no record of a download."""
     if options.level == "recompute" or options.lock is not None:
         option = "--lock" if options.lock is not None else "--level recompute"
-        raise UsageError(f"{option} goes with a dataset of shards, found a data dir; leave it out")
+        raise UsageError(f"{option} is for dataset versions, found a data dir; leave it out")
     workers, partial = options.workers, options.partial
     reports = []
     if options.level == "files" or has_download_records(path):

@@ -91,7 +91,7 @@ def verify(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Check a data dir or a dataset of shards, and name every file that is not as expected.
+    """Check a data dir or a dataset version, and name every file that is not as expected.
 
     Exit code 1 when anything differs.
 
