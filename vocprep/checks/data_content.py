@@ -91,6 +91,24 @@ def verify_data_content(
     for dataset in datasets:
         samples += _samples(data_dir, dataset, listed)
         missing |= {item.path: item for item in _missing(data_dir, dataset)}
+    found = _differences(data_dir, samples, workers, progress)
+    files = {path for item in samples for path in (item.image, item.label) if path}
+    reported = found if partial else missing | found
+    return Report.of(
+        "content",
+        matching=len(files) - len(found),
+        differences=reported.values(),
+        allowed_missing=len(missing) if partial else 0,
+    )
+
+
+def _differences(
+    data_dir: Path, samples: Sequence[SampleFiles], workers: int, progress: Progress
+) -> dict[str, Difference]:
+    """Return what is wrong with the files, by path below the data dir.
+
+    Files of two datasets are checked twice and reported once.
+    """
     found: dict[str, Difference] = {}
     progress.begin("images and label maps", len(samples), 0)
     try:
@@ -102,14 +120,7 @@ def verify_data_content(
                     found[path] = changed(path, item.detail)
     finally:
         progress.end()
-    files = {path for item in samples for path in (item.image, item.label) if path}
-    reported = found if partial else missing | found
-    return Report.of(
-        "content",
-        matching=len(files) - len(found),
-        differences=reported.values(),
-        allowed_missing=len(missing) if partial else 0,
-    )
+    return found
 
 
 def _samples(data_dir: Path, dataset: DatasetManifest, listed: set[Path]) -> Iterator[SampleFiles]:
