@@ -28,7 +28,7 @@ os.environ.update(OFFLINE)
 
 
 class MemmapLoader:
-    """Plain numpy.memmap: a fancy-index gather a field and batch. Nothing is checked."""
+    """Plain numpy.memmap: one fancy-index gather per field and batch. Nothing is checked."""
 
     def __init__(self, folder: Path, batch_size: int, *, widen: bool) -> None:
         self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in LAYOUT}

@@ -1,10 +1,10 @@
-"""Samples a second from shards to ready batches: vocprep's readers beside other loaders.
+"""Samples per second from shards to ready batches: vocprep's readers beside other loaders.
 
 Every row gives shuffled batches of the same records as the same tensors: embeddings (float32),
-slot_labels and slot_pixels (int64), slot_planes (uint8). One untimed pass a row is compared by
+slot_labels and slot_pixels (int64), slot_planes (uint8). One untimed pass per row is compared by
 sums, then the rows take turns. A timed pass is a whole epoch, starting of its workers included;
 files are in the page cache. MB/s counts a sample's four fields as they are stored. Peers come with
-`pip install 'vocprep[bench]'`; a missing one is said and left out.
+`pip install 'vocprep[bench]'`; one that is not installed is named and left out.
 
 Run: python benchmarks/read.py [--records 4000] [--repeats 3] [--threads 1]
 """
@@ -144,7 +144,7 @@ def make_rows(folder: Path, records: list[Record], report: Report) -> list[Row]:
 
 
 def starts(row: Row, report: Report) -> bool:
-    """Open a row's loader and pass through it once; say so when it cannot."""
+    """Open a row's loader and pass through it once; print why when it cannot be opened."""
     started = time.perf_counter()
     try:
         row.loader = row.open()
@@ -159,7 +159,7 @@ def starts(row: Row, report: Report) -> bool:
 
 
 def leave_out(name: str, error: Exception, report: Report) -> None:
-    """Say why a row is not in the table."""
+    """Print why a row is not in the table."""
     if isinstance(error, ImportError):
         report.note(f"{name}: left out, not installed: pip install 'vocprep[bench]'")
         return
@@ -179,7 +179,7 @@ def sums_of(loader: Iterable[Fields]) -> tuple[float, ...]:
 
 
 def check_same(rows: list[Row]) -> None:
-    """See that all rows gave the same records."""
+    """Exit unless all rows gave the same records."""
     for row in rows:
         if row.sums != rows[0].sums:
             raise SystemExit(f"{row.name} gave other samples: {row.sums} {rows[0].sums}")

@@ -1,4 +1,4 @@
-"""Damage files on purpose and decode them, in a process of its own: a crash must be seen.
+"""Damage files on purpose and decode them, in a process of its own, so that a crash is seen.
 
 Run as ``python fuzzing.py DECODER COUNT SEED``, a seed file on standard input. Prints how often
 each outcome came; anything but an array or the typed error ends in a traceback, any warning too.

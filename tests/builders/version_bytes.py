@@ -1,4 +1,4 @@
-"""What tests look at in a dataset version."""
+"""The bytes of a dataset version, apart from how long its build took."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def version_bytes(folder: Path) -> dict[str, bytes]:
-    """All files of a folder by name, but for the lock and for how long the build took."""
+    """All files of a folder by name, without the file lock and the seconds of the build."""
     found = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

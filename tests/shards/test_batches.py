@@ -49,7 +49,7 @@ def test_batches_gathered_in_memory_are_those_of_collate(
         )
 
 
-def test_collate_pads_to_the_longest_picture() -> None:
+def test_collate_pads_to_the_longest_record() -> None:
     records = [make_record("a", (1, 2)), make_record("b", (2, 3)), make_record("c", (1, 1))]
     batch = collate(records, label_maps=True)
     assert batch.image_ids == ("a", "b", "c")

@@ -1,4 +1,4 @@
-"""One contract for both containers; what only one of them can get wrong stands in its class."""
+"""One contract for all containers, and what is particular to each."""
 
 from __future__ import annotations
 
