@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         VerifyOptions,
     )
     from vocprep.recipe import Recipe
-    from vocprep.shards.reader import Batch, ShardDataset
+    from vocprep.shards.reader import Batch, ShardDataset, open  # noqa: A004
     from vocprep.shards.record import Record
     from vocprep.synthetic.dataset import sample
 
@@ -72,6 +72,7 @@ _HOMES = {
     "load_run": "heads.runs.run",
     "lock": "checks.lock",
     "make_targets": "labels.targets",
+    "open": "shards.reader",
     "plan_build": "building.plan",
     "predict": "heads.predict",
     "sample": "synthetic.dataset",
@@ -113,6 +114,7 @@ __all__ = [
     "load_run",
     "lock",
     "make_targets",
+    "open",
     "plan_build",
     "predict",
     "sample",

@@ -20,6 +20,7 @@ from builders.records import (
 from builders.versions import Built, build
 from torch.utils.data import DataLoader
 
+import vocprep
 from vocprep.errors import ShardError, UsageError
 from vocprep.recipe import Recipe
 from vocprep.shards.index import DatasetIndex, describe_file, read_index, write_index
@@ -32,7 +33,8 @@ def test_length_is_the_number_of_records_of_all_splits_and_views(built: Built) -
 
 
 def test_opens_text_and_paths(nine: ShardDataset) -> None:
-    assert ShardDataset.open(str(nine.path)).index == nine.index
+    for path in (nine.path, str(nine.path)):
+        assert vocprep.open(path).index == ShardDataset.open(path).index == nine.index
 
 
 def test_reprs_name_sizes_and_hold_no_array(native_hdf5: Built) -> None:

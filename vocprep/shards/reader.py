@@ -46,6 +46,7 @@ __all__ = [
     "StreamingDataset",
     "collate",
     "epoch_order",
+    "open",
 ]
 
 
@@ -209,6 +210,9 @@ class ShardDataset:
         )
         # Not webdataset's own image handlers: they make 8 bits of 16.
         return pipeline.decode(_decode_label_map)
+
+
+open = ShardDataset.open  # noqa: A001  # used as vocprep.open("shards/context")
 
 
 def _is_plain_view(member: str) -> bool:
