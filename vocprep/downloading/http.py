@@ -1,6 +1,6 @@
 """One request to one mirror for a file's bytes from an offset on: http, https and file URLs.
 
-Every fault is raised as one of the errors below, which tell the caller what helps. They do not
+Every fault is raised as one of the errors below, by what the caller can do about it. They do not
 leave ``vocprep.downloading``.
 """
 
@@ -45,9 +45,9 @@ class TransferOptions:
     backoff_seconds: Seconds = 1.0
     """Wait after the first fault; doubles with each further one."""
     backoff_most_seconds: Seconds = 60.0
-    """Longest wait that no server asked for."""
+    """Longest wait that no server requested."""
     retry_after_most_seconds: Seconds = 300.0
-    """Longest wait that a server may ask for; one that asks for more is given up."""
+    """Longest wait that a server may request; one that requests more is given up."""
     least_bytes_per_second: NotNegative = 64
     """A mirror slower than this over ``read_seconds`` counts as stalled."""
     connect_seconds: Seconds = 10.0
@@ -62,7 +62,7 @@ class TemporaryError(Exception):
     def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
         super().__init__(message)
         self.wait_seconds = wait_seconds
-        """The wait that the server asked for with Retry-After."""
+        """The wait that the server requested with Retry-After."""
 
 
 class StalledError(TemporaryError):
@@ -169,7 +169,7 @@ def _get(
 
 
 def _check_status(response: requests.Response, request: RangeRequest) -> None:
-    """Raise for every status that brings no bytes of the file."""
+    """Raise for every status that comes without bytes of the file."""
     status, said = response.status_code, f"answered {response.status_code} {response.reason}"
     if status in _TEMPORARY_STATUS:
         raise TemporaryError(said, retry_after(response.headers.get("Retry-After")))

@@ -227,7 +227,7 @@ class MirrorLoop:
             raise RefusedError(f"{fault}, {mirror.faults} times in a row") from fault
 
     def _pause(self, mirror: _Mirror, fault: TemporaryError) -> None:
-        """Wait before the next request: doubling, with jitter, and as long as the server asks."""
+        """Wait before the next request: doubling, with jitter, or as Retry-After states."""
         options = self._options
         if fault.wait_seconds > options.retry_after_most_seconds:
             raise RefusedError(f"{fault} and asks to wait {fault.wait_seconds:.0f} s") from fault
