@@ -1,7 +1,7 @@
 """The notebook utility: preprocessing, plotting, a Pascal Context dataset, the whole TFDet.
 
-A thin face on the rooms below, with the names that the project's first notebook gave them. It is
-meant for looking and trying; training at speed goes through shards.
+A thin layer over the other rooms, with the names of the project's first notebook. It is meant for
+exploration; fast training uses shards.
 """
 
 from __future__ import annotations
@@ -49,29 +49,29 @@ _VOID = 0
 
 
 class Voc:
-    """Small helpers, gathered under one name."""
+    """Small helpers of the notebook."""
 
     @staticmethod
-    def preprocess(picture: Image.Image) -> Tensor:
-        """Return a picture as float32 [3, 224, 224]: geometry ``crop``, CIFAR-100 normalisation."""
-        return _normalise(place_image(_rgb(picture), Geometry()))
+    def preprocess(image: Image.Image) -> Tensor:
+        """Return an image as float32 [3, 224, 224]: geometry ``crop``, CIFAR-100 normalisation."""
+        return _normalise(place_image(_rgb(image), Geometry()))
 
     @staticmethod
-    def cfar_preprocess(picture: Image.Image) -> Tensor:
-        """Return a picture as one input of the backbone, float32 [3, 32, 32]: shorter side to 32,
+    def cfar_preprocess(image: Image.Image) -> Tensor:
+        """Return an image as one input of the backbone, float32 [3, 32, 32]: shorter side to 32,
         centre crop, CIFAR-100 normalisation.
         """
-        width, height = picture.size
+        width, height = image.size
         scale = PATCH / min(width, height)
         size = max(PATCH, int(width * scale)), max(PATCH, int(height * scale))
-        small = picture.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        small = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
         left, top = (size[0] - PATCH) // 2, (size[1] - PATCH) // 2
         return _normalise(np.asarray(small.crop((left, top, left + PATCH, top + PATCH))))
 
     @staticmethod
     def plot_tensor(image: Tensor, ax: Axes | None = None) -> Axes:
-        """Show a preprocessed picture [3, H, W] in its true colours; return the axes."""
-        import matplotlib.pyplot as plt  # noqa: PLC0415  # only who plots waits for it
+        """Plot a preprocessed image [3, H, W] in its original colours; return the axes."""
+        import matplotlib.pyplot as plt  # noqa: PLC0415  # slow to load
 
         axes = plt.gca() if ax is None else ax
         mean = torch.tensor(_NORMALISATION.mean).view(3, 1, 1)
@@ -82,8 +82,8 @@ class Voc:
 
     @staticmethod
     def freeze(module: nn.Module) -> nn.Module:
-        """Freeze a module for good, and return it: no gradients, and eval mode that ``train()`` on
-        a parent does not end. Without gradients alone, batch norms would still move.
+        """Freeze a module and return it: no gradients, and eval mode even after ``train()`` of a
+        parent, since batch norms would change in train mode without gradients too.
         """
         module.requires_grad_(False)
         module.eval()
@@ -92,15 +92,15 @@ class Voc:
 
     @staticmethod
     def num_params(module: nn.Module) -> int:
-        """Return how many trainable parameters a module has."""
+        """Return the number of trainable parameters of a module."""
         return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 class TFDet(nn.Module):
-    """The whole detector, from normalised patches to category logits and slot masks.
+    """The whole detector, from normalised patches to class logits and slot masks.
 
-    ``fe`` the frozen trunk, ``ff`` its pool; ``te`` the encoder, ``cat`` and ``reg`` the heads.
-    The last three are those of ``heads``, which ``vocprep train`` fits to shards; here the
+    ``fe`` is the frozen trunk, ``ff`` its pool; ``te`` the encoder, ``cat`` and ``reg`` the heads.
+    The last three are those of ``heads``, which ``vocprep train`` trains on shards; here the
     backbone runs in every step.
     """
 
@@ -120,7 +120,7 @@ class TFDet(nn.Module):
 
     @property
     def cat(self) -> nn.Module:
-        """The category head."""
+        """The class head."""
         return self.heads.cat
 
     @property
@@ -134,9 +134,9 @@ class TFDet(nn.Module):
         return flat.reshape(*patches.shape[:-3], flat.shape[-1])
 
     def forward(self, patches: Tensor, grids: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return category logits [..., P, C] and slot masks [..., P, 1024, 4] in 0..1.
+        """Return class logits [..., P, C] and slot masks [..., P, 1024, 4] in 0..1.
 
-        ``patches`` [P, 3, 32, 32] of one picture, or [B, P, 3, 32, 32]; ``grids`` int64 [B, 2] of
+        ``patches`` [P, 3, 32, 32] of one image, or [B, P, 3, 32, 32]; ``grids`` int64 [B, 2] of
         (ny, nx), needed with ``position`` only.
         """
         embeddings = self.embed(patches)
@@ -151,10 +151,10 @@ class TFDet(nn.Module):
 
 
 class PascalSet(Dataset[tuple[Tensor, Tensor]]):
-    """Pictures of a folder with the Pascal Context label maps of another.
+    """Images of one folder with the Pascal Context label maps of another.
 
-    Item i is a picture float32 [3, 224, 224] (``Voc.preprocess``) and its label map int64
-    [224, 224] of ids 0..459. Pictures without a label map are counted and left out.
+    Item i is an image float32 [3, 224, 224] (``Voc.preprocess``) and its label map int64
+    [224, 224] of ids 0..459. Images without a label map are counted and left out.
     """
 
     def __init__(self, image_folder: str | Path, mat_folder: str | Path, label_file: str | Path):
@@ -177,7 +177,7 @@ class PascalSet(Dataset[tuple[Tensor, Tensor]]):
         if label_map.shape != image.shape[:2]:
             raise LabelDecodeError(
                 f"{label_path}: label map of shape {label_map.shape}: expected "
-                f"{image.shape[:2]} as its picture {image_path}"
+                f"{image.shape[:2]} as its image {image_path}"
             )
         placed = place_labels(label_map, Geometry(), _VOID)
         return (
@@ -186,17 +186,17 @@ class PascalSet(Dataset[tuple[Tensor, Tensor]]):
         )
 
     def getNames(self, label_map: Tensor) -> list[str]:
-        """Return the names of the labels that a label map holds, by id; 0 is ``empty``."""
+        """Return the names of the classes in a label map, by id; 0 is ``empty``."""
         labels = torch.unique(label_map).tolist()
         return [self.names.get(label, f"label {label}") for label in labels]
 
     @staticmethod
     def sample2tensors(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Stack items to pictures [B, 3, 224, 224] and label maps [B, 224, 224]: a DataLoader's
+        """Stack items to images [B, 3, 224, 224] and label maps [B, 224, 224]: a DataLoader's
         ``collate_fn``.
         """
-        pictures, label_maps = zip(*samples, strict=True)
-        return torch.stack(pictures), torch.stack(label_maps)
+        images, label_maps = zip(*samples, strict=True)
+        return torch.stack(images), torch.stack(label_maps)
 
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
@@ -204,8 +204,8 @@ def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
 
 
-def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    return np.asarray(picture.convert("RGB"))
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image.convert("RGB"))
 
 
 def _normalise(pixels: NDArray[Any]) -> Tensor:

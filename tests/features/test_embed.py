@@ -166,7 +166,7 @@ def test_no_picture_gives_no_embedding() -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
 def test_precisions_of_gpus_are_refused_on_a_cpu(precision: Precision) -> None:
-    with pytest.raises(UsageError, match=f"precision '{precision}' is of GPUs"):
+    with pytest.raises(UsageError, match=f"precision '{precision}' needs a GPU"):
         Embedder(WEIGHTS, EmbeddingSpec(precision=precision), device=CPU)
 
 

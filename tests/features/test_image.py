@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vocprep.errors import ImageDecodeError
-from vocprep.features.image import decode_jpeg, decode_picture, jpeg_size, read_image_file
+from vocprep.features.image import decode_image, decode_jpeg, jpeg_size, read_image_file
 
 HEIGHT, WIDTH = 40, 56
 ORIENTATION = 274
@@ -69,7 +69,7 @@ def no_warning_escapes() -> Iterator[None]:
     assert [str(item.message) for item in caught] == []
 
 
-DECODERS = pytest.mark.parametrize("decode", [decode_jpeg, decode_picture])
+DECODERS = pytest.mark.parametrize("decode", [decode_jpeg, decode_image])
 
 
 @DECODERS
@@ -81,7 +81,7 @@ def test_jpeg_of_any_layout_is_read(decode: object, options: dict[str, object]) 
 
 
 def test_both_decoders_give_the_same_pixels() -> None:
-    np.testing.assert_array_equal(decode_jpeg(jpeg(), "x"), decode_picture(jpeg(), "x"))
+    np.testing.assert_array_equal(decode_jpeg(jpeg(), "x"), decode_image(jpeg(), "x"))
 
 
 @DECODERS
@@ -104,7 +104,7 @@ def test_orientation_is_ignored_in_builds_and_followed_for_viewing() -> None:
     data = jpeg(exif=rotated_exif())
     assert jpeg_size(data, "x") == (HEIGHT, WIDTH)
     assert_close(decode_jpeg(data, "x"), scene())
-    assert_close(decode_picture(data, "x"), np.rot90(scene(), k=-1))
+    assert_close(decode_image(data, "x"), np.rot90(scene(), k=-1))
 
 
 def test_the_size_is_read_from_the_header_alone() -> None:
@@ -120,7 +120,7 @@ def sixteen_bit_png(grey: NDArray[np.uint16]) -> bytes:
 
 def test_16_bit_grey_is_scaled_down() -> None:
     grey = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
-    found = decode_picture(sixteen_bit_png(grey), "x")
+    found = decode_image(sixteen_bit_png(grey), "x")
     assert found[0].tolist() == [[value >> 8] * 3 for value in grey[0].tolist()]
 
 
@@ -133,28 +133,28 @@ def test_16_bit_colour_is_scaled_down() -> None:
     values = struct.pack(">6H", 0, 256, 65535, 300, 32768, 1000)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0))
     data += chunk(b"IDAT", zlib.compress(b"\0" + values)) + chunk(b"IEND", b"")
-    assert decode_picture(data, "x").tolist() == [[[0, 1, 255], [1, 128, 3]]]
+    assert decode_image(data, "x").tolist() == [[[0, 1, 255], [1, 128, 3]]]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM"])
 def test_common_kinds_of_picture_are_read(kind: str) -> None:
-    assert_close(decode_picture(saved(scene(), kind), "x"), scene())
+    assert_close(decode_image(saved(scene(), kind), "x"), scene())
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "1", "L"])
 def test_png_of_any_mode_becomes_rgb(mode: str) -> None:
     with Image.open(io.BytesIO(saved(scene(), "PNG", mode))) as picture:
         expected = np.asarray(picture.convert("RGB"))
-    np.testing.assert_array_equal(decode_picture(saved(scene(), "PNG", mode), "x"), expected)
+    np.testing.assert_array_equal(decode_image(saved(scene(), "PNG", mode), "x"), expected)
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning() -> None:
     data = saved(scene(), "PNG", "P", transparency=bytes(range(16)))
-    assert decode_picture(data, "x").shape == scene().shape
+    assert decode_image(data, "x").shape == scene().shape
 
 
 def refuse(data: bytes, complaint: str, *decoders: object) -> None:
-    for decode in decoders or (decode_jpeg, decode_picture):
+    for decode in decoders or (decode_jpeg, decode_image):
         with pytest.raises(ImageDecodeError, match=complaint) as caught:
             decode(data, "some/file.jpg")  # type: ignore[operator]
         assert str(caught.value).startswith("some/file.jpg: ")
@@ -165,38 +165,38 @@ def refuse(data: bytes, complaint: str, *decoders: object) -> None:
 def test_truncation_is_refused(mode: str, progressive: bool) -> None:
     data = jpeg(mode, progressive=progressive)
     for length in [0, 1, 2, 20, 200, *range(300, len(data) - 2, 97)]:
-        refuse(data[:length], "picture does not decode", decode_jpeg)
+        refuse(data[:length], "image does not decode", decode_jpeg)
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>404</html>" * 9, b"\xff\xd8\xff\xe0"])
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
-    refuse(data, "picture does not decode", decode_jpeg, decode_picture, jpeg_size)
+    refuse(data, "image does not decode", decode_jpeg, decode_image, jpeg_size)
 
 
 def test_a_png_named_jpg_is_refused_in_builds() -> None:
-    refuse(saved(scene(), "PNG"), "picture does not decode", decode_jpeg, jpeg_size)
+    refuse(saved(scene(), "PNG"), "image does not decode", decode_jpeg, jpeg_size)
 
 
 @pytest.mark.parametrize("size", [(65500, 65500), (9500, 9500), (8193, 8192)])
 def test_bomb_headers_are_refused(size: tuple[int, int]) -> None:
-    refuse(with_size(jpeg(), *size), "pixels|does not decode", decode_jpeg, decode_picture)
+    refuse(with_size(jpeg(), *size), "pixels|does not decode", decode_jpeg, decode_image)
     refuse(with_size(jpeg("CMYK"), *size), "pixels|does not decode")
-    refuse(with_size(jpeg(), *size), f"picture of {size[1]}×{size[0]} pixels", decode_jpeg)
+    refuse(with_size(jpeg(), *size), f"image of {size[1]}×{size[0]} pixels", decode_jpeg)
 
 
 def test_a_wrong_height_is_refused() -> None:
-    refuse(with_size(jpeg(), HEIGHT * 4, WIDTH), "picture does not decode", decode_jpeg)
+    refuse(with_size(jpeg(), HEIGHT * 4, WIDTH), "image does not decode", decode_jpeg)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None], ids=["folder", "missing"])
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, make: object) -> None:
     path = tmp_path / "a.jpg"
     make(path)  # type: ignore[operator]
-    with pytest.raises(ImageDecodeError, match=re.escape(f"{path}: picture cannot be read")):
+    with pytest.raises(ImageDecodeError, match=re.escape(f"{path}: image cannot be read")):
         read_image_file(path)
 
 
-@pytest.mark.parametrize("name", ["decode_jpeg", "decode_picture"])
+@pytest.mark.parametrize("name", ["decode_jpeg", "decode_image"])
 def test_damaged_pictures_decode_or_are_refused(name: str) -> None:
     seeds = [
         jpeg(),
@@ -220,4 +220,4 @@ def test_real_pictures_decode_alike_in_both_decoders(shared_data: Path) -> None:
         data = read_image_file(path)
         found = decode_jpeg(data, str(path))
         assert found.shape == (*jpeg_size(data, str(path)), 3)
-        np.testing.assert_array_equal(found, decode_picture(data, str(path)))
+        np.testing.assert_array_equal(found, decode_image(data, str(path)))

@@ -59,7 +59,9 @@ def test_an_id_outside_the_schema_is_refused_with_its_place(schema: str, bad: in
 
 
 def test_the_error_lists_the_ids_that_fit() -> None:
-    with pytest.raises(LabelDecodeError, match=r"outside schema voc21: expected 0\.\.20, 255;"):
+    with pytest.raises(
+        LabelDecodeError, match=r"outside label space voc21: expected 0\.\.20, 255;"
+    ):
         load_label_space("voc21").apply(np.full((1, 1), 65535, dtype=np.uint16), "x")
 
 
@@ -103,7 +105,7 @@ def test_unknown_can_be_made_void() -> None:
 
 @pytest.mark.parametrize("name", ["voc21", "context59"])
 def test_unknown_cannot_be_made_void_where_there_is_none(name: str) -> None:
-    with pytest.raises(UsageError, match=f"schema {name} has no class 'unknown'"):
+    with pytest.raises(UsageError, match=f"label space {name} has no class 'unknown'"):
         load_label_space(name, void_unknown=True)
 
 
@@ -151,7 +153,10 @@ def test_the_digest_is_of_the_label_space_alone(tmp_path: Path) -> None:
         (OWN.replace("4 =", "-1 ="), "names"),
         ('title = "x"\nvoid = 9\n[names]\n', "names"),
         ('colour = "red"\n' + OWN, "colour"),
-        ('base = "voc21"\n' + OWN.replace("dog", "unicorn"), "class 'unicorn' has no label"),
+        (
+            'base = "voc21"\n' + OWN.replace("dog", "unicorn"),
+            "class 'unicorn' is not a class of voc21",
+        ),
         ('base = "nowhere"\n' + OWN, "label 'nowhere' is not known"),
     ],
 )

@@ -1,4 +1,4 @@
 """Drawing: arrays and names in, pictures out: overlays, curves, bars, confusion matrices.
 
-Belongs here: what every verb that writes a picture shares. Knows nothing of runs and versions.
+Belongs here: what all verbs that write pictures share. It imports no runs and no dataset versions.
 """

@@ -31,7 +31,7 @@ def curves_png(losses: Sequence[Curve], score: Curve | None, score_axis: str) ->
     left.locator_params(axis="x", integer=True)
     left.set_ylabel("loss (nats)")
     for curve in losses:
-        # With markers: a line alone shows nothing where there is one point.
+        # With markers, since a line with a single point is invisible.
         left.plot(curve.epochs, curve.values, ".-", label=curve.label)
     if score is not None:
         right = left.twinx()
@@ -73,7 +73,7 @@ def confusion_png(shares: NDArray[np.float64], names: Sequence[str], title: str)
 
 def _figure(width: float, height: float) -> Figure:
     """Return an empty figure in inches."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  # half a second that most calls can save
+    from matplotlib.figure import Figure  # noqa: PLC0415  # it takes half a second to load
 
     return Figure(figsize=(width, height), layout="constrained")
 

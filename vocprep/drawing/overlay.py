@@ -1,4 +1,4 @@
-"""Overlays: a label map laid over its image, beside the image and a legend."""
+"""Overlays: the image, its label map laid over it, and a legend, side by side."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ _LEGEND_WIDTH = 190
 def palette(count: int = 256) -> NDArray[np.uint8]:
     """Return the colour map of the VOC development kit: uint8 [count, 3].
 
-    The bits of a label's number are dealt out to red, green and blue, high bits first, so that
-    neighbouring ids look unlike. Ids above 255 go round once more with a shift.
+    The bits of an id are assigned to red, green and blue in turn, to their high bits first, so that
+    neighbouring ids have different colours. Ids above 255 repeat the colours in another order.
+
+    >>> palette()[:3].tolist()
+    [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     """
     labels = np.arange(count)
     labels = np.where(labels < 256, labels, (labels * 37 + 91) % 256)
@@ -35,21 +38,21 @@ def palette(count: int = 256) -> NDArray[np.uint8]:
 def overlay(
     image: NDArray[np.uint8],
     label_map: NDArray[np.uint16],
-    label_name: Callable[[int], str],
+    class_name: Callable[[int], str],
     *,
     unpainted: Collection[int] = (),
     opacity: float = 0.55,
 ) -> Image.Image:
-    """Lay a label map [H, W] over its picture [H, W, 3], beside the picture and a legend.
+    """Return a picture of an image [H, W, 3], its label map [H, W] over it, and a legend.
 
-    The legend lists the largest labels with their share of the pixels. ``unpainted`` labels, such
-    as void and a background, leave the picture as it is.
+    The legend lists the largest classes with their shares of the pixels. Where the class is one of
+    ``unpainted``, such as void and a background, the image stays as it is.
     """
     colours = palette(65536)[label_map]
     painted = np.where(np.isin(label_map, list(unpainted)), 0, opacity)[..., np.newaxis]
     mixed = (image * (1 - painted) + colours * painted).astype(np.uint8)
     height, width = label_map.shape
-    legend = _legend(label_map, label_name, unpainted)
+    legend = _legend(label_map, class_name, unpainted)
     sheet = Image.new("RGB", (2 * width + legend.width, max(height, legend.height)), "white")
     sheet.paste(Image.fromarray(image), (0, 0))
     sheet.paste(Image.fromarray(mixed), (width, 0))
@@ -65,24 +68,26 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def _legend(
-    label_map: NDArray[np.uint16], label_name: Callable[[int], str], unpainted: Collection[int]
+    label_map: NDArray[np.uint16], class_name: Callable[[int], str], unpainted: Collection[int]
 ) -> Image.Image:
-    labels, pixels = np.unique(label_map, return_counts=True)
-    areas = sorted(zip(labels.tolist(), pixels.tolist(), strict=True), key=lambda item: -item[1])
+    ids, pixels = np.unique(label_map, return_counts=True)
+    areas = sorted(zip(ids.tolist(), pixels.tolist(), strict=True), key=lambda item: -item[1])
     rows = areas[:LEGEND_ROWS]
     line = _SWATCH + 4
     legend = Image.new("RGB", (_LEGEND_WIDTH, line * (len(rows) + 1) + 8), "white")
     draw = ImageDraw.Draw(legend)
     font = ImageFont.load_default(size=12)
     colours = palette(65536)
-    for number, (label, area) in enumerate(rows):
+    for number, (class_id, area) in enumerate(rows):
         top = 6 + number * line
         colour = (
-            tuple(int(channel) for channel in colours[label]) if label not in unpainted else None
+            tuple(int(channel) for channel in colours[class_id])
+            if class_id not in unpainted
+            else None
         )
         draw.rectangle((8, top, 8 + _SWATCH, top + _SWATCH), fill=colour, outline="black")
         percent = 100 * area / label_map.size
-        share = f"{label_name(label)}  " + (f"{percent:.0f} %" if percent >= 1 else "< 1 %")
+        share = f"{class_name(class_id)}  " + (f"{percent:.0f} %" if percent >= 1 else "< 1 %")
         draw.text((14 + _SWATCH, top), share, fill="black", font=font)
     if len(areas) > len(rows):
         text = f"and {len(areas) - len(rows)} more"

@@ -1,4 +1,4 @@
-"""The frozen backbones: what they are cut from, their weights and their identity."""
+"""Frozen backbones: networks with the layers that embeddings are taken from, and their weights."""
 
 from __future__ import annotations
 
@@ -43,10 +43,16 @@ class FrozenBackbone(nn.Module):
     """Normalised inputs [N, 3, s, s] → embeddings [N·places, D].
 
     Each chosen layer's map is averaged over its cells and flattened, channel·cells² + row·side +
-    column (ResNet-32's layer3: 64×8×8 → 256); the layers stand behind one another in the order
-    given. ResNet-18 gives its 7×7 places one embedding each, row-major. Batch norms are folded into
-    the convolutions. It stays in eval mode whatever a parent module does, and takes no gradient:
-    unfolded and left to ``train()``, its batch norms would drift with the first forward pass.
+    column (ResNet-32's layer3: 64×8×8 → 256); the layers are concatenated in the order given. A
+    backbone of whole images gives each place of its map one embedding, row-major. Batch norms are
+    folded into the convolutions. The module stays in eval mode whatever a parent module does, and
+    has no gradients: unfolded and in train mode, its batch norms would change with the first
+    forward pass.
+
+    >>> weights = load_weights("random:0", Path("data"))
+    >>> frozen = FrozenBackbone.from_weights(weights)
+    >>> frozen(torch.zeros(5, 3, 32, 32)).shape
+    torch.Size([5, 256])
     """
 
     def __init__(self, network: nn.Module, backbone: Backbone, layers: Sequence[str]) -> None:
@@ -97,7 +103,7 @@ class FrozenBackbone(nn.Module):
 
 
 def tensor_digest(weights: StateDict) -> str:
-    """Return the identity of weights, whatever file carried them.
+    """Return the identity of weights, whatever kind of file they were read from.
 
     Sha256 over, for each name in sorted order: name, NUL, dtype, NUL, comma-joined shape, NUL,
     little-endian bytes.
@@ -186,12 +192,12 @@ def load_weights(
 
 
 def load_strictly(network: nn.Module, weights: StateDict) -> None:
-    """Load a state dict whose names and shapes must all fit; WeightsError otherwise."""
-    wanted = network.state_dict()
-    for name in sorted(wanted.keys() ^ weights.keys()):
-        state = "is missing" if name in wanted else "is not part of the network"
-        raise WeightsError(f"weights: tensor {name} {state}: the backbone wants others")
-    for name, tensor in wanted.items():
+    """Load a state dict; WeightsError unless all names, shapes and types fit and all is finite."""
+    expected = network.state_dict()
+    for name in sorted(expected.keys() ^ weights.keys()):
+        state = "is missing" if name in expected else "is not part of the network"
+        raise WeightsError(f"weights: tensor {name} {state}: expected those of the backbone")
+    for name, tensor in expected.items():
         found = weights[name]
         if found.shape != tensor.shape:
             raise WeightsError(
@@ -208,18 +214,18 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running any code that a file may carry."""
+    """Read a state dict without running code that a file may contain."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file  # noqa: PLC0415  # few weights come this way
 
             return _checked(load_file(path), path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on old ways to pickle
+            warnings.simplefilter("ignore")  # torch's warnings about old pickle formats
             value = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weights file; check --weights") from error
-    # torch's own advice is to load such a file without protection: not passed on.
+    # torch's own message advises to load such a file without protection, so it is not shown.
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: weights cannot be read: damaged, or more than tensors inside; expected a "
@@ -229,7 +235,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise
     except OSError as error:
         raise WeightsError(f"{path}: weights cannot be read: {error.strerror}") from error
-    # torch.load raises whatever unpickling damaged bytes raises, and says it in its own terms.
+    # torch.load raises whatever unpickling damaged bytes raises.
     except Exception as error:
         raise WeightsError(
             f"{path}: weights cannot be read: damaged, or no weights file; expected a dictionary "
@@ -239,7 +245,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _checked(value: Any, path: Path) -> dict[str, Tensor]:
-    """Return what a file held when it is a dictionary of tensors that have a digest."""
+    """Return the value of a file; WeightsError unless it is a dictionary of usable tensors."""
     if not isinstance(value, dict):
         raise WeightsError(
             f"{path}: expected a dictionary of tensors, found {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""torch.compile: whether it can work here, kept quiet, and its failures in one sentence."""
+"""torch.compile: whether it can work here, without its log, and its failures in one sentence."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from vocprep.errors import UsageError
 
 _REMARKING = ("torch.utils.cpp_extension", "torch._dynamo")
-"""Loggers that remark on the machine and on what is compiled."""
+"""Loggers with messages about the machine and the compiled code."""
 
 
 def can_compile() -> bool:
-    """Say whether this machine has the C++ compiler that torch.compile needs."""
+    """Return whether this machine has the C++ compiler that torch.compile needs."""
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
@@ -30,9 +30,9 @@ def require_compiler() -> None:
 
 @contextmanager
 def compiling(what: str, *errors: type[Exception]) -> Iterator[None]:
-    """Keep back the compiler's remarks on this machine, which no user can act on.
+    """Suppress the compiler's messages about this machine, which no user can act on.
 
-    ``errors`` raised inside become a UsageError that says that ``what`` does not compile.
+    ``errors`` raised inside become a UsageError: "``what`` not compile: …".
     """
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in _REMARKING}
     for logger in levels:
@@ -43,7 +43,7 @@ def compiling(what: str, *errors: type[Exception]) -> Iterator[None]:
             yield
     except errors as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        # torch's first line may only say who raised what the second one tells.
+        # torch's first line may only name the part of it that raised the error in the second.
         reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         raise UsageError(f"{what} not compile: {reason}; use --no-compile") from error
     finally:

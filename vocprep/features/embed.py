@@ -1,4 +1,4 @@
-"""Patches → embeddings through the frozen backbone."""
+"""Images → embeddings of their patches, through the frozen backbone."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from vocprep.options import Decoder
 from vocprep.recipe import Precision, Recipe
 
 CHUNK = 98
-"""Patches a forward pass on a CPU: two 7×7 pictures fill its caches best."""
+"""Patches per forward pass on a CPU: two images of 7×7 patches suit its caches best."""
 GPU_CHUNK = 12_544
-"""Patches a forward pass on a GPU: 256 pictures of 7×7."""
-PICTURE_CHUNK, GPU_PICTURE_CHUNK = 4, 256
-"""Pictures a forward pass of a backbone that sees whole pictures."""
+"""Patches per forward pass on a GPU: 256 images of 7×7 patches."""
+IMAGE_CHUNK, GPU_IMAGE_CHUNK = 4, 256
+"""Images per forward pass of a backbone of whole images."""
 _DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -40,7 +40,7 @@ _GPU_ONLY = ("tf32", "fp16")
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSpec:
-    """What of a recipe decides the embeddings of a picture that is on its patch grid."""
+    """The part of a recipe that decides the embeddings of an image after the geometry."""
 
     backbone: str = DEFAULT_BACKBONE
     windows: tuple[int, ...] = (32,)
@@ -50,7 +50,7 @@ class EmbeddingSpec:
 
     @classmethod
     def of(cls, recipe: Recipe) -> EmbeddingSpec:
-        """Take it from a recipe."""
+        """Return the specification in a recipe."""
         return cls(
             backbone=recipe.backbone,
             windows=recipe.windows,
@@ -62,17 +62,17 @@ class EmbeddingSpec:
 
 def _default_chunk(backbone: Backbone, *, on_gpu: bool) -> int:
     if backbone.takes_whole_images:
-        return GPU_PICTURE_CHUNK if on_gpu else PICTURE_CHUNK
+        return GPU_IMAGE_CHUNK if on_gpu else IMAGE_CHUNK
     return GPU_CHUNK if on_gpu else CHUNK
 
 
 class Embedder:
-    """Turns pictures or their patches, uint8, into embeddings, in chunks that suit the device.
+    """Computes embeddings of uint8 images or patches, in chunks that suit the device.
 
-    A patch's embedding does not depend on the patches it is computed with, to the bit. On a CPU no
-    chunk holds a single patch, which oneDNN would compute by another algorithm; on a GPU, and once
-    compiled, all chunks have one size. Several threads may share an embedder; on a GPU each
-    has a stream of its own, so that one's copies run beside the other's arithmetic.
+    The bits of a patch's embedding do not depend on the other patches of its chunk. On a CPU no
+    chunk holds a single patch, which oneDNN would compute by another algorithm; on a GPU, and when
+    compiled, all chunks have one size. Several threads may share an embedder; on a GPU each has its
+    own stream, so that copies of one overlap with the computation of another.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Embedder:
             raise UsageError(f"chunk {chunk}: expected 2 inputs or more")
         if spec.precision in _GPU_ONLY and not on_gpu:
             raise UsageError(
-                f"precision {spec.precision!r} is of GPUs, found device {str(device)!r}: expected "
+                f"precision {spec.precision!r} needs a GPU, found device {str(device)!r}: expected "
                 "fp32 or bf16"
             )
         self.device = device
@@ -110,14 +110,14 @@ class Embedder:
 
     @property
     def dim(self) -> int:
-        """D, the size of an embedding."""
+        """D, the numbers per patch."""
         return self._described.embedding_size(self.spec.windows, self.spec.layers)
 
     def compile(self) -> None:
-        """Compile the backbone for whole chunks: the same bits, sooner, after seconds of work.
+        """Compile the backbone for whole chunks, which takes seconds: the same bits, faster.
 
-        The weights are frozen into the code. Raises UsageError, and leaves the embedder as it was,
-        where there is no C++ compiler or it fails.
+        The weights become constants of the code. Raises UsageError, and leaves the embedder
+        unchanged, where there is no C++ compiler or it fails.
         """
         require_compiler()
         before = self._network, self._fixed_shape
@@ -125,7 +125,7 @@ class Embedder:
         self._fixed_shape = True
         side = self._described.input_side
         try:
-            # The compiler's own errors are of many types, and its tools have theirs.
+            # The compiler raises errors of many types, and so do its tools.
             with compiling("the backbone does", Exception):
                 self._embed(torch.zeros(self.chunk, side, side, 3, dtype=torch.uint8))
         except UsageError:
@@ -133,21 +133,21 @@ class Embedder:
             raise
 
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return embeddings float32 [P, 256] of patches uint8 [P, 32, 32, 3] (RGB).
+        """Return embeddings float32 [P, D] of patches uint8 [P, 32, 32, 3] (RGB).
 
-        For a backbone of patches and the window 32 alone; ``embed_images`` is for all.
+        Only for a backbone of patches and the window 32; ``embed_images`` works for all.
         """
         with self._own_stream():
             return self._embed(_upload([patches], self.device)[0])
 
     def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Return each picture's embeddings float32 [P, D], all embedded together.
+        """Return each image's embeddings float32 [P, D], all computed together.
 
-        Pictures uint8 [32·ny, 32·nx, 3] (RGB) are cut into patches, row-major, on the device.
+        Images uint8 [32·ny, 32·nx, 3] (RGB) are cut into patches, row-major, on the device.
         """
         if not images:
             return []
-        if not self.spec.windows:  # the network sees whole pictures
+        if not self.spec.windows:  # the network takes whole images
             with self._own_stream():
                 embeddings = self._embed(torch.stack(_upload(images, self.device)))
             return np.split(embeddings, len(images))
@@ -165,7 +165,7 @@ class Embedder:
 
     @torch.inference_mode()
     def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
-        """Return embeddings of what passes the network, copied back in one piece."""
+        """Return the embeddings of network inputs uint8 [N, s, s, 3], copied back in one piece."""
         _set_tf32(allowed=self.spec.precision == "tf32")
         places = self._described.patches_per_input
         dim = self._described.embedding_size((), self.spec.layers)
@@ -177,10 +177,10 @@ class Embedder:
         return embeddings
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        wanted = self.chunk if self._fixed_shape else 2
-        if len(inputs) < wanted:
-            # Copies of the last one; what becomes of them is thrown away.
-            filler = inputs[-1:].expand(wanted - len(inputs), -1, -1, -1)
+        least = self.chunk if self._fixed_shape else 2
+        if len(inputs) < least:
+            # Copies of the last input, whose embeddings are discarded.
+            filler = inputs[-1:].expand(least - len(inputs), -1, -1, -1)
             inputs = torch.cat([inputs, filler])
         return self._network(self.normalise(inputs).to(self._dtype)).float()
 
@@ -191,7 +191,7 @@ class Embedder:
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
-        """Run a block on this thread's own stream; on a CPU there is none."""
+        """Run a block on this thread's own stream, which only a GPU has."""
         if self.device.type != "cuda":
             yield
             return
@@ -202,7 +202,7 @@ class Embedder:
 
 
 def _upload(arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> list[Tensor]:
-    """Return arrays as tensors on a device; to a GPU they travel in one copy from pinned memory."""
+    """Return arrays as tensors on a device; a GPU gets them in one copy from pinned memory."""
     sizes = [array.size for array in arrays]
     host = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
     np.concatenate([array.reshape(-1) for array in arrays], out=host.numpy())
@@ -211,16 +211,16 @@ def _upload(arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> list[T
 
 
 def _cut(image: Tensor, step: int) -> Tensor:
-    """Cut a picture [h, w, 3] into tiles [P, 32, 32, 3], row-major, ``step`` pixels apart."""
+    """Cut an image [h, w, 3] into tiles [P, 32, 32, 3], row-major, ``step`` pixels apart."""
     tiles = image.unfold(0, PATCH, step).unfold(1, PATCH, step)
     return tiles.permute(0, 1, 3, 4, 2).flatten(0, 1)
 
 
 def _set_tf32(*, allowed: bool) -> None:
-    """Let CUDA round fp32 products to TF32, which keeps 10 bits of 23, or forbid it.
+    """Allow or forbid that CUDA rounds fp32 products to TF32, which keeps 10 of 23 bits.
 
-    cuDNN's own default allows it. The setting is the process's, so it is made anew for each pass,
-    by torch's older switches: after its newer ones the older can no longer be read.
+    cuDNN's default allows it. The setting is global, so it is set before each pass, by torch's
+    older switches: they can no longer be read once the newer ones are used.
     """
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
@@ -229,7 +229,10 @@ def _set_tf32(*, allowed: bool) -> None:
 def _chunks(count: int, size: int, *, whole: bool = False) -> Iterator[slice]:
     """Cut ``count`` patches into slices of ``size``.
 
-    Unless chunks must be ``whole``, the last takes a single leftover along.
+    Unless chunks must be ``whole``, a single leftover is added to the last one.
+
+    >>> [(part.start, part.stop) for part in _chunks(7, 3)]
+    [(0, 3), (3, 7)]
     """
     start = 0
     while start < count:
@@ -265,9 +268,9 @@ def choose_devices(name: str) -> list[torch.device]:
 def numerics_class(
     devices: Sequence[torch.device], decoder: Decoder = "simplejpeg"
 ) -> dict[str, str]:
-    """Return what else decides the bits of embeddings, beside the recipe.
+    """Return what decides the bits of embeddings beside the recipe.
 
-    UsageError when GPUs of several kinds would share a build.
+    Raises UsageError for GPUs of different kinds.
     """
     described = [_describe(device) for device in devices]
     if any(other != described[0] for other in described):
@@ -287,12 +290,12 @@ def numerics_class(
 
 
 def _describe(device: torch.device) -> tuple[str, str]:
-    """Return a device's name and what it computes with."""
+    """Return a device's name and its instruction set."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch's own gap
         return torch.cuda.get_device_name(device), f"sm_{major}{minor} cuDNN {cudnn}"
-    amx = " AMX" if "amx_bf16" in _cpu_flags() else ""  # its sums round differently
+    amx = " AMX" if "amx_bf16" in _cpu_flags() else ""  # whose sums round differently
     return "cpu", f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{amx}"
 
 

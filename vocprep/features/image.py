@@ -1,8 +1,8 @@
-"""Picture files → uint8 RGB arrays.
+"""Image files → uint8 RGB arrays.
 
-What the decoders do: a grey picture becomes RGB with three equal channels; CMYK is converted by
-Pillow; progressive JPEG is read like any other; 16-bit PNG is scaled down to 8 bits. In builds an
-EXIF orientation is ignored, because label maps are drawn on the stored pixels.
+A grey image becomes RGB with three equal channels; CMYK is converted by Pillow; progressive JPEG is
+read like any other; 16-bit PNG is scaled down to 8 bits. In builds an EXIF orientation is ignored,
+because label maps belong to the stored pixels.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vocprep.errors import ImageDecodeError
 
 MAX_PIXELS = 1 << 26
-"""A picture with more pixels than this is taken for a decompression bomb."""
+"""An image with more pixels than this is refused as a decompression bomb."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Kinds of pictures that are opened: no kind whose reader starts another program."""
+"""Formats that are opened: none whose reader starts another program."""
 _BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*", b"MM\0*", b"P")
-"""First bytes of those kinds."""
+"""First bytes of those formats."""
 _LIBJPEG_COLOURS = ("Gray", "YCbCr", "RGB")
-"""Colour spaces that libjpeg-turbo itself turns into RGB."""
+"""Colour spaces that libjpeg-turbo itself converts to RGB."""
 
 
 def read_image_file(path: Path) -> bytes:
-    """Return a picture file's bytes; ImageDecodeError when it cannot be read."""
+    """Return an image file's bytes; ImageDecodeError when it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageDecodeError(f"{path}: picture cannot be read: {error.strerror}") from error
+        raise ImageDecodeError(f"{path}: image cannot be read: {error.strerror}") from error
 
 
 def jpeg_size(data: bytes, where: str) -> tuple[int, int]:
@@ -43,9 +43,9 @@ def jpeg_size(data: bytes, where: str) -> tuple[int, int]:
 
 
 def is_plain_jpeg(data: bytes, where: str) -> bool:
-    """Say whether JPEG decoders agree on a picture's colours: grey, YCbCr or RGB.
+    """Return whether a JPEG is grey, YCbCr or RGB, whose colours all decoders agree on.
 
-    ImageDecodeError when its header cannot be read or tells of too many pixels.
+    Raises ImageDecodeError when its header cannot be read or has too many pixels.
     """
     return _jpeg_header(data, where)[2] in _LIBJPEG_COLOURS
 
@@ -53,31 +53,31 @@ def is_plain_jpeg(data: bytes, where: str) -> bool:
 def decode_jpeg(data: bytes, where: str) -> NDArray[np.uint8]:
     """Decode a JPEG strictly: RGB uint8 [H, W, 3].
 
-    Damage that the decoder can see, truncation above all, is an ImageDecodeError naming ``where``.
+    Raises ImageDecodeError naming ``where`` for damage that the decoder detects.
     """
     if not is_plain_jpeg(data, where):
         return _decode_with_pillow(data, where)
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except ValueError as error:
-        raise bad_picture(where, data, error) from error
+        raise image_decode_error(where, data, error) from error
     return pixels
 
 
-def decode_picture(data: bytes, where: str) -> NDArray[np.uint8]:
-    """Decode a person's picture of any common kind, upright as a viewer shows it: RGB [H, W, 3]."""
+def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode an image of any common format, upright as viewers show it: RGB uint8 [H, W, 3]."""
     with warnings.catch_warnings():
-        # Pillow's remarks on pictures that it reads all the same are nothing to act on.
+        # Pillow warns of flaws in images that it can read.
         warnings.simplefilter("ignore")
         return _decode_with_pillow(data, where, upright=True)
 
 
 def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
-    """Return height, width and colour space; ImageDecodeError when too large or no JPEG."""
+    """Return height, width and colour space; ImageDecodeError when too large or not a JPEG."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
-        raise bad_picture(where, data, error) from error
+        raise image_decode_error(where, data, error) from error
     _check_size(height, width, where)
     return height, width, colours
 
@@ -90,9 +90,9 @@ def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> ND
             return np.asarray(_eight_bits(turned).convert("RGB"))
     except ImageDecodeError:
         raise
-    # Pillow raises half a dozen types on damaged data; whatever it is, the file is bad.
+    # Pillow raises many types of exceptions on damaged data.
     except Exception as error:
-        raise bad_picture(where, data, error) from error
+        raise image_decode_error(where, data, error) from error
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
@@ -106,15 +106,15 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 def _check_size(height: int, width: int, where: str) -> None:
     if height * width > MAX_PIXELS:
         raise ImageDecodeError(
-            f"{where}: picture of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
+            f"{where}: image of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
         )
 
 
-def bad_picture(where: str, data: bytes, error: Exception) -> ImageDecodeError:
-    """Return the error of a picture that its decoder refused."""
+def image_decode_error(where: str, data: bytes, error: Exception) -> ImageDecodeError:
+    """Return the error for an image whose decoder failed with ``error``."""
     if isinstance(error, UnidentifiedImageError) or not data.startswith(_BEGINNINGS):
         return ImageDecodeError(
-            f"{where}: picture does not decode: {len(data)} bytes that begin with {data[:12]!r} "
-            "are no picture of a known kind; fetch the file again"
+            f"{where}: image does not decode: {len(data)} bytes that begin with {data[:12]!r} "
+            "are not of a known image format; fetch the file again"
         )
-    return ImageDecodeError(f"{where}: picture does not decode: {error}; fetch the file again")
+    return ImageDecodeError(f"{where}: image does not decode: {error}; fetch the file again")

@@ -43,7 +43,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A ResNet for 32×32 pictures: [B, 3, 32, 32] → class scores [B, classes].
+    """A ResNet for 32×32 images: [B, 3, 32, 32] → class scores [B, classes].
 
     Its last two children are the average pool and the classifier; what stands before them is the
     trunk, [B, 3, 32, 32] → [B, 64, 8, 8].
@@ -106,7 +106,7 @@ _STEM = ("conv1", "bn1", "relu", "maxpool")
 def fold_batch_norms(module: Module) -> Module:
     """Fold each batch norm into the convolution before it, in place, and return the module.
 
-    The pairs are neighbours among a module's children, as in every network here.
+    The pairs must be neighbours among a module's children.
     """
     for child in module.children():
         fold_batch_norms(child)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.errors import ImageDecodeError, UsageError
-from vocprep.features.image import bad_picture, decode_jpeg, is_plain_jpeg
+from vocprep.features.image import decode_jpeg, image_decode_error, is_plain_jpeg
 
 Decoded = NDArray[np.uint8] | ImageDecodeError
 
@@ -71,7 +71,7 @@ def _decode(datas: Sequence[bytes], wheres: Sequence[str], device: torch.device)
     except RuntimeError as error:
         # It does not say which picture it was: each goes alone then.
         if len(datas) == 1:
-            return [bad_picture(wheres[0], datas[0], error)]
+            return [image_decode_error(wheres[0], datas[0], error)]
         return [
             found
             for data, where in zip(datas, wheres, strict=True)

@@ -15,7 +15,7 @@ from vocprep.data_dir.layout import default_data_dir
 from vocprep.drawing.overlay import overlay, png_bytes
 from vocprep.errors import DataError
 from vocprep.features.embed import Embedder, EmbeddingSpec, choose_device
-from vocprep.features.image import decode_picture, read_image_file
+from vocprep.features.image import decode_image, read_image_file
 from vocprep.files import check_names_differ, check_output_folder, write_atomic
 from vocprep.geometry import Geometry, GeometryKind
 from vocprep.heads.inference import Prediction, predict_image
@@ -194,7 +194,7 @@ def _predict_file(
     run: Run, path: Path, embedder: Embedder, geometry: Geometry | None, out: Path | None
 ) -> ImagePrediction:
     """Label one image file; a DataError names it."""
-    image = decode_picture(read_image_file(path), str(path))
+    image = decode_image(read_image_file(path), str(path))
     try:
         found = predict_image(run, image, embedder, geometry)
     except DataError as error:

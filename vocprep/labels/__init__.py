@@ -1,1 +1,5 @@
-"""Labels: label files, label spaces, label maps, per-patch targets, statistics."""
+"""Labels: label files, label spaces, label maps, targets of patches, statistics.
+
+Belongs here: everything between a label file and the targets of its patches, and the verb
+``decode``.
+"""

@@ -1,6 +1,6 @@
-"""The label areas that a dataset's authors logged: what a correct decode must give.
+"""Tables of the label areas that a dataset's authors logged, to compare decoded label maps with.
 
-A table is an ``.npz`` in ``manifests/label_areas``; its README says where each comes from.
+A table is an ``.npz`` in ``manifests/label_areas``; its README has the origin of each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load_label_areas(name: str) -> dict[str, dict[int, int]]:
         raise ManifestError(f"{path}: cannot be read as a table of label areas: {error}") from error
     ends = np.cumsum(counts, dtype=np.int64)
     if not len(labels) == len(pixels) == counts.sum() or len(image_ids) != len(counts):
-        raise ManifestError(f"{path}: its columns do not fit each other; install vocprep again")
+        raise ManifestError(f"{path}: its columns have different lengths; install vocprep again")
     pairs = list(zip(labels.tolist(), pixels.tolist(), strict=True))
     return {
         image_id: dict(pairs[end - count : end])

@@ -1,7 +1,7 @@
-"""Schemas: named label spaces, and how raw label ids become ids of a schema.
+"""Label spaces: class ids with names, and the mapping from raw label ids to class ids.
 
-``manifests/labels/NAME.toml`` holds a schema: its void id and its class names. A schema with a
-``base`` takes the base's raw ids and maps them by class name; what has no class there is void.
+``manifests/labels/NAME.toml`` holds a label space: its void id and its class names. One with a
+``base`` has the base's raw ids and maps them by class name; an id without a class becomes void.
 """
 
 from __future__ import annotations
@@ -14,34 +14,37 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vocprep.errors import LabelDecodeError, ManifestError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.manifests import find_manifest, read_toml
+from vocprep.validation import explain
 
 UNKNOWN = "unknown"
-"""The label that ``void_unknown`` makes void."""
+"""The class that ``void_unknown`` makes void."""
 _OUTSIDE = 0xFFFF
+LabelId = Annotated[int, Field(ge=0, lt=_OUTSIDE)]
+ClassNames = Annotated[dict[Annotated[int, Field(ge=0, lt=32768)], str], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpace:
-    """A label space: class ids with names, the void id, and the way there from raw ids."""
+    """A label space: class ids with names, the void id, and the mapping from raw ids."""
 
     name: str
     title: str
     void: int
-    """Id of pixels that no label may be learnt from or scored on."""
+    """Id of pixels that are neither trained on nor scored."""
     names: Mapping[int, str]
     """Class ids and names, void not among them."""
     void_unknown: bool
     raw_to_class: Mapping[int, int]
-    """Every raw id that may occur, and the id it becomes."""
+    """Every raw id that may occur, and the class id (or void) it becomes."""
     _table: NDArray[np.uint16] = field(repr=False, compare=False)
     """``raw_to_class`` over all uint16 values, 65535 where a raw id may not occur."""
     _unchanged: int = field(repr=False, compare=False)
-    """Raw ids below this one keep their number."""
+    """Raw ids below this one stay as they are."""
 
     @classmethod
     def made(
@@ -54,7 +57,7 @@ class LabelSpace:
         void_unknown: bool,
         raw_to_class: Mapping[int, int],
     ) -> Self:
-        """Make a schema of its parts."""
+        """Make a label space from its parts."""
         table = np.full(65536, _OUTSIDE, dtype=np.uint16)
         table[list(raw_to_class)] = list(raw_to_class.values())
         changed = np.flatnonzero(table != np.arange(len(table)))
@@ -71,7 +74,7 @@ class LabelSpace:
 
     @classmethod
     def of_classes(cls, *, name: str, void: int, names: Mapping[int, str]) -> Self:
-        """Make a label space of what its own label maps need: their raw ids are its class ids.
+        """Make a label space whose raw ids are its class ids.
 
         This is the part that trained heads keep of a label space, which may have been mapped from
         other raw ids.
@@ -102,17 +105,12 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Rebuild a schema; ManifestError when the values are none."""
+        """Rebuild a label space; ManifestError when the values are not those of one."""
         try:
-            return cls.made(
-                **{
-                    **value,
-                    "names": {int(key): str(name) for key, name in value["names"].items()},
-                    "raw_to_class": {int(k): int(v) for k, v in value["raw_to_class"].items()},
-                }
-            )
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            raise ManifestError(f"not a label space: {error}") from error
+            stored = _StoredLabelSpace.model_validate(value)
+        except ValidationError as error:
+            raise ManifestError(f"not a label space: {explain(error)}") from error
+        return cls.made(**dict(stored))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LabelSpace.from_json, (self.to_json(),)  # a mapping proxy does not pickle
@@ -141,9 +139,13 @@ class LabelSpace:
         )
 
     def apply(self, raw: NDArray[np.uint16], where: str) -> NDArray[np.uint16]:
-        """Turn a raw label map [H, W] into one of this schema.
+        """Return the label map [H, W] of a raw one, in this label space.
 
-        Raises LabelDecodeError naming ``where`` when an id is outside the schema.
+        Raises LabelDecodeError naming ``where`` when a raw id is outside the label space.
+
+        >>> space = LabelSpace.of_classes(name="pets", void=255, names={1: "cat"})
+        >>> space.apply(np.array([[1, 255]], dtype=np.uint16), "a.png").tolist()
+        [[1, 255]]
         """
         if raw.max(initial=0) < self._unchanged:
             return raw
@@ -152,7 +154,7 @@ class LabelSpace:
             row, column = np.argwhere(mapped == _OUTSIDE)[0]
             raise LabelDecodeError(
                 f"{where}: label id {int(raw[row, column])} at row {row}, column {column} is "
-                f"outside schema {self.name}: expected {_ranges(self.raw_to_class)}; "
+                f"outside label space {self.name}: expected {_ranges(self.raw_to_class)}; "
                 "check --schema or the file"
             )
         return mapped
@@ -162,27 +164,44 @@ class LabelSpace:
         return "void" if label == self.void else self.names.get(label, f"label {label}")
 
 
-class _LabelSpaceManifest(BaseModel):
-    """A schema's TOML file."""
+class _StoredLabelSpace(BaseModel):
+    """The values of ``LabelSpace.to_json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    void: LabelId
+    void_unknown: bool
+    names: ClassNames
+    raw_to_class: dict[LabelId, LabelId]
+
+
+class LabelSpaceManifest(BaseModel):
+    """The TOML file of a label space."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
-    void: Annotated[int, Field(ge=0, lt=65535)]
+    void: LabelId
     base: str | None = None
     base_names: dict[str, str] = {}
-    """Class name here → label name in the base, where they differ."""
-    names: Annotated[dict[Annotated[int, Field(ge=0, lt=32768)], str], Field(min_length=1)]
+    """Class name here → class name in the base, where they differ."""
+    names: ClassNames
 
 
 def load_label_space(name_or_path: str, *, void_unknown: bool = False) -> LabelSpace:
-    """Read a schema by shipped name or by the path of a TOML file.
+    """Read a label space by shipped name or by the path of a TOML file.
 
-    ``void_unknown`` makes the label "unknown" (Pascal Context's 431) void; UsageError when the
-    schema has no such label.
+    ``void_unknown`` makes the class "unknown" (Pascal Context's 431) void; UsageError when the
+    label space has no such class.
+
+    >>> space = load_label_space("voc21")
+    >>> space.void, space.outputs, space.label_name(15)
+    (255, 21, 'person')
     """
     path = find_manifest("labels", name_or_path)
-    manifest = read_toml(_LabelSpaceManifest, path)
+    manifest = read_toml(LabelSpaceManifest, path)
     if manifest.void in manifest.names:
         raise ManifestError(f"{path}: void id {manifest.void} is also a class; choose another")
     raw_to_class = _raw_to_class(path, manifest)
@@ -191,8 +210,8 @@ def load_label_space(name_or_path: str, *, void_unknown: bool = False) -> LabelS
         unknown = next((key for key, name in names.items() if name == UNKNOWN), None)
         if unknown is None:
             raise UsageError(
-                f"schema {path.stem} has no class {UNKNOWN!r} to make void: leave --void-unknown "
-                "out"
+                f"label space {path.stem} has no class {UNKNOWN!r} to make void: leave "
+                "--void-unknown out"
             )
         del names[unknown]
         raw_to_class[unknown] = manifest.void
@@ -206,12 +225,12 @@ def load_label_space(name_or_path: str, *, void_unknown: bool = False) -> LabelS
     )
 
 
-def _raw_to_class(path: Path, manifest: _LabelSpaceManifest) -> dict[int, int]:
+def _raw_to_class(path: Path, manifest: LabelSpaceManifest) -> dict[int, int]:
     """Return every raw id that may occur with the id it becomes."""
     if manifest.base is None:
         return {key: key for key in [manifest.void, *manifest.names]}
     try:
-        base = read_toml(_LabelSpaceManifest, find_manifest("labels", manifest.base))
+        base = read_toml(LabelSpaceManifest, find_manifest("labels", manifest.base))
     except UsageError as error:
         raise ManifestError(f"{path}: base: {error}") from error
     base_ids = {name: key for key, name in base.names.items()}
@@ -220,8 +239,7 @@ def _raw_to_class(path: Path, manifest: _LabelSpaceManifest) -> dict[int, int]:
         base_name = manifest.base_names.get(name, name)
         if base_name not in base_ids:
             raise ManifestError(
-                f"{path}: class {name!r} has no label of that name in {manifest.base}; add it to "
-                "base_names"
+                f"{path}: class {name!r} is not a class of {manifest.base}; add it to base_names"
             )
         mapping[base_ids[base_name]] = key
     return mapping

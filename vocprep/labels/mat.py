@@ -1,9 +1,9 @@
-"""MATLAB 5 label maps: a strict reader of the one kind of file that label maps come in.
+"""MATLAB 5 label maps: a strict reader of the one kind of variable that label maps are.
 
-General readers follow whatever a damaged file tells them, and scipy's can take the process down
-with it. This one accepts a 2-D, real, uint16 variable and nothing else. It checks every tag before
-it follows it, inflates no more than the variable
-needs, and nothing above a fixed bound. Layout after MathWorks, "MAT-File Format", Level 5.
+On damaged files general readers may fail in any way, and scipy's can crash the process. This one
+accepts a 2-D, real, uint16 variable and nothing else. It checks every tag before it uses it, and
+inflates no more than the variable needs, up to a fixed bound. Layout: MathWorks, "MAT-File Format",
+Level 5.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vocprep.errors import LabelDecodeError
 
 VARIABLE = "LabelMap"
 MAX_PIXELS = 1 << 25
-"""A label map with more pixels than this is taken for a decompression bomb."""
+"""A label map with more pixels than this is refused as a decompression bomb."""
 
 _HEADER_BYTES = 128
 _PREFIX_BYTES = 512
@@ -40,7 +40,7 @@ _STORED = {
     12: "i8",
     13: "u8",
 }
-"""Number types in which MATLAB may store an array's values, whatever its class."""
+"""Number types that MATLAB may store an array's values in, whatever its class."""
 _CLASSES = (
     "none",
     "cell",
@@ -65,7 +65,7 @@ _COMPLEX = 0x0800
 
 
 class _BadMatError(Exception):
-    """What is wrong with a file, without its name; never leaves this module."""
+    """A defect of a file, without the file's name; caught in this module."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Tag:
 
 @dataclass(frozen=True)
 class _Variable:
-    """The head of a matrix element."""
+    """The header of a matrix element."""
 
     name: str
     class_name: str
@@ -93,7 +93,7 @@ class _Variable:
 def decode_mat(data: bytes, where: str) -> NDArray[np.uint16]:
     """Read variable ``LabelMap`` (uint16 [H, W]) from a MATLAB 5 file's bytes.
 
-    Raises LabelDecodeError naming ``where`` whatever the bytes are.
+    Raises LabelDecodeError naming ``where`` for any other bytes.
     """
     try:
         order = _byte_order(data)
@@ -112,7 +112,7 @@ def decode_mat(data: bytes, where: str) -> NDArray[np.uint16]:
 
 
 class _Element:
-    """A matrix element's data, plain or compressed, inflated only as far as it is asked for."""
+    """A matrix element's data, plain or compressed, inflated only as far as it is read."""
 
     def __init__(self, data: memoryview, *, compressed: bool) -> None:
         self._rest: bytes | memoryview = data
@@ -130,16 +130,16 @@ class _Element:
         return memoryview(self._inflated)[:size]
 
     def check_end(self) -> None:
-        """See that a compressed element ends soundly, which makes zlib compare its checksum."""
+        """Check that a compressed element has an end, where zlib compares its checksum."""
         if self._inflater is None or self._inflater.eof:
             return
         self._inflater.decompress(self._rest, 64)
         if not self._inflater.eof:
-            raise _BadMatError("compressed data goes on after the variable or has no end")
+            raise _BadMatError("compressed data continues after the variable or has no end")
 
 
 def _byte_order(data: bytes) -> str:
-    """Return struct's sign of the file's byte order."""
+    """Return the file's byte order as ``struct`` denotes it."""
     if data[:4] == b"\x89HDF" or data[512:516] == b"\x89HDF":
         raise _BadMatError("a MATLAB 7.3 (HDF5) file; expected version 5")
     if len(data) < _HEADER_BYTES:
@@ -155,7 +155,7 @@ def _byte_order(data: bytes) -> str:
 
 
 def _elements(data: bytes, order: str) -> Iterator[_Element]:
-    """Yield the variables of a file, none of them inflated yet."""
+    """Yield the variables of a file, not yet inflated."""
     view = memoryview(data)
     position = _HEADER_BYTES
     while position < len(view):
@@ -175,7 +175,7 @@ def _elements(data: bytes, order: str) -> Iterator[_Element]:
 
 
 def _tag(view: memoryview, position: int, order: str, *, within: bool = True) -> _Tag:
-    """Read a tag; ``within`` demands that its data lies inside ``view``."""
+    """Read a tag; with ``within`` its data must lie inside ``view``."""
     if position + 8 > len(view):
         raise _BadMatError(f"the file ends inside a tag at byte {position}")
     first, second = struct.unpack_from(order + "II", view, position)
@@ -248,10 +248,10 @@ def _values(element: _Element, variable: _Variable, order: str) -> NDArray[np.ui
 
 
 def _checked(flat: NDArray[Any]) -> NDArray[np.uint16]:
-    """Return stored numbers as uint16 when every one of them is a uint16."""
+    """Return stored numbers as uint16; _BadMatError unless each is one."""
     with np.errstate(invalid="ignore"):  # signalling NaNs
         fits = bool(((flat >= 0) & (flat <= 0xFFFF)).all())
     values = flat.astype(np.uint16) if fits else np.empty(0, np.uint16)
     if not fits or not np.array_equal(values, flat):
-        raise _BadMatError(f"{VARIABLE} holds values that are no uint16")
+        raise _BadMatError(f"{VARIABLE} holds values that are not uint16")
     return values

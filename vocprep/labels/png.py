@@ -14,15 +14,15 @@ from PIL.PngImagePlugin import PngImageFile
 from vocprep.errors import LabelDecodeError
 
 MAX_PIXELS = 1 << 25
-"""A label map with more pixels than this is taken for a decompression bomb."""
+"""A label map with more pixels than this is refused as a decompression bomb."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3
 _DEPTHS = {_GREY: (8, 16), _PALETTE: (1, 2, 4, 8)}
-"""Bits a pixel by colour type. Grey of fewer bits is left out: readers scale its values up."""
+"""Bits per pixel by colour type. Grey of fewer bits is refused: readers scale its values up."""
 
 
 class _BadPngError(Exception):
-    """What is wrong with a file, without its name; never leaves this module."""
+    """A defect of a file, without the file's name; caught in this module."""
 
 
 def encode_png(label_map: NDArray[np.uint16]) -> bytes:
@@ -35,8 +35,11 @@ def encode_png(label_map: NDArray[np.uint16]) -> bytes:
 def decode_png(data: bytes, where: str) -> NDArray[np.uint16]:
     """Read a label map uint16 [H, W] from a palette, 8-bit or 16-bit grey PNG.
 
-    A palette PNG's indices are the ids; its colours do not matter, nor does any chunk that no pixel
-    depends on. Every chunk's checksum must be right. Raises LabelDecodeError naming ``where``.
+    A palette PNG's indices are the ids. Its colours, and chunks that no pixel depends on, are
+    ignored, but every chunk's checksum must be right. Raises LabelDecodeError naming ``where``.
+
+    >>> decode_png(encode_png(np.array([[3, 459]], dtype=np.uint16)), "a.png").tolist()
+    [[3, 459]]
     """
     if not data.startswith(_SIGNATURE):
         raise LabelDecodeError(
@@ -46,11 +49,11 @@ def decode_png(data: bytes, where: str) -> NDArray[np.uint16]:
     try:
         critical = _critical_chunks(data)
         _check_header(critical)
-        # Not Image.open, which warns of sizes that are bounded here already.
+        # Image.open would warn of large sizes, which are checked here already.
         with PngImageFile(io.BytesIO(critical)) as picture:
             picture.load()
             return np.asarray(picture).astype(np.uint16)
-    # Pillow raises half a dozen types on damaged data; whatever it is, the file is bad.
+    # Pillow raises many types of exceptions on damaged data.
     except Exception as error:
         raise LabelDecodeError(
             f"{where}: PNG does not decode: {error}; fetch the file again"
@@ -58,7 +61,7 @@ def decode_png(data: bytes, where: str) -> NDArray[np.uint16]:
 
 
 def _critical_chunks(data: bytes) -> bytes:
-    """Return the same PNG without the chunks that no pixel depends on, its checksums compared."""
+    """Return a PNG without the chunks that no pixel depends on, after comparing all checksums."""
     kept = [_SIGNATURE]
     position = len(_SIGNATURE)
     kind = b""
@@ -81,7 +84,7 @@ def _critical_chunks(data: bytes) -> bytes:
 
 
 def _check_header(data: bytes) -> None:
-    """Refuse what is too large, and pixels that are no label ids."""
+    """Raise _BadPngError for an image that is too large or whose pixels are not label ids."""
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     if width * height > MAX_PIXELS:
         raise _BadPngError(f"{width}×{height} pixels; expected at most {MAX_PIXELS}")

@@ -1,7 +1,7 @@
-"""Targets: a label map's patches as top-4 slots, and back.
+"""Targets: the top-4 slots of a label map's patches, and the label map of targets.
 
-For each patch the labels of its valid pixels (not void) are counted; the four largest, ties to the
-smaller id, become its slots. Each pixel keeps one of six states, packed as three bit planes.
+For each patch the classes of its valid pixels (not void) are counted; the four largest, ties to the
+smaller id, become its slots. Each pixel has one of six states, packed as three bit planes.
 
 Shape legend: P patches, K = 4 slots, 1024 pixels of a patch (row-major).
 """
@@ -19,29 +19,36 @@ SLOTS = 4
 PIXELS = PATCH * PATCH
 PLANES = 3
 NO_LABEL = -1
-"""``slot_labels`` where a patch has fewer than four labels."""
+"""``slot_labels`` where a patch has fewer than four classes."""
 STATE_OTHER = 4
-"""State of a pixel whose label is not among the patch's slots."""
+"""State of a pixel whose class is not among the patch's slots."""
 STATE_VOID = 5
 _NOT_VALID = np.uint16(0xFFFF)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the heads learn of P patches."""
+    """The targets of P patches."""
 
     slot_labels: NDArray[np.int16]
-    """[P, 4] label ids, −1 where the patch has fewer labels."""
+    """[P, 4] class ids, −1 where the patch has fewer classes."""
     slot_pixels: NDArray[np.uint16]
     """[P, 4] pixels of each slot."""
     label_count: NDArray[np.uint8]
-    """[P] how many labels the patch truly has; 255 stands for 255 and more."""
+    """[P] number of classes in the patch; 255 stands for 255 and more."""
     slot_planes: NDArray[np.uint8]
     """[P, 3, 128] plane b holds bit b of each pixel's state, in ``numpy.packbits`` order."""
 
 
 def make_targets(label_map: NDArray[np.uint16], void: int) -> Targets:
-    """Return the targets of a label map [32·ny, 32·nx] whose void pixels hold ``void``."""
+    """Return the targets of a label map [32·ny, 32·nx] whose void pixels have the id ``void``.
+
+    >>> label_map = np.full((32, 32), 7, dtype=np.uint16)
+    >>> label_map[:10], label_map[10:12] = 3, 255
+    >>> targets = make_targets(label_map, void=255)
+    >>> targets.slot_labels.tolist(), targets.slot_pixels.tolist()
+    ([[7, 3, -1, -1]], [[640, 320, 0, 0]])
+    """
     pixels = split_patches(label_map).reshape(-1, PIXELS)
     pixels = np.where(pixels == void, _NOT_VALID, pixels)
     ranked = _rank_labels(pixels)
@@ -53,7 +60,7 @@ def _rank_labels(
 ) -> tuple[NDArray[np.int16], NDArray[np.uint16], NDArray[np.uint8]]:
     """Return slot_labels, slot_pixels and label_count of pixels [P, 1024].
 
-    Every row is sorted, so that a label is one run; the few runs are then ranked together. That
+    Every row is sorted, so that each class is one run; the few runs are then ranked together. That
     is faster than counting into a table as wide as the label space.
     """
     count = len(pixels)
@@ -82,10 +89,10 @@ def _rank_labels(
 
 def _planes(pixels: NDArray[np.uint16], slot_labels: NDArray[np.int16]) -> NDArray[np.uint8]:
     """Return the bit planes of pixels [P, 1024] under their slots."""
-    # −1 is 0xFFFF as uint16, the mark of pixels that are not valid: an absent slot would claim
-    # them, so the void state is written after the slots.
-    wanted = slot_labels.astype(np.uint16)
-    slot0, slot1, slot2, slot3 = (pixels == wanted[:, k, None] for k in range(SLOTS))
+    # −1 is 0xFFFF as uint16, the mark of pixels that are not valid: an absent slot equals them, so
+    # the void state is written after the slots.
+    ids = slot_labels.astype(np.uint16)
+    slot0, slot1, slot2, slot3 = (pixels == ids[:, k, None] for k in range(SLOTS))
     void = pixels == _NOT_VALID
     bit0 = slot1 | slot3 | void
     bit1 = (slot2 | slot3) & ~void
@@ -110,9 +117,9 @@ def pack_states(states: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def targets_to_label_map(targets: Targets, grid: Grid, void: int, other: int) -> NDArray[np.uint16]:
-    """Return the label map [32·ny, 32·nx] that targets stand for.
+    """Return the label map [32·ny, 32·nx] that targets describe.
 
-    Exact but for pixels outside their patch's slots, which become ``other``.
+    It is exact except for pixels outside their patch's slots, which become ``other``.
     """
     lookup = np.empty((len(targets.slot_labels), STATE_VOID + 1), dtype=np.uint16)
     lookup[:, :SLOTS] = targets.slot_labels.astype(np.uint16)

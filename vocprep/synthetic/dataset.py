@@ -1,21 +1,21 @@
-"""A generated tree in the official VOC2010 + Pascal Context layout: no download, no terms of use.
+"""A generated data dir in the official VOC 2010 and Pascal Context layout, without a download.
 
-For the demo, the tests and a first try offline. Every picture is an abstract scene: bands of
-background (sky, grass, wall…) with 1 to 4 objects on them. Each label has a texture of its own, so
-patches can be told apart, and some forty common labels carry most of the area, so heads trained on
-200 pictures beat the majority baseline by far. Light, tint and noise differ between pictures.
+For the demo, the tests and first trials offline. Every image is an abstract scene: bands of
+background (sky, grass, wall…) with 1 to 4 objects on them. Each class has a texture of its own, so
+that patches differ, and some forty common classes cover most of the area, so that heads trained on
+200 images score far above the majority baseline. Light, tint and noise differ between images.
 
-Patches of one label are everywhere. Of every ten pictures some also hold what is rare in real data
-and often done wrong (as the default ``crop`` geometry shows it):
+Patches of one class are everywhere. Of every ten images some also hold what is rare in real data
+and often processed wrongly (seen through the default geometry ``crop``):
 
-- four hold a mosaic of 25 labels: patches with more than four labels. The mosaics go through the
-  ids in turn, so from 60 pictures on each of 1..459 occurs;
-- two hold a grey card that nobody labelled (0 in the ``.mat``, 255 in the PNG): all-void patches;
-- one is 256 pixels on its shorter side, so that nothing is resized, and holds three patches whose
-  labels tie exactly: 2, 4 and 16 of them.
+- four hold a mosaic of 25 classes: patches with more than four classes. The mosaics go through the
+  ids in turn, so that with 60 images or more each of 1..459 occurs;
+- two hold a grey square without a label (0 in the ``.mat``, 255 in the PNG): all-void patches;
+- one has 256 pixels on its shorter side, so that nothing is resized, and holds three patches in
+  which 2, 4 and 16 classes have exactly equal areas.
 
-Same options, same bytes (given the same Pillow and zlib): a picture depends on the seed and its
-own number only, and is made in integers.
+Equal options give equal bytes (with the same Pillow and zlib): an image depends on the seed and its
+own number only, and is computed in integers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from vocprep.synthetic.scene import LABELS, LabelMap, draw_label_map, draw_pictu
 from vocprep.validation import NotNegative, checked, to_json
 
 MARKER = "sample.json"
-"""File in the sample's folder that says what made it; it is written last."""
+"""File in the sample's folder with the options that made it; it is written last."""
 
 _GENERATION = 1  # raised whenever the bytes of a sample change
 _VOID = 255
@@ -116,7 +116,7 @@ def sample(
 
 
 def _summary(folder: Path, counts: Mapping[str, int]) -> SampleSummary:
-    """Return the summary of what the marker file says that a sample holds."""
+    """Return the summary of the counts in the marker file."""
     return SampleSummary(
         folder=folder,
         images=counts["images"],
@@ -127,7 +127,7 @@ def _summary(folder: Path, counts: Mapping[str, int]) -> SampleSummary:
 
 
 def _existing(folder: Path, options: _Options) -> SampleSummary | None:
-    """Return the summary of the same sample found there, None where nothing is."""
+    """Return the summary of an equal sample in the folder, None for a new or empty folder."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -175,7 +175,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 def _write_files(
     staging: Path, image_id: str, label_map: LabelMap, picture: NDArray[np.uint8]
 ) -> None:
-    """Write one picture as JPEG, its label map as .mat and its VOC classes as palette PNG."""
+    """Write one image as JPEG, its label map as .mat and its VOC classes as palette PNG."""
     jpeg = staging / _VOC / "JPEGImages" / f"{image_id}.jpg"
     Image.fromarray(picture).save(jpeg, "JPEG", quality=90, subsampling="4:2:0")
     classes = Image.fromarray(_voc_classes(label_map))

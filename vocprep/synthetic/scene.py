@@ -1,6 +1,6 @@
-"""The pictures of the generated tree: label maps and the pixels that go with them.
+"""The generated scenes: label maps, and images with a texture for each class.
 
-See ``vocprep.synthetic.dataset`` for what the scenes are for and which special patches they hold.
+``vocprep.synthetic.dataset`` describes their purpose and the special patches.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from vocprep.manifests import find_manifest
 LabelMap = NDArray[np.uint16]
 
 LABELS = 460
-"""Label ids run below this."""
+"""Class ids are below this."""
 _TILE = 64
-_TEXTURE_SEED = 1261  # of 1500 tried, the one that keeps the common labels' colours apart best
+_TEXTURE_SEED = 1261  # of 1500 tried, the one with the most different colours of common classes
 
 _COLOURS = (
     "sky 84b8f0 mountain 8a84a8 tree 2c6a34 grass 78b83c building b07058 sidewalk b8aca0 "
@@ -41,7 +41,7 @@ _SCENES = (  # background from top to bottom; objects
 
 
 def draw_label_map(draw: Generator, number: int) -> LabelMap:
-    """Return the label map [H, W] of picture ``number``: bands, objects, special patches."""
+    """Return the label map [H, W] of image ``number``: bands, objects, special patches."""
     ids = {name: label for label, name in label_names("context460").items()}
     label_map = np.zeros(_draw_size(draw, number), dtype=np.uint16)
     bands, objects = (text.split() for text in _SCENES[draw.integers(len(_SCENES))])
@@ -124,7 +124,7 @@ def _mosaic(first: int, grid: tuple[int, int], side: int) -> LabelMap:
 
 
 def draw_picture(draw: Generator, label_map: LabelMap) -> NDArray[np.uint8]:
-    """Return the picture [H, W, 3]: textures under a slanting, tinted light, with noise."""
+    """Return the image [H, W, 3]: textures under a slanting, tinted light, with noise."""
     height, width = label_map.shape
     shift_y, shift_x, slant_y, slant_x = draw.integers(-_TILE // 2, _TILE // 2, size=4)
     y = np.arange(height)[:, None]
@@ -135,15 +135,15 @@ def draw_picture(draw: Generator, label_map: LabelMap) -> NDArray[np.uint8]:
     tint = draw.integers(-8, 9, size=3)
     lit = plain * (light[..., None] + tint).astype(np.uint16) >> 7
     noisy = lit + draw.integers(0, 25, size=lit.shape, dtype=np.uint8)
-    picture: NDArray[np.uint8] = (noisy.clip(12, 267) - 12).astype(np.uint8)
-    return picture
+    image: NDArray[np.uint8] = (noisy.clip(12, 267) - 12).astype(np.uint8)
+    return image
 
 
 @cache
 def _textures() -> NDArray[np.uint8]:
-    """Return the texture of every label as rows of pixels: [460 · 64 · 64, 3].
+    """Return the texture of every class as rows of pixels: [460 · 64 · 64, 3].
 
-    A texture is two colours and a pattern that repeats every 64 pixels, drawn from the label id.
+    A texture is two colours and a pattern that repeats every 64 pixels, drawn from the class id.
     """
     words = _COLOURS.split()
     natural = dict(zip(words[::2], words[1::2], strict=True))
