@@ -1,8 +1,8 @@
-"""Label maps a second: `vocprep decode` against a plain loop over scipy.
+"""Label maps per second: `vocprep decode` beside a plain loop over scipy.
 
-Two lines of work: reading .mat files into arrays under a schema, and the whole of `vocprep decode`
-(16-bit PNG and statistics). The plain loop trusts its files; vocprep checks every tag and id. Rows
-take turns, so that the machine's moods fall on all of them alike.
+Two tables: reading .mat files into arrays of a label space, and the whole of `vocprep decode`
+(16-bit PNG and statistics). The plain loop checks nothing; vocprep checks every tag and id. Rows
+take turns, so that variations of the machine's speed affect all of them alike.
 
 Run: python benchmarks/decode.py [--maps 300] [--repeats 3]
 """
@@ -40,7 +40,7 @@ def scipy_read(paths: list[Path]) -> None:
 
 
 def scipy_decode(paths: list[Path], out: Path) -> None:
-    """Write the maps as PNG and count their labels in a plain loop."""
+    """Write the maps as PNG and count their classes in a plain loop."""
     out.mkdir()
     for path in paths:
         label_map = loadmat(path)["LabelMap"]
@@ -108,7 +108,7 @@ def measure(rows: dict[str, Callable[[], None]], out: Path, repeats: int) -> dic
 
 
 def fill_table(title: str, maps: int, seconds: dict[str, list[float]]) -> Table:
-    """Return maps a second and the ratio to the first row."""
+    """Return maps per second and the ratio to the first row."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     first = next(iter(medians.values()))
     columns = (

@@ -1,10 +1,10 @@
-"""From heads' outputs to a segmentation: the seed's double loop against vocprep, one picture.
+"""From heads' outputs to a segmentation: the seed's double loop beside vocprep, for one image.
 
 Three rows: the seed's `toSegment`, a loop over patches and pixels that fills the dense form; the
 same dense form by one scatter; and the label map alone, which needs no dense form. Rows take turns,
-so that the machine's moods fall on all of them alike; all are seen to agree first.
+so that variations of the machine's speed affect all of them alike; first all are checked to agree.
 
-Run: python benchmarks/segment.py [--patches 49] [--categories 460] [--repeats 5] [--json PATH]
+Run: python benchmarks/segment.py [--patches 49] [--classes 460] [--repeats 5] [--json PATH]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = (
     Column("ratio", "ratio", ",.1f"),
 )
 LOOPS = {"vocprep, dense by scatter": 5, "vocprep, label map": 50}
-"""Calls a measurement of what is too quick for one."""
+"""Calls per measurement, where one call is too short."""
 
 
 def double_loop(y: Tensor, z: Tensor) -> Tensor:
@@ -46,22 +46,21 @@ def main() -> None:
     """Measure and print the table."""
     parser = command_line(__doc__)
     parser.add_argument("--patches", type=int, default=49)
-    parser.add_argument("--categories", type=int, default=460)
+    parser.add_argument("--classes", type=int, default=460)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     samples: dict[str, Cell] = {
         "patches": arguments.patches,
-        "categories": arguments.categories,
+        "classes": arguments.classes,
         "repeats": arguments.repeats,
     }
     report = Report(
         "segment",
         samples,
-        f"{arguments.patches} patches, {arguments.categories} categories, median of "
-        f"{arguments.repeats}",
+        f"{arguments.patches} patches, {arguments.classes} classes, median of {arguments.repeats}",
     )
     generator = torch.Generator().manual_seed(0)
-    y = torch.randn(arguments.patches, arguments.categories, generator=generator)
+    y = torch.randn(arguments.patches, arguments.classes, generator=generator)
     z = torch.rand(arguments.patches, PIXELS, 4, generator=generator)
     check_agreement(y, z)
     rows: dict[str, Callable[[], Tensor]] = {
@@ -69,7 +68,7 @@ def main() -> None:
         "vocprep, dense by scatter": partial(to_segment, y, z),
         "vocprep, label map": partial(to_label_map, y, z),
     }
-    report.add(Table("one picture", COLUMNS, table(measure(rows, arguments.repeats))))
+    report.add(Table("one image", COLUMNS, table(measure(rows, arguments.repeats))))
     report.write(arguments.json)
 
 
@@ -85,7 +84,7 @@ def check_agreement(y: Tensor, z: Tensor) -> None:
 
 
 def measure(rows: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds a call of each row and repeat, the rows taking turns."""
+    """Return the seconds per call of each row and repeat, the rows taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(repeats):
         for name, work in rows.items():
@@ -98,7 +97,7 @@ def measure(rows: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, li
 
 
 def table(seconds: dict[str, list[float]]) -> list[dict[str, Cell]]:
-    """Return a row each: median, extremes and the ratio to the first row."""
+    """Return the lines of the table: median, extremes and the ratio to the first row."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     first = next(iter(medians.values()))
     return [

@@ -2,10 +2,10 @@
 
 Three plain ways to rank the labels of 49 patches (a loop of numpy.unique, bincount into a table,
 row sort and run length) and vocprep.labels.targets.make_targets, which sorts rows too. All give
-slot_labels, slot_pixels, label_count and slot_planes, and one untimed pass sees that they give the
-same; the planes are packed by the same plain code in the plain ways. Rows take turns.
+slot_labels, slot_pixels, label_count and slot_planes, and one untimed pass checks that all are
+equal; the plain ways pack the planes by the same plain code. Rows take turns.
 
-Real maps where VOCPREP_SHARED_DATA or ../shared/data has them, and generated ones.
+Real label maps where VOCPREP_SHARED_DATA or ../shared/data has them, and generated ones.
 
 Run: python benchmarks/targets.py [--maps 100] [--repeats 5]
 """
@@ -63,13 +63,13 @@ def by_unique(label_map: LabelMap, void: int, classes: int) -> Ranking:
 
 
 def by_bincount(label_map: LabelMap, void: int, classes: int) -> Ranking:
-    """Count all patches into one table [49, classes], and sort out its rows' largest."""
+    """Count all patches into one table [49, classes], and take the largest counts of each row."""
     pixels = cut(label_map).astype(np.int64)
     rows = np.arange(49)[:, None]
     table = np.bincount((pixels + rows * classes).ravel(), minlength=49 * classes)
     table = table.reshape(49, classes)
     table[:, void] = 0
-    # One number a cell, larger for larger areas and then for smaller labels.
+    # One number per cell, larger for larger areas and then for smaller ids.
     keys = table * classes + (classes - 1 - np.arange(classes))
     best = np.argpartition(-keys, SLOTS - 1, axis=1)[:, :SLOTS]
     best = np.take_along_axis(best, np.argsort(-keys[rows, best], axis=1), axis=1)
@@ -83,7 +83,7 @@ def by_bincount(label_map: LabelMap, void: int, classes: int) -> Ranking:
 
 
 def by_sorting(label_map: LabelMap, void: int, classes: int) -> Ranking:
-    """Sort every patch's pixels, so that a label is one run, and rank the runs of all patches."""
+    """Sort the pixels of every patch, so that each class is one run, and rank all runs."""
     del classes
     ordered = np.sort(cut(label_map), axis=1)
     starts = np.flatnonzero(np.diff(ordered, axis=1, prepend=np.uint16(0xFFFF)))
@@ -121,59 +121,59 @@ PLAIN: dict[str, Callable[..., Ranking]] = {
 }
 
 
-def rank_and_pack(label_map: LabelMap, rank: Callable[..., Ranking], schema: LabelSpace) -> None:
-    """Rank the labels of a map and pack its planes."""
-    labels, _, _ = rank(label_map, schema.void, classes_of(schema))
-    pack(label_map, schema.void, labels)
+def rank_and_pack(label_map: LabelMap, rank: Callable[..., Ranking], space: LabelSpace) -> None:
+    """Rank the classes of a label map and pack its planes."""
+    labels, _, _ = rank(label_map, space.void, classes_of(space))
+    pack(label_map, space.void, labels)
 
 
-def classes_of(schema: LabelSpace) -> int:
-    """Return how wide a table of all ids is, void included."""
-    return max(*schema.names, schema.void) + 1
+def classes_of(space: LabelSpace) -> int:
+    """Return the width of a table of all ids, void included."""
+    return max(*space.names, space.void) + 1
 
 
-def check_same(maps: list[LabelMap], schema: LabelSpace) -> None:
-    """See that every way gives the targets that vocprep gives."""
+def check_same(maps: list[LabelMap], space: LabelSpace) -> None:
+    """Stop unless every way gives the targets that vocprep gives."""
     for label_map in maps:
-        mine = make_targets(label_map, schema.void)
+        mine = make_targets(label_map, space.void)
         for name, rank in PLAIN.items():
-            labels, areas, count = rank(label_map, schema.void, classes_of(schema))
+            labels, areas, count = rank(label_map, space.void, classes_of(space))
             same = (
                 np.array_equal(labels, mine.slot_labels)
                 and np.array_equal(areas, mine.slot_pixels)
                 and np.array_equal(count, mine.label_count)
-                and np.array_equal(pack(label_map, schema.void, labels), mine.slot_planes)
+                and np.array_equal(pack(label_map, space.void, labels), mine.slot_planes)
             )
             if not same:
                 raise SystemExit(f"{name} gave other targets than {MINE}")
 
 
 def find_maps(limit: int) -> dict[str, tuple[list[LabelMap], LabelSpace]]:
-    """Return label maps [224, 224] by what they are."""
+    """Return label maps [224, 224] by their kind."""
     wide, narrow = load_label_space("context460"), load_label_space("voc21")
     drawn = [draw_label_map(np.random.default_rng([0, n]), n) for n in range(limit)]
     found = {"generated, 459 labels": (drawn, wide)}
-    for title, folder, dataset, schema in (
+    for title, folder, dataset, space in (
         ("VOC 2012 masks, 21 labels", "voc2012-real", "voc2012", narrow),
         ("Pascal Context maps, 459 labels", "pascal-context", "pascal-context", wide),
     ):
         data_dir = shared_data() / folder
         if data_dir.is_dir():
             samples = list_samples(data_dir, load_dataset(dataset), ["train"], limit)
-            found[title] = [read_label_map(s.label_path, schema) for s in samples], schema
+            found[title] = [read_label_map(s.label_path, space) for s in samples], space
     return {
         f"{len(maps)} {title}": ([place_labels(m, Geometry(), s.void) for m in maps], s)
         for title, (maps, s) in found.items()
     }
 
 
-def measure(maps: list[LabelMap], schema: LabelSpace, repeats: int) -> dict[tuple[str, str], float]:
-    """Return microseconds a map by row and column: each map's best, averaged; rows take turns."""
+def measure(maps: list[LabelMap], space: LabelSpace, repeats: int) -> dict[tuple[str, str], float]:
+    """Return microseconds per map by row and column: each map's best, averaged."""
     works: dict[tuple[str, str], Callable[[LabelMap], object]] = {}
     for name, rank in PLAIN.items():
-        works[name, "rank_us"] = partial(rank, void=schema.void, classes=classes_of(schema))
-        works[name, "targets_us"] = partial(rank_and_pack, rank=rank, schema=schema)
-    works[MINE, "targets_us"] = partial(make_targets, void=schema.void)
+        works[name, "rank_us"] = partial(rank, void=space.void, classes=classes_of(space))
+        works[name, "targets_us"] = partial(rank_and_pack, rank=rank, space=space)
+    works[MINE, "targets_us"] = partial(make_targets, void=space.void)
     best = {key: [float("inf")] * len(maps) for key in works}
     for _ in range(repeats):
         for key, work in works.items():
@@ -186,7 +186,7 @@ def measure(maps: list[LabelMap], schema: LabelSpace, repeats: int) -> dict[tupl
 
 
 def fill_table(title: str, times: dict[tuple[str, str], float]) -> Table:
-    """Return the table of one kind of maps, with the ratio to the best plain way."""
+    """Return the table of one kind of label maps, with the ratio to the best plain way."""
     best = min(times[name, "targets_us"] for name in PLAIN)
     rows: list[dict[str, str | float | None]] = [
         {
@@ -201,7 +201,7 @@ def fill_table(title: str, times: dict[tuple[str, str], float]) -> Table:
 
 
 def main() -> None:
-    """Measure and print one table a kind of maps."""
+    """Measure and print one table per kind of label maps."""
     parser = command_line(__doc__)
     parser.add_argument("--maps", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
@@ -213,9 +213,9 @@ def main() -> None:
         f"{', '.join(kinds)}; one thread; mean over the maps of each one's best of "
         f"{arguments.repeats}",
     )
-    for title, (maps, schema) in kinds.items():
-        check_same(maps, schema)
-        report.add(fill_table(title, measure(maps, schema, arguments.repeats)))
+    for title, (maps, space) in kinds.items():
+        check_same(maps, space)
+        report.add(fill_table(title, measure(maps, space, arguments.repeats)))
     report.write(arguments.json)
 
 

@@ -473,7 +473,7 @@ def test_failing_step_ends_the_demo_with_its_code(tmp_path: Path, vocprep: Run) 
     assert result.exit_code == USAGE
     assert result.stdout.count("$ vocprep") == 3
     assert f"$ vocprep sample '{folder}/data' --images 2" in result.stdout
-    assert result.stderr == "error: epochs: expected at least 1, found 0\n"
+    assert result.stderr == "error: epochs 0: expected 1 or more\n"
 
 
 def test_demo_replaces_its_own_folder_and_no_other(tmp_path: Path, vocprep: Run) -> None:

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 
 import numpy as np
 from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from vocprep.geometry import PATCH, SHORTER, SIDE
-from vocprep.manifests import find_manifest
+from vocprep.manifests import find_manifest, read_toml
 
 LabelMap = NDArray[np.uint16]
 
@@ -165,8 +165,13 @@ def _textures() -> NDArray[np.uint8]:
     return textures.clip(0, 255).astype(np.uint8).reshape(-1, 3)
 
 
+class _ClassNames(BaseModel):
+    """The class names in the TOML file of a label space."""
+
+    names: dict[int, str]
+
+
 @cache
-def label_names(schema: str) -> dict[int, str]:
-    """Return the names of a shipped label schema by id."""
-    text = find_manifest("labels", schema).read_text(encoding="utf-8")
-    return {int(label): name for label, name in tomllib.loads(text)["names"].items()}
+def label_names(space: str) -> dict[int, str]:
+    """Return the class names of a shipped label space by id."""
+    return read_toml(_ClassNames, find_manifest("labels", space)).names
