@@ -27,13 +27,12 @@ from _report import Cell, Column, Report, Table, command_line
 from vocprep.building.local import build_dataset
 from vocprep.building.plan import plan_build
 from vocprep.errors import VocprepError
-from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
+from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
-from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.counters import MaskQuality
 from vocprep.heads.scoring.evaluate import evaluate
-from vocprep.heads.scoring.evaluation import Evaluation
-from vocprep.heads.scoring.score import GT_TOP_4, MAJORITY, MODEL, PATCH_MAJORITY
+from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.scores import RunScores
 from vocprep.heads.training.train import train
 from vocprep.options import BuildChoices, BuildOptions, Layout
 from vocprep.recipe import View
@@ -83,11 +82,11 @@ VARIANTS = {
 ASKED = (("default", "seed", 2.0), ("default", "random", 8.0), ("wide", "default", 5.0))
 """The first row's lead over the second that is asked for, in points of mIoU ≥1 %."""
 
-MASK_IOU: dict[str, Callable[[MaskQuality], float]] = {
-    MODEL: lambda masks: masks.iou,
-    PATCH_MAJORITY: lambda masks: masks.iou_of_largest,
+MASK_IOU: dict[RowKind, Callable[[MaskQuality], float]] = {
+    RowKind.MODEL: lambda masks: masks.iou,
+    RowKind.PATCH_MAJORITY: lambda masks: masks.iou_of_largest,
 }
-"""The rows of the ladder whose masks are judged."""
+"""The kinds of rows that have a mask IoU."""
 
 COLUMNS = (
     Column("name", ""),
@@ -139,21 +138,23 @@ def build(bench: Bench, name: str) -> ShardDataset:
     return ShardDataset.open(out)
 
 
-def score(bench: Bench, name: str, shards: ShardDataset) -> list[Evaluation]:
-    """Train a row once a seed, where that is still to be done, and score what came of it."""
-    scores = []
+def score(bench: Bench, name: str, shards: ShardDataset) -> list[RunScores]:
+    """Train a row once per seed, where that is still to be done, and score the runs."""
+    scores: list[RunScores] = []
     for seed in range(bench.seeds):
         run_dir = bench.work / "runs" / f"{name}-{seed}"
         train(shards, run_dir, bench.options(VARIANTS[name], seed))
-        scores.append(evaluate(load_run(run_dir), shards, "val", EvaluateOptions()))
+        scores += evaluate(run_dir, shards, "val").runs
     return scores
 
 
-def fill_row(title: str, scores: Sequence[Evaluation], row: str = MODEL) -> dict[str, Cell]:
-    """Return a line of the table from the row of that name in each evaluation."""
-    rows = [evaluation.row(row) for evaluation in scores]
+def fill_row(
+    title: str, scores: Sequence[RunScores], row: RowKind = RowKind.MODEL
+) -> dict[str, Cell]:
+    """Return a line of the table from the row of that kind in each run's scores."""
+    rows = [run_scores.row(row) for run_scores in scores]
     frequent = [100 * found.miou_frequent for found in rows]
-    own = row == MODEL
+    own = row is RowKind.MODEL
     mask_iou = MASK_IOU.get(row)
     return {
         "name": title,
@@ -163,7 +164,7 @@ def fill_row(title: str, scores: Sequence[Evaluation], row: str = MODEL) -> dict
         "miou_present": mean(100 * found.miou_present for found in rows),
         "pixel_accuracy": mean(100 * found.pixel_accuracy for found in rows),
         "patch_top1": mean(100 * found.patch_top1 for found in rows),
-        "mask_iou": mean(100 * mask_iou(e.masks) for e in scores) if mask_iou else None,
+        "mask_iou": mean(100 * mask_iou(s.masks) for s in scores) if mask_iou else None,
         "epochs": scores[0].epoch if own else None,
     }
 
@@ -226,7 +227,9 @@ def measure(bench: Bench, names: Sequence[str], json: Path | None) -> None:
         )
         rows[name] = fill_row(variant.title, scores)
         print(f"{variant.title}: {rows[name]['miou_frequent']:.1f}", file=sys.stderr, flush=True)
-    oracles = {GT_TOP_4: GT_TOP_4, PATCH_MAJORITY: PATCH_MAJORITY, MAJORITY: "one label everywhere"}
+    oracles = {kind: kind.display_name for kind in (RowKind.GT_TOP_4, RowKind.PATCH_MAJORITY)} | {
+        RowKind.MAJORITY: "one class everywhere"
+    }
     lines = [fill_row(title, scores[:1], row) for row, title in oracles.items()]
     report.add(Table("%", COLUMNS, [*rows.values(), *lines]))
     leads = compare(rows)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
     from vocprep.heads.runs.run import load_run
     from vocprep.heads.scoring.evaluate import evaluate
+    from vocprep.heads.scoring.scores import Evaluation, RunScores
     from vocprep.heads.training.train import train
     from vocprep.labels.export import DecodeOptions, decode
     from vocprep.labels.label_space import load_label_space
@@ -46,6 +47,7 @@ _HOMES = {
     "BuildOptions": "options",
     "DecodeOptions": "labels.export",
     "EvaluateOptions": "heads.runs.options",
+    "Evaluation": "heads.scoring.scores",
     "Geometry": "geometry",
     "Layout": "options",
     "LoaderOptions": "options",
@@ -54,6 +56,7 @@ _HOMES = {
     "PredictionResult": "heads.predict",
     "Recipe": "recipe",
     "Record": "shards.record",
+    "RunScores": "heads.scoring.scores",
     "ShardDataset": "shards.reader",
     "TFDetHeads": "heads.model.tfdet",
     "TrainOptions": "heads.runs.options",
@@ -87,6 +90,7 @@ __all__ = [
     "BuildOptions",
     "DecodeOptions",
     "EvaluateOptions",
+    "Evaluation",
     "Geometry",
     "Layout",
     "LoaderOptions",
@@ -95,6 +99,7 @@ __all__ = [
     "PredictionResult",
     "Recipe",
     "Record",
+    "RunScores",
     "ShardDataset",
     "TFDetHeads",
     "TrainOptions",

@@ -445,7 +445,7 @@ def test_evaluate_does_not_compare_runs_on_other_pictures(
     assert_done(vocprep("train", tmp_path / "s1", *quick))
     compared = vocprep("evaluate", run, tmp_path / "r1", shards, tmp_path / "s1")
     assert (compared.exit_code, compared.stdout) == (2, "")
-    assert "expected the pictures, geometry and labels of" in compared.stderr
+    assert "expected the images, geometry and labels of" in compared.stderr
 
 
 def test_evaluate_draws_and_writes_the_confusion_matrix(

@@ -9,23 +9,20 @@ import pytest
 
 from vocprep.cli.scores import print_comparison
 from vocprep.heads.runs.options import EvaluateOptions
-from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.evaluate import evaluate
-from vocprep.heads.scoring.evaluation import Evaluation
-from vocprep.shards.reader import ShardDataset
+from vocprep.heads.scoring.scores import ClassName, RunScores
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def result(run: Path, shards: Path) -> Evaluation:
+def result(run: Path, shards: Path) -> RunScores:
     """Of heads over 460 classes: with one further table, that of context59."""
-    options = EvaluateOptions(device="cpu")
-    return evaluate(load_run(run), ShardDataset.open(shards), "val", options)
+    return evaluate(run, shards, options=EvaluateOptions(device="cpu")).runs[0]
 
 
 def test_a_table_that_not_all_runs_have_is_left_out(
-    result: Evaluation, capsys: pytest.CaptureFixture[str]
+    result: RunScores, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = replace(result, run="other")
     (table,) = result.tables
@@ -41,9 +38,14 @@ def test_a_table_that_not_all_runs_have_is_left_out(
 
 
 def test_each_chance_and_each_note_is_told_once(
-    result: Evaluation, capsys: pytest.CaptureFixture[str]
+    result: RunScores, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = replace(result, run="other", majority_label="sofa", notes=(*result.notes, "beware"))
+    other = replace(
+        result,
+        run="other",
+        majority_class=ClassName(id=18, name="sofa"),
+        notes=(*result.notes, "beware"),
+    )
     print_comparison([result, result, other], classes=False)
     lines = capsys.readouterr().out.splitlines()
     chances = [line for line in lines if line.startswith("chance: ")]

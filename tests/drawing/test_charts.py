@@ -9,8 +9,8 @@ import pytest
 from builders.images import opened
 
 from vocprep.heads.runs.log import EpochMetrics, draw_curves
-from vocprep.heads.scoring.evaluation import ClassScore, Evaluation, draw_confusion
 from vocprep.heads.scoring.metrics import ConfusionMatrix, confusion_shares
+from vocprep.heads.scoring.scores import ClassScore, RunScores, draw_confusion
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.statistics import LabelStatistics, draw_label_chart
 
@@ -78,11 +78,11 @@ def test_confusion_shares_are_of_the_rows_and_miss_nothing() -> None:
 def test_confusion_matrix_is_drawn_for_any_number_of_classes(classes: int) -> None:
     counts = np.eye(classes, classes + 1, dtype=np.int64)
     scores = tuple(
-        ClassScore(label=k, name=f"class {k}", pixels=1, iou=1.0, accuracy=1.0, oracle_iou=1.0)
+        ClassScore(id=k, name=f"class {k}", pixels=1, iou=1.0, accuracy=1.0, oracle_iou=1.0)
         for k in range(classes)
     )
-    made = Evaluation(
-        **{**dict.fromkeys(field.name for field in fields(Evaluation)), "classes": scores}
+    made = RunScores(
+        **{**dict.fromkeys(field.name for field in fields(RunScores)), "classes": scores}
         | {"confusion": ConfusionMatrix(counts), "run": "mine", "split": "val"}
     )
     small, large = opened(draw_confusion(made, most=1)), opened(draw_confusion(made))

@@ -10,14 +10,12 @@ import click
 from vocprep.cli.common import print_table
 
 if TYPE_CHECKING:
-    from vocprep.heads.scoring.evaluation import Evaluation, ScoreRow, ScoreTable, TableRow
+    from vocprep.heads.scoring.scores import RunScores, ScoreRow, ScoreTable, TableRow
 
-MAJORITY = "majority label"
-MODEL = "model"
 Row = TypeVar("Row", bound="TableRow")
 
 
-def print_scores(results: Sequence[Evaluation], *, classes: bool) -> None:
+def print_scores(results: Sequence[RunScores], *, classes: bool) -> None:
     """Print one run with its oracles, or several in one table."""
     if len(results) == 1:
         print_evaluation(results[0], classes=classes)
@@ -25,8 +23,8 @@ def print_scores(results: Sequence[Evaluation], *, classes: bool) -> None:
         print_comparison(results, classes=classes)
 
 
-def print_evaluation(result: Evaluation, *, classes: bool) -> None:
-    """Print all that is known of one run."""
+def print_evaluation(result: RunScores, *, classes: bool) -> None:
+    """Print all scores of one run."""
     if classes:
         _print_classes(result)
     click.echo(
@@ -41,8 +39,8 @@ def print_evaluation(result: Evaluation, *, classes: bool) -> None:
     )
     masks = result.masks
     click.echo(
-        f"macro mAP of the patches' labels {100 * result.mean_average_precision:.1f}; mask IoU, "
-        f"labels given, {100 * masks.iou:.1f} (largest label everywhere "
+        f"macro mAP of the patches' classes {100 * result.mean_average_precision:.1f}; mask IoU, "
+        f"classes given, {100 * masks.iou:.1f} (largest class everywhere "
         f"{100 * masks.iou_of_largest:.1f}) over {masks.slots:,} slots"
     )
     for table in result.tables:
@@ -60,8 +58,8 @@ def print_evaluation(result: Evaluation, *, classes: bool) -> None:
     _print_notes(result.notes)
 
 
-def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
-    """Print several runs on one split, a line a run, above the oracles that they share."""
+def print_comparison(results: Sequence[RunScores], *, classes: bool) -> None:
+    """Print several runs on one split, a line per run, above the oracles that they share."""
     first = results[0]
     if classes:
         _print_class_comparison(results)
@@ -72,7 +70,7 @@ def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
     head = ("%", *_pixel_head(first), "top-1", "recall@4", "mAP", "mask IoU")
     rows: list[tuple[object, ...]] = []
     for result in results:
-        row = result.row(MODEL)
+        row = result.model
         # As text, since the oracles have none of these.
         own = (f"{100 * result.mean_average_precision:5.1f}", f"{100 * result.masks.iou:8.1f}")
         name = f"{result.run} (epoch {result.epoch})"
@@ -81,7 +79,7 @@ def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
         rows.append((name, *_pixel_cells(row), *_patch_cells(row), "", ""))
     print_table(head, rows)
     click.echo()
-    _print_mixtures(results)
+    _print_mixed_rows(results)
     for table in first.tables:
         tables = [(r, t) for r in results for t in r.tables if _subject(t) == _subject(table)]
         if len(tables) < len(results):
@@ -95,36 +93,36 @@ def print_comparison(results: Sequence[Evaluation], *, classes: bool) -> None:
     _print_notes(_merged_notes(results))
 
 
-def _print_mixtures(results: Sequence[Evaluation]) -> None:
-    """Print what each run would score if its labels or its masks were right."""
-    names = [row.name for row in results[0].rows if MODEL in row.name.split()]
+def _print_mixed_rows(results: Sequence[RunScores]) -> None:
+    """Print what each run would score if its classes or its masks were right."""
+    mixed = [row for row in results[0].rows if row.kind.uses_model]
     print_table(
-        ("mIoU ≥1 %", *names),
-        [(r.run, *(100 * r.row(name).miou_frequent for name in names)) for r in results],
+        ("mIoU ≥1 %", *(row.name for row in mixed)),
+        [(r.run, *(100 * r.row(row.kind).miou_frequent for row in mixed)) for r in results],
     )
 
 
 def _subject(table: ScoreTable) -> tuple[str, str, int]:
-    """Return what a table is about: only tables of one subject may stand side by side."""
+    """Return what must be equal of tables that stand side by side."""
     return table.area, table.schema, table.pixels
 
 
-def _shared(tables: Sequence[tuple[Evaluation, Sequence[Row]]]) -> list[tuple[str, Row]]:
-    """Return the rows in which no model has a part, each once, with their names.
+def _shared(tables: Sequence[tuple[RunScores, Sequence[Row]]]) -> list[tuple[str, Row]]:
+    """Return the rows that do not depend on a model, each once, with their names.
 
-    Runs that learnt from other splits have other majorities.
+    Runs that were trained on different splits have different majority classes.
     """
     rows = {
         _row_name(row, result): row
         for result, rows in tables
         for row in rows
-        if MODEL not in row.name.split()
+        if not row.kind.uses_model
     }
     return list(rows.items())
 
 
-def _merged_notes(results: Sequence[Evaluation]) -> list[str]:
-    """Return the notes of several runs, with the runs' names where they are not true of all."""
+def _merged_notes(results: Sequence[RunScores]) -> list[str]:
+    """Return the notes of several runs, with the runs' names where they do not hold for all."""
     holders: dict[str, list[str]] = {}
     for result in results:
         for note in result.notes:
@@ -135,8 +133,8 @@ def _merged_notes(results: Sequence[Evaluation]) -> list[str]:
     ]
 
 
-def _print_further(table: ScoreTable, result: Evaluation) -> None:
-    """Print a further table, or that it is the first once more."""
+def _print_further(table: ScoreTable, result: RunScores) -> None:
+    """Print a further table, or that it equals the first."""
     if (table.schema, table.pixels) == (result.schema, result.pixels):
         click.echo(f"{table.area}: the same, the geometry leaves nothing out")
         return
@@ -154,24 +152,24 @@ def _print_table_head(table: ScoreTable) -> None:
     )
 
 
-def _print_classes(result: Evaluation) -> None:
+def _print_classes(result: RunScores) -> None:
     print_table(
         ("id", "class", "pixels", "IoU", "accuracy", "IoU GT top-4"),
         [
-            (c.label, c.name, c.pixels, 100 * c.iou, 100 * c.accuracy, 100 * c.oracle_iou)
+            (c.id, c.name, c.pixels, 100 * c.iou, 100 * c.accuracy, 100 * c.oracle_iou)
             for c in result.classes
         ],
     )
     click.echo()
 
 
-def _print_class_comparison(results: Sequence[Evaluation]) -> None:
-    """Print each class's IoU, a column a run; all runs saw the same ground truth."""
-    by_run = [{score.label: score.iou for score in result.classes} for result in results]
+def _print_class_comparison(results: Sequence[RunScores]) -> None:
+    """Print each class's IoU, a column per run; all runs have the same ground truth."""
+    by_run = [{score.id: score.iou for score in result.classes} for result in results]
     print_table(
         ("id", "class", "pixels", *(f"IoU {result.run}" for result in results)),
         [
-            (score.label, score.name, score.pixels, *(100 * ious[score.label] for ious in by_run))
+            (score.id, score.name, score.pixels, *(100 * ious[score.id] for ious in by_run))
             for score in results[0].classes
         ],
     )
@@ -183,7 +181,7 @@ def _print_notes(notes: Sequence[str]) -> None:
         click.echo(f"note: {note}")
 
 
-def _pixel_head(table: Evaluation | ScoreTable) -> tuple[str, ...]:
+def _pixel_head(table: RunScores | ScoreTable) -> tuple[str, ...]:
     return (
         f"mIoU {table.classes_present} present",
         f"mIoU all {table.classes_all}",
@@ -205,7 +203,8 @@ def _patch_cells(row: ScoreRow) -> tuple[float, ...]:
     return 100 * row.patch_top1, 100 * row.recall_at_4
 
 
-def _row_name(row: TableRow, result: Evaluation) -> str:
-    if row.name == MAJORITY:
-        return f"chance: {result.majority_label!r} everywhere (majority of {result.majority_split})"
+def _row_name(row: TableRow, result: RunScores) -> str:
+    if row.kind.is_constant:
+        name = result.majority_class.name
+        return f"chance: {name!r} everywhere (majority of {result.majority_split})"
     return row.name

@@ -1,401 +1,80 @@
+"""``evaluate`` as a library call: paths or open runs and dataset versions in, scores out."""
+
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
-from itertools import permutations
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from builders.heads import (
-    CPU,
-    VOID,
-    always_says,
-    make_batch,
-    make_dataset,
-    make_recipe,
-    make_record,
-    random_records,
-    run_for,
-)
-from numpy.typing import NDArray
+from builders.heads import CPU, make_dataset, random_records, run_for
+from builders.progress import CountedProgress
 
-from vocprep.backbones import Normalisation
-from vocprep.errors import RunError, UsageError
-from vocprep.geometry import Geometry
-from vocprep.heads.model.losses import compute_losses
-from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
-from vocprep.heads.runs.options import EvaluateOptions
-from vocprep.heads.runs.run import Run
-from vocprep.heads.scoring.evaluate import RECALL_NOTE, WHOLE_NOTE, check_fits, evaluate
-from vocprep.heads.scoring.score import (
-    GT_TOP_4,
-    MAJORITY,
-    MODEL,
-    MODEL_LABELS,
-    MODEL_MASKS,
-    PATCH_MAJORITY,
-    most_frequent_labels,
-    score_split,
-)
-from vocprep.labels.label_space import load_label_space
-from vocprep.options import LoaderOptions
-from vocprep.recipe import LabelSpaceId
+import vocprep
+from vocprep.errors import DataError, UsageError
+from vocprep.heads.runs.run import CONFIG_FILE
+from vocprep.heads.scoring.evaluate import evaluate, runs_and_shards
+from vocprep.heads.scoring.run_scores import score_run
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import Record
-
-RESNET18 = {
-    "backbone": "resnet18-imagenet",
-    "layers": ("layer4",),
-    "windows": (),
-    "geometry": Geometry(),
-}
-
-
-def record(image_id: str, label_map: NDArray[np.int64], split: str = "val") -> Record:
-    patches = label_map.size // 1024
-    embeddings = np.zeros((patches, 256), dtype=np.float16)
-    return make_record(image_id, split, label_map.astype(np.uint16), embeddings)
 
 
 @pytest.fixture(scope="module")
-def by_hand(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
-    """One validation image of two patches: bands of 1, 2, 3, 4, 5 and void; then only label 1."""
-    heights = {1: 10, 2: 8, 3: 6, 4: 4, 5: 2, VOID: 2}
-    bands = np.repeat(list(heights), list(heights.values()))[:, None].repeat(32, axis=1)
-    image = np.concatenate([bands, np.full((32, 32), 1)], axis=1)
-    splits = {
-        "train": [record("t", np.full((32, 32), 2), "train")],
-        "val": [record("v", image)],
-    }
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
+    splits = {name: random_records(name, [(1, 2), (1, 1)]) for name in ("train", "val")}
     return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
 
 
-def test_rows_by_hand(by_hand: ShardDataset):
-    evaluation = evaluate(run_for(by_hand, always_says(1)), by_hand, "val", CPU)
-    names = [MODEL, GT_TOP_4, MODEL_MASKS, MODEL_LABELS, PATCH_MAJORITY, MAJORITY]
-    assert [row.name for row in evaluation.rows] == names
-    rows = 32 + 30  # of 32 pixels each that are not void
-    assert evaluation.pixels == rows * 32
-    model = evaluation.row(MODEL)
-    assert model.pixel_accuracy == pytest.approx(42 / rows)
-    assert model.miou_present == pytest.approx(42 / rows / 5)
-    assert model.miou_all == pytest.approx(42 / rows / 21)
-    assert model.miou_frequent == pytest.approx(42 / rows / 5)
-    assert model.frequency_weighted_iou == pytest.approx((42 / rows) ** 2)
-    assert model.patch_top1 == 1
-    oracle = evaluation.row(GT_TOP_4)
-    assert oracle.pixel_accuracy == pytest.approx(60 / rows)
-    assert oracle.miou_present == pytest.approx(4 / 5)
-    assert oracle.miou_all == pytest.approx(4 / 21)
-    assert (oracle.patch_top1, oracle.recall_at_4) == (1, 1)
-    # All masks are alike but for channel 0, which is strongest everywhere: slot 0 takes the patch.
-    masks = evaluation.row(MODEL_MASKS)
-    assert masks.pixel_accuracy == pytest.approx(42 / rows)
-    assert (masks.patch_top1, masks.recall_at_4) == (1, 1)
-    # cat says 1, then 0, 2 and 3 by their place: label 4 is drawn in the mask of label 0.
-    labels = evaluation.row(MODEL_LABELS)
-    assert labels.pixel_accuracy == pytest.approx((42 + 8 + 6) / rows)
-    assert labels.miou_present == pytest.approx(3 / 5)
-    patch = evaluation.row(PATCH_MAJORITY)
-    assert patch.pixel_accuracy == pytest.approx(42 / rows)
-    assert patch.recall_at_4 == pytest.approx((1 / 4 + 1) / 2)
-    majority = evaluation.row(MAJORITY)
-    assert majority.pixel_accuracy == pytest.approx(8 / rows)
-    assert majority.miou_present == pytest.approx(8 / rows / 5)
-    assert majority.recall_at_4 == pytest.approx((1 / 4 + 0) / 2)
-    assert majority.patch_top1 == 0
-    assert evaluation.masks.slots == 4
-    assert evaluation.masks.iou == evaluation.masks.iou_of_largest == pytest.approx(10 / 30 / 4)
-    assert (evaluation.majority_label, evaluation.majority_split) == ("bicycle", "train")
-    assert (evaluation.classes_present, evaluation.classes_all) == (5, 21)
-    assert (evaluation.run, evaluation.epoch, evaluation.images) == ("mine", 7, 1)
-
-
-def test_class_table_by_hand(by_hand: ShardDataset):
-    evaluation = evaluate(run_for(by_hand, always_says(1)), by_hand, "val", CPU)
-    table = {score.label: score for score in evaluation.classes}
-    assert [score.label for score in evaluation.classes] == [1, 2, 3, 4, 5]
-    assert table[1].name == "aeroplane"
-    assert table[1].pixels == 42 * 32
-    assert table[1].iou == pytest.approx(42 / 62)
-    assert table[1].oracle_iou == table[1].accuracy == 1
-    assert table[5].accuracy == table[5].iou == table[5].oracle_iou == 0
-
-
-def test_model_recall_counts_the_top_4_of_cat(by_hand: ShardDataset):
-    model = always_says(1)
-    with torch.no_grad():
-        model.cat.bias[torch.tensor([3, 4, 9])] = torch.tensor([4.0, 4.5, 4.25])
-    evaluation = evaluate(run_for(by_hand, model), by_hand, "val", CPU)
-    assert evaluation.rows[0].recall_at_4 == pytest.approx((3 / 4 + 1) / 2)
-
-
-def test_without_the_train_split_the_majority_is_the_splits_own(
-    by_hand: ShardDataset, tmp_path: Path
-):
-    val = [record("v", np.full((32, 32), 6)), record("w", np.full((32, 64), 4))]
-    dataset = make_dataset(tmp_path / "shards", {"val": val})
-    evaluation = evaluate(run_for(dataset), dataset, "val", CPU)
-    assert (evaluation.majority_label, evaluation.majority_split) == ("boat", "val")
-    assert evaluation.row(MAJORITY).pixel_accuracy == pytest.approx(2 / 3)
-
-
-def test_json_is_plain(by_hand: ShardDataset):
-    evaluation = evaluate(run_for(by_hand), by_hand, "val", CPU)
-    value = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
-    assert [row["name"] for row in value["rows"]][:2] == ["model", "GT top-4"]
-    assert value["masks"]["slots"] == 4
-    assert value["worst_images"][0]["image_id"] == "v"
-    assert "confusion" not in value
-    assert value["classes"][0]["name"] == "aeroplane"
-    assert value["loss"] > 0
-
-
-def test_scores_do_not_depend_on_the_batch(tmp_path: Path):
-    records = random_records("val", [(1, 2), (2, 2), (1, 1), (3, 1)])
-    dataset = make_dataset(tmp_path / "shards", {"val": records})
+def test_one_run_on_one_dataset_version(dataset: ShardDataset) -> None:
     run = run_for(dataset)
-    one = evaluate(run, dataset, "val", EvaluateOptions(device="cpu", batch_size=1))
-    four = evaluate(run, dataset, "val", EvaluateOptions(device="cpu", mode="resident"))
-    for name in (GT_TOP_4, PATCH_MAJORITY, MAJORITY):
-        assert one.row(name) == four.row(name)
-    for name in (MODEL, MODEL_MASKS, MODEL_LABELS):
-        found, expected = one.row(name).pixel_accuracy, four.row(name).pixel_accuracy
-        assert found == pytest.approx(expected, abs=1e-3)
-    assert one.masks.iou == pytest.approx(four.masks.iou, abs=1e-3)
-    assert one.mean_average_precision == pytest.approx(four.mean_average_precision, abs=1e-3)
-    assert one.images == four.images == 4
+    expected = score_run(run, dataset, "val", CPU)
+    for shards in (dataset, dataset.path, str(dataset.path), [dataset], [dataset.path] * 2):
+        result = evaluate(run, shards, options=CPU)
+        assert result.to_json() == expected.to_json()
+        assert result.notes == ()
 
 
-def test_flipped_views_are_not_scored(tmp_path: Path):
-    train = random_records("train", [(1, 2)])
-    val = [record("v", np.full((32, 32), 6)), record("v#flip", np.full((32, 32), 4))]
-    dataset = make_dataset(
-        tmp_path / "shards", {"train": train, "val": val}, views=("identity", "flip")
-    )
-    evaluation = evaluate(run_for(dataset), dataset, "val", CPU)
-    assert evaluation.images == 1
-    assert [score.label for score in evaluation.classes] == [6]
-
-
-def naive_pixels(run: Run, made: Record) -> dict[str, list[tuple[int, int]]]:
-    """Each row's (truth, predicted) pairs of one image, patch by patch and pixel by pixel."""
-    tokens = torch.from_numpy(made.embeddings.astype(np.float32))[None]
-    with torch.inference_mode():
-        y, z = run.model.probabilities(tokens, None, torch.tensor([made.grid]))
-    pairs: dict[str, list[tuple[int, int]]] = {}
-    for patch in range(len(made.embeddings)):
-        top, left = patch // made.grid[1] * 32, patch % made.grid[1] * 32
-        truth = made.label_map[top : top + 32, left : left + 32].ravel().tolist()
-        slots = [int(label) for label in made.slot_labels[patch] if label >= 0]
-        said = y[0, patch].argsort(descending=True)[:4].tolist()
-        masks = z[0, patch].double().numpy()
-        own = [[i for i, label in enumerate(truth) if label == slot] for slot in slots]
-        order = max(
-            permutations(range(4)),
-            key=lambda o: sum(float(masks[own[s], o[s]].sum()) for s in range(len(slots))),
-        )
-        spare = [label for label in said if label not in slots]
-        names = {slot: slot if slot in said else spare.pop(0) for slot in slots}
-        for i, label in enumerate(truth):
-            if label == VOID:
-                continue
-            drawn = max(range(len(slots)), key=lambda s: masks[i, order[s]])
-            rows = {
-                MODEL: said[int(masks[i].argmax())],
-                GT_TOP_4: label if label in slots else -1,
-                MODEL_MASKS: slots[drawn],
-                MODEL_LABELS: names.get(label, -1),
-                PATCH_MAJORITY: slots[0],
-            }
-            for name, predicted in rows.items():
-                pairs.setdefault(name, []).append((label, predicted))
-    return pairs
-
-
-def test_every_row_equals_a_naive_count(tmp_path: Path):
-    """Blocks of six labels: patches with more than four, with void, and images of two sizes."""
-    records = random_records("val", [(1, 2), (2, 2), (1, 1)])
-    dataset = make_dataset(tmp_path / "shards", {"val": records})
-    run = run_for(dataset)
-    with torch.no_grad():  # labels of the pictures come first, so that some are right
-        run.model.cat.bias[:6] += 2
-    evaluation = evaluate(run, dataset, "val", CPU)
-    pairs: dict[str, list[tuple[int, int]]] = {}
-    accuracies = {}
-    for made in records:
-        for name, own in naive_pixels(run, made).items():
-            pairs.setdefault(name, []).extend(own)
-            if name == MODEL:
-                accuracies[made.image_id] = sum(t == p for t, p in own) / len(own)
-    for name, own in pairs.items():
-        row = evaluation.row(name)
-        truth = Counter(t for t, _ in own)
-        hits = Counter(t for t, p in own if t == p)
-        union = truth + Counter(p for _, p in own) - hits
-        ious = {label: hits[label] / union[label] for label in truth}
-        assert row.pixel_accuracy == pytest.approx(hits.total() / len(own)), name
-        assert row.miou_present == pytest.approx(sum(ious.values()) / len(ious)), name
-        weighted = sum(truth[label] / len(own) * ious[label] for label in truth)
-        assert row.frequency_weighted_iou == pytest.approx(weighted), name
-    accuracy = {row.name: row.pixel_accuracy for row in evaluation.rows}
-    assert 0 < accuracy[MODEL] < accuracy[MODEL_LABELS] < accuracy[GT_TOP_4] < 1
-    assert accuracy[MODEL] < accuracy[MODEL_MASKS] < accuracy[GT_TOP_4]
-    worst = [(image.image_id, image.pixel_accuracy) for image in evaluation.worst_images]
-    assert [name for name, _ in worst] == sorted(accuracies, key=accuracies.__getitem__)
-    assert dict(worst) == pytest.approx(accuracies)
-
-
-def test_validation_counts_what_evaluation_shows(tmp_path: Path):
-    dataset = make_dataset(
-        tmp_path / "shards", {"val": random_records("val", [(1, 2), (2, 2), (1, 1)])}
-    )
-    run = run_for(dataset)
-    loader = dataset.loader("val", LoaderOptions(batch_size=2, label_maps=True))
-    counts = score_split(run.model, loader, run.config.labels)
-    evaluation = evaluate(run, dataset, "val", CPU)
-    assert np.array_equal(counts.model.counts, evaluation.confusion.counts)
-    assert counts.class_loss + counts.mask_loss == pytest.approx(evaluation.loss)
-    assert counts.images == evaluation.images
-    with torch.inference_mode():
-        found = [compute_losses(*run.model(b.embeddings, b.padding, b.grids), b) for b in loader]
-    expected = sum(float(losses.class_sum) for losses in found)
-    assert counts.class_loss == pytest.approx(expected / sum(int(f.patches) for f in found))
-    expected = sum(float(losses.mask_sum) for losses in found)
-    assert counts.mask_loss == pytest.approx(expected / sum(int(f.entries) for f in found))
-
-
-def test_so_many_of_the_worst_images_by_pixel_accuracy_as_asked(tmp_path: Path):
-    rows = {
-        "right_often_in_one_class": [1] * 28 + [2, 3, 4, 5],
-        "half_right_in_two": [1] * 16 + [2] * 16,
-        "right": [1] * 32,
-        "void": [VOID] * 32,
-    }
-    images = [
-        record(name, np.array(labels)[:, None].repeat(32, axis=1)) for name, labels in rows.items()
+def test_several_runs_are_a_list_and_told_apart(dataset: ShardDataset) -> None:
+    one, two = run_for(dataset), replace(run_for(dataset), path=Path("elsewhere/mine"))
+    progress = CountedProgress()
+    result = evaluate([one, two], dataset, options=CPU, progress=progress)
+    assert [scores.run for scores in result.runs] == ["runs/mine", "elsewhere/mine"]
+    assert [value["rows"] for value in result.to_json()] == [
+        scores.to_json()["rows"] for scores in result.runs
     ]
-    dataset = make_dataset(tmp_path / "shards", {"val": images})
-    options = replace(CPU, worst=2)
-    one, two = evaluate(run_for(dataset, always_says(1)), dataset, "val", options).worst_images
-    assert (one.image_id, one.pixel_accuracy, one.miou) == ("half_right_in_two", 0.5, 0.25)
-    assert two.image_id == "right_often_in_one_class"
-    assert (two.pixel_accuracy, two.miou) == pytest.approx((28 / 32, 28 / 32 / 5))
-    with pytest.raises(UsageError, match="worst: expected 0 or more"):
-        EvaluateOptions(worst=-1)
+    assert (progress.total, progress.count, progress.ended) == (2, 2, True)
+    json.dumps(result.to_json(), allow_nan=False)
 
 
-def test_most_frequent_labels_by_hand():
-    image = np.array([3] * 20 + [1] * 6 + [7] * 4 + [VOID] * 2)[:, None].repeat(32, axis=1)
-    batch = make_batch([record("a", image), record("b", np.full((32, 32), 7))])
-    labels = load_label_space("voc21")
-    assert most_frequent_labels([batch], labels) == [7, 3, 1]
-    void = make_batch([record("c", np.full((32, 32), VOID))])
-    assert most_frequent_labels([void], labels) == [0]
+def test_shards_that_no_run_is_scored_on_are_noted(dataset: ShardDataset, tmp_path: Path) -> None:
+    other = make_dataset(tmp_path / "other", {"val": random_records("val", [(1, 1)])})
+    result = evaluate(run_for(dataset), [other, dataset], options=CPU)
+    assert result.notes == (f"no run is scored on {other.path}",)
 
 
-def test_a_split_of_void_alone_is_refused(tmp_path: Path):
-    dataset = make_dataset(tmp_path / "shards", {"val": [record("v", np.full((32, 32), VOID))]})
-    with pytest.raises(UsageError, match="expected pixels to score, found none"):
-        evaluate(run_for(dataset), dataset, "val", CPU)
+def test_confusion_matrices_are_written(dataset: ShardDataset, tmp_path: Path) -> None:
+    run, out = run_for(dataset), tmp_path / "out"
+    (scores,) = evaluate(run, dataset, options=CPU, out=str(out)).runs
+    assert {path.name for path in out.iterdir()} == {"mine.confusion.png", "mine.confusion.csv"}
+    assert (out / "mine.confusion.csv").read_text() == scores.confusion.to_csv()
+    with pytest.raises(UsageError, match="expected different names"):
+        evaluate([run, replace(run, path=Path("b/mine"))], dataset, out=tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
-def test_a_missing_split_is_named(by_hand: ShardDataset):
-    with pytest.raises(UsageError, match="split 'test': expected one of train, val"):
-        evaluate(run_for(by_hand), by_hand, "test", CPU)
+def test_runs_and_shards_are_separated_by_their_files(
+    dataset: ShardDataset, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / CONFIG_FILE).write_text("{}")
+    assert runs_and_shards([dataset.path, run]) == ([run], [dataset.path])
+    with pytest.raises(DataError, match="expected a run or finished shards"):
+        runs_and_shards([run, dataset.path, tmp_path])
+    with pytest.raises(UsageError, match="at least one run and the shards"):
+        runs_and_shards([run])
+    with pytest.raises(UsageError, match="at least one run and the shards"):
+        evaluate([], dataset)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"weights_sha256": "00" * 32}, "weights_sha256"),
-        (RESNET18, "backbone"),
-        ({"windows": (32, 64)}, "windows"),
-        ({"layers": ("layer2",)}, "layers"),
-        ({"normalisation": Normalisation(mean=(0.5, 0.5, 0.5))}, r"normalisation\.mean"),
-        ({"schema": LabelSpaceId(name="voc21", sha256="00" * 32)}, r"schema\.sha256"),
-    ],
-)
-def test_another_recipe_is_refused_with_the_field(
-    by_hand: ShardDataset, changes: dict[str, object], named: str
-):
-    recipe = replace(by_hand.index.recipe, **changes)
-    with pytest.raises(RunError, match=f"expected and found {named}: "):
-        check_fits(run_for(by_hand), recipe)
-
-
-def test_another_geometry_is_noted(by_hand: ShardDataset):
-    run = run_for(by_hand)
-    assert check_fits(run, by_hand.index.recipe) == ()
-    other = make_recipe({}, geometry=Geometry(geometry="squash"), dataset="made-too")
-    assert check_fits(run, other) == (
-        "trained and evaluated with different dataset: 'made' and 'made-too'",
-        "trained and evaluated with different geometry.geometry: 'native' and 'squash'",
-    )
-
-
-def test_embeddings_of_another_size_are_refused(tmp_path: Path, by_hand: ShardDataset):
-    small = make_record(
-        "v", "val", np.zeros((32, 32), dtype=np.uint16), np.zeros((1, 8), dtype=np.float16)
-    )
-    dataset = make_dataset(tmp_path / "shards", {"val": [small]})
-    with pytest.raises(RunError, match="expected embeddings of 256 numbers, found 8"):
-        evaluate(run_for(by_hand), dataset, "val", CPU)
-
-
-def context_run(dataset: ShardDataset) -> Run:
-    run = run_for(dataset)
-    labels = load_label_space("context460")
-    heads = HeadsConfig(outputs=460)
-    torch.manual_seed(1)
-    model = TFDetHeads.from_config(heads).eval()
-    return replace(run, model=model, config=replace(run.config, labels=labels, heads=heads))
-
-
-def test_context460_has_a_table_of_59_classes(tmp_path: Path):
-    schema = load_label_space("context460")
-    identity = LabelSpaceId(name="context460", sha256=schema.sha256)
-    # Of these four, unknown alone is not among the 59.
-    image = np.repeat([2, 360, 431, 440], 8)[:, None].repeat(32, axis=1)
-    assert [schema.names[k] for k in (2, 360, 431)] == ["aeroplane", "sky", "unknown"]
-    padded = Geometry(geometry="native", edge="pad")
-    dataset = make_dataset(
-        tmp_path / "shards", {"val": [record("v", image)]}, schema=identity, geometry=padded
-    )
-    run = context_run(dataset)
-    with torch.no_grad():
-        run.model.cat.bias[2] = 30.0
-        run.model.cat.bias[431] = 40.0
-    evaluation = evaluate(run, dataset, "val", CPU)
-    tables = {(table.schema, table.area): table for table in evaluation.tables}
-    assert set(tables) == {
-        ("context460", "whole image"),
-        ("context59", "covered area"),
-        ("context59", "whole image"),
-    }
-    published = tables["context59", "covered area"]
-    assert (published.classes_present, published.classes_all) == (3, 59)
-    assert published.pixels == 24 * 32
-    ladder = {row.name: row for row in published.rows}
-    assert ladder[GT_TOP_4].miou_present == 1
-    assert ladder[GT_TOP_4].miou_all == pytest.approx(3 / 59)
-    # The majority label of the split is the smallest of four that tie: aeroplane.
-    assert ladder[MAJORITY].pixel_accuracy == pytest.approx(1 / 3)
-    # Without anything left out, whole images are the covered area.
-    assert tables["context59", "whole image"].rows == published.rows
-    assert WHOLE_NOTE not in evaluation.notes
-    assert evaluation.notes == (RECALL_NOTE,)
-
-
-def test_voc_has_no_table_of_59_classes_and_says_what_it_lacks(by_hand: ShardDataset):
-    evaluation = evaluate(run_for(by_hand), by_hand, "val", CPU)
-    assert evaluation.tables == ()
-    assert evaluation.notes == (WHOLE_NOTE, RECALL_NOTE)
-
-
-def test_scores_of_an_unfinished_run_say_so(by_hand: ShardDataset):
-    evaluation = evaluate(replace(run_for(by_hand), epoch=4), by_hand, "val", CPU)
-    assert evaluation.notes[0] == "epoch 4 of 7: the training has not ended"
+def test_it_is_public() -> None:
+    assert vocprep.evaluate is evaluate

@@ -18,8 +18,8 @@ from vocprep.heads.scoring.metrics import (
 from vocprep.labels.label_space import load_label_space
 
 
-def count(categories: int, *pairs: tuple[np.ndarray, np.ndarray]) -> ConfusionMatrix:
-    counter = PixelCounter(categories, VOID)
+def count(classes: int, *pairs: tuple[np.ndarray, np.ndarray]) -> ConfusionMatrix:
+    counter = PixelCounter(classes, VOID)
     for truth, predicted in pairs:
         counter.add(torch.from_numpy(truth), torch.from_numpy(predicted))
     return counter.matrix()
@@ -74,7 +74,7 @@ def test_frequent_classes_are_those_with_one_percent_of_the_pixels():
 
 
 def test_void_inside_the_label_space_is_not_counted():
-    counter = PixelCounter(categories=3, void=0)
+    counter = PixelCounter(classes=3, void=0)
     counter.add(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 0, 1, 0]))
     matrix = counter.matrix()
     assert matrix.counts.sum() == 2
@@ -90,7 +90,7 @@ def test_minus_one_is_a_prediction_of_no_class():
 
 
 def test_no_pixels_score_zero():
-    matrix = PixelCounter(categories=2, void=VOID).matrix()
+    matrix = PixelCounter(classes=2, void=VOID).matrix()
     assert (matrix.miou_present(), matrix.miou_all([0, 1]), matrix.pixel_accuracy()) == (0, 0, 0)
     assert (matrix.miou_frequent(), matrix.frequency_weighted_iou()) == (0, 0)
 
@@ -123,7 +123,7 @@ def test_59_classes_are_counted_as_if_both_sides_were_mapped_by_name(seed: int):
     counter = PixelCounter(base.outputs, base.void)
     counter.add(torch.from_numpy(truth), torch.from_numpy(predicted))
     found = counter.matrix().translated(
-        schema.raw_to_class, void=schema.void, categories=schema.outputs
+        schema.raw_to_class, void=schema.void, classes=schema.outputs
     )
 
     ids = {name: key for key, name in schema.names.items()}

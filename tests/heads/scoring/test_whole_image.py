@@ -14,8 +14,8 @@ from PIL import Image
 from vocprep.errors import DataError, LabelDecodeError, UsageError
 from vocprep.geometry import Geometry, place_labels
 from vocprep.heads.runs.options import EvaluateOptions
-from vocprep.heads.scoring.evaluate import WHOLE_NOTE, evaluate
-from vocprep.heads.scoring.score import MAJORITY, MODEL
+from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.run_scores import WHOLE_NOTE, score_run
 from vocprep.heads.scoring.whole_image import whole_image_pixels
 from vocprep.labels.label_space import load_label_space
 from vocprep.manifests import load_dataset
@@ -79,25 +79,25 @@ def resized_by_hand(label_map: NDArray[np.uint16]) -> NDArray[np.uint16]:
 def test_what_the_geometry_leaves_out_is_wrong(tmp_path: Path, geometry: Geometry):
     dataset, data = make_tree(tmp_path, geometry)
     options = replace(CPU, data_dir=data)
-    evaluation = evaluate(run_for(dataset, always_says(1)), dataset, "val", options)
-    (whole,) = evaluation.tables
+    scores = score_run(run_for(dataset, always_says(1)), dataset, "val", options)
+    (whole,) = scores.tables
     maps = label_maps().values()
     if geometry == CROP:
         maps = [resized_by_hand(label_map) for label_map in maps]
     pixels = Counter(int(label) for label_map in maps for label in label_map.ravel())
     del pixels[VOID]
-    covered = {score.label: score.pixels for score in evaluation.classes}
+    covered = {score.id: score.pixels for score in scores.classes}
     assert (whole.area, whole.schema, whole.pixels) == ("whole image", "voc21", pixels.total())
-    assert whole.pixels > evaluation.pixels == sum(covered.values())
-    model = next(row for row in whole.rows if row.name == MODEL)
+    assert whole.pixels > scores.pixels == sum(covered.values())
+    model = next(row for row in whole.rows if row.kind is RowKind.MODEL)
     # The model says 1 wherever it says anything: all that is covered.
     assert model.pixel_accuracy == pytest.approx(covered[1] / pixels.total())
     iou = covered[1] / (sum(covered.values()) + pixels[1] - covered[1])
     assert model.miou_present == pytest.approx(iou / len(pixels))
     assert model.miou_all == pytest.approx(iou / 21)
-    assert [row.name for row in whole.rows] == [row.name for row in evaluation.rows]
+    assert [row.name for row in whole.rows] == [row.name for row in scores.rows]
     assert all(row.pixel_accuracy < 1 for row in whole.rows)
-    assert WHOLE_NOTE not in evaluation.notes
+    assert WHOLE_NOTE not in scores.notes
 
 
 def test_void_among_the_outputs_is_left_out(tmp_path: Path):
@@ -119,11 +119,11 @@ def test_void_among_the_outputs_is_left_out(tmp_path: Path):
 )
 def test_a_geometry_that_covers_all_needs_no_data_dir(tmp_path: Path, geometry: Geometry):
     dataset, _ = make_tree(tmp_path, geometry)
-    evaluation = evaluate(run_for(dataset, always_says(1)), dataset, "val", CPU)
-    (whole,) = evaluation.tables
-    assert whole.pixels == evaluation.pixels
-    majority = next(row for row in whole.rows if row.name == MAJORITY)
-    assert majority.pixel_accuracy == evaluation.row(MAJORITY).pixel_accuracy
+    scores = score_run(run_for(dataset, always_says(1)), dataset, "val", CPU)
+    (whole,) = scores.tables
+    assert whole.pixels == scores.pixels
+    majority = next(row for row in whole.rows if row.kind is RowKind.MAJORITY)
+    assert majority.pixel_accuracy == scores.row(RowKind.MAJORITY).pixel_accuracy
 
 
 def test_another_label_file_is_refused(tmp_path: Path):
@@ -132,10 +132,10 @@ def test_another_label_file_is_refused(tmp_path: Path):
     path = data / FOLDER / "v1.png"
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(DataError, match=r"v1\.png: expected the label map that the shards"):
-        evaluate(run, dataset, "val", options)
+        score_run(run, dataset, "val", options)
     path.unlink()
     with pytest.raises(LabelDecodeError, match=r"v1\.png: label map cannot be read"):
-        evaluate(run, dataset, "val", options)
+        score_run(run, dataset, "val", options)
 
 
 def test_the_dataset_of_the_data_dir_can_be_named(tmp_path: Path):
@@ -146,7 +146,7 @@ def test_the_dataset_of_the_data_dir_can_be_named(tmp_path: Path):
         'split_files = "x"\nsplits = ["val"]\nschemas = ["voc21"]\n'
     )
     run = run_for(dataset)
-    named = evaluate(run, dataset, "val", replace(CPU, data_dir=data, dataset=str(own)))
-    assert named.tables == evaluate(run, dataset, "val", replace(CPU, data_dir=data)).tables
+    named = score_run(run, dataset, "val", replace(CPU, data_dir=data, dataset=str(own)))
+    assert named.tables == score_run(run, dataset, "val", replace(CPU, data_dir=data)).tables
     with pytest.raises(UsageError, match="give --data-dir too"):
         EvaluateOptions(dataset=str(own))

@@ -19,6 +19,7 @@ from vocprep.heads.runs.log import EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import EVENTS_DIR, load_run
 from vocprep.heads.scoring.evaluate import evaluate
+from vocprep.heads.scoring.oracles import RowKind
 from vocprep.heads.training.feed import ResidentFeed
 from vocprep.heads.training.steps import learning_rate, parameter_groups, uses_bf16
 from vocprep.heads.training.train import train
@@ -118,7 +119,7 @@ def test_mirrored_views_are_learnt_from_and_not_scored(tmp_path: Path):
     made = make_dataset(tmp_path / "shards", {"train": views}, views=("identity", "flip"))
     summary = train(made, tmp_path / "run", quick(epochs=1, val_split="train"))
     assert summary.images == 2
-    assert evaluate(load_run(tmp_path / "run"), made, "train").images == 1
+    assert evaluate(load_run(tmp_path / "run"), made, "train").runs[0].images == 1
 
 
 def test_every_epoch_has_an_order_of_its_own(
@@ -281,8 +282,8 @@ def test_the_loop_learns_a_tiny_dataset_by_heart(tmp_path: Path):
     summary = train(dataset, tmp_path / "run", options)
     assert summary.final.val_miou is None
     assert summary.final.mask_loss < 0.3 * summary.history[0].mask_loss
-    evaluation = evaluate(load_run(tmp_path / "run"), dataset, "train")
-    model, oracle, majority = map(evaluation.row, ("model", "GT top-4", "majority label"))
+    (scores,) = evaluate(load_run(tmp_path / "run"), dataset, "train").runs
+    model, oracle, majority = map(scores.row, (RowKind.MODEL, RowKind.GT_TOP_4, RowKind.MAJORITY))
     assert oracle.pixel_accuracy == 1
     assert model.pixel_accuracy > 0.95
     assert model.miou_present > 0.9

@@ -1,4 +1,4 @@
-"""Metrics: the scores that are read off corpus-level counts.
+"""Metrics computed from the counts of a whole split.
 
 Shape legend: C classes (an index is a class id), K slots, N patches.
 """
@@ -16,23 +16,29 @@ Labels = NDArray[np.integer[Any]]
 Counts = NDArray[np.int64]
 
 FREQUENT = 100
-"""A class is frequent when it has at least one in so many of the scored pixels."""
+"""A class is frequent when it has at least 1/100 of the scored pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConfusionMatrix:
     """Pixels by ground truth and prediction, over any number of images.
 
-    Every score but those of images and patches is read off one such matrix: a mean of per-image
-    scores would weigh a class by the pictures that lack it.
+    Every score but those of images and patches is computed from one such matrix: in a mean of
+    per-image scores, the weight of a class would depend on the images without it.
+
+    >>> matrix = ConfusionMatrix(np.array([[8, 2, 0], [3, 6, 1]]))
+    >>> matrix.pixel_accuracy()
+    0.7
+    >>> matrix.iou().round(2).tolist()  # 8 / (8 + 2 + 3) and 6 / (6 + 3 + 1 + 2)
+    [0.62, 0.5]
     """
 
     counts: Counts
     """[C, C + 1] rows are ground truth; the last column counts predictions of no class, which are
-    wrong and charged to no class. Void pixels are in no row."""
+    wrong and no false positives of a class. Void pixels are in no row."""
 
     @property
-    def categories(self) -> int:
+    def classes(self) -> int:
         """C, the largest class id plus one."""
         return len(self.counts)
 
@@ -50,7 +56,7 @@ class ConfusionMatrix:
         return scores
 
     def class_accuracy(self) -> NDArray[np.float64]:
-        """Return the share of each class's pixels that were predicted as it [C]."""
+        """Return the share of each class's pixels whose prediction is that class [C]."""
         scores: NDArray[np.float64] = np.diagonal(self.counts) / np.maximum(self.truth_pixels, 1)
         return scores
 
@@ -59,16 +65,16 @@ class ConfusionMatrix:
         return float(np.trace(self.counts) / max(int(self.counts.sum()), 1))
 
     def frequency_weighted_iou(self) -> float:
-        """Return the IoU of the classes, each weighing as much as its share of the pixels."""
+        """Return the mean IoU of the classes, weighted by their shares of the pixels."""
         pixels = self.truth_pixels
         return float((pixels * self.iou()).sum() / max(int(pixels.sum()), 1))
 
     def miou_present(self) -> float:
-        """Return the mean IoU over classes that the ground truth holds; 0 when it holds none."""
+        """Return the mean IoU over the classes in the ground truth; 0 when there are none."""
         return self._mean_iou(self.truth_pixels > 0)
 
     def miou_frequent(self) -> float:
-        """Return the mean IoU over classes with at least 1 % of the pixels; 0 without any."""
+        """Return the mean IoU over the classes with at least 1 % of the pixels; 0 without any."""
         pixels = self.truth_pixels
         return self._mean_iou((pixels > 0) & (FREQUENT * pixels >= pixels.sum()))
 
@@ -81,23 +87,23 @@ class ConfusionMatrix:
         return float(self.iou()[chosen].mean()) if chosen.any() else 0.0
 
     def with_missed(self, pixels: Counts) -> ConfusionMatrix:
-        """Return the matrix with further pixels [C] of each class, for which nothing was said."""
+        """Return the matrix with further pixels [C] of each class that have no prediction."""
         counts = self.counts.copy()
         counts[:, -1] += pixels
         return ConfusionMatrix(counts)
 
     def translated(
-        self, to_class: Mapping[int, int], *, void: int, categories: int
+        self, to_class: Mapping[int, int], *, void: int, classes: int
     ) -> ConfusionMatrix:
         """Return the matrix of the same predictions in another label space.
 
-        ``to_class`` gives each class's id there. Where the ground truth becomes ``void`` nothing
-        is counted any more; a prediction that becomes void is one of no class, thus wrong.
+        ``to_class`` gives each class's id there. Pixels whose ground truth becomes ``void`` are no
+        longer counted; a prediction that becomes void is one of no class, thus wrong.
         """
-        ids = np.array([to_class.get(label, void) for label in range(self.categories)])
-        columns = np.append(np.where(ids == void, categories, ids), categories)
+        ids = np.array([to_class.get(label, void) for label in range(self.classes)])
+        columns = np.append(np.where(ids == void, classes, ids), classes)
         rows = np.flatnonzero(ids != void)
-        counts = np.zeros((categories, categories + 1), dtype=np.int64)
+        counts = np.zeros((classes, classes + 1), dtype=np.int64)
         np.add.at(counts, (ids[rows, None], columns[None, :]), self.counts[rows])
         return ConfusionMatrix(counts)
 
@@ -105,13 +111,13 @@ class ConfusionMatrix:
         """Return every count that is not 0: truth id, predicted id (empty: no class), pixels."""
         lines = ["truth,predicted,pixels"]
         for truth, predicted in np.argwhere(self.counts).tolist():
-            name = "" if predicted == self.categories else predicted
+            name = "" if predicted == self.classes else predicted
             lines.append(f"{truth},{name},{self.counts[truth, predicted]}")
         return "\n".join(lines) + "\n"
 
 
 def constant_prediction(truth: ConfusionMatrix, label: int) -> ConfusionMatrix:
-    """Return the matrix of predicting one label everywhere over the same ground truth."""
+    """Return the matrix of predicting one class everywhere over the same ground truth."""
     counts = np.zeros_like(truth.counts)
     counts[:, label] = truth.truth_pixels
     return ConfusionMatrix(counts)
@@ -119,11 +125,16 @@ def constant_prediction(truth: ConfusionMatrix, label: int) -> ConfusionMatrix:
 
 @dataclass
 class PatchRecall:
-    """Recall@4: how much of what a patch holds is among four predicted labels.
+    """Recall@4: the share of a patch's classes that are among four predicted classes.
 
     The mean, over patches that have at least one slot, of |truth ∩ predicted| / |truth|, where
-    truth is the set of the patch's slot labels (its up to four largest) and predicted the set of
-    up to four labels; order and area do not count.
+    truth is the set of the patch's slot labels (its up to four largest classes) and predicted the
+    set of up to four classes; order and area do not count.
+
+    >>> recall = PatchRecall()
+    >>> recall.add(np.array([[3, 5, -1, -1]]), np.array([[5, 0, 1, 2]]))
+    >>> recall.score()
+    0.5
     """
 
     total: float = field(default=0.0)
@@ -145,10 +156,15 @@ class PatchRecall:
 
 @dataclass
 class PatchTop1:
-    """Top-1: the share of patches whose strongest predicted label is their largest label.
+    """Top-1: the share of patches whose strongest predicted class is their largest class.
 
-    Patches without a valid pixel are not counted; of labels of one area the smallest id counts as
-    the largest label, as in the shards' slots.
+    Patches without a valid pixel are not counted; among classes of equal area the smallest id
+    counts as the largest, as in the shards' slots.
+
+    >>> top1 = PatchTop1()
+    >>> top1.add(np.array([[3, 5, -1, -1], [1, -1, -1, -1]]), np.array([3, 2]))
+    >>> top1.score()
+    0.5
     """
 
     hits: int = field(default=0)
@@ -168,9 +184,12 @@ class PatchTop1:
 def average_precision(positives: Counts, negatives: Counts) -> NDArray[np.float64]:
     """Return each class's average precision [C] from histograms of scores [C, bins].
 
-    Bins are in order of rising score; what shares a bin is tied and is accepted together. The
+    Bins are in order of rising score; scores in one bin are ties and are accepted together. The
     precision is summed over the steps of the recall, without interpolation. 0 where a class has
     no positive.
+
+    >>> average_precision(np.array([[0, 1, 1]]), np.array([[1, 1, 0]])).round(3).tolist()
+    [0.833]
     """
     accepted = positives[:, ::-1].cumsum(axis=1)
     wrong = negatives[:, ::-1].cumsum(axis=1)
@@ -180,10 +199,17 @@ def average_precision(positives: Counts, negatives: Counts) -> NDArray[np.float6
     return scores
 
 
-def confusion_shares(matrix: ConfusionMatrix, labels: Sequence[int]) -> NDArray[np.float64]:
-    """Return what became of the pixels of L labels: [L, L + 1] shares, other predictions last."""
-    rows = matrix.counts[list(labels)]
-    chosen = rows[:, list(labels)]
+def confusion_shares(matrix: ConfusionMatrix, classes: Sequence[int]) -> NDArray[np.float64]:
+    """Return the shares [L, L + 1] of the predictions for the pixels of L classes.
+
+    The last column holds predictions of other classes and of none.
+
+    >>> matrix = ConfusionMatrix(np.array([[8, 2, 0], [3, 6, 1]]))
+    >>> confusion_shares(matrix, [1]).tolist()
+    [[0.6, 0.4]]
+    """
+    rows = matrix.counts[list(classes)]
+    chosen = rows[:, list(classes)]
     pixels = rows.sum(axis=1, keepdims=True)
     other = pixels - chosen.sum(axis=1, keepdims=True)
     shares: NDArray[np.float64] = np.hstack([chosen, other]) / np.maximum(pixels, 1)

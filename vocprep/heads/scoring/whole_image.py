@@ -1,18 +1,18 @@
-"""Whole images: what a geometry leaves out, counted from the source's label maps.
+"""Whole images: the pixels that a geometry leaves out, counted in the source's label files.
 
-Shards hold label maps as far as their patches reach. What native's floor or the centre crop leaves
-out is known from the data dir alone, so without one it stays unknown.
+The label maps in shards end with the patches. What ``native`` or the centre crop leave out is known
+from the data dir only.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import DataError, UsageError
+from vocprep.files import sha256_hex
 from vocprep.geometry import Geometry, whole_labels
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace
@@ -28,8 +28,8 @@ def whole_image_pixels(
     """Return the pixels [C] of each class over a split's whole images, void left out.
 
     A whole image is its label map at the scale of the geometry, before anything is cut: the source
-    pixels for ``native``; for ``crop`` the picture with its shorter side at 256, of which the
-    shards cover 224×224. So a pixel weighs here what it weighs in the covered area. Raises
+    pixels for ``native``; for ``crop`` the image with its shorter side at 256, of which the shards
+    cover 224×224. So a pixel has the same weight here as in the covered area. Raises
     LabelDecodeError or DataError when a label file is not the one that the shards were built from,
     UsageError when there is no folder of them.
     """
@@ -39,26 +39,25 @@ def whole_image_pixels(
             f"{folder}: expected the label maps that the shards were built from, found no such "
             "folder; give the data dir of the build, and --dataset if it is not the shards' own"
         )
-    schema, geometry = dataset.label_space, dataset.index.recipe.geometry
-    pixels = np.zeros(schema.outputs, dtype=np.int64)
+    space, geometry = dataset.label_space, dataset.index.recipe.geometry
+    pixels = np.zeros(space.outputs, dtype=np.int64)
     for sample in dataset.samples:
         if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):
             path = folder / f"{sample.id}.{manifest.label_kind}"
-            pixels += _class_pixels(path, sample, schema, geometry)
+            pixels += _class_pixels(path, sample, space, geometry)
     return pixels
 
 
 def _class_pixels(
-    path: Path, sample: SampleEntry, schema: LabelSpace, geometry: Geometry
+    path: Path, sample: SampleEntry, space: LabelSpace, geometry: Geometry
 ) -> NDArray[np.int64]:
     """Return the pixels [C] of each class in one whole image."""
     data = read_label_file(path)
-    found = hashlib.sha256(data).hexdigest()
+    found = sha256_hex(data)
     if found != sample.label_sha256:
         raise DataError(
             f"{path}: expected the label map that the shards were built from, of sha256 "
             f"{sample.label_sha256[:12]}…, found {found[:12]}…; give the data dir of the build"
         )
-    labels = whole_labels(schema.apply(decode_label_map(data, path), str(path)), geometry)
-    seen = labels[labels != schema.void]
-    return np.bincount(seen, minlength=schema.outputs)
+    label_map = whole_labels(space.apply(decode_label_map(data, path), str(path)), geometry)
+    return np.bincount(label_map[label_map != space.void], minlength=space.outputs)

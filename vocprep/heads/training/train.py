@@ -24,7 +24,7 @@ from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import CURVES_FILE, begin_or_resume
 from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
 from vocprep.heads.runs.weights import weights_origin
-from vocprep.heads.scoring.score import embedding_dim, score_split
+from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.distributed import Processes, join_processes
 from vocprep.heads.training.feed import Feed, make_feed
 from vocprep.heads.training.steps import Training, set_up, train_epoch
@@ -261,13 +261,19 @@ def _open_splits(
     return feed, dataset.loader(options.val_split, val_options)
 
 
+def _embedding_size(dataset: ShardDataset, split: str) -> int:
+    """Return D of a split's records, which one's own features may have other than the recipe."""
+    first = next(dataset.read_shard(dataset.shard_names(split)[0]))
+    return int(first.embeddings.shape[-1])
+
+
 def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
     """Return the configuration of a new run: sizes from the data, the rest from the options."""
     labels, index = dataset.label_space, dataset.index
     return RunConfig(
         heads=HeadsConfig(
             outputs=labels.outputs,
-            embedding_dim=embedding_dim(dataset, options.train_split),
+            embedding_dim=_embedding_size(dataset, options.train_split),
             position=options.position,
             encoder=options.encoder,
             class_loss=options.class_loss,

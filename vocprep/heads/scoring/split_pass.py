@@ -1,6 +1,6 @@
-"""Scoring: one pass of a split through the heads, added up on the device.
+"""One pass of a split through the heads, counted on the device.
 
-``score_split`` counts what a validation between two epochs needs; ``measure_split`` everything that
+``score_split`` counts what a validation between two epochs needs, ``measure_split`` everything that
 an evaluation shows.
 
 Shape legend: B batch, P patches, K = 4 slots, C classes, 1024 pixels of a patch (row-major).
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocprep.errors import UsageError
+from vocprep.errors import RunError, UsageError
 from vocprep.geometry import split_patches
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.losses import compute_losses, unpack_states
@@ -29,26 +29,25 @@ from vocprep.heads.scoring.counters import (
     ScoreHistogram,
     score_images,
 )
-from vocprep.heads.scoring.ladder import draw_slots, label_slots, match_channels, true_masks
 from vocprep.heads.scoring.metrics import (
     ConfusionMatrix,
     PatchRecall,
     PatchTop1,
     constant_prediction,
 )
+from vocprep.heads.scoring.oracles import (
+    RowKind,
+    draw_slots,
+    label_slots,
+    match_channels,
+    true_masks,
+)
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import PIXELS, SLOTS
-from vocprep.shards.reader import Batch, Loader, ShardDataset
+from vocprep.shards.reader import Batch, Loader
 
 Total = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks, in place."""
-
-MODEL = "model"
-GT_TOP_4 = "GT top-4"
-MODEL_MASKS = "GT labels, model masks"
-MODEL_LABELS = "model labels, GT masks"
-PATCH_MAJORITY = "GT majority of each patch"
-MAJORITY = "majority label"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +64,13 @@ class SplitCounts:
 
 @dataclass(kw_only=True)
 class PatchCounts:
-    """The scores of patches, for one row of the ladder."""
+    """The scores of patches, for one kind of row."""
 
     recall: PatchRecall = field(default_factory=PatchRecall)
     top1: PatchTop1 = field(default_factory=PatchTop1)
 
     def add(self, slot_labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> None:
-        """Count patches [N, 4] and their predicted labels [N, K], strongest first."""
+        """Count patches [N, 4] and their predicted classes [N, K], strongest first."""
         self.recall.add(slot_labels, predicted)
         self.top1.add(slot_labels, predicted[:, 0])
 
@@ -80,10 +79,10 @@ class PatchCounts:
 class Measurements(SplitCounts):
     """What an evaluation needs of one pass over a split."""
 
-    pixels: dict[str, ConfusionMatrix]
-    """A row of the ladder each, the model first."""
-    patches: dict[str, PatchCounts]
-    """Of the same rows."""
+    pixels: dict[RowKind, ConfusionMatrix]
+    """By kind of row, the model first."""
+    patches: dict[RowKind, PatchCounts]
+    """By the same kinds."""
     mean_average_precision: float
     masks: MaskQuality
     images_scored: list[ImageScore]
@@ -91,19 +90,19 @@ class Measurements(SplitCounts):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredBatch:
-    """A batch and what the heads say of it."""
+    """A batch and the heads' output for it."""
 
     batch: Batch
     truth: Tensor
     """int64 [B, P, 1024], void where there is no patch."""
-    category_logits: Tensor
+    class_logits: Tensor
     """[B, P, C]"""
     mask_logits: Tensor
     """[B, P, 1024, 4]"""
 
 
 class _LossSums:
-    """Losses added up on the device: reading one would make it wait."""
+    """Sums of the losses on the device, since reading one per batch would stall it."""
 
     def __init__(self, config: HeadsConfig, device: torch.device) -> None:
         self._config = config
@@ -113,7 +112,7 @@ class _LossSums:
 
     def add(self, scored: ScoredBatch) -> None:
         losses = compute_losses(
-            scored.category_logits,
+            scored.class_logits,
             scored.mask_logits,
             scored.batch,
             self._config.class_loss,
@@ -135,37 +134,31 @@ class _LossSums:
         return category, mask
 
 
-def embedding_dim(dataset: ShardDataset, split: str) -> int:
-    """Return D of a split's embeddings."""
-    first = next(dataset.read_shard(dataset.shard_names(split)[0]))
-    return int(first.embeddings.shape[-1])
-
-
-def most_frequent_labels(loader: Loader, labels: LabelSpace) -> list[int]:
-    """Return up to four labels by falling pixels, ties to the smaller id; never an empty list."""
+def most_frequent_classes(loader: Loader, space: LabelSpace) -> list[int]:
+    """Return up to four class ids by descending pixels, ties to the smaller id; never none."""
     pixels = np.zeros(65536, dtype=np.int64)
     for batch in loader:
         for label_map in _label_maps(batch):
             pixels += np.bincount(label_map.ravel(), minlength=len(pixels))
-    pixels[labels.void] = 0
+    pixels[space.void] = 0
     order = np.argsort(-pixels, kind="stable")[:SLOTS]
-    return [int(label) for label in order if pixels[label]] or [min(labels.names)]
+    return [int(class_id) for class_id in order if pixels[class_id]] or [min(space.names)]
 
 
 @torch.inference_mode()
 def score_split(
-    model: TFDetHeads, loader: Iterable[Batch], labels: LabelSpace, total: Total | None = None
+    model: TFDetHeads, loader: Iterable[Batch], space: LabelSpace, total: Total | None = None
 ) -> SplitCounts:
     """Run every batch of a loader (made with ``label_maps=True``) through a model in eval mode.
 
-    Where several processes have a part of the batches each, ``total`` sums a tensor over all.
+    Where each of several processes has a part of the batches, ``total`` sums a tensor over all.
     """
     device = model.cat.weight.device
     losses = _LossSums(model.config, device)
-    pixels = PixelCounter(model.config.outputs, labels.void, device)
-    for scored in _run_batches(model, loader, labels):
+    pixels = PixelCounter(model.config.outputs, space.void, device)
+    for scored in _run_batches(model, loader, space):
         losses.add(scored)
-        pixels.add(scored.truth, to_label_map(scored.category_logits, scored.mask_logits))
+        pixels.add(scored.truth, to_label_map(scored.class_logits, scored.mask_logits))
     if total is not None:
         losses.sum_over_ranks(total)
         total(pixels.cells)
@@ -180,34 +173,38 @@ def score_split(
 
 @torch.inference_mode()
 def measure_split(
-    model: TFDetHeads, loader: Loader, labels: LabelSpace, constant: Sequence[int]
+    model: TFDetHeads, loader: Loader, space: LabelSpace, constant: Sequence[int]
 ) -> Measurements:
-    """Do what ``score_split`` does, and count the oracle ladder, patches, masks and images.
+    """Do what ``score_split`` does, and count the oracles, patches, masks and images.
 
-    ``constant`` are the labels that the constant predictor names for every patch, the one that it
-    paints everywhere first.
+    ``constant`` are the class ids of the constant prediction for every patch, first the one of
+    every pixel.
     """
-    device, categories = model.cat.weight.device, model.config.outputs
-    rows = (MODEL, GT_TOP_4, MODEL_MASKS, MODEL_LABELS, PATCH_MAJORITY)
-    pixels = {name: PixelCounter(categories, labels.void, device) for name in rows}
-    patches = {name: PatchCounts() for name in (*rows, MAJORITY)}
+    device, classes = model.cat.weight.device, model.config.outputs
+    pixels: dict[RowKind, PixelCounter] = {
+        kind: PixelCounter(classes, space.void, device)
+        for kind in RowKind
+        if kind is not RowKind.MAJORITY  # whose matrix needs no pixels
+    }
+    patches = {kind: PatchCounts() for kind in RowKind}
     losses, masks = _LossSums(model.config, device), MaskCounter(device)
-    scores = ScoreHistogram(categories, device, model.config.class_loss)
+    scores = ScoreHistogram(classes, device, model.config.class_loss)
     images: list[ImageScore] = []
-    for scored in _run_batches(model, loader, labels):
+    for scored in _run_batches(model, loader, space):
         losses.add(scored)
-        scores.add(scored.category_logits, scored.batch.slot_labels)
-        painted = _paint_ladder(scored, masks)
-        for name, label_map in painted.items():
-            pixels[name].add(scored.truth, label_map)
+        scores.add(scored.class_logits, scored.batch.slot_labels)
+        label_maps = _label_maps_by_kind(scored, masks)
+        for kind, label_map in label_maps.items():
+            pixels[kind].add(scored.truth, label_map)
         ids = scored.batch.image_ids
-        images += score_images(ids, scored.truth, painted[MODEL], categories, labels.void)
+        images += score_images(ids, scored.truth, label_maps[RowKind.MODEL], classes, space.void)
         _count_patches(scored, patches, np.asarray(constant))
-    matrices = {name: counter.matrix() for name, counter in pixels.items()}
-    matrices[MAJORITY] = constant_prediction(matrices[MODEL], constant[0])
+    matrices = {kind: counter.matrix() for kind, counter in pixels.items()}
+    model_matrix = matrices[RowKind.MODEL]
+    matrices[RowKind.MAJORITY] = constant_prediction(model_matrix, constant[0])
     class_loss, mask_loss = losses.means()
     return Measurements(
-        model=matrices[MODEL],
+        model=model_matrix,
         images=losses.images,
         class_loss=class_loss,
         mask_loss=mask_loss,
@@ -220,17 +217,25 @@ def measure_split(
 
 
 def _run_batches(
-    model: TFDetHeads, loader: Iterable[Batch], labels: LabelSpace
+    model: TFDetHeads, loader: Iterable[Batch], space: LabelSpace
 ) -> Iterator[ScoredBatch]:
-    """Yield every batch on the model's device with the model's outputs."""
-    device = model.cat.weight.device
+    """Yield every batch on the model's device with the model's outputs.
+
+    Raises RunError when the embeddings are not of the size that the model was made for.
+    """
+    device, expected = model.cat.weight.device, model.config.embedding_dim
     for loaded in loader:
+        if (found := loaded.embeddings.shape[-1]) != expected:
+            raise RunError(
+                f"{loaded.image_ids[0]}: expected embeddings of {expected} numbers, found {found}; "
+                "build shards with the backbone that the run was trained on"
+            )
         batch = loaded.to(device)
-        category_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
+        class_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
         yield ScoredBatch(
             batch=batch,
-            truth=_truth(loaded, labels.void).to(device),
-            category_logits=category_logits,
+            truth=_truth(loaded, space.void).to(device),
+            class_logits=class_logits,
             mask_logits=mask_logits,
         )
 
@@ -244,44 +249,41 @@ def _truth(batch: Batch, void: int) -> Tensor:
     return torch.from_numpy(truth)
 
 
-def _paint_ladder(scored: ScoredBatch, masks: MaskCounter) -> dict[str, Tensor]:
-    """Return the label maps int64 [B, P, 1024] of the ladder's rows, counting the masks by the way.
-
-    All but the constant's, whose matrix needs no pixels.
-    """
+def _label_maps_by_kind(scored: ScoredBatch, masks: MaskCounter) -> dict[RowKind, Tensor]:
+    """Return all rows' label maps int64 [B, P, 1024] but the constant's; count the masks."""
     batch, slot_labels = scored.batch, scored.batch.slot_labels
     states, present = unpack_states(batch.slot_planes), slot_labels >= 0
     probabilities = scored.mask_logits.float().sigmoid()
     channels = match_channels(probabilities, states)
     drawn = draw_slots(probabilities, channels, present)
     masks.add(drawn, states, present)
-    named = label_slots(top_labels(scored.category_logits), slot_labels)
+    named = label_slots(top_labels(scored.class_logits), slot_labels)
     return {
-        MODEL: to_label_map(scored.category_logits, scored.mask_logits),
-        GT_TOP_4: true_masks(slot_labels, states),
-        MODEL_MASKS: slot_labels.gather(-1, drawn),
-        MODEL_LABELS: true_masks(named, states),
-        PATCH_MAJORITY: slot_labels[..., :1].expand_as(states),
+        RowKind.MODEL: to_label_map(scored.class_logits, scored.mask_logits),
+        RowKind.GT_TOP_4: true_masks(slot_labels, states),
+        RowKind.GT_CLASSES: slot_labels.gather(-1, drawn),
+        RowKind.GT_MASKS: true_masks(named, states),
+        RowKind.PATCH_MAJORITY: slot_labels[..., :1].expand_as(states),
     }
 
 
 def _count_patches(
-    scored: ScoredBatch, patches: dict[str, PatchCounts], constant: NDArray[np.int64]
+    scored: ScoredBatch, patches: dict[RowKind, PatchCounts], constant: NDArray[np.int64]
 ) -> None:
-    """Add one batch's patches to every row: what the row says that a patch holds."""
+    """Count one batch's patches for every row, by the classes that the row predicts of them."""
     # Padding has no slots, so it is not counted.
     slot_labels = scored.batch.slot_labels.flatten(0, 1).cpu().numpy()
-    predicted = top_labels(scored.category_logits).flatten(0, 1).cpu().numpy()
-    said = {
-        MODEL: predicted,
-        MODEL_LABELS: predicted,
-        GT_TOP_4: slot_labels,
-        MODEL_MASKS: slot_labels,
-        PATCH_MAJORITY: slot_labels[:, :1],
-        MAJORITY: np.broadcast_to(constant, (len(slot_labels), len(constant))),
+    predicted = top_labels(scored.class_logits).flatten(0, 1).cpu().numpy()
+    classes_by_kind = {
+        RowKind.MODEL: predicted,
+        RowKind.GT_MASKS: predicted,
+        RowKind.GT_TOP_4: slot_labels,
+        RowKind.GT_CLASSES: slot_labels,
+        RowKind.PATCH_MAJORITY: slot_labels[:, :1],
+        RowKind.MAJORITY: np.broadcast_to(constant, (len(slot_labels), len(constant))),
     }
-    for name, labels in said.items():
-        patches[name].add(slot_labels, labels)
+    for kind, classes in classes_by_kind.items():
+        patches[kind].add(slot_labels, classes)
 
 
 def _label_maps(batch: Batch) -> tuple[NDArray[np.uint16], ...]:

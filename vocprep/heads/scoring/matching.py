@@ -1,0 +1,81 @@
+"""Which dataset versions a run can be scored on, and which of them may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vocprep.errors import RunError, UsageError
+from vocprep.heads.runs.options import require_split
+from vocprep.heads.runs.run import Run
+from vocprep.recipe import Recipe, differing_fields
+from vocprep.shards.reader import ShardDataset
+from vocprep.shards.record import FLIP_SUFFIX
+
+MUST_AGREE = ("backbone", "weights_sha256", "windows", "layers", "normalisation", "schema")
+"""Recipe fields without which a run's heads mean nothing on a dataset version."""
+MAY_DIFFER = ("dataset", "geometry", "embedding_dtype", "precision")
+"""Recipe fields whose difference is noted."""
+
+
+def choose_dataset(run: Run, datasets: Sequence[ShardDataset]) -> ShardDataset:
+    """Return the dataset version that the run was trained on, else the first that fits it.
+
+    Raises RunError, as ``check_fits`` does, when none does.
+    """
+    own = [d for d in datasets if d.index.content_id == run.config.content_id]
+    candidates = [*own, *datasets]
+    fitting = (d for d in candidates if not _blocking_fields(run, d.index.recipe))
+    chosen = next(fitting, candidates[0])
+    check_fits(run, chosen.index.recipe)
+    return chosen
+
+
+def check_fits(run: Run, recipe: Recipe) -> tuple[str, ...]:
+    """Return notes on minor differences between a dataset version's recipe and the run's.
+
+    Raises RunError naming the fields where ``MUST_AGREE`` do not.
+    """
+    blocking = _blocking_fields(run, recipe)
+    if blocking:
+        raise RunError(
+            f"{run.path}: the run was trained on other embeddings or labels than the dataset "
+            f"holds: expected and found {'; '.join(blocking)}; build shards with the run's recipe "
+            "or train on these"
+        )
+    minor = _differing(run.config.recipe, recipe, MAY_DIFFER)
+    return tuple(f"trained and evaluated with different {line}" for line in minor)
+
+
+def require_one_truth(datasets: Sequence[ShardDataset], split: str) -> None:
+    """Raise UsageError when dataset versions hold different images or ground truth in a split.
+
+    Scores on them must not stand side by side.
+    """
+    truths = []
+    for dataset in datasets:
+        require_split(dataset.splits, split, "split")
+        truths.append(
+            {
+                sample.id: (sample.image_sha256, sample.targets_sha256)
+                for sample in dataset.samples
+                if sample.split == split and not sample.id.endswith(FLIP_SUFFIX)
+            }
+        )
+    for dataset, truth in zip(datasets, truths, strict=True):
+        if truth != truths[0]:
+            raise UsageError(
+                f"{dataset.path}: expected the images, geometry and labels of {datasets[0].path} "
+                f"in split {split}, found others; evaluate the runs one by one"
+            )
+
+
+def _blocking_fields(run: Run, recipe: Recipe) -> list[str]:
+    return _differing(run.config.recipe, recipe, MUST_AGREE)
+
+
+def _differing(trained: Recipe, given: Recipe, names: Sequence[str]) -> list[str]:
+    """Return one line per field, among ``names``, in which two recipes differ."""
+    one, other = trained.to_json(), given.to_json()
+    return differing_fields(
+        {name: one[name] for name in names}, {name: other[name] for name in names}
+    )

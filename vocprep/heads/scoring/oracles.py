@@ -1,0 +1,116 @@
+"""Oracles: what heads would score if one part of their output were right.
+
+Between the model and the best that four slots per patch can express stand two mixtures: the model's
+masks under the true classes, and the true masks under the model's classes. The better of the two
+shows which part the heads lack.
+
+Shape legend: B batch, P patches, C classes, K = 4 slots, 1024 pixels of a patch (row-major).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from vocprep.labels.targets import NO_LABEL, SLOTS
+
+
+class RowKind(StrEnum):
+    """The predictions that are scored over the same pixels: the model, oracles, a constant."""
+
+    MODEL = "model"
+    GT_TOP_4 = "gt_top_4"
+    """True slots and true masks: the best that four slots per patch can express."""
+    GT_CLASSES = "gt_classes_model_masks"
+    """True slots, drawn with the model's masks."""
+    GT_MASKS = "model_classes_gt_masks"
+    """The model's classes, drawn with the true masks."""
+    PATCH_MAJORITY = "gt_patch_majority"
+    """The largest class of each patch all over it."""
+    MAJORITY = "majority"
+    """One class everywhere."""
+
+    @property
+    def display_name(self) -> str:
+        """The row's name for people."""
+        return _DISPLAY_NAMES[self]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the prediction is the same for every image."""
+        return self is RowKind.MAJORITY
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether the model decides a part of the prediction."""
+        return self in (RowKind.MODEL, RowKind.GT_CLASSES, RowKind.GT_MASKS)
+
+
+_DISPLAY_NAMES = {
+    RowKind.MODEL: "model",
+    RowKind.GT_TOP_4: "GT top-4",
+    RowKind.GT_CLASSES: "GT labels, model masks",
+    RowKind.GT_MASKS: "model labels, GT masks",
+    RowKind.PATCH_MAJORITY: "GT majority of each patch",
+    RowKind.MAJORITY: "majority class",
+}
+_ASSIGNMENTS = torch.tensor(list(permutations(range(SLOTS))))
+"""[24, 4] all assignments of one channel to each slot, the identity first."""
+
+
+def true_masks(slot_labels: Tensor, states: Tensor) -> Tensor:
+    """Return the class ids of pixels int64 [B, P, 1024] when slot k has ``slot_labels[..., k]``.
+
+    ``slot_labels`` int64 [B, P, 4], ``states`` uint8 [B, P, 1024]. −1 for pixels outside their
+    patch's slots and for void.
+    """
+    unknown = torch.full_like(slot_labels[..., :2], NO_LABEL)
+    return torch.cat([slot_labels, unknown], dim=-1).gather(-1, states.long())
+
+
+def match_channels(masks: Tensor, states: Tensor) -> Tensor:
+    """Return which mask channel draws each true slot: int64 [B, P, 4], every channel once.
+
+    Heads trained on slots by area draw slot k in channel k; heads trained on the masks of their own
+    predicted classes draw in the order of those. To score the masks of both alike, the assignment
+    is chosen that gives the slots' pixels the largest sum of mask probabilities. ``masks`` float
+    [B, P, 1024, 4] in 0..1, ``states`` uint8 [B, P, 1024].
+    """
+    slots = torch.arange(SLOTS, dtype=states.dtype, device=states.device)
+    is_slot = (states.unsqueeze(-1) == slots).to(masks.dtype)
+    overlap = masks.transpose(-1, -2) @ is_slot  # [B, P, channel, slot]
+    assignments = _ASSIGNMENTS.to(masks.device)
+    sums = overlap[..., assignments, torch.arange(SLOTS, device=masks.device)].sum(dim=-1)
+    return assignments[sums.argmax(dim=-1)]
+
+
+def draw_slots(masks: Tensor, channels: Tensor, present: Tensor) -> Tensor:
+    """Return the slot 0..3 that is drawn on each pixel: int64 [B, P, 1024].
+
+    It is the slot with the strongest mask among those that the patch has: the true classes of a
+    patch include their number. ``channels`` int64 and ``present`` bool [B, P, 4].
+    """
+    order = channels.unsqueeze(-2).expand(*masks.shape[:-1], SLOTS)
+    slot_masks = masks.gather(-1, order)
+    return slot_masks.masked_fill(~present.unsqueeze(-2), -1.0).argmax(dim=-1)
+
+
+def label_slots(predicted: Tensor, slot_labels: Tensor) -> Tensor:
+    """Return the predicted classes [B, P, 4] of a patch's true slots, −1 where there is no slot.
+
+    A slot whose class is among ``predicted`` int64 [B, P, ≤ 4] gets it; the others, by descending
+    area, get the predicted classes that are left, strongest first.
+
+    >>> label_slots(torch.tensor([[[7, 8, 9, 6]]]), torch.tensor([[[1, 8, 2, -1]]])).tolist()
+    [[[7, 8, 9, -1]]]
+    """
+    same = slot_labels.unsqueeze(-1) == predicted.unsqueeze(-2)
+    present, found = slot_labels >= 0, same.any(dim=-1)
+    used = same.any(dim=-2)
+    left = predicted.gather(-1, used.long().argsort(dim=-1, stable=True))
+    missing = present & ~found
+    rank = (missing.long().cumsum(dim=-1) - 1).clamp(0, predicted.shape[-1] - 1)
+    return torch.where(missing, left.gather(-1, rank), slot_labels)
