@@ -1,7 +1,8 @@
 """The frozen backbones: everything to be known of each without torch.
 
-To add a backbone: an entry in ``BACKBONES``, a maker in ``vocprep.features.networks.MAKERS``, and a
-source manifest of the same name where its weights can be downloaded (path, mirrors, digests).
+To add a backbone: an entry in ``BACKBONES`` and a maker in ``vocprep.features.networks.MAKERS``.
+Where its weights can be downloaded, also a source manifest of the same name (mirrors, digests).
+Normalisation constants that no other backbone has are an entry in ``NORMALISATIONS``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Backbone:
     """A frozen network as the recipe knows it."""
 
     title: str
+    citation: str
+    """Publication of the network, for the descriptions of dataset versions."""
     layers: Mapping[str, Layer]
     """Layers that embeddings can be taken from; the first is the default."""
     normalisation: NormalisationName
@@ -88,6 +91,7 @@ class Backbone:
 BACKBONES: dict[str, Backbone] = {
     "resnet32-cifar100": Backbone(
         title="CIFAR-100 ResNet-32",
+        citation="He et al., CVPR 2016 (ResNet)",
         layers={
             "layer3": Layer(channels=64, cells=2),
             "layer2": Layer(channels=32, cells=4),
@@ -96,6 +100,7 @@ BACKBONES: dict[str, Backbone] = {
     ),
     "resnet18-imagenet": Backbone(
         title="ImageNet ResNet-18",
+        citation="He et al., CVPR 2016 (ResNet)",
         layers={"layer4": Layer(channels=512, cells=1)},
         normalisation="imagenet",
         input_side=SIDE,
@@ -104,3 +109,16 @@ BACKBONES: dict[str, Backbone] = {
 }
 """By name: as in ``--backbone``, in recipes, and of the source that the weights come from."""
 DEFAULT_BACKBONE = next(iter(BACKBONES))
+
+
+def listed_by_input() -> str:
+    """Return the titles of all backbones for a help text, by what one input of the network is.
+
+    >>> listed_by_input()
+    'CIFAR-100 ResNet-32 for each patch alone, ImageNet ResNet-18 for the whole image'
+    """
+    words = {False: "for each patch alone", True: "for the whole image"}
+    titles: dict[bool, list[str]] = {}
+    for backbone in BACKBONES.values():
+        titles.setdefault(backbone.takes_whole_images, []).append(backbone.title)
+    return ", ".join(f"{' or '.join(names)} {words[key]}" for key, names in titles.items())

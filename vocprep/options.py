@@ -42,7 +42,7 @@ class BuildChoices:
     """Make the label "unknown" void."""
     geometry: Geometry = field(default_factory=Geometry)
     backbone: BackboneName = DEFAULT_BACKBONE
-    """Frozen network: ResNet-32 for each patch alone, or ResNet-18 for the whole image."""
+    """Frozen network, by its name in ``vocprep.backbones``."""
     windows: tuple[int, ...] | None = None
     """Sides of the windows around each patch; the backbone's default when None."""
     layers: tuple[str, ...] | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from vocprep.backbones import BACKBONES
 from vocprep.building.plan import BuildPlan
 from vocprep.shards.index import DatasetIndex, FileEntry, describe_file
 from vocprep.shards.samples import SAMPLES_FILE
@@ -48,6 +49,7 @@ def croissant(index: DatasetIndex, samples: bytes, plan: BuildPlan) -> bytes:
     )
     if index.quarantined:
         description += f" {index.quarantined:,} pictures are missing: see quarantine.jsonl."
+    cited = BACKBONES[recipe.backbone].citation
     homepages = [source.homepage for source in plan.sources if source.homepage]
     value: dict[str, Any] = {
         "@context": _context(),
@@ -59,7 +61,7 @@ def croissant(index: DatasetIndex, samples: bytes, plan: BuildPlan) -> bytes:
         "url": homepages[0] if homepages else f"urn:sha256:{index.content_id}",
         "version": f"1.0.0+{index.content_id[:12]}",
         "license": [source.terms for source in plan.sources] or ["The terms of its pictures."],
-        "citeAs": "He et al., CVPR 2016 (ResNet); see the card for the pictures and labels.",
+        "citeAs": f"{cited}; see the card for the pictures and labels.",
         "distribution": [
             _file(describe_file(SAMPLES_FILE, samples), "application/jsonlines"),
             *(_file(shard, _MIME_TYPES[_suffix(shard.name)]) for shard in index.shards),

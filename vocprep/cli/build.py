@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from vocprep.backbones import BACKBONES, NormalisationName
+from vocprep.backbones import BACKBONES, NormalisationName, listed_by_input
 from vocprep.cli.common import (
     INTERRUPTED,
     PATH,
@@ -91,7 +91,7 @@ def _whole_numbers(
     type=click.Choice(list(BACKBONES)),
     default=BuildChoices.backbone,
     show_default=True,
-    help="ResNet-32 sees each patch alone, ResNet-18 the whole picture.",
+    help=f"Frozen network: {listed_by_input()}.",
 )
 @click.option(
     "--windows",

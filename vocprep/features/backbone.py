@@ -24,8 +24,7 @@ from vocprep.features.networks import (
     stages_of,
 )
 from vocprep.files import write_json
-from vocprep.manifests import SourceFile, load_source
-from vocprep.validation import checked, from_json, to_json
+from vocprep.manifests import SourceFile, load_source, manifest_names
 
 __all__ = ["CifarResNet", "FrozenBackbone", "cifar100_resnet32", "load_weights", "tensor_digest"]
 
@@ -163,7 +162,12 @@ class WeightsOrigin:
 
 
 def official_weights(backbone: str) -> SourceFile:
-    """Return the file of a backbone's official weights: where it is kept, and its digests."""
+    """Return the file of a backbone's official weights: where it is kept, and its digests.
+
+    Without URLs and digests for a backbone that has no source manifest.
+    """
+    if backbone not in manifest_names("sources"):
+        return SourceFile(path=f"weights/{backbone}.pt", urls=())
     (file,) = load_source(backbone).files
     return file
 
@@ -178,7 +182,13 @@ def load_weights(
     SourceUnavailableError when those are not there, WeightsError when a file does not fit.
     """
     if spec is None:
-        path = data_dir / official_weights(backbone).path
+        official = official_weights(backbone)
+        if not official.urls:
+            raise SourceUnavailableError(
+                f"{backbone}: no weights are published for it; give --weights PATH, or --weights "
+                "random:0 for an untrained one"
+            )
+        path = data_dir / official.path
         if not path.is_file():
             raise SourceUnavailableError(
                 f"{path}: backbone weights are not there; run: vocprep download {backbone} "
@@ -283,7 +293,7 @@ def _random_weights(spec: str, network: nn.Module) -> dict[str, Tensor]:
             bound = np.float32((6 / tensor[0].numel()) ** 0.5)
             uniform = generator.random(tuple(tensor.shape), dtype=np.float32)
             weights[name] = torch.from_numpy((uniform * 2 - 1) * bound)
-        elif name == "fc.bias":
+        elif name.endswith("bias"):
             weights[name] = torch.zeros_like(tensor)
         elif name.endswith("bn2.weight"):
             weights[name] = torch.full_like(tensor, 0.5)

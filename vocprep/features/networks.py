@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -87,11 +87,25 @@ def imagenet_resnet18() -> nn.Module:
 
 
 def stages_of(network: nn.Module) -> dict[str, nn.Module]:
-    """Return what stands before a ResNet's average pool, in order: ``stem`` and the layers."""
+    """Return the modules of a network by the names of its layers, in the order of computation.
+
+    Embeddings can be taken after each. A network with a method ``stages`` returns its own; of a
+    ResNet they are what stands before the average pool, ``stem`` and the layers.
+    """
+    if isinstance(network, HasStages):
+        return network.stages()
     children = dict(network.named_children())
     stem = [module for name, module in children.items() if name in _STEM]
     layers = {name: module for name, module in children.items() if name.startswith("layer")}
     return {"stem": nn.Sequential(*stem), **layers}
+
+
+@runtime_checkable
+class HasStages(Protocol):
+    """A network that names its stages itself."""
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return its modules by name, in the order of computation."""
 
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {
