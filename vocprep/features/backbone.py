@@ -25,6 +25,7 @@ from vocprep.features.networks import (
 )
 from vocprep.files import write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
+from vocprep.validation import checked, from_json, to_json
 
 __all__ = ["CifarResNet", "FrozenBackbone", "cifar100_resnet32", "load_weights", "tensor_digest"]
 

@@ -268,7 +268,7 @@ def test_so_many_of_the_worst_images_by_pixel_accuracy_as_asked(tmp_path: Path):
     assert (one.image_id, one.pixel_accuracy, one.miou) == ("half_right_in_two", 0.5, 0.25)
     assert two.image_id == "right_often_in_one_class"
     assert (two.pixel_accuracy, two.miou) == pytest.approx((28 / 32, 28 / 32 / 5))
-    with pytest.raises(UsageError, match="worst: expected 0 or more"):
+    with pytest.raises(UsageError, match="worst -1: expected 0 or more"):
         EvaluateOptions(worst=-1)
 
 
