@@ -73,22 +73,22 @@ class Bench:
     encoder: EncoderName
 
     @property
-    def categories(self) -> int:
-        """Outputs of the category head."""
-        return max(self.shards.label_space.names) + 1
+    def outputs(self) -> int:
+        """Outputs of the `cat` head."""
+        return self.shards.label_space.outputs
 
 
 class SeedTFDet(nn.Module):
     """The notebook's model: frozen trunk, pool, the encoder of nn.Transformer, two heads."""
 
-    def __init__(self, weights: str, categories: int) -> None:
+    def __init__(self, weights: str, outputs: int) -> None:
         super().__init__()
         network = cifar100_resnet32()
         network.load_state_dict(load_weights(weights, Path()))
         self.fe = nn.Sequential(*list(network.children())[:-2]).eval().requires_grad_(False)
         self.ff = nn.AdaptiveAvgPool2d((2, 2))
         self.te = nn.Transformer(d_model=256, nhead=8, batch_first=True).encoder
-        self.cat = nn.Linear(256, categories)
+        self.cat = nn.Linear(256, outputs)
         self.reg = nn.Sequential(
             *(nn.Dropout(0.5), nn.Linear(256, 1024), nn.ReLU()),
             *(nn.Dropout(0.5), nn.Linear(1024, 1024 * 4), nn.Sigmoid()),
@@ -113,12 +113,12 @@ def seeds_loop(bench: Bench, batch_size: int) -> float:
     records = ResidentDataset(bench.shards, "train")
     batch = collate([records[i] for i in range(len(records))]).to(bench.device)
     states = unpack_states(batch.slot_planes)
-    hot = F.one_hot(batch.slot_labels.clamp(min=0), bench.categories) * (
+    hot = F.one_hot(batch.slot_labels.clamp(min=0), bench.outputs) * (
         batch.slot_labels >= 0
     ).unsqueeze(-1)
     hot = hot.amax(dim=2).float()
     slots = torch.arange(4, device=bench.device)
-    model = SeedTFDet(bench.pictures.weights, bench.categories).to(bench.device).train()
+    model = SeedTFDet(bench.pictures.weights, bench.outputs).to(bench.device).train()
     model.fe.eval()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR)
 
@@ -149,7 +149,7 @@ def plain_loader(bench: Bench) -> float:
         shuffle=True,
         collate_fn=collate,
     )
-    model = TFDetHeads(bench.categories, encoder=bench.encoder).to(bench.device).train()
+    model = TFDetHeads(bench.outputs, encoder=bench.encoder).to(bench.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
 
     def epoch() -> None:
