@@ -32,12 +32,12 @@ from _plain_builds import Clock, by_hand, seeds_way
 from _report import Column, Report, Table, command_line, usable_cores
 from numpy.typing import NDArray
 
-from vocprep.building.local import build_dataset
-from vocprep.building.plan import plan_build
+import vocprep
 from vocprep.errors import VocprepError
 from vocprep.features.backbone import load_weights
 from vocprep.features.embed import Embedder, EmbeddingSpec
-from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.options import BuildChoices, BuildOptions
+from vocprep.progress import NoProgress
 from vocprep.recipe import Precision
 
 COLUMNS = (
@@ -102,15 +102,20 @@ def find_ways(device: torch.device, *, compile_too: bool) -> list[Way]:
     return ways
 
 
-def vocprep(pictures: Pictures, out: Path, device: torch.device, way: Way, warm: int) -> float:
+class TickingProgress(NoProgress):
+    """Ticks a clock for each image."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def advance(self, count: int) -> None:
+        """Tick once per image."""
+        for _ in range(count):
+            self._clock.tick()
+
+
+def by_vocprep(pictures: Pictures, out: Path, device: torch.device, way: Way, warm: int) -> float:
     """(c) to (e): what `vocprep build-shards` does."""
-    plan = plan_build(
-        pictures.dataset,
-        pictures.data_dir,
-        pictures.weights,
-        BuildChoices(precision=way.precision),
-        Layout(),
-    )
     more: dict[str, Any] = {"decoder": way.decoder} if way.decoder else {}
     options = BuildOptions(
         device=device.type,
@@ -120,7 +125,15 @@ def vocprep(pictures: Pictures, out: Path, device: torch.device, way: Way, warm:
         **more,
     )
     clock = Clock(warm)
-    build_dataset(plan, out / "vocprep", options, clock.tick)
+    vocprep.build(
+        pictures.dataset,
+        out=out / "vocprep",
+        data_dir=pictures.data_dir,
+        weights=pictures.weights,
+        choices=BuildChoices(precision=way.precision),
+        options=options,
+        progress=TickingProgress(clock),
+    )
     return clock.stop()
 
 
@@ -169,7 +182,7 @@ def make_rows(
     ]
     for way in ways:
         alone = f"(f) backbone alone, {way.backbone}"
-        rows.append(Row(way.title, partial(vocprep, pictures, out, device, way, warm), alone))
+        rows.append(Row(way.title, partial(by_vocprep, pictures, out, device, way, warm), alone))
         if alone not in {row.title for row in rows}:
             rows.append(Row(alone, partial(backbone_alone, weights, len(samples), device, way)))
     return rows

@@ -24,8 +24,7 @@ from statistics import mean
 from _pictures import SCHEMA, find_photographs, weights_at_hand
 from _report import Cell, Column, Report, Table, command_line
 
-from vocprep.building.local import build_dataset
-from vocprep.building.plan import plan_build
+import vocprep
 from vocprep.errors import VocprepError
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
@@ -34,7 +33,7 @@ from vocprep.heads.scoring.evaluate import evaluate
 from vocprep.heads.scoring.oracles import RowKind
 from vocprep.heads.scoring.scores import RunScores
 from vocprep.heads.training.train import train
-from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.options import BuildChoices
 from vocprep.recipe import View
 from vocprep.shards.reader import ShardDataset
 
@@ -133,8 +132,7 @@ def build(bench: Bench, name: str) -> ShardDataset:
     found = find_photographs(bench.work, bench.images or GENERATED)
     weights = UNTRAINED if wanted.untrained else weights_at_hand()
     choices = replace(wanted.choices, schema=SCHEMA, limit=bench.images)
-    plan = plan_build(found.dataset, found.data_dir, weights, choices, Layout())
-    build_dataset(plan, out, BuildOptions())
+    vocprep.build(found.dataset, out=out, data_dir=found.data_dir, weights=weights, choices=choices)
     return ShardDataset.open(out)
 
 

@@ -34,9 +34,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import vocprep
 from vocprep.backbones import Normalisation
-from vocprep.building.local import build_dataset
-from vocprep.building.plan import plan_build
 from vocprep.features.backbone import cifar100_resnet32, load_weights
 from vocprep.features.embed import choose_device
 from vocprep.features.image import decode_jpeg, read_image_file
@@ -46,7 +45,7 @@ from vocprep.heads.model.losses import compute_losses, unpack_states
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.options import StepPrecision, TrainOptions
 from vocprep.heads.training.train import train
-from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.options import BuildChoices, BuildOptions
 from vocprep.shards.reader import ResidentDataset, ShardDataset, collate
 
 COLUMNS = (
@@ -200,8 +199,14 @@ def build(pictures: Pictures, device: torch.device, folder: Path) -> tuple[Shard
     """Build the shards and return them with the seconds that it took."""
     started = time.perf_counter()
     choices = BuildChoices(splits=("train",))
-    plan = plan_build(pictures.dataset, pictures.data_dir, pictures.weights, choices, Layout())
-    build_dataset(plan, folder / "shards", BuildOptions(device=str(device)))
+    vocprep.build(
+        pictures.dataset,
+        out=folder / "shards",
+        data_dir=pictures.data_dir,
+        weights=pictures.weights,
+        choices=choices,
+        options=BuildOptions(device=str(device)),
+    )
     return ShardDataset.open(folder / "shards"), time.perf_counter() - started
 
 

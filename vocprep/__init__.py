@@ -10,11 +10,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vocprep.building.local import build_dataset
-    from vocprep.building.plan import plan_build
+    from vocprep.building.describe import PlanDescription, describe_build
+    from vocprep.building.local import BuildResult, build
+    from vocprep.building.plan import BuildPlan, plan
+    from vocprep.building.publish import write_dataset
     from vocprep.checks.diff import VersionDiff, diff
     from vocprep.checks.inspect import VersionSummary, inspect
     from vocprep.checks.lock import LockFile, lock
+    from vocprep.checks.locked_build import build_locked
     from vocprep.checks.verify import Verification, verify
     from vocprep.errors import VocprepError
     from vocprep.geometry import Geometry
@@ -45,6 +48,8 @@ _HOMES = {
     "Batch": "shards.reader",
     "BuildChoices": "options",
     "BuildOptions": "options",
+    "BuildPlan": "building.plan",
+    "BuildResult": "building.local",
     "DecodeOptions": "labels.export",
     "EvaluateOptions": "heads.runs.options",
     "Evaluation": "heads.scoring.scores",
@@ -52,6 +57,7 @@ _HOMES = {
     "Layout": "options",
     "LoaderOptions": "options",
     "LockFile": "checks.lock",
+    "PlanDescription": "building.describe",
     "PredictOptions": "heads.predict",
     "PredictionResult": "heads.predict",
     "Recipe": "recipe",
@@ -65,8 +71,10 @@ _HOMES = {
     "VersionDiff": "checks.diff",
     "VersionSummary": "checks.inspect",
     "VocprepError": "errors",
-    "build_dataset": "building.local",
+    "build": "building.local",
+    "build_locked": "checks.locked_build",
     "decode": "labels.export",
+    "describe_build": "building.describe",
     "diff": "checks.diff",
     "evaluate": "heads.scoring.evaluate",
     "inspect": "checks.inspect",
@@ -76,18 +84,21 @@ _HOMES = {
     "lock": "checks.lock",
     "make_targets": "labels.targets",
     "open": "shards.reader",
-    "plan_build": "building.plan",
+    "plan": "building.plan",
     "predict": "heads.predict",
     "sample": "synthetic.dataset",
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
     "verify": "checks.verify",
+    "write_dataset": "building.publish",
 }
 
 __all__ = [
     "Batch",
     "BuildChoices",
     "BuildOptions",
+    "BuildPlan",
+    "BuildResult",
     "DecodeOptions",
     "EvaluateOptions",
     "Evaluation",
@@ -95,6 +106,7 @@ __all__ = [
     "Layout",
     "LoaderOptions",
     "LockFile",
+    "PlanDescription",
     "PredictOptions",
     "PredictionResult",
     "Recipe",
@@ -109,8 +121,10 @@ __all__ = [
     "VersionSummary",
     "VocprepError",
     "__version__",
-    "build_dataset",
+    "build",
+    "build_locked",
     "decode",
+    "describe_build",
     "diff",
     "evaluate",
     "inspect",
@@ -120,12 +134,13 @@ __all__ = [
     "lock",
     "make_targets",
     "open",
-    "plan_build",
+    "plan",
     "predict",
     "sample",
     "targets_to_label_map",
     "train",
     "verify",
+    "write_dataset",
 ]
 __version__ = version("vocprep")
 

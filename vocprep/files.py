@@ -54,12 +54,12 @@ def atomic_path(final: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(final)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        remove_path(temporary)
         if error.filename in (None, str(temporary)):  # the name that the user knows
             raise OSError(error.errno, error.strerror, str(final)) from error
         raise
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        remove_path(temporary)
         raise
     sync_folder(final.parent)
 
@@ -137,6 +137,17 @@ after them, found 'x' twice; rename one, or use different output folders
                 f"after them, found {name!r} twice; rename one, or use different output folders"
             )
         first_with[name] = path
+
+
+def remove_path(path: Path) -> None:
+    """Delete a file, a link, or a folder with all that is in it, if there is one.
+
+    Temporary names (``TEMPORARY_PREFIX``) may be files as well as folders.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> Literal["linked", "copied"]:

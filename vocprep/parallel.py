@@ -1,10 +1,13 @@
-"""Doing work ahead of the consumer, in order and in bounded memory."""
+"""Doing work ahead of the consumer, in order and in bounded memory, and timing its stages."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from vocprep.errors import UsageError
@@ -15,7 +18,7 @@ Result = TypeVar("Result")
 
 def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, ahead: int = 4
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield ``function(item)`` for each item, in order, computed by threads ahead of the consumer.
 
     Decoders and compressors release the interpreter lock, so threads serve them well. The first
@@ -39,3 +42,36 @@ def map_ordered(
                 yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class StageTimes:
+    """Seconds by stage, summed over all threads.
+
+    >>> times = StageTimes(["read", "decode"])
+    >>> with times.stage("read"):
+    ...     pass
+    >>> list(times.seconds())
+    ['read', 'decode']
+    """
+
+    def __init__(self, stages: Iterable[str]) -> None:
+        self._lock = threading.Lock()
+        self._seconds = dict.fromkeys(stages, 0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        with self._lock:
+            self._seconds[name] += seconds
+
+    def seconds(self) -> dict[str, float]:
+        """Return each stage's seconds, in the order of the stages."""
+        return dict(self._seconds)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vocprep.building.write import write_dataset
+from vocprep.building.publish import write_dataset
 from vocprep.geometry import Geometry, Grid
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png

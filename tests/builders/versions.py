@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.building.local import build_dataset
-from vocprep.building.plan import BuildPlan, plan_build
-from vocprep.building.write import write_dataset
+from vocprep.building.local import build_plan
+from vocprep.building.plan import BuildPlan, plan
+from vocprep.building.publish import write_dataset
 from vocprep.labels.label_space import load_label_space
-from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.index import DatasetIndex, read_index, write_index
@@ -54,8 +53,7 @@ class Built:
 def make_plan(
     tree: Path, choices: BuildChoices | None = None, layout: Layout | None = None
 ) -> BuildPlan:
-    dataset = load_dataset("pascal-context")
-    return plan_build(dataset, tree, WEIGHTS, choices or BuildChoices(), layout or Layout())
+    return plan("pascal-context", data_dir=tree, weights=WEIGHTS, choices=choices, layout=layout)
 
 
 def build(
@@ -67,9 +65,9 @@ def build(
     max_failures: int = 0,
     reuse: Path | None = None,
 ) -> Built:
-    plan = make_plan(tree, choices, layout)
+    made = make_plan(tree, choices, layout)
     options = replace(ENGINE, max_failures=MaxFailures(count=max_failures), reuse=reuse)
-    return Built(plan, out, build_dataset(plan, out, options))
+    return Built(made, out, build_plan(made, out, options).index)
 
 
 def first_jpeg(tree: Path) -> Path:

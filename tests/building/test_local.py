@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import threading
@@ -11,16 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from builders import versions
+from builders.progress import Interrupting, RecordedProgress
 from builders.version_bytes import version_bytes
 from filelock import FileLock
 
-from vocprep.building.local import build_dataset
+import vocprep
+from vocprep.building.local import build_plan
 from vocprep.building.pipeline import worth_compiling
-from vocprep.building.plan import BuildPlan, plan_build
-from vocprep.building.stage_times import StageTimes
+from vocprep.building.plan import BuildPlan
 from vocprep.errors import FailureBudgetError, ShardError, UsageError
 from vocprep.features.embed import Embedder
-from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, BuildOptions, Layout
 from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.reader import ShardDataset
@@ -33,14 +35,14 @@ LAYOUT = Layout(samples_per_shard=1)
 
 
 def make_plan(tree: Path, choices: BuildChoices = FOUR, layout: Layout = LAYOUT) -> BuildPlan:
-    return plan_build(load_dataset("pascal-context"), tree, "random:0", choices, layout)
+    return versions.make_plan(tree, choices, layout)
 
 
 @pytest.fixture(scope="module")
 def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished dataset version of four pictures; not to be written to."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree), out, OPTIONS)
     return out
 
 
@@ -49,6 +51,41 @@ def out(finished: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     shutil.copytree(finished, tmp_path / "out")
     return tmp_path / "out"
+
+
+# The public function
+
+
+def test_build_of_a_name_gives_what_the_command_writes(sample_tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    seen = RecordedProgress()
+    result = vocprep.build(
+        "pascal-context",
+        data_dir=str(sample_tree),
+        out=str(out),
+        weights="random:0",
+        choices=FOUR,
+        progress=seen,
+    )
+    assert isinstance(result, vocprep.BuildResult)
+    assert result.path == out
+    assert result.index == read_index(out)
+    assert result.to_json() == json.loads((out / "dataset.json").read_text())
+    assert (result.images, result.made, result.reused) == (4, 4, 0)
+    assert not result.up_to_date
+    assert sum(result.stage_seconds[stage] for stage in ("embed", "write")) > 0
+    assert result.seconds > 0
+    again = vocprep.build(
+        "pascal-context", data_dir=sample_tree, out=out, weights="random:0", choices=FOUR
+    )
+    assert again.up_to_date
+    assert again.index == result.index
+
+
+def test_plan_and_build_are_functions_whatever_is_imported_before() -> None:
+    importlib.import_module("vocprep.building.plan")
+    assert callable(vocprep.plan)
+    assert callable(vocprep.build)
 
 
 # What is built
@@ -62,7 +99,7 @@ def test_finished_folder_holds_the_shards_and_the_index_only(finished: Path) -> 
 
 
 def test_returned_index_is_the_one_on_disk(sample_tree: Path, tmp_path: Path) -> None:
-    index = build_dataset(make_plan(sample_tree), tmp_path / "new/out", OPTIONS)
+    index = build_plan(make_plan(sample_tree), tmp_path / "new/out", OPTIONS).index
     assert isinstance(index, DatasetIndex)
     assert index == read_index(tmp_path / "new/out")
 
@@ -76,12 +113,18 @@ def test_index_holds_size_and_digest_of_every_shard(finished: Path) -> None:
 
 
 def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -> None:
-    steps: list[int] = []
+    seen = RecordedProgress()
     choices = BuildChoices(limit=2, views=("identity", "flip"))
-    build_dataset(
-        make_plan(sample_tree, choices), tmp_path / "out", OPTIONS, lambda: steps.append(1)
-    )
-    assert len(steps) == 4
+    build_plan(make_plan(sample_tree, choices), tmp_path / "out", OPTIONS, progress=seen)
+    assert seen.begun == [("images", 4, 0)]
+    assert seen.shown == 4
+
+
+def test_progress_is_reported_from_one_thread(sample_tree: Path, tmp_path: Path) -> None:
+    seen = RecordedProgress()
+    options = BuildOptions(device="cpu", workers=4)
+    build_plan(make_plan(sample_tree), tmp_path / "out", options, progress=seen)
+    assert seen.threads == {threading.get_ident()}
 
 
 # A folder that is not empty
@@ -89,11 +132,14 @@ def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -
 
 def test_finished_dataset_is_left_alone_by_the_same_command(sample_tree: Path, out: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    steps: list[int] = []
-    index = build_dataset(make_plan(sample_tree), out, OPTIONS, lambda: steps.append(1))
-    assert index == read_index(out)
+    seen = RecordedProgress()
+    result = build_plan(make_plan(sample_tree), out, OPTIONS, progress=seen)
+    assert result.index == read_index(out)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
-    assert len(steps) == 4
+    assert seen.shown == 4
+    assert result.up_to_date
+    assert (result.images, result.made, result.reused) == (4, 0, 0)
+    assert not any(result.stage_seconds.values())
 
 
 def test_fail_refuses_finished_and_unfinished_work_and_keeps_it(
@@ -102,7 +148,7 @@ def test_fail_refuses_finished_and_unfinished_work_and_keeps_it(
     before = version_bytes(out)
     fail = BuildOptions(device="cpu", workers=1, if_exists="fail")
     with pytest.raises(UsageError, match="a finished dataset") as caught:
-        build_dataset(make_plan(sample_tree), out, fail)
+        build_plan(make_plan(sample_tree), out, fail)
     assert str(out) in str(caught.value)
     assert version_bytes(out) == before
 
@@ -113,7 +159,7 @@ def test_finished_dataset_of_another_recipe_is_refused_with_what_differs(
     before = version_bytes(out)
     choices = BuildChoices(limit=2, schema="context59", embedding_dtype="float32")
     with pytest.raises(UsageError, match="another recipe") as caught:
-        build_dataset(make_plan(sample_tree, choices), out, OPTIONS)
+        build_plan(make_plan(sample_tree, choices), out, OPTIONS)
     assert str(out) in str(caught.value)
     assert "embedding_dtype: 'float16' and 'float32'" in str(caught.value)
     assert "schema.name: 'context460' and 'context59'" in str(caught.value)
@@ -126,8 +172,8 @@ def test_unreadable_index_is_a_shard_error_and_overwrite_replaces_it(
 ) -> None:
     (out / "dataset.json").write_text("{")
     with pytest.raises(ShardError):
-        build_dataset(make_plan(sample_tree), out, OPTIONS)
-    build_dataset(make_plan(sample_tree), out, OVERWRITE)
+        build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree), out, OVERWRITE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -140,14 +186,14 @@ def test_foreign_file_is_refused_and_kept(name: str, sample_tree: Path, out: Pat
     before = version_bytes(out)
     for options in (OPTIONS, OVERWRITE):
         with pytest.raises(UsageError, match=name):
-            build_dataset(make_plan(sample_tree), out, options)
+            build_plan(make_plan(sample_tree), out, options)
     assert version_bytes(out) == before
     assert (out / name).exists()
 
 
 def test_overwrite_leaves_nothing_of_the_old_dataset(sample_tree: Path, out: Path) -> None:
     plan = make_plan(sample_tree, BuildChoices(limit=1), Layout(format="webdataset"))
-    build_dataset(plan, out, OVERWRITE)
+    build_plan(plan, out, OVERWRITE)
     assert sorted(version_bytes(out)) == [
         "README.md",
         "croissant.json",
@@ -168,7 +214,7 @@ def test_rebuild_over_what_an_interrupted_build_left_gives_the_same_bytes(
     (out / "val-00000-of-00009.h5").write_bytes(b"of another cut")
     (out / ".tmp-build").mkdir()
     (out / ".tmp-build" / "train-00000-of-00002.h5").write_bytes(b"unfinished")
-    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree), out, OPTIONS)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -178,7 +224,7 @@ def test_leftover_of_an_interrupted_write_does_not_block_a_rebuild(
     """A process that is killed while it writes the index leaves a temporary file behind."""
     (out / "dataset.json").unlink()
     (out / ".tmp-0123abcd-dataset.json").write_text("{")
-    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree), out, OPTIONS)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -207,7 +253,7 @@ def test_failed_build_names_the_file_and_publishes_nothing(
     assert path.stem == plan.samples[-1].image_id
     threads = threading.active_count()
     with pytest.raises(FailureBudgetError) as caught:
-        build_dataset(plan, tmp_path / "out", BuildOptions(device="cpu", workers=workers))
+        build_plan(plan, tmp_path / "out", BuildOptions(device="cpu", workers=workers))
     assert str(path) in str(caught.value)
     assert {item.name for item in (tmp_path / "out").iterdir()} <= {".lock", ".tmp-build"}
     assert threading.active_count() == threads
@@ -221,7 +267,7 @@ def test_failed_overwrite_keeps_the_finished_dataset(
     before = version_bytes(out)
     damage(tree)
     with pytest.raises(FailureBudgetError):
-        build_dataset(plan, out, OVERWRITE)
+        build_plan(plan, out, OVERWRITE)
     after = version_bytes(out)
     assert {name: after[name] for name in before} == before
     assert all(name.startswith(".tmp-build/") for name in after.keys() - before.keys())
@@ -232,14 +278,10 @@ def test_interrupted_build_frees_the_lock_and_the_next_run_goes_on(
     sample_tree: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        build_dataset(make_plan(sample_tree), out, OPTIONS, interrupt)
+        build_plan(make_plan(sample_tree), out, OPTIONS, progress=Interrupting())
     assert not (out / "dataset.json").exists()
-    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree), out, OPTIONS)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -254,9 +296,9 @@ def test_index_never_stands_beside_shards_that_are_not_its_own(
     with monkeypatch.context() as patched:
         patched.setattr("vocprep.building.publish.write_index", crash)
         with pytest.raises(OSError, match="No space left"):
-            build_dataset(make_plan(sample_tree), out, OVERWRITE)
+            build_plan(make_plan(sample_tree), out, OVERWRITE)
     assert not (out / "dataset.json").exists()
-    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree), out, OPTIONS)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -265,7 +307,7 @@ def test_second_writer_is_refused_and_touches_nothing(sample_tree: Path, out: Pa
     (out / ".tmp-build").mkdir()
     (out / ".tmp-build" / "theirs").write_text("unfinished")
     with FileLock(out / ".lock"), pytest.raises(UsageError, match="another build") as caught:
-        build_dataset(make_plan(sample_tree), out, OVERWRITE)
+        build_plan(make_plan(sample_tree), out, OVERWRITE)
     assert str(out) in str(caught.value)
     assert (out / ".tmp-build" / "theirs").exists()
     shutil.rmtree(out / ".tmp-build")
@@ -280,7 +322,7 @@ def test_file_in_the_folders_place_is_refused_and_kept(
     file.write_text("mine")
     out = file / "out" if below else file
     with pytest.raises(UsageError) as caught:
-        build_dataset(make_plan(sample_tree), out, OPTIONS)
+        build_plan(make_plan(sample_tree), out, OPTIONS)
     assert str(out) in str(caught.value)
     assert file.read_text() == "mine"
 
@@ -291,7 +333,7 @@ def test_folder_that_may_not_be_written_to_is_refused(sample_tree: Path, tmp_pat
     parent.mkdir()
     parent.chmod(0o500)
     with pytest.raises(UsageError) as caught:
-        build_dataset(make_plan(sample_tree), parent / "out", OPTIONS)
+        build_plan(make_plan(sample_tree), parent / "out", OPTIONS)
     assert str(parent / "out") in str(caught.value)
 
 
@@ -323,11 +365,11 @@ def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_as
 
     monkeypatch.setattr("vocprep.building.pipeline.Embedder.compile", fail)
     monkeypatch.setattr("vocprep.building.pipeline.worth_compiling", lambda *_: True)
-    index = build_dataset(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+    index = build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS).index
     assert index.content_id == read_index(finished).content_id
     asked = BuildOptions(device="cpu", compiled=True)
     with pytest.raises(UsageError, match="does not compile"):
-        build_dataset(make_plan(sample_tree), tmp_path / "asked", asked)
+        build_plan(make_plan(sample_tree), tmp_path / "asked", asked)
 
 
 def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alone(
@@ -336,20 +378,20 @@ def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alon
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        build_dataset(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+        build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
     assert version_bytes(tmp_path / "out") == version_bytes(finished)
 
 
-@pytest.mark.parametrize("slow", ["prepare", "embed"])
-def test_accounts_tell_whether_the_backbone_waits(
+@pytest.mark.parametrize("slow", ["targets", "embed"])
+def test_stage_times_show_whether_the_backbone_waits(
     slow: str, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They stand in dataset.json too."""
+    """They are in dataset.json too."""
     where = {
-        "prepare": "vocprep.building.prepare.make_targets",
+        "targets": "vocprep.building.stages.make_targets",
         "embed": "vocprep.features.embed.Embedder._forward",
     }[slow]
     module, _, name = where.rpartition(".")
@@ -361,15 +403,13 @@ def test_accounts_tell_whether_the_backbone_waits(
         return original(*arguments)
 
     monkeypatch.setattr(owner, name, delayed)
-    stage_times = StageTimes()
-    plan = make_plan(sample_tree)
-    index = build_dataset(plan, tmp_path / "out", OPTIONS, stage_times=stage_times)
-    seconds = stage_times.seconds()
-    assert index.statistics["seconds"] == seconds
+    result = build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+    seconds = result.stage_seconds
+    assert result.index.statistics["seconds"] == seconds
     assert list(seconds) == [
         *("read", "decode", "geometry", "targets", "embed", "write", "waiting"),
     ]
-    if slow == "prepare":
+    if slow == "targets":
         assert seconds["targets"] >= 0.4
         assert seconds["waiting"] > 0.2
     else:

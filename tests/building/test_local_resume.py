@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import versions
+from builders.progress import CountedProgress
 from builders.version_bytes import version_bytes
 
-from vocprep.building.local import build_dataset
-from vocprep.building.plan import BuildPlan, plan_build
+from vocprep.building.local import build_plan
+from vocprep.building.plan import BuildPlan
 from vocprep.errors import UsageError
-from vocprep.manifests import load_dataset
 from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
 
 pytestmark = pytest.mark.slow
@@ -30,13 +31,11 @@ def make_plan(
     tree: Path, container: ShardFormat = "hdf5", choices: BuildChoices | None = None
 ) -> BuildPlan:
     layout = Layout(format=container, samples_per_shard=2)
-    return plan_build(
-        load_dataset("pascal-context"), tree, "random:0", choices or BuildChoices(), layout
-    )
+    return versions.make_plan(tree, choices, layout)
 
 
 def build_in_child(tree: str, out: str, container: ShardFormat) -> None:
-    build_dataset(make_plan(Path(tree), container), Path(out), OPTIONS)
+    build_plan(make_plan(Path(tree), container), Path(out), OPTIONS)
 
 
 def context() -> Any:
@@ -52,7 +51,7 @@ def whole(
 ) -> tuple[ShardFormat, dict[str, bytes]]:
     """The container, and the files of a build that nothing interrupted."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    build_dataset(make_plan(sample_tree, request.param), out, OPTIONS)
+    build_plan(make_plan(sample_tree, request.param), out, OPTIONS)
     return request.param, version_bytes(out)
 
 
@@ -82,7 +81,7 @@ def assert_survives(
             longest = 0.8 * (time.monotonic() - started)
             assert version_bytes(out) == expected
             shutil.rmtree(out)
-    build_dataset(make_plan(tree, container), out, OPTIONS)
+    build_plan(make_plan(tree, container), out, OPTIONS)
     assert version_bytes(out) == expected
 
 
@@ -106,16 +105,22 @@ class StopError(Exception):
     """Ends a build in its middle."""
 
 
-def interrupt(tree: Path, out: Path, after: int, container: ShardFormat = "hdf5") -> None:
-    """Build until so many pictures are done."""
-    left = iter(range(after))
+class Stopping(CountedProgress):
+    """Ends a build when more than so many images are done."""
 
-    def on_image() -> None:
-        if next(left, None) is None:
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    def advance(self, count: int) -> None:
+        super().advance(count)
+        if self.count > self._after:
             raise StopError
 
+
+def interrupt(tree: Path, out: Path, after: int, container: ShardFormat = "hdf5") -> None:
+    """Build until so many pictures are done."""
     with pytest.raises(StopError):
-        build_dataset(make_plan(tree, container), out, OPTIONS, on_image)
+        build_plan(make_plan(tree, container), out, OPTIONS, progress=Stopping(after))
 
 
 def embedded(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -131,7 +136,7 @@ def embedded(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
     with monkeypatch.context() as patched:
         patched.setattr("vocprep.features.embed.Embedder.embed_images", counted)
-        build_dataset(make_plan(tree), out, OPTIONS)
+        build_plan(make_plan(tree), out, OPTIONS)
     return sum(counts)
 
 
@@ -151,7 +156,7 @@ def staged(out: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def expected(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("expected") / "out"
-    build_dataset(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree), out, OPTIONS)
     return version_bytes(out)
 
 
@@ -189,7 +194,7 @@ def test_damaged_staged_shard_is_built_again(
         data = bytearray(path.read_bytes())
         data[len(data) // (number + 2)] ^= 1
         path.write_bytes(data)
-    build_dataset(make_plan(sample_tree), interrupted, OPTIONS)
+    build_plan(make_plan(sample_tree), interrupted, OPTIONS)
     assert version_bytes(interrupted) == expected
 
 
@@ -201,8 +206,8 @@ def test_source_that_changed_after_the_interruption_is_read_again(
     interrupt(tree, tmp_path / "out", after=9)
     mat = sorted((tree / "trainval").iterdir())[0]
     mat.write_bytes(b"m" + mat.read_bytes()[1:])
-    build_dataset(make_plan(tree), tmp_path / "out", OPTIONS)
-    build_dataset(make_plan(tree), tmp_path / "fresh", OPTIONS)
+    build_plan(make_plan(tree), tmp_path / "out", OPTIONS)
+    build_plan(make_plan(tree), tmp_path / "fresh", OPTIONS)
     assert version_bytes(tmp_path / "out") == version_bytes(tmp_path / "fresh")
 
 
@@ -212,7 +217,7 @@ def test_unfinished_build_of_another_recipe_is_refused_with_what_differs(
     before = version_bytes(interrupted)
     plan = make_plan(sample_tree, choices=BuildChoices(schema="context59"))
     with pytest.raises(UsageError, match="an unfinished build") as caught:
-        build_dataset(plan, interrupted, OPTIONS)
+        build_plan(plan, interrupted, OPTIONS)
     assert "schema.name: 'context460' and 'context59'" in str(caught.value)
     assert version_bytes(interrupted) == before
 
@@ -225,7 +230,7 @@ def test_unfinished_build_by_other_tools_is_refused(
     where = "building.staging.versions" if name == "versions" else "building.local.numerics_class"
     monkeypatch.setattr(f"vocprep.{where}", lambda *_: {"torch": "0"})
     with pytest.raises(UsageError, match=f"{name}.torch"):
-        build_dataset(make_plan(sample_tree), interrupted, OPTIONS)
+        build_plan(make_plan(sample_tree), interrupted, OPTIONS)
 
 
 def test_overwrite_discards_an_unfinished_build_of_another_recipe(
@@ -233,8 +238,8 @@ def test_overwrite_discards_an_unfinished_build_of_another_recipe(
 ) -> None:
     plan = make_plan(sample_tree, choices=BuildChoices(schema="context59"))
     overwrite = BuildOptions(device="cpu", workers=1, if_exists="overwrite")
-    build_dataset(plan, interrupted, overwrite)
-    build_dataset(plan, tmp_path / "fresh", OPTIONS)
+    build_plan(plan, interrupted, overwrite)
+    build_plan(plan, tmp_path / "fresh", OPTIONS)
     assert version_bytes(interrupted) == version_bytes(tmp_path / "fresh")
 
 
@@ -242,7 +247,7 @@ def test_fail_refuses_an_unfinished_build(interrupted: Path, sample_tree: Path) 
     before = version_bytes(interrupted)
     fail = BuildOptions(device="cpu", workers=1, if_exists="fail")
     with pytest.raises(UsageError, match="an unfinished build"):
-        build_dataset(make_plan(sample_tree), interrupted, fail)
+        build_plan(make_plan(sample_tree), interrupted, fail)
     assert version_bytes(interrupted) == before
 
 
@@ -270,7 +275,7 @@ def test_crash_while_shards_get_their_names_loses_nothing(
         patched.setattr(Path, "replace", crash)
         patched.setattr("vocprep.building.publish.write_index", crash_late)
         with pytest.raises(StopError):
-            build_dataset(make_plan(sample_tree), out, OPTIONS)
+            build_plan(make_plan(sample_tree), out, OPTIONS)
     assert len(list(out.glob("*.h5"))) == moved
     assert embedded(sample_tree, out, monkeypatch) == 0
     assert version_bytes(out) == expected

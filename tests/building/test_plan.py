@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders.versions import WEIGHTS, Built, make_plan
-from PIL import Image
+from builders.versions import WEIGHTS, make_plan
 
-from vocprep.building.plan import count_patches, estimated_bytes, plan_build
-from vocprep.errors import DataError, UsageError, WeightsError
+from vocprep.building.plan import plan
+from vocprep.errors import DataDirError, DataError, UsageError, WeightsError
 from vocprep.features.backbone import load_weights, tensor_digest
 from vocprep.geometry import Geometry
 from vocprep.labels.label_space import load_label_space
-from vocprep.manifests import load_dataset
+from vocprep.manifests import find_manifest, load_dataset
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import SplitIds
 
@@ -28,9 +27,6 @@ def ids_of(tree: Path, split: str) -> list[str]:
 def copy_tree(tree: Path, target: Path) -> Path:
     shutil.copytree(tree, target)
     return target
-
-
-# The plan
 
 
 def test_recipe_of_a_plan_says_what_was_chosen(sample_tree: Path) -> None:
@@ -135,63 +131,28 @@ def test_weights_that_do_not_fit_are_refused_by_the_plan_with_their_file(
     path = tmp_path / "wrong.pt"
     torch.save({**weights, "conv1.weight": torch.zeros(16, 3, 5, 5)}, path)
     with pytest.raises(WeightsError, match=r"conv1\.weight") as caught:
-        plan_build(load_dataset("pascal-context"), sample_tree, str(path), BuildChoices(), Layout())
+        plan("pascal-context", data_dir=sample_tree, weights=path)
     assert str(path) in str(caught.value)
 
 
-# The numbers of the dry run
+# What a caller may give
 
 
-GEOMETRIES = [
-    Geometry(),
-    Geometry(geometry="squash"),
-    Geometry(geometry="native"),
-    Geometry(geometry="native", edge="pad"),
-]
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry.short_name)
-def test_planned_patches_are_those_of_the_pictures_sizes(
-    geometry: Geometry, sample_tree: Path
+def test_dataset_is_a_name_a_path_or_a_manifest(
+    sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    total = 0
-    for path in (sample_tree / VOC / "JPEGImages").iterdir():
-        with Image.open(path) as picture:
-            width, height = picture.size
-        if geometry.geometry != "native":
-            total += 7 * 7
-        elif geometry.edge == "drop":
-            total += (height // 32) * (width // 32)
-        else:
-            total += ((height + 31) // 32) * ((width + 31) // 32)
-    assert count_patches(make_plan(sample_tree, BuildChoices(geometry=geometry))) == total
-    both = BuildChoices(geometry=geometry, views=("identity", "flip"))
-    assert count_patches(make_plan(sample_tree, both)) == 2 * total
+    path = find_manifest("datasets", "pascal-context")
+    expected = make_plan(sample_tree)
+    for dataset in (path, str(path), load_dataset("pascal-context")):
+        made = plan(dataset, data_dir=str(sample_tree), weights=WEIGHTS)
+        assert (made.recipe, made.shards) == (expected.recipe, expected.shards)
+    monkeypatch.setenv("VOCPREP_DATA_DIR", str(sample_tree))
+    assert plan("pascal-context", weights=WEIGHTS).shards == expected.shards
 
 
-@pytest.mark.parametrize("name", ["crop_hdf5", "crop_tar", "native_hdf5", "native_tar"])
-def test_built_numbers_are_the_planned_ones(name: str, request: pytest.FixtureRequest) -> None:
-    built: Built = request.getfixturevalue(name)
-    plan, index = built.plan, built.index
-    planned = count_patches(plan)
-    assert sum(shard.patches for shard in index.shards) == planned
-    assert sum(len(record.embeddings) for record in built.records.values()) == planned
-    assert [shard.name for shard in index.shards] == [shard.name for shard in plan.shards]
-    assert [shard.records for shard in index.shards] == [
-        len(shard.samples) * len(plan.recipe.views) for shard in plan.shards
-    ]
-    size = sum(shard.bytes for shard in index.shards)
-    assert size == pytest.approx(estimated_bytes(planned, plan.recipe), rel=0.25)
-
-
-def test_picture_too_small_for_the_geometry_is_named_by_the_dry_run(
-    sample_tree: Path, tmp_path: Path
-) -> None:
-    tree = copy_tree(sample_tree, tmp_path / "tree")
-    image_id = ids_of(tree, "train")[0]
-    path = tree / VOC / "JPEGImages" / f"{image_id}.jpg"
-    Image.new("RGB", (31, 40)).save(path)
-    plan = make_plan(tree, BuildChoices(limit=1, geometry=Geometry(geometry="native")))
-    with pytest.raises(DataError, match="31×40") as caught:
-        count_patches(plan)
-    assert str(path) in str(caught.value)
+def test_missing_file_is_an_error_of_the_plan_unless_allowed(tree: Path) -> None:
+    sorted((tree / VOC / "JPEGImages").iterdir())[0].unlink()
+    with pytest.raises(DataDirError, match="missing"):
+        plan("pascal-context", data_dir=tree, weights=WEIGHTS)
+    made = plan("pascal-context", data_dir=tree, weights=WEIGHTS, allow_missing=True)
+    assert len(made.samples) == 12

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from builders.version_bytes import version_bytes
+from builders.versions import make_plan
 
-from vocprep.building.local import build_dataset
-from vocprep.building.plan import plan_build
-from vocprep.manifests import load_dataset
+from vocprep.building.local import build_plan
 from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
 from vocprep.shards.index import read_index
 
@@ -29,8 +28,8 @@ def build(
     tree: Path, out: Path, container: ShardFormat = "hdf5", options: BuildOptions = OPTIONS
 ) -> dict[str, bytes]:
     layout = Layout(format=container, samples_per_shard=2)
-    plan = plan_build(load_dataset("pascal-context"), tree, "random:0", CHOICES, layout)
-    build_dataset(plan, out, options)
+    plan = make_plan(tree, CHOICES, layout)
+    build_plan(plan, out, options)
     return version_bytes(out)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.building.local import build_dataset
-from vocprep.building.plan import AgainFrom, plan_again
+from vocprep.building.local import build_plan
+from vocprep.building.plan import RemakeSources, plan_remake
 from vocprep.checks.deviation import EMBEDDING_TOLERANCES
 from vocprep.checks.lock import measure_probes, read_lock
 from vocprep.manifests import manifests_dir
@@ -21,10 +21,10 @@ def test_sample_has_the_locked_targets_and_about_the_locked_embeddings(tmp_path:
     """What encodes its JPEGs may differ from machine to machine, so the files' digests may."""
     lock = read_lock(manifests_dir() / "locks" / "sample.lock.json")
     sample(tmp_path / "data", images=24)
-    sources = AgainFrom(data_dir=tmp_path / "data", weights_label=lock.weights)
-    plan = plan_again(lock.recipe, lock.layout, sources)
+    sources = RemakeSources(data_dir=tmp_path / "data", weights_label=lock.weights)
+    plan = plan_remake(lock.recipe, lock.layout, sources)
     out = tmp_path / "out"
-    index = build_dataset(plan, out, BuildOptions(device="cpu"))
+    index = build_plan(plan, out, BuildOptions(device="cpu")).index
     assert index.recipe_id == lock.recipe_id
     assert index.targets_id == lock.targets_id
     found = measure_probes(lock, Version.read(out), out)

@@ -161,9 +161,8 @@ def test_json_of_build_shards_and_inspect_is_the_index(
     built = json.loads(assert_done(vocprep(*build_words(sample_tree, out, "--json"))))
     assert built == json.loads((out / "dataset.json").read_text())
     inspected = json.loads(assert_done(vocprep("inspect", out, "--json")))
-    short_id = inspected.pop("short_id")
-    assert inspected == built
-    assert short_id == f"context460-crop224-resnet32-fp32@{built['content_id'][:12]}"
+    assert {name: inspected[name] for name in built} == built
+    assert inspected["short_id"] == f"context460-crop224-resnet32-fp32@{built['content_id'][:12]}"
 
 
 def test_summary_and_inspect_show_the_identities(

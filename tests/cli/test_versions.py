@@ -360,7 +360,7 @@ def test_reused_embeddings_are_counted(
     sample_tree: Path, shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:
     words = build(sample_tree, tmp_path / "out", "--schema", "context59", "--reuse", shards)
-    assert "embeddings of 4 records taken over" in done(vocprep(*words))
+    assert "embeddings of 4 records reused" in done(vocprep(*words))
 
 
 def test_write_error_names_the_file_that_the_user_asked_for(

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from builders.records import make_record
 
-from vocprep.building.write import write_dataset
+from vocprep.building.publish import write_dataset
 from vocprep.errors import ShardError
 from vocprep.geometry import Geometry
+from vocprep.labels.label_space import load_label_space
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.samples import read_samples
@@ -20,7 +21,7 @@ from vocprep.shards.samples import read_samples
 def make_index(out: Path) -> DatasetIndex:
     recipe = Recipe(
         dataset="made",
-        schema=LabelSpaceId(name="context460", sha256="12" * 32),
+        schema=LabelSpaceId(name="context460", sha256=load_label_space("context460").sha256),
         splits={"train": SplitIds.of(["a", "b"])},
         backbone="resnet32-cifar100",
         weights_sha256="34" * 32,

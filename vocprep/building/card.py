@@ -68,7 +68,12 @@ def _labels(index: DatasetIndex, plan: BuildPlan) -> str:
     total = max(sum(pixels.values()), 1)
     largest = sorted(pixels.items(), key=lambda item: (-item[1], int(item[0])))[:MOST_LABELS]
     rows = [
-        (label, plan.schema.names.get(int(label), ""), f"{count:,}", f"{100 * count / total:.1f}")
+        (
+            label,
+            plan.label_space.names.get(int(label), ""),
+            f"{count:,}",
+            f"{100 * count / total:.1f}",
+        )
         for label, count in largest
     ]
     return (

@@ -1,32 +1,46 @@
-"""Finished shards: their bytes, what the index says of them, and the dataset's statistics."""
+"""Finished shards: their bytes and their part of the index, and the version of all of them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from vocprep.building.plan import ShardPlan
+from vocprep.building.card import CARD_FILE, dataset_card
+from vocprep.building.croissant import CROISSANT_FILE, croissant
+from vocprep.building.plan import BuildKey, ShardPlan, versions
+from vocprep.files import json_bytes
 from vocprep.labels.statistics import label_areas
 from vocprep.labels.targets import STATE_OTHER, unpack_states
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS
-from vocprep.shards.index import ShardEntry, describe_file
+from vocprep.shards.identity import Identities
+from vocprep.shards.index import DatasetIndex, ShardEntry, describe_file
 from vocprep.shards.record import Record
-from vocprep.shards.samples import Entry, QuarantinedSample, Sample, SampleEntry
+from vocprep.shards.samples import (
+    LABELS_FILE,
+    QUARANTINE_FILE,
+    SAMPLES_FILE,
+    Entry,
+    Sample,
+    QuarantinedSample,
+    SampleEntry,
+    jsonl_bytes,
+)
+from vocprep.shards.version import Version
 
 COUNTED = (
     *("records", "patches", "pixels", "void_pixels", "other_pixels"),
     *("patches_without_label", "patches_with_more_labels"),
 )
-"""What dataset.json counts a split; ``other_pixels`` are those outside their patch's top 4."""
+"""What dataset.json counts per split; ``other_pixels`` are those outside their patch's top 4."""
 
 
 class FinishedShard(Entry):
-    """What the index says of a finished shard."""
+    """A finished shard's part of the index."""
 
     split: str
     entry: ShardEntry | None
@@ -38,7 +52,7 @@ class FinishedShard(Entry):
 
     @property
     def members(self) -> list[Sample]:
-        """Everything that it was made of."""
+        """All of its samples, quarantined ones included."""
         return [*self.samples, *self.quarantined]
 
     def named(self, name: str) -> FinishedShard:
@@ -57,7 +71,7 @@ def finish_shard(
     quarantined: Sequence[QuarantinedSample],
     layout: Layout,
 ) -> tuple[bytes, FinishedShard]:
-    """Return a shard's bytes, and what the index says of it."""
+    """Return a shard's bytes, and its part of the index."""
     data = CONTAINERS[layout.format].encode(records) if records else b""
     return data, describe_shard(shard, records, quarantined, data)
 
@@ -68,7 +82,7 @@ def describe_shard(
     quarantined: Sequence[QuarantinedSample],
     data: bytes,
 ) -> FinishedShard:
-    """Return what the index says of a shard with these records and bytes."""
+    """Return the part of the index of a shard with these records and bytes."""
     label_pixels: Counter[int] = Counter()
     for record in records:
         label_pixels.update(label_areas(record.label_map))
@@ -105,7 +119,7 @@ def _statistics(records: Sequence[Record]) -> Counter[str]:
 
 
 def dataset_statistics(shards: Sequence[FinishedShard], void: int) -> dict[str, Any]:
-    """Return dataset.json's statistics: counts a split, and the pixels of each label."""
+    """Return dataset.json's statistics: counts per split, and the pixels of each class."""
     splits: dict[str, Counter[str]] = {}
     label_pixels: Counter[int] = Counter()
     for shard in shards:
@@ -121,3 +135,41 @@ def dataset_statistics(shards: Sequence[FinishedShard], void: int) -> dict[str, 
         },
         "label_pixels": {str(label): label_pixels[label] for label in sorted(label_pixels)},
     }
+
+
+def assemble(
+    key: BuildKey, shards: Sequence[FinishedShard], stage_seconds: Mapping[str, float]
+) -> Version:
+    """Return the version of finished shards: its index, and the files beside its shards."""
+    plan = key.plan
+    samples = sorted((item for shard in shards for item in shard.samples), key=lambda s: s.id)
+    quarantined = sorted(
+        (item for shard in shards for item in shard.quarantined), key=lambda q: q.id
+    )
+    identities = Identities.of(samples, quarantined)
+    index = DatasetIndex(
+        recipe_id=plan.recipe.recipe_id,
+        source_id=identities.source_id,
+        content_id=identities.content_id,
+        targets_id=identities.targets_id,
+        container=plan.layout.format,
+        samples_per_shard=plan.layout.samples_per_shard,
+        recipe=plan.recipe,
+        numerics_class=key.numerics_class,
+        weights=plan.weights_label,
+        shards=tuple(shard.entry for shard in shards if shard.entry is not None),
+        files=(),
+        quarantined=len(quarantined),
+        statistics=dataset_statistics(shards, plan.label_space.void),
+        versions=versions(),
+    )
+    files = {SAMPLES_FILE: jsonl_bytes(samples), LABELS_FILE: json_bytes(plan.label_space.to_json())}
+    if quarantined:
+        files[QUARANTINE_FILE] = jsonl_bytes(quarantined)
+    files[CARD_FILE] = dataset_card(index, plan).encode()
+    files[CROISSANT_FILE] = croissant(index, files[SAMPLES_FILE], plan)
+    entries = tuple(describe_file(name, data) for name, data in files.items())
+    # How long it took is the one thing in a version that no two builds share.
+    statistics = {**index.statistics, "seconds": dict(stage_seconds)}
+    index = index.model_copy(update={"files": entries, "statistics": statistics})
+    return Version(index=index.sealed(), samples=samples, quarantined=quarantined, files=files)

@@ -1,149 +1,293 @@
-"""The local engine: builds a dataset version in this process, or what is missing of it.
+"""Building a dataset version in this process, or what is missing of it.
 
 Finished shards wait in a staging folder, where the next run finds them after an interruption, and
-get their final names together when all of them are there.
+get their final names together once all of them are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from functools import partial
-from itertools import chain
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any, Self
 
-from vocprep.building.failure_budget import FailureBudget
-from vocprep.building.finish import FinishedShard, finish_shard
-from vocprep.building.pipeline import MadeSample, make_records
-from vocprep.building.plan import BuildPlan, ShardPlan
-from vocprep.building.prepare import Embeddings, FindEmbeddings, Preparation
-from vocprep.building.publish import Output, assemble, open_output, publish
-from vocprep.building.resume import find_done
-from vocprep.building.reuse import EarlierEmbeddings
-from vocprep.building.stage_times import StageTimes
-from vocprep.building.staging import BuildKey, Staging
+import torch
+
+from vocprep.building.finish import FinishedShard, assemble, finish_shard
+from vocprep.building.pipeline import COMPILE_FROM, make_records, worth_compiling
+from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
+from vocprep.building.publish import Output, open_output, publish
+from vocprep.building.resume import find_existing
+from vocprep.building.reuse import Reuse
+from vocprep.building.stages import STAGES, SampleStages
+from vocprep.building.staging import Staging
+from vocprep.errors import FailureBudgetError
 from vocprep.features.embed import choose_devices, numerics_class
 from vocprep.features.nvjpeg import check_nvjpeg
-from vocprep.options import BuildOptions, Layout
-from vocprep.parallel import map_ordered
+from vocprep.manifests import DatasetManifest
+from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
+from vocprep.parallel import StageTimes
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DatasetIndex
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
 from vocprep.shards.version import Version
 
-Accept = Callable[[Version, Path], None]
-"""Gets a version and the folder of its shards before anything of it has a final name; what it
+CheckVersion = Callable[[Version, Path], None]
+"""Gets a version and the folder of its shards before any file of it has its final name; what it
 raises keeps the version from being published."""
+MOST_NAMED = 3
+"""Quarantined samples that FailureBudgetError names, the latest ones."""
 
 
-def build_dataset(
-    plan: BuildPlan,
-    out: Path,
-    options: BuildOptions,
-    on_image: Callable[[], None] = lambda: None,
-    stage_times: StageTimes | None = None,
-    accept: Accept = lambda _version, _folder: None,
-) -> DatasetIndex:
-    """Build a dataset version into ``out``, or what is missing of it, and return its index.
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """A finished dataset version, and what making it took."""
 
-    ``on_image`` is called after each picture, ``stage_times`` learn where the time went. Nothing
-    gets a final name before every shard is made; dataset.json comes last. On any error ``out``
-    goes on holding what it held, and finished shards are kept for the next run. Raises
-    FailureBudgetError when more samples are bad than ``options.max_failures`` allows.
+    path: Path
+    index: DatasetIndex
+    """dataset.json of the version."""
+    images: int
+    """Images of the version, quarantined ones included."""
+    made: int
+    """Those of them that this build had to process; 0 when the folder was up to date."""
+    reused: int
+    """Records whose embeddings were taken from an earlier version."""
+    seconds: float
+    """Of the whole build."""
+    stage_seconds: Mapping[str, float]
+    """By stage (``vocprep.building.stages.STAGES``), summed over all threads."""
+    notes: tuple[str, ...] = ()
+    """Deviations from a lock file that are allowed."""
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether nothing had to be made."""
+        return self.made == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: those of dataset.json."""
+        return self.index.model_dump(mode="json")
+
+
+def build(  # noqa: PLR0913  # where from, where to, three groups of options, progress
+    dataset: str | Path | DatasetManifest,
+    *,
+    out: str | Path,
+    data_dir: str | Path | None = None,
+    weights: str | Path | None = None,
+    choices: BuildChoices | None = None,
+    layout: Layout | None = None,
+    options: BuildOptions | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> BuildResult:
+    """Build a dataset version into the folder ``out``, or what is missing or has changed of it.
+
+    ``dataset``, ``data_dir``, ``weights``, ``choices`` and ``layout`` are those of ``plan``; errors
+    are those of ``plan`` and ``build_plan``.
     """
+    options = options or BuildOptions()
+    decided = plan(
+        dataset,
+        data_dir=data_dir,
+        weights=weights,
+        choices=choices,
+        layout=layout,
+        allow_missing=options.max_failures != MaxFailures(),
+    )
+    return build_plan(decided, out, options, progress=progress)
+
+
+def build_plan(
+    plan: BuildPlan,
+    out: str | Path,
+    options: BuildOptions | None = None,
+    *,
+    progress: Progress = NO_PROGRESS,
+    check: CheckVersion = lambda _version, _folder: None,
+) -> BuildResult:
+    """Build what is missing of a planned dataset version in the folder ``out``.
+
+    No file gets its final name before every shard is made; dataset.json comes last. On any error
+    ``out`` still holds what it held, and finished shards are kept for the next run. Raises
+    FailureBudgetError when more samples are quarantined than ``options.max_failures`` allows.
+    """
+    started = time.perf_counter()
+    out, options = Path(out), options or BuildOptions()
     devices = choose_devices(options.device)
     if options.decoder == "nvjpeg":
         check_nvjpeg(devices[0])
     key = BuildKey(plan=plan, numerics_class=numerics_class(devices, options.decoder))
-    stage_times = stage_times or StageTimes()
-    failure_budget = FailureBudget(plan, options.max_failures)
-    with open_output(out, key, options.if_exists) as output, ExitStack() as stack:
-        done = find_done(key, out, output.staging, output.earlier, options.workers)
-        failure_budget.count(done.quarantined)
-        if done.current is not None:
-            _count(len(plan.samples), on_image)
-            accept(done.current, out)
-            output.staging.remove()
-            return done.current.index
-
-        missing = [shard for shard in plan.shards if shard.name not in done.shards]
-        samples = [sample for shard in missing for sample in shard.samples]
-        _count(len(plan.samples) - len(samples), on_image)
-        preparation = Preparation(
-            plan=plan, stage_times=stage_times, find_embeddings=_finder(stack, key, output, options)
-        )
-        made = stack.enter_context(closing(make_records(samples, preparation, devices, options)))
-        write = partial(
-            _write_shard, layout=plan.layout, staging=output.staging, stage_times=stage_times
-        )
-        finished = map_ordered(
-            write, _by_shard(missing, made, failure_budget, on_image), 1, ahead=1
-        )
-        shards = done.shards | {
-            shard.name: item for shard, item in zip(missing, finished, strict=True)
-        }
-        version = assemble(key, [shards[shard.name] for shard in plan.shards], stage_times)
-        accept(version, output.staging.path)
-        publish(output, version)
-        return version.index
-
-
-def _count(images: int, on_image: Callable[[], None]) -> None:
-    for _ in range(images):
-        on_image()
-
-
-def _finder(
-    stack: ExitStack, key: BuildKey, output: Output, options: BuildOptions
-) -> FindEmbeddings:
-    """Return the search for embeddings in ``--reuse`` and in the version that is succeeded."""
-    earlier: list[EarlierEmbeddings] = []
-    if options.reuse is not None:
-        recipe = key.plan.recipe
-        opened = EarlierEmbeddings.open(options.reuse, recipe, key.numerics_class)
-        earlier.append(stack.enter_context(opened))
-    if output.earlier is not None and output.earlier.index.numerics_class == key.numerics_class:
-        opened = EarlierEmbeddings(output.path, output.earlier.index)
-        earlier.append(stack.enter_context(opened))
-
-    def find(record_id: str, image_sha256: str) -> Embeddings | None:
-        found = (version.find(record_id, image_sha256) for version in earlier)
-        return next((embeddings for embeddings in found if embeddings is not None), None)
-
-    return find
-
-
-ShardContent = tuple[ShardPlan, list[Record], list[QuarantinedSample]]
-
-
-def _by_shard(
-    shards: Sequence[ShardPlan],
-    made: Iterator[MadeSample],
-    failure_budget: FailureBudget,
-    on_image: Callable[[], None],
-) -> Iterator[ShardContent]:
-    """Hand the stream of samples out to the shards that they belong to."""
-    for shard in shards:
-        records: list[list[Record]] = []
-        quarantined: list[QuarantinedSample] = []
-        for _ in shard.samples:
-            sample = next(made)
-            on_image()
-            if isinstance(sample, QuarantinedSample):
-                quarantined.append(sample)
-                failure_budget.count([sample])
+    budget = FailureBudget(plan, options.max_failures)
+    made = MadeShards()
+    progress.begin("images", len(plan.samples), 0)
+    try:
+        with open_output(out, key, options.if_exists) as output:
+            existing = find_existing(key, output, options.workers)
+            budget.spend(*existing.quarantined)
+            version = existing.version
+            if version is not None:
+                progress.advance(len(plan.samples))
+                check(version, out)
+                output.staging.remove()
             else:
-                records.append(sample)
-        yield shard, list(chain.from_iterable(records)), quarantined
-    next(made, None)  # it closes its stage_times after the last sample
+                missing = [shard for shard in plan.shards if shard.name not in existing.shards]
+                run = _Run(key=key, output=output, devices=devices, options=options)
+                made = run.make_shards(missing, budget, progress)
+                shards = {**existing.shards, **made.shards}
+                in_order = [shards[shard.name] for shard in plan.shards]
+                version = assemble(key, in_order, made.times.seconds())
+                check(version, output.staging.path)
+                publish(output, version)
+    finally:
+        progress.end()
+    return BuildResult(
+        path=out,
+        index=version.index,
+        images=len(plan.samples),
+        made=made.samples,
+        reused=made.reused,
+        seconds=time.perf_counter() - started,
+        stage_seconds=made.times.seconds(),
+    )
 
 
-def _write_shard(
-    content: ShardContent, layout: Layout, staging: Staging, stage_times: StageTimes
-) -> FinishedShard:
-    """Encode, digest and write one shard into the staging folder."""
-    shard, records, quarantined = content
-    with stage_times.stage("write"):
-        data, finished = finish_shard(shard, records, quarantined, layout)
-        staging.add(shard.name, data, finished)
-    return finished
+@dataclass(kw_only=True)
+class MadeShards:
+    """Shards that a run made, and what it took."""
+
+    shards: dict[str, FinishedShard] = field(default_factory=dict)
+    """By name; their bytes are in the staging folder."""
+    samples: int = 0
+    reused: int = 0
+    """Records whose embeddings were taken from an earlier version."""
+    times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One run of a build: what it makes, where, and on which devices."""
+
+    key: BuildKey
+    output: Output
+    devices: Sequence[torch.device]
+    options: BuildOptions
+
+    def make_shards(
+        self, missing: Sequence[ShardPlan], budget: FailureBudget, progress: Progress
+    ) -> MadeShards:
+        """Make shards one after the other, and put each into the staging folder.
+
+        Threads read and draft samples, threads embed them (``make_records``), one thread encodes
+        and writes a shard while the next is made (``ShardWriter``).
+        """
+        plan, times = self.key.plan, StageTimes(STAGES)
+        samples = [sample for shard in missing for sample in shard.samples]
+        if len(samples) < len(plan.samples):
+            progress.advance(len(plan.samples) - len(samples))
+        if self.options.compiled is None and worth_compiling(plan, len(samples)):
+            progress.note(
+                f"compiling the backbone first, which pays from {COMPILE_FROM:,} views on in bf16"
+            )
+        with (
+            Reuse.open(self.key, self.output, self.options.reuse) as reuse,
+            ShardWriter(self.output.staging, plan.layout, times) as writer,
+            make_records(
+                samples,
+                SampleStages(plan=plan, times=times, find_embeddings=reuse.find),
+                self.devices,
+                self.options,
+            ) as outcomes,
+        ):
+            for shard in missing:
+                records: list[Record] = []
+                quarantined: list[QuarantinedSample] = []
+                for outcome in islice(outcomes, len(shard.samples)):
+                    progress.advance(1)
+                    records += outcome.made or ()
+                    if outcome.quarantined is not None:
+                        quarantined.append(outcome.quarantined)
+                        budget.spend(outcome.quarantined)
+                writer.write(shard, records, quarantined)
+        return MadeShards(
+            shards=writer.finished, samples=len(samples), reused=reuse.found, times=times
+        )
+
+
+class ShardWriter:
+    """Encodes, digests and stages shards in a thread; at most one waits for the one before it.
+
+    A context manager: without an error, every shard is in ``finished`` when it ends.
+    """
+
+    def __init__(self, staging: Staging, layout: Layout, times: StageTimes) -> None:
+        self.finished: dict[str, FinishedShard] = {}
+        self._staging = staging
+        self._layout = layout
+        self._times = times
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="vocprep")
+        self._pending: deque[Future[None]] = deque()
+
+    def write(
+        self,
+        shard: ShardPlan,
+        records: Sequence[Record],
+        quarantined: Sequence[QuarantinedSample],
+    ) -> None:
+        """Begin to write a shard; waits for, and raises the error of, the last but one."""
+        self._pending.append(self._pool.submit(self._write, shard, records, quarantined))
+        if len(self._pending) > 1:
+            self._pending.popleft().result()
+
+    def _write(
+        self,
+        shard: ShardPlan,
+        records: Sequence[Record],
+        quarantined: Sequence[QuarantinedSample],
+    ) -> None:
+        with self._times.stage("write"):
+            data, finished = finish_shard(shard, records, quarantined, self._layout)
+            self._staging.add(shard.name, data, finished)
+        self.finished[shard.name] = finished
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            while self._pending and kind is None:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+
+class FailureBudget:
+    """The quarantined samples that a build survives."""
+
+    def __init__(self, plan: BuildPlan, limit: MaxFailures) -> None:
+        self._plan = plan
+        self._limit = limit
+        self._allowed = limit.allowed(len(plan.samples))
+        self._quarantined: list[QuarantinedSample] = []
+
+    def spend(self, *quarantined: QuarantinedSample) -> None:
+        """Count quarantined samples; FailureBudgetError as soon as there are more than allowed."""
+        self._quarantined += quarantined
+        if len(self._quarantined) > self._allowed:
+            raise FailureBudgetError(self._message())
+
+    def _message(self) -> str:
+        count = len(self._quarantined)
+        named = "; ".join(
+            f"{self._plan.data_dir / bad.file}: {bad.reason}"
+            for bad in self._quarantined[-MOST_NAMED:]
+        )
+        return (
+            f"{count} bad sample{'s' if count > 1 else ''} of {len(self._plan.samples):,}, "
+            f"expected at most {self._allowed} (--max-failures {self._limit}): {named}; or take "
+            "their ids out of the split files, or allow more"
+        )

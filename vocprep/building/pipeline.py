@@ -1,10 +1,10 @@
 """From samples to records, on all devices of this machine at once.
 
-A chain of stages, each a few items ahead of the next and no more, so that memory does not grow with
-the number of pictures: threads read, decode and make targets; threads run the backbone.
+A chain of pools, each a few items ahead of the next and no more, so that memory does not grow with
+the number of images: threads read, decode and make targets; threads run the backbone.
 
-On a CPU each core embeds a group of its own in one thread. Torch's way, all cores on one chunk,
-makes every core wait for the slowest after every layer, and the slowest is the one that also
+On a CPU each core embeds a group of its own in one thread. With torch's own threading, all cores on
+one chunk, every core waits for the slowest after every layer, and the slowest is the one that also
 decodes. A GPU is fed by two threads, each with a stream: one copies while the other computes.
 Several GPUs share the groups.
 """
@@ -14,98 +14,178 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import chain, cycle, islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vocprep.building.plan import BuildPlan
-from vocprep.building.prepare import Preparation, Prepared, SourceFiles, embed_group
+from vocprep.building.stages import (
+    DecodedImage,
+    Outcome,
+    Pixels,
+    RecordDraft,
+    SampleFiles,
+    SampleStages,
+    begin,
+)
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
 from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
-from vocprep.features.nvjpeg import Decoded, decode_jpegs
+from vocprep.features.nvjpeg import decode_jpegs
 from vocprep.options import BuildOptions
-from vocprep.parallel import map_ordered
+from vocprep.parallel import StageTimes, map_ordered
+from vocprep.recipe import EmbeddingDtype
 from vocprep.shards.record import Record
-from vocprep.shards.samples import QuarantinedSample
 
 GROUP_PATCHES = 784
-"""Patches of several pictures that a CPU core embeds together: 16 pictures of 7×7."""
+"""Patches of several images that a CPU core embeds together: 16 images of 7×7."""
 GPU_THREADS = 2
 """Threads that feed one GPU."""
 NVJPEG_BATCH = 64
-"""Pictures that a GPU decodes together."""
+"""Images that a GPU decodes together."""
 COMPILE_FROM = 5000
 """Views from which on compiling takes less time than it saves in bf16 (docs/performance.md)."""
 
-PreparedSample = list[Prepared] | QuarantinedSample
-MadeSample = list[Record] | QuarantinedSample
 
-
+@contextmanager
 def make_records(
     samples: Sequence[SampleRef],
-    preparation: Preparation,
+    stages: SampleStages,
     devices: Sequence[torch.device],
     options: BuildOptions,
-) -> Generator[MadeSample, None, None]:
-    """Yield each sample's records, a view each, in order; or why there are none."""
+) -> Iterator[Iterator[Outcome[list[Record]]]]:
+    """Yield an iterator over each sample's records, one per view, in the order of the samples.
+
+    On exit all threads have ended, and the time that the backbone waited is accounted for.
+    """
     if not samples:
+        yield iter(())
         return
-    plan, stage_times = preparation.plan, preparation.stage_times
-    embedders = [_make_embedder(plan, device, options, len(samples)) for device in devices]
+    plan, times = stages.plan, stages.times
+    embedders = [make_embedder(plan, device, options, len(samples)) for device in devices]
+    embed = _EmbedInThreads(embedders, plan, stages)
     group_patches = GROUP_PATCHES if devices[0].type == "cpu" else GPU_CHUNK
-    groups = _groups(_prepared(samples, preparation, devices[0], options), group_patches)
-    with _embedding_threads(devices) as threads:
-        embed = _Embedding(plan, embedders, preparation)
+    with (
+        _embedding_threads(devices) as threads,
+        closing(draft_records(samples, stages, devices[0], options)) as drafts,
+        closing(map_ordered(embed, _groups(drafts, group_patches), threads, ahead=2)) as embedded,
+    ):
         started = time.perf_counter()
-        yield from chain.from_iterable(map_ordered(embed, groups, threads, ahead=2))
+        yield chain.from_iterable(embedded)
         seconds = time.perf_counter() - started
-    stage_times.add("waiting", max(0.0, threads * seconds - stage_times.seconds()["embed"]))
+        times.add("waiting", max(0.0, threads * seconds - times.seconds()["embed"]))
 
 
-class _Embedding:
+def draft_records(
+    samples: Iterable[SampleRef],
+    stages: SampleStages,
+    device: torch.device,
+    options: BuildOptions,
+) -> Generator[Outcome[list[RecordDraft]], None, None]:
+    """Yield each sample's drafts, made by ``options.workers`` threads ahead of the consumer.
+
+    Images are decoded by the same threads, or in batches on a GPU (``options.decoder``).
+    """
+
+    def read(sample: SampleRef) -> Outcome[SampleFiles]:
+        return begin(sample).then(stages.read)
+
+    def draft(image: Outcome[DecodedImage]) -> Outcome[list[RecordDraft]]:
+        return image.then(stages.decode_labels).then(stages.place).then(stages.make_targets)
+
+    if options.decoder == "simplejpeg":
+        yield from map_ordered(
+            lambda sample: draft(read(sample).then(stages.decode_image)), samples, options.workers
+        )
+        return
+    decode = partial(_decode_on_gpu, stages, device)
+    with (
+        closing(map_ordered(read, samples, options.workers)) as files,
+        closing(map_ordered(decode, _batches(files), 1, ahead=2)) as images,
+    ):
+        yield from map_ordered(draft, chain.from_iterable(images), options.workers)
+
+
+def _decode_on_gpu(
+    stages: SampleStages, device: torch.device, batch: Sequence[Outcome[SampleFiles]]
+) -> list[Outcome[DecodedImage]]:
+    """Decode the images of a batch together."""
+    needed = [files for each in batch if (files := each.made) is not None and files.needs_pixels]
+    names = [str(files.sample.image_path) for files in needed]
+    decoded: dict[str, Pixels] = {}
+    # Where one of them is damaged, each is decoded alone, so that only that one is quarantined.
+    with suppress(ImageDecodeError), stages.times.stage("decode"):
+        pixels = decode_jpegs([files.image_bytes for files in needed], names, device)
+        decoded = dict(zip(names, pixels, strict=True))
+
+    def decode(data: bytes, where: str) -> Pixels:
+        return decoded[where] if where in decoded else decode_jpegs([data], [where], device)[0]
+
+    return [each.then(lambda files: stages.decode_image(files, decode)) for each in batch]
+
+
+def _batches(files: Iterator[Outcome[SampleFiles]]) -> Iterator[list[Outcome[SampleFiles]]]:
+    while batch := list(islice(files, NVJPEG_BATCH)):
+        yield batch
+
+
+def _groups(
+    drafts: Iterable[Outcome[list[RecordDraft]]], size: int
+) -> Iterator[list[Outcome[list[RecordDraft]]]]:
+    """Gather samples until their patches fill the embedder's chunks."""
+    group: list[Outcome[list[RecordDraft]]] = []
+    patches = 0
+    for outcome in drafts:
+        group.append(outcome)
+        # A quarantined sample counts as one patch, so that a group of such samples ends too.
+        patches += max(1, sum(draft.patches for draft in outcome.made or ()))
+        if patches >= size:
+            yield group
+            group, patches = [], 0
+    if group:
+        yield group
+
+
+def embed_group(
+    group: Sequence[Outcome[list[RecordDraft]]],
+    embedder: Embedder,
+    dtype: EmbeddingDtype,
+    times: StageTimes,
+) -> list[Outcome[list[Record]]]:
+    """Turn drafts into records, computing the missing embeddings of all of them together."""
+    drafts = [draft for outcome in group for draft in outcome.made or ()]
+    missing = {draft.record_id: draft.pixels for draft in drafts if draft.pixels is not None}
+    with times.stage("embed"):
+        embedded = embedder.embed_images(list(missing.values()))
+    computed = dict(zip(missing, embedded, strict=True))
+
+    def record(draft: RecordDraft) -> Record:
+        stored = draft.embeddings
+        return draft.record(computed[draft.record_id] if stored is None else stored, dtype)
+
+    return [outcome.then(lambda drafts: [record(draft) for draft in drafts]) for outcome in group]
+
+
+class _EmbedInThreads:
     """Embeds groups; each thread that calls it keeps to one of the embedders."""
 
     def __init__(
-        self, plan: BuildPlan, embedders: Sequence[Embedder], preparation: Preparation
+        self, embedders: Sequence[Embedder], plan: BuildPlan, stages: SampleStages
     ) -> None:
         self._dtype = plan.recipe.embedding_dtype
-        self._accounts = preparation.stage_times
+        self._times = stages.times
         self._in_turn = cycle(embedders)
         self._lock = threading.Lock()
         self._own = threading.local()
 
-    def __call__(self, group: Sequence[PreparedSample]) -> list[MadeSample]:
+    def __call__(self, group: Sequence[Outcome[list[RecordDraft]]]) -> list[Outcome[list[Record]]]:
         if not hasattr(self._own, "embedder"):
             with self._lock:
                 self._own.embedder = next(self._in_turn)
-        return embed_group(group, self._own.embedder, self._dtype, self._accounts)
-
-
-def worth_compiling(plan: BuildPlan, samples: int) -> bool:
-    """Say whether compiling the backbone pays for so many pictures, and can be done here.
-
-    With a core to itself, fp32 gains nothing by it.
-    """
-    views = samples * len(plan.recipe.views)
-    return plan.recipe.precision == "bf16" and views >= COMPILE_FROM and can_compile()
-
-
-def _make_embedder(
-    plan: BuildPlan, device: torch.device, options: BuildOptions, samples: int
-) -> Embedder:
-    embedder = Embedder(plan.weights, EmbeddingSpec.of(plan.recipe), device=device)
-    if options.compiled:
-        embedder.compile()
-    elif options.compiled is None and worth_compiling(plan, samples):
-        with suppress(UsageError):  # nobody asked for it, and the bits are the same without
-            embedder.compile()
-    return embedder
+        return embed_group(group, self._own.embedder, self._dtype, self._times)
 
 
 @contextmanager
@@ -122,79 +202,23 @@ def _embedding_threads(devices: Sequence[torch.device]) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _prepared(
-    samples: Sequence[SampleRef],
-    preparation: Preparation,
-    device: torch.device,
-    options: BuildOptions,
-) -> Iterator[PreparedSample]:
-    """Read, decode and make targets, ahead of the consumer."""
-    if options.decoder == "simplejpeg":
-        return map_ordered(partial(_prepare, preparation), samples, options.workers)
-    files = map_ordered(preparation.read, samples, options.workers)
-    decode = partial(_decode_on_gpu, device=device, preparation=preparation)
-    decoded = chain.from_iterable(map_ordered(decode, _batches(files), 1, ahead=2))
-    return map_ordered(partial(_finish, preparation), decoded, options.workers)
+def worth_compiling(plan: BuildPlan, samples: int) -> bool:
+    """Return whether compiling the backbone pays for so many images, and can be done here.
+
+    With one core per group, fp32 gains nothing by it.
+    """
+    views = samples * len(plan.recipe.views)
+    return plan.recipe.precision == "bf16" and views >= COMPILE_FROM and can_compile()
 
 
-def _prepare(preparation: Preparation, sample: SampleRef) -> PreparedSample:
-    files = preparation.read(sample)
-    return files if isinstance(files, QuarantinedSample) else preparation.prepare(files)
-
-
-Loaded = tuple[SourceFiles, Decoded] | QuarantinedSample
-
-
-def _decode_on_gpu(
-    batch: Sequence[SourceFiles | QuarantinedSample],
-    device: torch.device,
-    preparation: Preparation,
-) -> list[Loaded]:
-    """Decode the pictures of a batch together."""
-    whole = [files for files in batch if isinstance(files, SourceFiles)]
-    with preparation.stage_times.stage("decode"):
-        decoded = iter(
-            decode_jpegs(
-                [files.image_bytes for files in whole],
-                [str(files.sample.image_path) for files in whole],
-                device,
-            )
-        )
-    return [(files, next(decoded)) if isinstance(files, SourceFiles) else files for files in batch]
-
-
-def _finish(preparation: Preparation, loaded: Loaded) -> PreparedSample:
-    if isinstance(loaded, QuarantinedSample):
-        return loaded
-    files, decoded = loaded
-
-    def decode() -> NDArray[np.uint8]:
-        if isinstance(decoded, ImageDecodeError):
-            raise decoded
-        return decoded
-
-    return preparation.prepare(files, decode)
-
-
-def _batches(
-    files: Iterator[SourceFiles | QuarantinedSample],
-) -> Iterator[list[SourceFiles | QuarantinedSample]]:
-    while batch := list(islice(files, NVJPEG_BATCH)):
-        yield batch
-
-
-def _groups(prepared: Iterable[PreparedSample], size: int) -> Iterator[list[PreparedSample]]:
-    """Gather samples until their patches fill the embedder's chunks."""
-    group: list[PreparedSample] = []
-    patches = 0
-    for sample in prepared:
-        group.append(sample)
-        # A sample without patches counts too, so that a group always ends.
-        patches += 1
-        if not isinstance(sample, QuarantinedSample):
-            patches += sum(view.grid[0] * view.grid[1] for view in sample) - 1
-        if patches >= size:
-            yield group
-            group, patches = [], 0
-    if group:
-        yield group
+def make_embedder(
+    plan: BuildPlan, device: torch.device, options: BuildOptions, samples: int
+) -> Embedder:
+    """Return the plan's backbone on a device, compiled where that is asked for or pays."""
+    embedder = Embedder(plan.weights, EmbeddingSpec.of(plan.recipe), device=device)
+    if options.compiled:
+        embedder.compile()
+    elif options.compiled is None and worth_compiling(plan, samples):
+        with suppress(UsageError):  # it was not asked for, and the bits are the same without
+            embedder.compile()
+    return embedder

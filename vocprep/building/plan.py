@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
 from torch import Tensor
 
 from vocprep.backbones import BACKBONES, NORMALISATIONS, Normalisation, NormalisationName
-from vocprep.data_dir.layout import SampleRef, list_samples, read_split
+from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples, read_split
 from vocprep.errors import DataError, WeightsError
 from vocprep.features.backbone import (
     RANDOM_PREFIX,
@@ -20,21 +23,24 @@ from vocprep.features.backbone import (
     official_weights,
     tensor_digest,
 )
-from vocprep.features.image import jpeg_size, read_image_file
 from vocprep.features.networks import MAKERS
-from vocprep.geometry import PATCH, patch_grid
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import DatasetManifest, SourceManifest, load_dataset, load_source
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, differing_fields
 from vocprep.shards.containers import CONTAINERS
 
+SHARD_NAME = re.compile(
+    rf".+-\d{{5}}-of-\d{{5}}({'|'.join(re.escape(each.suffix) for each in CONTAINERS.values())})"
+)
+"""Names that ``cut_shards`` gives."""
 _UNTRAINED, _OFFICIAL = "untrained (", "official "
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """One shard to be made."""
+    """One shard that a build makes."""
 
     name: str
     split: str
@@ -42,23 +48,23 @@ class ShardPlan:
 
     @property
     def image_ids(self) -> frozenset[str]:
-        """The pictures that it is to hold."""
+        """Ids of its images."""
         return frozenset(sample.image_id for sample in self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
-    """All that a build is going to do."""
+    """Everything that a build does."""
 
     data_dir: Path
     recipe: Recipe
-    schema: LabelSpace
+    label_space: LabelSpace
     layout: Layout
     weights: dict[str, Tensor]
     weights_label: str
     shards: tuple[ShardPlan, ...]
     sources: tuple[SourceManifest, ...] = ()
-    """Where pictures, labels and weights come from, for the dataset's card."""
+    """Where images, labels and weights come from, for the dataset's card."""
     left_out: frozenset[str] = frozenset()
     """Ids of the dataset's own splits that ``--splits`` or ``--limit`` leave out."""
 
@@ -69,52 +75,120 @@ class BuildPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgainFrom:
-    """Where a version's sources are, to make it again."""
+class BuildKey:
+    """Everything that decides a build's bytes, except its source files."""
+
+    plan: BuildPlan
+    numerics_class: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, which ``differing_fields`` compares.
+
+        The ids of the splits are left out: each shard's description holds its own.
+        """
+        recipe = self.plan.recipe.to_json()
+        del recipe["splits"]
+        return {
+            **recipe,
+            "container": self.plan.layout.format,
+            "samples_per_shard": self.plan.layout.samples_per_shard,
+            "numerics_class": self.numerics_class,
+            "versions": versions(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that decide the bytes."""
+    packages = ("vocprep", "numpy", "torch", "pillow", "simplejpeg", "h5py")
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemakeSources:
+    """Where the sources of a finished version are, to make it once more."""
 
     data_dir: Path
     dataset: str | None = None
     """Name or path of the dataset's manifest; the recipe's own name when None."""
     weights: str | None = None
-    """As in ``load_weights``; untrained ones are known by their label."""
+    """As in ``load_weights``; None finds downloaded ones, and untrained ones by their label."""
     weights_label: str = ""
+    """``weights`` of the version's index or lock file."""
 
 
-def plan_build(
-    dataset: DatasetManifest,
-    data_dir: Path,
-    weights: str | None,
-    choices: BuildChoices,
-    layout: Layout,
+def plan(
+    dataset: str | Path | DatasetManifest,
     *,
-    may_lack: bool = False,
+    data_dir: str | Path | None = None,
+    weights: str | Path | None = None,
+    choices: BuildChoices | None = None,
+    layout: Layout | None = None,
+    allow_missing: bool = False,
 ) -> BuildPlan:
     """Decide everything about a build without doing any of it.
 
-    ``weights`` as in ``load_weights``. Every file that the build will read is seen to exist, unless
-    some ``may_lack``: those become bad samples when they are read.
+    ``dataset`` is a name, the path of a manifest, or a manifest; ``data_dir`` the folder of its
+    files, by default ``$VOCPREP_DATA_DIR`` or ``./data``; ``weights`` a file or ``random:SEED``,
+    by default the downloaded ones. Raises DataDirError when a file is missing that the build would
+    read, unless ``allow_missing``: such samples are quarantined when they are read.
     """
-    schema = load_label_space(dataset.schema_for(choices.schema), void_unknown=choices.void_unknown)
-    splits = choices.splits or dataset.splits
-    samples = list_samples(data_dir, dataset, splits, choices.limit, may_lack=may_lack)
+    manifest = dataset if isinstance(dataset, DatasetManifest) else load_dataset(str(dataset))
+    data_dir = default_data_dir() if data_dir is None else Path(data_dir)
+    weights = None if weights is None else str(weights)
+    choices, layout = choices or BuildChoices(), layout or Layout()
+    label_space = load_label_space(
+        manifest.schema_for(choices.schema), void_unknown=choices.void_unknown
+    )
+    splits = choices.splits or manifest.splits
+    samples = list_samples(data_dir, manifest, splits, choices.limit, may_lack=allow_missing)
     if not samples:
-        raise DataError(f"{data_dir}: the split files of dataset {dataset.name} hold no image id")
-    state = _fitting_weights(weights, data_dir, choices.backbone)
+        raise DataError(f"{data_dir}: the split files of dataset {manifest.name} hold no image id")
+    state = _load_fitting_weights(weights, data_dir, choices.backbone)
     digest = tensor_digest(state)
     label = _weights_label(weights, digest, choices.backbone)
     by_split = _by_split(samples)
+    return BuildPlan(
+        data_dir=data_dir,
+        recipe=_recipe(manifest, choices, label_space, by_split, digest),
+        label_space=label_space,
+        layout=layout,
+        weights=state,
+        weights_label=label,
+        shards=tuple(
+            ShardPlan(name=name, split=split, samples=tuple(members))
+            for split, in_split in by_split.items()
+            for name, members in cut_shards(split, in_split, layout)
+        ),
+        sources=_sources(manifest, choices.backbone, label),
+        left_out=_left_out(manifest, data_dir, samples),
+    )
+
+
+def _recipe(
+    dataset: DatasetManifest,
+    choices: BuildChoices,
+    label_space: LabelSpace,
+    by_split: dict[str, list[SampleRef]],
+    weights_sha256: str,
+) -> Recipe:
+    """Return the recipe of a user's choices; what they leave open follows from the backbone."""
     backbone = BACKBONES[choices.backbone]
-    recipe = Recipe(
+    return Recipe(
         dataset=dataset.name,
         schema=LabelSpaceId(
-            name=schema.name, sha256=schema.sha256, void_unknown=schema.void_unknown
+            name=label_space.name,
+            sha256=label_space.sha256,
+            void_unknown=label_space.void_unknown,
         ),
         splits={
             split: SplitIds.of([sample.image_id for sample in members])
             for split, members in by_split.items()
         },
         backbone=choices.backbone,
-        weights_sha256=digest,
+        weights_sha256=weights_sha256,
         windows=backbone.default_windows if choices.windows is None else choices.windows,
         layers=backbone.default_layers if choices.layers is None else choices.layers,
         geometry=choices.geometry,
@@ -123,25 +197,12 @@ def plan_build(
         embedding_dtype=choices.embedding_dtype,
         views=choices.views,
     )
-    return BuildPlan(
-        data_dir=data_dir,
-        recipe=recipe,
-        schema=schema,
-        layout=layout,
-        weights=state,
-        weights_label=label,
-        shards=tuple(
-            shard for split, members in by_split.items() for shard in _cut(split, members, layout)
-        ),
-        sources=_sources(dataset, choices.backbone, label),
-        left_out=_left_out(dataset, data_dir, samples),
-    )
 
 
 def _sources(
     dataset: DatasetManifest, backbone: str, weights_label: str
 ) -> tuple[SourceManifest, ...]:
-    """Return where a version's parts come from; weights only when they are the official ones."""
+    """Return the sources of a version; of its weights only when they are the official ones."""
     names = [name for name in dataset.sources if name not in BACKBONES]
     if weights_label.startswith(_OFFICIAL):
         names.append(backbone)
@@ -162,8 +223,8 @@ def _left_out(
     )
 
 
-def _fitting_weights(weights: str | None, data_dir: Path, backbone: str) -> dict[str, Tensor]:
-    """Load the weights and see that they fit the backbone, before any picture is read."""
+def _load_fitting_weights(weights: str | None, data_dir: Path, backbone: str) -> dict[str, Tensor]:
+    """Load the weights and check that they fit the backbone, before any image is read."""
     state = load_weights(weights, data_dir, backbone)
     try:
         load_strictly(MAKERS[backbone](), state)
@@ -181,10 +242,10 @@ def _weights_label(weights: str | None, digest: str, backbone: str) -> str:
     return f"{_UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
 
 
-def plan_again(recipe: Recipe, layout: Layout, sources: AgainFrom) -> BuildPlan:
-    """Plan the very build that a recipe tells of; DataError naming what has changed since.
+def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> BuildPlan:
+    """Plan the build that has this recipe; DataError naming what has changed since.
 
-    Which pictures a ``--limit`` chose is not in a recipe, but how many of each split are.
+    Which images a ``--limit`` chose is not in a recipe, but how many of each split are.
     """
     choices = BuildChoices(
         splits=tuple(recipe.splits),
@@ -203,15 +264,21 @@ def plan_again(recipe: Recipe, layout: Layout, sources: AgainFrom) -> BuildPlan:
     weights = sources.weights
     if weights is None and sources.weights_label.startswith(_UNTRAINED):
         weights = sources.weights_label.removeprefix(_UNTRAINED).removesuffix(")")
-    dataset = load_dataset(sources.dataset or recipe.dataset)
-    plan = plan_build(dataset, sources.data_dir, weights, choices, layout, may_lack=True)
-    differing = differing_fields(recipe.to_json(), plan.recipe.to_json())
+    remake = plan(
+        sources.dataset or recipe.dataset,
+        data_dir=sources.data_dir,
+        weights=weights,
+        choices=choices,
+        layout=layout,
+        allow_missing=True,
+    )
+    differing = differing_fields(recipe.to_json(), remake.recipe.to_json())
     if differing:
         raise DataError(
             f"{sources.data_dir}: does not give the recipe {recipe.recipe_id[:12]}…, asked for and "
             f"found {'; '.join(differing)}; use the data, weights and vocprep that it was made with"
         )
-    return plan
+    return remake
 
 
 def _named(normalisation: Normalisation) -> NormalisationName:
@@ -229,39 +296,16 @@ def _by_split(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
     return {split: list(group) for split, group in groupby(ordered, lambda sample: sample.split)}
 
 
-def _cut(split: str, samples: Sequence[SampleRef], layout: Layout) -> Iterator[ShardPlan]:
-    """Cut a split's samples, in id order, into shards."""
-    count = -(-len(samples) // layout.samples_per_shard)
-    suffix = CONTAINERS[layout.format].suffix
+def cut_shards(
+    split: str, items: Sequence[Item], layout: Layout
+) -> Iterator[tuple[str, Sequence[Item]]]:
+    """Cut the samples or records of a split into shards: each one's file name and its items.
+
+    >>> list(cut_shards("val", "abc", Layout(samples_per_shard=2)))
+    [('val-00000-of-00002.h5', 'ab'), ('val-00001-of-00002.h5', 'c')]
+    """
+    size, suffix = layout.samples_per_shard, CONTAINERS[layout.format].suffix
+    count = -(-len(items) // size)
     for number in range(count):
-        first = number * layout.samples_per_shard
-        yield ShardPlan(
-            name=f"{split}-{number:05d}-of-{count:05d}{suffix}",
-            split=split,
-            samples=tuple(samples[first : first + layout.samples_per_shard]),
-        )
-
-
-def count_patches(plan: BuildPlan) -> int:
-    """Return how many patches the build will make; native geometry reads the pictures' headers."""
-    geometry = plan.recipe.geometry
-    total = 0
-    for sample in plan.samples:
-        size = (0, 0)
-        if geometry.geometry == "native":
-            size = jpeg_size(read_image_file(sample.image_path), str(sample.image_path))
-        try:
-            ny, nx = patch_grid(*size, geometry)
-        except DataError as error:
-            raise type(error)(f"{sample.image_path}: {error}") from error
-        total += ny * nx
-    return total * len(plan.recipe.views)
-
-
-def estimated_bytes(patches: int, recipe: Recipe) -> int:
-    """Return about how large the shards will be: exact but for the compressed label maps."""
-    targets = 4 * 2 + 4 * 2 + 1 + 3 * 128
-    label_map = PATCH * PATCH // 16  # pixels that real label maps take a byte for, as PNG
-    return patches * (
-        recipe.embedding_size * np.dtype(recipe.embedding_dtype).itemsize + targets + label_map
-    )
+        name = f"{split}-{number:05d}-of-{count:05d}{suffix}"
+        yield name, items[number * size : (number + 1) * size]

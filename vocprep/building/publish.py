@@ -1,9 +1,8 @@
-"""Publishing: an output folder gets a whole dataset version, or goes on holding the old one."""
+"""Publishing: an output folder gets a whole dataset version, or keeps the old one."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,31 +10,31 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vocprep.building.card import CARD_FILE, dataset_card
-from vocprep.building.croissant import CROISSANT_FILE, croissant
-from vocprep.building.finish import FinishedShard, dataset_statistics
-from vocprep.building.stage_times import StageTimes
-from vocprep.building.staging import BuildKey, Staging, versions
+from vocprep.building.card import CARD_FILE
+from vocprep.building.croissant import CROISSANT_FILE
+from vocprep.building.finish import assemble, finish_shard
+from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cut_shards
+from vocprep.building.stages import STAGES
+from vocprep.building.staging import Staging
 from vocprep.errors import ShardError, UsageError
-from vocprep.files import TEMPORARY_PREFIX, json_bytes, write_atomic
-from vocprep.options import IfExists
-from vocprep.recipe import differing_fields
-from vocprep.shards.identity import Identities
+from vocprep.files import TEMPORARY_PREFIX, remove_path, write_atomic
+from vocprep.labels.label_space import LabelSpace, load_label_space
+from vocprep.options import IfExists, Layout
+from vocprep.recipe import Recipe, differing_fields
 from vocprep.shards.index import (
     DATASET_FILE,
     DatasetIndex,
-    describe_file,
     has_index,
     read_index,
     write_index,
 )
-from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE, jsonl_bytes
+from vocprep.shards.record import Record
+from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE
 from vocprep.shards.version import Version
 
 LOCK = ".lock"
 SIDE_FILES = (SAMPLES_FILE, QUARANTINE_FILE, LABELS_FILE, CARD_FILE, CROISSANT_FILE)
-"""What may stand beside the shards, dataset.json left out."""
-SHARD_NAME = re.compile(r".+-\d{5}-of-\d{5}\.(h5|tar)")
+"""Files of a version beside its shards and dataset.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ class Output:
 
 @contextmanager
 def open_output(out: Path, key: BuildKey, if_exists: IfExists) -> Iterator[Output]:
-    """Lock ``out`` and see that a dataset version may go there.
+    """Lock ``out``, check that a dataset version may be written there, and begin its staging.
 
     Shards that a failed build has finished stay in the staging folder. Raises UsageError when
     ``out`` holds other things, or a version that the new one may not succeed.
@@ -73,7 +72,7 @@ def open_output(out: Path, key: BuildKey, if_exists: IfExists) -> Iterator[Outpu
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Hold the output folder's lock; UsageError when another build holds it."""
+    """Hold the output folder's file lock; UsageError when another build holds it."""
     lock = FileLock(out / LOCK, timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +100,7 @@ def _refuse_strangers(out: Path) -> None:
 
 
 def is_ours(name: str) -> bool:
-    """Say whether a dataset version can hold a file of this name."""
+    """Return whether a dataset version can hold a file of this name."""
     return name in (*SIDE_FILES, DATASET_FILE, LOCK) or SHARD_NAME.fullmatch(name) is not None
 
 
@@ -115,14 +114,14 @@ def _refuse_all(out: Path, staging: Staging) -> None:
 
 
 def _refuse_other_staging(out: Path, staging: Staging, key: BuildKey) -> None:
-    """Refuse to throw unfinished work away unasked."""
+    """Refuse to discard the unfinished build of another recipe or layout."""
     found = staging.read_key()
     if found is not None and not has_index(out):
         _refuse_differing(out, "an unfinished build", found, key.to_json())
 
 
 def _read_earlier(out: Path, key: BuildKey) -> Version | None:
-    """Read the finished version; UsageError when the new one is none that can succeed it."""
+    """Read the finished version; UsageError when the new one may not succeed it."""
     index = read_index(out)
     found = {
         **index.recipe.to_json(),
@@ -134,7 +133,7 @@ def _read_earlier(out: Path, key: BuildKey) -> Version | None:
     _refuse_differing(out, "a finished dataset", found, wanted)
     try:
         earlier = Version.read(out)
-    except ShardError:  # damaged: nothing of it can be taken over
+    except ShardError:  # damaged: nothing of it can be reused
         return None
     ids = earlier.sources.keys()
     left_out = sorted(ids & key.plan.left_out)
@@ -155,55 +154,75 @@ def _refuse_differing(out: Path, state: str, found: dict[str, Any], wanted: dict
         )
 
 
-def assemble(key: BuildKey, shards: Sequence[FinishedShard], stage_times: StageTimes) -> Version:
-    """Put together what the index and the files beside it say of finished shards."""
-    plan = key.plan
-    samples = sorted((item for shard in shards for item in shard.samples), key=lambda s: s.id)
-    quarantined = sorted(
-        (item for shard in shards for item in shard.quarantined), key=lambda q: q.id
-    )
-    identities = Identities.of(samples, quarantined)
-    index = DatasetIndex(
-        recipe_id=plan.recipe.recipe_id,
-        source_id=identities.source_id,
-        content_id=identities.content_id,
-        targets_id=identities.targets_id,
-        container=plan.layout.format,
-        samples_per_shard=plan.layout.samples_per_shard,
-        recipe=plan.recipe,
-        numerics_class=key.numerics_class,
-        weights=plan.weights_label,
-        shards=tuple(shard.entry for shard in shards if shard.entry is not None),
-        files=(),
-        quarantined=len(quarantined),
-        statistics=dataset_statistics(shards, plan.schema.void),
-        versions=versions(),
-    )
-    files = {SAMPLES_FILE: jsonl_bytes(samples), LABELS_FILE: json_bytes(plan.schema.to_json())}
-    if quarantined:
-        files[QUARANTINE_FILE] = jsonl_bytes(quarantined)
-    files[CARD_FILE] = dataset_card(index, plan).encode()
-    files[CROISSANT_FILE] = croissant(index, files[SAMPLES_FILE], plan)
-    entries = tuple(describe_file(name, data) for name, data in files.items())
-    # How long it took is the one thing in a version that no two builds share.
-    statistics = {**index.statistics, "seconds": stage_times.seconds()}
-    index = index.model_copy(update={"files": entries, "statistics": statistics})
-    return Version(index=index.sealed(), samples=samples, quarantined=quarantined, files=files)
-
-
 def publish(output: Output, version: Version) -> None:
     """Give a version's files their final names, dataset.json last."""
     out, staged = output.path, output.staging.path
     names = {shard.name for shard in version.index.shards}
     (out / DATASET_FILE).unlink(missing_ok=True)
     for path in out.iterdir():
-        is_unfinished = path.name.startswith(TEMPORARY_PREFIX) and path.is_file()
+        is_unfinished = path.name.startswith(TEMPORARY_PREFIX) and path != staged
         is_old = SHARD_NAME.fullmatch(path.name) and path.name not in names
         if is_unfinished or is_old or path.name in SIDE_FILES:
-            path.unlink()
+            remove_path(path)
     for name in sorted(names):
         (staged / name).replace(out / name)
+    _write_files(out, version)
+    output.staging.remove()
+
+
+def _write_files(out: Path, version: Version) -> None:
+    """Write what stands beside the shards, dataset.json last."""
     for name, data in version.files.items():
         write_atomic(out / name, data)
     write_index(out, version.index)
-    output.staging.remove()
+
+
+def write_dataset(
+    out: str | Path,
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[Record]],
+    layout: Layout | None = None,
+    *,
+    label_space: LabelSpace | None = None,
+    numerics_class: Mapping[str, str] | None = None,
+) -> DatasetIndex:
+    """Write records of one's own, in the order given, as a dataset version; return its index.
+
+    ``recipe`` describes the records. ``label_space`` is theirs, by default the shipped one of the
+    recipe; UsageError when its digest is not the recipe's, or when ``out`` holds a version already.
+    ``numerics_class`` is what computed the embeddings.
+    """
+    out, layout = Path(out), layout or Layout()
+    if has_index(out):
+        raise UsageError(f"{out}: holds a finished dataset; choose another folder")
+    plan = BuildPlan(
+        data_dir=out,
+        recipe=recipe,
+        label_space=_label_space_of(recipe) if label_space is None else label_space,
+        layout=layout,
+        weights={},
+        weights_label="made elsewhere",
+        shards=(),
+    )
+    if plan.label_space.sha256 != recipe.schema.sha256:
+        raise UsageError(
+            f"label space {plan.label_space.name}: expected the recipe's, of sha256 "
+            f"{recipe.schema.sha256[:12]}…, found {plan.label_space.sha256[:12]}…; give the label "
+            "space that the records are of"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for split, records in splits.items():
+        for name, members in cut_shards(split, records, layout):
+            shard = ShardPlan(name=name, split=split, samples=())
+            data, finished = finish_shard(shard, members, [], layout)
+            write_atomic(out / name, data)
+            shards.append(finished)
+    key = BuildKey(plan=plan, numerics_class=dict(numerics_class or {}))
+    version = assemble(key, shards, dict.fromkeys(STAGES, 0.0))
+    _write_files(out, version)
+    return version.index
+
+
+def _label_space_of(recipe: Recipe) -> LabelSpace:
+    return load_label_space(recipe.schema.name, void_unknown=recipe.schema.void_unknown)

@@ -1,24 +1,23 @@
-"""What of a build is done already: by an interrupted run, or by the version that it succeeds.
+"""What of a build exists already: from an interrupted run, or in the version that it succeeds.
 
-A shard is taken over only when it was made of the same pictures as planned, their files have the
-same digests now as then, and its own bytes agree with their digest.
+A shard is reused only when it was made of the same images as planned, their files have the same
+digests now as then, and its own bytes agree with their digest.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vocprep.building.finish import FinishedShard, describe_shard
-from vocprep.building.plan import BuildPlan, ShardPlan
-from vocprep.building.staging import BuildKey, Staging, versions
+from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, versions
+from vocprep.building.publish import Output
+from vocprep.building.staging import Staging
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError
 from vocprep.features.image import read_image_file
-from vocprep.files import sha256_hex
+from vocprep.files import link_or_copy, sha256_hex
 from vocprep.labels.decode import read_label_file
 from vocprep.parallel import map_ordered
 from vocprep.shards.containers import container_of_file
@@ -28,91 +27,90 @@ from vocprep.shards.version import Version, is_unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """What need not be built."""
+class Existing:
+    """What a build need not make."""
 
     shards: dict[str, FinishedShard]
     """By the name that is planned; their bytes are in the staging folder."""
-    current: Version | None = None
-    """The version that the output folder holds, when nothing would change."""
+    version: Version | None = None
+    """The version in the output folder, when the build would make the same."""
 
     @property
     def quarantined(self) -> list[QuarantinedSample]:
-        """The bad samples among it."""
-        if self.current is not None:
-            return list(self.current.quarantined)
+        """The quarantined samples of it."""
+        if self.version is not None:
+            return list(self.version.quarantined)
         return [bad for shard in self.shards.values() for bad in shard.quarantined]
 
 
-def find_done(
-    key: BuildKey, out: Path, staging: Staging, earlier: Version | None, workers: int
-) -> Done:
+def find_existing(key: BuildKey, output: Output, workers: int) -> Existing:
     """Find what an interrupted run, or the version that is succeeded, has of a build.
 
-    Reads every source file of what may be taken over.
+    Reads every source file of what may be reused.
     """
-    plan = key.plan
-    candidates = list(staged_candidates(plan, staging, out))
-    if earlier is not None and made_alike(earlier.index, key):
-        candidates += earlier_candidates(plan, earlier, out)
+    plan, earlier = key.plan, output.earlier
+    candidates = list(staged_shards(plan, output))
+    if earlier is not None and has_same_tools(earlier.index, key):
+        candidates += published_shards(plan, output.path, earlier)
     if earlier is not None and earlier.index.recipe_id == plan.recipe.recipe_id:
-        now = digest_sources(plan.samples, workers)
-        if is_current(earlier, now, out):
-            return Done(shards={}, current=earlier)
+        sources = digest_sources(plan.samples, workers)
+        if is_current(earlier, sources, output.path):
+            return Existing(shards={}, version=earlier)
     else:
-        chosen = {candidate.shard.name: candidate.shard for candidate in candidates}
-        samples = [sample for shard in chosen.values() for sample in shard.samples]
-        now = digest_sources(samples, workers)
-    return Done(shards=take_over(candidates, now, staging))
+        planned = {candidate.shard.name: candidate.shard for candidate in candidates}
+        samples = [sample for shard in planned.values() for sample in shard.samples]
+        sources = digest_sources(samples, workers)
+    return Existing(shards=stage_reusable(candidates, sources, output.staging))
 
 
-def made_alike(index: DatasetIndex, key: BuildKey) -> bool:
-    """Say whether a version was made by what would make the new one, so that bytes can be mixed."""
+def has_same_tools(index: DatasetIndex, key: BuildKey) -> bool:
+    """Return whether a version was made with the same tools, so that shards can be mixed."""
     return index.numerics_class == key.numerics_class and index.versions == versions()
 
 
-def is_current(version: Version, now: Mapping[str, PairDigests], folder: Path) -> bool:
-    """Say whether the source files are those of a version, and its shards are whole."""
-    return version.sources == now and all(
+def is_current(version: Version, sources: Mapping[str, PairDigests], folder: Path) -> bool:
+    """Return whether a version was made of these source files, and its shards are whole."""
+    return version.sources == sources and all(
         is_unchanged(folder / entry.name, entry) for entry in version.index.shards
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A shard that may be what is planned."""
+class ReusableShard:
+    """A shard of the same images as a planned one."""
 
     shard: ShardPlan
     finished: FinishedShard
     paths: tuple[Path, ...]
     """Where its bytes may be."""
 
-    def is_of(self, now: Mapping[str, PairDigests]) -> bool:
-        """Say whether it was made of the files that are there now, all of them readable."""
+    def has_sources(self, sources: Mapping[str, PairDigests]) -> bool:
+        """Return whether it was made of these source files, all of them readable."""
         return all(
-            None not in then and now[image_id] == then
-            for image_id, then in pair_digests(self.finished.members).items()
+            None not in digests and sources[image_id] == digests
+            for image_id, digests in pair_digests(self.finished.members).items()
         )
 
 
-def staged_candidates(plan: BuildPlan, staging: Staging, out: Path) -> Iterator[Candidate]:
-    """Yield the shards of an interrupted run that hold the pictures of a planned one.
+def staged_shards(plan: BuildPlan, output: Output) -> Iterator[ReusableShard]:
+    """Yield the shards of an interrupted run that hold the images of a planned one.
 
-    A run that was interrupted while it gave its shards their names has some in ``out`` already.
+    A run that was interrupted while it gave its shards their names has some in the output folder
+    already.
     """
     staged = {
         (finished.split, frozenset(pair_digests(finished.members))): (name, finished)
-        for name, finished in staging.shards()
+        for name, finished in output.staging.shards()
     }
     for shard in plan.shards:
         if found := staged.get((shard.split, shard.image_ids)):
             name, finished = found
-            paths = (staging.path / name, out / name)
-            yield Candidate(shard=shard, finished=finished, paths=paths)
+            paths = (output.staging.path / name, output.path / name)
+            yield ReusableShard(shard=shard, finished=finished, paths=paths)
 
 
-def earlier_candidates(plan: BuildPlan, earlier: Version, out: Path) -> Iterator[Candidate]:
-    """Yield the shards of a finished version that hold the pictures of a planned one."""
+def published_shards(plan: BuildPlan, out: Path, earlier: Version) -> Iterator[ReusableShard]:
+    """Yield the shards of a finished version that hold the images of a planned one."""
     by_shard = earlier.by_shard
     stored = {
         (entry.split, frozenset(pair_digests(by_shard[entry.name]))): entry
@@ -129,7 +127,7 @@ def earlier_candidates(plan: BuildPlan, earlier: Version, out: Path) -> Iterator
                 samples=tuple(by_shard[entry.name]),
                 quarantined=quarantined,
             )
-            yield Candidate(shard=shard, finished=finished, paths=(out / entry.name,))
+            yield ReusableShard(shard=shard, finished=finished, paths=(out / entry.name,))
 
 
 def digest_sources(samples: Iterable[SampleRef], workers: int) -> dict[str, PairDigests]:
@@ -152,21 +150,22 @@ def _digest_pair(sample: SampleRef) -> PairDigests:
     return found[0], found[1]
 
 
-def take_over(
-    candidates: Iterable[Candidate], now: Mapping[str, PairDigests], staging: Staging
+def stage_reusable(
+    candidates: Iterable[ReusableShard], sources: Mapping[str, PairDigests], staging: Staging
 ) -> dict[str, FinishedShard]:
-    """Bring the right ones among candidates into the staging folder; return them by name."""
-    taken: dict[str, FinishedShard] = {}
+    """Put the shards that were made of these source files into the staging folder, by name."""
+    staged: dict[str, FinishedShard] = {}
     for candidate in candidates:
         name = candidate.shard.name
-        if name not in taken and candidate.is_of(now):
-            finished = _take(candidate, staging)
+        if name not in staged and candidate.has_sources(sources):
+            finished = _stage(candidate, staging)
             if finished is not None:
-                taken[name] = finished
-    return taken
+                staged[name] = finished
+    return staged
 
 
-def _take(candidate: Candidate, staging: Staging) -> FinishedShard | None:
+def _stage(candidate: ReusableShard, staging: Staging) -> FinishedShard | None:
+    """Put a shard into the staging folder; None when its bytes are gone or damaged."""
     finished, name = candidate.finished, candidate.shard.name
     if finished.entry is not None:
         entry = finished.entry
@@ -175,7 +174,8 @@ def _take(candidate: Candidate, staging: Staging) -> FinishedShard | None:
             return None
         target = staging.path / name
         if source != target:
-            _link(source, target)
+            target.unlink(missing_ok=True)
+            link_or_copy(source, target)
         if not finished.statistics:
             finished = _describe(target, candidate)
     finished = finished.named(name)
@@ -183,20 +183,11 @@ def _take(candidate: Candidate, staging: Staging) -> FinishedShard | None:
     return finished
 
 
-def _describe(path: Path, candidate: Candidate) -> FinishedShard:
-    """Count again what dataset.json does not keep a shard."""
+def _describe(path: Path, candidate: ReusableShard) -> FinishedShard:
+    """Compute the statistics of a shard, which dataset.json keeps only summed up."""
     container = container_of_file(path)
     with container.open_shard(path) as reader:
         records = list(reader)
     return describe_shard(
         candidate.shard, records, candidate.finished.quarantined, path.read_bytes()
     )
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name; where the disk cannot, copy it."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

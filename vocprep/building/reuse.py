@@ -1,14 +1,16 @@
-"""Embeddings of an earlier dataset version, taken over where picture and recipe agree."""
+"""Embeddings of earlier dataset versions, taken over where image and recipe agree."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from vocprep.building.prepare import Embeddings
+from vocprep.building.plan import BuildKey
+from vocprep.building.publish import Output
+from vocprep.building.stages import Embeddings
 from vocprep.errors import ShardError, UsageError
 from vocprep.recipe import Recipe, differing_fields
 from vocprep.shards.containers import CONTAINERS, ShardReader
@@ -16,13 +18,57 @@ from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.samples import SampleEntry, read_samples
 
 MOST_OPEN = 2
-"""Shards open at a time: records are asked for in about the order that they are stored in."""
+"""Shards of a version that are open at a time: records are read in about their stored order."""
 
 
-class EarlierEmbeddings:
+class Reuse:
+    """Finds embeddings in ``--reuse`` and in the version that a build succeeds.
+
+    A context manager, which closes the shards that it opened. ``find`` may be called by several
+    threads.
+    """
+
+    def __init__(self, versions: Sequence[StoredEmbeddings]) -> None:
+        self.found = 0
+        """Records whose embeddings were found."""
+        self._versions = versions
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, key: BuildKey, output: Output, reuse: Path | None) -> Self:
+        """Open the versions that can hold what a build needs."""
+        versions = []
+        if reuse is not None:
+            versions.append(
+                StoredEmbeddings.open_fitting(reuse, key.plan.recipe, key.numerics_class)
+            )
+        earlier = output.earlier
+        if earlier is not None and earlier.index.numerics_class == key.numerics_class:
+            versions.append(StoredEmbeddings(output.path, earlier.index))
+        return cls(versions)
+
+    def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
+        """Return the embeddings [P, D] of a record of the same image, or None."""
+        for version in self._versions:
+            embeddings = version.find(record_id, image_sha256)
+            if embeddings is not None:
+                with self._lock:
+                    self.found += 1
+                return embeddings
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for version in self._versions:
+            version.close()
+
+
+class StoredEmbeddings:
     """Finds a record's embeddings in a finished dataset version; a context manager.
 
-    What is handed out agrees with its digest. Several threads may ask.
+    What it returns agrees with its digest. ``find`` may be called by several threads.
     """
 
     def __init__(self, path: Path, index: DatasetIndex) -> None:
@@ -34,7 +80,7 @@ class EarlierEmbeddings:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path, recipe: Recipe, numerics_class: Mapping[str, str]) -> Self:
+    def open_fitting(cls, path: Path, recipe: Recipe, numerics_class: Mapping[str, str]) -> Self:
         """Open a dataset version for ``--reuse``.
 
         UsageError when its embeddings are not those that the recipe and this machine would make.
@@ -52,14 +98,14 @@ class EarlierEmbeddings:
         return cls(path, index)
 
     def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
-        """Return embeddings [P, D] of a record made of a picture with this digest, or None."""
+        """Return embeddings [P, D] of a record made of an image with this digest, or None."""
         sample = self._samples.get(record_id)
         if sample is None or sample.image_sha256 != image_sha256:
             return None
         with self._lock:
             try:
                 return self._read(sample)
-            except ShardError:  # damaged: it is made anew
+            except ShardError:  # damaged: they are computed again
                 return None
 
     def _read(self, sample: SampleEntry) -> Embeddings | None:
@@ -83,9 +129,13 @@ class EarlierEmbeddings:
         self._readers.move_to_end(name)
         return self._readers[name]
 
+    def close(self) -> None:
+        """Close the shards that are open."""
+        for reader in self._readers.values():
+            reader.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for reader in self._readers.values():
-            reader.close()
+        self.close()

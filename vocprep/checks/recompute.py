@@ -7,18 +7,17 @@ tolerance of ``vocprep.checks.deviation``.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from vocprep.building.pipeline import MadeSample, make_records
-from vocprep.building.plan import AgainFrom, BuildPlan, plan_again
-from vocprep.building.prepare import Embeddings, FindEmbeddings, Preparation
-from vocprep.building.reuse import EarlierEmbeddings
-from vocprep.building.stage_times import StageTimes
+from vocprep.building.pipeline import make_records
+from vocprep.building.plan import BuildPlan, RemakeSources, plan_remake
+from vocprep.building.reuse import StoredEmbeddings
+from vocprep.building.stages import Embeddings, FindEmbeddings, Outcome, SampleStages
 from vocprep.checks.deviation import EMBEDDING_TOLERANCES, Deviation, measure_deviation
 from vocprep.checks.head_outputs import (
     HEAD_OUTPUT_TOLERANCES,
@@ -103,13 +102,13 @@ def recompute(
     plan = _plan(dataset.index, options)
     engine = BuildOptions(device=options.device, workers=options.workers)
     chosen = _choose(dataset, options)
-    with EarlierEmbeddings(dataset.path, dataset.index) as stored:
+    with StoredEmbeddings(dataset.path, dataset.index) as stored:
         comparison = _Comparison(dataset=dataset, stored=stored, engine=engine)
         progress.begin("images", len(plan.samples), 0)
         try:
-            with closing(_remake(plan, comparison.embeddings_to_keep(chosen), engine)) as made:
-                for sample, item in zip(plan.samples, made, strict=True):
-                    comparison.add(sample, item, is_chosen=sample.image_id in chosen)
+            with _remake(plan, comparison.embeddings_to_keep(chosen), engine) as outcomes:
+                for outcome in outcomes:
+                    comparison.add(outcome, is_chosen=outcome.sample.image_id in chosen)
                     progress.advance(1)
         finally:
             progress.end()
@@ -120,14 +119,14 @@ def recompute(
 
 
 def _plan(index: DatasetIndex, options: VerifyOptions) -> BuildPlan:
-    sources = AgainFrom(
+    sources = RemakeSources(
         data_dir=options.data_dir or default_data_dir(),
         dataset=options.datasets[0] if options.datasets else None,
         weights=options.weights,
         weights_label=index.weights,
     )
     layout = Layout(format=index.container, samples_per_shard=index.samples_per_shard)
-    return plan_again(index.recipe, layout, sources)
+    return plan_remake(index.recipe, layout, sources)
 
 
 def _choose(dataset: ShardDataset, options: VerifyOptions) -> set[str]:
@@ -144,29 +143,28 @@ def _remake(
     find: FindEmbeddings,
     engine: BuildOptions,
     samples: Sequence[SampleRef] | None = None,
-) -> Generator[MadeSample, None, None]:
+) -> AbstractContextManager[Iterator[Outcome[list[Record]]]]:
     """Make records whose embeddings are float32, so that the loss by storage can be measured."""
     unrounded = replace(plan, recipe=replace(plan.recipe, embedding_dtype="float32"))
-    preparation = Preparation(plan=unrounded, stage_times=StageTimes(), find_embeddings=find)
     return make_records(
         plan.samples if samples is None else samples,
-        preparation,
+        SampleStages(plan=unrounded, find_embeddings=find),
         choose_devices(engine.device),
         engine,
     )
 
 
 def _measure_from_fp32(
-    plan: BuildPlan, chosen: set[str], stored: EarlierEmbeddings, engine: BuildOptions
+    plan: BuildPlan, chosen: set[str], stored: StoredEmbeddings, engine: BuildOptions
 ) -> Deviation:
     """Measure the stored embeddings against those that fp32 gives."""
     exact = replace(plan, recipe=replace(plan.recipe, precision="fp32"))
     samples = [sample for sample in plan.samples if sample.image_id in chosen]
     eager = replace(engine, compiled=False)
     found = Deviation()
-    with closing(_remake(exact, lambda *_: None, eager, samples)) as made:
-        for records in made:
-            for record in [] if isinstance(records, QuarantinedSample) else records:
+    with _remake(exact, lambda *_: None, eager, samples) as outcomes:
+        for outcome in outcomes:
+            for record in outcome.made or ():
                 embeddings = stored.find(record.image_id, record.image_sha256)
                 if embeddings is not None:
                     found += measure_deviation(embeddings, record.embeddings)
@@ -177,7 +175,7 @@ class _Comparison:
     """Recomputed records against stored ones, added up."""
 
     def __init__(
-        self, dataset: ShardDataset, stored: EarlierEmbeddings, engine: BuildOptions
+        self, dataset: ShardDataset, stored: StoredEmbeddings, engine: BuildOptions
     ) -> None:
         self._index, self._stored = dataset.index, stored
         self._entries = {sample.id: sample for sample in dataset.samples}
@@ -200,12 +198,13 @@ class _Comparison:
 
         return find
 
-    def add(self, sample: SampleRef, made: MadeSample, *, is_chosen: bool) -> None:
+    def add(self, outcome: Outcome[list[Record]], *, is_chosen: bool) -> None:
         """Compare the records of one image, or the reason why there are none."""
-        if isinstance(made, QuarantinedSample) or sample.image_id in self._quarantined:
-            self._add_quarantined(sample, made)
+        image_id = outcome.sample.image_id
+        if outcome.quarantined is not None or image_id in self._quarantined:
+            self._add_quarantined(image_id, outcome.quarantined)
             return
-        for record in made:
+        for record in outcome.made or ():
             entry = self._entries[record.image_id]
             details = list(_differing_fields(record, entry))
             if is_chosen:
@@ -214,12 +213,13 @@ class _Comparison:
             for detail in details:
                 self._differ(entry.shard, record.image_id, detail)
 
-    def _add_quarantined(self, sample: SampleRef, made: MadeSample) -> None:
-        if not isinstance(made, QuarantinedSample):
-            self._differ(QUARANTINE_FILE, sample.image_id, "was bad, and is not any more")
-        elif sample.image_id not in self._quarantined:
-            shard = self._entries[sample.image_id].shard
-            self._differ(shard, sample.image_id, f"{made.file} is bad now: {made.reason}")
+    def _add_quarantined(self, image_id: str, now: QuarantinedSample | None) -> None:
+        """Compare an image that is quarantined now, in the version, or in both."""
+        if now is None:
+            self._differ(QUARANTINE_FILE, image_id, "was bad, and is not any more")
+        elif image_id not in self._quarantined:
+            shard = self._entries[image_id].shard
+            self._differ(shard, image_id, f"{now.file} is bad now: {now.reason}")
         else:
             self._matching += 1
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from vocprep.backbones import BACKBONES, NormalisationName, listed_by_input
+from vocprep.cli.bars import Bars, stop
 from vocprep.cli.common import (
-    INTERRUPTED,
     PATH,
     comma_list,
     data_dir_option,
@@ -19,11 +20,9 @@ from vocprep.cli.common import (
     json_option,
     print_json,
     print_table,
-    progress,
     workers_option,
 )
 from vocprep.cli.inspect import megabytes, print_summary
-from vocprep.cli.locked import locked_plan, refuse_choices
 from vocprep.errors import UsageError
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
 from vocprep.options import (
@@ -38,8 +37,15 @@ from vocprep.options import (
 from vocprep.recipe import EmbeddingDtype, Precision, View
 
 if TYPE_CHECKING:
-    from vocprep.building.local import Accept
-    from vocprep.building.plan import BuildPlan
+    from vocprep.building.describe import PlanDescription
+    from vocprep.building.local import BuildResult
+
+_LOCKED_CHOICES = (
+    *("splits", "limit", "schema", "void_unknown", "geometry", "edge", "views", "precision"),
+    *("backbone", "windows", "layers", "normalisation"),
+    *("embedding_dtype", "shard_format", "samples_per_shard"),
+)
+"""Parameters that a lock file decides."""
 
 
 def _choice(alias: Any) -> click.Choice[str]:
@@ -68,7 +74,7 @@ def _whole_numbers(
     "--weights", help="PATH or random:SEED.  [default: the downloaded ones below --data-dir]"
 )
 @click.option("--splits", callback=comma_list, help="Comma-separated.  [default: the dataset's]")
-@click.option("--limit", type=int, help="At most N pictures of each split: for a quick trial.")
+@click.option("--limit", type=int, help="At most N images of each split: for a quick trial.")
 @click.option("--schema", help="Label space.  [default: the dataset's first]")
 @click.option("--void-unknown", is_flag=True, help='Make the label "unknown" void.')
 @click.option(
@@ -85,7 +91,7 @@ def _whole_numbers(
     show_default=True,
     help="What native does past the last whole patch.",
 )
-@click.option("--views", callback=comma_list, help="flip adds each picture's mirror image.")
+@click.option("--views", callback=comma_list, help="flip adds each image's mirror image.")
 @click.option(
     "--backbone",
     type=click.Choice(list(BACKBONES)),
@@ -132,7 +138,7 @@ def _whole_numbers(
     type=int,
     default=Layout.samples_per_shard,
     show_default=True,
-    help="Pictures a shard.",
+    help="Images per shard.",
 )
 @device_option
 @workers_option
@@ -141,7 +147,7 @@ def _whole_numbers(
     type=_choice(Decoder),
     default=BuildOptions.decoder,
     show_default=True,
-    help="Who decodes JPEGs; nvjpeg, on the GPU, makes other bits.",
+    help="JPEG decoder; nvjpeg, on the GPU, gives other bits.",
 )
 @click.option(
     "--compile/--no-compile",
@@ -155,7 +161,7 @@ def _whole_numbers(
     default=BuildOptions.if_exists,
     show_default=True,
     help="What to do when --out holds a dataset or part of one: resume builds what is missing or "
-    "has changed, overwrite begins anew, fail refuses.",
+    "has changed, overwrite starts over, fail refuses.",
 )
 @click.option(
     "--max-failures",
@@ -163,19 +169,19 @@ def _whole_numbers(
     default=str(MaxFailures()),
     show_default=True,
     metavar="N|P%",
-    help="Bad samples that the build survives; they are listed in quarantine.jsonl.",
+    help="Bad samples that a build may leave out; they are listed in quarantine.jsonl.",
 )
 @click.option(
     "--reuse",
     type=PATH,
     metavar="SHARDS",
-    help="Dataset whose embeddings are taken over where pictures and recipe agree.",
+    help="Dataset whose embeddings are reused where images and recipe agree.",
 )
 @click.option(
     "--lock",
     type=PATH,
     metavar="FILE",
-    help="Build the very version of this lock file, or fail; it decides all choices.",
+    help="Build the version that this lock file pins, or fail; it decides all choices.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
@@ -212,11 +218,11 @@ def build_shards(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Build a dataset version: embeddings and targets of every picture, in shards.
+    """Build a dataset version: embeddings and targets of every image, in shards.
 
     DATASET is pascal-context, voc2007, voc2010, voc2012 or the path of a dataset manifest.
-    Interrupted at any moment, the same command goes on from the finished shards to the same bytes.
-    Once finished, it builds again only what pictures, label maps or split files have changed.
+    Interrupted at any moment, the same command continues from the finished shards to the same
+    bytes. Once finished, it builds only the shards whose images, label maps or ids have changed.
 
     \b
     Example:
@@ -224,6 +230,10 @@ def build_shards(
       vocprep build-shards voc2012 --data-dir data --out shards/voc
       vocprep build-shards --lock voc.lock.json --data-dir data --out shards/again
     """
+    from vocprep.building.describe import describe_build
+    from vocprep.building.local import build
+    from vocprep.checks.locked_build import build_locked, describe_locked
+
     options = BuildOptions(
         device=device,
         workers=workers,
@@ -233,19 +243,12 @@ def build_shards(
         max_failures=max_failures,
         reuse=reuse,
     )
-
-    from vocprep.building.plan import plan_build
-    from vocprep.checks.lock import read_lock
-    from vocprep.manifests import load_dataset
-
-    accept = None
+    describe: Callable[..., PlanDescription]
+    make: Callable[..., BuildResult]
     if lock is not None:
-        refuse_choices(context)
-        locked = read_lock(lock)
-        plan, accept = locked_plan(lock, locked, dataset, data_dir, weights)
-        if options.max_failures == MaxFailures():
-            allowed = MaxFailures(count=len(locked.quarantined))
-            options = replace(options, max_failures=allowed)
+        _refuse_choices(context)
+        describe = partial(describe_locked, lock, dataset=dataset)
+        make = partial(build_locked, lock, dataset=dataset)
     elif dataset is None:
         raise UsageError("nothing to build: name a DATASET, or give --lock FILE")
     else:
@@ -264,82 +267,63 @@ def build_shards(
             views=("identity", *(views or ())),
         )
         layout = Layout(format=shard_format, samples_per_shard=samples_per_shard)
-        manifest, may_lack = load_dataset(dataset), max_failures != MaxFailures()
-        plan = plan_build(manifest, data_dir, weights, choices, layout, may_lack=may_lack)
+        describe = partial(describe_build, dataset, choices=choices, layout=layout)
+        make = partial(build, dataset, choices=choices, layout=layout)
     if dry_run:
-        _print_plan(plan, compiled, as_json)
-    else:
-        _build(plan, out, options, accept, as_json=as_json)
-
-
-def _build(
-    plan: BuildPlan, out: Path, options: BuildOptions, accept: Accept | None, *, as_json: bool
-) -> None:
-    from vocprep.building.local import build_dataset
-    from vocprep.building.pipeline import COMPILE_FROM, worth_compiling
-    from vocprep.building.stage_times import StageTimes
-
-    if options.compiled is None and worth_compiling(plan, len(plan.samples)):
-        click.echo(
-            f"compiling the backbone first, which pays from {COMPILE_FROM:,} views on in bf16",
-            err=True,
-        )
-    stage_times = StageTimes()
-    started = time.perf_counter()
+        found = describe(data_dir=data_dir, weights=weights, options=options)
+        _print_plan(found, as_json=as_json)
+        return
+    bars = Bars(" images")
     try:
-        with progress(len(plan.samples), "images") as step:
-            index = build_dataset(
-                plan, out, options, step, stage_times, accept or (lambda *_: None)
-            )
+        result = make(out=out, data_dir=data_dir, weights=weights, options=options, progress=bars)
     except KeyboardInterrupt:
-        click.echo(
-            "interrupted; finished shards are kept: run the same command again to go on", err=True
-        )
-        raise SystemExit(INTERRUPTED) from None
-    seconds = time.perf_counter() - started
+        stop(bars, "finished shards are kept: run the same command again to go on")
+    _print_result(result, as_json=as_json)
+
+
+def _refuse_choices(context: click.Context) -> None:
+    """Refuse options beside ``--lock`` that the lock file decides."""
+    given = [
+        name
+        for name in _LOCKED_CHOICES
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+    ]
+    if given:
+        option = given[0].removeprefix("shard_").replace("_", "-")
+        raise UsageError(f"--{option} beside --lock: the lock file decides it; leave it out")
+
+
+def _print_result(result: BuildResult, *, as_json: bool) -> None:
+    for note in result.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
-        print_json(index.model_dump(mode="json"))
+        print_json(result.to_json())
         return
-    print_summary(out, index)
-    spent = stage_times.seconds()
-    if not any(spent.values()):
-        click.echo(f"up to date: checked in {seconds:.1f} s, nothing to build")
+    print_summary(result.path, result.index)
+    if result.up_to_date:
+        click.echo(f"up to date: checked in {result.seconds:.1f} s, nothing to build")
         return
-    if stage_times.reused:
-        click.echo(f"embeddings of {stage_times.reused:,} records taken over")
-    shares = ", ".join(f"{stage} {part:.1f}" for stage, part in spent.items())
+    if result.reused:
+        click.echo(f"embeddings of {result.reused:,} records reused")
+    shares = ", ".join(f"{stage} {part:.1f}" for stage, part in result.stage_seconds.items())
     click.echo(
-        f"{len(plan.samples) / seconds:.1f} images/s, {seconds:.1f} s; seconds of all threads: "
-        f"{shares}"
+        f"{result.images / result.seconds:.1f} images/s, {result.seconds:.1f} s; seconds of all "
+        f"threads: {shares}"
     )
 
 
-def _print_plan(plan: BuildPlan, compiled: bool | None, as_json: bool) -> None:
-    from vocprep.building.pipeline import worth_compiling
-    from vocprep.building.plan import count_patches, estimated_bytes
-
-    if compiled is None:
-        compiled = worth_compiling(plan, len(plan.samples))
-    patches = count_patches(plan)
-    facts = {
-        "recipe": plan.recipe.short_name,
-        "recipe_id": plan.recipe.recipe_id,
-        "weights": plan.weights_label,
-        "compiled": compiled,
-        "samples": len(plan.samples),
-        "patches": patches,
-        "estimated_bytes": estimated_bytes(patches, plan.recipe),
-        "shards": [{"name": shard.name, "samples": len(shard.samples)} for shard in plan.shards],
-    }
+def _print_plan(plan: PlanDescription, *, as_json: bool) -> None:
     if as_json:
-        print_json(facts)
+        print_json(plan.to_json())
         return
-    click.echo(f"recipe   {plan.recipe.short_name}  (recipe_id {plan.recipe.recipe_id[:12]}…)")
-    click.echo(f"weights  {plan.weights_label}")
-    click.echo(f"backbone {'compiled first' if compiled else 'as it is, not compiled'}")
-    click.echo(f"samples  {len(plan.samples):,}")
-    click.echo(f"patches  {patches:,}")
-    click.echo(f"bytes    about {megabytes(estimated_bytes(patches, plan.recipe))}")
+    click.echo(f"recipe   {plan.recipe}  (recipe_id {plan.recipe_id[:12]}…)")
+    click.echo(f"weights  {plan.weights}")
+    click.echo(f"backbone {'compiled first' if plan.compiled else 'as it is, not compiled'}")
+    click.echo(f"samples  {plan.samples:,}")
+    if plan.unreadable:
+        click.echo(f"bad      {plan.unreadable:,} of them, which cannot be read")
+    click.echo(f"patches  {plan.patches:,}")
+    click.echo(f"bytes    about {megabytes(plan.estimated_bytes)}")
     click.echo(f"shards   {len(plan.shards)}")
-    print_table(("shard", "samples"), [(shard.name, len(shard.samples)) for shard in plan.shards])
+    print_table(("shard", "samples"), [(shard.name, shard.samples) for shard in plan.shards])
     click.echo("dry run: nothing was written")

@@ -193,7 +193,7 @@ def _begin(run_dir: Path, config: RunConfig, replaced: Sequence[str]) -> None:
     if replaced:
         files += (run_dir / EVENTS_DIR).glob("events.out.tfevents.*")
     for path in files:
-        path.unlink()
+        remove_path(path)
     write_json(run_dir / CONFIG_FILE, config.to_json())
     write_atomic(run_dir / OPTIONS_FILE, options_toml(config.options).encode())
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from vocprep.building.plan import count_patches, estimated_bytes
+from vocprep.building.describe import describe_plan
 from vocprep.features.backbone import cifar100_resnet32, load_weights
 from vocprep.geometry import mirror, place_image
 from vocprep.labels.decode import decode_label_map
@@ -95,7 +95,7 @@ def test_targets_are_those_of_the_records_own_label_map(
 ) -> None:
     for built in (crop_hdf5, native_hdf5):
         for record in built.records.values():
-            targets = make_targets(record.label_map, built.plan.schema.void)
+            targets = make_targets(record.label_map, built.plan.label_space.void)
             for name in ("slot_labels", "slot_pixels", "label_count", "slot_planes"):
                 np.testing.assert_array_equal(getattr(record, name), getattr(targets, name))
 
@@ -222,6 +222,4 @@ def test_other_embeddings_come_with_the_same_targets(
         assert record.targets_sha256 == crop_hdf5.records[image_id].targets_sha256
     assert built.index.recipe_id != crop_hdf5.index.recipe_id
     size = sum(shard.bytes for shard in built.index.shards)
-    assert size == pytest.approx(
-        estimated_bytes(count_patches(built.plan), built.plan.recipe), rel=0.25
-    )
+    assert size == pytest.approx(describe_plan(built.plan).estimated_bytes, rel=0.25)

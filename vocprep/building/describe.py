@@ -1,0 +1,125 @@
+"""What a build would make, without making any of it: ``build-shards --dry-run``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vocprep.building.local import FailureBudget
+from vocprep.building.pipeline import worth_compiling
+from vocprep.building.plan import BuildPlan, plan
+from vocprep.building.stages import Outcome, SampleStages, begin
+from vocprep.data_dir.layout import SampleRef
+from vocprep.geometry import PATCH, Grid
+from vocprep.manifests import DatasetManifest
+from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
+from vocprep.parallel import map_ordered
+from vocprep.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedShard:
+    """One shard that a build makes."""
+
+    name: str
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanDescription:
+    """What a build would make."""
+
+    recipe: str
+    """The recipe's short name."""
+    recipe_id: str
+    weights: str
+    """Where the backbone's weights come from, for people."""
+    compiled: bool
+    """Whether the backbone would be compiled."""
+    samples: int
+    unreadable: int
+    """Samples that would be quarantined, as far as can be seen without decoding anything."""
+    patches: int
+    """Patches of all readable samples, over all views."""
+    estimated_bytes: int
+    """About how large the shards would be."""
+    shards: tuple[PlannedShard, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "shards": [asdict(shard) for shard in self.shards]}
+
+
+def describe_build(
+    dataset: str | Path | DatasetManifest,
+    *,
+    data_dir: str | Path | None = None,
+    weights: str | Path | None = None,
+    choices: BuildChoices | None = None,
+    layout: Layout | None = None,
+    options: BuildOptions | None = None,
+) -> PlanDescription:
+    """Return what ``build`` would make of the same arguments, without writing anything.
+
+    Errors are those of ``plan`` and ``describe_plan``.
+    """
+    options = options or BuildOptions()
+    decided = plan(
+        dataset,
+        data_dir=data_dir,
+        weights=weights,
+        choices=choices,
+        layout=layout,
+        allow_missing=options.max_failures != MaxFailures(),
+    )
+    return describe_plan(decided, options)
+
+
+def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanDescription:
+    """Return what a build by this plan would make.
+
+    Native geometry reads every image's header. Raises FailureBudgetError when more samples cannot
+    be read than ``options.max_failures`` allows, as the build itself would.
+    """
+    options = options or BuildOptions()
+    stages = SampleStages(plan=plan)
+    budget = FailureBudget(plan, options.max_failures)
+
+    def measure(sample: SampleRef) -> Outcome[Grid]:
+        return begin(sample).then(stages.measure_grid)
+
+    patches = unreadable = 0
+    for outcome in map_ordered(measure, plan.samples, options.workers):
+        if outcome.quarantined is not None:
+            unreadable += 1
+            budget.spend(outcome.quarantined)
+        elif outcome.made is not None:
+            patches += outcome.made[0] * outcome.made[1]
+    patches *= len(plan.recipe.views)
+    compiled = options.compiled
+    if compiled is None:
+        compiled = worth_compiling(plan, len(plan.samples))
+    return PlanDescription(
+        recipe=plan.recipe.short_name,
+        recipe_id=plan.recipe.recipe_id,
+        weights=plan.weights_label,
+        compiled=compiled,
+        samples=len(plan.samples),
+        unreadable=unreadable,
+        patches=patches,
+        estimated_bytes=estimate_bytes(patches, plan.recipe),
+        shards=tuple(
+            PlannedShard(name=shard.name, samples=len(shard.samples)) for shard in plan.shards
+        ),
+    )
+
+
+def estimate_bytes(patches: int, recipe: Recipe) -> int:
+    """Return about how large the shards will be: exact but for the compressed label maps."""
+    targets = 4 * 2 + 4 * 2 + 1 + 3 * 128
+    label_map = PATCH * PATCH // 16  # pixels that real label maps take a byte for, as PNG
+    embedding = recipe.embedding_size * np.dtype(recipe.embedding_dtype).itemsize
+    return patches * (embedding + targets + label_map)

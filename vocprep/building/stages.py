@@ -1,0 +1,294 @@
+"""The stages of one sample: read, decode, place, make targets, embed, record.
+
+What comes out is decided here; ``vocprep.building.pipeline`` decides on which threads and devices
+the stages run. Between stages a sample travels as an ``Outcome``: what the last stage made of it,
+or why no record can be made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.building.plan import BuildPlan
+from vocprep.data_dir.layout import SampleRef
+from vocprep.errors import DataError, LabelDecodeError
+from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
+from vocprep.files import sha256_hex
+from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
+from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.png import encode_png
+from vocprep.labels.targets import Targets, make_targets
+from vocprep.parallel import StageTimes
+from vocprep.recipe import EmbeddingDtype, View
+from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.samples import QuarantinedSample
+
+STAGES = ("read", "decode", "geometry", "targets", "embed", "write", "waiting")
+"""``waiting`` is the time in which embedding threads had no input: where it is large, a stage
+before or after the backbone limits the build."""
+
+Pixels = NDArray[np.uint8]
+Embeddings = NDArray[np.float16] | NDArray[np.float32]
+FindEmbeddings = Callable[[str, str], Embeddings | None]
+"""Record id and the image file's sha256 → embeddings [P, D] of an earlier version, or None."""
+FailingStage = Literal["read", "decode", "geometry"]
+Made = TypeVar("Made")
+Next = TypeVar("Next")
+
+
+class SampleError(DataError):
+    """No record can be made of a sample."""
+
+    def __init__(self, quarantined: QuarantinedSample) -> None:
+        super().__init__(quarantined.reason)
+        self.quarantined = quarantined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[Made]):
+    """What a stage made of one sample, or why no record can be made of it."""
+
+    sample: SampleRef
+    made: Made | None = None
+    """None for a quarantined sample."""
+    quarantined: QuarantinedSample | None = None
+
+    def then(self, stage: Callable[[Made], Next]) -> Outcome[Next]:
+        """Return the outcome of the next stage, which a quarantined sample skips."""
+        if self.made is None:
+            return Outcome(sample=self.sample, quarantined=self.quarantined)
+        try:
+            return Outcome(sample=self.sample, made=stage(self.made))
+        except SampleError as error:
+            return Outcome(sample=self.sample, quarantined=error.quarantined)
+
+
+def begin(sample: SampleRef) -> Outcome[SampleRef]:
+    """Return the outcome that the first stage starts from."""
+    return Outcome(sample=sample, made=sample)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleFiles:
+    """The two files of one sample, in memory, and what an earlier version has of it."""
+
+    sample: SampleRef
+    image_bytes: bytes
+    label_bytes: bytes
+    image_sha256: str
+    label_sha256: str
+    reused: dict[View, Embeddings]
+    """Embeddings [P, D] that need not be computed."""
+    needs_pixels: bool
+    """Whether embeddings of any view have to be computed."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests of both files, by the names of a record's fields."""
+        return {"image_sha256": self.image_sha256, "label_sha256": self.label_sha256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedImage:
+    """One sample whose image is decoded."""
+
+    files: SampleFiles
+    size: tuple[int, int]
+    """Height and width."""
+    pixels: Pixels | None
+    """[H, W, 3]; None where no embeddings have to be computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedSample:
+    """One sample whose image and label map are decoded: as stored, or placed on the patch grid."""
+
+    files: SampleFiles
+    pixels: Pixels | None
+    """[H, W, 3], placed [32·ny, 32·nx, 3]; None where no embeddings have to be computed."""
+    label_map: NDArray[np.uint16]
+    """[H, W], placed [32·ny, 32·nx]; ids of the plan's label space."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordDraft:
+    """A record that may lack its embeddings: one view of one sample."""
+
+    record_id: str
+    split: str
+    grid: Grid
+    targets: Targets
+    label_png: bytes
+    image_sha256: str
+    label_sha256: str
+    pixels: Pixels | None
+    """[32·ny, 32·nx, 3]; None where the embeddings are there."""
+    embeddings: Embeddings | None
+    """[P, D] of an earlier version; None where they have to be computed."""
+
+    @property
+    def patches(self) -> int:
+        """P, the patches of the grid."""
+        return self.grid[0] * self.grid[1]
+
+    def record(self, embeddings: NDArray[np.floating], dtype: EmbeddingDtype) -> Record:
+        """Return the record with these embeddings [P, D]."""
+        return Record(
+            image_id=self.record_id,
+            split=self.split,
+            grid=self.grid,
+            embeddings=embeddings.astype(dtype),
+            slot_labels=self.targets.slot_labels,
+            slot_pixels=self.targets.slot_pixels,
+            label_count=self.targets.label_count,
+            slot_planes=self.targets.slot_planes,
+            label_png=self.label_png,
+            image_sha256=self.image_sha256,
+            label_sha256=self.label_sha256,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleStages:
+    """The stages before the backbone. Each raises SampleError for a sample that it cannot use."""
+
+    plan: BuildPlan
+    times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
+    find_embeddings: FindEmbeddings = lambda _record_id, _image_sha256: None
+
+    def read(self, sample: SampleRef) -> SampleFiles:
+        """Read and digest a sample's files, and look up embeddings of the same image."""
+        with self._stage("read", sample, sample.image_path):
+            image_bytes = read_image_file(sample.image_path)
+            image_sha256 = sha256_hex(image_bytes)
+        with self._stage("read", sample, sample.label_path, image_sha256=image_sha256):
+            label_bytes = read_label_file(sample.label_path)
+            label_sha256 = sha256_hex(label_bytes)
+        views = self.plan.recipe.views
+        found = {
+            view: self.find_embeddings(record_id(sample, view), image_sha256) for view in views
+        }
+        reused = {view: each for view, each in found.items() if each is not None}
+        return SampleFiles(
+            sample=sample,
+            image_bytes=image_bytes,
+            label_bytes=label_bytes,
+            image_sha256=image_sha256,
+            label_sha256=label_sha256,
+            reused=reused,
+            needs_pixels=len(reused) < len(self.plan.recipe.views),
+        )
+
+    def decode_image(
+        self, files: SampleFiles, decode: Callable[[bytes, str], Pixels] = decode_jpeg
+    ) -> DecodedImage:
+        """Decode the image, or only its size where no embeddings have to be computed.
+
+        ``decode`` turns a JPEG's bytes and its name for errors into RGB [H, W, 3].
+        """
+        path = files.sample.image_path
+        with self._stage("decode", files.sample, path, **files.digests):
+            if not files.needs_pixels:
+                size = jpeg_size(files.image_bytes, str(path))
+                return DecodedImage(files=files, size=size, pixels=None)
+            pixels = decode(files.image_bytes, str(path))
+            return DecodedImage(files=files, size=pixels.shape[:2], pixels=pixels)
+
+    def decode_labels(self, image: DecodedImage) -> DecodedSample:
+        """Decode the label map into ids of the plan's label space."""
+        files, sample = image.files, image.files.sample
+        with self._stage("decode", sample, sample.label_path, **files.digests):
+            raw = decode_label_map(files.label_bytes, sample.label_path)
+            label_map = self.plan.label_space.apply(raw, str(sample.label_path))
+            if raw.shape != image.size:
+                raise LabelDecodeError(
+                    f"{sample.label_path}: label map of {raw.shape[1]}×{raw.shape[0]} pixels: "
+                    f"expected {image.size[1]}×{image.size[0]} as its picture {sample.image_path}"
+                )
+        return DecodedSample(files=files, pixels=image.pixels, label_map=label_map)
+
+    def place(self, decoded: DecodedSample) -> DecodedSample:
+        """Bring image and label map onto the patch grid."""
+        files, geometry = decoded.files, self.plan.recipe.geometry
+        with self._stage("geometry", files.sample, files.sample.image_path, **files.digests):
+            pixels = None if decoded.pixels is None else place_image(decoded.pixels, geometry)
+            label_map = place_labels(decoded.label_map, geometry, self.plan.label_space.void)
+        return DecodedSample(files=files, pixels=pixels, label_map=label_map)
+
+    def make_targets(self, placed: DecodedSample) -> list[RecordDraft]:
+        """Make the targets of each view."""
+        with self.times.stage("targets"):
+            return [self._draft(placed, view) for view in self.plan.recipe.views]
+
+    def _draft(self, placed: DecodedSample, view: View) -> RecordDraft:
+        files, label_map, pixels = placed.files, placed.label_map, placed.pixels
+        embeddings = files.reused.get(view)
+        if embeddings is not None:
+            pixels = None
+        if view == "flip":
+            label_map = mirror(label_map)
+            pixels = None if pixels is None else mirror(pixels)
+        return RecordDraft(
+            record_id=record_id(files.sample, view),
+            split=files.sample.split,
+            grid=(label_map.shape[0] // PATCH, label_map.shape[1] // PATCH),
+            targets=make_targets(label_map, self.plan.label_space.void),
+            label_png=encode_png(label_map),
+            image_sha256=files.image_sha256,
+            label_sha256=files.label_sha256,
+            pixels=pixels,
+            embeddings=embeddings,
+        )
+
+    def measure_grid(self, sample: SampleRef) -> Grid:
+        """Return a sample's patch grid without decoding it: native geometry needs the header."""
+        geometry, path = self.plan.recipe.geometry, sample.image_path
+        for file in (path, sample.label_path):
+            with self._stage("read", sample, file):
+                if not file.is_file():
+                    raise DataError(f"{file}: no such file")
+        if geometry.geometry != "native":
+            return patch_grid(0, 0, geometry)
+        with self._stage("read", sample, path):
+            data = read_image_file(path)
+        with self._stage("decode", sample, path):
+            size = jpeg_size(data, str(path))
+        with self._stage("geometry", sample, path):
+            return patch_grid(*size, geometry)
+
+    @contextmanager
+    def _stage(
+        self, name: FailingStage, sample: SampleRef, file: Path, **digests: str
+    ) -> Iterator[None]:
+        """Time a block, and turn its DataError into a SampleError that says where it happened."""
+        try:
+            with self.times.stage(name):
+                yield
+        except DataError as error:
+            # The words must not depend on where the data dir is.
+            data_dir = self.plan.data_dir
+            is_below = file.is_relative_to(data_dir)
+            place = file.relative_to(data_dir).as_posix() if is_below else file.name
+            reason = str(error).replace(f"{data_dir}/", "").removeprefix(f"{place}: ")
+            raise SampleError(
+                QuarantinedSample(
+                    id=sample.image_id,
+                    split=sample.split,
+                    stage=name,
+                    file=place,
+                    reason=reason,
+                    **digests,
+                )
+            ) from error
+
+
+def record_id(sample: SampleRef, view: View) -> str:
+    """Return the id of a sample's record in a view."""
+    return sample.image_id + (FLIP_SUFFIX if view == "flip" else "")
