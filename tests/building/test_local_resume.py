@@ -227,7 +227,7 @@ def test_unfinished_build_by_other_tools_is_refused(
     name: str, interrupted: Path, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its shards and the new ones would be no version that anybody could make in one go."""
-    where = "building.staging.versions" if name == "versions" else "building.local.numerics_class"
+    where = "building.plan.versions" if name == "versions" else "building.local.numerics_class"
     monkeypatch.setattr(f"vocprep.{where}", lambda *_: {"torch": "0"})
     with pytest.raises(UsageError, match=f"{name}.torch"):
         build_plan(make_plan(sample_tree), interrupted, OPTIONS)
