@@ -53,8 +53,8 @@ def test_unknown_stays_void_in_records_of_ones_own(tmp_path: Path) -> None:
     write_dataset(tmp_path, recipe_of(label_space), {"train": RECORDS})
     opened = ShardDataset.open(tmp_path)
     assert opened.index.recipe.schema.sha256 == label_space.sha256
-    assert 431 not in opened.schema.names
-    assert opened.schema.void_unknown
+    assert 431 not in opened.label_space.names
+    assert opened.label_space.void_unknown
 
 
 def test_label_space_of_ones_own_is_written_with_the_records(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_label_space_of_ones_own_is_written_with_the_records(tmp_path: Path) -> 
     label_space = load_label_space(str(path))
     out = tmp_path / "out"
     write_dataset(str(out), recipe_of(label_space), {"train": RECORDS}, label_space=label_space)
-    assert ShardDataset.open(out).schema.names == label_space.names
+    assert ShardDataset.open(out).label_space.names == label_space.names
 
 
 def test_label_space_that_is_not_the_recipes_is_refused(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from vocprep.shards.samples import (
     QUARANTINE_FILE,
     SAMPLES_FILE,
     Entry,
-    Sample,
     QuarantinedSample,
+    Sample,
     SampleEntry,
     jsonl_bytes,
 )
@@ -163,7 +163,10 @@ def assemble(
         statistics=dataset_statistics(shards, plan.label_space.void),
         versions=versions(),
     )
-    files = {SAMPLES_FILE: jsonl_bytes(samples), LABELS_FILE: json_bytes(plan.label_space.to_json())}
+    files = {
+        SAMPLES_FILE: jsonl_bytes(samples),
+        LABELS_FILE: json_bytes(plan.label_space.to_json()),
+    }
     if quarantined:
         files[QUARANTINE_FILE] = jsonl_bytes(quarantined)
     files[CARD_FILE] = dataset_card(index, plan).encode()

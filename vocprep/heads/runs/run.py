@@ -9,7 +9,6 @@ validation on. ``checkpoint.safetensors`` is there while it is trained, for ``--
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 
 from vocprep.errors import RunError, UsageError
 from vocprep.features.backbone import WeightsOrigin
-from vocprep.files import TEMPORARY_PREFIX, write_atomic, write_json
+from vocprep.files import TEMPORARY_PREFIX, remove_path, write_atomic, write_json
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EVENTS_DIR, HISTORY_FILE
@@ -152,7 +151,7 @@ def begin_or_resume(run_dir: Path, config: RunConfig, origin: WeightsOrigin | No
             "folder, pass --resume to go on with it or --overwrite to replace it"
         )
     for name in unfinished:
-        _remove(run_dir / name)
+        remove_path(run_dir / name)
     if not resumes:
         _begin(run_dir, config, found)
     if origin is not None:
@@ -193,7 +192,7 @@ def _begin(run_dir: Path, config: RunConfig, replaced: Sequence[str]) -> None:
     if replaced:
         files += (run_dir / EVENTS_DIR).glob("events.out.tfevents.*")
     for path in files:
-        remove_path(path)
+        path.unlink()
     write_json(run_dir / CONFIG_FILE, config.to_json())
     write_atomic(run_dir / OPTIONS_FILE, options_toml(config.options).encode())
 
@@ -213,11 +212,3 @@ def _resume(run_dir: Path, config: RunConfig) -> RunConfig:
             f"{run_dir / options_file}) or choose another folder"
         )
     return begun
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
