@@ -20,7 +20,7 @@ import torch
 from vocprep.building.finish import FinishedShard, assemble, finish_shard
 from vocprep.building.pipeline import COMPILE_FROM, make_records, worth_compiling
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
-from vocprep.building.publish import Output, open_output, publish
+from vocprep.building.publish import Output, open_output, publish, write_weights_hint
 from vocprep.building.resume import find_existing
 from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, SampleStages
@@ -143,6 +143,7 @@ def build_plan(
                 version = assemble(key, in_order, made.times.seconds())
                 check(version, output.staging.path)
                 publish(output, version)
+            write_weights_hint(out, plan)
     finally:
         progress.end()
     return BuildResult(

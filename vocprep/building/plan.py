@@ -18,6 +18,8 @@ from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples, r
 from vocprep.errors import DataError, WeightsError
 from vocprep.features.backbone import (
     RANDOM_PREFIX,
+    UNTRAINED,
+    WeightsOrigin,
     load_strictly,
     load_weights,
     official_weights,
@@ -34,7 +36,7 @@ SHARD_NAME = re.compile(
     rf".+-\d{{5}}-of-\d{{5}}({'|'.join(re.escape(each.suffix) for each in CONTAINERS.values())})"
 )
 """Names that ``cut_shards`` gives."""
-_UNTRAINED, _OFFICIAL = "untrained (", "official "
+_OFFICIAL = "official "
 Item = TypeVar("Item")
 
 
@@ -63,6 +65,8 @@ class BuildPlan:
     weights: dict[str, Tensor]
     weights_label: str
     shards: tuple[ShardPlan, ...]
+    weights_origin: WeightsOrigin | None = None
+    """The file that the weights were read from."""
     sources: tuple[SourceManifest, ...] = ()
     """Where images, labels and weights come from, for the dataset's card."""
     left_out: frozenset[str] = frozenset()
@@ -157,6 +161,7 @@ def plan(
         layout=layout,
         weights=state,
         weights_label=label,
+        weights_origin=WeightsOrigin.of_build(weights, data_dir, choices.backbone, digest),
         shards=tuple(
             ShardPlan(name=name, split=split, samples=tuple(members))
             for split, in_split in by_split.items()
@@ -239,7 +244,7 @@ def _weights_label(weights: str | None, digest: str, backbone: str) -> str:
     if digest == published or (weights is None and published is None):
         return f"{_OFFICIAL}{BACKBONES[backbone].title}"
     is_random = weights is not None and weights.startswith(RANDOM_PREFIX)
-    return f"{_UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
+    return f"{UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
 
 
 def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> BuildPlan:
@@ -262,8 +267,8 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
         views=recipe.views,
     )
     weights = sources.weights
-    if weights is None and sources.weights_label.startswith(_UNTRAINED):
-        weights = sources.weights_label.removeprefix(_UNTRAINED).removesuffix(")")
+    if weights is None and sources.weights_label.startswith(UNTRAINED):
+        weights = sources.weights_label.removeprefix(UNTRAINED).removesuffix(")")
     remake = plan(
         sources.dataset or recipe.dataset,
         data_dir=sources.data_dir,

@@ -17,6 +17,7 @@ from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cu
 from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
 from vocprep.errors import ShardError, UsageError
+from vocprep.features.backbone import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, remove_path, write_atomic
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.options import IfExists, Layout
@@ -101,7 +102,8 @@ def _refuse_strangers(out: Path) -> None:
 
 def is_ours(name: str) -> bool:
     """Return whether a dataset version can hold a file of this name."""
-    return name in (*SIDE_FILES, DATASET_FILE, LOCK) or SHARD_NAME.fullmatch(name) is not None
+    known = (*SIDE_FILES, DATASET_FILE, LOCK, WEIGHTS_HINT)
+    return name in known or SHARD_NAME.fullmatch(name) is not None
 
 
 def _refuse_all(out: Path, staging: Staging) -> None:
@@ -152,6 +154,14 @@ def _refuse_differing(out: Path, state: str, found: dict[str, Any], wanted: dict
             f"{out}: holds {state} of another recipe or layout, there and asked for: "
             f"{'; '.join(differing)}; choose another --out, or --if-exists overwrite"
         )
+
+
+def write_weights_hint(out: Path, plan: BuildPlan) -> None:
+    """Write where the weights were read from beside a version, so that ``train`` can pass it on."""
+    if plan.weights_origin is None:
+        (out / WEIGHTS_HINT).unlink(missing_ok=True)
+    else:
+        plan.weights_origin.write(out / WEIGHTS_HINT)
 
 
 def publish(output: Output, version: Version) -> None:

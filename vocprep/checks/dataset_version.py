@@ -14,6 +14,7 @@ from vocprep.building.plan import ShardPlan
 from vocprep.building.publish import LOCK
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
+from vocprep.features.backbone import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, json_bytes
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import Targets, make_targets
@@ -91,7 +92,7 @@ def _check_file(path: Path, entry: FileEntry) -> Difference | None:
 
 def _extra(path: Path, known: set[str]) -> Iterator[Difference]:
     for item in sorted(path.iterdir()):
-        is_ours = item.name in (*known, DATASET_FILE, LOCK)
+        is_ours = item.name in (*known, DATASET_FILE, LOCK, WEIGHTS_HINT)
         if not is_ours and not item.name.startswith(TEMPORARY_PREFIX):
             detail = "expected nothing of this name, found what dataset.json does not list"
             yield Difference(path=item.name, state="extra", detail=detail)

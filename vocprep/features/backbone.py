@@ -150,6 +150,16 @@ class WeightsOrigin:
         return origin if origin and origin.tensors_sha256 == tensors_sha256 else None
 
     @classmethod
+    def of_build(cls, spec: str | None, data_dir: Path, backbone: str, digest: str) -> Self | None:
+        """Return the origin of what ``load_weights`` reads; None of untrained ones.
+
+        Those need no hint: they follow from the label in the version's index.
+        """
+        if spec is not None and spec.startswith(RANDOM_PREFIX):
+            return None
+        return cls.of(spec or str(data_dir / official_weights(backbone).path), digest)
+
+    @classmethod
     def read(cls, path: Path) -> Self | None:
         """Read a hint; None when there is none, or none that can be read."""
         try:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from builders.heads import make_dataset, random_records, run_for
 
+from vocprep.building.local import build
+from vocprep.checks.verify import verify
 from vocprep.errors import RunError, SourceUnavailableError, UsageError
 from vocprep.features.backbone import WEIGHTS_HINT, WeightsOrigin, load_weights, tensor_digest
+from vocprep.heads.predict import predict
+from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import Run
 from vocprep.heads.runs.weights import find_weights, weights_origin
+from vocprep.heads.training.train import train
+from vocprep.options import BuildChoices, VerifyOptions
 from vocprep.shards.reader import ShardDataset
 
 NOWHERE = Path("nowhere")
@@ -130,3 +137,26 @@ def test_the_hint_is_plain_json(own: Path, tmp_path: Path):
     WeightsOrigin.of(str(own), "ab" * 32).write(tmp_path / "weights.json")
     value = json.loads((tmp_path / "weights.json").read_text())
     assert value == {"weights": str(own), "tensors_sha256": "ab" * 32}
+
+
+def test_from_a_build_of_ones_own_weights_to_a_prediction(
+    own: Path, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nobody names the file again; the version holds no path and verifies."""
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    made_of = partial(build, "pascal-context", data_dir=sample_tree, choices=BuildChoices(limit=1))
+    built = made_of(out=shards, weights=own)
+    assert str(own) not in (shards / "dataset.json").read_text()
+    assert verify(shards, VerifyOptions(level="files")).ok
+    train(shards, run, load_options("quick", ["encoder=none"], {"epochs": 1, "device": "cpu"}))
+    assert str(own) not in (run / "run.json").read_text()
+    monkeypatch.chdir(tmp_path)
+    image = sorted((sample_tree / "VOCdevkit/VOC2010/JPEGImages").glob("*.jpg"))[0]
+    assert predict(run, image).ok
+    # Built again, with the file elsewhere: nothing is made, and the hint follows.
+    moved = Path(shutil.copy(own, tmp_path / "moved.pth"))
+    again = made_of(out=shards, weights=moved)
+    assert (again.made, again.index.content_id) == (0, built.index.content_id)
+    origin = weights_origin(ShardDataset.open(shards), None)
+    assert origin is not None
+    assert origin.weights == str(moved)
