@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from vocprep.heads.model.tfdet import TFDetHeads
     from vocprep.heads.predict import PredictionResult, PredictOptions, predict
     from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
-    from vocprep.heads.runs.run import load_run
+    from vocprep.heads.runs.presets import load_options
+    from vocprep.heads.runs.run import Run, load_run
     from vocprep.heads.scoring.evaluate import evaluate
     from vocprep.heads.scoring.scores import Evaluation, RunScores
-    from vocprep.heads.training.train import train
+    from vocprep.heads.training.train import RunSummary, train
     from vocprep.labels.export import DecodeOptions, decode
     from vocprep.labels.label_space import load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
@@ -62,7 +63,9 @@ _HOMES = {
     "PredictionResult": "heads.predict",
     "Recipe": "recipe",
     "Record": "shards.record",
+    "Run": "heads.runs.run",
     "RunScores": "heads.scoring.scores",
+    "RunSummary": "heads.training.train",
     "ShardDataset": "shards.reader",
     "TFDetHeads": "heads.model.tfdet",
     "TrainOptions": "heads.runs.options",
@@ -80,6 +83,7 @@ _HOMES = {
     "inspect": "checks.inspect",
     "load_dataset": "manifests",
     "load_label_space": "labels.label_space",
+    "load_options": "heads.runs.presets",
     "load_run": "heads.runs.run",
     "lock": "checks.lock",
     "make_targets": "labels.targets",
@@ -111,7 +115,9 @@ __all__ = [
     "PredictionResult",
     "Recipe",
     "Record",
+    "Run",
     "RunScores",
+    "RunSummary",
     "ShardDataset",
     "TFDetHeads",
     "TrainOptions",
@@ -130,6 +136,7 @@ __all__ = [
     "inspect",
     "load_dataset",
     "load_label_space",
+    "load_options",
     "load_run",
     "lock",
     "make_targets",
