@@ -1,7 +1,7 @@
 """croissant.json: a dataset version as other tools know it (MLCommons Croissant 1.0, JSON-LD).
 
 It names the shards with their digests and describes samples.jsonl as records that Croissant's own
-loader reads. The picture ids are not among the fields: that loader takes 2008_000002 for a number.
+loader reads. The image ids are not among the fields: that loader takes 2008_000002 for a number.
 No date stands in it: the same version has the same bytes whenever it is built.
 """
 

@@ -141,7 +141,7 @@ def _read_earlier(out: Path, key: BuildKey) -> Version | None:
     left_out = sorted(ids & key.plan.left_out)
     if left_out:
         raise UsageError(
-            f"{out}: holds {len(ids):,} pictures, {len(left_out):,} of which --splits or --limit "
+            f"{out}: holds {len(ids):,} images, {len(left_out):,} of which --splits or --limit "
             f"leave out, e.g. {left_out[0]}; choose another --out, or --if-exists overwrite"
         )
     return earlier

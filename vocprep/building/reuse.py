@@ -1,4 +1,4 @@
-"""Embeddings of earlier dataset versions, taken over where image and recipe agree."""
+"""Embeddings of earlier dataset versions, reused where image and recipe agree."""
 
 from __future__ import annotations
 

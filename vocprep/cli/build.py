@@ -277,7 +277,7 @@ def build_shards(
     try:
         result = make(out=out, data_dir=data_dir, weights=weights, options=options, progress=bars)
     except KeyboardInterrupt:
-        stop(bars, "finished shards are kept: run the same command again to go on")
+        stop(bars, "finished shards are kept: run the same command again to continue")
     _print_result(result, as_json=as_json)
 
 
