@@ -22,6 +22,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "h5py", "matplotlib", "scipy", "webdataset")
 
 
+def module_name(path: Path) -> str:
+    """The dotted name of a module's file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(  # type: ignore[call-overload]
         command, capture_output=True, text=True, check=False, timeout=300, **options
@@ -62,6 +68,21 @@ def test_public_names_are_there(name: str) -> None:
     assert name in dir(vocprep)
 
 
+def test_verbs_are_functions_when_every_module_is_loaded() -> None:
+    """A room called like a verb would take the verb's place as soon as it is imported."""
+    code = "; ".join(
+        [
+            "import vocprep, importlib",
+            f"names = {[n for n in map(module_name, MODULES) if not n.endswith('__main__')]!r}",
+            "[importlib.import_module(name) for name in names]",
+            "from vocprep.cli.main import main",
+            "verbs = {'build' if n == 'build-shards' else n for n in main.commands} - {'demo'}",
+            "print([verb for verb in verbs if not callable(getattr(vocprep, verb))])",
+        ]
+    )
+    assert run(sys.executable, "-c", code).stdout.strip() == "[]"
+
+
 def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vocprep.nothing  # noqa: B018
@@ -69,19 +90,17 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_modules_import_on_their_own(path: Path) -> None:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[-1] == "__main__":
+    if path.stem == "__main__":
         return
-    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    name = module_name(path)
     assert importlib.import_module(name).__doc__
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_examples_in_docstrings_run(path: Path) -> None:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[-1] == "__main__":
+    if path.stem == "__main__":
         return
-    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    name = module_name(path)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert doctest.testmod(importlib.import_module(name), optionflags=flags).failed == 0
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from vocprep.checks.lock import LockFile, lock
     from vocprep.checks.locked_build import build_locked
     from vocprep.checks.verify import Verification, verify
+    from vocprep.downloading.download import DownloadOptions, download
+    from vocprep.downloading.outcomes import DownloadOutcome, raise_failures
+    from vocprep.downloading.plan import list_sources
     from vocprep.errors import VocprepError
     from vocprep.geometry import Geometry
     from vocprep.heads.model.tfdet import TFDetHeads
@@ -30,16 +33,11 @@ if TYPE_CHECKING:
     from vocprep.heads.scoring.scores import Evaluation, RunScores
     from vocprep.heads.training.train import RunSummary, train
     from vocprep.labels.export import DecodeOptions, decode
-    from vocprep.labels.label_space import load_label_space
+    from vocprep.labels.label_space import LabelSpace, load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
     from vocprep.manifests import load_dataset
-    from vocprep.options import (
-        BuildChoices,
-        BuildOptions,
-        Layout,
-        LoaderOptions,
-        VerifyOptions,
-    )
+    from vocprep.options import BuildChoices, BuildOptions, Layout, LoaderOptions, VerifyOptions
+    from vocprep.progress import Progress
     from vocprep.recipe import Recipe
     from vocprep.shards.reader import Batch, ShardDataset, open  # noqa: A004
     from vocprep.shards.record import Record
@@ -52,15 +50,19 @@ _HOMES = {
     "BuildPlan": "building.plan",
     "BuildResult": "building.local",
     "DecodeOptions": "labels.export",
+    "DownloadOptions": "downloading.download",
+    "DownloadOutcome": "downloading.outcomes",
     "EvaluateOptions": "heads.runs.options",
     "Evaluation": "heads.scoring.scores",
     "Geometry": "geometry",
+    "LabelSpace": "labels.label_space",
     "Layout": "options",
     "LoaderOptions": "options",
     "LockFile": "checks.lock",
     "PlanDescription": "building.describe",
     "PredictOptions": "heads.predict",
     "PredictionResult": "heads.predict",
+    "Progress": "progress",
     "Recipe": "recipe",
     "Record": "shards.record",
     "Run": "heads.runs.run",
@@ -79,8 +81,10 @@ _HOMES = {
     "decode": "labels.export",
     "describe_build": "building.describe",
     "diff": "checks.diff",
+    "download": "downloading.download",
     "evaluate": "heads.scoring.evaluate",
     "inspect": "checks.inspect",
+    "list_sources": "downloading.plan",
     "load_dataset": "manifests",
     "load_label_space": "labels.label_space",
     "load_options": "heads.runs.presets",
@@ -90,6 +94,7 @@ _HOMES = {
     "open": "shards.reader",
     "plan": "building.plan",
     "predict": "heads.predict",
+    "raise_failures": "downloading.outcomes",
     "sample": "synthetic.dataset",
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
@@ -104,15 +109,19 @@ __all__ = [
     "BuildPlan",
     "BuildResult",
     "DecodeOptions",
+    "DownloadOptions",
+    "DownloadOutcome",
     "EvaluateOptions",
     "Evaluation",
     "Geometry",
+    "LabelSpace",
     "Layout",
     "LoaderOptions",
     "LockFile",
     "PlanDescription",
     "PredictOptions",
     "PredictionResult",
+    "Progress",
     "Recipe",
     "Record",
     "Run",
@@ -132,8 +141,10 @@ __all__ = [
     "decode",
     "describe_build",
     "diff",
+    "download",
     "evaluate",
     "inspect",
+    "list_sources",
     "load_dataset",
     "load_label_space",
     "load_options",
@@ -143,6 +154,7 @@ __all__ = [
     "open",
     "plan",
     "predict",
+    "raise_failures",
     "sample",
     "targets_to_label_map",
     "train",

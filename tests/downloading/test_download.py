@@ -24,7 +24,7 @@ from vocprep.data_dir.source_digests import (
 )
 from vocprep.downloading.download import DownloadOptions, download, mirror_urls
 from vocprep.downloading.http import TransferOptions
-from vocprep.downloading.outcomes import Outcome, raise_failures
+from vocprep.downloading.outcomes import DownloadOutcome, raise_failures
 from vocprep.downloading.plan import FileOnDisk, plan_download, resolve_sources, steps_for
 from vocprep.errors import (
     DataError,
@@ -53,7 +53,7 @@ class World:
         self,
         options: DownloadOptions = QUICK,
         sources: list[SourceManifest] | None = None,
-    ) -> list[Outcome]:
+    ) -> list[DownloadOutcome]:
         return download(sources or self.sources, self.data, options, self.notes)
 
     def states(self, options: DownloadOptions = QUICK) -> list[str]:

@@ -14,7 +14,7 @@ from vocprep.cli.common import PATH, data_dir_option, json_option, print_json, p
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from vocprep.downloading.outcomes import Outcome
+    from vocprep.downloading.outcomes import DownloadOutcome
 
 
 @click.command()
@@ -85,7 +85,7 @@ def download(
     raise_failures(outcomes)
 
 
-def _print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+def _print_outcomes(outcomes: Sequence[DownloadOutcome], *, as_json: bool) -> None:
     if as_json:
         print_json([outcome.to_json() for outcome in outcomes])
         return

@@ -24,7 +24,7 @@ from vocprep.downloading.archive import unpack
 from vocprep.downloading.http import TransferOptions
 from vocprep.downloading.members import Archive
 from vocprep.downloading.mirrors import WantedFile, fetch
-from vocprep.downloading.outcomes import Outcome, failed_outcome, outcome_of
+from vocprep.downloading.outcomes import DownloadOutcome, failed_outcome, outcome_of
 from vocprep.downloading.plan import PlannedFile, SourceName, plan_file, resolve_sources
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
 from vocprep.files import link_or_copy
@@ -65,7 +65,7 @@ def download(
     data_dir: str | Path | None = None,
     options: DownloadOptions | None = None,
     progress: Progress = NO_PROGRESS,
-) -> list[Outcome]:
+) -> list[DownloadOutcome]:
     """Fetch, verify and unpack what datasets need; return the outcome of each file, in order.
 
     A name is a dataset (all its sources), a source, the path of a ``.toml`` manifest, or a loaded
@@ -93,7 +93,7 @@ class _Job:
     options: DownloadOptions
     progress: Progress
 
-    def complete(self, source: str, file: SourceFile) -> Outcome:
+    def complete(self, source: str, file: SourceFile) -> DownloadOutcome:
         """Do what one file needs; an error becomes its outcome."""
         planned, done = self._plan(source, file), []
         try:

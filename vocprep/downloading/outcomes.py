@@ -11,7 +11,7 @@ from vocprep.errors import DataError, SourceUnavailableError, VocprepError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class DownloadOutcome:
     """How one file ended."""
 
     source: str
@@ -38,7 +38,7 @@ class Outcome:
         return {"ok": self.ok, **asdict(self)}
 
 
-def raise_failures(outcomes: Sequence[Outcome]) -> None:
+def raise_failures(outcomes: Sequence[DownloadOutcome]) -> None:
     """Raise one error for all files that failed, nothing when none did.
 
     DataError when any file has wrong data, else SourceUnavailableError.
@@ -54,10 +54,10 @@ def raise_failures(outcomes: Sequence[Outcome]) -> None:
     raise kind(f"{len(failed)} of {len(outcomes)} files failed:{listed}")
 
 
-def outcome_of(planned: PlannedFile, done: Sequence[str]) -> Outcome:
+def outcome_of(planned: PlannedFile, done: Sequence[str]) -> DownloadOutcome:
     """Return the outcome of a file that is here, after what was done, from its receipt."""
     receipt = planned.on_disk.receipt
-    return Outcome(
+    return DownloadOutcome(
         source=planned.source,
         path=planned.file.path,
         mirror=receipt.mirror if receipt else None,
@@ -67,9 +67,9 @@ def outcome_of(planned: PlannedFile, done: Sequence[str]) -> Outcome:
     )
 
 
-def failed_outcome(planned: PlannedFile, error: VocprepError) -> Outcome:
+def failed_outcome(planned: PlannedFile, error: VocprepError) -> DownloadOutcome:
     """Return the outcome of a file that failed."""
-    return Outcome(
+    return DownloadOutcome(
         source=planned.source,
         path=planned.file.path,
         mirror=None,
