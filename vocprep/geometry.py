@@ -85,8 +85,8 @@ def patch_grid(height: int, width: int, geometry: Geometry) -> Grid:
     ny, nx = height // PATCH, width // PATCH
     if ny == 0 or nx == 0:
         raise DataError(
-            f"an image of {width}×{height} pixels has no whole {PATCH}×{PATCH} patch: expected "
-            f"at least {PATCH} pixels per side; use edge pad, or another geometry"
+            f"a picture of {width}×{height} pixels has no whole {PATCH}×{PATCH} patch: expected "
+            f"at least {PATCH} pixels a side; use edge pad, or another geometry"
         )
     return ny, nx
 
@@ -193,7 +193,7 @@ def _resized(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
     longer = SHORTER * max(height, width) // min(height, width)
     if SHORTER * longer > MAX_PIXELS:
         raise DataError(
-            f"an image of {width}×{height} pixels is too long and thin to crop: expected sides "
+            f"a picture of {width}×{height} pixels is too long and thin to crop: expected sides "
             f"that differ at most {MAX_PIXELS // SHORTER**2} times; use --geometry squash or native"
         )
     return (SHORTER, longer) if height <= width else (longer, SHORTER)

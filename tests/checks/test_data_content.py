@@ -112,7 +112,7 @@ def annotation_of_another_size(data: Path) -> Path:
         (truncate, "does not decode"),
         (no_jpeg, "does not decode"),
         (another_size, "pixels, found 40×30 pixels"),
-        (outside_the_schema, "label id 460 at row 5, column 7 is outside label space context460"),
+        (outside_the_schema, "label id 460 at row 5, column 7 is outside schema context460"),
         (no_mat, "label map"),
         (annotation_of_another_size, f"expected 7×5 pixels as {FIRST}.xml says"),
     ],

@@ -165,34 +165,34 @@ def refuse(data: bytes, complaint: str, *decoders: object) -> None:
 def test_truncation_is_refused(mode: str, progressive: bool) -> None:
     data = jpeg(mode, progressive=progressive)
     for length in [0, 1, 2, 20, 200, *range(300, len(data) - 2, 97)]:
-        refuse(data[:length], "image does not decode", decode_jpeg)
+        refuse(data[:length], "picture does not decode", decode_jpeg)
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>404</html>" * 9, b"\xff\xd8\xff\xe0"])
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
-    refuse(data, "image does not decode", decode_jpeg, decode_image, jpeg_size)
+    refuse(data, "picture does not decode", decode_jpeg, decode_image, jpeg_size)
 
 
 def test_a_png_named_jpg_is_refused_in_builds() -> None:
-    refuse(saved(scene(), "PNG"), "image does not decode", decode_jpeg, jpeg_size)
+    refuse(saved(scene(), "PNG"), "picture does not decode", decode_jpeg, jpeg_size)
 
 
 @pytest.mark.parametrize("size", [(65500, 65500), (9500, 9500), (8193, 8192)])
 def test_bomb_headers_are_refused(size: tuple[int, int]) -> None:
     refuse(with_size(jpeg(), *size), "pixels|does not decode", decode_jpeg, decode_image)
     refuse(with_size(jpeg("CMYK"), *size), "pixels|does not decode")
-    refuse(with_size(jpeg(), *size), f"image of {size[1]}×{size[0]} pixels", decode_jpeg)
+    refuse(with_size(jpeg(), *size), f"picture of {size[1]}×{size[0]} pixels", decode_jpeg)
 
 
 def test_a_wrong_height_is_refused() -> None:
-    refuse(with_size(jpeg(), HEIGHT * 4, WIDTH), "image does not decode", decode_jpeg)
+    refuse(with_size(jpeg(), HEIGHT * 4, WIDTH), "picture does not decode", decode_jpeg)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None], ids=["folder", "missing"])
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, make: object) -> None:
     path = tmp_path / "a.jpg"
     make(path)  # type: ignore[operator]
-    with pytest.raises(ImageDecodeError, match=re.escape(f"{path}: image cannot be read")):
+    with pytest.raises(ImageDecodeError, match=re.escape(f"{path}: picture cannot be read")):
         read_image_file(path)
 
 

@@ -59,9 +59,7 @@ def test_an_id_outside_the_schema_is_refused_with_its_place(schema: str, bad: in
 
 
 def test_the_error_lists_the_ids_that_fit() -> None:
-    with pytest.raises(
-        LabelDecodeError, match=r"outside label space voc21: expected 0\.\.20, 255;"
-    ):
+    with pytest.raises(LabelDecodeError, match=r"outside schema voc21: expected 0\.\.20, 255;"):
         load_label_space("voc21").apply(np.full((1, 1), 65535, dtype=np.uint16), "x")
 
 

@@ -144,7 +144,7 @@ def test_values_that_do_not_fill_the_shape_are_refused(shape: tuple[int, ...]) -
 
 @pytest.mark.parametrize("value", [-1, 65536, 0.5, float("nan"), float("inf"), 1e300])
 def test_stored_numbers_that_are_no_uint16_are_refused(value: float) -> None:
-    refuse(Mat(stored=DOUBLE).file(np.array([[1.0, value]])), "not uint16")
+    refuse(Mat(stored=DOUBLE).file(np.array([[1.0, value]])), "no uint16")
 
 
 @pytest.mark.parametrize("stored", [SINGLE, DOUBLE])
@@ -155,7 +155,7 @@ def test_signalling_nans_are_refused_without_a_warning(stored: int) -> None:
     values = len(sound) - MAP.size * size - (-MAP.size * size % 8)
     for index in range(MAP.size):
         start = values + index * size
-        refuse(sound[:start] + exponent + sound[start + size :], "not uint16")
+        refuse(sound[:start] + exponent + sound[start + size :], "no uint16")
 
 
 def test_a_small_element_of_more_than_four_bytes_is_refused() -> None:
@@ -204,7 +204,7 @@ def test_a_wrong_checksum_is_seen(shape: tuple[int, int]) -> None:
 
 def test_compressed_data_that_goes_on_is_refused() -> None:
     mat = Mat()
-    refuse(mat.header() + mat.compress(mat.matrix(MAP) + bytes(4000)), "continues")
+    refuse(mat.header() + mat.compress(mat.matrix(MAP) + bytes(4000)), "goes on")
 
 
 def test_a_compressed_element_in_a_compressed_element_is_refused() -> None:
@@ -240,7 +240,7 @@ def bomb(shape: tuple[int, int], size: int) -> bytes:
 BOMBS = {
     r"67108864 pixels; expected at most": lambda: bomb((1 << 13, 1 << 13), INFLATED),
     r"67108864 bytes of values; expected 70": lambda: bomb((5, 7), INFLATED),
-    r"continues after the variable": lambda: bomb((5, 7), 70),
+    r"goes on after the variable": lambda: bomb((5, 7), 70),
     r"element of type 0": lambda: Mat().header() + Mat().compress(bytes(INFLATED)),
     r"no variable LabelMap; found 'other'": lambda: (
         Mat().header() + Mat().compress(Mat(name=b"other").matrix(MAP) + bytes(INFLATED))

@@ -3,6 +3,9 @@
 A grey image becomes RGB with three equal channels; CMYK is converted by Pillow; progressive JPEG is
 read like any other; 16-bit PNG is scaled down to 8 bits. In builds an EXIF orientation is ignored,
 because label maps belong to the stored pixels.
+
+The words of the errors are stored as reasons in ``quarantine.jsonl``, whose bytes lock files pin:
+other words would need another format version.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ def read_image_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageDecodeError(f"{path}: image cannot be read: {error.strerror}") from error
+        raise ImageDecodeError(f"{path}: picture cannot be read: {error.strerror}") from error
 
 
 def jpeg_size(data: bytes, where: str) -> tuple[int, int]:
@@ -106,7 +109,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 def _check_size(height: int, width: int, where: str) -> None:
     if height * width > MAX_PIXELS:
         raise ImageDecodeError(
-            f"{where}: image of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
+            f"{where}: picture of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
         )
 
 
@@ -114,7 +117,7 @@ def image_decode_error(where: str, data: bytes, error: Exception) -> ImageDecode
     """Return the error for an image whose decoder failed with ``error``."""
     if isinstance(error, UnidentifiedImageError) or not data.startswith(_BEGINNINGS):
         return ImageDecodeError(
-            f"{where}: image does not decode: {len(data)} bytes that begin with {data[:12]!r} "
-            "are not of a known image format; fetch the file again"
+            f"{where}: picture does not decode: {len(data)} bytes that begin with {data[:12]!r} "
+            "are no picture of a known kind; fetch the file again"
         )
-    return ImageDecodeError(f"{where}: image does not decode: {error}; fetch the file again")
+    return ImageDecodeError(f"{where}: picture does not decode: {error}; fetch the file again")

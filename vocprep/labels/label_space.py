@@ -154,7 +154,7 @@ class LabelSpace:
             row, column = np.argwhere(mapped == _OUTSIDE)[0]
             raise LabelDecodeError(
                 f"{where}: label id {int(raw[row, column])} at row {row}, column {column} is "
-                f"outside label space {self.name}: expected {_ranges(self.raw_to_class)}; "
+                f"outside schema {self.name}: expected {_ranges(self.raw_to_class)}; "
                 "check --schema or the file"
             )
         return mapped

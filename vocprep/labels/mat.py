@@ -135,7 +135,7 @@ class _Element:
             return
         self._inflater.decompress(self._rest, 64)
         if not self._inflater.eof:
-            raise _BadMatError("compressed data continues after the variable or has no end")
+            raise _BadMatError("compressed data goes on after the variable or has no end")
 
 
 def _byte_order(data: bytes) -> str:
@@ -253,5 +253,5 @@ def _checked(flat: NDArray[Any]) -> NDArray[np.uint16]:
         fits = bool(((flat >= 0) & (flat <= 0xFFFF)).all())
     values = flat.astype(np.uint16) if fits else np.empty(0, np.uint16)
     if not fits or not np.array_equal(values, flat):
-        raise _BadMatError(f"{VARIABLE} holds values that are not uint16")
+        raise _BadMatError(f"{VARIABLE} holds values that are no uint16")
     return values

@@ -1,0 +1,142 @@
+"""The words of quarantine.jsonl are bytes of a version: lock files of earlier builds pin them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders.mat import DOUBLE, Mat
+from builders.versions import make_plan
+from PIL import Image
+
+from vocprep.building.stages import SampleStages, begin
+from vocprep.data_dir.layout import SampleRef
+from vocprep.geometry import Geometry
+from vocprep.options import BuildChoices
+
+CROP, NATIVE = Geometry(), Geometry(geometry="native")
+ZEROS = np.zeros((40, 40), dtype=np.uint16)
+AGAIN = "; fetch the file again"
+
+
+def save(sample: SampleRef, width: int, height: int, fill: int = 0) -> None:
+    """Write a grey image and a label map of one size."""
+    Image.new("L", (width, height)).save(sample.image_path, "JPEG")
+    labels = np.full((height, width), fill, dtype=np.uint16)
+    sample.label_path.write_bytes(Mat().file(labels))
+
+
+def with_outside_label(sample: SampleRef) -> None:
+    save(sample, 40, 40, fill=9999)
+
+
+def with_missing_image(sample: SampleRef) -> None:
+    sample.image_path.unlink()
+
+
+def with_empty_image(sample: SampleRef) -> None:
+    sample.image_path.write_bytes(b"")
+
+
+def with_cut_image(sample: SampleRef) -> None:
+    sample.image_path.write_bytes(sample.image_path.read_bytes()[:-300])
+
+
+def with_huge_image(sample: SampleRef) -> None:
+    data = bytearray(sample.image_path.read_bytes())
+    size = data.index(b"\xff\xc0") + 5
+    data[size : size + 4] = b"\xff\x00\xff\x00"
+    sample.image_path.write_bytes(data)
+
+
+def with_missing_label_map(sample: SampleRef) -> None:
+    sample.label_path.unlink()
+
+
+def with_fractions(sample: SampleRef) -> None:
+    sample.label_path.write_bytes(Mat(stored=DOUBLE).file(ZEROS + 0.5))
+
+
+def with_more_data(sample: SampleRef) -> None:
+    mat = Mat()
+    sample.label_path.write_bytes(mat.header() + mat.compress(mat.matrix(ZEROS) + bytes(100)))
+
+
+def with_other_size(sample: SampleRef) -> None:
+    save(sample, 40, 40)
+    sample.label_path.write_bytes(Mat().file(ZEROS[:, 1:]))
+
+
+def with_small_image(sample: SampleRef) -> None:
+    save(sample, 31, 40)
+
+
+def with_thin_image(sample: SampleRef) -> None:
+    save(sample, 1, 2500)
+
+
+JPEG = "VOCdevkit/VOC2010/JPEGImages/{id}.jpg"
+
+
+@pytest.mark.parametrize(
+    ("damage", "geometry", "reason"),
+    [
+        (with_missing_image, CROP, "picture cannot be read: No such file or directory"),
+        (
+            with_empty_image,
+            CROP,
+            "picture does not decode: 0 bytes that begin with b'' are no picture of a known kind"
+            + AGAIN,
+        ),
+        (with_cut_image, CROP, "picture does not decode: Premature end of JPEG file" + AGAIN),
+        (
+            with_huge_image,
+            CROP,
+            "picture of 65280×65280 pixels: expected at most 67108864 pixels",
+        ),
+        (with_missing_label_map, CROP, "label map cannot be read: No such file or directory"),
+        (
+            with_fractions,
+            CROP,
+            "not a MATLAB 5 label map: LabelMap holds values that are no uint16" + AGAIN,
+        ),
+        (
+            with_more_data,
+            CROP,
+            "not a MATLAB 5 label map: compressed data goes on after the variable or has no end"
+            + AGAIN,
+        ),
+        (
+            with_outside_label,
+            CROP,
+            "label id 9999 at row 0, column 0 is outside schema context460: expected 0..459; check "
+            "--schema or the file",
+        ),
+        (with_other_size, CROP, f"label map of 39×40 pixels: expected 40×40 as its picture {JPEG}"),
+        (
+            with_small_image,
+            NATIVE,
+            "a picture of 31×40 pixels has no whole 32×32 patch: expected at least 32 pixels a "
+            "side; use edge pad, or another geometry",
+        ),
+        (
+            with_thin_image,
+            CROP,
+            "a picture of 1×2500 pixels is too long and thin to crop: expected sides that differ "
+            "at most 1024 times; use --geometry squash or native",
+        ),
+    ],
+)
+def test_reasons_keep_the_words_of_the_first_version(
+    damage: Callable[[SampleRef], None], geometry: Geometry, reason: str, tree: Path
+) -> None:
+    plan = make_plan(tree, BuildChoices(geometry=geometry, limit=1))
+    sample = plan.samples[0]
+    damage(sample)
+    stages = SampleStages(plan=plan)
+    outcome = begin(sample).then(stages.read).then(stages.decode_image)
+    placed = outcome.then(stages.decode_labels).then(stages.place)
+    assert placed.quarantined is not None
+    assert placed.quarantined.reason == reason.format(id=sample.image_id)
