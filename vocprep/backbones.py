@@ -24,7 +24,7 @@ class Normalisation:
     mean: tuple[float, float, float] = (0.5070, 0.4865, 0.4409)
     """CIFAR-100's, which the ResNet-32 was trained with."""
     std: tuple[float, float, float] = (0.2673, 0.2564, 0.2761)
-    """CIFAR-100's likewise."""
+    """CIFAR-100's, too."""
 
 
 NORMALISATIONS: dict[NormalisationName, Normalisation] = {
@@ -50,7 +50,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A frozen network as the recipe knows it."""
+    """A frozen network: its layers, normalisation and input, without torch."""
 
     title: str
     citation: str

@@ -10,7 +10,7 @@
     │   ├── DigestError          a downloaded file of the wrong size or digest
     │   ├── ArchiveError         an archive that is unsafe to unpack or does not hold what it must
     │   ├── ImageDecodeError     an image that does not decode
-    │   ├── LabelDecodeError     a label map that does not decode or breaks its schema
+    │   ├── LabelDecodeError     a label map that does not decode or breaks its label space
     │   ├── WeightsError         backbone weights of the wrong names, shapes or digest
     │   ├── ShardError           a shard or a dataset index that breaks docs/format.md
     │   └── RunError             a run folder that cannot be used
@@ -59,7 +59,7 @@ class ImageDecodeError(DataError):
 
 
 class LabelDecodeError(DataError):
-    """A label map that does not decode, breaks its schema or does not fit its image."""
+    """A label map that does not decode, breaks its label space or does not fit its image."""
 
 
 class WeightsError(DataError):

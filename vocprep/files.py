@@ -16,7 +16,7 @@ from typing import Any, Literal
 from vocprep.errors import UsageError
 
 TEMPORARY_PREFIX = ".tmp-"
-"""Prefix of unfinished work, which whoever holds the folder's file lock may delete."""
+"""Prefix of unfinished work, which the holder of the folder's file lock may delete."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -55,7 +55,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
         temporary.replace(final)
     except OSError as error:
         remove_path(temporary)
-        if error.filename in (None, str(temporary)):  # the name that the user knows
+        if error.filename in (None, str(temporary)):  # a user has seen only the final name
             raise OSError(error.errno, error.strerror, str(final)) from error
         raise
     except BaseException:

@@ -85,7 +85,7 @@ class SourceManifest(_Manifest):
 
 
 class DatasetManifest(_Manifest):
-    """A named pairing of an image folder with a label source, schemas and splits."""
+    """A named pairing of an image folder with a label source, label spaces and splits."""
 
     name: str
     title: str
@@ -108,11 +108,11 @@ class DatasetManifest(_Manifest):
     _paths_are_relative = field_validator("images", "labels", "split_files")(_relative)
 
     def schema_for(self, name: str | None) -> str:
-        """Return the schema of that name, the default for None; UsageError when it does not fit."""
+        """Return the label space of a name, the default for None; UsageError when none fits."""
         if name is None:
             return self.schemas[0]
         for schema in self.schemas:
-            if name in (schema, Path(schema).stem):  # a path goes by its file's name, too
+            if name in (schema, Path(schema).stem):  # a path matches by its file's name, too
                 return schema
         raise UsageError(
             f"schema {name!r} does not fit dataset {self.name}: expected one of "

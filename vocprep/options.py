@@ -39,7 +39,7 @@ class BuildChoices:
     schema: str | None = None
     """Label space; the dataset's first when None."""
     void_unknown: bool = False
-    """Make the label "unknown" void."""
+    """Make the class "unknown" void."""
     geometry: Geometry = field(default_factory=Geometry)
     backbone: BackboneName = DEFAULT_BACKBONE
     """Frozen network, by its name in ``vocprep.backbones``."""
@@ -92,7 +92,7 @@ class MaxFailures:
         return f"{self.count}" if self.percent is None else f"{self.percent:g}%"
 
     def allowed(self, samples: int) -> int:
-        """Return the number of failures that a build of so many samples survives."""
+        """Return how many of so many samples may be quarantined."""
         return self.count if self.percent is None else int(samples * self.percent / 100)
 
 
@@ -126,7 +126,7 @@ class BuildOptions:
     max_failures: Annotated[MaxFailures, BeforeValidator(_max_failures)] = field(
         default_factory=MaxFailures
     )
-    """Samples that may be bad before the build stops; they are listed, never dropped silently."""
+    """Samples that may be quarantined before the build stops; quarantine.jsonl lists them."""
     reuse: Path | None = None
     """A dataset version whose embeddings are taken over where image and recipe agree."""
 

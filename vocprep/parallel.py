@@ -21,7 +21,7 @@ def map_ordered(
 ) -> Generator[Result, None, None]:
     """Yield ``function(item)`` for each item, in order, computed by threads ahead of the consumer.
 
-    Decoders and compressors release the interpreter lock, so threads serve them well. The first
+    Decoders and compressors release the interpreter lock, so threads suffice. The first
     exception is raised in the place of its item, and items that were not begun are dropped. At
     most ``ahead`` results per worker wait for the consumer, so that calls chain to a pipeline of
     bounded memory.

@@ -155,13 +155,13 @@ def _check_windows(recipe: Recipe) -> None:
         side = backbone.input_side
         if recipe.windows:
             raise UsageError(
-                f"windows {recipe.windows!r}: {recipe.backbone} sees the whole image; leave "
+                f"windows {recipe.windows!r}: {recipe.backbone} takes the whole image; leave "
                 "--windows out"
             )
         if recipe.geometry.geometry == "native":
             raise UsageError(
-                f"geometry 'native' does not go with {recipe.backbone}, which wants {side}×{side} "
-                "pixels: expected crop or squash"
+                f"geometry 'native' does not go with {recipe.backbone}, whose input is {side}×"
+                f"{side} pixels: expected crop or squash"
             )
     elif not recipe.windows or not set(recipe.windows) <= set(WINDOWS):
         raise UsageError(

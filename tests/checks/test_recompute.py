@@ -133,7 +133,7 @@ def test_image_that_has_gone_bad_or_is_readable_again_is_named(
     two_views: Built, quarantined: Built, sample_tree: Path, bad_tree: Path
 ) -> None:
     (difference,) = again(two_views.path, bad_tree).report.differences
-    assert "is bad now" in difference.detail
+    assert "cannot be used any more" in difference.detail
     assert again(quarantined.path, bad_tree).report.ok
     (difference,) = again(quarantined.path, sample_tree).report.differences
     assert "is not any more" in difference.detail

@@ -348,7 +348,7 @@ def test_evaluate_prints_the_model_beside_its_oracles_and_chance(
     text = assert_done(vocprep("evaluate", run, shards, "--device", "cpu", "--classes"))
     rows = [line.split("  ")[0] for line in text.splitlines()]
     for expected in (
-        *("model", "GT top-4", "GT labels, model masks", "model labels, GT masks"),
+        *("model", "GT top-4", "GT classes, model masks", "model classes, GT masks"),
         "GT majority of each patch",
     ):
         assert rows.count(expected) == 2, expected  # of 459 classes and of 59
@@ -402,7 +402,7 @@ def test_evaluate_of_several_runs_is_one_table(
     assert sum(line.startswith(("GT top-4", "GT majority", "chance")) for line in lines) == 6
     (head,) = [n for n, line in enumerate(lines) if line.startswith("mIoU ≥1 %  ")]
     assert lines[head].split("  ")[1].strip() == "model"
-    assert "GT labels, model masks  model labels, GT masks" in lines[head]
+    assert "GT classes, model masks  model classes, GT masks" in lines[head]
     assert [line.split()[0] for line in lines[head + 1 : head + 3]] == [run.name, "other"]
     one, two = json.loads(assert_done(vocprep(*words, "--json")))
     assert (one["run"], two["run"]) == (run.name, "other")

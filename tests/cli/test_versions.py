@@ -69,12 +69,12 @@ def test_bad_sample_stops_with_code_5_or_is_listed(
     assert str(jpeg) in line
     assert "--max-failures" in line
     text = done(vocprep(*build(tree, out, "--max-failures", "30%")))
-    assert "bad samples 1" in text
+    assert "quarantined 1" in text
     assert json.loads((out / "quarantine.jsonl").read_text())["id"] == jpeg.stem
-    assert "bad samples 1" in done(vocprep("inspect", out))
+    assert "quarantined 1" in done(vocprep("inspect", out))
     assert "quarantined images: 1" in done(vocprep("verify", out))
     trained = vocprep("train", out, "--out", tmp_path / "run", "--epochs", 1, "--device", "cpu")
-    assert "1 bad images are not in" in trained.stderr
+    assert "1 quarantined images are not in" in trained.stderr
     assert "quarantined" not in done(vocprep("verify", tree, "--level", "content"), 1)
 
 

@@ -15,8 +15,8 @@ from vocprep.errors import RunError, SourceUnavailableError, UsageError
 from vocprep.features.backbone import load_weights, tensor_digest
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.geometry import Geometry
-from vocprep.heads.inference import predict_image
 from vocprep.heads.predict import PredictOptions, predict
+from vocprep.heads.predict_image import predict_image
 from vocprep.heads.runs.run import Run
 
 WEIGHTS = "random:0"

@@ -107,9 +107,9 @@ def test_unknown_cannot_be_made_void_where_there_is_none(name: str) -> None:
         load_label_space(name, void_unknown=True)
 
 
-def test_label_names_for_people() -> None:
+def test_class_names_for_people() -> None:
     schema = load_label_space("voc21")
-    assert (schema.label_name(255), schema.label_name(0)) == ("void", "background")
+    assert (schema.class_name(255), schema.class_name(0)) == ("void", "background")
 
 
 def test_an_own_schema_by_path(tmp_path: Path) -> None:
@@ -198,4 +198,4 @@ def test_of_classes_maps_its_own_ids_only() -> None:
     assert np.array_equal(space.apply(label_map, "here"), label_map)
     with pytest.raises(LabelDecodeError, match="label id 1"):
         space.apply(label_map * 0 + 1, "here")
-    assert [space.label_name(label) for label in (3, 255, 1)] == ["cat", "void", "label 1"]
+    assert [space.class_name(label) for label in (3, 255, 1)] == ["cat", "void", "class 1"]

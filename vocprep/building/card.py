@@ -9,8 +9,8 @@ from vocprep.recipe import Recipe
 from vocprep.shards.index import DatasetIndex
 
 CARD_FILE = "README.md"
-MOST_LABELS = 10
-"""Labels that the card lists, those with most pixels first."""
+MOST_CLASSES = 10
+"""Classes that the card lists, those with most pixels first."""
 
 
 def dataset_card(index: DatasetIndex, plan: BuildPlan) -> str:
@@ -20,7 +20,7 @@ def dataset_card(index: DatasetIndex, plan: BuildPlan) -> str:
         f"# {recipe.dataset}: {index.short_id}",
         _about(recipe, index.weights),
         _identities(index),
-        "## What is inside\n\n" + _splits(index) + "\n" + _labels(index, plan),
+        "## What is inside\n\n" + _splits(index) + "\n" + _classes(index, plan),
         _quarantine(index),
         "## How to load it\n\n" + _loading(index),
         "## How to check it\n\n" + _checking(index),
@@ -63,10 +63,10 @@ def _splits(index: DatasetIndex) -> str:
     return _table(("split", "records", "patches", "void %", "outside top 4 %"), rows)
 
 
-def _labels(index: DatasetIndex, plan: BuildPlan) -> str:
+def _classes(index: DatasetIndex, plan: BuildPlan) -> str:
     pixels: dict[str, int] = index.statistics["label_pixels"]
     total = max(sum(pixels.values()), 1)
-    largest = sorted(pixels.items(), key=lambda item: (-item[1], int(item[0])))[:MOST_LABELS]
+    largest = sorted(pixels.items(), key=lambda item: (-item[1], int(item[0])))[:MOST_CLASSES]
     rows = [
         (
             label,

@@ -1,8 +1,8 @@
-"""croissant.json: a dataset version as other tools know it (MLCommons Croissant 1.0, JSON-LD).
+"""croissant.json: a dataset version described for other tools (MLCommons Croissant 1.0, JSON-LD).
 
 It names the shards with their digests and describes samples.jsonl as records that Croissant's own
-loader reads. The image ids are not among the fields: that loader takes 2008_000002 for a number.
-No date stands in it: the same version has the same bytes whenever it is built.
+loader reads. The image ids are not among the fields: that loader reads 2008_000002 as a number.
+It holds no date: the same version has the same bytes whenever it is built.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ from vocprep.shards.samples import QuarantinedSample
 from vocprep.shards.version import Version
 
 CheckVersion = Callable[[Version, Path], None]
-"""Gets a version and the folder of its shards before any file of it has its final name; what it
-raises keeps the version from being published."""
+"""Called with a version and the folder of its shards before any file of it has its final name; an
+exception keeps the version from being published."""
 MOST_NAMED = 3
 """Quarantined samples that FailureBudgetError names, the latest ones."""
 
@@ -267,7 +267,7 @@ class ShardWriter:
 
 
 class FailureBudget:
-    """The quarantined samples that a build survives."""
+    """Counts quarantined samples, up to the most that a build allows."""
 
     def __init__(self, plan: BuildPlan, limit: MaxFailures) -> None:
         self._plan = plan
@@ -288,7 +288,7 @@ class FailureBudget:
             for bad in self._quarantined[-MOST_NAMED:]
         )
         return (
-            f"{count} bad sample{'s' if count > 1 else ''} of {len(self._plan.samples):,}, "
+            f"{count} of {len(self._plan.samples):,} samples cannot be used, "
             f"expected at most {self._allowed} (--max-failures {self._limit}): {named}; or take "
             "their ids out of the split files, or allow more"
         )

@@ -214,11 +214,11 @@ def worth_compiling(plan: BuildPlan, samples: int) -> bool:
 def make_embedder(
     plan: BuildPlan, device: torch.device, options: BuildOptions, samples: int
 ) -> Embedder:
-    """Return the plan's backbone on a device, compiled where that is asked for or pays."""
+    """Return the plan's backbone on a device, compiled where chosen or where it pays."""
     embedder = Embedder(plan.weights, EmbeddingSpec.of(plan.recipe), device=device)
     if options.compiled:
         embedder.compile()
     elif options.compiled is None and worth_compiling(plan, samples):
-        with suppress(UsageError):  # it was not asked for, and the bits are the same without
+        with suppress(UsageError):  # it was not requested, and the bits are the same without
             embedder.compile()
     return embedder

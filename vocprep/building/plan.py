@@ -147,7 +147,7 @@ def plan(
         manifest.schema_for(choices.schema), void_unknown=choices.void_unknown
     )
     splits = choices.splits or manifest.splits
-    samples = list_samples(data_dir, manifest, splits, choices.limit, may_lack=allow_missing)
+    samples = list_samples(data_dir, manifest, splits, choices.limit, allow_missing=allow_missing)
     if not samples:
         raise DataError(f"{data_dir}: the split files of dataset {manifest.name} hold no image id")
     state = _load_fitting_weights(weights, data_dir, choices.backbone)
@@ -280,7 +280,7 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
     differing = differing_fields(recipe.to_json(), remake.recipe.to_json())
     if differing:
         raise DataError(
-            f"{sources.data_dir}: does not give the recipe {recipe.recipe_id[:12]}…, asked for and "
+            f"{sources.data_dir}: does not give the recipe {recipe.recipe_id[:12]}…, expected and "
             f"found {'; '.join(differing)}; use the data, weights and vocprep that it was made with"
         )
     return remake

@@ -56,10 +56,10 @@ def open_output(out: Path, key: BuildKey, if_exists: IfExists) -> Iterator[Outpu
     ``out`` holds other things, or a version that the new one may not succeed.
     """
     with _locked(out):
-        _refuse_strangers(out)
+        _refuse_foreign_files(out)
         staging = Staging(out)
         if if_exists == "fail":
-            _refuse_all(out, staging)
+            _refuse_existing(out, staging)
         earlier = None
         if if_exists == "resume":
             _refuse_other_staging(out, staging, key)
@@ -90,25 +90,26 @@ def _locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _refuse_strangers(out: Path) -> None:
+def _refuse_foreign_files(out: Path) -> None:
     """Refuse a folder that holds anything but a dataset version."""
     for path in sorted(out.iterdir()):
-        if path.name.startswith(TEMPORARY_PREFIX) or is_ours(path.name):
+        if path.name.startswith(TEMPORARY_PREFIX) or is_version_file(path.name):
             continue
         raise UsageError(
-            f"{out}: holds {path.name!r}, which is no part of a dataset; choose an empty --out"
+            f"{out}: holds {path.name!r}, which is no part of a dataset version; choose an empty "
+            "--out"
         )
 
 
-def is_ours(name: str) -> bool:
+def is_version_file(name: str) -> bool:
     """Return whether a dataset version can hold a file of this name."""
     known = (*SIDE_FILES, DATASET_FILE, LOCK, WEIGHTS_HINT)
     return name in known or SHARD_NAME.fullmatch(name) is not None
 
 
-def _refuse_all(out: Path, staging: Staging) -> None:
+def _refuse_existing(out: Path, staging: Staging) -> None:
     if has_index(out) or staging.read_key() is not None:
-        state = "a finished dataset" if has_index(out) else "an unfinished build"
+        state = "a finished dataset version" if has_index(out) else "an unfinished build"
         raise UsageError(
             f"{out}: holds {state} and --if-exists is fail; nothing was done: choose another "
             "--out, or --if-exists resume or overwrite"
@@ -130,9 +131,9 @@ def _read_earlier(out: Path, key: BuildKey) -> Version | None:
         "container": index.container,
         "samples_per_shard": index.samples_per_shard,
     }
-    wanted = {name: value for name, value in key.to_json().items() if name in found}
+    expected = {name: value for name, value in key.to_json().items() if name in found}
     del found["splits"]
-    _refuse_differing(out, "a finished dataset", found, wanted)
+    _refuse_differing(out, "a finished dataset version", found, expected)
     try:
         earlier = Version.read(out)
     except ShardError:  # damaged: nothing of it can be reused
@@ -147,11 +148,13 @@ def _read_earlier(out: Path, key: BuildKey) -> Version | None:
     return earlier
 
 
-def _refuse_differing(out: Path, state: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differing = differing_fields(found, wanted)
+def _refuse_differing(
+    out: Path, state: str, found: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    differing = differing_fields(found, expected)
     if differing:
         raise UsageError(
-            f"{out}: holds {state} of another recipe or layout, there and asked for: "
+            f"{out}: holds {state} of another recipe or layout, found and expected: "
             f"{'; '.join(differing)}; choose another --out, or --if-exists overwrite"
         )
 
@@ -204,7 +207,7 @@ def write_dataset(
     """
     out, layout = Path(out), layout or Layout()
     if has_index(out):
-        raise UsageError(f"{out}: holds a finished dataset; choose another folder")
+        raise UsageError(f"{out}: holds a finished dataset version; choose another folder")
     plan = BuildPlan(
         data_dir=out,
         recipe=recipe,

@@ -44,7 +44,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleFiles:
+class ExpectedSample:
     """The files of one image id, and what they must agree with."""
 
     image: Path | None
@@ -86,7 +86,7 @@ def verify_data_content(
             f"{data_dir}: holds no folder layout of a shipped dataset; name your own with --dataset"
         )
     missing: dict[str, Difference] = {}
-    samples: list[SampleFiles] = []
+    samples: list[ExpectedSample] = []
     listed: set[Path] = set()
     for dataset in datasets:
         samples += _samples(data_dir, dataset, listed)
@@ -103,7 +103,7 @@ def verify_data_content(
 
 
 def _differences(
-    data_dir: Path, samples: Sequence[SampleFiles], workers: int, progress: Progress
+    data_dir: Path, samples: Sequence[ExpectedSample], workers: int, progress: Progress
 ) -> dict[str, Difference]:
     """Return what is wrong with the files, by path below the data dir.
 
@@ -123,7 +123,9 @@ def _differences(
     return found
 
 
-def _samples(data_dir: Path, dataset: DatasetManifest, listed: set[Path]) -> Iterator[SampleFiles]:
+def _samples(
+    data_dir: Path, dataset: DatasetManifest, listed: set[Path]
+) -> Iterator[ExpectedSample]:
     """Yield the files of a dataset; an image without a label map only if it is not yet listed."""
     images, labels = _images(data_dir, dataset), _labels(data_dir, dataset)
     annotations = (data_dir / dataset.images).parent / "Annotations"
@@ -134,7 +136,7 @@ def _samples(data_dir: Path, dataset: DatasetManifest, listed: set[Path]) -> Ite
             continue
         if image is not None:
             listed.add(image)
-        yield SampleFiles(
+        yield ExpectedSample(
             image=image,
             label=labels.get(image_id),
             annotation=annotations / f"{image_id}.xml",
@@ -175,7 +177,7 @@ Checked = tuple[int, list[Difference]]
 """Number of samples checked, and the differences found in them."""
 
 
-def _check_all(samples: Sequence[SampleFiles], workers: int) -> Generator[Checked, None, None]:
+def _check_all(samples: Sequence[ExpectedSample], workers: int) -> Generator[Checked, None, None]:
     """Yield the result of each batch, in order."""
     batches = [samples[start : start + _BATCH] for start in range(0, len(samples), _BATCH)]
     if workers == 1 or len(batches) <= 1:
@@ -191,7 +193,7 @@ def _check_all(samples: Sequence[SampleFiles], workers: int) -> Generator[Checke
 
 
 def _check_in_processes(
-    batches: Sequence[Sequence[SampleFiles]], workers: int
+    batches: Sequence[Sequence[ExpectedSample]], workers: int
 ) -> Generator[Checked, None, None]:
     # A forked process could inherit a lock that another thread of this process holds.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
@@ -208,7 +210,7 @@ def _check_in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _submit(pool: ProcessPoolExecutor, batch: Sequence[SampleFiles]) -> Future[list[Difference]]:
+def _submit(pool: ProcessPoolExecutor, batch: Sequence[ExpectedSample]) -> Future[list[Difference]]:
     """Submit a batch, starting a process where one is needed that Ctrl-C does not interrupt.
 
     A terminal sends SIGINT to all processes of a command. Only this one handles it: it stops the
@@ -221,7 +223,7 @@ def _submit(pool: ProcessPoolExecutor, batch: Sequence[SampleFiles]) -> Future[l
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def check_samples(samples: Sequence[SampleFiles]) -> list[Difference]:
+def check_samples(samples: Sequence[ExpectedSample]) -> list[Difference]:
     """Decode the files of some samples; return what is wrong, with absolute paths."""
     found = []
     for sample in samples:
@@ -253,7 +255,7 @@ def _check_image(path: Path, annotation: Path) -> tuple[Size | None, str | None]
     return decoded, None
 
 
-def _check_label(path: Path, sample: SampleFiles, size: Size | None) -> str | None:
+def _check_label(path: Path, sample: ExpectedSample, size: Size | None) -> str | None:
     """Return what is wrong with a label map, None when nothing is."""
     try:
         raw = decode_label_map(read_label_file(path), path)

@@ -28,7 +28,7 @@ class _ExpectedFile:
     path: str
     versions: tuple[tuple[int, str], ...]
     """Sizes and sha256: several archives may hold a file of the same path."""
-    locked: str | None = None
+    recorded: str | None = None
     """The sha256 in sources.lock.json."""
 
 
@@ -74,13 +74,13 @@ def _expected_files(
     for archive in archives:
         for file in archive.files:
             versions.setdefault(file.path, []).append((file.size, file.sha256))
-    unpacked, lock = {archive.archive for archive in archives}, read_source_digests(data_dir)
+    unpacked, recorded = {archive.archive for archive in archives}, read_source_digests(data_dir)
     for receipt in receipts:
         if receipt.path in unpacked and not (data_dir / receipt.path).exists():
             continue
         versions.setdefault(receipt.path, []).append((receipt.size, receipt.digests["sha256"]))
     return [
-        _ExpectedFile(path=path, versions=tuple(known), locked=lock.get(path))
+        _ExpectedFile(path=path, versions=tuple(known), recorded=recorded.get(path))
         for path, known in sorted(versions.items())
     ]
 
@@ -112,8 +112,8 @@ def _check_file(data_dir: Path, item: _ExpectedFile) -> Difference | None:
         size, sha256 = item.versions[0]
         detail = f"expected {size} bytes of sha256 {sha256}, found {found.size} of {found.sha256}"
         return changed(item.path, detail)
-    if item.locked not in (None, found.sha256):
-        detail = f"expected sha256 {item.locked} (sources.lock.json), found {found.sha256}"
+    if item.recorded not in (None, found.sha256):
+        detail = f"expected sha256 {item.recorded} (sources.lock.json), found {found.sha256}"
         return changed(item.path, detail)
     return None
 

@@ -92,8 +92,8 @@ def _check_file(path: Path, entry: FileEntry) -> Difference | None:
 
 def _extra(path: Path, known: set[str]) -> Iterator[Difference]:
     for item in sorted(path.iterdir()):
-        is_ours = item.name in (*known, DATASET_FILE, LOCK, WEIGHTS_HINT)
-        if not is_ours and not item.name.startswith(TEMPORARY_PREFIX):
+        is_known = item.name in (*known, DATASET_FILE, LOCK, WEIGHTS_HINT)
+        if not is_known and not item.name.startswith(TEMPORARY_PREFIX):
             detail = "expected nothing of this name, found what dataset.json does not list"
             yield Difference(path=item.name, state="extra", detail=detail)
 

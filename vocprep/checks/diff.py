@@ -222,7 +222,7 @@ class _RecordComparison:
         """Yield the changes of class, those of most pixels first."""
         if self.label_space is None:
             return
-        name = self.label_space.label_name
+        name = self.label_space.class_name
         for (before, after), pixels in sorted(self.pixels.items(), key=lambda i: (-i[1], i[0])):
             yield ClassChange(
                 before=before,

@@ -24,7 +24,7 @@ class SplitSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class VersionSummary:
-    """A dataset version: its index and the sums that people ask for."""
+    """A dataset version: its index, and sums over its splits and shards."""
 
     index: DatasetIndex
     splits: tuple[SplitSummary, ...]
@@ -43,7 +43,7 @@ class VersionSummary:
 
     @property
     def short_id(self) -> str:
-        """What people cite: ``context460-crop224-resnet32-fp32@1f3a9c…``."""
+        """Recipe and content in one short name: ``context460-crop224-resnet32-fp32@1f3a9c…``."""
         return self.index.short_id
 
     def to_json(self) -> dict[str, Any]:

@@ -100,13 +100,13 @@ def recompute(
     Raises DataError when the data dir, weights or manifest do not give the version's recipe.
     """
     plan = _plan(dataset.index, options)
-    engine = BuildOptions(device=options.device, workers=options.workers)
+    build_options = BuildOptions(device=options.device, workers=options.workers)
     chosen = _choose(dataset, options)
     with StoredEmbeddings(dataset.path, dataset.index) as stored:
-        comparison = _Comparison(dataset=dataset, stored=stored, engine=engine)
+        comparison = _Comparison(dataset=dataset, stored=stored, options=build_options)
         progress.begin("images", len(plan.samples), 0)
         try:
-            with _remake(plan, comparison.embeddings_to_keep(chosen), engine) as outcomes:
+            with _remake(plan, comparison.embeddings_to_keep(chosen), build_options) as outcomes:
                 for outcome in outcomes:
                     comparison.add(outcome, is_chosen=outcome.sample.image_id in chosen)
                     progress.advance(1)
@@ -114,7 +114,7 @@ def recompute(
             progress.end()
         from_fp32 = None
         if plan.recipe.precision != "fp32":
-            from_fp32 = _measure_from_fp32(plan, chosen, stored, engine)
+            from_fp32 = _measure_from_fp32(plan, chosen, stored, build_options)
     return comparison.result(from_fp32)
 
 
@@ -141,7 +141,7 @@ def _choose(dataset: ShardDataset, options: VerifyOptions) -> set[str]:
 def _remake(
     plan: BuildPlan,
     find: FindEmbeddings,
-    engine: BuildOptions,
+    options: BuildOptions,
     samples: Sequence[SampleRef] | None = None,
 ) -> AbstractContextManager[Iterator[Outcome[list[Record]]]]:
     """Make records whose embeddings are float32, so that the loss by storage can be measured."""
@@ -149,20 +149,20 @@ def _remake(
     return make_records(
         plan.samples if samples is None else samples,
         SampleStages(plan=unrounded, find_embeddings=find),
-        choose_devices(engine.device),
-        engine,
+        choose_devices(options.device),
+        options,
     )
 
 
 def _measure_from_fp32(
-    plan: BuildPlan, chosen: set[str], stored: StoredEmbeddings, engine: BuildOptions
+    plan: BuildPlan, chosen: set[str], stored: StoredEmbeddings, options: BuildOptions
 ) -> Deviation:
     """Measure the stored embeddings against those that fp32 gives."""
-    exact = replace(plan, recipe=replace(plan.recipe, precision="fp32"))
+    in_fp32 = replace(plan, recipe=replace(plan.recipe, precision="fp32"))
     samples = [sample for sample in plan.samples if sample.image_id in chosen]
-    eager = replace(engine, compiled=False)
+    eager = replace(options, compiled=False)
     found = Deviation()
-    with _remake(exact, lambda *_: None, eager, samples) as outcomes:
+    with _remake(in_fp32, lambda *_: None, eager, samples) as outcomes:
         for outcome in outcomes:
             for record in outcome.made or ():
                 embeddings = stored.find(record.image_id, record.image_sha256)
@@ -175,12 +175,12 @@ class _Comparison:
     """Recomputed records against stored ones, added up."""
 
     def __init__(
-        self, dataset: ShardDataset, stored: StoredEmbeddings, engine: BuildOptions
+        self, dataset: ShardDataset, stored: StoredEmbeddings, options: BuildOptions
     ) -> None:
         self._index, self._stored = dataset.index, stored
         self._entries = {sample.id: sample for sample in dataset.samples}
         self._quarantined = {bad.id for bad in dataset.quarantined}
-        here = numerics_class(choose_devices(engine.device), engine.decoder)
+        here = numerics_class(choose_devices(options.device), options.decoder)
         self._class_differences = tuple(differing_fields(self._index.numerics_class, here))
         self._classes = max(dataset.label_space.names) + 1
         self._matching = 0
@@ -216,10 +216,10 @@ class _Comparison:
     def _add_quarantined(self, image_id: str, now: QuarantinedSample | None) -> None:
         """Compare an image that is quarantined now, in the version, or in both."""
         if now is None:
-            self._differ(QUARANTINE_FILE, image_id, "was bad, and is not any more")
+            self._differ(QUARANTINE_FILE, image_id, "was quarantined, and is not any more")
         elif image_id not in self._quarantined:
             shard = self._entries[image_id].shard
-            self._differ(shard, image_id, f"{now.file} is bad now: {now.reason}")
+            self._differ(shard, image_id, f"{now.file} cannot be used any more: {now.reason}")
         else:
             self._matching += 1
 

@@ -59,8 +59,8 @@ class Bars:
         self._bar = None
 
 
-def stop(bars: Bars, what_now: str) -> NoReturn:
+def stop(bars: Bars, advice: str) -> NoReturn:
     """End the process after Ctrl-C, with a note on what to do next."""
     bars.end()
-    click.echo(f"stopped; {what_now}", err=True)
+    click.echo(f"stopped; {advice}", err=True)
     raise SystemExit(INTERRUPTED)

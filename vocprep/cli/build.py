@@ -76,7 +76,7 @@ def _whole_numbers(
 @click.option("--splits", callback=comma_list, help="Comma-separated.  [default: the dataset's]")
 @click.option("--limit", type=int, help="At most N images of each split: for a quick trial.")
 @click.option("--schema", help="Label space.  [default: the dataset's first]")
-@click.option("--void-unknown", is_flag=True, help='Make the label "unknown" void.')
+@click.option("--void-unknown", is_flag=True, help='Make the class "unknown" void.')
 @click.option(
     "--geometry",
     type=_choice(GeometryKind),
@@ -160,8 +160,8 @@ def _whole_numbers(
     type=_choice(IfExists),
     default=BuildOptions.if_exists,
     show_default=True,
-    help="What to do when --out holds a dataset or part of one: resume builds what is missing or "
-    "has changed, overwrite starts over, fail refuses.",
+    help="What to do when --out holds a dataset version or part of one: resume builds what is "
+    "missing or has changed, overwrite starts over, fail refuses.",
 )
 @click.option(
     "--max-failures",
@@ -169,13 +169,13 @@ def _whole_numbers(
     default=str(MaxFailures()),
     show_default=True,
     metavar="N|P%",
-    help="Bad samples that a build may leave out; they are listed in quarantine.jsonl.",
+    help="Samples that may be quarantined before the build stops; quarantine.jsonl lists them.",
 )
 @click.option(
     "--reuse",
     type=PATH,
     metavar="SHARDS",
-    help="Dataset whose embeddings are reused where images and recipe agree.",
+    help="Dataset version whose embeddings are reused where images and recipe agree.",
 )
 @click.option(
     "--lock",
@@ -321,7 +321,7 @@ def _print_plan(plan: PlanDescription, *, as_json: bool) -> None:
     click.echo(f"backbone {'compiled first' if plan.compiled else 'as it is, not compiled'}")
     click.echo(f"samples  {plan.samples:,}")
     if plan.unreadable:
-        click.echo(f"bad      {plan.unreadable:,} of them, which cannot be read")
+        click.echo(f"missing  {plan.unreadable:,} of them, which cannot be read")
     click.echo(f"patches  {plan.patches:,}")
     click.echo(f"bytes    about {megabytes(plan.estimated_bytes)}")
     click.echo(f"shards   {len(plan.shards)}")

@@ -100,7 +100,7 @@ def print_more(count: int, printed: int) -> None:
         click.echo(f"… and {count - printed:,} more: --json lists them all")
 
 
-def say(text: str, *, err: bool = False) -> None:
+def print_above_bar(text: str, *, err: bool = False) -> None:
     """Print a line above a progress bar that may be on the terminal."""
     from tqdm import tqdm
 

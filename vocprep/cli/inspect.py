@@ -76,7 +76,7 @@ def print_summary(out: Path, index: DatasetIndex) -> None:
     if empty:
         click.echo(f"note: no record in split {', '.join(empty)}")
     if index.quarantined:
-        click.echo(f"bad samples {index.quarantined:,}, left out: see {out / 'quarantine.jsonl'}")
+        click.echo(f"quarantined {index.quarantined:,}, left out: see {out / 'quarantine.jsonl'}")
     shards = f"{len(index.shards)} {index.container} shards"
     click.echo(f"{shards}, {megabytes(summary.bytes)}, in {out}")
 

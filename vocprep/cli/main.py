@@ -23,7 +23,7 @@ from vocprep.cli.verify import verify
 from vocprep.errors import DataError, VocprepError
 
 BROKEN_PIPE = 141
-"""What shells expect of a program whose output nobody reads any more."""
+"""What shells expect of a program whose output was closed by its reader."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,7 +40,7 @@ class _ErrorBoundary(click.Group):
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read the output has seen enough; nothing more can be flushed to it.
+            # The reader has closed the output; nothing more can be flushed to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(BROKEN_PIPE)
         except OSError as error:

@@ -14,9 +14,9 @@ from vocprep.cli.common import (
     counted,
     device_option,
     json_option,
+    print_above_bar,
     print_json,
     progress,
-    say,
 )
 from vocprep.heads.runs.options import EXECUTION, TrainOptions
 from vocprep.options import LoaderMode
@@ -137,7 +137,7 @@ def train(
 
 
 def _print_note(note: str) -> None:
-    say(f"note: {note}", err=True)
+    print_above_bar(f"note: {note}", err=True)
 
 
 def _print_advice(out: Path, *, overwrite: bool) -> None:
@@ -158,7 +158,7 @@ def _print_epoch(metrics: EpochMetrics) -> None:
             f"  val pixel accuracy {100 * metrics.val_pixel_accuracy:5.1f}"
         )
     speed = f"{metrics.images_per_second:,.0f} images/s"
-    say(f"epoch {metrics.epoch:3d}  loss {metrics.loss:.3f}{scores}  {speed}")
+    print_above_bar(f"epoch {metrics.epoch:3d}  loss {metrics.loss:.3f}{scores}  {speed}")
 
 
 def _print_summary(summary: RunSummary) -> None:

@@ -67,12 +67,12 @@ def list_samples(
     splits: Sequence[str],
     limit: int | None = None,
     *,
-    may_lack: bool = False,
+    allow_missing: bool = False,
 ) -> list[SampleRef]:
     """Return the samples of the splits in id order, at most ``limit`` of each split.
 
-    Every image and label file must exist, unless ``may_lack``. Raises DataDirError with the first
-    missing file, UsageError when an id belongs to two of the splits.
+    Every image and label file must exist, unless ``allow_missing``. Raises DataDirError with the
+    first missing file, UsageError when an id belongs to two of the splits.
     """
     owner: dict[str, str] = {}
     for split in splits:
@@ -92,7 +92,7 @@ def list_samples(
         )
         for image_id in sorted(owner)
     ]
-    if not may_lack:
+    if not allow_missing:
         _check_present(samples, data_dir, dataset)
     return samples
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from vocprep.data_dir.receipts import UnpackedArchive, UnpackedFile, records_dir, write_unpacked
-from vocprep.downloading.members import Archive, Names, bomb
+from vocprep.downloading.members import Archive, MemberNames, bomb_error
 from vocprep.errors import ArchiveError
 from vocprep.files import TEMPORARY_PREFIX, sync_folder
 from vocprep.manifests import ExpectedFiles
@@ -96,7 +96,7 @@ def extract(
     Raises ArchiveError at the first member that is refused; the folder then holds what came before.
     """
     folder.mkdir(parents=True)
-    names, files = Names(archive), []
+    names, files = MemberNames(archive), []
     with _tar_bytes(archive, advance) as stream:
         try:
             with tarfile.open(  # type: ignore[call-overload] # it calls read, seek and tell only
@@ -106,7 +106,7 @@ def extract(
                 errors="surrogateescape",
             ) as tar:
                 for member in tar:
-                    path = names.admit(member)
+                    path = names.check(member)
                     if path is None:
                         continue
                     if member.isdir():
@@ -173,7 +173,7 @@ class _BoundedStream:
         self._position += len(data)
         self.at_end_mark = data == bytes(tarfile.BLOCKSIZE)
         if self._position > self._archive.unpack.max_bytes:
-            raise bomb(self._archive, f"it unpacks to more than {self._position}")
+            raise bomb_error(self._archive, f"it unpacks to more than {self._position}")
         return data
 
 

@@ -120,17 +120,17 @@ def open_range(
         with _open_file(request, options.chunk_bytes) as file_response:
             yield file_response
         return
-    with _sorted_faults():
+    with _translated_errors():
         response = _get(session, request, options)
     with response:
-        with _sorted_faults():
+        with _translated_errors():
             _check_status(response, request)
             head = _read_head(response, request, options.chunk_bytes)
         yield head
 
 
 @contextmanager
-def _sorted_faults() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """Turn the errors of the HTTP libraries into those of this module."""
     try:
         yield
@@ -170,18 +170,18 @@ def _get(
 
 def _check_status(response: requests.Response, request: RangeRequest) -> None:
     """Raise for every status that comes without bytes of the file."""
-    status, said = response.status_code, f"answered {response.status_code} {response.reason}"
+    status, answer = response.status_code, f"answered {response.status_code} {response.reason}"
     if status in _TEMPORARY_STATUS:
-        raise TemporaryError(said, retry_after(response.headers.get("Retry-After")))
+        raise TemporaryError(answer, retry_after(response.headers.get("Retry-After")))
     if status == 416 and request.start:
         raise FileChangedError(f"answered 416 to bytes from {request.start} on")
     if status in _NOT_FOUND:
-        raise RefusedError(f"{said}: the file is not there")
+        raise RefusedError(f"{answer}: the file is not there")
     if status not in (200, 206):
-        raise RefusedError(said)
+        raise RefusedError(answer)
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
-        raise RefusedError(f"{said} with a web page instead of the file")
+        raise RefusedError(f"{answer} with a web page instead of the file")
 
 
 def _read_head(
@@ -205,7 +205,7 @@ def _read_head(
 
 def _chunks(response: requests.Response, chunk_bytes: int) -> Iterator[bytes]:
     """Yield the body undecoded as it arrives: ``read1`` returns what one receive brought."""
-    with _sorted_faults():
+    with _translated_errors():
         while chunk := response.raw.read1(chunk_bytes, decode_content=False):
             yield chunk
 

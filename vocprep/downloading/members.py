@@ -26,8 +26,8 @@ class Archive:
 
 
 @dataclass
-class Names:
-    """The members so far, and the rules that a further one must follow."""
+class MemberNames:
+    """The names of the members so far, and the rules that a further member must follow."""
 
     archive: Archive
     files: set[str] = field(default_factory=set)
@@ -35,8 +35,11 @@ class Names:
     spelling: dict[str, str] = field(default_factory=dict)
     """By case-folded path: its first spelling."""
 
-    def admit(self, member: tarfile.TarInfo) -> str | None:
-        """Return the path below the target folder, None for the target itself."""
+    def check(self, member: tarfile.TarInfo) -> str | None:
+        """Return a member's path below the target folder, None for the target itself.
+
+        Raises ArchiveError when it breaks a rule.
+        """
         self._check_kind(member)
         path = self._relative(member)
         if path is None:
@@ -73,7 +76,7 @@ class Names:
         if not (member.isreg() or member.isdir()):
             raise self._refuse(member, f"has the unknown type {member.type!r}")
         if member.size > self.archive.unpack.max_bytes:
-            raise bomb(self.archive, f"member {member.name!r} alone unpacks to {member.size}")
+            raise bomb_error(self.archive, f"member {member.name!r} alone unpacks to {member.size}")
 
     def _relative(self, member: tarfile.TarInfo) -> str | None:
         """Return a checked name without the leading folder, None for that folder itself."""
@@ -103,7 +106,7 @@ class Names:
         )
 
 
-def bomb(archive: Archive, what: str) -> ArchiveError:
+def bomb_error(archive: Archive, what: str) -> ArchiveError:
     """Return the error of an archive that unpacks to more than its manifest allows."""
     return ArchiveError(
         f"{archive.path}: {what} bytes, expected at most {archive.unpack.max_bytes} (max_bytes in "

@@ -48,17 +48,17 @@ class FetchedFile(NamedTuple):
     digests: FileDigests
 
 
-def fetch(wanted: WantedFile, options: TransferOptions, progress: Progress) -> FetchedFile:
+def fetch(file: WantedFile, options: TransferOptions, progress: Progress) -> FetchedFile:
     """Fetch a file from the first mirror that gives the right bytes, and publish it.
 
     The caller holds the file's lock. Raises DigestError when mirrors gave only wrong bytes,
     SourceUnavailableError when none gave a whole file; the bytes so far stay for the next run.
     """
-    with PartFile(wanted.path, wanted.expected) as part:
-        progress.begin(wanted.path.name, part.size, 0)
+    with PartFile(file.path, file.expected) as part:
+        progress.begin(file.path.name, part.size, 0)
         try:
             part.hash_kept(progress.advance)
-            return MirrorLoop(wanted, part, options, progress).run()
+            return MirrorLoop(file, part, options, progress).run()
         finally:
             progress.end()
 
@@ -85,13 +85,13 @@ class MirrorLoop:
     """
 
     def __init__(
-        self, wanted: WantedFile, part: PartFile, options: TransferOptions, progress: Progress
+        self, file: WantedFile, part: PartFile, options: TransferOptions, progress: Progress
     ) -> None:
-        self._wanted = wanted
+        self._file = file
         self._part = part
         self._options = options
         self._progress = progress
-        self._waiting = deque(_Mirror(url) for url in wanted.urls)
+        self._waiting = deque(_Mirror(url) for url in file.urls)
         self._failures: list[str] = []
         self._wrong_bytes = False
 
@@ -123,8 +123,8 @@ class MirrorLoop:
         Where they are ``mixed``, from an earlier run or several mirrors, this mirror gets another
         turn to give all of them; otherwise RefusedError is raised.
         """
-        wrong = differences(self._wanted.expected, self._part.digests)
-        problem = "; ".join(wrong) or self._wanted.check(self._part.path)
+        wrong = differences(self._file.expected, self._part.digests)
+        problem = "; ".join(wrong) or self._file.check(self._part.path)
         if not problem:
             return True
         self._reset()
@@ -173,7 +173,7 @@ class MirrorLoop:
 
     def _check_same_file(self, url: str, response: RangeResponse) -> None:
         """Raise unless a response belongs to the file that the bytes here come from."""
-        part, expected = self._part, self._wanted.expected
+        part, expected = self._part, self._file.expected
         if expected.size is not None and response.size not in (None, expected.size):
             raise RefusedError(f"offers {response.size} bytes, expected {expected.size}")
         if not part.held:
@@ -230,7 +230,9 @@ class MirrorLoop:
         """Wait before the next request: doubling, with jitter, or as Retry-After states."""
         options = self._options
         if fault.wait_seconds > options.retry_after_most_seconds:
-            raise RefusedError(f"{fault} and asks to wait {fault.wait_seconds:.0f} s") from fault
+            raise RefusedError(
+                f"{fault} and requests a wait of {fault.wait_seconds:.0f} s"
+            ) from fault
         wait = min(options.backoff_seconds * 2 ** (mirror.faults - 1), options.backoff_most_seconds)
         wait = max(wait * random.uniform(0.5, 1.0), fault.wait_seconds)
         self._progress.note(f"{mirror.url}: {fault}; trying again in {wait:.1f} s")
@@ -242,7 +244,7 @@ class MirrorLoop:
 
     def _no_mirror_left(self) -> VocprepError:
         """Return the error that names each mirror's fault and what to do."""
-        name, faults = self._wanted.path, "; ".join(self._failures) or "none is listed"
+        name, faults = self._file.path, "; ".join(self._failures) or "none is listed"
         if self._wrong_bytes:
             return DigestError(
                 f"{name}: no mirror gave the right bytes, nothing was kept: {faults}; a proxy may "

@@ -1,6 +1,7 @@
 """Decide what a download has to do, file by file, before anything is done.
 
-``inspect_file`` looks at the disk, ``steps_for`` decides; neither changes anything.
+``inspect_file`` reads what the disk holds, ``steps_for`` computes the steps; neither changes
+anything.
 """
 
 from __future__ import annotations
@@ -212,8 +213,8 @@ def _is_unpacked(data_dir: Path, file: SourceFile, expected: ExpectedDigests) ->
     unpacked = read_unpacked(data_dir, file.path)
     if unpacked is None:
         return False
-    wanted = expected.sha256 or expected.recorded_sha256
-    return wanted in (None, unpacked.archive_sha256) and is_unpacked(data_dir, unpacked)
+    known = expected.sha256 or expected.recorded_sha256
+    return known in (None, unpacked.archive_sha256) and is_unpacked(data_dir, unpacked)
 
 
 def _sources_of(name: str) -> list[SourceManifest]:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from vocprep.errors import UsageError
 
-_REMARKING = ("torch.utils.cpp_extension", "torch._dynamo")
-"""Loggers with messages about the machine and the compiled code."""
+_NOISY_LOGGERS = ("torch.utils.cpp_extension", "torch._dynamo")
+"""Their messages are about the machine and the compiled code."""
 
 
 def can_compile() -> bool:
@@ -34,7 +34,7 @@ def compiling(what: str, *errors: type[Exception]) -> Iterator[None]:
 
     ``errors`` raised inside become a UsageError: "``what`` not compile: …".
     """
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in _REMARKING}
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in _NOISY_LOGGERS}
     for logger in levels:
         logger.setLevel(logging.ERROR)
     try:

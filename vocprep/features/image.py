@@ -87,9 +87,9 @@ def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
 
 def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            _check_size(picture.height, picture.width, where)
-            turned = ImageOps.exif_transpose(picture) if upright else picture
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+            _check_size(opened.height, opened.width, where)
+            turned = ImageOps.exif_transpose(opened) if upright else opened
             return np.asarray(_eight_bits(turned).convert("RGB"))
     except ImageDecodeError:
         raise
@@ -98,11 +98,11 @@ def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> ND
         raise image_decode_error(where, data, error) from error
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey down; Pillow's own conversion would clip all above 255 to white."""
-    if not picture.mode.startswith("I"):
-        return picture
-    wide = np.clip(np.asarray(picture), 0, 0xFFFF)
+    if not image.mode.startswith("I"):
+        return image
+    wide = np.clip(np.asarray(image), 0, 0xFFFF)
     return Image.fromarray((wide >> 8).astype(np.uint8))
 
 

@@ -32,9 +32,9 @@ def decode_jpegs(
 ) -> list[NDArray[np.uint8]]:
     """Decode JPEGs together: for each its RGB uint8 [H, W, 3].
 
-    Colour spaces that nvJPEG does not know are decoded by ``decode_jpeg``. Raises ImageDecodeError
-    when one of them is damaged; of several, nvJPEG does not report which one, and the error names
-    them all: decode each alone then.
+    Colour spaces that nvJPEG does not support are decoded by ``decode_jpeg``. Raises
+    ImageDecodeError when one of them is damaged; of several, nvJPEG does not report which one, and
+    the error names them all: decode each alone then.
     """
     plain = [is_plain_jpeg(data, where) for data, where in zip(datas, wheres, strict=True)]
     on_gpu = iter(

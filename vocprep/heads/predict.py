@@ -18,7 +18,7 @@ from vocprep.features.embed import Embedder, EmbeddingSpec, choose_device
 from vocprep.features.image import decode_image, read_image_file
 from vocprep.files import check_names_differ, check_output_folder, write_atomic
 from vocprep.geometry import Geometry, GeometryKind
-from vocprep.heads.inference import Prediction, predict_image
+from vocprep.heads.predict_image import Prediction, predict_image
 from vocprep.heads.runs.run import Run, load_run
 from vocprep.heads.runs.weights import find_weights
 from vocprep.labels.label_space import LabelSpace
@@ -40,8 +40,8 @@ class PredictOptions:
     """How images are brought to the heads."""
 
     weights: str | Path | None = None
-    """Path or ``random:SEED`` of the run's backbone; by default those that the run remembers, or
-    the official weights."""
+    """Path or ``random:SEED`` of the run's backbone; by default those of the run's
+    ``weights.json``, else the official weights."""
     data_dir: Path | None = None
     """Where the official weights are: ``$VOCPREP_DATA_DIR`` or ``./data`` when None."""
     geometry: Annotated[Geometry | GeometryKind | None, BeforeValidator(_as_geometry)] = None
@@ -214,7 +214,7 @@ def _class_shares(label_map: NDArray[np.uint16], space: LabelSpace) -> tuple[Cla
     return tuple(
         ClassShare(
             id=class_id,
-            name=space.label_name(class_id),
+            name=space.class_name(class_id),
             pixels=pixels,
             percent=100 * pixels / label_map.size,
         )
@@ -224,7 +224,7 @@ def _class_shares(label_map: NDArray[np.uint16], space: LabelSpace) -> tuple[Cla
 
 def _write(found: Prediction, space: LabelSpace, stem: Path) -> PredictedFiles:
     """Write STEM.overlay.png and STEM.labels.png."""
-    sheet = overlay(found.image, found.label_map, space.label_name, unpainted=space.unpainted)
+    sheet = overlay(found.image, found.label_map, space.class_name, unpainted=space.unpainted)
     contents = {"overlay": png_bytes(sheet), "labels": encode_png(found.label_map)}
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.png") for kind in contents}
     for kind, data in contents.items():

@@ -80,8 +80,8 @@ class LabelSpace:
         other raw ids.
 
         >>> space = LabelSpace.of_classes(name="pets", void=255, names={1: "cat", 2: "dog"})
-        >>> space.outputs, space.label_name(2), space.label_name(9)
-        (3, 'dog', 'label 9')
+        >>> space.outputs, space.class_name(2), space.class_name(9)
+        (3, 'dog', 'class 9')
         """
         return cls.made(
             name=name,
@@ -159,9 +159,9 @@ class LabelSpace:
             )
         return mapped
 
-    def label_name(self, label: int) -> str:
-        """Return a label's name for people: void is called void, other unnamed ids by number."""
-        return "void" if label == self.void else self.names.get(label, f"label {label}")
+    def class_name(self, class_id: int) -> str:
+        """Return a class's name for people: void is called void, other unnamed ids by number."""
+        return "void" if class_id == self.void else self.names.get(class_id, f"class {class_id}")
 
 
 class _StoredLabelSpace(BaseModel):
@@ -197,7 +197,7 @@ def load_label_space(name_or_path: str, *, void_unknown: bool = False) -> LabelS
     label space has no such class.
 
     >>> space = load_label_space("voc21")
-    >>> space.void, space.outputs, space.label_name(15)
+    >>> space.void, space.outputs, space.class_name(15)
     (255, 21, 'person')
     """
     path = find_manifest("labels", name_or_path)

@@ -50,9 +50,9 @@ def decode_png(data: bytes, where: str) -> NDArray[np.uint16]:
         critical = _critical_chunks(data)
         _check_header(critical)
         # Image.open would warn of large sizes, which are checked here already.
-        with PngImageFile(io.BytesIO(critical)) as picture:
-            picture.load()
-            return np.asarray(picture).astype(np.uint16)
+        with PngImageFile(io.BytesIO(critical)) as image:
+            image.load()
+            return np.asarray(image).astype(np.uint16)
     # Pillow raises many types of exceptions on damaged data.
     except Exception as error:
         raise LabelDecodeError(

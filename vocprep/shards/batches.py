@@ -56,7 +56,7 @@ class Batch:
     slot_planes: Tensor
     """uint8 [B, P, 3, 128]; padded patches are all void."""
     label_maps: tuple[NDArray[np.uint16], ...] | None = None
-    """Each [32·ny, 32·nx] under the label space; only when asked for."""
+    """Each [32·ny, 32·nx] under the label space; None unless chosen."""
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -141,7 +141,7 @@ class ShardDataset:
         return record
 
     def _why_missing(self, image_id: str) -> str:
-        """Return what to know about an id that no record has."""
+        """Return why no record has this id."""
         plain = image_id.removesuffix(FLIP_SUFFIX)
         for bad in self.quarantined:
             if bad.id == plain:

@@ -32,11 +32,11 @@ class Record:
     embeddings: NDArray[np.float16] | NDArray[np.float32]
     """[P, D], patches row-major."""
     slot_labels: NDArray[np.int16]
-    """[P, 4]: label ids by falling area; −1 where the patch has fewer."""
+    """[P, 4]: class ids by descending area; −1 where the patch has fewer."""
     slot_pixels: NDArray[np.uint16]
     """[P, 4]: pixels of each slot."""
     label_count: NDArray[np.uint8]
-    """[P]: labels of each patch, those outside the slots too; 255 for more."""
+    """[P]: classes of each patch, those outside the slots too; 255 for more."""
     slot_planes: NDArray[np.uint8]
     """[P, 3, 128]: the state of every pixel as three bit planes."""
     label_png: bytes

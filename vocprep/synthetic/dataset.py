@@ -41,7 +41,7 @@ from vocprep.drawing.overlay import palette
 from vocprep.errors import UsageError
 from vocprep.files import TEMPORARY_PREFIX, write_json
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.synthetic.scene import LABELS, LabelMap, draw_label_map, draw_picture, label_names
+from vocprep.synthetic.scene import CLASSES, LabelMap, class_names, draw_image, draw_label_map
 from vocprep.validation import NotNegative, checked, to_json
 
 MARKER = "sample.json"
@@ -63,7 +63,7 @@ class _Options:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSummary:
-    """What a sample tree holds."""
+    """What a generated data dir holds."""
 
     folder: Path
     """The data dir to give to the other commands."""
@@ -101,7 +101,7 @@ def sample(
         staging = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
         try:
             progress.begin(folder.name, images, 0)
-            counts = _write_tree(staging, options, progress)
+            counts = _write_data_dir(staging, options, progress)
             # The split files come after all that they list, and the marker last.
             for name in ("trainval", "labels.txt", "VOCdevkit", MARKER):
                 (staging / name).rename(folder / name)
@@ -140,22 +140,22 @@ def _existing(folder: Path, options: _Options) -> SampleSummary | None:
     )
 
 
-def _write_tree(staging: Path, options: _Options, progress: Progress) -> dict[str, int]:
+def _write_data_dir(staging: Path, options: _Options, progress: Progress) -> dict[str, int]:
     """Write all files below the staging folder; return the counts of the summary."""
     for place in (_VOC / "JPEGImages", _VOC / "SegmentationClass", Path("trainval")):
         (staging / place).mkdir(parents=True)
-    names = label_names("context460")
+    names = class_names("context460")
     _write_lines(staging / "labels.txt", [f"{label}: {names[label]}" for label in sorted(names)])
     splits: dict[str, list[str]] = {"train": [], "val": [], "trainval": []}
-    used = np.zeros(LABELS, dtype=np.int64)
+    used = np.zeros(CLASSES, dtype=np.int64)
     for number in range(options.images):
         image_id = f"2010_{number + 1:06d}"
         splits["val" if number % 6 == 1 else "train"].append(image_id)
         splits["trainval"].append(image_id)
         draw = Generator(PCG64((options.seed, number)))
         label_map = draw_label_map(draw, number)
-        _write_files(staging, image_id, label_map, draw_picture(draw, label_map))
-        used += np.bincount(label_map.ravel(), minlength=LABELS)
+        _write_files(staging, image_id, label_map, draw_image(draw, label_map))
+        used += np.bincount(label_map.ravel(), minlength=CLASSES)
         progress.advance(1)
     for split, image_ids in splits.items():
         for task in ("Main", "Segmentation"):
@@ -173,11 +173,11 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def _write_files(
-    staging: Path, image_id: str, label_map: LabelMap, picture: NDArray[np.uint8]
+    staging: Path, image_id: str, label_map: LabelMap, image: NDArray[np.uint8]
 ) -> None:
     """Write one image as JPEG, its label map as .mat and its VOC classes as palette PNG."""
     jpeg = staging / _VOC / "JPEGImages" / f"{image_id}.jpg"
-    Image.fromarray(picture).save(jpeg, "JPEG", quality=90, subsampling="4:2:0")
+    Image.fromarray(image).save(jpeg, "JPEG", quality=90, subsampling="4:2:0")
     classes = Image.fromarray(_voc_classes(label_map))
     classes.putpalette(palette().tobytes())
     classes.save(staging / _VOC / "SegmentationClass" / f"{image_id}.png", "PNG", compress_level=6)
@@ -189,9 +189,9 @@ def _write_files(
 
 def _voc_classes(label_map: LabelMap) -> NDArray[np.uint8]:
     """Return the 21-class map [H, W]: 255 in a line 5 pixels wide around every object."""
-    ids = {name: label for label, name in label_names("context460").items()}
-    table = np.zeros(LABELS, dtype=np.uint8)
-    for number, name in label_names("voc21").items():
+    ids = {name: label for label, name in class_names("context460").items()}
+    table = np.zeros(CLASSES, dtype=np.uint8)
+    for number, name in class_names("voc21").items():
         table[ids.get("table" if name == "diningtable" else name, 0)] = number
     table[0] = _VOID
     classes = table[label_map]

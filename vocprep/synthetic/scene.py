@@ -17,7 +17,7 @@ from vocprep.manifests import find_manifest, read_toml
 
 LabelMap = NDArray[np.uint16]
 
-LABELS = 460
+CLASSES = 460
 """Class ids are below this."""
 _TILE = 64
 _TEXTURE_SEED = 1261  # of 1500 tried, the one with the most different colours of common classes
@@ -42,7 +42,7 @@ _SCENES = (  # background from top to bottom; objects
 
 def draw_label_map(draw: Generator, number: int) -> LabelMap:
     """Return the label map [H, W] of image ``number``: bands, objects, special patches."""
-    ids = {name: label for label, name in label_names("context460").items()}
+    ids = {name: label for label, name in class_names("context460").items()}
     label_map = np.zeros(_draw_size(draw, number), dtype=np.uint16)
     bands, objects = (text.split() for text in _SCENES[draw.integers(len(_SCENES))])
     label_map[:] = ids[bands[0]]
@@ -106,8 +106,8 @@ def _paint_inside(label_map: LabelMap, draw: Generator, panel: LabelMap) -> None
 
 
 def _paint_ties(label_map: LabelMap, draw: Generator) -> None:
-    """Fill three whole patches, side by side, with 2, 4 and 16 labels of equal area."""
-    first = int(draw.integers(LABELS))
+    """Fill three whole patches, side by side, with 2, 4 and 16 classes of equal area."""
+    first = int(draw.integers(CLASSES))
     top, left = ((whole - SIDE) // 2 for whole in label_map.shape)
     top += PATCH * int(draw.integers(SIDE // PATCH))
     left += PATCH * int(draw.integers(SIDE // PATCH - 2))
@@ -119,11 +119,11 @@ def _paint_ties(label_map: LabelMap, draw: Generator) -> None:
 def _mosaic(first: int, grid: tuple[int, int], side: int) -> LabelMap:
     """Tile a square with ids from an endless round through 1..459 that leaps from id to id."""
     rows, columns = grid
-    ids = (np.arange(first, first + rows * columns) * 200 % (LABELS - 1) + 1).astype(np.uint16)
+    ids = (np.arange(first, first + rows * columns) * 200 % (CLASSES - 1) + 1).astype(np.uint16)
     return ids.reshape(grid).repeat(side // rows, axis=0).repeat(side // columns, axis=1)
 
 
-def draw_picture(draw: Generator, label_map: LabelMap) -> NDArray[np.uint8]:
+def draw_image(draw: Generator, label_map: LabelMap) -> NDArray[np.uint8]:
     """Return the image [H, W, 3]: textures under a slanting, tinted light, with noise."""
     height, width = label_map.shape
     shift_y, shift_x, slant_y, slant_x = draw.integers(-_TILE // 2, _TILE // 2, size=4)
@@ -148,8 +148,8 @@ def _textures() -> NDArray[np.uint8]:
     words = _COLOURS.split()
     natural = dict(zip(words[::2], words[1::2], strict=True))
     y, x = np.indices((_TILE, _TILE))
-    textures = np.full((LABELS, _TILE, _TILE, 3), 128)
-    for label, name in label_names("context460").items():
+    textures = np.full((CLASSES, _TILE, _TILE, 3), 128)
+    for label, name in class_names("context460").items():
         draw = Generator(PCG64((_TEXTURE_SEED, label)))
         colour, contrast = draw.integers(48, 208, size=3), draw.integers(-88, 89, size=3)
         if name in natural:
@@ -172,6 +172,6 @@ class _ClassNames(BaseModel):
 
 
 @cache
-def label_names(space: str) -> dict[int, str]:
+def class_names(space: str) -> dict[int, str]:
     """Return the class names of a shipped label space by id."""
     return read_toml(_ClassNames, find_manifest("labels", space)).names

@@ -103,7 +103,7 @@ def _score_all(
     options: EvaluateOptions,
     progress: Progress,
 ) -> list[RunScores]:
-    """Score each run on its dataset version; runs of one name are told apart by their paths."""
+    """Score each run on its dataset version; runs that share a name get their paths as names."""
     scores = []
     progress.begin("runs", len(runs), 0)
     try:

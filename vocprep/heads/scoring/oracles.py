@@ -52,8 +52,8 @@ class RowKind(StrEnum):
 _DISPLAY_NAMES = {
     RowKind.MODEL: "model",
     RowKind.GT_TOP_4: "GT top-4",
-    RowKind.GT_CLASSES: "GT labels, model masks",
-    RowKind.GT_MASKS: "model labels, GT masks",
+    RowKind.GT_CLASSES: "GT classes, model masks",
+    RowKind.GT_MASKS: "model classes, GT masks",
     RowKind.PATCH_MAJORITY: "GT majority of each patch",
     RowKind.MAJORITY: "majority class",
 }

@@ -103,7 +103,7 @@ def score_run(run: Run, dataset: ShardDataset, split: str, options: EvaluateOpti
         masks=counts.masks,
         tables=_tables(counts.pixels, whole, space),
         majority_class=ClassName(
-            id=majority.classes[0], name=space.label_name(majority.classes[0])
+            id=majority.classes[0], name=space.class_name(majority.classes[0])
         ),
         majority_split=majority.split,
         classes=_class_scores(counts, space),
@@ -114,7 +114,7 @@ def score_run(run: Run, dataset: ShardDataset, split: str, options: EvaluateOpti
 
 
 def _notes(run: Run, dataset: ShardDataset, split: str) -> list[str]:
-    """Return what there is to know of a run and a split, beside the differences of recipes."""
+    """Return the notes on a run and a split, beside the differences of recipes."""
     notes = []
     if (run.config.content_id, run.config.options.train_split) == (dataset.index.content_id, split):
         notes.append(TRAIN_SPLIT_NOTE)
@@ -227,7 +227,7 @@ def _class_scores(counts: Measurements, space: LabelSpace) -> tuple[ClassScore, 
     return tuple(
         ClassScore(
             id=class_id,
-            name=space.label_name(class_id),
+            name=space.class_name(class_id),
             pixels=int(pixels[class_id]),
             iou=float(ious[class_id]),
             accuracy=float(accuracies[class_id]),

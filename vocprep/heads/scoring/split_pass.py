@@ -130,8 +130,8 @@ class _LossSums:
         self.images = int(images)
 
     def means(self) -> tuple[float, float]:
-        category, mask = (self._sums / self._counts.clamp(min=1)).tolist()
-        return category, mask
+        class_loss, mask_loss = (self._sums / self._counts.clamp(min=1)).tolist()
+        return class_loss, mask_loss
 
 
 def most_frequent_classes(loader: Loader, space: LabelSpace) -> list[int]:

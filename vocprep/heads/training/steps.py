@@ -91,7 +91,7 @@ def train_step(training: Training, batch: Batch, lr: float) -> Tensor:
         counts = processes.total(torch.stack([parts.patches, parts.entries]))
         losses = torch.stack([parts.class_sum, parts.mask_sum]) / counts.clamp(min=1)
         optimizer.zero_grad(set_to_none=True)
-        # The gradients are means over ranks where the sum over the batch's parts is wanted.
+        # The gradients are means over ranks where the sum over the batch's parts is needed.
         (losses.sum() * processes.world_size).backward()  # type: ignore[no-untyped-call]  # torch's own gap
     nn.utils.clip_grad_norm_(training.model.parameters(), training.options.clip)
     optimizer.step()

@@ -55,7 +55,7 @@ class RunSummary:
     history: tuple[EpochMetrics, ...]
     """All epochs of the run."""
     notes: tuple[str, ...]
-    """What a reader of the scores should know of the data."""
+    """Notes on the data that qualify the scores."""
 
     @property
     def final(self) -> EpochMetrics:
@@ -94,9 +94,9 @@ def train(
     was interrupted and resumed or not, unless the step is compiled. The caller's random state is
     left as it was.
 
-    Raises UsageError, before anything is written, when a split, the device or a wanted compiler is
-    missing or the folder holds a run that is neither to be replaced nor to be resumed; RunError
-    when the loss is not finite.
+    Raises UsageError, before anything is written, when a split, the device or a compiler
+    that ``compiled`` needs is missing, or the folder holds a run that is neither to be replaced nor
+    to be resumed; RunError when the loss is not finite.
     """
     dataset = shards if isinstance(shards, ShardDataset) else ShardDataset.open(shards)
     options = options if isinstance(options, TrainOptions) else load_options(options)
@@ -105,8 +105,8 @@ def train(
         require_compiler()
     with join_processes(options.device) as processes, _kept_random_state(processes.device):
         feed, val_batches = _open_splits(dataset, options, processes)
-        wanted = _run_config(dataset, options)
-        config = processes.on_leader(lambda: begin_or_resume(run_dir, wanted, origin))
+        new = _run_config(dataset, options)
+        config = processes.on_leader(lambda: begin_or_resume(run_dir, new, origin))
 
         started = time.perf_counter()
         training = set_up(config.heads, options, feed, processes)
@@ -288,7 +288,7 @@ def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
 
 
 def _notes(dataset: ShardDataset, options: TrainOptions, run_dir: Path, done: int) -> Iterator[str]:
-    """Yield what a reader of the scores should know; nothing where the training has ended."""
+    """Yield notes that qualify the scores; nothing where the training has ended."""
     if done == options.epochs:
         return
     if options.resume and not done:
@@ -296,7 +296,7 @@ def _notes(dataset: ShardDataset, options: TrainOptions, run_dir: Path, done: in
     if options.val_split == options.train_split:
         yield "val scores are of the split that is trained on: they are too high"
     if dataset.quarantined:
-        missing = f"{len(dataset.quarantined):,} bad images are not in {dataset.path}"
+        missing = f"{len(dataset.quarantined):,} quarantined images are not in {dataset.path}"
         yield f"{missing}; see quarantine.jsonl"
     if options.flip and "flip" not in dataset.index.recipe.views:
         yield f"no mirrored views in {dataset.path}: build-shards --views flip makes them"

@@ -68,9 +68,9 @@ def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) ->
     tokens = torch.from_numpy(embeddings.astype(np.float32)).to(device).unsqueeze(0)
     grids = torch.tensor([grid], dtype=torch.int64, device=device)
     with _bounded_attention(len(embeddings)):
-        category_logits, masks = run.model.probabilities(tokens, None, grids)
-    labels = to_label_map(category_logits, masks)[0].cpu().numpy().astype(np.uint16)
-    top = top_labels(category_logits)[0]
+        class_logits, masks = run.model.probabilities(tokens, None, grids)
+    labels = to_label_map(class_logits, masks)[0].cpu().numpy().astype(np.uint16)
+    top = top_labels(class_logits)[0]
     confidence = masks[0, ..., : top.shape[-1]].amax(dim=-1).cpu().numpy()
     return LabelMapPrediction(
         grid=grid,

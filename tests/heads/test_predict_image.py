@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from vocprep.errors import DataError, RunError
 from vocprep.geometry import Geometry, place_image, split_patches
-from vocprep.heads.inference import predict_image, predict_label_map
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_segment
+from vocprep.heads.predict_image import predict_image, predict_label_map
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import Run
@@ -153,7 +153,7 @@ def test_a_run_on_crops_labels_every_pixel_of_a_native_picture(
 def test_long_sequences_say_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = np.random.default_rng(0).normal(size=(12, 256)).astype(np.float32)
     short = predict_label_map(run, embeddings, (3, 4))
-    monkeypatch.setattr("vocprep.heads.inference.LONG_SEQUENCE", 12)
+    monkeypatch.setattr("vocprep.heads.predict_image.LONG_SEQUENCE", 12)
     seen = []
     forward = TFDetHeads.forward
     monkeypatch.setattr(
