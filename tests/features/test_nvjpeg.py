@@ -1,3 +1,5 @@
+"""JPEG decoding on the GPU, and what is decoded or refused without one."""
+
 from __future__ import annotations
 
 import io
@@ -27,25 +29,28 @@ def test_cpu_is_refused() -> None:
         check_nvjpeg(torch.device("cpu"))
 
 
-def test_what_needs_no_gpu_is_decoded_or_refused_in_its_place() -> None:
-    """Inks go to Pillow, and what is no picture goes nowhere."""
-    cpu = torch.device("cpu")
-    found = decode_jpegs([b"no picture", jpeg(1, "CMYK")], ["a.jpg", "b.jpg"], cpu)
-    assert isinstance(found[0], ImageDecodeError)
-    assert "a.jpg" in str(found[0])
-    np.testing.assert_array_equal(found[1], decode_jpeg(jpeg(1, "CMYK"), "b.jpg"))
+def test_colour_spaces_that_nvjpeg_does_not_know_are_decoded_without_a_gpu() -> None:
+    (found,) = decode_jpegs([jpeg(1, "CMYK")], ["a.jpg"], torch.device("cpu"))
+    np.testing.assert_array_equal(found, decode_jpeg(jpeg(1, "CMYK"), "a.jpg"))
+
+
+def test_file_that_is_no_jpeg_is_refused_by_its_name() -> None:
+    with pytest.raises(ImageDecodeError, match=r"b\.jpg: "):
+        decode_jpegs([jpeg(1, "CMYK"), b"no picture"], ["a.jpg", "b.jpg"], torch.device("cpu"))
 
 
 @NEEDS_GPU
 def test_pictures_come_back_in_order_and_about_the_same() -> None:
     gpu = torch.device("cuda")
     check_nvjpeg(gpu)
-    datas = [jpeg(0), jpeg(1, "L"), jpeg(2)[:300], jpeg(3)]
-    found = decode_jpegs(datas, list("abcd"), gpu)
-    assert isinstance(found[2], ImageDecodeError)
-    for place in (0, 1, 3):
-        pixels = found[place]
-        assert isinstance(pixels, np.ndarray)
-        expected = decode_jpeg(datas[place], "")
+    datas = [jpeg(0), jpeg(1, "L"), jpeg(3)]
+    for data, pixels in zip(datas, decode_jpegs(datas, list("abc"), gpu), strict=True):
+        expected = decode_jpeg(data, "")
         assert pixels.shape == expected.shape
         assert np.abs(pixels.astype(int) - expected).mean() < 3
+
+
+@NEEDS_GPU
+def test_damaged_jpeg_among_others_is_refused_with_the_names_of_all() -> None:
+    with pytest.raises(ImageDecodeError, match="a, b"):
+        decode_jpegs([jpeg(0), jpeg(2)[:300]], ["a", "b"], torch.device("cuda"))
