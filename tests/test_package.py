@@ -15,6 +15,7 @@ import pytest
 
 import vocprep
 from vocprep import errors
+from vocprep.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "vocprep"
@@ -70,17 +71,12 @@ def test_public_names_are_there(name: str) -> None:
 
 def test_verbs_are_functions_when_every_module_is_loaded() -> None:
     """A room called like a verb would take the verb's place as soon as it is imported."""
-    code = "; ".join(
-        [
-            "import vocprep, importlib",
-            f"names = {[n for n in map(module_name, MODULES) if not n.endswith('__main__')]!r}",
-            "[importlib.import_module(name) for name in names]",
-            "from vocprep.cli.main import main",
-            "verbs = {'build' if n == 'build-shards' else n for n in main.commands} - {'demo'}",
-            "print([verb for verb in verbs if not callable(getattr(vocprep, verb))])",
-        ]
-    )
-    assert run(sys.executable, "-c", code).stdout.strip() == "[]"
+    for path in MODULES:
+        if path.stem != "__main__":
+            importlib.import_module(module_name(path))
+    verbs = {"build" if name == "build-shards" else name for name in main.commands} - {"demo"}
+    assert len(verbs) > 8
+    assert [verb for verb in verbs if not callable(getattr(vocprep, verb))] == []
 
 
 def test_unknown_names_are_attribute_errors() -> None:

@@ -1,10 +1,14 @@
+"""The README.md of a version: its numbers, and its code run as it is."""
+
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
 import pytest
-from builders.versions import Built
+from builders.versions import Built, build
+
+from vocprep.options import BuildChoices
 
 
 @pytest.mark.parametrize("name", ["crop_hdf5", "native_tar"])
@@ -14,6 +18,7 @@ def test_code_of_the_card_runs_as_it_is(
     """The bytes of cards are part of finished versions, so what they import has to stay."""
     built: Built = request.getfixturevalue(name)
     text = (built.path / "README.md").read_text()
+    assert ("stock `webdataset` library" in text) == (built.index.container == "webdataset")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(built.path.parent)
     variables: dict[str, object] = {}
@@ -30,3 +35,21 @@ def test_card_lists_the_classes_by_their_names(crop_hdf5: Built) -> None:
 
 def test_card_points_to_the_folder_only_by_a_placeholder(crop_hdf5: Built) -> None:
     assert str(Path(crop_hdf5.path)) not in (crop_hdf5.path / "README.md").read_text()
+
+
+def test_card_tells_identities_counts_terms_and_how_to_load(crop_hdf5: Built) -> None:
+    card = (crop_hdf5.path / "README.md").read_text()
+    index = crop_hdf5.index
+    for text in (index.short_id, index.recipe_id, index.source_id, index.content_id):
+        assert text in card
+    assert "| train | 10 | 490 |" in card
+    assert "Flickr" in card
+    assert "vocprep verify" in card
+    assert "Missing" not in card
+    assert "webdataset" not in card
+
+
+def test_card_says_how_many_pictures_are_missing(tree: Path, tmp_path: Path) -> None:
+    min((tree / "trainval").iterdir()).write_bytes(b"")
+    built = build(tree, tmp_path / "out", BuildChoices(limit=1), max_failures=1)
+    assert "**Missing pictures: 1.**" in (built.path / "README.md").read_text()

@@ -1,18 +1,14 @@
-"""croissant.json through Croissant's own reader, and the card beside it."""
+"""croissant.json, read by Croissant's own reader."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.versions import Built, build
-
-from vocprep.options import BuildChoices, Layout
+from builders.versions import Built
 
 
 @pytest.fixture(scope="module")
@@ -49,32 +45,3 @@ def test_description_names_every_shard_with_its_digest(crop_tar: Built) -> None:
     for name, sha256 in files.items():
         assert hashlib.sha256((crop_tar.path / name).read_bytes()).hexdigest() == sha256
     assert value["identifier"] == f"urn:sha256:{crop_tar.index.content_id}"
-
-
-def test_card_tells_identities_counts_terms_and_how_to_load(crop_hdf5: Built) -> None:
-    card = (crop_hdf5.path / "README.md").read_text()
-    index = crop_hdf5.index
-    for text in (index.short_id, index.recipe_id, index.source_id, index.content_id):
-        assert text in card
-    assert "| train | 10 | 490 |" in card
-    assert "Flickr" in card
-    assert "vocprep verify" in card
-    assert "Missing" not in card
-    assert "webdataset" not in card
-
-
-def test_code_of_the_card_runs(crop_tar: Built) -> None:
-    card = (crop_tar.path / "README.md").read_text()
-    assert "stock `webdataset` library" in card
-    code = card.split("```python\n")[1].split("```")[0]
-    names: dict[str, Any] = {}
-    exec(code.replace("path/to/this/folder", str(crop_tar.path)), names)
-    assert len(names["batch"].embeddings)
-
-
-def test_card_says_how_many_pictures_are_missing(sample_tree: Path, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    shutil.copytree(sample_tree, tree)
-    next((tree / "trainval").iterdir()).write_bytes(b"")
-    built = build(tree, tmp_path / "out", BuildChoices(), Layout(), max_failures=1)
-    assert "**Missing pictures: 1.**" in (built.path / "README.md").read_text()

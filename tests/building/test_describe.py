@@ -1,3 +1,5 @@
+"""Numbers of a dry run against those of the build."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -91,9 +93,9 @@ def first_image(tree: Path) -> Path:
 def test_unreadable_images_are_counted_where_the_build_allows_them(
     damage: Callable[[Path], None], tree: Path, tmp_path: Path
 ) -> None:
-    whole = describe_plan(make_plan(tree, BuildChoices(geometry=NATIVE)))
+    choices = BuildChoices(limit=1, geometry=NATIVE)
+    whole = describe_plan(make_plan(tree, choices))
     damage(first_image(tree))
-    choices = BuildChoices(geometry=NATIVE)
     options = replace(ENGINE, max_failures=MaxFailures(count=1))
     found = describe_build(
         "pascal-context", data_dir=tree, weights=WEIGHTS, choices=choices, options=options

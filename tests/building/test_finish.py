@@ -1,3 +1,5 @@
+"""Statistics of a version: counts over its label maps."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,3 +1,5 @@
+"""A build on this machine: files, index, progress, errors, interrupts."""
+
 from __future__ import annotations
 
 import importlib

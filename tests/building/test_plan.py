@@ -1,3 +1,5 @@
+"""Plans of a build: recipe, shards, and what is refused before any work."""
+
 from __future__ import annotations
 
 import shutil

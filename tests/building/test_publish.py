@@ -1,3 +1,5 @@
+"""Publishing a version: records of any origin, and leftovers of unfinished builds."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -12,7 +14,7 @@ from vocprep.building.local import build_plan
 from vocprep.building.publish import write_dataset
 from vocprep.errors import UsageError
 from vocprep.labels.label_space import LabelSpace, load_label_space
-from vocprep.options import BuildChoices, Layout
+from vocprep.options import BuildChoices, IfExists, Layout
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.reader import ShardDataset
 
@@ -86,27 +88,27 @@ def test_finished_version_is_not_written_over(tmp_path: Path) -> None:
 # What unfinished work may leave behind
 
 
-@pytest.mark.parametrize("place", ["", ".tmp-build"])
-@pytest.mark.parametrize("kind", ["file", "folder", "full folder", "link to a folder"])
+def leave_temporary_names(folder: Path, elsewhere: Path) -> None:
+    """A file, an empty folder, a full one and a link to a folder that is not the build's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".tmp-0123abcd-file").write_text("half of it")
+    (folder / ".tmp-0123abcd-folder").mkdir()
+    (folder / ".tmp-0123abcd-full/deep").mkdir(parents=True)
+    (folder / ".tmp-0123abcd-full/deep/file").write_text("x")
+    (folder / ".tmp-0123abcd-link").symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
 def test_temporary_names_of_every_kind_are_removed(
-    place: str, kind: str, sample_tree: Path, tmp_path: Path
+    if_exists: IfExists, sample_tree: Path, tmp_path: Path
 ) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    left = out / place / ".tmp-0123abcd-left"
-    left.parent.mkdir(parents=True)
     elsewhere.mkdir()
     (elsewhere / "mine").write_text("kept")
-    if kind == "file":
-        left.write_text("half of it")
-    elif kind == "link to a folder":
-        left.symlink_to(elsewhere)
-    else:
-        left.mkdir()
-    if kind == "full folder":
-        (left / "deep").mkdir()
-        (left / "deep/file").write_text("x")
     plan = make_plan(sample_tree, BuildChoices(limit=1), Layout(samples_per_shard=1))
-    for if_exists in ("resume", "overwrite"):
-        build_plan(plan, out, replace(ENGINE, if_exists=if_exists))
-        assert not any(path.name.startswith(".tmp-") for path in out.iterdir())
+    options = replace(ENGINE, if_exists=if_exists)
+    for place in (out, out / ".tmp-build"):
+        leave_temporary_names(place, elsewhere)
+    build_plan(plan, out, options)
+    assert not any(path.name.startswith(".tmp-") for path in out.iterdir())
     assert (elsewhere / "mine").read_text() == "kept"

@@ -254,6 +254,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_processes_without_a_word_of_theirs(data: Path):
     """A terminal sends the signal to the command and to the processes that decode for it."""
     add_copies(data, 40)  # two batches: when the first is done, its process waits for work

@@ -1,3 +1,5 @@
+"""Comparing two dataset versions: recipes, samples, labels, embeddings."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Each command: its help, options, output and JSON."""
+
 from __future__ import annotations
 
 import json
@@ -290,6 +292,7 @@ def test_train_says_what_of_the_data_matters_to_its_scores(
     assert "note" not in vocprep("train", shards, "--out", tmp_path / "no-flip", *words).stderr
 
 
+@pytest.mark.slow
 def test_train_says_what_resuming_came_to(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     words = ["--epochs", 2, "--set", "encoder=none", "--checkpoint-every", 0, "--out"]
     whole, out = tmp_path / "whole", tmp_path / "run"
@@ -313,6 +316,7 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_train_with_a_preset_and_settings(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     out, again = tmp_path / "run", tmp_path / "again"
     words = ["--preset", "seed", "--set", "encoder=spikformer", "--set", "slots=predicted"]
@@ -409,6 +413,7 @@ def test_evaluate_of_several_runs_is_one_table(
     assert one["rows"] == two["rows"]
 
 
+@pytest.mark.slow
 def test_evaluate_scores_each_run_on_the_shards_that_fit_it(
     run: Path, shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:

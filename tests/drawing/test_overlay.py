@@ -1,3 +1,5 @@
+"""Overlays of labels over an image, their palette and their legend."""
+
 from __future__ import annotations
 
 import numpy as np

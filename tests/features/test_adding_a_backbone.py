@@ -66,6 +66,7 @@ class Shrinking(TinyNetwork):
         self.first = nn.Conv2d(3, 4, 32, stride=32)
 
 
+@pytest.mark.slow
 def test_it_is_built_trained_evaluated_and_predicted_with(
     backbone: Backbone, sample_tree: Path, tmp_path: Path
 ) -> None:

@@ -1,3 +1,5 @@
+"""Label maps of embeddings and of images, equal to those that evaluation scores."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

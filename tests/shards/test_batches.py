@@ -15,7 +15,7 @@ from builders.records import (
     make_record,
     write_version,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vocprep.labels.targets import unpack_states
@@ -35,7 +35,6 @@ def records_and_choice(draw: st.DrawFn) -> tuple[list[Record], list[int]]:
     return records, chosen
 
 
-@settings(max_examples=30)
 @given(records_and_choice(), st.booleans())
 def test_batches_gathered_in_memory_are_those_of_collate(
     made: tuple[list[Record], list[int]], label_maps: bool

@@ -45,7 +45,6 @@ def suppress_errors_that_name(path: Path) -> Iterator[None]:
 
 PROPERTY = settings(
     deadline=None,
-    max_examples=25,
     # Both containers inherit the same test functions, which is what they are for.
     suppress_health_check=[HealthCheck.differing_executors],
 )

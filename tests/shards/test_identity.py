@@ -1,3 +1,5 @@
+"""Identities of versions: Merkle roots over records."""
+
 from __future__ import annotations
 
 import hashlib

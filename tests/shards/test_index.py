@@ -1,3 +1,5 @@
+"""dataset.json and samples.jsonl: written, read back, and refused when edited."""
+
 from __future__ import annotations
 
 import hashlib

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 import vocprep
 from vocprep.errors import ShardError, UsageError
+from vocprep.options import BuildChoices
 from vocprep.recipe import Recipe
 from vocprep.shards.index import DatasetIndex, describe_file, read_index, write_index
 from vocprep.shards.reader import ShardDataset
@@ -77,7 +78,7 @@ def test_unknown_id_is_refused_with_what_is_known(
 def test_quarantined_id_is_refused_with_the_reason(tree: Path, tmp_path: Path) -> None:
     damaged = sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[0]
     damaged.write_bytes(b"no JPEG")
-    built = build(tree, tmp_path / "out", max_failures=1)
+    built = build(tree, tmp_path / "out", BuildChoices(limit=1), max_failures=1)
     (bad,) = built.dataset.quarantined
     for image_id in (bad.id, f"{bad.id}#flip"):
         with pytest.raises(UsageError, match="quarantine") as caught:

@@ -1,3 +1,5 @@
+"""Records: digests of their fields, and the checks of a well-formed one."""
+
 from __future__ import annotations
 
 import hashlib

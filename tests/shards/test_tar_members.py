@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 from builders.records import make_record, records_of_a_shard
-from hypothesis import given, settings
+from hypothesis import given
 
 from vocprep.shards import tar
 from vocprep.shards.record import Record
@@ -18,7 +18,6 @@ def as_array(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8).copy()
 
 
-@settings(max_examples=25, deadline=None)
 @given(records_of_a_shard())
 def test_members_of_a_shard_are_those_that_tarfile_finds(records: list[Record]) -> None:
     data = as_array(tar.encode(records))

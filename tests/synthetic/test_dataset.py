@@ -65,13 +65,13 @@ def classes_of(folder: Path, image_id: str) -> NDArray[np.uint8]:
         return np.asarray(picture)
 
 
-def test_same_options_give_the_same_bytes_in_any_environment(tree: Path, tmp_path: Path) -> None:
+def test_same_options_give_the_same_bytes_in_any_environment(tmp_path: Path) -> None:
     here, there = tmp_path / "new" / "here", tmp_path / "there"
-    sample(here, images=IMAGES)
-    code = "import sys, vocprep; vocprep.sample(sys.argv[1], images=24)"
+    sample(here, images=8)
+    code = "import sys, vocprep; vocprep.sample(sys.argv[1], images=8)"
     odd = {"PYTHONHASHSEED": "77", "TZ": "Pacific/Apia", "LC_ALL": "POSIX", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", code, there], check=True, env={**os.environ, **odd})
-    assert tree_digest(here) == tree_digest(there) == tree_digest(tree)
+    assert tree_digest(here) == tree_digest(there)
 
 
 def test_another_seed_changes_every_picture_and_label_map(tree: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_few_labels_carry_most_of_the_area(patches: list[NDArray[np.uint16]]) ->
     assert areas.max() < 0.4 * areas.sum()
 
 
-@pytest.mark.parametrize("seed", [0, 5])
+@pytest.mark.parametrize("seed", [0, pytest.param(5, marks=pytest.mark.slow)])
 def test_every_label_id_occurs_in_sixty_pictures(tmp_path: Path, seed: int) -> None:
     summary = sample(tmp_path, images=60, seed=seed)
     whole, cropped = set(), set()

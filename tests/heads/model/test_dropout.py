@@ -1,3 +1,5 @@
+"""Dropout from the model's own random numbers: rate, scale and seed."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,8 +1,10 @@
+"""Encoders: shapes, padding, position code, the transformer equal to torch's."""
+
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -141,7 +143,6 @@ def test_a_batch_whose_longest_image_is_shorter_than_p_keeps_its_length(heads: T
     assert z.shape == (1, 4, 1024, 4)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9)), st.integers(0, 5))
 def test_position_code_depends_on_row_and_column_only(grid: tuple[int, int], extra: int):
     ny, nx = grid

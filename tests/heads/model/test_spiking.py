@@ -1,3 +1,5 @@
+"""The spiking encoder: neurons, norm, attention, spike rates and gradients."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The TFDet heads: parameters, shapes, and label maps of their outputs."""
+
 from __future__ import annotations
 
 import pytest
@@ -80,7 +82,7 @@ def test_config_refuses_sizes_below_one(field: str):
         HeadsConfig(**{"outputs": 2, "embedding_dim": 2, field: 0})
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.integers(4, 30), st.integers(1, 2), st.integers(0, 10**6))
 def test_to_segment_is_the_seeds_double_loop_bit_for_bit(outputs: int, number: int, seed: int):
     y, z = random_outputs(outputs, number, seed)
@@ -93,7 +95,6 @@ def test_to_segment_with_460_classes_and_tied_logits():
     assert torch.equal(to_segment(y, z), seed_to_segment(y, z, 460))
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.integers(2, 40), st.integers(1, 5), st.integers(0, 10**6))
 def test_label_map_is_the_dense_argmax_where_nothing_ties(outputs: int, number: int, seed: int):
     y, noise = random_outputs(outputs, number, seed)

@@ -1,3 +1,5 @@
+"""Presets of training options: shipped ones, own files, overrides, errors."""
+
 from __future__ import annotations
 
 import tomllib

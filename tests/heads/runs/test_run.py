@@ -1,3 +1,5 @@
+"""Runs on disk: saving, loading, overwriting, and refusal of what does not fit."""
+
 from __future__ import annotations
 
 import json

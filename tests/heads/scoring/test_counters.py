@@ -1,3 +1,5 @@
+"""Counters of mAP, image labels and mask quality, against counts by hand."""
+
 from __future__ import annotations
 
 import math
@@ -6,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 from builders.oracles import VOID, naive_average_precision, naive_ious
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vocprep.heads.scoring.counters import MaskCounter, ScoreHistogram, score_images
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
 def test_map_is_the_mean_of_the_classes_that_patches_hold(seed: int):
     rng = np.random.default_rng(seed)
@@ -70,7 +71,6 @@ def test_yes_or_no_heads_are_ranked_by_each_label_alone():
     assert scores["soft_cross_entropy"] < 1
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_image_scores_equal_a_naive_count(seed: int):
     rng = np.random.default_rng(seed)

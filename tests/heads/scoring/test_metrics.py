@@ -1,3 +1,5 @@
+"""Confusion matrices, IoU, recall and average precision, against naive counts."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -25,7 +27,6 @@ def count(classes: int, *pairs: tuple[np.ndarray, np.ndarray]) -> ConfusionMatri
     return counter.matrix()
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 3))
 def test_scores_equal_a_naive_count(seed: int, parts: int):
     rng = np.random.default_rng(seed)
@@ -112,7 +113,7 @@ def test_missed_pixels_are_wrong_and_charged_to_no_other_class():
     assert matrix.counts.sum() == 3
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6))
 def test_59_classes_are_counted_as_if_both_sides_were_mapped_by_name(seed: int):
     base, schema = load_label_space("context460"), load_label_space("context59")
@@ -164,7 +165,6 @@ def test_patch_scores_of_nothing_are_zero():
     assert PatchTop1().score() == 0
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), min_size=1, max_size=40))
 def test_average_precision_equals_a_walk_down_the_thresholds(ranked: list[tuple[int, bool]]):
     positives, negatives = np.zeros((2, 1, 8), dtype=np.int64)

@@ -1,3 +1,5 @@
+"""Oracles: predictions with the true labels or the true masks in place of predicted ones."""
+
 from __future__ import annotations
 
 from itertools import permutations
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders.heads import VOID, make_batch, random_records
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,7 +42,6 @@ def test_true_masks_are_the_targets_way_back():
     assert (labels[1, 1] == -1).all()
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_channels_go_to_slots_in_the_best_of_all_ways(seed: int):
     masks, states, present = random_patch(seed)
@@ -57,7 +58,6 @@ def test_channels_go_to_slots_in_the_best_of_all_ways(seed: int):
     assert worth(tuple(channels)) == pytest.approx(best, rel=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_strongest_of_the_slots_present_is_drawn(seed: int):
     masks, states, present = random_patch(seed)

@@ -1,3 +1,5 @@
+"""Tables of scores of a run on a dataset version, by hand and against naive counts."""
+
 from __future__ import annotations
 
 import json

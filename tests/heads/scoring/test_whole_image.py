@@ -1,3 +1,5 @@
+"""Scores over whole images: pixels outside the geometry count as wrong."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Batches of a training epoch, and the mean and deviation of all embeddings."""
+
 from __future__ import annotations
 
 from dataclasses import replace

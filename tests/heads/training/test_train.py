@@ -1,3 +1,5 @@
+"""Training: what a run holds, what its options decide, the same bits by the same seed."""
+
 from __future__ import annotations
 
 import json
