@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from vocprep.backbones import Normalisation
 from vocprep.data_dir.layout import SampleRef
-from vocprep.features.backbone import cifar100_resnet32, load_weights
+from vocprep.features.networks import cifar100_resnet32
+from vocprep.features.weights import load_weights
 
 Bytes = NDArray[np.uint8]
 

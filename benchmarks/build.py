@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 
 import vocprep
 from vocprep.errors import VocprepError
-from vocprep.features.backbone import load_weights
 from vocprep.features.embed import Embedder, EmbeddingSpec
+from vocprep.features.weights import load_weights
 from vocprep.options import BuildChoices, BuildOptions
 from vocprep.progress import NoProgress
 from vocprep.recipe import Precision

@@ -36,9 +36,10 @@ from torch.utils.data import DataLoader
 
 import vocprep
 from vocprep.backbones import Normalisation
-from vocprep.features.backbone import cifar100_resnet32, load_weights
-from vocprep.features.embed import choose_device
+from vocprep.features.devices import choose_device
 from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.features.networks import cifar100_resnet32
+from vocprep.features.weights import load_weights
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.heads.model.config import EncoderName, HeadsConfig
 from vocprep.heads.model.losses import compute_losses, unpack_states

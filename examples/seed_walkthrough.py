@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from vocprep.features.backbone import CifarResNet, load_weights
+from vocprep.features.networks import CifarResNet
+from vocprep.features.weights import load_weights
 from vocprep.pascal_voc import PascalSet, TFDet, Voc, cifar100_resnet32, cifar_100_names
 from vocprep.synthetic.dataset import sample
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from vocprep.errors import DataDirError, LabelDecodeError
-from vocprep.features.backbone import load_weights
+from vocprep.features.weights import load_weights
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.pascal_voc import PascalSet, TFDet, Voc, cifar100_resnet32, cifar_100_names
 

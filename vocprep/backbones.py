@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vocprep.errors import DataError
 from vocprep.geometry import PATCH, SIDE
 from vocprep.validation import checked
 
@@ -32,6 +33,17 @@ NORMALISATIONS: dict[NormalisationName, Normalisation] = {
     "imagenet": Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
 }
 """By the dataset that networks are trained on with them."""
+
+
+def normalisation_name(constants: Normalisation) -> NormalisationName:
+    """Return the name of constants in ``NORMALISATIONS``; DataError for any others."""
+    for name, known in NORMALISATIONS.items():
+        if known == constants:
+            return name
+    raise DataError(
+        f"normalisation {constants}: expected that of {' or '.join(NORMALISATIONS)}; this "
+        "version of vocprep makes no other"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

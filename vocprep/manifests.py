@@ -68,7 +68,7 @@ class SourceFile(_Manifest):
     md5: Hex | None = None
     sha256_prefix: Hex | None = None
     tensors_sha256: Hex | None = None
-    """Tensor digest of a weights file (see ``vocprep.features.backbone.tensor_digest``)."""
+    """Tensor digest of a weights file (see ``vocprep.features.weights.tensor_digest``)."""
     unpack: Unpack | None = None
 
     _path_is_relative = field_validator("path")(_relative)

@@ -21,8 +21,8 @@ from torch.utils.data import Dataset
 
 from vocprep.backbones import Normalisation
 from vocprep.errors import DataDirError, LabelDecodeError
-from vocprep.features.backbone import CifarResNet, cifar100_resnet32
 from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.features.networks import CifarResNet, cifar100_resnet32
 from vocprep.geometry import PATCH, Geometry, place_image, place_labels
 from vocprep.heads.model.tfdet import TFDetHeads, to_segment
 from vocprep.labels.decode import decode_label_map, read_label_file

@@ -11,7 +11,7 @@ from builders.versions import WEIGHTS, make_plan
 
 from vocprep.building.plan import plan
 from vocprep.errors import DataDirError, DataError, UsageError, WeightsError
-from vocprep.features.backbone import load_weights, tensor_digest
+from vocprep.features.weights import load_weights, tensor_digest
 from vocprep.geometry import Geometry
 from vocprep.labels.label_space import load_label_space
 from vocprep.manifests import find_manifest, load_dataset

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import nn
 
 from vocprep.building.describe import describe_plan
-from vocprep.features.backbone import cifar100_resnet32, load_weights
+from vocprep.features.networks import cifar100_resnet32
+from vocprep.features.weights import load_weights
 from vocprep.geometry import mirror, place_image
 from vocprep.labels.decode import decode_label_map
 from vocprep.labels.targets import make_targets

@@ -17,7 +17,7 @@ from filelock import FileLock
 from PIL import Image
 from scipy.io import savemat
 
-from vocprep.features.backbone import load_weights
+from vocprep.features.weights import load_weights
 
 pytestmark = pytest.mark.slow
 

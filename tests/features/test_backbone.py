@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
-from vocprep.features.backbone import (
-    CifarResNet,
-    FrozenBackbone,
-    cifar100_resnet32,
+from vocprep.features.backbone import FrozenBackbone
+from vocprep.features.networks import CifarResNet, cifar100_resnet32
+from vocprep.features.weights import (
     file_tensor_digest,
     load_strictly,
     load_weights,

@@ -15,16 +15,10 @@ from torch import nn
 from vocprep.backbones import NORMALISATIONS, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features import embed
-from vocprep.features.backbone import cifar100_resnet32, load_weights
-from vocprep.features.embed import (
-    CHUNK,
-    Embedder,
-    EmbeddingSpec,
-    choose_device,
-    choose_devices,
-    numerics_class,
-)
-from vocprep.features.networks import stages_of
+from vocprep.features.devices import choose_device, choose_devices, numerics_class
+from vocprep.features.embed import CHUNK, Embedder, EmbeddingSpec
+from vocprep.features.networks import cifar100_resnet32, stages_of
+from vocprep.features.weights import load_weights
 from vocprep.geometry import split_patches
 from vocprep.recipe import Precision
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.errors import UsageError
-from vocprep.features.backbone import load_weights
 from vocprep.features.compiling import can_compile
 from vocprep.features.embed import Embedder, EmbeddingSpec
+from vocprep.features.weights import load_weights
 from vocprep.recipe import Precision
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from PIL import Image
 
 import vocprep
 from vocprep.errors import RunError, SourceUnavailableError, UsageError
-from vocprep.features.backbone import load_weights, tensor_digest
 from vocprep.features.embed import Embedder, EmbeddingSpec
+from vocprep.features.weights import load_weights, tensor_digest
 from vocprep.geometry import Geometry
 from vocprep.heads.predict import PredictOptions, predict
 from vocprep.heads.predict_image import predict_image

@@ -12,7 +12,8 @@ from builders.versions import WEIGHTS, build
 from PIL import Image
 from torch import Tensor, nn
 
-from vocprep.features.backbone import cifar100_resnet32, load_weights
+from vocprep.features.networks import cifar100_resnet32
+from vocprep.features.weights import load_weights
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import TFDetHeads

@@ -26,7 +26,7 @@ from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, SampleStages
 from vocprep.building.staging import Staging
 from vocprep.errors import FailureBudgetError
-from vocprep.features.embed import choose_devices, numerics_class
+from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.nvjpeg import check_nvjpeg
 from vocprep.manifests import DatasetManifest
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
@@ -122,27 +122,11 @@ def build_plan(
     if options.decoder == "nvjpeg":
         check_nvjpeg(devices[0])
     key = BuildKey(plan=plan, numerics_class=numerics_class(devices, options.decoder))
-    budget = FailureBudget(plan, options.max_failures)
-    made = MadeShards()
     progress.begin("images", len(plan.samples), 0)
     try:
         with open_output(out, key, options.if_exists) as output:
-            existing = find_existing(key, output, options.workers)
-            budget.spend(*existing.quarantined)
-            version = existing.version
-            if version is not None:
-                progress.advance(len(plan.samples))
-                check(version, out)
-                output.staging.remove()
-            else:
-                missing = [shard for shard in plan.shards if shard.name not in existing.shards]
-                run = _Run(key=key, output=output, devices=devices, options=options)
-                made = run.make_shards(missing, budget, progress)
-                shards = {**existing.shards, **made.shards}
-                in_order = [shards[shard.name] for shard in plan.shards]
-                version = assemble(key, in_order, made.times.seconds())
-                check(version, output.staging.path)
-                publish(output, version)
+            run = _Run(key=key, output=output, devices=devices, options=options)
+            version, made = run.make_version(check, progress)
             write_weights_hint(out, plan)
     finally:
         progress.end()
@@ -177,6 +161,26 @@ class _Run:
     output: Output
     devices: Sequence[torch.device]
     options: BuildOptions
+
+    def make_version(self, check: CheckVersion, progress: Progress) -> tuple[Version, MadeShards]:
+        """Return the version that the output folder then holds, and what was made of it now."""
+        plan, output = self.key.plan, self.output
+        budget = FailureBudget(plan, self.options.max_failures)
+        existing = find_existing(self.key, output, self.options.workers)
+        budget.spend(*existing.quarantined)
+        if existing.version is not None:
+            progress.advance(len(plan.samples))
+            check(existing.version, output.path)
+            output.staging.remove()
+            return existing.version, MadeShards()
+        missing = [shard for shard in plan.shards if shard.name not in existing.shards]
+        made = self.make_shards(missing, budget, progress)
+        shards = {**existing.shards, **made.shards}
+        in_order = [shards[shard.name] for shard in plan.shards]
+        version = assemble(self.key, in_order, made.times.seconds())
+        check(version, output.staging.path)
+        publish(output, version)
+        return version, made
 
     def make_shards(
         self, missing: Sequence[ShardPlan], budget: FailureBudget, progress: Progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -13,19 +13,17 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from vocprep.backbones import BACKBONES, NORMALISATIONS, Normalisation, NormalisationName
+from vocprep.backbones import BACKBONES, NORMALISATIONS, normalisation_name
 from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples, read_split
-from vocprep.errors import DataError, WeightsError
-from vocprep.features.backbone import (
-    RANDOM_PREFIX,
+from vocprep.errors import DataError
+from vocprep.features.weights import (
+    OFFICIAL,
     UNTRAINED,
     WeightsOrigin,
-    load_strictly,
-    load_weights,
-    official_weights,
+    load_fitting_weights,
     tensor_digest,
+    weights_label,
 )
-from vocprep.features.networks import MAKERS
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import DatasetManifest, SourceManifest, load_dataset, load_source
 from vocprep.options import BuildChoices, Layout
@@ -36,7 +34,6 @@ SHARD_NAME = re.compile(
     rf".+-\d{{5}}-of-\d{{5}}({'|'.join(re.escape(each.suffix) for each in CONTAINERS.values())})"
 )
 """Names that ``cut_shards`` gives."""
-_OFFICIAL = "official "
 Item = TypeVar("Item")
 
 
@@ -146,13 +143,10 @@ def plan(
     label_space = load_label_space(
         manifest.schema_for(choices.schema), void_unknown=choices.void_unknown
     )
-    splits = choices.splits or manifest.splits
-    samples = list_samples(data_dir, manifest, splits, choices.limit, allow_missing=allow_missing)
-    if not samples:
-        raise DataError(f"{data_dir}: the split files of dataset {manifest.name} hold no image id")
-    state = _load_fitting_weights(weights, data_dir, choices.backbone)
+    samples = _samples(manifest, data_dir, choices, allow_missing=allow_missing)
+    state = load_fitting_weights(weights, data_dir, choices.backbone)
     digest = tensor_digest(state)
-    label = _weights_label(weights, digest, choices.backbone)
+    label = weights_label(weights, digest, choices.backbone)
     by_split = _by_split(samples)
     return BuildPlan(
         data_dir=data_dir,
@@ -162,14 +156,21 @@ def plan(
         weights=state,
         weights_label=label,
         weights_origin=WeightsOrigin.of_build(weights, data_dir, choices.backbone, digest),
-        shards=tuple(
-            ShardPlan(name=name, split=split, samples=tuple(members))
-            for split, in_split in by_split.items()
-            for name, members in cut_shards(split, in_split, layout)
-        ),
+        shards=tuple(_shard_plans(by_split, layout)),
         sources=_sources(manifest, choices.backbone, label),
         left_out=_left_out(manifest, data_dir, samples),
     )
+
+
+def _samples(
+    dataset: DatasetManifest, data_dir: Path, choices: BuildChoices, *, allow_missing: bool
+) -> list[SampleRef]:
+    """Return the chosen samples of a dataset; DataError when there is none."""
+    splits = choices.splits or dataset.splits
+    samples = list_samples(data_dir, dataset, splits, choices.limit, allow_missing=allow_missing)
+    if not samples:
+        raise DataError(f"{data_dir}: the split files of dataset {dataset.name} hold no image id")
+    return samples
 
 
 def _recipe(
@@ -209,7 +210,7 @@ def _sources(
 ) -> tuple[SourceManifest, ...]:
     """Return the sources of a version; of its weights only when they are the official ones."""
     names = [name for name in dataset.sources if name not in BACKBONES]
-    if weights_label.startswith(_OFFICIAL):
+    if weights_label.startswith(OFFICIAL):
         names.append(backbone)
     return tuple(load_source(name) for name in names)
 
@@ -228,25 +229,6 @@ def _left_out(
     )
 
 
-def _load_fitting_weights(weights: str | None, data_dir: Path, backbone: str) -> dict[str, Tensor]:
-    """Load the weights and check that they fit the backbone, before any image is read."""
-    state = load_weights(weights, data_dir, backbone)
-    try:
-        load_strictly(MAKERS[backbone](), state)
-    except WeightsError as error:
-        where = weights or data_dir / official_weights(backbone).path
-        raise WeightsError(f"{where}: {error} for {backbone}") from error
-    return state
-
-
-def _weights_label(weights: str | None, digest: str, backbone: str) -> str:
-    published = official_weights(backbone).tensors_sha256
-    if digest == published or (weights is None and published is None):
-        return f"{_OFFICIAL}{BACKBONES[backbone].title}"
-    is_random = weights is not None and weights.startswith(RANDOM_PREFIX)
-    return f"{UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
-
-
 def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> BuildPlan:
     """Plan the build that has this recipe; DataError naming what has changed since.
 
@@ -261,7 +243,7 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
         backbone=recipe.backbone,
         windows=recipe.windows,
         layers=recipe.layers,
-        normalisation=_named(recipe.normalisation),
+        normalisation=normalisation_name(recipe.normalisation),
         precision=recipe.precision,
         embedding_dtype=recipe.embedding_dtype,
         views=recipe.views,
@@ -286,19 +268,17 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
     return remake
 
 
-def _named(normalisation: Normalisation) -> NormalisationName:
-    for name, constants in NORMALISATIONS.items():
-        if constants == normalisation:
-            return name
-    raise DataError(
-        f"normalisation {normalisation}: expected that of {' or '.join(NORMALISATIONS)}; this "
-        "version of vocprep makes no other"
-    )
-
-
 def _by_split(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
     ordered = sorted(samples, key=lambda sample: (sample.split, sample.image_id))
     return {split: list(group) for split, group in groupby(ordered, lambda sample: sample.split)}
+
+
+def _shard_plans(
+    by_split: Mapping[str, Sequence[SampleRef]], layout: Layout
+) -> Iterator[ShardPlan]:
+    for split, samples in by_split.items():
+        for name, members in cut_shards(split, samples, layout):
+            yield ShardPlan(name=name, split=split, samples=tuple(members))
 
 
 def cut_shards(

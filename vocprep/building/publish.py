@@ -17,7 +17,7 @@ from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cu
 from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
 from vocprep.errors import ShardError, UsageError
-from vocprep.features.backbone import WEIGHTS_HINT
+from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, remove_path, write_atomic
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.options import IfExists, Layout
@@ -208,21 +208,7 @@ def write_dataset(
     out, layout = Path(out), layout or Layout()
     if has_index(out):
         raise UsageError(f"{out}: holds a finished dataset version; choose another folder")
-    plan = BuildPlan(
-        data_dir=out,
-        recipe=recipe,
-        label_space=_label_space_of(recipe) if label_space is None else label_space,
-        layout=layout,
-        weights={},
-        weights_label="made elsewhere",
-        shards=(),
-    )
-    if plan.label_space.sha256 != recipe.schema.sha256:
-        raise UsageError(
-            f"label space {plan.label_space.name}: expected the recipe's, of sha256 "
-            f"{recipe.schema.sha256[:12]}…, found {plan.label_space.sha256[:12]}…; give the label "
-            "space that the records are of"
-        )
+    plan = _plan_of_records(out, recipe, layout, label_space)
     out.mkdir(parents=True, exist_ok=True)
     shards = []
     for split, records in splits.items():
@@ -237,5 +223,25 @@ def write_dataset(
     return version.index
 
 
-def _label_space_of(recipe: Recipe) -> LabelSpace:
-    return load_label_space(recipe.schema.name, void_unknown=recipe.schema.void_unknown)
+def _plan_of_records(
+    out: Path, recipe: Recipe, layout: Layout, label_space: LabelSpace | None
+) -> BuildPlan:
+    """Return the plan of records that were made elsewhere."""
+    if label_space is None:
+        schema = recipe.schema
+        label_space = load_label_space(schema.name, void_unknown=schema.void_unknown)
+    if label_space.sha256 != recipe.schema.sha256:
+        raise UsageError(
+            f"label space {label_space.name}: expected the recipe's, of sha256 "
+            f"{recipe.schema.sha256[:12]}…, found {label_space.sha256[:12]}…; give the label "
+            "space that the records are of"
+        )
+    return BuildPlan(
+        data_dir=out,
+        recipe=recipe,
+        label_space=label_space,
+        layout=layout,
+        weights={},
+        weights_label="made elsewhere",
+        shards=(),
+    )

@@ -14,7 +14,7 @@ from vocprep.building.plan import ShardPlan
 from vocprep.building.publish import LOCK
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
-from vocprep.features.backbone import WEIGHTS_HINT
+from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, json_bytes
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import Targets, make_targets

@@ -27,7 +27,7 @@ from vocprep.checks.head_outputs import (
 )
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import SampleRef, default_data_dir
-from vocprep.features.embed import choose_devices, numerics_class
+from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.options import BuildOptions, Layout, VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
@@ -34,12 +35,13 @@ from vocprep.options import (
     MaxFailures,
     ShardFormat,
 )
-from vocprep.recipe import EmbeddingDtype, Precision, View
+from vocprep.recipe import EmbeddingDtype, Precision
 
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription
     from vocprep.building.local import BuildResult
 
+Options = TypeVar("Options", BuildChoices, BuildOptions, Geometry, Layout)
 _LOCKED_CHOICES = (
     *("splits", "limit", "schema", "void_unknown", "geometry", "edge", "views", "precision"),
     *("backbone", "windows", "layers", "normalisation"),
@@ -188,35 +190,15 @@ def _whole_numbers(
 @click.pass_context
 def build_shards(
     context: click.Context,
+    /,
     dataset: str | None,
     data_dir: Path,
     out: Path,
     weights: str | None,
-    splits: tuple[str, ...] | None,
-    limit: int | None,
-    schema: str | None,
-    void_unknown: bool,
-    geometry: GeometryKind,
-    edge: EdgeRule,
-    views: tuple[View, ...] | None,
-    backbone: str,
-    windows: tuple[int, ...] | None,
-    layers: tuple[str, ...] | None,
-    normalisation: NormalisationName | None,
-    precision: Precision,
-    embedding_dtype: EmbeddingDtype,
-    shard_format: ShardFormat,
-    samples_per_shard: int,
-    device: str,
-    workers: int,
-    decoder: Decoder,
-    compiled: bool | None,
-    if_exists: IfExists,
-    max_failures: MaxFailures,
-    reuse: Path | None,
     lock: Path | None,
     dry_run: bool,
     as_json: bool,
+    **flags: Any,
 ) -> None:
     """Build a dataset version: embeddings and targets of every image, in shards.
 
@@ -230,55 +212,42 @@ def build_shards(
       vocprep build-shards voc2012 --data-dir data --out shards/voc
       vocprep build-shards --lock voc.lock.json --data-dir data --out shards/again
     """
+    describe, make = _library_calls(context, dataset, lock, flags)
+    where = {"data_dir": data_dir, "weights": weights, "options": _pick(BuildOptions, flags)}
+    if dry_run:
+        _print_plan(describe(**where), as_json=as_json)
+        return
+    bars = Bars(" images")
+    try:
+        result = make(out=out, progress=bars, **where)
+    except KeyboardInterrupt:
+        stop(bars, "finished shards are kept: run the same command again to continue")
+    _print_result(result, as_json=as_json)
+
+
+def _library_calls(
+    context: click.Context, dataset: str | None, lock: Path | None, flags: Mapping[str, Any]
+) -> tuple[Callable[..., PlanDescription], Callable[..., BuildResult]]:
+    """Return the functions that describe and make a version: a lock file's, or one of choices."""
     from vocprep.building.describe import describe_build
     from vocprep.building.local import build
     from vocprep.checks.locked_build import build_locked, describe_locked
 
-    options = BuildOptions(
-        device=device,
-        workers=workers,
-        decoder=decoder,
-        compiled=compiled,
-        if_exists=if_exists,
-        max_failures=max_failures,
-        reuse=reuse,
-    )
-    describe: Callable[..., PlanDescription]
-    make: Callable[..., BuildResult]
+    parts: dict[str, Any] = {"dataset": dataset}
     if lock is not None:
         _refuse_choices(context)
-        describe = partial(describe_locked, lock, dataset=dataset)
-        make = partial(build_locked, lock, dataset=dataset)
-    elif dataset is None:
+        return partial(describe_locked, lock, **parts), partial(build_locked, lock, **parts)
+    if dataset is None:
         raise UsageError("nothing to build: name a DATASET, or give --lock FILE")
-    else:
-        choices = BuildChoices(
-            splits=splits,
-            limit=limit,
-            schema=schema,
-            void_unknown=void_unknown,
-            geometry=Geometry(geometry=geometry, edge=edge),
-            backbone=backbone,
-            windows=windows,
-            layers=layers,
-            normalisation=normalisation,
-            precision=precision,
-            embedding_dtype=embedding_dtype,
-            views=("identity", *(views or ())),
-        )
-        layout = Layout(format=shard_format, samples_per_shard=samples_per_shard)
-        describe = partial(describe_build, dataset, choices=choices, layout=layout)
-        make = partial(build, dataset, choices=choices, layout=layout)
-    if dry_run:
-        found = describe(data_dir=data_dir, weights=weights, options=options)
-        _print_plan(found, as_json=as_json)
-        return
-    bars = Bars(" images")
-    try:
-        result = make(out=out, data_dir=data_dir, weights=weights, options=options, progress=bars)
-    except KeyboardInterrupt:
-        stop(bars, "finished shards are kept: run the same command again to continue")
-    _print_result(result, as_json=as_json)
+    views, geometry = ("identity", *(flags["views"] or ())), _pick(Geometry, flags)
+    parts["choices"] = _pick(BuildChoices, {**flags, "views": views, "geometry": geometry})
+    parts["layout"] = _pick(Layout, {**flags, "format": flags["shard_format"]})
+    return partial(describe_build, **parts), partial(build, **parts)
+
+
+def _pick(cls: type[Options], flags: Mapping[str, Any]) -> Options:
+    """Make options of the flags that are called like their fields."""
+    return cls(**{field.name: flags[field.name] for field in fields(cls)})
 
 
 def _refuse_choices(context: click.Context) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from vocprep.cli.common import (
     print_table,
     workers_option,
 )
+
+if TYPE_CHECKING:
+    from vocprep.labels.statistics import LabelStatistics
 
 TOP_CLASSES = 15
 
@@ -75,7 +79,7 @@ def decode(
       vocprep decode pascal-context --data-dir data --out labels460
       vocprep decode pascal-context --data-dir data --schema context59 --out labels59
     """
-    from vocprep.labels.export import STATISTICS_FILE, DecodeOptions
+    from vocprep.labels.export import DecodeOptions
     from vocprep.labels.export import decode as decode_dataset
 
     options = DecodeOptions(
@@ -86,7 +90,14 @@ def decode(
     )
     if as_json:
         print_json(statistics.to_json())
-        return
+    else:
+        _print_statistics(statistics, out)
+
+
+def _print_statistics(statistics: LabelStatistics, out: Path) -> None:
+    """Print the largest classes and a summary."""
+    from vocprep.labels.export import STATISTICS_FILE
+
     space = statistics.space
     rows = [
         (class_id, space.names[class_id], statistics.images_of[class_id], pixels)

@@ -271,7 +271,7 @@ def _tensor_problem(file: SourceFile, path: Path) -> str | None:
 
 def tensor_digest(path: Path) -> str:
     """Return the digest of a weights file's tensors; torch is loaded only when there are any."""
-    from vocprep.features.backbone import file_tensor_digest  # noqa: PLC0415
+    from vocprep.features.weights import file_tensor_digest  # noqa: PLC0415
 
     return file_tensor_digest(path)
 

@@ -1,42 +1,16 @@
-"""Frozen backbones: networks with the layers that embeddings are taken from, and their weights."""
+"""Frozen backbones: networks cut at the layers that embeddings are taken from."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import pickle
-import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone
-from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
-from vocprep.features.networks import (
-    MAKERS,
-    CifarResNet,
-    cifar100_resnet32,
-    fold_batch_norms,
-    stages_of,
-)
-from vocprep.files import write_json
-from vocprep.manifests import SourceFile, load_source, manifest_names
-from vocprep.validation import checked, from_json, to_json
-
-__all__ = ["CifarResNet", "FrozenBackbone", "cifar100_resnet32", "load_weights", "tensor_digest"]
-
-RANDOM_PREFIX = "random:"
-UNTRAINED = "untrained ("
-"""Begins the label of untrained weights in a version's index; their ``random:SEED`` follows."""
-WEIGHTS_HINT = ".weights.json"
-"""In the folder of a dataset version, no part of it: where the build read the weights from."""
-_DTYPES = (torch.float32, torch.int64)
-
-StateDict = Mapping[str, Tensor]
+from vocprep.features.networks import MAKERS, fold_batch_norms, stages_of
+from vocprep.features.weights import StateDict, load_strictly
 
 
 class FrozenBackbone(nn.Module):
@@ -49,6 +23,8 @@ class FrozenBackbone(nn.Module):
     has no gradients: unfolded and in train mode, its batch norms would change with the first
     forward pass.
 
+    >>> from pathlib import Path
+    >>> from vocprep.features.weights import load_weights
     >>> weights = load_weights("random:0", Path("data"))
     >>> frozen = FrozenBackbone.from_weights(weights)
     >>> frozen(torch.zeros(5, 3, 32, 32)).shape
@@ -100,212 +76,3 @@ class FrozenBackbone(nn.Module):
         if self.per_place:  # each place of the map is an embedding: [N, C, 7, 7] → [N·49, C]
             return x.permute(0, 2, 3, 1).flatten(0, 2)
         return torch.flatten(nn.functional.adaptive_avg_pool2d(x, cells), 1)
-
-
-def tensor_digest(weights: StateDict) -> str:
-    """Return the identity of weights, whatever kind of file they were read from.
-
-    Sha256 over, for each name in sorted order: name, NUL, dtype, NUL, comma-joined shape, NUL,
-    little-endian bytes.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        array = weights[name].detach().cpu().contiguous().numpy()
-        shape = ",".join(str(size) for size in array.shape)
-        digest.update(f"{name}\0{array.dtype}\0{shape}\0".encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.hexdigest()
-
-
-def file_tensor_digest(path: Path) -> str:
-    """Return the tensor digest of a weights file."""
-    return tensor_digest(_read_weights(path))
-
-
-@checked
-class WeightsOrigin:
-    """Where weights were read from: a hint beside what was made with them, proven by the digest."""
-
-    weights: str
-    """The absolute path of a file, or ``random:SEED``."""
-    tensors_sha256: str
-
-    @classmethod
-    def of(cls, spec: str, tensors_sha256: str) -> Self:
-        """Describe weights by what ``load_weights`` was given."""
-        is_random = spec.startswith(RANDOM_PREFIX)
-        return cls(
-            weights=spec if is_random else str(Path(spec).absolute()), tensors_sha256=tensors_sha256
-        )
-
-    @classmethod
-    def of_version(cls, path: Path, label: str, tensors_sha256: str) -> Self | None:
-        """Return the origin of a dataset version's weights; None when it is not known.
-
-        ``label`` is what its index says of them, ``tensors_sha256`` their digest.
-        """
-        if label.startswith(UNTRAINED):
-            return cls.of(label.removeprefix(UNTRAINED).removesuffix(")"), tensors_sha256)
-        origin = cls.read(path / WEIGHTS_HINT)
-        return origin if origin and origin.tensors_sha256 == tensors_sha256 else None
-
-    @classmethod
-    def of_build(cls, spec: str | None, data_dir: Path, backbone: str, digest: str) -> Self | None:
-        """Return the origin of what ``load_weights`` reads; None of untrained ones.
-
-        Those need no hint: they follow from the label in the version's index.
-        """
-        if spec is not None and spec.startswith(RANDOM_PREFIX):
-            return None
-        return cls.of(spec or str(data_dir / official_weights(backbone).path), digest)
-
-    @classmethod
-    def read(cls, path: Path) -> Self | None:
-        """Read a hint; None when there is none, or none that can be read."""
-        try:
-            return from_json(cls, json.loads(path.read_bytes()))
-        except (OSError, ValueError, UsageError):
-            return None
-
-    def write(self, path: Path) -> None:
-        """Write the hint."""
-        write_json(path, to_json(self))
-
-
-def official_weights(backbone: str) -> SourceFile:
-    """Return the file of a backbone's official weights: where it is kept, and its digests.
-
-    Without URLs and digests for a backbone that has no source manifest.
-    """
-    if backbone not in manifest_names("sources"):
-        return SourceFile(path=f"weights/{backbone}.pt", urls=())
-    (file,) = load_source(backbone).files
-    return file
-
-
-def load_weights(
-    spec: str | None, data_dir: Path, backbone: str = DEFAULT_BACKBONE
-) -> dict[str, Tensor]:
-    """Return a backbone's state dict.
-
-    ``spec`` is the path of a ``.pt``/``.pth``/``.safetensors`` file, ``random:SEED`` for an
-    untrained network, or None for the official weights below ``data_dir``. Raises
-    SourceUnavailableError when those are not there, WeightsError when a file does not fit.
-    """
-    if spec is None:
-        official = official_weights(backbone)
-        if not official.urls:
-            raise SourceUnavailableError(
-                f"{backbone}: no weights are published for it; give --weights PATH, or --weights "
-                "random:0 for an untrained one"
-            )
-        path = data_dir / official.path
-        if not path.is_file():
-            raise SourceUnavailableError(
-                f"{path}: backbone weights are not there; run: vocprep download {backbone} "
-                f"--data-dir {data_dir}, or give --weights PATH, or --weights random:0 for an "
-                "untrained one"
-            )
-        return _read_weights(path)
-    if spec.startswith(RANDOM_PREFIX):
-        return _random_weights(spec, MAKERS[backbone]())
-    return _read_weights(Path(spec))
-
-
-def load_strictly(network: nn.Module, weights: StateDict) -> None:
-    """Load a state dict; WeightsError unless all names, shapes and types fit and all is finite."""
-    expected = network.state_dict()
-    for name in sorted(expected.keys() ^ weights.keys()):
-        state = "is missing" if name in expected else "is not part of the network"
-        raise WeightsError(f"weights: tensor {name} {state}: expected those of the backbone")
-    for name, tensor in expected.items():
-        found = weights[name]
-        if found.shape != tensor.shape:
-            raise WeightsError(
-                f"weights: tensor {name} has shape {tuple(found.shape)}: expected "
-                f"{tuple(tensor.shape)}"
-            )
-        if found.dtype != tensor.dtype:
-            raise WeightsError(
-                f"weights: tensor {name} is of type {found.dtype}: expected {tensor.dtype}"
-            )
-        if found.is_floating_point() and not bool(torch.isfinite(found).all()):
-            raise WeightsError(f"weights: tensor {name} holds values that are not finite")
-    network.load_state_dict(dict(weights))
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running code that a file may contain."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415  # few weights come this way
-
-            return _checked(load_file(path), path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's warnings about old pickle formats
-            value = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such weights file; check --weights") from error
-    # torch's own message advises to load such a file without protection, so it is not shown.
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path}: weights cannot be read: damaged, or more than tensors inside; expected a "
-            "dictionary of tensors"
-        ) from error
-    except WeightsError:
-        raise
-    except OSError as error:
-        raise WeightsError(f"{path}: weights cannot be read: {error.strerror}") from error
-    # torch.load raises whatever unpickling damaged bytes raises.
-    except Exception as error:
-        raise WeightsError(
-            f"{path}: weights cannot be read: damaged, or no weights file; expected a dictionary "
-            "of tensors as torch.save or safetensors writes it; fetch it again"
-        ) from error
-    return _checked(value, path)
-
-
-def _checked(value: Any, path: Path) -> dict[str, Tensor]:
-    """Return the value of a file; WeightsError unless it is a dictionary of usable tensors."""
-    if not isinstance(value, dict):
-        raise WeightsError(
-            f"{path}: expected a dictionary of tensors, found {type(value).__name__}"
-        )
-    for name, item in value.items():
-        is_tensor = isinstance(name, str) and isinstance(item, Tensor)
-        if not is_tensor or item.dtype not in _DTYPES or item.layout != torch.strided:
-            raise WeightsError(
-                f"{path}: expected a dictionary of float32 and int64 tensors, found {name!r}: "
-                f"{item.dtype if isinstance(item, Tensor) else type(item).__name__}"
-            )
-    return dict(value)
-
-
-def _random_weights(spec: str, network: nn.Module) -> dict[str, Tensor]:
-    """Return untrained weights that are the same bits on every machine.
-
-    Uniform after He et al. 2015 from numpy's generator, since torch's normal numbers differ
-    between instruction sets; the last batch norm of each block is damped so that the activations
-    of stacked blocks keep their size.
-    """
-    try:
-        seed = int(spec.removeprefix(RANDOM_PREFIX))
-    except ValueError as error:
-        raise UsageError(
-            f"weights {spec!r}: expected {RANDOM_PREFIX}SEED with a whole number, e.g. random:0"
-        ) from error
-    if seed < 0:
-        raise UsageError(f"weights {spec!r}: expected a seed of 0 or more")
-    generator = np.random.default_rng(seed)
-    weights = network.state_dict()
-    for name in sorted(weights):
-        tensor = weights[name]
-        if tensor.ndim >= 2:
-            bound = np.float32((6 / tensor[0].numel()) ** 0.5)
-            uniform = generator.random(tuple(tensor.shape), dtype=np.float32)
-            weights[name] = torch.from_numpy((uniform * 2 - 1) * bound)
-        elif name.endswith("bias"):
-            weights[name] = torch.zeros_like(tensor)
-        elif name.endswith("bn2.weight"):
-            weights[name] = torch.full_like(tensor, 0.5)
-    return dict(weights)

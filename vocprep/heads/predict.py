@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ from pydantic import BeforeValidator
 from vocprep.data_dir.layout import default_data_dir
 from vocprep.drawing.overlay import overlay, png_bytes
 from vocprep.errors import DataError
-from vocprep.features.embed import Embedder, EmbeddingSpec, choose_device
+from vocprep.features.devices import choose_device
+from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.image import decode_image, read_image_file
 from vocprep.files import check_names_differ, check_output_folder, write_atomic
 from vocprep.geometry import Geometry, GeometryKind
@@ -163,24 +165,33 @@ def predict(
         check_names_differ(paths, [path.stem for path in paths], "predictions")
     trained = run if isinstance(run, Run) else load_run(Path(run))
     embedder, geometry = make_embedder(trained, options), _as_geometry(options.geometry)
-    made: list[ImagePrediction] = []
-    errors: list[ImageError] = []
-    progress.begin("images", len(paths), 0)
-    try:
-        for path in paths:
-            try:
-                made.append(_predict_file(trained, path, embedder, geometry, folder))
-            except DataError as error:
-                errors.append(ImageError(image=path, error=str(error)))
-            progress.advance(1)
-    finally:
-        progress.end()
+    label = partial(_predict_file, trained, embedder=embedder, geometry=geometry, out=folder)
+    made, errors = _predict_files(paths, label, progress)
     return PredictionResult(
         run=str(trained.path),
         images=tuple(made),
         errors=tuple(errors),
         notes=() if trained.unfinished is None else (f"{trained.path}: {trained.unfinished}",),
     )
+
+
+def _predict_files(
+    paths: Sequence[Path], label: Callable[[Path], ImagePrediction], progress: Progress
+) -> tuple[list[ImagePrediction], list[ImageError]]:
+    """Label image files one after the other; a DataError of one does not stop the others."""
+    made: list[ImagePrediction] = []
+    errors: list[ImageError] = []
+    progress.begin("images", len(paths), 0)
+    try:
+        for path in paths:
+            try:
+                made.append(label(path))
+            except DataError as error:
+                errors.append(ImageError(image=path, error=str(error)))
+            progress.advance(1)
+    finally:
+        progress.end()
+    return made, errors
 
 
 def make_embedder(run: Run, options: PredictOptions) -> Embedder:

@@ -173,27 +173,15 @@ def collate(records: Sequence[Record], *, label_maps: bool = False) -> Batch:
     Each field is padded to [B, P, …], where P is the most patches that a record has; ``padding``
     [B, P] is True where there is none. ``label_maps`` adds the decoded label map of each record.
 
-    >>> from vocprep.shards.record import Record
-    >>> def record(image_id: str, grid: tuple[int, int]) -> Record:
-    ...     patches = grid[0] * grid[1]
-    ...     return Record(
-    ...         image_id=image_id,
-    ...         split="train",
-    ...         grid=grid,
-    ...         embeddings=np.ones((patches, 256), np.float16),
-    ...         slot_labels=np.zeros((patches, 4), np.int16),
-    ...         slot_pixels=np.zeros((patches, 4), np.uint16),
-    ...         label_count=np.zeros(patches, np.uint8),
-    ...         slot_planes=np.zeros((patches, 3, 128), np.uint8),
-    ...         label_png=b"",
-    ...         image_sha256="",
-    ...         label_sha256="",
-    ...     )
-    >>> batch = collate([record("2008_000002", (1, 2)), record("2008_000003", (1, 1))])
-    >>> batch
-    Batch(2 records, 2 patches each, 256 numbers per patch, some padding, cpu)
-    >>> batch.padding.tolist()
-    [[False, False], [False, True]]
+    >>> from vocprep.shards.record import PATCH_FIELDS
+    >>> fields = {
+    ...     name: np.zeros((2, *shape), dtype) for name, (dtype, shape) in PATCH_FIELDS.items()
+    ... }
+    >>> texts = {"split": "train", "label_png": b"", "image_sha256": "", "label_sha256": ""}
+    >>> embeddings = np.ones((2, 256), np.float16)
+    >>> record = Record(image_id="a", grid=(1, 2), embeddings=embeddings, **fields, **texts)
+    >>> collate([record, record])
+    Batch(2 records, 2 patches each, 256 numbers per patch, no padding, cpu)
     """
     lengths = [len(record.embeddings) for record in records]
     longest, shortest = max(lengths), min(lengths)

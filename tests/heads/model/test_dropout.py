@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vocprep.heads.model.dropout import Dropout, use_fast_dropout
-from vocprep.heads.model.tfdet import TFDetHeads
+from vocprep.heads.model.tfdet import Dropout, TFDetHeads, use_fast_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

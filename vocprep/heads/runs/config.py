@@ -18,6 +18,7 @@ from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
 from vocprep.recipe import Recipe
+from vocprep.shards.reader import ShardDataset
 from vocprep.validation import checked, explain, from_json, to_json
 
 RUN_FORMAT_VERSION = 4
@@ -72,6 +73,28 @@ class RunConfig:
     format_version: int = field(default=RUN_FORMAT_VERSION, compare=False)
     """Of the ``run.json`` that it was read from."""
     run_id_read: str | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, dataset: ShardDataset, options: TrainOptions) -> Self:
+        """Return the configuration of a new run: sizes from the data, the rest from the options."""
+        labels, index = dataset.label_space, dataset.index
+        # One's own features may have another size than the recipe's.
+        first = next(dataset.read_shard(dataset.shard_names(options.train_split)[0]))
+        return cls(
+            heads=HeadsConfig(
+                outputs=labels.outputs,
+                embedding_dim=int(first.embeddings.shape[-1]),
+                position=options.position,
+                encoder=options.encoder,
+                class_loss=options.class_loss,
+                slots=options.slots,
+            ),
+            options=options,
+            labels=labels,
+            recipe=index.recipe,
+            content_id=index.content_id,
+            source_id=index.source_id,
+        )
 
     @property
     def run_id(self) -> str:

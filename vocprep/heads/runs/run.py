@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from vocprep.errors import RunError, UsageError
-from vocprep.features.backbone import WeightsOrigin
+from vocprep.features.weights import WeightsOrigin
 from vocprep.files import TEMPORARY_PREFIX, remove_path, write_atomic, write_json
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vocprep.errors import RunError
-from vocprep.features.backbone import StateDict
+from vocprep.features.weights import StateDict
 from vocprep.files import canonical_json, write_atomic
 from vocprep.heads.runs.config import RunConfig
 

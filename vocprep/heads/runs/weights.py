@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vocprep.errors import RunError, SourceUnavailableError, UsageError, WeightsError
-from vocprep.features.backbone import (
+from vocprep.features.weights import (
     StateDict,
     WeightsOrigin,
     load_weights,

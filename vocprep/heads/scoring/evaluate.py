@@ -45,11 +45,7 @@ def evaluate(
     shards_list = _distinct([shards] if isinstance(shards, str | Path | ShardDataset) else shards)
     if not (run_list and shards_list):
         raise UsageError("expected at least one run and the shards to score it on, found none")
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        check_output_folder(folder)
-        paths = [item.path if isinstance(item, Run) else Path(item) for item in run_list]
-        check_names_differ(paths, [path.resolve().name for path in paths], "confusion matrices")
+    folder = None if out is None else _output_folder(Path(out), run_list)
     datasets = [s if isinstance(s, ShardDataset) else ShardDataset.open(s) for s in shards_list]
     # Everything is opened before the first run is scored, which may take minutes.
     trained = [item if isinstance(item, Run) else load_run(Path(item)) for item in run_list]
@@ -85,6 +81,14 @@ def runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             f"{' and '.join(map(str, paths))} alone; give RUN... SHARDS..."
         )
     return runs, shards
+
+
+def _output_folder(out: Path, runs: Sequence[RunLike]) -> Path:
+    """Return the folder of the confusion matrices; UsageError where they cannot be written."""
+    check_output_folder(out)
+    paths = [item.path if isinstance(item, Run) else Path(item) for item in runs]
+    check_names_differ(paths, [path.resolve().name for path in paths], "confusion matrices")
+    return out
 
 
 def _distinct(items: Iterable[T]) -> list[T]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import UsageError
-from vocprep.features.embed import choose_device
+from vocprep.features.devices import choose_device
 from vocprep.heads.runs.options import EvaluateOptions, require_split
 from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.counters import ImageScore
@@ -70,24 +70,13 @@ def score_run(run: Run, dataset: ShardDataset, split: str, options: EvaluateOpti
     """
     differences = check_fits(run, dataset.index.recipe)
     require_split(dataset.splits, split, "split")
-    device = choose_device(options.device)
-    loader_options = LoaderOptions(
-        batch_size=options.batch_size, mode=options.mode, label_maps=True
-    )
     # The label files of whole images may be missing, so they are read before the long pass.
     whole_pixels = _whole_pixels(dataset, split, options)
-    majority = _majority(run, dataset, split, loader_options)
-    model = run.model.to(device).eval()
-    loader = dataset.loader(split, loader_options)
-    counts = measure_split(model, loader, run.config.labels, majority.classes)
-    if not counts.model.counts.any():
-        raise UsageError(
-            f"split {split!r}: expected pixels to score, found none that are not void; evaluate "
-            "another split"
-        )
-    whole = _whole_matrices(dataset, counts, whole_pixels)
-    unknown = (WHOLE_NOTE,) if whole is None else ()
+    majority = _majority(run, dataset, split, options)
+    counts = _measure(run, dataset, split, options, majority.classes)
     space, pixels = run.config.labels, counts.model.truth_pixels
+    whole = _whole_matrices(dataset, counts, whole_pixels)
+    notes = (*_notes(run, dataset, split), *(() if whole else (WHOLE_NOTE,)), RECALL_NOTE)
     return RunScores(
         run=run.path.resolve().name,
         epoch=run.epoch,
@@ -102,15 +91,40 @@ def score_run(run: Run, dataset: ShardDataset, split: str, options: EvaluateOpti
         mean_average_precision=counts.mean_average_precision,
         masks=counts.masks,
         tables=_tables(counts.pixels, whole, space),
-        majority_class=ClassName(
-            id=majority.classes[0], name=space.class_name(majority.classes[0])
-        ),
+        majority_class=_named(majority.classes[0], space),
         majority_split=majority.split,
         classes=_class_scores(counts, space),
         worst_images=_worst_images(counts, options.worst),
-        notes=(*differences, *_notes(run, dataset, split), *unknown, RECALL_NOTE),
+        notes=(*differences, *notes),
         confusion=counts.model,
     )
+
+
+def _measure(
+    run: Run,
+    dataset: ShardDataset,
+    split: str,
+    options: EvaluateOptions,
+    constant: tuple[int, ...],
+) -> Measurements:
+    """Run the split through the heads; UsageError when there is no pixel to score."""
+    model = run.model.to(choose_device(options.device)).eval()
+    loader = dataset.loader(split, _loader_options(options))
+    counts = measure_split(model, loader, run.config.labels, constant)
+    if not counts.model.counts.any():
+        raise UsageError(
+            f"split {split!r}: expected pixels to score, found none that are not void; evaluate "
+            "another split"
+        )
+    return counts
+
+
+def _loader_options(options: EvaluateOptions) -> LoaderOptions:
+    return LoaderOptions(batch_size=options.batch_size, mode=options.mode, label_maps=True)
+
+
+def _named(class_id: int, space: LabelSpace) -> ClassName:
+    return ClassName(id=class_id, name=space.class_name(class_id))
 
 
 def _notes(run: Run, dataset: ShardDataset, split: str) -> list[str]:
@@ -130,11 +144,13 @@ def _worst_images(counts: Measurements, most: int) -> tuple[ImageScore, ...]:
 
 
 def _majority(
-    run: Run, dataset: ShardDataset, split: str, loader_options: LoaderOptions
+    run: Run, dataset: ShardDataset, split: str, options: EvaluateOptions
 ) -> MajorityBaseline:
     trained_on = run.config.options.train_split
     source = trained_on if trained_on in dataset.splits else split
-    classes = most_frequent_classes(dataset.loader(source, loader_options), run.config.labels)
+    classes = most_frequent_classes(
+        dataset.loader(source, _loader_options(options)), run.config.labels
+    )
     return MajorityBaseline(split=source, classes=tuple(classes))
 
 

@@ -101,6 +101,10 @@ class ScoredBatch:
     """[B, P, 1024, 4]"""
 
 
+_COUNTED: tuple[RowKind, ...] = tuple(kind for kind in RowKind if kind is not RowKind.MAJORITY)
+"""Rows whose pixels are counted; the matrix of the constant prediction needs none."""
+
+
 class _LossSums:
     """Sums of the losses on the device, since reading one per batch would stall it."""
 
@@ -182,9 +186,7 @@ def measure_split(
     """
     device, classes = model.cat.weight.device, model.config.outputs
     pixels: dict[RowKind, PixelCounter] = {
-        kind: PixelCounter(classes, space.void, device)
-        for kind in RowKind
-        if kind is not RowKind.MAJORITY  # whose matrix needs no pixels
+        kind: PixelCounter(classes, space.void, device) for kind in _COUNTED
     }
     patches = {kind: PatchCounts() for kind in RowKind}
     losses, masks = _LossSums(model.config, device), MaskCounter(device)

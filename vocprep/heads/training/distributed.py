@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vocprep.errors import VocprepError
-from vocprep.features.embed import choose_device
+from vocprep.features.devices import choose_device
 from vocprep.heads.model.tfdet import TFDetHeads
 
 T = TypeVar("T")

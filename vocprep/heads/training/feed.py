@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.training.distributed import Processes
 from vocprep.options import LoaderOptions
 from vocprep.shards.batches import Batch
@@ -38,6 +39,36 @@ class Feed(Protocol):
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation float32 [D] of every embedding component, over all patches."""
+
+
+def open_splits(
+    dataset: ShardDataset, options: TrainOptions, processes: Processes
+) -> tuple[Feed, Iterable[Batch] | None]:
+    """Open the train split (shuffled) and this rank's part of the validation split, if any."""
+    require_split(dataset.splits, options.train_split, "train_split")
+    if options.val_split:
+        require_split(dataset.splits, options.val_split, "val_split")
+    train_options = LoaderOptions(
+        batch_size=options.batch_size,
+        mode=options.mode,
+        shuffle=True,
+        seed=options.seed,
+        all_views=options.flip,
+    )
+    feed = make_feed(dataset, options.train_split, train_options, processes)
+    if not options.val_split:
+        return feed, None
+    ranks = min(processes.world_size, dataset.count(options.val_split))
+    if processes.rank >= ranks:  # more ranks than images
+        return feed, ()
+    val_options = LoaderOptions(
+        batch_size=options.batch_size,
+        mode=options.mode,
+        label_maps=True,
+        rank=processes.rank,
+        world_size=ranks,
+    )
+    return feed, dataset.loader(options.val_split, val_options)
 
 
 def make_feed(

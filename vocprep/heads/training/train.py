@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,22 +14,21 @@ import torch
 
 from vocprep.errors import RunError
 from vocprep.features.compiling import require_compiler
+from vocprep.features.weights import WeightsOrigin
 from vocprep.files import write_atomic
 from vocprep.geometry import PATCH
-from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
-from vocprep.heads.runs.options import TrainOptions, require_split
+from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import CURVES_FILE, begin_or_resume
 from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
 from vocprep.heads.runs.weights import weights_origin
 from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.distributed import Processes, join_processes
-from vocprep.heads.training.feed import Feed, make_feed
+from vocprep.heads.training.feed import open_splits
 from vocprep.heads.training.steps import Training, set_up, train_epoch
 from vocprep.labels.label_space import LabelSpace
-from vocprep.options import LoaderOptions
 from vocprep.shards.batches import Batch
 from vocprep.shards.reader import ShardDataset
 
@@ -100,44 +99,80 @@ def train(
     """
     dataset = shards if isinstance(shards, ShardDataset) else ShardDataset.open(shards)
     options = options if isinstance(options, TrainOptions) else load_options(options)
-    run_dir, origin = Path(out), weights_origin(dataset, weights)
     if options.compiled:
         require_compiler()
+    job = _Job(
+        dataset=dataset,
+        run_dir=Path(out),
+        options=options,
+        origin=weights_origin(dataset, weights),
+        on_epoch=on_epoch or (lambda _metrics: None),
+        on_note=on_note or (lambda _note: None),
+    )
     with join_processes(options.device) as processes, _kept_random_state(processes.device):
-        feed, val_batches = _open_splits(dataset, options, processes)
-        new = _run_config(dataset, options)
-        config = processes.on_leader(lambda: begin_or_resume(run_dir, new, origin))
+        return _train_with(job, processes)
 
-        started = time.perf_counter()
-        training = set_up(config.heads, options, feed, processes)
-        done = restore(run_dir, config, training.model, training.optimizer)
-        processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
-        history = truncate_history(run_dir, done) if processes.leads else []
-        notes = tuple(_notes(dataset, options, run_dir, done))
-        if processes.leads and on_note is not None:
-            for note in notes:
-                on_note(note)
 
-        with _recorder(training, run_dir, config, done) as record:
-            for epoch in range(done + 1, options.epochs + 1):
-                metrics = _run_epoch(training, val_batches, config.labels, epoch)
-                _check_finite(metrics, run_dir)
-                history.append(metrics)
-                record(metrics)
-                if processes.leads and on_epoch is not None:
-                    on_epoch(metrics)
-        if processes.leads:
-            write_atomic(run_dir / CURVES_FILE, draw_curves(history))
-            (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What ``train`` was given."""
 
+    dataset: ShardDataset
+    run_dir: Path
+    options: TrainOptions
+    origin: WeightsOrigin | None
+    on_epoch: Callable[[EpochMetrics], None]
+    on_note: Callable[[str], None]
+
+
+def _train_with(job: _Job, processes: Processes) -> RunSummary:
+    """Train on this rank: begin or resume the run, then one epoch after another."""
+    options, run_dir = job.options, job.run_dir
+    feed, val_batches = open_splits(job.dataset, options, processes)
+    new = RunConfig.of(job.dataset, options)
+    config = processes.on_leader(lambda: begin_or_resume(run_dir, new, job.origin))
+
+    started = time.perf_counter()
+    training = set_up(config.heads, options, feed, processes)
+    done = restore(run_dir, config, training.model, training.optimizer)
+    processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
+    history = truncate_history(run_dir, done) if processes.leads else []
+    notes = tuple(_notes(job.dataset, options, run_dir, done))
+    for note in notes if processes.leads else ():
+        job.on_note(note)
+
+    with _recorder(training, run_dir, config, done) as record:
+        for epoch in range(done + 1, options.epochs + 1):
+            metrics = _run_epoch(training, val_batches, config.labels, epoch)
+            _check_finite(metrics, run_dir)
+            history.append(metrics)
+            record(metrics)
+            if processes.leads:
+                job.on_epoch(metrics)
+    if processes.leads:
+        write_atomic(run_dir / CURVES_FILE, draw_curves(history))
+        (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
+    seconds = time.perf_counter() - started
+    return _summary(training, run_dir, history, notes, done, seconds)
+
+
+def _summary(  # the parts of one result
+    training: Training,
+    run_dir: Path,
+    history: Sequence[EpochMetrics],
+    notes: tuple[str, ...],
+    done: int,
+    seconds: float,
+) -> RunSummary:
+    model, processes = training.model, training.processes
     return RunSummary(
         run_dir=run_dir,
         device=str(processes.device),
         precision=training.precision,
         leads=processes.leads,
-        images=sum(feed.batch_sizes),
-        parameters=sum(p.numel() for p in training.model.parameters() if p.requires_grad),
-        seconds=time.perf_counter() - started,
+        images=sum(training.feed.batch_sizes),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        seconds=seconds,
         resumed_from=done,
         history=tuple(history),
         notes=notes,
@@ -229,62 +264,6 @@ def _check_finite(metrics: EpochMetrics, run_dir: Path) -> None:
                 f"{run_dir}: expected a finite loss in epoch {metrics.epoch}, found {loss}; train "
                 "again with a smaller --lr"
             )
-
-
-def _open_splits(
-    dataset: ShardDataset, options: TrainOptions, processes: Processes
-) -> tuple[Feed, Iterable[Batch] | None]:
-    """Open the train split (shuffled) and this rank's part of the validation split, if any."""
-    require_split(dataset.splits, options.train_split, "train_split")
-    if options.val_split:
-        require_split(dataset.splits, options.val_split, "val_split")
-    train_options = LoaderOptions(
-        batch_size=options.batch_size,
-        mode=options.mode,
-        shuffle=True,
-        seed=options.seed,
-        all_views=options.flip,
-    )
-    feed = make_feed(dataset, options.train_split, train_options, processes)
-    if not options.val_split:
-        return feed, None
-    ranks = min(processes.world_size, dataset.count(options.val_split))
-    if processes.rank >= ranks:  # more ranks than images
-        return feed, ()
-    val_options = LoaderOptions(
-        batch_size=options.batch_size,
-        mode=options.mode,
-        label_maps=True,
-        rank=processes.rank,
-        world_size=ranks,
-    )
-    return feed, dataset.loader(options.val_split, val_options)
-
-
-def _embedding_size(dataset: ShardDataset, split: str) -> int:
-    """Return D of a split's records, which one's own features may have other than the recipe."""
-    first = next(dataset.read_shard(dataset.shard_names(split)[0]))
-    return int(first.embeddings.shape[-1])
-
-
-def _run_config(dataset: ShardDataset, options: TrainOptions) -> RunConfig:
-    """Return the configuration of a new run: sizes from the data, the rest from the options."""
-    labels, index = dataset.label_space, dataset.index
-    return RunConfig(
-        heads=HeadsConfig(
-            outputs=labels.outputs,
-            embedding_dim=_embedding_size(dataset, options.train_split),
-            position=options.position,
-            encoder=options.encoder,
-            class_loss=options.class_loss,
-            slots=options.slots,
-        ),
-        options=options,
-        labels=labels,
-        recipe=index.recipe,
-        content_id=index.content_id,
-        source_id=index.source_id,
-    )
 
 
 def _notes(dataset: ShardDataset, options: TrainOptions, run_dir: Path, done: int) -> Iterator[str]:

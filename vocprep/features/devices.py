@@ -1,0 +1,76 @@
+"""Devices to compute on, and the numerics class that they are of."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import simplejpeg
+import torch
+
+from vocprep.errors import UsageError
+from vocprep.options import Decoder
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the torch device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    return choose_devices(name)[0]
+
+
+def choose_devices(name: str) -> list[torch.device]:
+    """Return the torch devices of ``auto``, ``cpu``, ``cuda`` (all GPUs) or ``cuda:N``."""
+    found = torch.cuda.device_count()
+    gpus = [torch.device("cuda", index) for index in range(found)]
+    if name == "auto":
+        return gpus or [torch.device("cpu")]
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise UsageError(f"device {name!r}: found {found} CUDA devices; use --device cpu")
+    return gpus if device.type == "cuda" and device.index is None else [device]
+
+
+def numerics_class(
+    devices: Sequence[torch.device], decoder: Decoder = "simplejpeg"
+) -> dict[str, str]:
+    """Return what decides the bits of embeddings beside the recipe.
+
+    Raises UsageError for GPUs of different kinds.
+    """
+    described = [_describe(device) for device in devices]
+    if any(other != described[0] for other in described):
+        names = ", ".join(f"{d}: {described[i][0]}" for i, d in enumerate(devices))
+        raise UsageError(
+            f"the GPUs differ ({names}), and so would their embeddings; choose one by --device "
+            "cuda:N"
+        )
+    name, instruction_set = described[0]
+    on_cpu = f"simplejpeg {simplejpeg.__version__}"
+    return {
+        "torch": torch.__version__,
+        "device": name,
+        "instruction_set": instruction_set,
+        "jpeg_decoder": on_cpu if decoder == "simplejpeg" else f"nvjpeg {torch.version.cuda}",
+    }
+
+
+def _describe(device: torch.device) -> tuple[str, str]:
+    """Return a device's name and its instruction set."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch's own gap
+        return torch.cuda.get_device_name(device), f"sm_{major}{minor} cuDNN {cudnn}"
+    amx = " AMX" if "amx_bf16" in _cpu_flags() else ""  # whose sums round differently
+    return "cpu", f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{amx}"
+
+
+def _cpu_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
