@@ -7,6 +7,7 @@ downloaded file had, with the size and time of change that it had then.
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Self
 from urllib.parse import quote
 
 from vocprep.errors import DataError
-from vocprep.files import write_atomic, write_json
+from vocprep.files import TEMPORARY_PREFIX, write_atomic, write_json
 from vocprep.validation import checked, explain, from_json, to_json
 
 
@@ -88,6 +89,7 @@ def write_unpacked(data_dir: Path, unpacked: UnpackedArchive) -> None:
     lines = [head, *to_json(unpacked)["files"]]
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     path = _unpacked_path(data_dir, unpacked.archive)
+    _remove_unfinished(path)
     write_atomic(path, gzip.compress(text.encode(), 6, mtime=0))
 
 
@@ -102,13 +104,15 @@ def read_unpacked(data_dir: Path, archive: str) -> UnpackedArchive | None:
 
 def read_all_unpacked(data_dir: Path) -> Iterator[UnpackedArchive]:
     """Yield what each archive of a data dir unpacked to, in the order of their names."""
-    for path in sorted((records_dir(data_dir) / "trees").glob("*.jsonl.gz")):
+    for path in _records(data_dir, "trees", "*.jsonl.gz"):
         yield _read_unpacked(path)
 
 
 def write_receipt(data_dir: Path, receipt: Receipt) -> None:
     """Record a file whose digests agreed."""
-    write_json(_receipt_path(data_dir, receipt.path), to_json(receipt))
+    path = _receipt_path(data_dir, receipt.path)
+    _remove_unfinished(path)
+    write_json(path, to_json(receipt))
 
 
 def read_receipt(data_dir: Path, path: str) -> Receipt | None:
@@ -121,7 +125,7 @@ def read_receipt(data_dir: Path, path: str) -> Receipt | None:
 
 def read_receipts(data_dir: Path) -> Iterator[Receipt]:
     """Yield the receipts of a data dir, in the order of their names."""
-    for path in sorted((records_dir(data_dir) / "receipts").glob("*.json")):
+    for path in _records(data_dir, "receipts", "*.json"):
         try:
             yield from_json(Receipt, json.loads(path.read_bytes()))
         except (OSError, ValueError) as error:
@@ -152,6 +156,19 @@ def _damaged(path: Path, error: Exception) -> DataError:
         f"{path}: this record of vocprep's own is damaged ({explain(error)}); delete it and run "
         "vocprep download again"
     )
+
+
+def _records(data_dir: Path, kind: str, pattern: str) -> list[Path]:
+    """Return the records of one kind, without those that are being written or never were whole."""
+    found = (records_dir(data_dir) / kind).glob(pattern)
+    return sorted(path for path in found if not path.name.startswith(TEMPORARY_PREFIX))
+
+
+def _remove_unfinished(record: Path) -> None:
+    """Delete what a killed process left of a record, whose file lock the caller holds."""
+    name = glob.escape(record.name)
+    for path in record.parent.glob(f"{TEMPORARY_PREFIX}{'?' * 8}-{name}"):
+        path.unlink(missing_ok=True)
 
 
 def _unpacked_path(data_dir: Path, archive: str) -> Path:
