@@ -152,6 +152,18 @@ def test_edited_recipe_of_a_lock_is_found(two_views: Built, tmp_path: Path) -> N
         read_lock(file)
 
 
+def test_recipe_of_fewer_fields_in_a_lock_is_named_as_such(
+    two_views: Built, tmp_path: Path
+) -> None:
+    file = tmp_path / "lock.json"
+    lock(two_views.path, file)
+    value = json.loads(file.read_text())
+    del value["recipe"]["windows"]
+    file.write_text(json.dumps(value))
+    with pytest.raises(DataError, match="not a recipe that this version can read: windows"):
+        read_lock(file)
+
+
 def test_deviation_is_the_worst_number_and_the_worst_direction() -> None:
     one = np.array([[1.0, 0.0], [0.0, 10.0], [0.0, 0.0]])
     other = np.array([[0.9, 0.0], [3.0, 10.0], [0.0, 0.0]])

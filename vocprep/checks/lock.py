@@ -23,7 +23,7 @@ from vocprep.checks.deviation import (
     total_deviation,
 )
 from vocprep.checks.report import Difference, Report, changed
-from vocprep.errors import DataError, UsageError
+from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.files import write_json
 from vocprep.options import Layout, ShardFormat
 from vocprep.recipe import Recipe, differing_fields
@@ -116,14 +116,15 @@ def read_lock(file: str | Path) -> LockFile:
     try:
         value = json.loads(Path(file).read_bytes())
         content = LockFile.model_validate(value)
+        recipe = Recipe.from_json(value["recipe"])  # which has every field
     except OSError as error:
         raise DataError(f"{file}: lock file cannot be read: {error.strerror}") from error
-    except (ValueError, UsageError) as error:
+    except (ValueError, UsageError, ShardError) as error:
         raise DataError(
             f"{file}: not a lock file that this version of vocprep reads: {explain(error)}; make "
             "it again with vocprep inspect SHARDS --lock FILE"
         ) from error
-    if not LockFile.is_intact(value) or content.recipe.recipe_id != content.recipe_id:
+    if not LockFile.is_intact(value) or recipe.recipe_id != content.recipe_id:
         raise DataError(
             f"{file}: does not agree with its own digest {content.lock_sha256[:12]}…; the file was "
             "altered: take it from version control again, or make it again with vocprep inspect "

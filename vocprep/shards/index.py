@@ -99,8 +99,8 @@ def read_index(folder: Path) -> DatasetIndex:
         )
     try:
         index = DatasetIndex.model_validate(value)
-        recipe_id = index.recipe.recipe_id
-    except (ValueError, UsageError) as error:
+        recipe_id = Recipe.from_json(value["recipe"]).recipe_id  # which has every field
+    except (ValueError, UsageError, ShardError) as error:
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
     if recipe_id != index.recipe_id:
         raise ShardError(

@@ -190,6 +190,7 @@ def test_a_run_of_the_second_format_still_opens(run_dir: Path):
     def changes(value: dict[str, Any]) -> None:
         del value["options"]["dropout_factor"]
         value["options"] |= {"dropout": 0.5, "device": "cpu", "checkpoint_every": 3.0}
+        del value["recipe"]["windows"], value["recipe"]["layers"]  # as the first of them
 
     as_older_run(run_dir, 2, changes)
     options = load_run(run_dir).config.options

@@ -151,7 +151,7 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
     if version == 1:
         heads |= {"slots": "area"}
         options |= {"standardise": False, "precision": "fp32", "recipe": "", "slots": "area"}
-        # Older shards had the patch itself and the last layer only.
+    if version in (1, 2):  # the first shards had the patch itself and the last layer only
         recipe = {"windows": [32], "layers": ["layer3"], **recipe}
     if version == 2:
         options["dropout_factor"] = options.pop("dropout")
