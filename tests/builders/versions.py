@@ -24,7 +24,10 @@ from vocprep.shards.record import Record
 WEIGHTS = "random:0"
 ENGINE = BuildOptions(device="cpu", workers=1)
 TWO_VIEWS = BuildChoices(limit=2, views=("identity", "flip"))
+ONE_PER_SHARD = Layout(samples_per_shard=1)
 TWO_PER_SHARD = Layout(samples_per_shard=2)
+VOC = Path("VOCdevkit/VOC2010")
+JPEGS = VOC / "JPEGImages"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def build(
 
 def first_jpeg(tree: Path) -> Path:
     """The first image of a tree in the layout of VOC 2010."""
-    return sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[0]
+    return sorted((tree / JPEGS).iterdir())[0]
 
 
 def write_records(out: Path, records: Sequence[Record], **recipe: Any) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders.versions import ENGINE, WEIGHTS, Built, make_plan
+from builders.versions import ENGINE, VOC, WEIGHTS, Built, make_plan
 from PIL import Image
 
 from vocprep.building.describe import describe_build, describe_plan
@@ -17,7 +17,6 @@ from vocprep.errors import FailureBudgetError
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, MaxFailures
 
-VOC = Path("VOCdevkit/VOC2010")
 NATIVE = Geometry(geometry="native")
 
 

@@ -14,37 +14,29 @@ from typing import Any
 
 import pytest
 import torch
-from builders import versions
 from builders.progress import Interrupting, RecordedProgress
 from builders.version_bytes import version_bytes
+from builders.versions import ENGINE, JPEGS, ONE_PER_SHARD, make_plan
 from filelock import FileLock
 
 import vocprep
 from vocprep.building.local import build_plan
 from vocprep.building.pipeline import worth_compiling
-from vocprep.building.plan import BuildPlan
 from vocprep.errors import FailureBudgetError, ShardError, UsageError
 from vocprep.features.embed import Embedder
 from vocprep.options import BuildChoices, BuildOptions, Layout
 from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.reader import ShardDataset
 
-JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
-OPTIONS = BuildOptions(device="cpu", workers=1)
 OVERWRITE = BuildOptions(device="cpu", workers=1, if_exists="overwrite")
 FOUR = BuildChoices(limit=2)
-LAYOUT = Layout(samples_per_shard=1)
-
-
-def make_plan(tree: Path, choices: BuildChoices = FOUR, layout: Layout = LAYOUT) -> BuildPlan:
-    return versions.make_plan(tree, choices, layout)
 
 
 @pytest.fixture(scope="module")
 def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished dataset version of four pictures; not to be written to."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE)
     return out
 
 
@@ -101,7 +93,9 @@ def test_finished_folder_holds_the_shards_and_the_index_only(finished: Path) -> 
 
 
 def test_returned_index_is_the_one_on_disk(sample_tree: Path, tmp_path: Path) -> None:
-    index = build_plan(make_plan(sample_tree), tmp_path / "new/out", OPTIONS).index
+    index = build_plan(
+        make_plan(sample_tree, FOUR, ONE_PER_SHARD), tmp_path / "new/out", ENGINE
+    ).index
     assert isinstance(index, DatasetIndex)
     assert index == read_index(tmp_path / "new/out")
 
@@ -117,7 +111,9 @@ def test_index_holds_size_and_digest_of_every_shard(finished: Path) -> None:
 def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -> None:
     seen = RecordedProgress()
     choices = BuildChoices(limit=2, views=("identity", "flip"))
-    build_plan(make_plan(sample_tree, choices), tmp_path / "out", OPTIONS, progress=seen)
+    build_plan(
+        make_plan(sample_tree, choices, ONE_PER_SHARD), tmp_path / "out", ENGINE, progress=seen
+    )
     assert seen.begun == [("images", 4, 0)]
     assert seen.shown == 4
 
@@ -125,7 +121,9 @@ def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -
 def test_progress_is_reported_from_one_thread(sample_tree: Path, tmp_path: Path) -> None:
     seen = RecordedProgress()
     options = BuildOptions(device="cpu", workers=4)
-    build_plan(make_plan(sample_tree), tmp_path / "out", options, progress=seen)
+    build_plan(
+        make_plan(sample_tree, FOUR, ONE_PER_SHARD), tmp_path / "out", options, progress=seen
+    )
     assert seen.threads == {threading.get_ident()}
 
 
@@ -135,7 +133,7 @@ def test_progress_is_reported_from_one_thread(sample_tree: Path, tmp_path: Path)
 def test_finished_dataset_is_left_alone_by_the_same_command(sample_tree: Path, out: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     seen = RecordedProgress()
-    result = build_plan(make_plan(sample_tree), out, OPTIONS, progress=seen)
+    result = build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE, progress=seen)
     assert result.index == read_index(out)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert seen.shown == 4
@@ -150,7 +148,7 @@ def test_fail_refuses_finished_and_unfinished_work_and_keeps_it(
     before = version_bytes(out)
     fail = BuildOptions(device="cpu", workers=1, if_exists="fail")
     with pytest.raises(UsageError, match="a finished dataset") as caught:
-        build_plan(make_plan(sample_tree), out, fail)
+        build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, fail)
     assert str(out) in str(caught.value)
     assert version_bytes(out) == before
 
@@ -161,7 +159,7 @@ def test_finished_dataset_of_another_recipe_is_refused_with_what_differs(
     before = version_bytes(out)
     choices = BuildChoices(limit=2, schema="context59", embedding_dtype="float32")
     with pytest.raises(UsageError, match="another recipe") as caught:
-        build_plan(make_plan(sample_tree, choices), out, OPTIONS)
+        build_plan(make_plan(sample_tree, choices, ONE_PER_SHARD), out, ENGINE)
     assert str(out) in str(caught.value)
     assert "embedding_dtype: 'float16' and 'float32'" in str(caught.value)
     assert "schema.name: 'context460' and 'context59'" in str(caught.value)
@@ -174,8 +172,8 @@ def test_unreadable_index_is_a_shard_error_and_overwrite_replaces_it(
 ) -> None:
     (out / "dataset.json").write_text("{")
     with pytest.raises(ShardError):
-        build_plan(make_plan(sample_tree), out, OPTIONS)
-    build_plan(make_plan(sample_tree), out, OVERWRITE)
+        build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE)
+    build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, OVERWRITE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -186,9 +184,9 @@ def test_foreign_file_is_refused_and_kept(name: str, sample_tree: Path, out: Pat
     else:
         (out / name).write_text("mine")
     before = version_bytes(out)
-    for options in (OPTIONS, OVERWRITE):
+    for options in (ENGINE, OVERWRITE):
         with pytest.raises(UsageError, match=name):
-            build_plan(make_plan(sample_tree), out, options)
+            build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, options)
     assert version_bytes(out) == before
     assert (out / name).exists()
 
@@ -216,7 +214,7 @@ def test_rebuild_over_what_an_interrupted_build_left_gives_the_same_bytes(
     (out / "val-00000-of-00009.h5").write_bytes(b"of another cut")
     (out / ".tmp-build").mkdir()
     (out / ".tmp-build" / "train-00000-of-00002.h5").write_bytes(b"unfinished")
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -226,7 +224,7 @@ def test_leftover_of_an_interrupted_write_does_not_block_a_rebuild(
     """A process that is killed while it writes the index leaves a temporary file behind."""
     (out / "dataset.json").unlink()
     (out / ".tmp-0123abcd-dataset.json").write_text("{")
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -250,7 +248,7 @@ def cut_labels(tree: Path) -> Path:
 def test_failed_build_names_the_file_and_publishes_nothing(
     damage: Callable[[Path], Path], workers: int, tree: Path, tmp_path: Path
 ) -> None:
-    plan = make_plan(tree)
+    plan = make_plan(tree, FOUR, ONE_PER_SHARD)
     path = damage(tree)
     assert path.stem == plan.samples[-1].image_id
     threads = threading.active_count()
@@ -265,7 +263,7 @@ def test_failed_build_names_the_file_and_publishes_nothing(
 def test_failed_overwrite_keeps_the_finished_dataset(
     damage: Callable[[Path], Path], tree: Path, out: Path
 ) -> None:
-    plan = make_plan(tree, BuildChoices(limit=2, embedding_dtype="float32"))
+    plan = make_plan(tree, BuildChoices(limit=2, embedding_dtype="float32"), ONE_PER_SHARD)
     before = version_bytes(out)
     damage(tree)
     with pytest.raises(FailureBudgetError):
@@ -281,9 +279,11 @@ def test_interrupted_build_frees_the_lock_and_the_next_run_goes_on(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        build_plan(make_plan(sample_tree), out, OPTIONS, progress=Interrupting())
+        build_plan(
+            make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE, progress=Interrupting()
+        )
     assert not (out / "dataset.json").exists()
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -298,9 +298,9 @@ def test_index_never_stands_beside_shards_that_are_not_its_own(
     with monkeypatch.context() as patched:
         patched.setattr("vocprep.building.publish.write_index", crash)
         with pytest.raises(OSError, match="No space left"):
-            build_plan(make_plan(sample_tree), out, OVERWRITE)
+            build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, OVERWRITE)
     assert not (out / "dataset.json").exists()
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -309,7 +309,7 @@ def test_second_writer_is_refused_and_touches_nothing(sample_tree: Path, out: Pa
     (out / ".tmp-build").mkdir()
     (out / ".tmp-build" / "theirs").write_text("unfinished")
     with FileLock(out / ".lock"), pytest.raises(UsageError, match="another build") as caught:
-        build_plan(make_plan(sample_tree), out, OVERWRITE)
+        build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, OVERWRITE)
     assert str(out) in str(caught.value)
     assert (out / ".tmp-build" / "theirs").exists()
     shutil.rmtree(out / ".tmp-build")
@@ -324,7 +324,7 @@ def test_file_in_the_folders_place_is_refused_and_kept(
     file.write_text("mine")
     out = file / "out" if below else file
     with pytest.raises(UsageError) as caught:
-        build_plan(make_plan(sample_tree), out, OPTIONS)
+        build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE)
     assert str(out) in str(caught.value)
     assert file.read_text() == "mine"
 
@@ -335,26 +335,26 @@ def test_folder_that_may_not_be_written_to_is_refused(sample_tree: Path, tmp_pat
     parent.mkdir()
     parent.chmod(0o500)
     with pytest.raises(UsageError) as caught:
-        build_plan(make_plan(sample_tree), parent / "out", OPTIONS)
+        build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), parent / "out", ENGINE)
     assert str(parent / "out") in str(caught.value)
 
 
 def test_precision_is_part_of_the_recipe(sample_tree: Path) -> None:
-    half = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"))
-    assert half.recipe.recipe_id != make_plan(sample_tree).recipe.recipe_id
+    half = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"), ONE_PER_SHARD)
+    assert half.recipe.recipe_id != make_plan(sample_tree, FOUR, ONE_PER_SHARD).recipe.recipe_id
     assert half.recipe.short_name.endswith("resnet32-bf16")
 
 
 def test_only_long_builds_in_bf16_are_worth_compiling(
     sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"))
+    plan = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"), ONE_PER_SHARD)
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: True)
     assert not worth_compiling(plan, 4)
     monkeypatch.setattr("vocprep.building.pipeline.COMPILE_FROM", 4)
     assert worth_compiling(plan, 4)
     assert not worth_compiling(plan, 3)
-    assert not worth_compiling(make_plan(sample_tree), 4)
+    assert not worth_compiling(make_plan(sample_tree, FOUR, ONE_PER_SHARD), 4)
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: False)
     assert not worth_compiling(plan, 4)
 
@@ -367,11 +367,11 @@ def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_as
 
     monkeypatch.setattr("vocprep.building.pipeline.Embedder.compile", fail)
     monkeypatch.setattr("vocprep.building.pipeline.worth_compiling", lambda *_: True)
-    index = build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS).index
+    index = build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), tmp_path / "out", ENGINE).index
     assert index.content_id == read_index(finished).content_id
     asked = BuildOptions(device="cpu", compiled=True)
     with pytest.raises(UsageError, match="does not compile"):
-        build_plan(make_plan(sample_tree), tmp_path / "asked", asked)
+        build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), tmp_path / "asked", asked)
 
 
 def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alone(
@@ -380,7 +380,7 @@ def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alon
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+        build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), tmp_path / "out", ENGINE)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -405,7 +405,7 @@ def test_stage_times_show_whether_the_backbone_waits(
         return original(*arguments)
 
     monkeypatch.setattr(owner, name, delayed)
-    result = build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+    result = build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), tmp_path / "out", ENGINE)
     seconds = result.stage_seconds
     assert result.index.statistics["seconds"] == seconds
     assert list(seconds) == [

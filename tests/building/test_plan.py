@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from builders.versions import WEIGHTS, make_plan
+from builders.versions import VOC, WEIGHTS, make_plan
 
 from vocprep.building.plan import plan
 from vocprep.errors import DataDirError, DataError, UsageError, WeightsError
@@ -18,17 +17,11 @@ from vocprep.manifests import find_manifest, load_dataset
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import SplitIds
 
-VOC = Path("VOCdevkit/VOC2010")
 SPLIT_FILES = VOC / "ImageSets/Main"
 
 
 def ids_of(tree: Path, split: str) -> list[str]:
     return sorted((tree / SPLIT_FILES / f"{split}.txt").read_text().split())
-
-
-def copy_tree(tree: Path, target: Path) -> Path:
-    shutil.copytree(tree, target)
-    return target
 
 
 def test_recipe_of_a_plan_says_what_was_chosen(sample_tree: Path) -> None:
@@ -91,10 +84,7 @@ def test_shards_are_runs_of_the_sorted_ids(
     assert found == expected
 
 
-def test_plan_does_not_depend_on_the_order_of_the_split_file(
-    sample_tree: Path, tmp_path: Path
-) -> None:
-    tree = copy_tree(sample_tree, tmp_path / "tree")
+def test_plan_does_not_depend_on_the_order_of_the_split_file(sample_tree: Path, tree: Path) -> None:
     path = tree / SPLIT_FILES / "train.txt"
     path.write_text("\r\n".join(reversed(path.read_text().split())))
     layout = Layout(samples_per_shard=3)
@@ -113,8 +103,7 @@ def test_limit_takes_the_first_ids_of_each_split(sample_tree: Path) -> None:
     ]
 
 
-def test_plan_of_no_image_is_refused(sample_tree: Path, tmp_path: Path) -> None:
-    tree = copy_tree(sample_tree, tmp_path / "tree")
+def test_plan_of_no_image_is_refused(tree: Path) -> None:
     for split in ("train", "val"):
         (tree / SPLIT_FILES / f"{split}.txt").write_text("\n")
     with pytest.raises(DataError, match="no image id"):

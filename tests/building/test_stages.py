@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders.versions import WEIGHTS, Built, build
+from builders.versions import VOC, WEIGHTS, Built, build
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -26,12 +26,6 @@ DESCRIBED = (
     *("split", "grid", "image_sha256", "label_sha256"),
     *("targets_sha256", "embeddings_sha256", "record_sha256"),
 )
-VOC = Path("VOCdevkit/VOC2010")
-
-
-def copy_tree(tree: Path, target: Path) -> Path:
-    shutil.copytree(tree, target)
-    return target
 
 
 def test_both_containers_hold_the_same_records(
@@ -196,7 +190,7 @@ def test_one_byte_of_one_file_changes_the_source_id(
         return b"m" + data[1:]
 
     for number, (path, change) in enumerate(((jpeg, comment), (mat, header))):
-        tree = copy_tree(sample_tree, tmp_path / f"tree{number}")
+        tree = Path(shutil.copytree(sample_tree, tmp_path / f"tree{number}"))
         (tree / path).write_bytes(change((tree / path).read_bytes()))
         changed = build(tree, tmp_path / f"out{number}", choices)
         assert changed.index.recipe_id == plain.index.recipe_id

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from builders.version_bytes import version_bytes
+from builders.versions import JPEGS
 from click.testing import Result
 
 Run = Callable[..., Result]
-JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
 
 
 def build(tree: Path, out: Path, *more: object) -> list[object]:

@@ -56,7 +56,7 @@ def hook(event, arguments):
 
 from vocprep.heads.training.train import train
 from vocprep.shards.reader import ShardDataset
-from test_resume import OPTIONS
+from test_train_resume import OPTIONS
 
 sys.addaudithook(hook)
 train(ShardDataset.open(sys.argv[1]), Path(folder), OPTIONS)

@@ -11,37 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import versions
 from builders.progress import CountedProgress
 from builders.version_bytes import version_bytes
+from builders.versions import ENGINE, TWO_PER_SHARD, make_plan
 
 from vocprep.building.local import build_plan
-from vocprep.building.plan import BuildPlan
 from vocprep.errors import UsageError
 from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = BuildOptions(device="cpu", workers=1)
 STAGING = ".tmp-build"
 FORMATS: tuple[ShardFormat, ...] = ("hdf5", "webdataset")
-
-
-def make_plan(
-    tree: Path, container: ShardFormat = "hdf5", choices: BuildChoices | None = None
-) -> BuildPlan:
-    layout = Layout(format=container, samples_per_shard=2)
-    return versions.make_plan(tree, choices, layout)
+LAYOUTS = {name: Layout(format=name, samples_per_shard=2) for name in FORMATS}
 
 
 def build_in_child(tree: str, out: str, container: ShardFormat) -> None:
-    build_plan(make_plan(Path(tree), container), Path(out), OPTIONS)
+    build_plan(make_plan(Path(tree), layout=LAYOUTS[container]), Path(out), ENGINE)
 
 
 def context() -> Any:
     """Start processes from one that has loaded the package, for dozens of kills in seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_local_resume", "vocprep.building.local"])
+    context.set_forkserver_preload([__name__, "vocprep.building.local"])
     return context
 
 
@@ -51,7 +43,7 @@ def whole(
 ) -> tuple[ShardFormat, dict[str, bytes]]:
     """The container, and the files of a build that nothing interrupted."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    build_plan(make_plan(sample_tree, request.param), out, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=LAYOUTS[request.param]), out, ENGINE)
     return request.param, version_bytes(out)
 
 
@@ -81,7 +73,7 @@ def assert_survives(
             longest = 0.8 * (time.monotonic() - started)
             assert version_bytes(out) == expected
             shutil.rmtree(out)
-    build_plan(make_plan(tree, container), out, OPTIONS)
+    build_plan(make_plan(tree, layout=LAYOUTS[container]), out, ENGINE)
     assert version_bytes(out) == expected
 
 
@@ -120,7 +112,9 @@ class Stopping(CountedProgress):
 def interrupt(tree: Path, out: Path, after: int, container: ShardFormat = "hdf5") -> None:
     """Build until so many pictures are done."""
     with pytest.raises(StopError):
-        build_plan(make_plan(tree, container), out, OPTIONS, progress=Stopping(after))
+        build_plan(
+            make_plan(tree, layout=LAYOUTS[container]), out, ENGINE, progress=Stopping(after)
+        )
 
 
 def embedded(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -136,7 +130,7 @@ def embedded(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
     with monkeypatch.context() as patched:
         patched.setattr("vocprep.features.embed.Embedder.embed_images", counted)
-        build_plan(make_plan(tree), out, OPTIONS)
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
     return sum(counts)
 
 
@@ -156,7 +150,7 @@ def staged(out: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def expected(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("expected") / "out"
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
     return version_bytes(out)
 
 
@@ -194,7 +188,7 @@ def test_damaged_staged_shard_is_built_again(
         data = bytearray(path.read_bytes())
         data[len(data) // (number + 2)] ^= 1
         path.write_bytes(data)
-    build_plan(make_plan(sample_tree), interrupted, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
     assert version_bytes(interrupted) == expected
 
 
@@ -206,8 +200,8 @@ def test_source_that_changed_after_the_interruption_is_read_again(
     interrupt(tree, tmp_path / "out", after=9)
     mat = sorted((tree / "trainval").iterdir())[0]
     mat.write_bytes(b"m" + mat.read_bytes()[1:])
-    build_plan(make_plan(tree), tmp_path / "out", OPTIONS)
-    build_plan(make_plan(tree), tmp_path / "fresh", OPTIONS)
+    build_plan(make_plan(tree, layout=TWO_PER_SHARD), tmp_path / "out", ENGINE)
+    build_plan(make_plan(tree, layout=TWO_PER_SHARD), tmp_path / "fresh", ENGINE)
     assert version_bytes(tmp_path / "out") == version_bytes(tmp_path / "fresh")
 
 
@@ -215,9 +209,9 @@ def test_unfinished_build_of_another_recipe_is_refused_with_what_differs(
     interrupted: Path, sample_tree: Path
 ) -> None:
     before = version_bytes(interrupted)
-    plan = make_plan(sample_tree, choices=BuildChoices(schema="context59"))
+    plan = make_plan(sample_tree, BuildChoices(schema="context59"), TWO_PER_SHARD)
     with pytest.raises(UsageError, match="an unfinished build") as caught:
-        build_plan(plan, interrupted, OPTIONS)
+        build_plan(plan, interrupted, ENGINE)
     assert "schema.name: 'context460' and 'context59'" in str(caught.value)
     assert version_bytes(interrupted) == before
 
@@ -230,16 +224,16 @@ def test_unfinished_build_by_other_tools_is_refused(
     where = "building.plan.versions" if name == "versions" else "building.local.numerics_class"
     monkeypatch.setattr(f"vocprep.{where}", lambda *_: {"torch": "0"})
     with pytest.raises(UsageError, match=f"{name}.torch"):
-        build_plan(make_plan(sample_tree), interrupted, OPTIONS)
+        build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
 
 
 def test_overwrite_discards_an_unfinished_build_of_another_recipe(
     interrupted: Path, sample_tree: Path, tmp_path: Path
 ) -> None:
-    plan = make_plan(sample_tree, choices=BuildChoices(schema="context59"))
+    plan = make_plan(sample_tree, BuildChoices(schema="context59"), TWO_PER_SHARD)
     overwrite = BuildOptions(device="cpu", workers=1, if_exists="overwrite")
     build_plan(plan, interrupted, overwrite)
-    build_plan(plan, tmp_path / "fresh", OPTIONS)
+    build_plan(plan, tmp_path / "fresh", ENGINE)
     assert version_bytes(interrupted) == version_bytes(tmp_path / "fresh")
 
 
@@ -247,7 +241,7 @@ def test_fail_refuses_an_unfinished_build(interrupted: Path, sample_tree: Path) 
     before = version_bytes(interrupted)
     fail = BuildOptions(device="cpu", workers=1, if_exists="fail")
     with pytest.raises(UsageError, match="an unfinished build"):
-        build_plan(make_plan(sample_tree), interrupted, fail)
+        build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, fail)
     assert version_bytes(interrupted) == before
 
 
@@ -275,7 +269,7 @@ def test_crash_while_shards_get_their_names_loses_nothing(
         patched.setattr(Path, "replace", crash)
         patched.setattr("vocprep.building.publish.write_index", crash_late)
         with pytest.raises(StopError):
-            build_plan(make_plan(sample_tree), out, OPTIONS)
+            build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert len(list(out.glob("*.h5"))) == moved
     assert embedded(sample_tree, out, monkeypatch) == 0
     assert version_bytes(out) == expected

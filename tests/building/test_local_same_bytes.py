@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from builders.version_bytes import version_bytes
-from builders.versions import make_plan
+from builders.versions import ENGINE, make_plan
 
 from vocprep.building.local import build_plan
 from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
@@ -18,14 +18,13 @@ from vocprep.shards.index import read_index
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = BuildOptions(device="cpu", workers=1)
 CHOICES = BuildChoices(limit=3, views=("identity", "flip"))
 
 CONTAINERS: tuple[ShardFormat, ...] = ("hdf5", "webdataset")
 
 
 def build(
-    tree: Path, out: Path, container: ShardFormat = "hdf5", options: BuildOptions = OPTIONS
+    tree: Path, out: Path, container: ShardFormat = "hdf5", options: BuildOptions = ENGINE
 ) -> dict[str, bytes]:
     layout = Layout(format=container, samples_per_shard=2)
     plan = make_plan(tree, CHOICES, layout)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders.versions import WEIGHTS, build
+from builders.versions import JPEGS, WEIGHTS, build
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,8 +22,6 @@ from vocprep.recipe import EmbeddingDtype
 from vocprep.shards.reader import Batch
 
 pytestmark = pytest.mark.slow
-
-JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
 
 
 class Uncached(nn.Module):

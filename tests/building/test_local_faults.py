@@ -13,26 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from builders import versions
 from builders.version_bytes import version_bytes
+from builders.versions import JPEGS, TWO_PER_SHARD, make_plan
 from filelock import FileLock
 
 from vocprep.building.local import build_plan
-from vocprep.building.plan import BuildPlan
 from vocprep.errors import FailureBudgetError, UsageError
-from vocprep.options import BuildOptions, Layout, MaxFailures
+from vocprep.options import BuildOptions, MaxFailures
 from vocprep.shards.index import read_index
 from vocprep.shards.reader import ShardDataset
 
 pytestmark = pytest.mark.slow
 
 OPTIONS = BuildOptions(device="cpu", workers=2)
-JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
-
-
-def make_plan(tree: Path) -> BuildPlan:
-    layout = Layout(samples_per_shard=2)
-    return versions.make_plan(tree, layout=layout)
 
 
 def allowing(text: str) -> BuildOptions:
@@ -42,7 +35,7 @@ def allowing(text: str) -> BuildOptions:
 @pytest.fixture(scope="module")
 def expected(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("expected") / "out"
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, OPTIONS)
     return version_bytes(out)
 
 
@@ -75,7 +68,7 @@ def test_disk_that_is_full_stops_the_build_and_the_next_run_goes_on(
     assert "File too large; make room and run the same command again" in done.stderr
     assert ".h5" in done.stderr
     assert not (out / "dataset.json").exists()
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, OPTIONS)
     assert version_bytes(out) == expected
 
 
@@ -101,10 +94,10 @@ def test_write_that_fails_keeps_what_was_finished(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match=os.strerror(number)):
-            build_plan(make_plan(sample_tree), out, OPTIONS)
+            build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, OPTIONS)
     assert not (out / "dataset.json").exists()
     assert not list(out.glob("*.h5"))
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, OPTIONS)
     assert version_bytes(out) == expected
 
 
@@ -113,7 +106,7 @@ def test_read_only_folder_is_refused(sample_tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o500)
     with pytest.raises(UsageError, match="cannot be written to"):
-        build_plan(make_plan(sample_tree), out, OPTIONS)
+        build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, OPTIONS)
 
 
 def test_folder_on_a_read_only_disk_is_refused(
@@ -124,14 +117,14 @@ def test_folder_on_a_read_only_disk_is_refused(
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UsageError, match="Read-only file system"):
-        build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+        build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), tmp_path / "out", OPTIONS)
 
 
 def test_second_builder_is_refused_at_once(sample_tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with FileLock(out / ".lock"), pytest.raises(UsageError, match="another build"):
-        build_plan(make_plan(sample_tree), out, OPTIONS)
+        build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, OPTIONS)
     assert {path.name for path in out.iterdir()} == {".lock"}
 
 
@@ -142,7 +135,7 @@ def test_source_that_vanishes_is_named_and_the_next_run_goes_on(
     tree: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    plan = make_plan(tree)
+    plan = make_plan(tree, layout=TWO_PER_SHARD)
     victim = plan.samples[-1].image_path
     data = victim.read_bytes()
     victim.unlink()
@@ -180,7 +173,7 @@ def test_bad_samples_are_listed_with_stage_file_and_reason_and_the_build_goes_on
     tree: Path, tmp_path: Path
 ) -> None:
     picture, labels = cut_picture(tree, 0), cut_labels(tree, 3)
-    index = build_plan(make_plan(tree), tmp_path / "out", allowing("2")).index
+    index = build_plan(make_plan(tree, layout=TWO_PER_SHARD), tmp_path / "out", allowing("2")).index
     dataset = ShardDataset.open(tmp_path / "out")
     assert index.quarantined == len(dataset.quarantined) == 2
     by_id = {bad.id: bad for bad in dataset.quarantined}
@@ -197,8 +190,12 @@ def test_quarantined_samples_are_part_of_the_content(
     tree: Path, sample_tree: Path, tmp_path: Path
 ) -> None:
     cut_picture(tree, 0)
-    with_bad = build_plan(make_plan(tree), tmp_path / "bad", allowing("1")).index
-    whole = build_plan(make_plan(sample_tree), tmp_path / "whole", OPTIONS).index
+    with_bad = build_plan(
+        make_plan(tree, layout=TWO_PER_SHARD), tmp_path / "bad", allowing("1")
+    ).index
+    whole = build_plan(
+        make_plan(sample_tree, layout=TWO_PER_SHARD), tmp_path / "whole", OPTIONS
+    ).index
     assert with_bad.recipe_id == whole.recipe_id
     assert with_bad.content_id != whole.content_id
 
@@ -209,7 +206,7 @@ def test_more_failures_than_allowed_stop_the_build(
 ) -> None:
     names = [cut_picture(tree, number) for number in range(bad)]
     with pytest.raises(FailureBudgetError) as caught:
-        build_plan(make_plan(tree), tmp_path / "out", allowing(text))
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), tmp_path / "out", allowing(text))
     assert caught.value.exit_code == 5
     assert f"--max-failures {text}" in str(caught.value)
     assert any(name in str(caught.value) for name in names)
@@ -222,11 +219,16 @@ def test_as_many_failures_as_allowed_do_not(
 ) -> None:
     for number in range(bad):
         cut_picture(tree, number)
-    assert build_plan(make_plan(tree), tmp_path / "out", allowing(text)).index.quarantined == bad
+    assert (
+        build_plan(
+            make_plan(tree, layout=TWO_PER_SHARD), tmp_path / "out", allowing(text)
+        ).index.quarantined
+        == bad
+    )
 
 
 def test_shard_without_a_good_sample_has_no_file(tree: Path, tmp_path: Path) -> None:
-    plan = make_plan(tree)
+    plan = make_plan(tree, layout=TWO_PER_SHARD)
     for sample in plan.shards[0].samples:
         sample.image_path.write_bytes(b"no picture")
     index = build_plan(plan, tmp_path / "out", allowing("2")).index
@@ -241,17 +243,17 @@ def test_mended_sample_comes_back(
 ) -> None:
     name = cut_picture(tree, 2)
     out = tmp_path / "out"
-    build_plan(make_plan(tree), out, allowing("1"))
+    build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, allowing("1"))
     with pytest.raises(FailureBudgetError):  # the one that is there counts
-        build_plan(make_plan(tree), out, OPTIONS)
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, OPTIONS)
     shutil.copy(sample_tree / JPEGS / f"{name}.jpg", tree / JPEGS / f"{name}.jpg")
-    build_plan(make_plan(tree), out, OPTIONS)
+    build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, OPTIONS)
     assert version_bytes(out) == expected
 
 
 def test_label_map_of_another_size_is_quarantined(tree: Path, tmp_path: Path) -> None:
     name = turned_labels(tree, 4)
-    build_plan(make_plan(tree), tmp_path / "out", allowing("1"))
+    build_plan(make_plan(tree, layout=TWO_PER_SHARD), tmp_path / "out", allowing("1"))
     (bad,) = ShardDataset.open(tmp_path / "out").quarantined
     assert (bad.id, bad.stage) == (name, "decode")
     assert "expected" in bad.reason
@@ -293,8 +295,8 @@ def test_worker_that_fails_ends_the_build_and_does_not_hang_it(
     with monkeypatch.context() as patched, deadline(60):
         patched.setattr(where, fail)
         with pytest.raises(MemoryError):
-            build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+            build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), tmp_path / "out", OPTIONS)
         assert threading.active_count() <= before + 1  # the deadline's own
-    build_plan(make_plan(sample_tree), tmp_path / "out", OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), tmp_path / "out", OPTIONS)
     assert version_bytes(tmp_path / "out") == expected
     assert read_index(tmp_path / "out").quarantined == 0

@@ -11,26 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import versions
 from builders.version_bytes import version_bytes
+from builders.versions import ENGINE, JPEGS, TWO_PER_SHARD, make_plan
 from scipy.io import loadmat, savemat
 
 from vocprep.building.local import build_plan
-from vocprep.building.plan import BuildPlan
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
-from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.options import BuildChoices, Layout
 from vocprep.shards.index import DatasetIndex, read_index, write_index
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = BuildOptions(device="cpu", workers=1)
-JPEGS = Path("VOCdevkit/VOC2010/JPEGImages")
 TRAIN = Path("VOCdevkit/VOC2010/ImageSets/Main/train.txt")
-
-
-def make_plan(tree: Path, choices: BuildChoices | None = None, size: int = 2) -> BuildPlan:
-    return versions.make_plan(tree, choices, Layout(samples_per_shard=size))
 
 
 @contextmanager
@@ -54,7 +47,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version of the unchanged tree; not to be written to."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
     return out
 
 
@@ -85,8 +78,10 @@ def repaint(tree: Path, number: int) -> str:
     return paths[number].stem
 
 
-def assert_as_built_anew(tree: Path, out: Path, folder: Path, **options: Any) -> DatasetIndex:
-    index = build_plan(make_plan(tree, **options), folder / "fresh", OPTIONS).index
+def assert_as_built_anew(
+    tree: Path, out: Path, folder: Path, layout: Layout = TWO_PER_SHARD
+) -> DatasetIndex:
+    index = build_plan(make_plan(tree, layout=layout), folder / "fresh", ENGINE).index
     assert version_bytes(out) == version_bytes(folder / "fresh")
     return index
 
@@ -97,7 +92,7 @@ def test_changed_label_map_costs_its_shard_and_no_embedding(
     before = {shard.name: shard.sha256 for shard in read_index(out).shards}
     relabel(tree, 0)
     with counting(monkeypatch) as embedded:
-        build_plan(make_plan(tree), out, OPTIONS)
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert embedded == []
     after = {shard.name: shard.sha256 for shard in read_index(out).shards}
     assert sum(before[name] != after[name] for name in before) == 1
@@ -109,7 +104,7 @@ def test_changed_picture_is_embedded_again_and_no_other(
 ) -> None:
     repaint(tree, 3)
     with counting(monkeypatch) as embedded:
-        build_plan(make_plan(tree), out, OPTIONS)
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert len(embedded) == 1
     assert_as_built_anew(tree, out, tmp_path)
 
@@ -120,15 +115,15 @@ def test_removed_and_added_pictures_move_the_others_without_embedding_them(
 ) -> None:
     ids = (tree / TRAIN).read_text().split()
     out = tmp_path / "out"
-    build_plan(make_plan(tree, size=size), out, OPTIONS)
+    build_plan(make_plan(tree, layout=Layout(samples_per_shard=size)), out, ENGINE)
     (tree / TRAIN).write_text("\n".join(ids[1:]) + "\n")
     with counting(monkeypatch) as embedded:
-        build_plan(make_plan(tree, size=size), out, OPTIONS)
+        build_plan(make_plan(tree, layout=Layout(samples_per_shard=size)), out, ENGINE)
     assert embedded == []
-    assert_as_built_anew(tree, out, tmp_path, size=size)
+    assert_as_built_anew(tree, out, tmp_path, Layout(samples_per_shard=size))
     (tree / TRAIN).write_text("\n".join(ids) + "\n")
     with counting(monkeypatch) as embedded:
-        build_plan(make_plan(tree, size=size), out, OPTIONS)
+        build_plan(make_plan(tree, layout=Layout(samples_per_shard=size)), out, ENGINE)
     assert len(embedded) == 1
 
 
@@ -140,7 +135,7 @@ def test_picture_that_moves_to_another_split_moves_its_record(
     (tree / TRAIN).write_text("\n".join(ids[:-1]) + "\n")
     val.write_text(val.read_text() + ids[-1] + "\n")
     with counting(monkeypatch) as embedded:
-        build_plan(make_plan(tree), out, OPTIONS)
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert embedded == []
     assert_as_built_anew(tree, out, tmp_path)
 
@@ -152,7 +147,7 @@ def test_damaged_shard_of_a_finished_version_is_made_again(
     data = bytearray((out / name).read_bytes())
     data[len(data) // 2] ^= 4
     (out / name).write_bytes(data)
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -161,7 +156,7 @@ def test_damaged_side_file_of_a_finished_version_is_made_again(
     name: str, sample_tree: Path, out: Path, finished: Path
 ) -> None:
     (out / name).write_bytes((out / name).read_bytes() + b" ")
-    build_plan(make_plan(sample_tree), out, OPTIONS)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -171,7 +166,7 @@ def test_version_by_other_tools_is_left_alone_while_nothing_changes(
     """Nobody wants hours of work redone for a new release of a library."""
     index = read_index(out).model_copy(update={"versions": {"torch": "0"}}).sealed()
     write_index(out, index)
-    assert build_plan(make_plan(sample_tree), out, OPTIONS).index == index
+    assert build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE).index == index
 
 
 def test_version_of_another_numerics_class_gives_no_embedding(
@@ -182,7 +177,7 @@ def test_version_of_another_numerics_class_gives_no_embedding(
     write_index(out, index)
     relabel(tree, 0)
     with counting(monkeypatch) as embedded:
-        build_plan(make_plan(tree), out, OPTIONS)
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert len(embedded) == 12
     assert_as_built_anew(tree, out, tmp_path)
 
@@ -194,13 +189,13 @@ def test_options_that_would_drop_pictures_are_refused(
     choices: BuildChoices, sample_tree: Path, out: Path, finished: Path
 ) -> None:
     with pytest.raises(UsageError, match="leave out"):
-        build_plan(make_plan(sample_tree, choices), out, OPTIONS)
+        build_plan(make_plan(sample_tree, choices, TWO_PER_SHARD), out, ENGINE)
     assert version_bytes(out) == version_bytes(finished)
 
 
 def test_another_layout_is_refused(sample_tree: Path, out: Path, finished: Path) -> None:
     with pytest.raises(UsageError, match="samples_per_shard: 2 and 5"):
-        build_plan(make_plan(sample_tree, size=5), out, OPTIONS)
+        build_plan(make_plan(sample_tree, layout=Layout(samples_per_shard=5)), out, ENGINE)
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -227,11 +222,11 @@ def test_reused_embeddings_give_the_bytes_of_a_full_build(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     layout = Layout(format=container, samples_per_shard=3)
-    plan = versions.make_plan(sample_tree, choices, layout)
+    plan = make_plan(sample_tree, choices, layout)
     with counting(monkeypatch) as embedded:
-        build_plan(plan, tmp_path / "reused", replace(OPTIONS, reuse=finished))
+        build_plan(plan, tmp_path / "reused", replace(ENGINE, reuse=finished))
     assert len(embedded) == (12 if "flip" in choices.views else 0)
-    build_plan(plan, tmp_path / "full", OPTIONS)
+    build_plan(plan, tmp_path / "full", ENGINE)
     assert version_bytes(tmp_path / "reused") == version_bytes(tmp_path / "full")
 
 
@@ -240,7 +235,9 @@ def test_embeddings_of_a_changed_picture_are_not_reused(
 ) -> None:
     repaint(tree, 0)
     with counting(monkeypatch) as embedded:
-        build_plan(make_plan(tree), tmp_path / "out", replace(OPTIONS, reuse=finished))
+        build_plan(
+            make_plan(tree, layout=TWO_PER_SHARD), tmp_path / "out", replace(ENGINE, reuse=finished)
+        )
     assert len(embedded) == 1
     assert_as_built_anew(tree, tmp_path / "out", tmp_path)
 
@@ -253,7 +250,9 @@ def test_damaged_embeddings_are_not_reused(
         for place in np.random.default_rng(0).integers(0, len(data), 40):
             data[place] ^= 1
         (out / shard.name).write_bytes(data)
-    build_plan(make_plan(sample_tree), tmp_path / "new", replace(OPTIONS, reuse=out))
+    build_plan(
+        make_plan(sample_tree, layout=TWO_PER_SHARD), tmp_path / "new", replace(ENGINE, reuse=out)
+    )
     assert version_bytes(tmp_path / "new") == version_bytes(finished)
 
 
@@ -271,6 +270,8 @@ def test_embeddings_of_another_recipe_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         build_plan(
-            make_plan(sample_tree, choices), tmp_path / "out", replace(OPTIONS, reuse=finished)
+            make_plan(sample_tree, choices, TWO_PER_SHARD),
+            tmp_path / "out",
+            replace(ENGINE, reuse=finished),
         )
     assert str(finished) in str(caught.value)
