@@ -161,7 +161,7 @@ def test_recipe_of_a_later_version_is_a_shard_error(field: str, value: Any, tmp_
 
 
 def test_recipe_without_a_field_is_a_shard_error(tmp_path: Path) -> None:
-    """It is of another version: a field left out would have a default, and the recipe another id."""
+    """It is of another version: a field left out has a default, and the recipe another id."""
     make_index(tmp_path)
     path = tmp_path / "dataset.json"
     content = json.loads(path.read_text())
