@@ -131,7 +131,7 @@ def test_short_name_says_what_is_not_usual() -> None:
     [
         (RECIPE, {"windows": ()}, "windows"),
         (RECIPE, {"windows": (32, 32)}, "each once"),
-        (RECIPE, {"windows": (48,)}, "32, 64, 128, 256"),
+        (RECIPE, {"windows": (32, 48)}, "windows '32,48': expected some of 32, 64, 128, 256"),
         (RECIPE, {"layers": ()}, "layer3, layer2"),
         (RECIPE, {"layers": ("layer4",)}, "layer3, layer2"),
         (RECIPE, {"layers": ("layer2", "layer2")}, "each once"),

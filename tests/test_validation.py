@@ -56,6 +56,11 @@ def test_unfit_values_are_one_sentence(values: dict[str, Any], sentence: str) ->
     assert str(caught.value) == sentence
 
 
+def test_positional_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="0 'x': expected its field by name"):
+        Options("x", name="y")  # type: ignore[misc]  # the mistake that is tested
+
+
 def test_long_values_are_cut() -> None:
     with pytest.raises(UsageError) as caught:
         Options(name="x", mode="c" * 100_000)  # type: ignore[arg-type]

@@ -132,6 +132,9 @@ def manifests_dir() -> Path:
     )
 
 
+_ONE_OF = {"sources": "source", "datasets": "dataset", "labels": "label space"}
+
+
 def find_manifest(kind: str, name_or_path: str) -> Path:
     """Return the TOML file of a manifest, by shipped name or by the path of one's own file.
 
@@ -147,7 +150,7 @@ def find_manifest(kind: str, name_or_path: str) -> Path:
         raise ManifestError(f"{own}: no such manifest file")
     known = ", ".join(manifest_names(kind))
     raise UsageError(
-        f"{kind[:-1]} {name_or_path!r} is not known: expected one of {known}, or the path of a "
+        f"{_ONE_OF[kind]} {name_or_path!r} is not known: expected one of {known}, or the path of a "
         ".toml file"
     )
 
@@ -162,9 +165,9 @@ def load_source(name_or_path: str) -> SourceManifest:
     return read_toml(SourceManifest, find_manifest("sources", name_or_path))
 
 
-def load_dataset(name_or_path: str) -> DatasetManifest:
+def load_dataset(name_or_path: str | Path) -> DatasetManifest:
     """Read a dataset manifest by shipped name or by the path of a TOML file."""
-    return read_toml(DatasetManifest, find_manifest("datasets", name_or_path))
+    return read_toml(DatasetManifest, find_manifest("datasets", str(name_or_path)))
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -145,18 +145,18 @@ def _check_windows(recipe: Recipe) -> None:
     backbone = BACKBONES[recipe.backbone]
     for name, found in (("windows", recipe.windows), ("layers", recipe.layers)):
         if len(set(found)) != len(found):
-            raise UsageError(f"{name} {found!r}: expected each once")
+            raise UsageError(f"{name} {_listed(found)}: expected each once")
     if not recipe.layers or not set(recipe.layers) <= set(backbone.layers):
         raise UsageError(
-            f"layers {recipe.layers!r}: expected some of {', '.join(backbone.layers)}, as "
+            f"layers {_listed(recipe.layers)}: expected some of {', '.join(backbone.layers)}, as "
             f"{recipe.backbone} has"
         )
     if backbone.takes_whole_images:
         side = backbone.input_side
         if recipe.windows:
             raise UsageError(
-                f"windows {recipe.windows!r}: {recipe.backbone} takes the whole image; leave "
-                "--windows out"
+                f"windows {_listed(recipe.windows)}: {recipe.backbone} takes the whole image; "
+                "leave --windows out"
             )
         if recipe.geometry.geometry == "native":
             raise UsageError(
@@ -165,8 +165,13 @@ def _check_windows(recipe: Recipe) -> None:
             )
     elif not recipe.windows or not set(recipe.windows) <= set(WINDOWS):
         raise UsageError(
-            f"windows {recipe.windows!r}: expected some of {', '.join(map(str, WINDOWS))}"
+            f"windows {_listed(recipe.windows)}: expected some of {', '.join(map(str, WINDOWS))}"
         )
+
+
+def _listed(values: Sequence[object]) -> str:
+    """Return values as a user types them: ``32,64``."""
+    return repr(",".join(map(str, values)))
 
 
 def differing_fields(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:

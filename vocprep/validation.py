@@ -35,6 +35,7 @@ _KINDS = {
     "model": "a table",
     "dataclass": "a table",
     "path": "a path",
+    "unexpected": "its field by name, as in field=value",  # unexpected_positional_argument
 }
 """By the first word of pydantic's error types: what was expected."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from builders.versions import Built
 
+import vocprep
 from vocprep.checks.inspect import inspect
 from vocprep.errors import ShardError
 
@@ -40,3 +41,17 @@ def test_missing_shard_is_a_shard_error(copied: Path) -> None:
     next(copied.glob("*.h5")).unlink()
     with pytest.raises(ShardError, match="is missing"):
         inspect(copied)
+
+
+def test_results_are_shown_in_one_short_line(two_views: Built, sample_tree: Path) -> None:
+    plan = vocprep.plan("pascal-context", data_dir=sample_tree, weights="random:0")
+    short_id = two_views.index.short_id
+    shown = {
+        repr(vocprep.inspect(two_views.path)): f"VersionSummary({short_id}, records: ",
+        repr(vocprep.lock(two_views.path)): f"LockFile({short_id}, ",
+        repr(plan): f"BuildPlan({plan.recipe.short_name}, ",
+        repr(plan.label_space): "LabelSpace('context460', 459 classes, void 0)",
+    }
+    for text, beginning in shown.items():
+        assert text.startswith(beginning)
+        assert len(text) < 200

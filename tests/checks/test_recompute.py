@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from builders.progress import RecordedProgress
 from builders.versions import Built, build, change_embeddings
+from safetensors.torch import save_file
 from scipy.io import loadmat, savemat
 
+import vocprep
 from vocprep.checks.head_outputs import compare_head_outputs
 from vocprep.checks.recompute import RecomputeResult, recompute
-from vocprep.errors import DataError, UsageError
+from vocprep.errors import DataError, SourceUnavailableError, UsageError
+from vocprep.features.weights import load_weights
 from vocprep.options import BuildChoices, VerifyOptions
 from vocprep.shards.reader import ShardDataset
 
@@ -78,6 +81,24 @@ def test_seed_decides_which_images(two_views: Built, sample_tree: Path) -> None:
         assert len(found.pairs) == 2
         chosen.append(found.pairs[0].stored.tobytes())
     assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_weights_file_of_the_build_is_found_again(sample_tree: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "own.safetensors"
+    save_file(load_weights("random:3", tmp_path), weights)
+    out = tmp_path / "out"
+    vocprep.build(
+        "pascal-context",
+        data_dir=sample_tree,
+        out=out,
+        weights=weights,
+        choices=vocprep.BuildChoices(splits=("val",), limit=1),
+        options=vocprep.BuildOptions(device="cpu", workers=1),
+    )
+    assert again(out, sample_tree).report.ok
+    weights.unlink()
+    with pytest.raises(SourceUnavailableError, match="--weights"):
+        again(out, sample_tree)
 
 
 def test_no_image_is_refused() -> None:

@@ -11,7 +11,7 @@ from builders.versions import Built
 
 from vocprep.checks.lock import lock
 from vocprep.checks.verify import verify
-from vocprep.errors import UsageError
+from vocprep.errors import DataError, UsageError
 from vocprep.options import VerifyOptions
 
 
@@ -117,6 +117,12 @@ def test_options_of_versions_are_refused_for_a_data_dir(
 def test_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         verify(tmp_path / "none")
+
+
+def test_folder_that_is_neither_is_named(tmp_path: Path) -> None:
+    for level in ("files", "content", "recompute"):
+        with pytest.raises(DataError, match=r"expected a data dir or a dataset version, found nei"):
+            verify(tmp_path, VerifyOptions(level=level))
 
 
 def test_partial_allows_what_is_missing(tree: Path) -> None:

@@ -155,7 +155,7 @@ def test_the_digest_is_of_the_label_space_alone(tmp_path: Path) -> None:
             'base = "voc21"\n' + OWN.replace("dog", "unicorn"),
             "class 'unicorn' is not a class of voc21",
         ),
-        ('base = "nowhere"\n' + OWN, "label 'nowhere' is not known"),
+        ('base = "nowhere"\n' + OWN, "label space 'nowhere' is not known"),
     ],
 )
 def test_bad_schema_files_are_refused(tmp_path: Path, text: str, complaint: str) -> None:

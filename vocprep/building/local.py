@@ -64,6 +64,12 @@ class BuildResult:
     notes: tuple[str, ...] = ()
     """Deviations from a lock file that are allowed."""
 
+    def __repr__(self) -> str:
+        return (
+            f"BuildResult('{self.path}': {self.index.short_id}, {self.images:,} images, "
+            f"{self.made:,} made, {self.seconds:.1f} s)"
+        )
+
     @property
     def up_to_date(self) -> bool:
         """Whether nothing had to be made."""

@@ -69,6 +69,13 @@ class BuildPlan:
     left_out: frozenset[str] = frozenset()
     """Ids of the dataset's own splits that ``--splits`` or ``--limit`` leave out."""
 
+    def __repr__(self) -> str:
+        return (
+            f"BuildPlan({self.recipe.short_name}, recipe_id {self.recipe.recipe_id[:12]}…: "
+            f"{len(self.samples):,} samples, {len(self.shards):,} {self.layout.format} shards, "
+            f"weights {self.weights_label})"
+        )
+
     @property
     def samples(self) -> list[SampleRef]:
         """All samples, shard by shard."""

@@ -32,6 +32,10 @@ class VersionSummary:
     bytes: int
     """Of all shards."""
 
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{split.split} {split.records:,}" for split in self.splits)
+        return f"VersionSummary({self.short_id}, records: {splits}; {self.bytes:,} bytes)"
+
     @classmethod
     def of(cls, index: DatasetIndex) -> Self:
         """Sum up what an index lists."""

@@ -72,6 +72,9 @@ class LockFile(SealedEntry):
     lock_sha256: str = ""
     """Of the canonical JSON of all other fields; set by ``sealed``."""
 
+    def __repr__(self) -> str:
+        return f"LockFile({self.version}, {len(self.shards):,} {self.container} shards)"
+
     @property
     def layout(self) -> Layout:
         """The layout of the version's shards."""

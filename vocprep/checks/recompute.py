@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from vocprep.checks.head_outputs import (
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import SampleRef, default_data_dir
 from vocprep.features.devices import choose_devices, numerics_class
+from vocprep.features.weights import WeightsOrigin
 from vocprep.options import BuildOptions, Layout, VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields
@@ -99,7 +101,7 @@ def recompute(
 
     Raises DataError when the data dir, weights or manifest do not give the version's recipe.
     """
-    plan = _plan(dataset.index, options)
+    plan = _plan(dataset, options)
     build_options = BuildOptions(device=options.device, workers=options.workers)
     chosen = _choose(dataset, options)
     with StoredEmbeddings(dataset.path, dataset.index) as stored:
@@ -118,11 +120,17 @@ def recompute(
     return comparison.result(from_fp32)
 
 
-def _plan(index: DatasetIndex, options: VerifyOptions) -> BuildPlan:
+def _plan(dataset: ShardDataset, options: VerifyOptions) -> BuildPlan:
+    """Plan the version's build, by default with the weights file that the build noted."""
+    index, weights = dataset.index, options.weights
+    if weights is None:
+        origin = WeightsOrigin.of_version(dataset.path, index.weights, index.recipe.weights_sha256)
+        if origin is not None and Path(origin.weights).is_file():
+            weights = origin.weights
     sources = RemakeSources(
         data_dir=options.data_dir or default_data_dir(),
         dataset=options.datasets[0] if options.datasets else None,
-        weights=options.weights,
+        weights=weights,
         weights_label=index.weights,
     )
     layout = Layout(format=index.container, samples_per_shard=index.samples_per_shard)

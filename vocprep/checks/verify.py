@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vocprep.checks.data_content import datasets_in, verify_data_content
 from vocprep.checks.data_files import has_download_records, verify_data_files
 from vocprep.checks.report import Report
-from vocprep.errors import UsageError
+from vocprep.errors import DataError, UsageError
 from vocprep.manifests import load_dataset
 from vocprep.options import VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress
@@ -55,8 +55,8 @@ def verify(
 
     A data dir is compared with the records of its downloads, a dataset version with its index.
     What differs is in the result; only input that cannot be checked at all is an error: UsageError
-    for a folder that does not exist or options that do not fit its kind, DataError for damaged
-    records of downloads.
+    for a folder that does not exist or options that do not fit its kind, DataError for a folder
+    that is neither or for damaged records of downloads.
 
     >>> from tempfile import TemporaryDirectory
     >>> from vocprep.synthetic.dataset import sample
@@ -70,6 +70,12 @@ def verify(
         raise UsageError(f"{path}: no such folder; expected a data dir or a dataset version")
     if any((path / name).exists() for name in _VERSION_FILES):
         return _verify_version(path, options, progress)
+    if not options.datasets and not has_download_records(path) and not datasets_in(path):
+        raise DataError(
+            f"{path}: expected a data dir or a dataset version, found neither a shipped dataset's "
+            f"folders and a record of a download nor {_VERSION_FILES[0]}; give the folder that was "
+            "--data-dir or --out, or name a dataset of your own with --dataset"
+        )
     return _verify_data_dir(path, options, progress)
 
 

@@ -74,3 +74,5 @@ def evaluate(
         print_json(result.to_json())
     else:
         print_scores(result.runs, classes=classes)
+        if out is not None:
+            click.echo(f"confusion matrices, PNG and CSV, in {out}")

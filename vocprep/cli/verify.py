@@ -57,7 +57,10 @@ class _Bars(Bars):
 @click.option("--partial", is_flag=True, help="Data dir: missing files are allowed.")
 @click.option("--lock", type=PATH, metavar="FILE", help="Shards: also compare with this lock file.")
 @data_dir_option
-@click.option("--weights", help="recompute: PATH or random:SEED, as for build-shards.")
+@click.option(
+    "--weights",
+    help="recompute: PATH or random:SEED, as for build-shards.  [default: as they were built]",
+)
 @click.option(
     "--samples",
     default=VerifyOptions.samples,

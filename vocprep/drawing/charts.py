@@ -48,6 +48,7 @@ def bars_png(names: Sequence[str], percents: Sequence[float], axis: str) -> byte
     figure = _figure(8, 1.2 + 0.2 * len(names))
     axes = figure.add_subplot()
     axes.barh(list(names), list(percents))
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlabel(axis)
     return _png(figure)

@@ -46,6 +46,9 @@ class LabelSpace:
     _unchanged: int = field(repr=False, compare=False)
     """Raw ids below this one stay as they are."""
 
+    def __repr__(self) -> str:
+        return f"LabelSpace({self.name!r}, {len(self.names)} classes, void {self.void})"
+
     @classmethod
     def made(
         cls,
@@ -190,7 +193,7 @@ class LabelSpaceManifest(BaseModel):
     names: ClassNames
 
 
-def load_label_space(name_or_path: str, *, void_unknown: bool = False) -> LabelSpace:
+def load_label_space(name_or_path: str | Path, *, void_unknown: bool = False) -> LabelSpace:
     """Read a label space by shipped name or by the path of a TOML file.
 
     ``void_unknown`` makes the class "unknown" (Pascal Context's 431) void; UsageError when the
@@ -200,7 +203,7 @@ def load_label_space(name_or_path: str, *, void_unknown: bool = False) -> LabelS
     >>> space.void, space.outputs, space.class_name(15)
     (255, 21, 'person')
     """
-    path = find_manifest("labels", name_or_path)
+    path = find_manifest("labels", str(name_or_path))
     manifest = read_toml(LabelSpaceManifest, path)
     if manifest.void in manifest.names:
         raise ManifestError(f"{path}: void id {manifest.void} is also a class; choose another")

@@ -28,6 +28,12 @@ class LabelStatistics:
     images_by_classes: Counter[int] = field(default_factory=Counter)
     """Number of classes → images that hold so many."""
 
+    def __repr__(self) -> str:
+        return (
+            f"LabelStatistics({self.space.name}: {self.images:,} images, {self.pixels:,} pixels, "
+            f"{len(self.pixels_of)} of {len(self.space.names)} classes)"
+        )
+
     def add(self, label_map: NDArray[np.uint16]) -> None:
         """Count one label map [H, W] of the label space."""
         areas = label_areas(label_map)

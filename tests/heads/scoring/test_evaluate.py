@@ -54,6 +54,7 @@ def test_shards_that_no_run_is_scored_on_are_noted(dataset: ShardDataset, tmp_pa
 def test_confusion_matrices_are_written(dataset: ShardDataset, tmp_path: Path) -> None:
     run, out = run_for(dataset), tmp_path / "out"
     (scores,) = evaluate(run, dataset, options=CPU, out=str(out)).runs
+    assert repr(scores).startswith("RunScores('mine', epoch ")
     assert {path.name for path in out.iterdir()} == {"mine.confusion.png", "mine.confusion.csv"}
     assert (out / "mine.confusion.csv").read_text() == scores.confusion.to_csv()
     with pytest.raises(UsageError, match="expected different names"):

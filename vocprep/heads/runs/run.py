@@ -50,6 +50,13 @@ class Run:
     epoch: int
     """Epochs that the weights were trained for."""
 
+    def __repr__(self) -> str:
+        options = self.config.options
+        return (
+            f"Run('{self.path}': preset {options.preset}, encoder {options.encoder}, epoch "
+            f"{self.epoch} of {options.epochs})"
+        )
+
     @property
     def unfinished(self) -> str | None:
         """A note on a run whose training has not ended; None for others."""

@@ -124,6 +124,14 @@ class RunScores:
     confusion: Annotated[InstanceOf[ConfusionMatrix], Field(exclude=True)]
     """The model's, over the covered area; not part of the JSON."""
 
+    def __repr__(self) -> str:
+        model = self.model
+        return (
+            f"RunScores({self.run!r}, epoch {self.epoch}, {self.split}, {self.images:,} images: "
+            f"mIoU {100 * model.miou_present:.1f} %, ≥1 % {100 * model.miou_frequent:.1f} %, "
+            f"pixel accuracy {100 * model.pixel_accuracy:.1f} %)"
+        )
+
     def row(self, kind: RowKind) -> ScoreRow:
         """Return the row of that kind."""
         return next(row for row in self.rows if row.kind is kind)

@@ -78,7 +78,7 @@ class RunSummary:
 def train(
     shards: ShardDataset | str | Path,
     out: str | Path,
-    options: TrainOptions | str = TrainOptions.preset,
+    options: TrainOptions | str | Path = TrainOptions.preset,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     weights: str | Path | None = None,
