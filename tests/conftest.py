@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,12 @@ def native_tar(
     out = tmp_path_factory.mktemp("native-tar") / "out"
     layout = Layout(format="webdataset", samples_per_shard=1)
     return build(sample_tree, out, NATIVE, layout, reuse=native_hdf5.path)
+
+
+@pytest.fixture
+def no_warning_escapes() -> Iterator[None]:
+    """Warnings are recorded, not raised: decoders must not depend on pytest's filter."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    assert [str(item.message) for item in caught] == []

@@ -11,13 +11,11 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vocprep.building.publish import write_dataset
+from builders.versions import write_records
 from vocprep.geometry import Geometry, Grid
-from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
 from vocprep.options import Layout, ShardFormat
-from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.batches import Batch
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
@@ -118,17 +116,8 @@ def write_version(
     container: ShardFormat = "hdf5",
 ) -> ShardDataset:
     """Write records of one split as a finished dataset version, and open it."""
-    schema = load_label_space("context460")
-    recipe = Recipe(
-        dataset="made",
-        schema=LabelSpaceId(name=schema.name, sha256=schema.sha256),
-        splits={"train": SplitIds.of([record.image_id for record in records])},
-        backbone="resnet32-cifar100",
-        weights_sha256="00" * 32,
-        geometry=Geometry(geometry="native"),
-    )
     layout = Layout(format=container, samples_per_shard=per_shard)
-    write_dataset(out, recipe, {"train": records}, layout)
+    write_records(out, records, layout, geometry=Geometry(geometry="native"))
     return ShardDataset.open(out)
 
 

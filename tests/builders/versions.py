@@ -78,7 +78,9 @@ def first_jpeg(tree: Path) -> Path:
     return sorted((tree / JPEGS).iterdir())[0]
 
 
-def write_records(out: Path, records: Sequence[Record], **recipe: Any) -> Path:
+def write_records(
+    out: Path, records: Sequence[Record], layout: Layout | None = None, **recipe: Any
+) -> Path:
     """Write made-up records as a version of one split."""
     schema = load_label_space("context460")
     fields: dict[str, Any] = {
@@ -88,7 +90,7 @@ def write_records(out: Path, records: Sequence[Record], **recipe: Any) -> Path:
         "backbone": "resnet32-cifar100",
         "weights_sha256": "00" * 32,
     }
-    write_dataset(out, Recipe(**{**fields, **recipe}), {"train": records})
+    write_dataset(out, Recipe(**{**fields, **recipe}), {"train": records}, layout)
     return out
 
 

@@ -40,13 +40,6 @@ def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-@pytest.fixture
-def out(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    shutil.copytree(finished, tmp_path / "out")
-    return tmp_path / "out"
-
-
 # The public function
 
 

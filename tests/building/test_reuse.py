@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -49,13 +48,6 @@ def finished(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("finished") / "out"
     build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
     return out
-
-
-@pytest.fixture
-def out(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    shutil.copytree(finished, tmp_path / "out")
-    return tmp_path / "out"
 
 
 def relabel(tree: Path, number: int) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,8 @@ from PIL import Image
 
 from vocprep.errors import ImageDecodeError
 from vocprep.features.image import decode_image, decode_jpeg, jpeg_size, read_image_file
+
+pytestmark = pytest.mark.usefixtures("no_warning_escapes")
 
 HEIGHT, WIDTH = 40, 56
 ORIENTATION = 274
@@ -58,15 +58,6 @@ def with_size(data: bytes, height: int, width: int) -> bytes:
 def assert_close(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
     assert (found.dtype, found.shape) == (np.uint8, expected.shape)
     assert np.abs(found.astype(int) - expected).mean() < 4
-
-
-@pytest.fixture(autouse=True)
-def no_warning_escapes() -> Iterator[None]:
-    """Warnings are recorded, not raised: the decoders must not depend on pytest's filter."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    assert [str(item.message) for item in caught] == []
 
 
 DECODERS = pytest.mark.parametrize("decode", [decode_jpeg, decode_image])

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vocprep.errors import ManifestError
-from vocprep.labels.areas import load_label_areas, save_label_areas
+from vocprep.labels.statistics import load_label_areas
+
+
+def save_label_areas(path: Path, areas: Mapping[str, Mapping[int, int]]) -> None:
+    """Write a table; equal areas give equal bytes."""
+    image_ids = sorted(areas)
+    rows = [(label, areas[key][label]) for key in image_ids for label in sorted(areas[key])]
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream,
+        image_ids=np.array(image_ids, dtype=np.bytes_),
+        counts=np.array([len(areas[key]) for key in image_ids], dtype="<u2"),
+        labels=np.array([label for label, _ in rows], dtype="<u2"),
+        pixels=np.array([pixels for _, pixels in rows], dtype="<u4"),
+    )
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(stream.getvalue())
 
 
 def test_the_shipped_table_holds_what_the_authors_logged():
@@ -30,7 +49,7 @@ def test_a_table_of_areas_is_read_back_and_has_one_form(
     first = path.read_bytes()
     save_label_areas(path, dict(reversed(areas.items())))
     assert path.read_bytes() == first
-    monkeypatch.setattr("vocprep.labels.areas.manifests_dir", lambda: tmp_path)
+    monkeypatch.setattr("vocprep.labels.statistics.manifests_dir", lambda: tmp_path)
     assert load_label_areas("mine") == areas
     path.write_bytes(first[:-30])
     with pytest.raises(ManifestError, match="table of label areas"):
@@ -38,6 +57,6 @@ def test_a_table_of_areas_is_read_back_and_has_one_form(
 
 
 def test_a_table_without_an_image_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vocprep.labels.areas.manifests_dir", lambda: tmp_path)
+    monkeypatch.setattr("vocprep.labels.statistics.manifests_dir", lambda: tmp_path)
     save_label_areas(tmp_path / "label_areas/none.npz", {})
     assert load_label_areas("none") == {}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,8 @@ from PIL import Image
 
 from vocprep.errors import LabelDecodeError
 from vocprep.labels.png import decode_png, encode_png
+
+pytestmark = pytest.mark.usefixtures("no_warning_escapes")
 
 IDS = np.array([[0, 1, 15, 20], [255, 3, 3, 16], [7, 0, 255, 9]], dtype=np.uint8)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -44,15 +44,6 @@ def palette_png(**options: object) -> bytes:
     picture.putpalette([value for n in range(256) for value in (n, 255 - n, n // 2)])
     assert picture.mode == "P"
     return png_of(picture, **options)
-
-
-@pytest.fixture(autouse=True)
-def no_warning_escapes() -> Iterator[None]:
-    """Warnings are recorded, not raised: the decoder must not depend on pytest's filter."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    assert [str(item.message) for item in caught] == []
 
 
 def refuse(data: bytes, complaint: str) -> None:

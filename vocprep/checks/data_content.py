@@ -25,10 +25,9 @@ from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import read_split
 from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
-from vocprep.labels.areas import load_label_areas
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space
-from vocprep.labels.statistics import label_areas
+from vocprep.labels.statistics import label_areas, load_label_areas
 from vocprep.manifests import DatasetManifest, load_dataset, manifest_names
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.synthetic.dataset import MARKER

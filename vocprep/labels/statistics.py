@@ -1,7 +1,11 @@
-"""Counts over label maps: images and pixels of each class, classes of each image, void."""
+"""Counts over label maps: images and pixels of each class, classes of each image, void.
+
+Also the tables of areas that authors of datasets logged, to compare label maps with.
+"""
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.drawing.charts import bars_png
+from vocprep.errors import ManifestError
 from vocprep.labels.label_space import LabelSpace
+from vocprep.manifests import manifests_dir
 
 
 @dataclass
@@ -98,3 +104,26 @@ def label_areas(label_map: NDArray[np.uint16]) -> dict[int, int]:
     """
     counts = np.bincount(label_map.ravel())
     return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
+
+
+def load_label_areas(name: str) -> dict[str, dict[int, int]]:
+    """Return the label areas of every image that a dataset's authors logged, by image id.
+
+    The table is an ``.npz`` in ``manifests/label_areas``; its README has the origin of each. Areas
+    are pixels by raw label id; ids that do not occur are absent. ManifestError when unreadable.
+    """
+    path = manifests_dir() / "label_areas" / f"{name}.npz"
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as table:
+            image_ids = [str(item, "ascii") for item in table["image_ids"]]
+            counts, labels, pixels = table["counts"], table["labels"], table["pixels"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ManifestError(f"{path}: cannot be read as a table of label areas: {error}") from error
+    ends = np.cumsum(counts, dtype=np.int64)
+    if not len(labels) == len(pixels) == counts.sum() or len(image_ids) != len(counts):
+        raise ManifestError(f"{path}: its columns have different lengths; install vocprep again")
+    pairs = list(zip(labels.tolist(), pixels.tolist(), strict=True))
+    return {
+        image_id: dict(pairs[end - count : end])
+        for image_id, count, end in zip(image_ids, counts.tolist(), ends.tolist(), strict=True)
+    }

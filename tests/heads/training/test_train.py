@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders.heads import banded_records, make_dataset, random_records
+from builders.heads import banded_records, make_dataset, make_two_splits, random_records
 from PIL import Image
 from torch import nn
 
@@ -35,11 +35,7 @@ TIMES = ("seconds", "images_per_second")
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
-    splits = {
-        "train": random_records("train", [(1, 2), (2, 1), (1, 1)]),
-        "val": random_records("val", [(1, 2)]),
-    }
-    return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
+    return make_two_splits(tmp_path_factory.mktemp("data") / "shards")
 
 
 def quick(**changes: object) -> TrainOptions:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders.heads import as_older_run, make_dataset, random_records
+from builders.heads import as_older_run, make_dataset, make_two_splits, random_records
 from safetensors.torch import load_file
 
 from vocprep.errors import RunError, UsageError
@@ -65,11 +65,7 @@ train(ShardDataset.open(sys.argv[1]), Path(folder), OPTIONS)
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
-    splits = {
-        "train": random_records("train", [(1, 2), (2, 1), (1, 1)]),
-        "val": random_records("val", [(1, 2)]),
-    }
-    return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
+    return make_two_splits(tmp_path_factory.mktemp("data") / "shards")
 
 
 @pytest.fixture(scope="module")
