@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vocprep.building.local import FailureBudget
-from vocprep.building.pipeline import worth_compiling
+from vocprep.building.pipeline import FailureBudget, worth_compiling
 from vocprep.building.plan import BuildPlan, plan
 from vocprep.building.stages import Outcome, SampleStages, begin
 from vocprep.data_dir.layout import SampleRef

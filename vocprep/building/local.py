@@ -18,14 +18,13 @@ from typing import Any, Self
 import torch
 
 from vocprep.building.finish import FinishedShard, assemble, finish_shard
-from vocprep.building.pipeline import COMPILE_FROM, make_records, worth_compiling
+from vocprep.building.pipeline import COMPILE_FROM, FailureBudget, make_records, worth_compiling
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
 from vocprep.building.publish import Output, open_output, publish, write_weights_hint
 from vocprep.building.resume import find_existing
 from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, SampleStages
 from vocprep.building.staging import Staging
-from vocprep.errors import FailureBudgetError
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.nvjpeg import check_nvjpeg
 from vocprep.manifests import DatasetManifest
@@ -40,8 +39,6 @@ from vocprep.shards.version import Version
 CheckVersion = Callable[[Version, Path], None]
 """Called with a version and the folder of its shards before any file of it has its final name; an
 exception keeps the version from being published."""
-MOST_NAMED = 3
-"""Quarantined samples that FailureBudgetError names, the latest ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,31 +271,3 @@ class ShardWriter:
                 self._pending.popleft().result()
         finally:
             self._pool.shutdown(cancel_futures=True)
-
-
-class FailureBudget:
-    """Counts quarantined samples, up to the most that a build allows."""
-
-    def __init__(self, plan: BuildPlan, limit: MaxFailures) -> None:
-        self._plan = plan
-        self._limit = limit
-        self._allowed = limit.allowed(len(plan.samples))
-        self._quarantined: list[QuarantinedSample] = []
-
-    def spend(self, *quarantined: QuarantinedSample) -> None:
-        """Count quarantined samples; FailureBudgetError as soon as there are more than allowed."""
-        self._quarantined += quarantined
-        if len(self._quarantined) > self._allowed:
-            raise FailureBudgetError(self._message())
-
-    def _message(self) -> str:
-        count = len(self._quarantined)
-        named = "; ".join(
-            f"{self._plan.data_dir / bad.file}: {bad.reason}"
-            for bad in self._quarantined[-MOST_NAMED:]
-        )
-        return (
-            f"{count} of {len(self._plan.samples):,} samples cannot be used, "
-            f"expected at most {self._allowed} (--max-failures {self._limit}): {named}; or take "
-            "their ids out of the split files, or allow more"
-        )

@@ -31,14 +31,15 @@ from vocprep.building.stages import (
     begin,
 )
 from vocprep.data_dir.layout import SampleRef
-from vocprep.errors import ImageDecodeError, UsageError
+from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
 from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
 from vocprep.features.nvjpeg import decode_jpegs
-from vocprep.options import BuildOptions
+from vocprep.options import BuildOptions, MaxFailures
 from vocprep.parallel import StageTimes, map_ordered
 from vocprep.recipe import EmbeddingDtype
 from vocprep.shards.record import Record
+from vocprep.shards.samples import QuarantinedSample
 
 GROUP_PATCHES = 784
 """Patches of several images that a CPU core embeds together: 16 images of 7×7."""
@@ -46,6 +47,8 @@ GPU_THREADS = 2
 """Threads that feed one GPU."""
 NVJPEG_BATCH = 64
 """Images that a GPU decodes together."""
+MOST_NAMED = 3
+"""Quarantined samples that FailureBudgetError names, the latest ones."""
 COMPILE_FROM = 5000
 """Views from which on compiling takes less time than it saves in bf16 (docs/performance.md)."""
 
@@ -222,3 +225,31 @@ def make_embedder(
         with suppress(UsageError):  # it was not requested, and the bits are the same without
             embedder.compile()
     return embedder
+
+
+class FailureBudget:
+    """Counts quarantined samples, up to the most that a build allows."""
+
+    def __init__(self, plan: BuildPlan, limit: MaxFailures) -> None:
+        self._plan = plan
+        self._limit = limit
+        self._allowed = limit.allowed(len(plan.samples))
+        self._quarantined: list[QuarantinedSample] = []
+
+    def spend(self, *quarantined: QuarantinedSample) -> None:
+        """Count quarantined samples; FailureBudgetError as soon as there are more than allowed."""
+        self._quarantined += quarantined
+        if len(self._quarantined) > self._allowed:
+            raise FailureBudgetError(self._message())
+
+    def _message(self) -> str:
+        count = len(self._quarantined)
+        named = "; ".join(
+            f"{self._plan.data_dir / bad.file}: {bad.reason}"
+            for bad in self._quarantined[-MOST_NAMED:]
+        )
+        return (
+            f"{count} of {len(self._plan.samples):,} samples cannot be used, "
+            f"expected at most {self._allowed} (--max-failures {self._limit}): {named}; or take "
+            "their ids out of the split files, or allow more"
+        )
