@@ -76,6 +76,13 @@ def test_label_space_that_is_not_the_recipes_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_own_label_space_that_is_not_given_is_asked_for(tmp_path: Path) -> None:
+    own = LabelSpace.of_classes(name="own", void=0, names={1: "a"})
+    with pytest.raises(UsageError, match="label space 'own' is not a shipped one: give it as"):
+        write_dataset(tmp_path / "out", recipe_of(own), {"train": RECORDS})
+    assert not (tmp_path / "out").exists()
+
+
 def test_finished_version_is_not_written_over(tmp_path: Path) -> None:
     recipe = recipe_of(load_label_space("context460"))
     write_dataset(tmp_path, recipe, {"train": RECORDS})

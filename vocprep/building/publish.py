@@ -20,6 +20,7 @@ from vocprep.errors import ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, remove_path, write_atomic
 from vocprep.labels.label_space import LabelSpace, load_label_space
+from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
 from vocprep.recipe import Recipe, differing_fields
 from vocprep.shards.index import (
@@ -229,6 +230,10 @@ def _plan_of_records(
     """Return the plan of records that were made elsewhere."""
     if label_space is None:
         schema = recipe.schema
+        if schema.name not in manifest_names("labels"):
+            raise UsageError(
+                f"label space {schema.name!r} is not a shipped one: give it as label_space"
+            )
         label_space = load_label_space(schema.name, void_unknown=schema.void_unknown)
     if label_space.sha256 != recipe.schema.sha256:
         raise UsageError(

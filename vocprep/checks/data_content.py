@@ -186,8 +186,8 @@ def _check_all(samples: Sequence[ExpectedSample], workers: int) -> Generator[Che
         yield from _check_in_processes(batches, workers)
     except BrokenProcessPool as error:
         raise DataError(
-            "a process that decodes files was killed, probably for lack of memory; run again with "
-            "--workers 1"
+            "a process that decodes files ended early, probably for lack of memory; run again with "
+            "--workers 1, and call it below if __name__ == '__main__' in a script of your own"
         ) from error
 
 

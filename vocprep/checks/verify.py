@@ -56,7 +56,9 @@ def verify(
     A data dir is compared with the records of its downloads, a dataset version with its index.
     What differs is in the result; only input that cannot be checked at all is an error: UsageError
     for a folder that does not exist or options that do not fit its kind, DataError for a folder
-    that is neither or for damaged records of downloads.
+    that is neither or for damaged records of downloads. The content of a data dir is decoded in
+    processes of their own, which import a script again: call this below
+    ``if __name__ == "__main__"`` there.
 
     >>> from tempfile import TemporaryDirectory
     >>> from vocprep.synthetic.dataset import sample
