@@ -139,6 +139,7 @@ def test_the_hint_is_plain_json(own: Path, tmp_path: Path):
     assert value == {"weights": str(own), "tensors_sha256": "ab" * 32}
 
 
+@pytest.mark.slow
 def test_from_a_build_of_ones_own_weights_to_a_prediction(
     own: Path, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
