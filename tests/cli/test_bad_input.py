@@ -563,3 +563,28 @@ def test_error_of_the_program_is_one_sentence_without_traceback(tree: Path, tmp_
     assert done.stderr.count("\n") == 1
     assert MAT in done.stderr
     assert {item.name for item in (tmp_path / "out").iterdir()} <= {".lock", STAGING}
+
+
+@pytest.mark.parametrize("given", ["", "train,", "train,val,val"])
+def test_lists_with_empty_or_repeated_parts_are_refused(
+    vocprep: Run, sample_tree: Path, tmp_path: Path, given: str
+) -> None:
+    result = vocprep(
+        *("build-shards", "pascal-context", "--data-dir", sample_tree, "--out", tmp_path / "out"),
+        *("--weights", "random:0", "--splits", given),
+    )
+    assert result.exit_code == 2
+    assert f"splits {given!r}: expected names with commas between them" in result.output
+
+
+def test_a_file_in_the_place_of_the_shards_folder_is_named(
+    vocprep: Run, sample_tree: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    result = vocprep(
+        *("build-shards", "pascal-context", "--data-dir", sample_tree, "--out", tmp_path / "out"),
+        *("--weights", "random:0", "--limit", 1),
+    )
+    assert result.exit_code == 2
+    assert "expected a folder, found the file" in result.output
+    assert (tmp_path / "out").read_text() == "mine"

@@ -18,7 +18,7 @@ from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
 from vocprep.errors import ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
-from vocprep.files import TEMPORARY_PREFIX, remove_path, write_atomic
+from vocprep.files import TEMPORARY_PREFIX, check_output_folder, remove_path, write_atomic
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
@@ -75,6 +75,7 @@ def open_output(out: Path, key: BuildKey, if_exists: IfExists) -> Iterator[Outpu
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Hold the output folder's file lock; UsageError when another build holds it."""
+    check_output_folder(out)
     lock = FileLock(out / LOCK, timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)

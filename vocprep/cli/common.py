@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from vocprep.data_dir.layout import DATA_DIR_VARIABLE, default_data_dir
+from vocprep.errors import UsageError
 from vocprep.options import BuildOptions, usable_cores
 
 PROGRESS_DELAY = 2.0
@@ -49,10 +50,17 @@ workers_option = click.option(
 
 
 def comma_list(
-    _context: click.Context, _option: click.Parameter, value: str | None
+    _context: click.Context, option: click.Parameter, value: str | None
 ) -> tuple[str, ...] | None:
-    """Split an option's comma-separated value."""
-    return None if value is None else tuple(part for part in value.split(",") if part)
+    """Split an option's comma-separated value; UsageError for an empty or a repeated part."""
+    if value is None:
+        return None
+    parts = tuple(part.strip() for part in value.split(","))
+    if "" in parts or len(set(parts)) < len(parts):
+        raise UsageError(
+            f"{option.name} {value!r}: expected names with commas between them, each once"
+        )
+    return parts
 
 
 def counted(count: int, noun: str) -> str:
