@@ -129,3 +129,7 @@ def test_preset_files_that_cannot_be_followed(tmp_path: Path, text: str, message
 def test_unknown_presets_are_named(name: str):
     with pytest.raises(UsageError, match=rf"preset .*{name}.*: "):
         load_options(name)
+
+
+def test_setting_may_have_the_name_of_earlier_versions():
+    assert load_options("quick", ["category_loss=multi_hot"]).class_loss == "multi_hot"

@@ -111,7 +111,8 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    return _checked_values({key.strip(): value}, f"setting {setting!r}")
+    key = key.strip()
+    return _checked_values({RENAMED.get(key, key): value}, f"setting {setting!r}")
 
 
 def _checked_values(values: dict[str, Any], where: str) -> dict[str, Any]:
