@@ -11,6 +11,7 @@ from builders.versions import Built, build
 from vocprep.options import BuildChoices
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crop_hdf5", "native_tar"])
 def test_code_of_the_card_runs_as_it_is(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -380,6 +380,7 @@ def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alon
     assert version_bytes(tmp_path / "out") == version_bytes(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["targets", "embed"])
 def test_stage_times_show_whether_the_backbone_waits(
     slow: str, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -45,6 +45,7 @@ def test_both_containers_hold_the_same_records(
     assert crop_hdf5.index.content_id != native_hdf5.index.content_id
 
 
+@pytest.mark.slow
 def test_content_id_does_not_depend_on_the_cut(sample_tree: Path, tmp_path: Path) -> None:
     """Nor does it on which patches are embedded together, which follows the cut."""
     choices = BuildChoices(limit=3, embedding_dtype="float32", views=("identity", "flip"))
@@ -131,6 +132,7 @@ def plain_embeddings(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return means.reshape(len(rows), 256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tolerance"), [("crop_hdf5", 1e-3), ("native_hdf5", 1e-5)])
 def test_embeddings_are_those_of_the_plain_network(
     name: str, tolerance: float, sample_tree: Path, request: pytest.FixtureRequest
@@ -174,6 +176,7 @@ def test_mirrored_view_is_the_mirror_image(native_hdf5: Built, crop_hdf5: Built)
     assert all("#" not in image_id for image_id in crop_hdf5.records)
 
 
+@pytest.mark.slow
 def test_one_byte_of_one_file_changes_the_source_id(
     crop_hdf5: Built, sample_tree: Path, tmp_path: Path
 ) -> None:
@@ -201,6 +204,7 @@ def test_one_byte_of_one_file_changes_the_source_id(
         assert one.targets_sha256 == other.targets_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choices", "dim"),
     [

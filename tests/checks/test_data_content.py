@@ -218,6 +218,7 @@ def add_copies(data: Path, copies: int) -> None:
         (labels / f"{name}.mat").hardlink_to(labels / f"{FIRST}.mat")
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_alone_finds(data: Path):
     add_copies(data, 80)
     folder, labels = data / VOC / "JPEGImages", data / "trainval"

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CALL = "vocprep.verify({tree!r}, vocprep.VerifyOptions(level='content', workers=2))"
 
 
+@pytest.mark.slow
 def test_script_without_a_main_guard_is_told_so(sample_tree: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     patched = "import vocprep, vocprep.checks.data_content as c; c._BATCH = 2\n"

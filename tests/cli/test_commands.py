@@ -184,6 +184,7 @@ def test_summary_and_inspect_show_the_identities(
     assert "torch" in inspected
 
 
+@pytest.mark.slow
 def test_build_with_every_choice_of_content(
     sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -261,6 +262,7 @@ def test_train_leaves_a_run_with_curves(run: Path) -> None:
         picture.load()
 
 
+@pytest.mark.slow
 def test_json_of_train_and_evaluate_parses(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     out = tmp_path / "run"
     words = ["--epochs", 1, "--device", "cpu", "--batch-size", 1, "--no-position", "--json"]
@@ -391,6 +393,7 @@ def test_evaluate_scores_whole_images_with_the_data_dir(
         assert row["pixel_accuracy"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_evaluate_of_several_runs_is_one_table(
     run: Path, shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -465,6 +468,7 @@ def test_evaluate_draws_and_writes_the_confusion_matrix(
     assert sum(int(line.split(",")[2]) for line in lines) == value["pixels"]
 
 
+@pytest.mark.slow
 def test_runs_of_one_name_are_told_apart_and_one_run_counts_once(
     run: Path, shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:

@@ -220,6 +220,7 @@ def test_archives_that_the_user_has_are_taken(shop: Shop, mirror: Mirror, tmp_pa
     assert run(*words).stdout.count("unpacked") == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_tidy_and_the_next_run_goes_on(shop: Shop, mirror: Mirror, tmp_path: Path):
     shop.write_manifests(mirror.url())
     size = len(shop.files["VOCtrainval.tar"])

@@ -262,6 +262,7 @@ def test_what_is_no_tar_is_refused(target: Target, packed: bytes):
     target.assert_refuses(packed, "not a readable tar archive")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_mutated_archives_unpack_or_are_refused(target: Target, form: int):
     info, data = file("VOC/" + "long" * 40 + ".jpg")

@@ -114,6 +114,7 @@ def stock_webdataset() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stock_webdataset")
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("all_views", [False, True])

@@ -65,6 +65,7 @@ def classes_of(folder: Path, image_id: str) -> NDArray[np.uint8]:
         return np.asarray(picture)
 
 
+@pytest.mark.slow
 def test_same_options_give_the_same_bytes_in_any_environment(tmp_path: Path) -> None:
     here, there = tmp_path / "new" / "here", tmp_path / "there"
     sample(here, images=8)
