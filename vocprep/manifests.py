@@ -180,9 +180,14 @@ def read_toml(model: type[Model], path: Path) -> Model:
     """
     named = {"name": path.stem} if "name" in model.model_fields else {}
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return model.model_validate({**named, **values})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as TOML: {error}") from error
+        return model.model_validate({**named, **read_toml_table(path)})
     except ValidationError as error:
         raise ManifestError(f"{path}: {explain(error)}") from error
+
+
+def read_toml_table(path: Path) -> dict[str, Any]:
+    """Return the values of a TOML file; ManifestError naming the file when it is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read as TOML: {error}") from error

@@ -6,7 +6,6 @@ anything.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from vocprep.data_dir.layout import default_data_dir
 from vocprep.data_dir.receipts import Receipt, is_unpacked, read_receipt, read_unpacked
 from vocprep.data_dir.source_digests import read_source_digests
 from vocprep.downloading.partial import unfinished_bytes
-from vocprep.errors import ManifestError, UsageError
+from vocprep.errors import UsageError
 from vocprep.manifests import (
     SourceFile,
     SourceManifest,
@@ -25,6 +24,7 @@ from vocprep.manifests import (
     load_dataset,
     load_source,
     manifest_names,
+    read_toml_table,
 )
 
 Step = Literal["verify", "fetch", "unpack"]
@@ -239,7 +239,4 @@ def _sources_of(name: str) -> list[SourceManifest]:
 
 def _lists_files(path: str) -> bool:
     """Return whether a TOML file is a source's manifest, not a dataset's."""
-    try:
-        return "files" in tomllib.loads(find_manifest("sources", path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as TOML: {error}") from error
+    return "files" in read_toml_table(find_manifest("sources", path))

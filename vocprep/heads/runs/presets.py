@@ -15,8 +15,9 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from vocprep.errors import UsageError
+from vocprep.errors import ManifestError, UsageError
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
+from vocprep.manifests import read_toml_table
 from vocprep.validation import explain
 
 _SUFFIX = ".toml"
@@ -82,21 +83,15 @@ def differing_options(one: TrainOptions, other: TrainOptions) -> list[str]:
 def _read(preset: str) -> dict[str, Any]:
     """Return the values of a preset by its name or path."""
     names = preset_names()
-    if preset in names:
-        text = (_SHIPPED / f"{preset}{_SUFFIX}").read_text(encoding="utf-8")
-    elif preset.endswith(_SUFFIX):
-        try:
-            text = Path(preset).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"preset {preset}: cannot be read ({error})") from error
-    else:
+    if preset not in names and not preset.endswith(_SUFFIX):
         raise UsageError(
             f"preset {preset!r}: expected one of {', '.join(names)}, or the path of a .toml file"
         )
+    path = Path(str(_SHIPPED / f"{preset}{_SUFFIX}")) if preset in names else Path(preset)
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"preset {preset}: expected TOML, found otherwise ({error})") from error
+        values = read_toml_table(path)
+    except ManifestError as error:
+        raise UsageError(f"preset {error}") from error
     return _checked_values(
         {RENAMED.get(key, key): value for key, value in values.items()}, f"preset {preset}"
     )
