@@ -1,19 +1,36 @@
-"""Bytes on disk: hashing, canonical JSON, plain names, atomic publishing."""
+"""Bytes on disk: reading within bounds, hashing, canonical JSON, plain names, atomic publishing.
+
+Files that come from outside are read with ``read_file``, ``open_regular``, ``read_json`` and
+``read_toml`` only: they never wait for a pipe, and bound size and nesting. What is wrong with a
+file is an OSError or a ValueError, whose words for a user ``vocprep.validation.explain`` returns.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
+
+from pydantic_core import from_json
 
 from vocprep.errors import UsageError
+
+MAX_JSON_BYTES = 256 << 20
+"""Of one JSON file: the index of a version of 100,000 shards has 20 MB."""
+MAX_TOML_BYTES = 4 << 20
+"""Of one TOML file: the largest label space that is shipped has 20 kB."""
+_MAX_DEPTH = 100
+"""Nesting of TOML values; pydantic_core bounds that of JSON itself, by 200."""
 
 TEMPORARY_PREFIX = ".tmp-"
 """Prefix of unfinished work, which the holder of the folder's file lock may delete."""
@@ -38,6 +55,125 @@ def canonical_json(value: Any) -> bytes:
 def sha256_hex(data: bytes | memoryview) -> str:
     """Return the sha256 of bytes as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; OSError for what is none, without waiting for a pipe.
+
+    >>> open_regular(Path("/dev/zero"))
+    Traceback (most recent call last):
+    ...
+    OSError: [Errno 22] a character device, no regular file: '/dev/zero'
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = _FILE_KINDS.get(stat.S_IFMT(mode), "a special file")
+        raise OSError(errno.EINVAL, f"{kind}, no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+_FILE_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a regular file; OSError for what is none or is larger than ``max_bytes``.
+
+    The size is checked before anything is read, and again by what was read.
+    """
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        data = stream.read(max_bytes + 1) if size <= max_bytes else b""
+    if max(size, len(data)) > max_bytes:
+        raise OSError(
+            errno.EFBIG, f"{size:,} bytes, where at most {max_bytes:,} are expected", str(path)
+        )
+    return data
+
+
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Return the values of a JSON file; OSError when it is not read, ValueError when it is not one.
+
+    NaN, infinities, lone surrogates and nesting of more than 200 levels are refused.
+    """
+    return parse_json(read_file(path, max_bytes))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return the values of a JSON text; ValueError as for ``read_json``.
+
+    >>> parse_json("[" * 1000)
+    Traceback (most recent call last):
+    ...
+    ValueError: not JSON: recursion limit exceeded at line 1 column 202
+    """
+    try:
+        return from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+
+
+def read_toml(path: Path, max_bytes: int = MAX_TOML_BYTES) -> dict[str, Any]:
+    """Return the table of a TOML file; OSError when it is not read, ValueError when it is not one.
+
+    A byte order mark is read over.
+    """
+    return parse_toml(decode_text(read_file(path, max_bytes)))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the table of a TOML text; ValueError when it is none or is nested too deeply."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"not TOML: {error}") from error
+    except RecursionError:
+        table = None
+    if table is None or _depth(table) > _MAX_DEPTH:
+        raise ValueError(f"not TOML that can be read: nested more than {_MAX_DEPTH} levels deep")
+    return table
+
+
+def _depth(value: Any) -> int:
+    """Return how deeply tables and lists are nested."""
+    depth, level = 0, [value]
+    while level := [inner for outer in level for inner in _items(outer)]:
+        depth += 1
+    return depth
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, list):
+        yield from value
+
+
+def decode_text(data: bytes) -> str:
+    """Return the text of a UTF-8 file without its byte order mark; ValueError for anything else.
+
+    >>> decode_text("2008_000002".encode("utf-16"))
+    Traceback (most recent call last):
+    ...
+    ValueError: UTF-16 text, where UTF-8 is expected; save it as UTF-8
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("UTF-16 text, where UTF-8 is expected; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"not UTF-8 text: byte {error.object[error.start]:#04x} at offset {error.start:,}; "
+            "save it as UTF-8"
+        ) from error
 
 
 @contextmanager

@@ -7,13 +7,13 @@ spaces and splits; a user's own data in VOC's layout is one more such file, give
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vocprep.errors import ManifestError, UsageError
+from vocprep.files import read_toml
 from vocprep.validation import explain
 
 
@@ -162,32 +162,24 @@ def manifest_names(kind: str) -> list[str]:
 
 def load_source(name_or_path: str) -> SourceManifest:
     """Read a source manifest by shipped name or by the path of a TOML file."""
-    return read_toml(SourceManifest, find_manifest("sources", name_or_path))
+    return read_manifest(SourceManifest, find_manifest("sources", name_or_path))
 
 
 def load_dataset(name_or_path: str | Path) -> DatasetManifest:
     """Read a dataset manifest by shipped name or by the path of a TOML file."""
-    return read_toml(DatasetManifest, find_manifest("datasets", str(name_or_path)))
+    return read_manifest(DatasetManifest, find_manifest("datasets", str(name_or_path)))
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_toml(model: type[Model], path: Path) -> Model:
+def read_manifest(model: type[Model], path: Path) -> Model:
     """Read a TOML file into a model; the manifest's name, where it has one, is the file's stem.
 
     ManifestError naming the file and the first field that does not fit.
     """
     named = {"name": path.stem} if "name" in model.model_fields else {}
     try:
-        return model.model_validate({**named, **read_toml_table(path)})
-    except ValidationError as error:
+        return model.model_validate({**named, **read_toml(path)})
+    except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: {explain(error)}") from error
-
-
-def read_toml_table(path: Path) -> dict[str, Any]:
-    """Return the values of a TOML file; ManifestError naming the file when it is none."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as TOML: {error}") from error

@@ -6,6 +6,7 @@ the only place where its errors become words for a user.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from vocprep.errors import UsageError
 
@@ -22,6 +24,7 @@ Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
 _LONGEST_SHOWN = 60
+_LONGEST_LINE = 1000
 _KINDS = {
     "bool": "true or false",
     "int": "a whole number",
@@ -56,7 +59,7 @@ def checked(cls: type[T]) -> type[T]:
     vocprep.errors.UsageError: workers 0: expected 1 or more
     """
     made: Any = pydantic.dataclasses.dataclass(
-        frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
+        frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False)
     )(cls)
     made.__init__ = _with_usage_errors(made.__init__)
     return made  # type: ignore[no-any-return]  # the class that was given, with checks
@@ -80,15 +83,24 @@ def to_json(value: Any) -> dict[str, Any]:
 
 
 def from_json(cls: type[T], value: Any) -> T:
-    """Rebuild a checked dataclass from ``to_json``'s values; ValidationError when unfit."""
-    return TypeAdapter(cls).validate_python(value)
+    """Rebuild a checked dataclass or a model from plain JSON values; ValueError when unfit.
+
+    Nothing is converted that JSON itself can tell apart: ``"5"`` and ``5.0`` are no whole numbers.
+
+    >>> from_json(dict[str, Positive], {"rows": "5"})
+    Traceback (most recent call last):
+    ...
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for dict[str,...
+    """
+    text = json.dumps(value, allow_nan=False)
+    return TypeAdapter(cls).validate_json(text, strict=True)
 
 
 def explain(error: Exception) -> str:
     """Return what is wrong with a value in one line: the field, what was expected, what was found.
 
     Takes pydantic's ValidationError, of which the first problem counts, and any other exception,
-    of which the first line does.
+    of which the first line does, or the reason that the system gives.
 
     >>> try:
     ...     TypeAdapter(dict[str, Positive]).validate_python({"epochs": "ten"})
@@ -96,9 +108,29 @@ def explain(error: Exception) -> str:
     ...     explain(error)
     "epochs 'ten': expected a whole number"
     """
-    if not isinstance(error, ValidationError):
-        return str(error).split("\n", maxsplit=1)[0]
-    first = error.errors(include_url=False)[0]
+    return printable(_problem(error))
+
+
+def printable(text: str) -> str:
+    """Return a text as one readable line of bounded length, whatever was put into it.
+
+    >>> printable("a\\nb\\x1b[2J" + "é" * 3)
+    'a\\\\nb\\\\x1b[2Jééé'
+    """
+    shown = "".join(
+        char if char.isprintable() else repr(char)[1:-1] for char in text[: _LONGEST_LINE + 1]
+    )
+    return shown if len(shown) <= _LONGEST_LINE else f"{shown[:_LONGEST_LINE]}…"
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return _validation_problem(error.errors(include_url=False)[0])
+    reason = error.strerror if isinstance(error, OSError) else None
+    return reason or str(error).split("\n", maxsplit=1)[0]
+
+
+def _validation_problem(first: ErrorDetails) -> str:
     where = ".".join(str(part) for part in first["loc"])
     context = first.get("ctx", {})
     kind = first["type"]
@@ -143,5 +175,5 @@ def _shown(value: Any) -> str:
         value = str(value)
     if isinstance(value, dict):
         return "(a table)"
-    text = repr(value)
+    text = repr(value[: _LONGEST_SHOWN + 1] if isinstance(value, str | bytes) else value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -7,7 +7,6 @@ patches, the probes, so that a version from another machine can be compared with
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +23,14 @@ from vocprep.checks.deviation import (
 )
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError, UsageError
-from vocprep.files import write_json
+from vocprep.files import read_json, write_json
 from vocprep.options import Layout, ShardFormat
 from vocprep.recipe import Recipe, differing_fields
 from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QUARANTINE_FILE, Entry, SampleEntry, SealedEntry
 from vocprep.shards.version import Version
-from vocprep.validation import explain
+from vocprep.validation import explain, from_json
 
 PROBES = 16
 """Records that a lock file holds an embedding of, spread evenly over the ids."""
@@ -117,8 +116,8 @@ def lock(path: str | Path, file: str | Path | None = None) -> LockFile:
 def read_lock(file: str | Path) -> LockFile:
     """Read a lock file; DataError when it is none or was altered."""
     try:
-        value = json.loads(Path(file).read_bytes())
-        content = LockFile.model_validate(value)
+        value = read_json(Path(file))
+        content = from_json(LockFile, value)
         recipe = Recipe.from_json(value["recipe"])  # which has every field
     except OSError as error:
         raise DataError(f"{file}: lock file cannot be read: {error.strerror}") from error

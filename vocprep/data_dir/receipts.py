@@ -16,7 +16,7 @@ from typing import Self
 from urllib.parse import quote
 
 from vocprep.errors import DataError
-from vocprep.files import TEMPORARY_PREFIX, write_atomic, write_json
+from vocprep.files import TEMPORARY_PREFIX, read_json, write_atomic, write_json
 from vocprep.validation import checked, explain, from_json, to_json
 
 
@@ -118,7 +118,7 @@ def write_receipt(data_dir: Path, receipt: Receipt) -> None:
 def read_receipt(data_dir: Path, path: str) -> Receipt | None:
     """Return the receipt of a file, None when there is none that can be read."""
     try:
-        return from_json(Receipt, json.loads(_receipt_path(data_dir, path).read_bytes()))
+        return from_json(Receipt, read_json(_receipt_path(data_dir, path)))
     except (OSError, ValueError):
         return None
 
@@ -127,7 +127,7 @@ def read_receipts(data_dir: Path) -> Iterator[Receipt]:
     """Yield the receipts of a data dir, in the order of their names."""
     for path in _records(data_dir, "receipts", "*.json"):
         try:
-            yield from_json(Receipt, json.loads(path.read_bytes()))
+            yield from_json(Receipt, read_json(path))
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
 

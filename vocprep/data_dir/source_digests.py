@@ -6,7 +6,6 @@ machine that is given the file.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from vocprep.data_dir.receipts import records_dir
 from vocprep.errors import DataError
-from vocprep.files import write_json
-from vocprep.validation import explain
+from vocprep.files import read_json, write_json
+from vocprep.validation import explain, from_json
 
 SOURCE_DIGESTS_FILE = "sources.lock.json"
 
@@ -51,7 +50,7 @@ def add_source_digest(data_dir: Path, name: str, sha256: str, size: int) -> None
 def _read(data_dir: Path) -> _SourceDigests:
     path = data_dir / SOURCE_DIGESTS_FILE
     try:
-        return _SourceDigests.model_validate(json.loads(path.read_bytes()))
+        return from_json(_SourceDigests, read_json(path))
     except FileNotFoundError:
         return _SourceDigests(version=1, files={})
     except (OSError, ValueError) as error:

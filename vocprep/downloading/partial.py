@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from vocprep.data_dir.digests import BLOCK_BYTES, ExpectedDigests, FileDigests, new_hasher
-from vocprep.files import sync_folder
+from vocprep.files import read_json, sync_folder
 from vocprep.validation import NotNegative, checked, from_json, to_json
 
 
@@ -140,7 +140,7 @@ class PartFile:
         without one they are kept only within one start of the machine.
         """
         try:
-            state = from_json(_State, json.loads(self._state_path.read_bytes()))
+            state = from_json(_State, read_json(self._state_path))
         except (OSError, ValueError):
             return None
         fits = state.expected == self._expected.to_json()

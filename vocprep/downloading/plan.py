@@ -17,6 +17,7 @@ from vocprep.data_dir.receipts import Receipt, is_unpacked, read_receipt, read_u
 from vocprep.data_dir.source_digests import read_source_digests
 from vocprep.downloading.partial import unfinished_bytes
 from vocprep.errors import UsageError
+from vocprep.files import read_toml
 from vocprep.manifests import (
     SourceFile,
     SourceManifest,
@@ -24,7 +25,6 @@ from vocprep.manifests import (
     load_dataset,
     load_source,
     manifest_names,
-    read_toml_table,
 )
 
 Step = Literal["verify", "fetch", "unpack"]
@@ -239,4 +239,4 @@ def _sources_of(name: str) -> list[SourceManifest]:
 
 def _lists_files(path: str) -> bool:
     """Return whether a TOML file is a source's manifest, not a dataset's."""
-    return "files" in read_toml_table(find_manifest("sources", path))
+    return "files" in read_toml(find_manifest("sources", path))

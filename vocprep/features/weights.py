@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.networks import MAKERS
-from vocprep.files import write_json
+from vocprep.files import read_json, write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
 from vocprep.validation import checked, from_json, to_json
 
@@ -94,7 +93,7 @@ class WeightsOrigin:
     def read(cls, path: Path) -> Self | None:
         """Read a hint; None when there is none, or none that can be read."""
         try:
-            return from_json(cls, json.loads(path.read_bytes()))
+            return from_json(cls, read_json(path))
         except (OSError, ValueError, UsageError):
             return None
 

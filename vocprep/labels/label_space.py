@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vocprep.errors import LabelDecodeError, ManifestError, UsageError
 from vocprep.files import canonical_json, sha256_hex
-from vocprep.manifests import find_manifest, read_toml
+from vocprep.manifests import find_manifest, read_manifest
 from vocprep.validation import explain
 
 UNKNOWN = "unknown"
@@ -204,7 +204,7 @@ def load_label_space(name_or_path: str | Path, *, void_unknown: bool = False) ->
     (255, 21, 'person')
     """
     path = find_manifest("labels", str(name_or_path))
-    manifest = read_toml(LabelSpaceManifest, path)
+    manifest = read_manifest(LabelSpaceManifest, path)
     if manifest.void in manifest.names:
         raise ManifestError(f"{path}: void id {manifest.void} is also a class; choose another")
     raw_to_class = _raw_to_class(path, manifest)
@@ -233,7 +233,7 @@ def _raw_to_class(path: Path, manifest: LabelSpaceManifest) -> dict[int, int]:
     if manifest.base is None:
         return {key: key for key in [manifest.void, *manifest.names]}
     try:
-        base = read_toml(LabelSpaceManifest, find_manifest("labels", manifest.base))
+        base = read_manifest(LabelSpaceManifest, find_manifest("labels", manifest.base))
     except UsageError as error:
         raise ManifestError(f"{path}: base: {error}") from error
     base_ids = {name: key for key, name in base.names.items()}

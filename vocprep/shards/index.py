@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from vocprep.errors import ShardError, UsageError
-from vocprep.files import sha256_hex, write_json
+from vocprep.files import read_json, sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import FORMAT_VERSION, Recipe
 from vocprep.shards.samples import (
@@ -17,7 +16,7 @@ from vocprep.shards.samples import (
     SealedEntry,
     read_lines,
 )
-from vocprep.validation import explain
+from vocprep.validation import explain, from_json
 
 DATASET_FILE = "dataset.json"
 _ADVICE = "copy it again, or build the shards again with --if-exists overwrite"
@@ -98,7 +97,7 @@ def read_index(folder: Path) -> DatasetIndex:
             f"use the version that wrote it, or {_ADVICE}"
         )
     try:
-        index = DatasetIndex.model_validate(value)
+        index = from_json(DatasetIndex, value)
         recipe_id = Recipe.from_json(value["recipe"]).recipe_id  # which has every field
     except (ValueError, UsageError, ShardError) as error:
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
@@ -117,7 +116,7 @@ def read_index(folder: Path) -> DatasetIndex:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ShardError(
             f"{path}: no finished dataset there ({error.strerror}); run vocprep build-shards, "

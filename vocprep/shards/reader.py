@@ -6,7 +6,6 @@ ShardDataset``: these two names stay here.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import ManifestError, ShardError, UsageError
+from vocprep.files import read_json
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import decode_png
 from vocprep.options import LoaderOptions
@@ -33,6 +33,7 @@ from vocprep.shards.loading import (
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
 from vocprep.shards.version import Version
+from vocprep.validation import explain
 
 if TYPE_CHECKING:
     from webdataset import WebDataset
@@ -82,9 +83,9 @@ class ShardDataset:
         """The label space, read from labels.json; ShardError when it is not the recipe's."""
         path, identity = self.path / LABELS_FILE, self.index.recipe.schema
         try:
-            label_space = LabelSpace.from_json(json.loads(path.read_bytes()))
+            label_space = LabelSpace.from_json(read_json(path))
         except (OSError, ValueError, ManifestError) as error:
-            raise ShardError(f"{path}: cannot be read: {error}; copy it again") from error
+            raise ShardError(f"{path}: cannot be read: {explain(error)}; copy it again") from error
         if label_space.sha256 != identity.sha256:
             raise ShardError(
                 f"{path}: has digest {label_space.sha256[:12]}…: expected {identity.sha256[:12]}… "

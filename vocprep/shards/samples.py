@@ -139,7 +139,7 @@ def read_lines(path: Path, kind: type[Line]) -> list[Line]:
     try:
         with path.open("rb") as stream:
             for line in stream:
-                entries.append(kind.model_validate_json(line))
+                entries.append(kind.model_validate_json(line, strict=True))
     except OSError as error:
         raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:

@@ -20,7 +20,6 @@ own number only, and is computed in integers.
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,7 @@ from scipy.io import savemat
 
 from vocprep.drawing.overlay import palette
 from vocprep.errors import UsageError
-from vocprep.files import TEMPORARY_PREFIX, write_json
+from vocprep.files import TEMPORARY_PREFIX, read_json, write_json
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.synthetic.scene import CLASSES, LabelMap, class_names, draw_image, draw_label_map
 from vocprep.validation import NotNegative, checked, to_json
@@ -131,7 +130,7 @@ def _existing(folder: Path, options: _Options) -> SampleSummary | None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads((folder / MARKER).read_bytes())
+        found = read_json(folder / MARKER)
         if found["made_by"] == {"generation": _GENERATION, **to_json(options)}:
             return _summary(folder, found["holds"])
     raise UsageError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from vocprep.geometry import PATCH, SHORTER, SIDE
-from vocprep.manifests import find_manifest, read_toml
+from vocprep.manifests import find_manifest, read_manifest
 
 LabelMap = NDArray[np.uint16]
 
@@ -174,4 +174,4 @@ class _ClassNames(BaseModel):
 @cache
 def class_names(space: str) -> dict[int, str]:
     """Return the class names of a shipped label space by id."""
-    return read_toml(_ClassNames, find_manifest("labels", space)).names
+    return read_manifest(_ClassNames, find_manifest("labels", space)).names

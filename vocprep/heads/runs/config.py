@@ -126,7 +126,7 @@ class RunConfig:
             fields = _upgraded(value)
             version = fields.pop("run_format_version")
             fields.pop("recipe_id", None)
-            fields["recipe"] = Recipe.from_json(fields["recipe"])  # which has every field
+            Recipe.from_json(fields["recipe"])  # which has every field
             run_id = sha256_hex(canonical_json(value))
             return from_json(cls, {**fields, "format_version": version, "run_id_read": run_id})
         except KeyError as error:

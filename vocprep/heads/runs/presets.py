@@ -6,7 +6,6 @@ A preset names the fields of ``TrainOptions`` that it sets; the others keep thei
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
@@ -15,9 +14,9 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from vocprep.errors import ManifestError, UsageError
+from vocprep.errors import UsageError
+from vocprep.files import parse_toml, read_toml
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
-from vocprep.manifests import read_toml_table
 from vocprep.validation import explain
 
 _SUFFIX = ".toml"
@@ -89,9 +88,9 @@ def _read(preset: str) -> dict[str, Any]:
         )
     path = Path(str(_SHIPPED / f"{preset}{_SUFFIX}")) if preset in names else Path(preset)
     try:
-        values = read_toml_table(path)
-    except ManifestError as error:
-        raise UsageError(f"preset {error}") from error
+        values = read_toml(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"preset {path}: {explain(error)}") from error
     return _checked_values(
         {RENAMED.get(key, key): value for key, value in values.items()}, f"preset {preset}"
     )
@@ -103,8 +102,8 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     if not equals:
         raise UsageError(f"setting {setting!r}: expected KEY=VALUE")
     try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text.strip()}")["value"]
+    except ValueError:
         value = text.strip()
     key = key.strip()
     return _checked_values({RENAMED.get(key, key): value}, f"setting {setting!r}")

@@ -8,7 +8,6 @@ validation on. ``checkpoint.safetensors`` is there while it is trained, for ``--
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 
 from vocprep.errors import RunError, UsageError
 from vocprep.features.weights import WeightsOrigin
-from vocprep.files import TEMPORARY_PREFIX, remove_path, write_atomic, write_json
+from vocprep.files import TEMPORARY_PREFIX, read_json, remove_path, write_atomic, write_json
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EVENTS_DIR, HISTORY_FILE
@@ -26,6 +25,7 @@ from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import differing_options, load_options, options_toml
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE, check_tensors, read_tensors
 from vocprep.recipe import differing_fields
+from vocprep.validation import explain
 
 CONFIG_FILE = "run.json"
 OPTIONS_FILE = "options.toml"
@@ -100,10 +100,10 @@ def read_config(run_dir: Path) -> RunConfig:
             "`vocprep train` wrote"
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path}: cannot be read as JSON ({error}); train again, in another folder"
+            f"{path}: cannot be read as JSON ({explain(error)}); train again, in another folder"
         ) from error
     try:
         return RunConfig.from_json(value)
@@ -183,7 +183,7 @@ def _refuse_foreign_files(run_dir: Path, names: set[str]) -> None:
 def _is_ours(run_dir: Path) -> bool:
     """Return whether a training has written the folder's ``run.json``."""
     try:
-        value = json.loads((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
+        value = read_json(run_dir / CONFIG_FILE)
     except (OSError, ValueError):
         return False
     return isinstance(value, dict) and "run_format_version" in value
