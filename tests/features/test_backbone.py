@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,13 +250,15 @@ def test_a_file_that_carries_code_is_refused_and_runs_none(
     [
         ([torch.ones(1)], "expected a dictionary of tensors, found list"),
         (torch.ones(1), "found Tensor"),
-        ({"state_dict": {}}, "found 'state_dict': dict"),
+        ({"state_dict": {}}, r"found 'state_dict': dict; save .*\['state_dict'\], NEW\)$"),
+        ({"a" * 100_000: 1}, "found 'aaaaaaaaaaaa...aaaaaaaaaaaaa': int$"),
+        ({"a": torch.ones(1).expand(1 << 40)}, "declared to have 4,398,046,511,104 bytes"),
         ({"epoch": 3}, "found 'epoch': int"),
         ({0: torch.ones(1)}, "found 0: torch.float32"),
         ({"a": torch.ones(1, dtype=torch.bfloat16)}, "found 'a': torch.bfloat16"),
         ({"a": torch.eye(3).to_sparse()}, "found 'a'"),
     ],
-    ids=["list", "tensor", "nested", "number", "key", "bfloat16", "sparse"],
+    ids=["list", "tensor", "nested", "long name", "strides", "number", "key", "bfloat16", "sparse"],
 )
 def test_files_of_something_else_are_refused(tmp_path: Path, value: object, complaint: str) -> None:
     torch.save(value, tmp_path / "w.pt")
@@ -282,6 +286,28 @@ def test_damaged_and_missing_files_are_refused(
         load_weights(str(path), Path())
     assert str(caught.value).startswith(f"{path}: ")
     assert ("no such" in str(caught.value)) == (data is None)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with (tmp_path / "sparse.safetensors").open("wb") as stream:
+        stream.truncate(5 << 30)
+    with pytest.raises(WeightsError, match=r"pipe\.pt: weights cannot be read: a pipe"):
+        load_weights(str(tmp_path / "pipe.pt"), Path())
+    with pytest.raises(WeightsError, match="5,368,709,120 bytes, where at most"):
+        load_weights(str(tmp_path / "sparse.safetensors"), Path())
+
+
+def test_compressed_members_are_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "stored.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pt") as stored,
+        zipfile.ZipFile(tmp_path / "deflated.pt", "w", zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for name in stored.namelist():
+            deflated.writestr(name, stored.read(name))
+    with pytest.raises(WeightsError, match="damaged, or no weights file"):
+        load_weights(str(tmp_path / "deflated.pt"), Path())
 
 
 def test_bfloat16_safetensors_are_refused(tmp_path: Path) -> None:

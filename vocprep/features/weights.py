@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
+import reprlib
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +19,9 @@ from torch import Tensor, nn
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.networks import MAKERS
-from vocprep.files import read_json, write_json
+from vocprep.files import read_file, read_json, write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
-from vocprep.validation import checked, from_json, to_json
+from vocprep.validation import checked, explain, from_json, to_json
 
 RANDOM_PREFIX = "random:"
 OFFICIAL = "official "
@@ -27,6 +30,8 @@ UNTRAINED = "untrained ("
 """Begins the label of untrained weights in a version's index; their ``random:SEED`` follows."""
 WEIGHTS_HINT = ".weights.json"
 """In the folder of a dataset version, no part of it: where the build read the weights from."""
+MAX_WEIGHTS_BYTES = 4 << 30
+"""Of one weights file: those of the backbones here have 2 to 45 MB."""
 _DTYPES = (torch.float32, torch.int64)
 
 StateDict = Mapping[str, Tensor]
@@ -187,36 +192,49 @@ def weights_label(weights: str | None, digest: str, backbone: str) -> str:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running code that a file may contain."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415  # few weights come this way
-
-            return _checked(load_file(path), path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's warnings about old pickle formats
-            value = torch.load(path, map_location="cpu", weights_only=True)
+        data = read_file(path, MAX_WEIGHTS_BYTES)
+        value = _load_safetensors(data) if path.suffix == ".safetensors" else _load_pickle(data)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weights file; check --weights") from error
+    except OSError as error:
+        raise WeightsError(f"{path}: weights cannot be read: {explain(error)}") from error
     # torch's own message advises to load such a file without protection, so it is not shown.
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: weights cannot be read: damaged, or more than tensors inside; expected a "
-            "dictionary of tensors"
+            "dictionary of tensors, as torch.save(network.state_dict(), PATH) writes it"
         ) from error
-    except WeightsError:
-        raise
-    except OSError as error:
-        raise WeightsError(f"{path}: weights cannot be read: {error.strerror}") from error
     # torch.load raises whatever unpickling damaged bytes raises.
     except Exception as error:
         raise WeightsError(
             f"{path}: weights cannot be read: damaged, or no weights file; expected a dictionary "
-            "of tensors as torch.save or safetensors writes it; fetch it again"
+            "of tensors as torch.save or safetensors writes it; copy it again from where it came, "
+            "or run vocprep download for published weights"
         ) from error
-    return _checked(value, path)
+    return _checked(value, path, len(data))
 
 
-def _checked(value: Any, path: Path) -> dict[str, Tensor]:
-    """Return the value of a file; WeightsError unless it is a dictionary of usable tensors."""
+def _load_safetensors(data: bytes) -> Any:
+    from safetensors.torch import load  # noqa: PLC0415  # few weights come this way
+
+    return load(data)
+
+
+def _load_pickle(data: bytes) -> Any:
+    if data.startswith(b"PK"):  # torch.save stores members as they are; deflated ones may be bombs
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > len(data):
+                raise ValueError("larger unpacked than packed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's warnings about old pickle formats
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _checked(value: Any, path: Path, size: int) -> dict[str, Tensor]:
+    """Return the value of a file; WeightsError unless it is a dictionary of usable tensors.
+
+    ``size`` is the file's: a tensor of strides 0 could be declared larger than any memory.
+    """
     if not isinstance(value, dict):
         raise WeightsError(
             f"{path}: expected a dictionary of tensors, found {type(value).__name__}"
@@ -225,10 +243,26 @@ def _checked(value: Any, path: Path) -> dict[str, Tensor]:
         is_tensor = isinstance(name, str) and isinstance(item, Tensor)
         if not is_tensor or item.dtype not in _DTYPES or item.layout != torch.strided:
             raise WeightsError(
-                f"{path}: expected a dictionary of float32 and int64 tensors, found {name!r}: "
-                f"{item.dtype if isinstance(item, Tensor) else type(item).__name__}"
+                f"{path}: expected a dictionary of float32 and int64 tensors, found "
+                f"{reprlib.repr(name)}: {_kind(item)}{_advice(name, item)}"
             )
+    declared = sum(item.numel() * item.element_size() for item in value.values())
+    if declared > size:
+        raise WeightsError(
+            f"{path}: its tensors are declared to have {declared:,} bytes: expected no more than "
+            f"the {size:,} bytes of the file; save copies, which share no memory"
+        )
     return dict(value)
+
+
+def _kind(item: Any) -> str:
+    return str(item.dtype) if isinstance(item, Tensor) else type(item).__name__
+
+
+def _advice(name: Any, item: Any) -> str:
+    if not isinstance(item, dict):
+        return ""
+    return f"; save that dictionary alone: torch.save(torch.load(PATH)[{reprlib.repr(name)}], NEW)"
 
 
 def _random_weights(spec: str, network: nn.Module) -> dict[str, Tensor]:
