@@ -259,7 +259,7 @@ def test_bad_source_files_are_refused(tmp_path: Path, key: str, value: str) -> N
     entries = {"path": '"downloads/a.tar"', "urls": '["https://example.org/a.tar"]', key: value}
     lines = "\n".join(f"{name} = {text}" for name, text in entries.items())
     path = write_own(tmp_path, f'title = "t"\nterms = "t"\n[[files]]\n{lines}\n')
-    with pytest.raises(ManifestError, match=rf"files\.0\.{key}"):
+    with pytest.raises(ManifestError, match=rf"files\[0\]\.{key}"):
         load_source(path)
 
 

@@ -43,7 +43,7 @@ class Options:
         ({"name": "x", "count": 2.5}, "count 2.5: expected a whole number"),
         ({"name": 3}, "name 3: expected text"),
         ({"name": "x", "sides": 32}, "sides 32: expected a list"),
-        ({"name": "x", "sides": ["a"]}, "sides.0 'a': expected a whole number"),
+        ({"name": "x", "sides": ["a"]}, "sides[0] 'a': expected a whole number"),
         ({"name": "x", "inner": {"share": 2}}, "inner.share 2: expected at most 1.0"),
         ({"name": "x", "inner": 5}, "inner 5: expected a table"),
         ({"name": "x", "nmae": 1}, "nmae: no field of this name is known"),

@@ -131,7 +131,7 @@ def _problem(error: Exception) -> str:
 
 
 def _validation_problem(first: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in first["loc"])
+    where = _field(first["loc"])
     context = first.get("ctx", {})
     kind = first["type"]
     if kind == "missing":
@@ -143,6 +143,12 @@ def _validation_problem(first: ErrorDetails) -> str:
     if kind == "json_invalid":
         return f"not JSON: {context['error']}"
     return f"{where} {_shown(first['input'])}: {_expected(kind, context, first['msg'])}".lstrip()
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    """Return the name of a nested field: ``shards[3].bytes``."""
+    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place[1:]]
+    return "".join([*map(str, place[:1]), *inner])
 
 
 def _expected(kind: str, context: dict[str, Any], message: str) -> str:
