@@ -131,7 +131,7 @@ def test_a_second_run_fetches_and_hashes_nothing(world: World):
 def test_a_second_run_writes_nothing(world: World, monkeypatch: pytest.MonkeyPatch):
     world.run()
     before = {path: path.stat().st_mtime_ns for path in world.data.rglob("*")}
-    monkeypatch.setattr("vocprep.downloading.download.FileLock", None)
+    monkeypatch.setattr("vocprep.downloading.download.file_lock", None)
     assert world.states() == ["present"] * 3
     assert {path: path.stat().st_mtime_ns for path in world.data.rglob("*")} == before
 

@@ -127,7 +127,7 @@ def build_plan(
     key = BuildKey(plan=plan, numerics_class=numerics_class(devices, options.decoder))
     progress.begin("images", len(plan.samples), 0)
     try:
-        with open_output(out, key, options.if_exists) as output:
+        with open_output(out, key, options.if_exists, progress.note) as output:
             run = _Run(key=key, output=output, devices=devices, options=options)
             version, made = run.make_version(check, progress)
             write_weights_hint(out, plan)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from vocprep.building.card import CARD_FILE
 from vocprep.building.croissant import CROISSANT_FILE
@@ -20,6 +18,7 @@ from vocprep.errors import ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, check_output_folder, remove_path, write_atomic
 from vocprep.labels.label_space import LabelSpace, load_label_space
+from vocprep.locking import LOCK, file_lock
 from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
 from vocprep.recipe import Recipe, differing_fields
@@ -34,7 +33,6 @@ from vocprep.shards.record import Record
 from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE
 from vocprep.shards.version import Version
 
-LOCK = ".lock"
 SIDE_FILES = (SAMPLES_FILE, QUARANTINE_FILE, LABELS_FILE, CARD_FILE, CROISSANT_FILE)
 """Files of a version beside its shards and dataset.json."""
 
@@ -50,13 +48,19 @@ class Output:
 
 
 @contextmanager
-def open_output(out: Path, key: BuildKey, if_exists: IfExists) -> Iterator[Output]:
+def open_output(
+    out: Path,
+    key: BuildKey,
+    if_exists: IfExists,
+    note: Callable[[str], None] = lambda _text: None,
+) -> Iterator[Output]:
     """Lock ``out``, check that a dataset version may be written there, and begin its staging.
 
     Shards that a failed build has finished stay in the staging folder. Raises UsageError when
-    ``out`` holds other things, or a version that the new one may not succeed.
+    ``out`` holds other things, or a version that the new one may not succeed. ``note`` is called
+    where the file system of ``out`` has no file locks.
     """
-    with _locked(out):
+    with _locked(out, note):
         _refuse_foreign_files(out)
         staging = Staging(out)
         if if_exists == "fail":
@@ -73,23 +77,17 @@ def open_output(out: Path, key: BuildKey, if_exists: IfExists) -> Iterator[Outpu
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def _locked(out: Path, note: Callable[[str], None]) -> Iterator[None]:
     """Hold the output folder's file lock; UsageError when another build holds it."""
+    busy = f"{out}: another build is writing there; wait for it or choose another --out"
     check_output_folder(out)
-    lock = FileLock(out / LOCK, timeout=0)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(
-            f"{out}: another build is writing there; wait for it or choose another --out"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written to: {error.strerror}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(out / LOCK, busy=busy, note=note))
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be written to: {error.strerror}") from error
         yield
-    finally:
-        lock.release()
 
 
 def _refuse_foreign_files(out: Path) -> None:

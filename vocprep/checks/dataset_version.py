@@ -11,13 +11,13 @@ from pathlib import Path
 
 from vocprep.building.finish import FinishedShard, dataset_statistics, describe_shard
 from vocprep.building.plan import ShardPlan
-from vocprep.building.publish import LOCK
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, json_bytes
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import Targets, make_targets
+from vocprep.locking import LOCK
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import SplitIds

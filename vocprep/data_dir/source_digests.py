@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from vocprep.data_dir.receipts import records_dir
 from vocprep.errors import DataError
 from vocprep.files import read_json, write_json
+from vocprep.locking import file_lock
 from vocprep.validation import explain, from_json
 
 SOURCE_DIGESTS_FILE = "sources.lock.json"
@@ -40,7 +40,8 @@ def add_source_digest(data_dir: Path, name: str, sha256: str, size: int) -> None
     """Record a digest; those of other files stay."""
     folder = records_dir(data_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lockfile.lock"):
+    busy = f"{data_dir / SOURCE_DIGESTS_FILE}: waiting for another vocprep that writes it"
+    with file_lock(folder / "lockfile.lock", busy=busy, note=lambda _: None, wait=True):
         files = _read(data_dir).model_dump()["files"]
         files[name] = {"sha256": sha256, "bytes": size}
         value = {"version": 1, "files": dict(sorted(files.items()))}

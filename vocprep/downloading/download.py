@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, urlsplit
 
-from filelock import FileLock, Timeout
 from pydantic import model_validator
 
 from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences, hash_file
@@ -28,6 +27,7 @@ from vocprep.downloading.outcomes import DownloadOutcome, failed_outcome, outcom
 from vocprep.downloading.plan import PlannedFile, SourceName, plan_file, resolve_sources
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
 from vocprep.files import link_or_copy
+from vocprep.locking import file_lock
 from vocprep.manifests import SourceFile
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.validation import checked
@@ -92,6 +92,8 @@ class _Job:
     data_dir: Path
     options: DownloadOptions
     progress: Progress
+    noted: set[str] = field(default_factory=set)
+    """Notes that one download gives once."""
 
     def complete(self, source: str, file: SourceFile) -> DownloadOutcome:
         """Do what one file needs; an error becomes its outcome."""
@@ -229,16 +231,14 @@ class _Job:
         """Hold a file's lock; wait for another process that holds it."""
         folder = records_dir(self.data_dir) / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{quote(name, safe='')}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.progress.note(f"{name}: waiting for another vocprep that works on it")
-            lock.acquire()
-        try:
+        lock, busy = f"{quote(name, safe='')}.lock", f"{name}: waiting for another vocprep"
+        with file_lock(folder / lock, busy=busy, note=self._note_once, wait=True):
             yield
-        finally:
-            lock.release()
+
+    def _note_once(self, text: str) -> None:
+        if text not in self.noted:
+            self.noted.add(text)
+            self.progress.note(text)
 
 
 def mirror_urls(file: SourceFile, options: DownloadOptions) -> list[str]:
