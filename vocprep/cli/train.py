@@ -106,7 +106,7 @@ def train(
       vocprep train shards/voc --out runs/first --epochs 20
       vocprep train shards/voc --out runs/spikes --preset quick --set encoder=spikformer
     """
-    from vocprep.heads.runs.run import options_for
+    from vocprep.heads.runs.folder import options_for
     from vocprep.heads.training.train import train as train_heads
 
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}

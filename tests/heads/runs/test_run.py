@@ -17,10 +17,11 @@ from vocprep.errors import RunError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
 from vocprep.heads.runs.config import RunConfig
+from vocprep.heads.runs.folder import begin_or_resume, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, append_epoch, read_history, truncate_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import differing_options, load_options
-from vocprep.heads.runs.run import begin_or_resume, load_run
+from vocprep.heads.runs.run import load_run
 from vocprep.heads.runs.state import save_weights
 from vocprep.labels.label_space import load_label_space
 
@@ -111,9 +112,33 @@ def test_what_a_killed_training_left_unfinished_is_removed(tmp_path: Path):
 
 def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(UsageError, match="expected a folder for the run, found a file"):
-        begin_or_resume(tmp_path / "run", make_config(), None)
+    with (
+        pytest.raises(UsageError, match="expected a folder, found the file"),
+        hold_folder(tmp_path / "run", print),
+    ):
+        pass
     assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_a_folder_in_which_nothing_was_begun_is_left_as_it_was(tmp_path: Path, made_before: bool):
+    run_dir = tmp_path / "run"
+    if made_before:
+        run_dir.mkdir()
+    with hold_folder(run_dir, print):
+        assert names_in(run_dir) == [".lock"]
+    assert run_dir.exists() == made_before
+    assert not made_before or names_in(run_dir) == []
+
+
+def test_a_folder_of_other_files_is_refused_untouched(tmp_path: Path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with (
+        pytest.raises(UsageError, match=r"found 'thesis\.txt' in it"),
+        hold_folder(tmp_path, print),
+    ):
+        pass
+    assert names_in(tmp_path) == ["thesis.txt"]
 
 
 def test_no_run_there(tmp_path: Path):

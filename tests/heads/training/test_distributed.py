@@ -13,6 +13,7 @@ import torch
 from builders.heads import make_dataset, random_records
 from safetensors.torch import load_file
 
+from vocprep.heads.runs.folder import hold_folder
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.training.train import train
 from vocprep.shards.reader import ShardDataset
@@ -104,6 +105,15 @@ def test_a_refusal_reaches_both_processes(dataset: ShardDataset, tmp_path: Path)
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "thesis.txt").write_text("mine")
     assert train_in_two(dataset, tmp_path, "none", "resident") == [REFUSED, REFUSED]
+
+
+@pytest.mark.slow
+def test_a_folder_that_another_training_holds_is_refused_to_both_processes(
+    dataset: ShardDataset, tmp_path: Path
+):
+    with hold_folder(tmp_path / "two", print):
+        assert train_in_two(dataset, tmp_path, "none", "resident") == [REFUSED, REFUSED]
+        assert [path.name for path in (tmp_path / "two").iterdir()] == [".lock"]
 
 
 @pytest.mark.slow

@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 
 from vocprep.errors import RunError, UsageError
 from vocprep.files import write_json
-from vocprep.heads.runs.log import EpochMetrics, read_history
+from vocprep.heads.runs.log import EVENTS_DIR, EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
-from vocprep.heads.runs.run import EVENTS_DIR, load_run
+from vocprep.heads.runs.run import load_run
 from vocprep.heads.training.train import train
 from vocprep.shards.reader import ShardDataset
 
@@ -94,7 +94,7 @@ def assert_ends_alike(run_dir: Path, whole: Path) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert lines_but_for_times(run_dir) == lines_but_for_times(whole)
     assert load_run(run_dir).epoch == 5
-    names = {path.name for path in run_dir.iterdir()} - {"tensorboard"}
+    names = {path.name for path in run_dir.iterdir()} - {"tensorboard", ".lock"}
     assert names == {"run.json", "options.toml", "metrics.jsonl", "model.safetensors", "curves.png"}
 
 
@@ -270,7 +270,7 @@ def test_stopped_while_an_earlier_run_is_taken_away(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", stop(Path.unlink))
-        patched.setattr("vocprep.heads.runs.run.write_json", stop(write_json))
+        patched.setattr("vocprep.heads.runs.folder.write_json", stop(write_json))
         with pytest.raises(KeyboardInterrupt):
             train(dataset, tmp_path / "run", options)
     train(dataset, tmp_path / "run", options)

@@ -41,13 +41,17 @@ class Feed(Protocol):
         """Return mean and deviation float32 [D] of every embedding component, over all patches."""
 
 
+def require_splits(dataset: ShardDataset, options: TrainOptions) -> None:
+    """Raise UsageError when the dataset lacks the train split or the validation split."""
+    require_split(dataset.splits, options.train_split, "train_split")
+    if options.val_split:
+        require_split(dataset.splits, options.val_split, "val_split")
+
+
 def open_splits(
     dataset: ShardDataset, options: TrainOptions, processes: Processes
 ) -> tuple[Feed, Iterable[Batch] | None]:
     """Open the train split (shuffled) and this rank's part of the validation split, if any."""
-    require_split(dataset.splits, options.train_split, "train_split")
-    if options.val_split:
-        require_split(dataset.splits, options.val_split, "val_split")
     train_options = LoaderOptions(
         batch_size=options.batch_size,
         mode=options.mode,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ from vocprep.features.weights import WeightsOrigin
 from vocprep.files import write_atomic
 from vocprep.geometry import PATCH
 from vocprep.heads.runs.config import RunConfig
+from vocprep.heads.runs.folder import begin_or_resume, check_folder, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
-from vocprep.heads.runs.run import CURVES_FILE, begin_or_resume
+from vocprep.heads.runs.run import CURVES_FILE
 from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
 from vocprep.heads.runs.weights import weights_origin
 from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.distributed import Processes, join_processes
-from vocprep.heads.training.feed import open_splits
+from vocprep.heads.training.feed import open_splits, require_splits
 from vocprep.heads.training.steps import Training, set_up, train_epoch
 from vocprep.labels.label_space import LabelSpace
 from vocprep.shards.batches import Batch
@@ -94,8 +95,9 @@ def train(
     left as it was.
 
     Raises UsageError, before anything is written, when a split, the device or a compiler
-    that ``compiled`` needs is missing, or the folder holds a run that is neither to be replaced nor
-    to be resumed; RunError when the loss is not finite.
+    that ``compiled`` needs is missing, the folder holds a run that is neither to be replaced nor to
+    be resumed, or another training writes there; RunError when a file of the run to resume does not
+    fit it, or when the loss is not finite.
     """
     dataset = shards if isinstance(shards, ShardDataset) else ShardDataset.open(shards)
     options = options if isinstance(options, TrainOptions) else load_options(options)
@@ -128,15 +130,35 @@ class _Job:
 def _train_with(job: _Job, processes: Processes) -> RunSummary:
     """Train on this rank: begin or resume the run, then one epoch after another."""
     options, run_dir = job.options, job.run_dir
-    feed, val_batches = open_splits(job.dataset, options, processes)
+    require_splits(job.dataset, options)
     new = RunConfig.of(job.dataset, options)
-    config = processes.on_leader(lambda: begin_or_resume(run_dir, new, job.origin))
+    with _held_folder(job, processes):
+        # Before the splits are read, which may take minutes.
+        processes.on_leader(lambda: check_folder(run_dir, new))
+        feed, val_batches = open_splits(job.dataset, options, processes)
+        config = processes.on_leader(lambda: begin_or_resume(run_dir, new, job.origin))
+        training = set_up(config.heads, options, feed, processes)
+        return _train_epochs(job, training, config, val_batches)
 
+
+@contextmanager
+def _held_folder(job: _Job, processes: Processes) -> Iterator[None]:
+    """Hold the run folder's file lock, on rank 0; its refusal is raised on every rank."""
+    with ExitStack() as held:
+        lock = hold_folder(job.run_dir, job.on_note)
+        processes.on_leader(lambda: held.enter_context(lock))
+        yield
+
+
+def _train_epochs(
+    job: _Job, training: Training, config: RunConfig, val_batches: Iterable[Batch] | None
+) -> RunSummary:
+    """Restore the run's checkpoint, if any, and train the epochs that are left."""
+    options, run_dir, processes = job.options, job.run_dir, training.processes
     started = time.perf_counter()
-    training = set_up(config.heads, options, feed, processes)
     done = restore(run_dir, config, training.model, training.optimizer)
     processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
-    history = truncate_history(run_dir, done) if processes.leads else []
+    history = processes.on_leader(lambda: truncate_history(run_dir, done))
     notes = tuple(_notes(job.dataset, options, run_dir, done))
     for note in notes if processes.leads else ():
         job.on_note(note)

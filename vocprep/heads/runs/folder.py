@@ -1,0 +1,178 @@
+"""The folder of a run: one training writes it, begins a run in it or resumes the one it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vocprep.errors import UsageError
+from vocprep.features.weights import WeightsOrigin
+from vocprep.files import (
+    TEMPORARY_PREFIX,
+    check_output_folder,
+    read_json,
+    remove_path,
+    write_atomic,
+    write_json,
+)
+from vocprep.heads.runs.config import RunConfig
+from vocprep.heads.runs.log import EVENTS_DIR
+from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.presets import differing_options, load_options, options_toml
+from vocprep.heads.runs.run import (
+    CONFIG_FILE,
+    OLD_OPTIONS_FILE,
+    OPTIONS_FILE,
+    RUN_FILES,
+    WEIGHTS_FILE,
+    read_config,
+)
+from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE
+from vocprep.locking import LOCK, file_lock
+from vocprep.recipe import differing_fields
+
+
+@contextmanager
+def hold_folder(run_dir: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Hold the run folder's file lock, so that one training at a time writes there.
+
+    Raises UsageError at once while another one does, or where the folder holds other files. A
+    folder in which nothing was begun is left as it was found.
+    """
+    check_output_folder(run_dir)
+    _refuse_foreign_files(run_dir, _names_in(run_dir))
+    was_there, had_lock = run_dir.exists(), (run_dir / LOCK).exists()
+    busy = f"{run_dir}: another training writes there; wait until it ends or choose another folder"
+    with file_lock(run_dir / LOCK, busy=busy, note=note):
+        try:
+            yield
+        finally:
+            if not had_lock and {path.name for path in run_dir.iterdir()} <= {LOCK}:
+                (run_dir / LOCK).unlink(missing_ok=True)
+                if not was_there:
+                    run_dir.rmdir()
+
+
+def options_for(
+    run_dir: str | Path,
+    preset: str | Path | None = None,
+    settings: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> TrainOptions:
+    """Return the options to train into a folder with: those of ``load_options``.
+
+    Without a preset they are the default's, or, where ``overrides`` have ``resume``, those of the
+    run that the folder holds.
+    """
+    resumes = (overrides or {}).get("resume", False)
+    if preset is None and resumes and holds_run(Path(run_dir)):
+        return load_options(read_config(Path(run_dir)).options, settings, overrides)
+    return load_options(preset or TrainOptions.preset, settings, overrides)
+
+
+def holds_run(run_dir: Path) -> bool:
+    """Return whether a training in this folder has left weights or a checkpoint."""
+    return _is_ours(run_dir) and any(
+        (run_dir / name).exists() for name in (MODEL_FILE, CHECKPOINT_FILE)
+    )
+
+
+def check_folder(run_dir: Path, config: RunConfig) -> RunConfig | None:
+    """Return the configuration of the run to resume in a folder, None where one is to be begun.
+
+    A training that ended before its first checkpoint left no run. Raises UsageError when the folder
+    holds other files, a run and neither ``overwrite`` nor ``resume`` is on, or, with ``resume``, a
+    run of other data or other options. Changes nothing.
+    """
+    names = _names_in(run_dir)
+    _refuse_foreign_files(run_dir, names)
+    if not holds_run(run_dir) or config.options.overwrite:
+        return None
+    # As in this training's options: the run may have begun without ``resume``.
+    if config.options.resume:
+        return _resumed(run_dir, config)
+    found = ", ".join(name for name in RUN_FILES if name in names)
+    raise UsageError(
+        f"{run_dir}: expected a folder without a run, found {found}; choose another folder, pass "
+        "--resume to go on with it or --overwrite to replace it"
+    )
+
+
+def begin_or_resume(run_dir: Path, config: RunConfig, origin: WeightsOrigin | None) -> RunConfig:
+    """Begin a run in a folder, or resume the one that it holds, and return its configuration.
+
+    Raises what ``check_folder`` raises, changing nothing.
+    """
+    resumed = check_folder(run_dir, config)
+    if run_dir.exists():
+        for path in run_dir.glob(f"{TEMPORARY_PREFIX}*"):
+            remove_path(path)
+    if resumed is None:
+        _begin(run_dir, config)
+    if origin is not None:
+        origin.write(run_dir / WEIGHTS_FILE)
+    return resumed or config
+
+
+def _names_in(run_dir: Path) -> set[str]:
+    """Return the names in a folder that are neither a training's lock nor its unfinished files."""
+    names = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+    return {name for name in names if name != LOCK and not name.startswith(TEMPORARY_PREFIX)}
+
+
+def _refuse_foreign_files(run_dir: Path, names: set[str]) -> None:
+    """Raise UsageError when a folder's files are not those of a run."""
+    if CONFIG_FILE in names and not _is_ours(run_dir):
+        raise UsageError(
+            f"{run_dir / CONFIG_FILE}: expected one that `vocprep train` wrote, found another or a "
+            "damaged one, and so nothing here is replaced; choose another folder"
+        )
+    if names and CONFIG_FILE not in names:
+        raise UsageError(
+            f"{run_dir}: expected a new or empty folder for the run, found "
+            f"{min(names, key=lambda name: (name.startswith('.'), name))!r} in it; choose another"
+        )
+
+
+def _is_ours(run_dir: Path) -> bool:
+    """Return whether a training has written the folder's ``run.json``."""
+    try:
+        value = read_json(run_dir / CONFIG_FILE)
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and "run_format_version" in value
+
+
+def _begin(run_dir: Path, config: RunConfig) -> None:
+    """Remove an earlier run's files and write those that a run begins with.
+
+    ``run.json`` is there at every moment: without it, the files of a training that is killed here
+    would count as foreign ones in the next.
+    """
+    names = _names_in(run_dir)
+    files = [run_dir / name for name in RUN_FILES if name in names and name != CONFIG_FILE]
+    if CONFIG_FILE in names:
+        files += (run_dir / EVENTS_DIR).glob("events.out.tfevents.*")
+    for path in files:
+        path.unlink()
+    write_json(run_dir / CONFIG_FILE, config.to_json())
+    write_atomic(run_dir / OPTIONS_FILE, options_toml(config.options).encode())
+
+
+def _resumed(run_dir: Path, config: RunConfig) -> RunConfig:
+    """Return the configuration of the folder's run; UsageError where data or options differ."""
+    begun = read_config(run_dir)
+    differing = differing_options(begun.options, config.options)
+    for name in ("content_id", "source_id", "recipe"):
+        one, other = ({name: side.to_json()[name]} for side in (begun, config))
+        differing += differing_fields(one, other)
+    if differing:
+        options_file = OPTIONS_FILE if begun.format_version > 3 else OLD_OPTIONS_FILE
+        raise UsageError(
+            f"{run_dir}: expected a run of this data and these options to resume, found and "
+            f"given {'; '.join(differing)}; leave the differing options out (the run's own are in "
+            f"{run_dir / options_file}) or choose another folder"
+        )
+    return begun
