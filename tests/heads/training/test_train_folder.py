@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,7 +51,9 @@ def test_a_second_training_is_refused_and_touches_nothing(
         before = contents(run_dir)
         with pytest.raises(UsageError) as refused:
             train(dataset, run_dir, options(**given))
-        assert str(refused.value) == f"{run_dir}: {BUSY}"
+        assert (
+            str(refused.value) == f"{run_dir}: {BUSY} (the lock is held by process {os.getpid()})"
+        )
         assert contents(run_dir) == before
 
     train(dataset, run_dir, options(), at_the_first_epoch(second))
@@ -87,7 +90,8 @@ def test_the_command_is_refused_with_one_sentence(dataset: ShardDataset, tmp_pat
 
     train(dataset, run_dir, options(), at_the_first_epoch(second))
     assert (seen[0].returncode, seen[0].stdout) == (2, "")
-    assert seen[0].stderr == f"error: {run_dir}: {BUSY}\n"
+    assert seen[0].stderr.startswith(f"error: {run_dir}: {BUSY}")
+    assert seen[0].stderr.count("\n") == 1
     assert len(read_history(run_dir)) == 2
 
 
