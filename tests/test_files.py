@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +20,7 @@ from vocprep import files, manifests
 from vocprep.errors import ManifestError, UsageError
 from vocprep.files import (
     TEMPORARY_PREFIX,
-    atomic_folder,
-    atomic_path,
+    atomic_file,
     canonical_json,
     parse_json,
     parse_toml,
@@ -44,12 +47,12 @@ json_values = st.recursive(
 )
 
 
-def test_atomic_path_shows_the_final_name_only_when_done(tmp_path: Path) -> None:
+def test_atomic_file_shows_the_final_name_only_when_done(tmp_path: Path) -> None:
     final = tmp_path / "new" / "file"
-    with atomic_path(final) as temporary:
-        temporary.write_bytes(b"half")
+    with atomic_file(final) as stream:
+        stream.write(b"half")
         assert not final.exists()
-        assert temporary.parent == final.parent
+        (temporary,) = final.parent.iterdir()
         assert temporary.name.startswith(TEMPORARY_PREFIX)
     assert final.read_bytes() == b"half"
     assert list(final.parent.iterdir()) == [final]
@@ -57,7 +60,7 @@ def test_atomic_path_shows_the_final_name_only_when_done(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_atomic_path_leaves_all_as_it_was_on_failure(
+def test_atomic_file_leaves_all_as_it_was_on_failure(
     tmp_path: Path, failure: type[BaseException], before: bytes | None
 ) -> None:
     final = tmp_path / "file"
@@ -65,8 +68,8 @@ def test_atomic_path_leaves_all_as_it_was_on_failure(
         final.write_bytes(before)
 
     def work() -> None:
-        with atomic_path(final) as temporary:
-            temporary.write_bytes(b"half")
+        with atomic_file(final) as stream:
+            stream.write(b"half")
             raise failure
 
     with pytest.raises(failure):
@@ -74,10 +77,72 @@ def test_atomic_path_leaves_all_as_it_was_on_failure(
     assert [item.read_bytes() for item in tmp_path.iterdir()] == ([before] if before else [])
 
 
-def test_atomic_path_without_a_file_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file"):
-        pass
-    assert not list(tmp_path.iterdir())
+def killed_while_writing(final: Path, before_its_end: str = "os._exit(9)") -> None:
+    code = f"""
+import os, sys
+from pathlib import Path
+from vocprep.files import atomic_file
+with atomic_file(Path(sys.argv[1])) as stream:
+    stream.write(b"much longer than what comes after")
+    stream.flush()
+    {before_its_end}
+"""
+    subprocess.run([sys.executable, "-c", code, str(final)], check=False)
+
+
+def test_what_a_killed_process_left_of_a_file_is_gone_when_it_is_written(tmp_path: Path) -> None:
+    final = tmp_path / "file"
+    killed_while_writing(final)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(TEMPORARY_PREFIX)
+    write_atomic(final, b"new")
+    assert final.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    final = tmp_path / "file"
+    with atomic_file(final) as first:
+        first.write(b"first" * 1000)
+        first.flush()
+        write_atomic(final, b"second")
+        assert final.read_bytes() == b"second"
+    assert final.read_bytes() == b"first" * 1000
+    assert list(tmp_path.iterdir()) == [final]
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_other_things_under_the_temporary_name_are_left_alone(kind: str, tmp_path: Path) -> None:
+    final, precious = tmp_path / "file", tmp_path / "precious"
+    precious.write_bytes(b"kept")
+    killed_while_writing(final)
+    (left,) = tmp_path.glob(f"{TEMPORARY_PREFIX}*")
+    left.unlink()
+    make = {"link": lambda: left.symlink_to(precious), "folder": left.mkdir}
+    make.get(kind, lambda: os.mkfifo(left))()
+    write_atomic(final, b"new")
+    assert final.read_bytes() == b"new"
+    assert precious.read_bytes() == b"kept"
+    assert {item.name for item in tmp_path.iterdir()} == {"file", "precious", left.name}
+
+
+def test_file_is_written_where_there_are_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_atomic(tmp_path / "file", b"new")
+    assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"new"]
+
+
+def test_longest_possible_name_can_be_written(tmp_path: Path) -> None:
+    write_atomic(tmp_path / ("n" * 255), b"data")
+    with pytest.raises(OSError, match="File name too long") as caught:
+        write_atomic(tmp_path / ("n" * 256), b"data")
+    assert caught.value.filename == str(tmp_path / ("n" * 256))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_failing_sync_leaves_the_old_file(
@@ -110,70 +175,6 @@ def test_write_atomic_replaces_whole_files(tmp_path: Path) -> None:
     write_atomic(final, b"a long text")
     write_atomic(final, b"short")
     assert final.read_bytes() == b"short"
-
-
-def fill(folder: Path) -> None:
-    (folder / "below").mkdir()
-    (folder / "below" / "file").write_bytes(b"new")
-
-
-def test_atomic_folder_appears_whole(tmp_path: Path) -> None:
-    final = tmp_path / "new" / "folder"
-    with atomic_folder(final) as temporary:
-        fill(temporary)
-        assert not final.exists()
-    assert (final / "below" / "file").read_bytes() == b"new"
-    assert list(final.parent.iterdir()) == [final]
-
-
-def test_atomic_folder_replaces_the_old_one_entirely(tmp_path: Path) -> None:
-    final = tmp_path / "folder"
-    final.mkdir()
-    (final / "old").write_bytes(b"old")
-    with atomic_folder(final) as temporary:
-        fill(temporary)
-    assert [item.name for item in final.iterdir()] == ["below"]
-    assert list(tmp_path.iterdir()) == [final]
-
-
-@pytest.mark.parametrize("failure", FAILURES)
-def test_atomic_folder_leaves_all_as_it_was_on_failure(
-    tmp_path: Path, failure: type[BaseException]
-) -> None:
-    final = tmp_path / "folder"
-    final.mkdir()
-    (final / "old").write_bytes(b"old")
-
-    def work(target: Path) -> None:
-        with atomic_folder(target) as temporary:
-            fill(temporary)
-            raise failure
-
-    for target in (final, tmp_path / "other"):
-        with pytest.raises(failure):
-            work(target)
-    assert list(tmp_path.iterdir()) == [final]
-    assert [item.name for item in final.iterdir()] == ["old"]
-
-
-def test_atomic_folder_puts_the_old_one_back_when_the_new_one_cannot_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    final = tmp_path / "folder"
-    final.mkdir()
-    (final / "old").write_bytes(b"old")
-    rename = Path.replace
-
-    def refuse_the_new_one(self: Path, target: Path) -> Path:
-        if target == final and not (self / "old").exists():
-            raise OSError(13, "Permission denied")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "replace", refuse_the_new_one)
-    with pytest.raises(OSError, match="Permission denied"), atomic_folder(final) as temporary:
-        fill(temporary)
-    assert list(tmp_path.iterdir()) == [final]
-    assert [item.name for item in final.iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [-float("inf")]}])

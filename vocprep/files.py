@@ -17,13 +17,14 @@ import shutil
 import stat
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from pydantic_core import from_json
 
 from vocprep.errors import UsageError
+from vocprep.locking import try_lock
 
 MAX_JSON_BYTES = 256 << 20
 """Of one JSON file: the index of a version of 100,000 shards has 20 MB."""
@@ -31,6 +32,8 @@ MAX_TOML_BYTES = 4 << 20
 """Of one TOML file: the largest label space that is shipped has 20 kB."""
 _MAX_DEPTH = 100
 """Nesting of TOML values; pydantic_core bounds that of JSON itself, by 200."""
+
+_COPY_BYTES = 1 << 20
 
 TEMPORARY_PREFIX = ".tmp-"
 """Prefix of unfinished work, which the holder of the folder's file lock may delete."""
@@ -177,60 +180,72 @@ def decode_text(data: bytes) -> str:
 
 
 @contextmanager
-def atomic_path(final: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``final``; on success fsync it and rename it into place.
+def atomic_file(final: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write beside ``final``; on success fsync it and rename it into place.
 
-    On any exception the temporary file is deleted and ``final`` stays as it was.
+    On any exception it is deleted and ``final`` stays as it was. What a killed process left of
+    ``final`` is used again: nothing of it remains once the file is written.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{final.name}")
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(final)
-    except OSError as error:
-        remove_path(temporary)
-        if error.filename in (None, str(temporary)):  # a user has seen only the final name
-            raise OSError(error.errno, error.strerror, str(final)) from error
-        raise
-    except BaseException:
-        remove_path(temporary)
-        raise
-    sync_folder(final.parent)
-
-
-@contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside ``final``; on success it replaces ``final``.
-
-    On any exception the temporary folder is deleted and ``final`` stays as it was.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{final.name}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if final.exists():
-            discarded = final.with_name(f"{temporary.name}-old")
-            final.replace(discarded)
+        temporary, stream = _open_temporary(final)
+        with stream:
             try:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
                 temporary.replace(final)
             except BaseException:
-                discarded.replace(final)
+                temporary.unlink(missing_ok=True)
                 raise
-            shutil.rmtree(discarded)
-        else:
-            temporary.replace(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        if error.filename is None or Path(error.filename).name.startswith(TEMPORARY_PREFIX):
+            # A user has seen only the final name.
+            raise OSError(error.errno, error.strerror, str(final)) from error
+        raise
     sync_folder(final.parent)
+
+
+def _open_temporary(final: Path) -> tuple[Path, BinaryIO]:
+    """Open an empty temporary file that no other process writes, and return its path with it.
+
+    Its name follows from the final one and its lock is held, so that the next process knows what a
+    killed one left. While another process writes the same file, or where there are no locks, it
+    has a name of its own.
+    """
+    usual = final.with_name(f"{TEMPORARY_PREFIX}{sha256_hex(os.fsencode(final.name))[:16]}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(OSError):  # such as a file of another user, or a link
+        stream = os.fdopen(os.open(usual, flags, 0o666), "w+b")
+        if _is_free(stream.fileno(), usual):
+            return usual, stream
+        stream.close()
+    other = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    return other, other.open("xb")
+
+
+def _is_free(descriptor: int, path: Path) -> bool:
+    """Lock an open temporary file and empty it; return whether it has this name then."""
+    held = try_lock(descriptor)
+    if held is None:  # no locks here: it is anybody's, or has just been made
+        path.unlink(missing_ok=True)
+    if not held:
+        return False
+    facts = os.fstat(descriptor)
+    try:
+        named = path.lstat()  # not after another process has given it its final name
+    except FileNotFoundError:
+        return False
+    if not os.path.samestat(facts, named) or not stat.S_ISREG(facts.st_mode):
+        return False
+    os.ftruncate(descriptor, 0)
+    return True
 
 
 def write_atomic(final: Path, data: bytes) -> None:
     """Write a whole file so that its final name never holds anything but all of ``data``."""
-    with atomic_path(final) as temporary:
-        temporary.write_bytes(data)
+    with atomic_file(final) as stream:
+        stream.write(data)
 
 
 def write_json(final: Path, value: Any) -> None:
@@ -243,6 +258,21 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
+def disk_advice(error: OSError) -> str:
+    """Return what a user can do about a file or folder that cannot be written.
+
+    >>> disk_advice(OSError(errno.ENOSPC, "No space left on device"))
+    'make room'
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "make it writable"
+    if error.errno in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+        return "free the name"
+    return "check the disk"
+
+
 def check_output_folder(out: Path) -> None:
     """Raise UsageError, before there is work to lose, where no folder can be made.
 
@@ -251,9 +281,23 @@ def check_output_folder(out: Path) -> None:
     ...
     vocprep.errors.UsageError: out ...: expected a folder, found the file ...; choose another
     """
-    found = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not found.is_dir():
-        raise UsageError(f"out {out}: expected a folder, found the file {found}; choose another")
+    for path in (out, *out.absolute().parents):
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if path.is_symlink():
+                raise UsageError(
+                    f"out {out}: {path} is a link to {path.readlink()}, where nothing is; make "
+                    "that folder or mount it, or choose another"
+                ) from error
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"out {out}: {path} cannot be used: {error.strerror}; choose another"
+            ) from error
+        if not stat.S_ISDIR(found.st_mode):
+            raise UsageError(f"out {out}: expected a folder, found the file {path}; choose another")
+        return
 
 
 def check_names_differ(paths: Sequence[Path], names: Sequence[str], what: str) -> None:
@@ -292,9 +336,14 @@ def link_or_copy(source: Path, target: Path) -> Literal["linked", "copied"]:
         os.link(source, target)
         return "linked"
     except OSError:
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+        copy_file(source, target)
         return "copied"
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's bytes, so that ``target`` is all of them or what it was before."""
+    with source.open("rb") as stream, atomic_file(target) as out:
+        shutil.copyfileobj(stream, out, _COPY_BYTES)
 
 
 def sync_folder(folder: Path) -> None:

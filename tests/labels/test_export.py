@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vocprep.data_dir.layout import SampleRef
-from vocprep.errors import LabelDecodeError, UsageError
+from vocprep.errors import DataError, LabelDecodeError, UsageError
 from vocprep.labels.export import STATISTICS_FILE, DecodeOptions, decode, write_label_maps
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.statistics import LabelStatistics, label_areas
+from vocprep.replacing import Replacement
 
 SPACE = load_label_space("context460")
 
@@ -140,6 +143,65 @@ def test_its_own_earlier_output_is_replaced(samples: list[SampleRef], tmp_path: 
     write_label_maps(samples, SPACE, out)
     write_label_maps(samples[2:], SPACE, out)
     assert {path.name for path in out.iterdir()} == {"c.png", STATISTICS_FILE}
+
+
+@pytest.mark.parametrize("nth", range(1, 14))
+@pytest.mark.parametrize("end", ["call fails", "kill"])
+def test_earlier_output_is_whole_or_replaced_whatever_call_fails(
+    nth: int,
+    end: str,
+    samples: list[SampleRef],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each call that moves files fails once, or the process ends there."""
+    out, calls = tmp_path / "out", iter(range(1, 100))
+    write_label_maps(samples[:2], SPACE, out)
+    old = {path.name: path.read_bytes() for path in out.iterdir()}
+    write_label_maps(samples[1:], SPACE, tmp_path / "whole")
+    new = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+
+    def failing(original: Callable[..., Path]) -> Callable[..., Path]:
+        def call(*arguments: object, **words: object) -> Path:
+            if next(calls) == nth:
+                raise OSError(5, "Input/output error") if end == "call fails" else KeyboardInterrupt
+            return original(*arguments, **words)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", failing(Path.rename))
+        patched.setattr(Path, "mkdir", failing(Path.mkdir))
+        if end == "kill":
+            patched.setattr(Replacement, "restore", lambda _: None)
+        with suppress(DataError, KeyboardInterrupt):
+            write_label_maps(samples[1:], SPACE, out)
+    found = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    if end == "call fails":
+        assert found in (old, new)
+    else:
+        assert found in (old, new) or STATISTICS_FILE not in found
+    write_label_maps(samples[1:], SPACE, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == new
+
+
+def test_linked_folder_is_filled_and_stays_a_link(samples: list[SampleRef], tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").symlink_to(tmp_path / "there")
+    for _ in range(2):
+        write_label_maps(samples, SPACE, tmp_path / "here")
+        assert (tmp_path / "here").is_symlink()
+        assert len(list((tmp_path / "there").iterdir())) == 4
+
+
+def test_own_file_beside_earlier_output_is_refused_and_kept(
+    samples: list[SampleRef], tmp_path: Path
+) -> None:
+    write_label_maps(samples, SPACE, tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"such as 'notes.txt'"):
+        write_label_maps(samples, SPACE, tmp_path / "out")
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 def test_an_empty_folder_is_taken(samples: list[SampleRef], tmp_path: Path) -> None:

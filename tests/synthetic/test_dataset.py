@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.io import loadmat
 from vocprep.data_dir.layout import list_samples
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry, place_labels, split_patches
+from vocprep.locking import file_lock
 from vocprep.manifests import load_dataset
 from vocprep.progress import NoProgress
 from vocprep.synthetic.dataset import MARKER, SampleSummary, sample
@@ -274,10 +276,12 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, marker: bytes |
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"precious")
-    with pytest.raises(UsageError, match="choose another folder"):
-        sample(tmp_path / "data", images=2)
-    with pytest.raises(UsageError, match="cannot be written"):
-        sample(tmp_path / "data" / "below", images=2)
+    for place in (tmp_path / "data", tmp_path / "data" / "below"):
+        with pytest.raises(
+            UsageError, match=r"expected a folder, found the file .*; choose another"
+        ):
+            sample(place, images=2)
+    assert (tmp_path / "data").read_bytes() == b"precious"
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
@@ -301,6 +305,66 @@ def test_nothing_has_its_final_name_before_all_is_written(tmp_path: Path) -> Non
     assert all(len(names) == 1 and names[0].startswith(".tmp-") for names in held)
     final = {item.name for item in tmp_path.iterdir()}
     assert final == {"VOCdevkit", "trainval", "labels.txt", MARKER}
+
+
+class Killed(BaseException):
+    """Stands in for a kill: nothing after it is undone."""
+
+
+@pytest.mark.parametrize("moves", range(1, 6))
+def test_killed_run_is_run_again_and_leaves_nothing(
+    moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after so many of its last renames: of the four parts, and of the old files' folder."""
+    rename, left = Path.rename, iter(range(moves))
+
+    def killed(self: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise Killed
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        patched.setattr("vocprep.replacing.Replacement.restore", lambda _: None)
+        patched.setattr("vocprep.replacing.remove_path", lambda _: None)
+        with suppress(Killed):
+            sample(tmp_path / "killed", images=2)
+    sample(tmp_path / "killed", images=2)
+    sample(tmp_path / "whole", images=2)
+    assert tree_digest(tmp_path / "killed") == tree_digest(tmp_path / "whole")
+    assert {item.name for item in (tmp_path / "killed").iterdir()} == {
+        *("VOCdevkit", "trainval", "labels.txt", MARKER)
+    }
+
+
+def test_unfinished_work_behind_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".tmp-sample").symlink_to(tmp_path / "mine")
+    with pytest.raises(UsageError, match=r"found a link to .*; delete the link"):
+        sample(tmp_path / "data", images=2)
+    assert (tmp_path / "mine" / "file").exists()
+
+
+def test_linked_folder_is_filled_and_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").symlink_to(tmp_path / "there")
+    sample(tmp_path / "here", images=2)
+    assert (tmp_path / "here").is_symlink()
+    assert (tmp_path / "there" / MARKER).is_file()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    with pytest.raises(UsageError, match=r"is a link to .*missing, where nothing is"):
+        sample(tmp_path / "nowhere", images=2)
+
+
+def test_second_writer_is_refused_at_once(tmp_path: Path) -> None:
+    with (
+        file_lock(tmp_path, busy="", note=print),
+        pytest.raises(UsageError, match="another vocprep is writing there"),
+    ):
+        sample(tmp_path, images=2)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

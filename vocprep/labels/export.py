@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples
-from vocprep.errors import UsageError
-from vocprep.files import atomic_folder, write_atomic, write_json
+from vocprep.errors import DataError, UsageError
+from vocprep.files import TEMPORARY_PREFIX, disk_advice, is_plain_name, write_atomic, write_json
 from vocprep.labels.decode import read_label_map
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.png import encode_png
@@ -21,9 +21,12 @@ from vocprep.manifests import load_dataset
 from vocprep.options import usable_cores
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.replacing import Replacement, empty_staging, locked_output
 from vocprep.validation import Positive, checked
 
 STATISTICS_FILE = "labels.json"
+STAGING = f"{TEMPORARY_PREFIX}decode"
+"""Folder inside the output folder that label maps wait in until all of them are there."""
 
 
 @checked
@@ -84,23 +87,49 @@ def write_label_maps(
     progress: Progress = NO_PROGRESS,
 ) -> LabelStatistics:
     """Write the samples' label maps and their statistics; see ``decode``."""
-    is_earlier_output = (out / STATISTICS_FILE).is_file()
-    if out.exists() and not is_earlier_output and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"{out}: holds other things than decoded label maps; choose an empty --out"
-        )
     statistics = LabelStatistics(space)
-    with atomic_folder(out) as folder:
-        write_one = partial(_write_one, space=space, folder=folder)
-        progress.begin(out.name, len(samples), 0)
-        try:
-            for label_map in map_ordered(write_one, samples, workers):
-                statistics.add(label_map)
-                progress.advance(1)
-        finally:
-            progress.end()
-        write_json(folder / STATISTICS_FILE, statistics.to_json())
+    exchange = Replacement(
+        folder=out, staged=out / STAGING, marker=STATISTICS_FILE, is_own=_is_label_map
+    )
+    try:
+        with locked_output(out, progress.note):
+            exchange.restore()
+            _refuse_foreign_files(out)
+            with empty_staging(out / STAGING) as folder:
+                write_one = partial(_write_one, space=space, folder=folder)
+                progress.begin(out.name, len(samples), 0)
+                try:
+                    for label_map in map_ordered(write_one, samples, workers):
+                        statistics.add(label_map)
+                        progress.advance(1)
+                finally:
+                    progress.end()
+                write_json(folder / STATISTICS_FILE, statistics.to_json())
+                exchange.commit(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"{out}: label maps cannot be written there: {error.strerror}; "
+            f"{disk_advice(error)}, or choose another --out, then run the same command again"
+        ) from error
     return statistics
+
+
+def _is_label_map(name: str) -> bool:
+    """Return whether a file has the name of one that ``decode`` writes."""
+    stem, suffix = name.removesuffix(".png"), name.endswith(".png")
+    return name == STATISTICS_FILE or (suffix and is_plain_name(stem))
+
+
+def _refuse_foreign_files(out: Path) -> None:
+    """Refuse a folder that holds anything but the output of an earlier call."""
+    is_earlier_output = (out / STATISTICS_FILE).is_file()
+    for path in sorted(out.iterdir()):
+        is_unfinished = path.name.startswith(TEMPORARY_PREFIX)
+        if not is_unfinished and not (is_earlier_output and _is_label_map(path.name)):
+            raise UsageError(
+                f"{out}: holds other things than decoded label maps, such as {path.name!r}; choose "
+                "an empty --out"
+            )
 
 
 def _write_one(sample: SampleRef, space: LabelSpace, folder: Path) -> NDArray[np.uint16]:

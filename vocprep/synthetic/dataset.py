@@ -20,8 +20,6 @@ own number only, and is computed in integers.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,14 +36,18 @@ from scipy.io import savemat
 
 from vocprep.drawing.overlay import palette
 from vocprep.errors import UsageError
-from vocprep.files import TEMPORARY_PREFIX, read_json, write_json
+from vocprep.files import TEMPORARY_PREFIX, read_json, remove_path, write_json
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.replacing import Replacement, empty_staging, locked_output
 from vocprep.synthetic.scene import CLASSES, LabelMap, class_names, draw_image, draw_label_map
 from vocprep.validation import NotNegative, checked, to_json
 
 MARKER = "sample.json"
 """File in the sample's folder with the options that made it; it is written last."""
 
+_HELD = ("trainval", "labels.txt", "VOCdevkit", MARKER)
+_STAGING = f"{TEMPORARY_PREFIX}sample"
+"""Inside the folder and not beside it: the folder may be a mount point or the current one."""
 _GENERATION = 1  # raised whenever the bytes of a sample change
 _VOID = 255
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, written by vocprep sample".ljust(116)
@@ -92,21 +94,23 @@ def sample(
     (1, 1)
     """
     folder, options = Path(folder), _Options(images=images, seed=seed)
+    exchange = Replacement(
+        folder=folder, staged=folder / _STAGING, marker=MARKER, is_own=_HELD.__contains__
+    )
     try:
-        known = _existing(folder, options)
-        if known is not None:
-            return known
-        # Inside the folder and not beside it: the folder may be a mount point or the current one.
-        staging = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
-        try:
-            progress.begin(folder.name, images, 0)
-            counts = _write_data_dir(staging, options, progress)
-            # The split files come after all that they list, and the marker last.
-            for name in ("trainval", "labels.txt", "VOCdevkit", MARKER):
-                (staging / name).rename(folder / name)
-        finally:
-            progress.end()
-            shutil.rmtree(staging, ignore_errors=True)
+        with locked_output(folder, progress.note):
+            exchange.restore()
+            known = _existing(folder, options)
+            if known is not None:
+                remove_path(folder / _STAGING)
+                return known
+            with empty_staging(folder / _STAGING) as staging:
+                progress.begin(folder.name, images, 0)
+                try:
+                    counts = _write_data_dir(staging, options, progress)
+                finally:
+                    progress.end()
+                exchange.commit(_HELD)
     except OSError as error:
         raise UsageError(
             f"{folder}: the sample cannot be written there ({error}); choose another folder"
@@ -126,8 +130,8 @@ def _summary(folder: Path, counts: Mapping[str, int]) -> SampleSummary:
 
 
 def _existing(folder: Path, options: _Options) -> SampleSummary | None:
-    """Return the summary of an equal sample in the folder, None for a new or empty folder."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    """Return the summary of an equal sample in the folder, None for an empty folder."""
+    if all(path.name == _STAGING for path in folder.iterdir()):
         return None
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = read_json(folder / MARKER)
