@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vocprep.checks.diff import VersionDiff, diff
     from vocprep.checks.inspect import VersionSummary, inspect
     from vocprep.checks.lock import LockFile, lock
-    from vocprep.checks.locked_build import build_locked
+    from vocprep.checks.remake import build_locked
     from vocprep.checks.verify import Verification, verify
     from vocprep.downloading.download import DownloadOptions, download
     from vocprep.downloading.outcomes import DownloadOutcome, raise_failures
@@ -77,7 +77,7 @@ _HOMES = {
     "VersionSummary": "checks.inspect",
     "VocprepError": "errors",
     "build": "building.local",
-    "build_locked": "checks.locked_build",
+    "build_locked": "checks.remake",
     "decode": "labels.export",
     "describe_build": "building.describe",
     "diff": "checks.diff",

@@ -1,8 +1,9 @@
 """Bytes on disk: reading within bounds, hashing, canonical JSON, plain names, atomic publishing.
 
-Files that come from outside are read with ``read_file``, ``open_regular``, ``read_json`` and
-``read_toml`` only: they never wait for a pipe, and bound size and nesting. What is wrong with a
-file is an OSError or a ValueError, whose words for a user ``vocprep.validation.explain`` returns.
+Files that come from outside are read with ``read_file``, ``open_regular``, ``read_json``,
+``read_toml`` and ``read_text_lines`` only: they never wait for a pipe, and bound size, nesting and
+lines. What is wrong with a file is an OSError or a ValueError, whose words for a user
+``vocprep.validation.explain`` returns.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ MAX_JSON_BYTES = 256 << 20
 """Of one JSON file: the index of a version of 100,000 shards has 20 MB."""
 MAX_TOML_BYTES = 4 << 20
 """Of one TOML file: the largest label space that is shipped has 20 kB."""
+MAX_TEXT_BYTES = 64 << 20
+"""Of one text file that is read by line: a million of the longest image ids."""
+MAX_LINES = 4_000_000
+MAX_LINE = 1000
+"""Characters of one line."""
 _MAX_DEPTH = 100
 """Nesting of TOML values; pydantic_core bounds that of JSON itself, by 200."""
 
@@ -170,6 +176,11 @@ def decode_text(data: bytes) -> str:
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("UTF-16 text, where UTF-8 is expected; save it as UTF-8")
+    if b"\0" in data:
+        raise ValueError(
+            "UTF-16 text or no text at all, since it holds NUL bytes, where UTF-8 text is "
+            "expected; save it as UTF-8"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -177,6 +188,26 @@ def decode_text(data: bytes) -> str:
             f"not UTF-8 text: byte {error.object[error.start]:#04x} at offset {error.start:,}; "
             "save it as UTF-8"
         ) from error
+
+
+def read_text_lines(path: Path) -> list[str]:
+    """Return the lines of a text file without their ends (LF, CR LF or CR).
+
+    OSError when it is not read, ValueError when it is no UTF-8 text, or has more lines or longer
+    ones than ``MAX_LINES`` and ``MAX_LINE``. A byte order mark is read over.
+    """
+    text = decode_text(read_file(path, MAX_TEXT_BYTES))
+    text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
+    if (count := text.count("\n") + 1) > MAX_LINES:
+        raise ValueError(f"{count:,} lines, where at most {MAX_LINES:,} are expected")
+    lines = text.split("\n") if text else []
+    for number, line in enumerate(lines, start=1):
+        if len(line) > MAX_LINE:
+            raise ValueError(
+                f"line {number} has {len(line):,} characters, where at most {MAX_LINE:,} are "
+                "expected"
+            )
+    return lines
 
 
 @contextmanager

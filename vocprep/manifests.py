@@ -3,18 +3,27 @@
 ``manifests/sources/NAME.toml`` says which files there are, where they come from and what proves
 them. ``manifests/datasets/NAME.toml`` pairs an image folder with a label source, label
 spaces and splits; a user's own data in VOC's layout is one more such file, given by path.
+A manifest names others by their shipped names, or by paths relative to its own folder
+(``vocprep.manifest_paths``).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from vocprep.errors import ManifestError, UsageError
 from vocprep.files import read_toml
-from vocprep.validation import explain
+from vocprep.manifest_paths import beside, exists, locate_reference, same_file
+from vocprep.validation import explain, printable
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"'{printable(text)}' must hold printable characters only")
+    return text
 
 
 def _relative(path: str) -> str:
@@ -23,6 +32,12 @@ def _relative(path: str) -> str:
     if not parts or Path(path).is_absolute() or ".." in parts:
         raise ValueError(f"{path!r} must be a relative path without '..'")
     return path
+
+
+Reference = Annotated[str, AfterValidator(_printable)]
+"""A shipped manifest's name, or the path of a ``.toml`` file."""
+PathBelow = Annotated[str, AfterValidator(_printable), AfterValidator(_relative)]
+"""A path below the data dir."""
 
 
 class _Manifest(BaseModel):
@@ -55,7 +70,7 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 class SourceFile(_Manifest):
     """One file of a source: every digest listed must agree."""
 
-    path: str
+    path: PathBelow
     """Where it is kept, below the data dir."""
     urls: tuple[str, ...]
     """Mirrors, the best first."""
@@ -71,8 +86,6 @@ class SourceFile(_Manifest):
     """Tensor digest of a weights file (see ``vocprep.features.weights.tensor_digest``)."""
     unpack: Unpack | None = None
 
-    _path_is_relative = field_validator("path")(_relative)
-
 
 class SourceManifest(_Manifest):
     """A named set of files to download."""
@@ -84,35 +97,69 @@ class SourceManifest(_Manifest):
     files: tuple[SourceFile, ...]
 
 
+SplitFlags = Literal["positive", "present", "all"]
+"""Which lines of a split file with flags are taken: those with 1, with 1 and 0, or every one."""
+
+
 class DatasetManifest(_Manifest):
     """A named pairing of an image folder with a label source, label spaces and splits."""
 
     name: str
     title: str
-    sources: tuple[str, ...] = ()
+    sources: tuple[Reference, ...] = ()
     """The sources that fill the data dir; none for one's own images."""
-    images: str
+    images: PathBelow
     """Folder of ``ID.jpg`` below the data dir."""
-    labels: str
+    labels: PathBelow
     """Folder of ``ID.mat`` or ``ID.png`` below the data dir."""
     label_kind: Literal["mat", "png"]
-    split_files: str
+    split_files: PathBelow
     """Folder of ``SPLIT.txt`` below the data dir, one image id per line."""
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
     """Splits that are built when none is named."""
-    schemas: Annotated[tuple[str, ...], Field(min_length=1)]
+    split_flags: SplitFlags | None = None
+    """Which lines of split files with flags are taken; such files are refused when None."""
+    schemas: Annotated[tuple[Reference, ...], Field(min_length=1)]
     """Label spaces that fit the label maps, the default first."""
     label_areas: str | None = None
     """Table in ``manifests/label_areas`` that the areas of the raw labels must equal."""
 
-    _paths_are_relative = field_validator("images", "labels", "split_files")(_relative)
+    _file: Path | None = PrivateAttr(default=None)
+    _reference: str | None = PrivateAttr(default=None)
+
+    @property
+    def reference(self) -> str:
+        """What a command takes for it: the path that it was read by, or its shipped name."""
+        return self._reference or self.name
+
+    def located(self, file: Path, reference: str) -> Self:
+        """Return the manifest read from ``file`` with the paths of the manifests that it names."""
+        made = self.model_copy(
+            update={
+                "sources": tuple(locate_reference(each, file) for each in self.sources),
+                "schemas": tuple(locate_reference(each, file) for each in self.schemas),
+            }
+        )
+        made._file, made._reference = file, reference
+        return made
+
+    def with_flags(self, flags: SplitFlags | None) -> Self:
+        """Return the manifest with another choice of ``split_flags``; itself for None."""
+        return self if flags is None else self.model_copy(update={"split_flags": flags})
 
     def schema_for(self, name: str | None) -> str:
-        """Return the label space of a name, the default for None; UsageError when none fits."""
+        """Return the label space of a name, the default for None; UsageError when none fits.
+
+        A label space of one's own is named by its file's stem, or by its path, from the current
+        folder or as the manifest writes it.
+        """
         if name is None:
             return self.schemas[0]
+        written = beside(name, self._file) if self._file and name.endswith(".toml") else None
         for schema in self.schemas:
-            if name in (schema, Path(schema).stem):  # a path matches by its file's name, too
+            if name in (schema, Path(schema).stem) or written == Path(schema):
+                return schema
+            if name.endswith(".toml") and same_file(Path(name), Path(schema)):
                 return schema
         raise UsageError(
             f"schema {name!r} does not fit dataset {self.name}: expected one of "
@@ -145,9 +192,9 @@ def find_manifest(kind: str, name_or_path: str) -> Path:
         return shipped
     if name_or_path.endswith(".toml"):
         own = Path(name_or_path)
-        if own.is_file():
+        if exists(own):
             return own
-        raise ManifestError(f"{own}: no such manifest file")
+        raise ManifestError(f"{own}: no such manifest file of a {_ONE_OF[kind]}")
     known = ", ".join(manifest_names(kind))
     raise UsageError(
         f"{_ONE_OF[kind]} {name_or_path!r} is not known: expected one of {known}, or the path of a "
@@ -166,8 +213,34 @@ def load_source(name_or_path: str) -> SourceManifest:
 
 
 def load_dataset(name_or_path: str | Path) -> DatasetManifest:
-    """Read a dataset manifest by shipped name or by the path of a TOML file."""
-    return read_manifest(DatasetManifest, find_manifest("datasets", str(name_or_path)))
+    """Read a dataset manifest by shipped name or by the path of a TOML file.
+
+    Its sources and label spaces of one's own are paths from the current folder in the result,
+    relative to the manifest in the file.
+    """
+    path = find_manifest("datasets", str(name_or_path))
+    return read_manifest(DatasetManifest, path).located(path, str(name_or_path))
+
+
+def load_recorded_dataset(recorded: str, given: str | Path | None) -> DatasetManifest:
+    """Return the dataset whose name a dataset version recorded, by the manifest given for it.
+
+    UsageError when none is given for a dataset that is not a shipped one.
+    """
+    if given is None and recorded not in manifest_names("datasets"):
+        raise UsageError(
+            f"dataset {recorded!r}, which the shards were built from, is not a shipped one: name "
+            f"its manifest with --dataset, e.g. --dataset {recorded}.toml"
+        )
+    return load_dataset(recorded if given is None else given)
+
+
+def lists_files(path: Path) -> bool:
+    """Return whether a manifest is a source's, which lists files, and not a dataset's."""
+    try:
+        return "files" in read_toml(path)
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: {explain(error)}") from error
 
 
 Model = TypeVar("Model", bound=BaseModel)

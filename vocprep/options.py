@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from vocprep.backbones import DEFAULT_BACKBONE, NormalisationName
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
+from vocprep.manifests import SplitFlags
 from vocprep.recipe import BackboneName, EmbeddingDtype, Precision, View
 from vocprep.validation import NotNegative, Positive, checked
 
@@ -40,6 +41,8 @@ class BuildChoices:
     """Label space; the dataset's first when None."""
     void_unknown: bool = False
     """Make the class "unknown" void."""
+    split_flags: SplitFlags | None = None
+    """Which lines of split files with flags are taken; as the manifest says when None."""
     geometry: Geometry = field(default_factory=Geometry)
     backbone: BackboneName = DEFAULT_BACKBONE
     """Frozen network, by its name in ``vocprep.backbones``."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from vocprep.building.local import build_plan
-from vocprep.building.plan import RemakeSources, plan_remake
 from vocprep.checks.deviation import EMBEDDING_TOLERANCES
 from vocprep.checks.lock import measure_probes, read_lock
+from vocprep.checks.remake import RemakeSources, plan_remake
 from vocprep.manifests import manifests_dir
 from vocprep.options import BuildOptions
 from vocprep.shards.version import Version

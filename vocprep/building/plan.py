@@ -13,21 +13,25 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from vocprep.backbones import BACKBONES, NORMALISATIONS, normalisation_name
+from vocprep.backbones import BACKBONES, NORMALISATIONS
 from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples, read_split
 from vocprep.errors import DataError
 from vocprep.features.weights import (
     OFFICIAL,
-    UNTRAINED,
     WeightsOrigin,
     load_fitting_weights,
     tensor_digest,
     weights_label,
 )
 from vocprep.labels.label_space import LabelSpace, load_label_space
-from vocprep.manifests import DatasetManifest, SourceManifest, load_dataset, load_source
+from vocprep.manifests import (
+    DatasetManifest,
+    SourceManifest,
+    load_dataset,
+    load_source,
+)
 from vocprep.options import BuildChoices, Layout
-from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, differing_fields
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.containers import CONTAINERS
 
 SHARD_NAME = re.compile(
@@ -114,19 +118,6 @@ def versions() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemakeSources:
-    """Where the sources of a finished version are, to make it once more."""
-
-    data_dir: Path
-    dataset: str | None = None
-    """Name or path of the dataset's manifest; the recipe's own name when None."""
-    weights: str | None = None
-    """As in ``load_weights``; None finds downloaded ones, and untrained ones by their label."""
-    weights_label: str = ""
-    """``weights`` of the version's index or lock file."""
-
-
 def plan(
     dataset: str | Path | DatasetManifest,
     *,
@@ -144,6 +135,7 @@ def plan(
     read, unless ``allow_missing``: such samples are quarantined when they are read.
     """
     manifest = dataset if isinstance(dataset, DatasetManifest) else load_dataset(str(dataset))
+    manifest = manifest.with_flags((choices or BuildChoices()).split_flags)
     data_dir = default_data_dir() if data_dir is None else Path(data_dir)
     weights = None if weights is None else str(weights)
     choices, layout = choices or BuildChoices(), layout or Layout()
@@ -174,9 +166,19 @@ def _samples(
 ) -> list[SampleRef]:
     """Return the chosen samples of a dataset; DataError when there is none."""
     splits = choices.splits or dataset.splits
-    samples = list_samples(data_dir, dataset, splits, choices.limit, allow_missing=allow_missing)
+    samples = list_samples(
+        data_dir,
+        dataset,
+        splits,
+        choices.limit,
+        allow_missing=allow_missing,
+        skip_option="--max-failures",
+    )
     if not samples:
-        raise DataError(f"{data_dir}: the split files of dataset {dataset.name} hold no image id")
+        flags = f" with the flags {dataset.split_flags!r}" if dataset.split_flags else ""
+        raise DataError(
+            f"{data_dir}: the split files of dataset {dataset.name} hold no image id{flags}"
+        )
     return samples
 
 
@@ -234,45 +236,6 @@ def _left_out(
         )
         - chosen
     )
-
-
-def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> BuildPlan:
-    """Plan the build that has this recipe; DataError naming what has changed since.
-
-    Which images a ``--limit`` chose is not in a recipe, but how many of each split are.
-    """
-    choices = BuildChoices(
-        splits=tuple(recipe.splits),
-        limit=max(split.count for split in recipe.splits.values()),
-        schema=recipe.schema.name,
-        void_unknown=recipe.schema.void_unknown,
-        geometry=recipe.geometry,
-        backbone=recipe.backbone,
-        windows=recipe.windows,
-        layers=recipe.layers,
-        normalisation=normalisation_name(recipe.normalisation),
-        precision=recipe.precision,
-        embedding_dtype=recipe.embedding_dtype,
-        views=recipe.views,
-    )
-    weights = sources.weights
-    if weights is None and sources.weights_label.startswith(UNTRAINED):
-        weights = sources.weights_label.removeprefix(UNTRAINED).removesuffix(")")
-    remake = plan(
-        sources.dataset or recipe.dataset,
-        data_dir=sources.data_dir,
-        weights=weights,
-        choices=choices,
-        layout=layout,
-        allow_missing=True,
-    )
-    differing = differing_fields(recipe.to_json(), remake.recipe.to_json())
-    if differing:
-        raise DataError(
-            f"{sources.data_dir}: does not give the recipe {recipe.recipe_id[:12]}…, expected and "
-            f"found {'; '.join(differing)}; use the data, weights and vocprep that it was made with"
-        )
-    return remake
 
 
 def _by_split(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vocprep.building.pipeline import make_records
-from vocprep.building.plan import BuildPlan, RemakeSources, plan_remake
+from vocprep.building.plan import BuildPlan
 from vocprep.building.reuse import StoredEmbeddings
 from vocprep.building.stages import Embeddings, FindEmbeddings, Outcome, SampleStages
 from vocprep.checks.deviation import EMBEDDING_TOLERANCES, Deviation, measure_deviation
@@ -26,6 +26,7 @@ from vocprep.checks.head_outputs import (
     HeadOutputDeviation,
     compare_head_outputs,
 )
+from vocprep.checks.remake import RemakeSources, plan_remake
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import SampleRef, default_data_dir
 from vocprep.features.devices import choose_devices, numerics_class

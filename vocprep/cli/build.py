@@ -21,6 +21,7 @@ from vocprep.cli.common import (
     json_option,
     print_json,
     print_table,
+    split_flags_option,
     workers_option,
 )
 from vocprep.cli.inspect import megabytes, print_summary
@@ -43,7 +44,17 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", BuildChoices, BuildOptions, Geometry, Layout)
 _LOCKED_CHOICES = (
-    *("splits", "limit", "schema", "void_unknown", "geometry", "edge", "views", "precision"),
+    *(
+        "splits",
+        "split_flags",
+        "limit",
+        "schema",
+        "void_unknown",
+        "geometry",
+        "edge",
+        "views",
+        "precision",
+    ),
     *("backbone", "windows", "layers", "normalisation"),
     *("embedding_dtype", "shard_format", "samples_per_shard"),
 )
@@ -76,6 +87,7 @@ def _whole_numbers(
     "--weights", help="PATH or random:SEED.  [default: the downloaded ones below --data-dir]"
 )
 @click.option("--splits", callback=comma_list, help="Comma-separated.  [default: the dataset's]")
+@split_flags_option
 @click.option("--limit", type=int, help="At most N images of each split: for a quick trial.")
 @click.option("--schema", help="Label space.  [default: the dataset's first]")
 @click.option("--void-unknown", is_flag=True, help='Make the class "unknown" void.')
@@ -231,7 +243,7 @@ def _library_calls(
     """Return the functions that describe and make a version: a lock file's, or one of choices."""
     from vocprep.building.describe import describe_build
     from vocprep.building.local import build
-    from vocprep.checks.locked_build import build_locked, describe_locked
+    from vocprep.checks.remake import build_locked, describe_locked
 
     parts: dict[str, Any] = {"dataset": dataset}
     if lock is not None:

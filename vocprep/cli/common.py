@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from vocprep.data_dir.layout import DATA_DIR_VARIABLE, default_data_dir
 from vocprep.errors import UsageError
+from vocprep.manifests import SplitFlags
 from vocprep.options import BuildOptions, usable_cores
 
 PROGRESS_DELAY = 2.0
@@ -39,6 +40,12 @@ device_option = click.option(
     default=BuildOptions.device,
     show_default=True,
     help="auto, cpu, cuda (all GPUs) or cuda:N.",
+)
+split_flags_option = click.option(
+    "--split-flags",
+    type=click.Choice(get_args(SplitFlags)),
+    help="Which lines count of split files that hold flags, as VOC's of one class do: positive "
+    "(flag 1), present (1 and 0) or all.  [default: as the manifest says]",
 )
 workers_option = click.option(
     "--workers",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -21,6 +24,7 @@ from vocprep.cli.sources import decode, sample
 from vocprep.cli.train import train
 from vocprep.cli.verify import verify
 from vocprep.errors import DataError, VocprepError
+from vocprep.manifest_paths import ManifestPathWarning
 
 BROKEN_PIPE = 141
 """What shells expect of a program whose output was closed by its reader."""
@@ -32,7 +36,8 @@ class _ErrorBoundary(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _warnings_as_notes():
+                return super().invoke(ctx)
         except VocprepError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
@@ -50,6 +55,24 @@ class _ErrorBoundary(click.Group):
             where = error.filename or "input or output"
             click.echo(f"error: {where}: {error.strerror}{advice}", err=True)
             ctx.exit(DataError.exit_code)
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Print warnings about a user's manifests as notes, all others as Python does."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, ManifestPathWarning):
+            click.echo(f"note: {message}", err=True)
+        else:
+            before(message, category, *where, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @click.group(cls=_ErrorBoundary, context_settings={"max_content_width": 100})

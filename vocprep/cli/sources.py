@@ -15,11 +15,13 @@ from vocprep.cli.common import (
     json_option,
     print_json,
     print_table,
+    split_flags_option,
     workers_option,
 )
 
 if TYPE_CHECKING:
     from vocprep.labels.statistics import LabelStatistics
+    from vocprep.manifests import SplitFlags
 
 TOP_CLASSES = 15
 
@@ -58,6 +60,7 @@ def sample(folder: Path, images: int, seed: int) -> None:
 @click.option("--schema", help="Label space.  [default: the dataset's first]")
 @click.option("--void-unknown", is_flag=True, help='Make the class "unknown" void.')
 @click.option("--splits", callback=comma_list, help="Comma-separated.  [default: the dataset's]")
+@split_flags_option
 @workers_option
 @click.option("--chart", type=PATH, help="Also draw the largest classes as a bar chart, PNG.")
 @json_option
@@ -68,6 +71,7 @@ def decode(
     schema: str | None,
     void_unknown: bool,
     splits: tuple[str, ...] | None,
+    split_flags: SplitFlags | None,
     workers: int,
     chart: Path | None,
     as_json: bool,
@@ -83,7 +87,12 @@ def decode(
     from vocprep.labels.export import decode as decode_dataset
 
     options = DecodeOptions(
-        schema=schema, void_unknown=void_unknown, splits=splits, workers=workers, chart=chart
+        schema=schema,
+        void_unknown=void_unknown,
+        splits=splits,
+        split_flags=split_flags,
+        workers=workers,
+        chart=chart,
     )
     statistics = decode_dataset(
         dataset, data_dir=data_dir, out=out, options=options, progress=Bars("maps")

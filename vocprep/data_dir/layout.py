@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vocprep.data_dir.missing_files import find_missing
+from vocprep.data_dir.split_files import PLAIN_NAME, read_split_file
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files import is_plain_name
 from vocprep.manifests import DatasetManifest
+from vocprep.validation import explain, printable
 
 DATA_DIR_VARIABLE = "VOCPREP_DATA_DIR"
-_PLAIN = "expected 1 to 64 characters, none outside A-Z a-z 0-9 _ -"
+_MOST_SPLITS = 10
+"""Names of split files that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,57 +35,78 @@ def default_data_dir() -> Path:
 
 
 def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str]:
-    """Return the image ids of a split, sorted.
+    """Return the image ids of a split, sorted; ``dataset.split_flags`` chooses among flagged ones.
 
-    VOC's files hold one id per line; what follows a blank on the line (a flag in per-class files)
-    is not part of it. Raises DataDirError when the file is missing or lists an id twice.
+    Raises DataDirError when the file is missing or holds anything but ids (see
+    ``vocprep.data_dir.split_files``), UsageError for a split whose name is no plain one.
     """
-    if not is_plain_name(split):
-        raise UsageError(f"split {split!r}: {_PLAIN}")
-    path = data_dir / dataset.split_files / f"{split}.txt"
+    return sorted(_read_split(data_dir, dataset, split))
+
+
+def _read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> dict[str, int]:
+    """Return the image ids of a split, each with its line."""
+    path = split_path(data_dir, dataset, split)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return read_split_file(path, dataset.split_flags)
     except FileNotFoundError as error:
-        present = sorted(item.stem for item in path.parent.glob("*.txt"))
-        found = f"found splits {', '.join(present)}" if present else f"found no {path.parent}"
+        found = f"found {_splits_in(path.parent)}"
         raise DataDirError(
             f"{path}: no such split file of dataset {dataset.name}; {found}; check --splits and "
             f"--data-dir{_download_hint(data_dir, dataset)}"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataDirError(f"{path}: cannot be read as a split file: {error}") from error
-    image_ids = sorted(line.split()[0] for line in lines if line.strip())
-    for image_id, following in itertools.pairwise(image_ids):
-        if image_id == following:
-            raise DataDirError(f"{path}: image id {image_id} is listed twice; remove one line")
-    for image_id in image_ids:
-        if not is_plain_name(image_id):
-            raise DataDirError(f"{path}: image id {image_id!r}: {_PLAIN}; rename the image")
-    return image_ids
 
 
-def list_samples(
+def split_path(data_dir: Path, dataset: DatasetManifest, split: str) -> Path:
+    """Return where a split's file is; UsageError for a split whose name is no plain one."""
+    if not is_plain_name(split):
+        raise UsageError(f"split {printable(split)!r}: {PLAIN_NAME}")
+    return data_dir / dataset.split_files / f"{split}.txt"
+
+
+def _splits_in(folder: Path) -> str:
+    """Return for people which split files there are."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return f"no {folder}"
+    except OSError as error:
+        return f"{folder}, which cannot be read: {explain(error)}"
+    stems = sorted(Path(name).stem for name in names if name.endswith(".txt"))
+    plain = [stem for stem in stems if is_plain_name(stem)]
+    more = f" and {len(plain) - _MOST_SPLITS} more" if len(plain) > _MOST_SPLITS else ""
+    return f"splits {', '.join(plain[:_MOST_SPLITS])}{more}" if plain else f"no split in {folder}"
+
+
+def list_samples(  # which samples, and what to do about missing files
     data_dir: Path,
     dataset: DatasetManifest,
     splits: Sequence[str],
     limit: int | None = None,
     *,
     allow_missing: bool = False,
+    skip_option: str | None = None,
 ) -> list[SampleRef]:
     """Return the samples of the splits in id order, at most ``limit`` of each split.
 
     Every image and label file must exist, unless ``allow_missing``. Raises DataDirError with the
-    first missing file, UsageError when an id belongs to two of the splits.
+    first missing file, UsageError when an id belongs to two of the splits. ``skip_option`` is the
+    caller's option that leaves samples without files out, for the message.
     """
     owner: dict[str, str] = {}
+    lines: dict[str, int] = {}
     for split in splits:
-        for image_id in read_split(data_dir, dataset, split)[:limit]:
+        numbered = _read_split(data_dir, dataset, split)
+        for image_id in sorted(numbered)[:limit]:
             if image_id in owner:
+                first, second = owner[image_id], split
                 raise UsageError(
-                    f"splits {owner[image_id]} and {split} both hold image {image_id}: expected "
-                    "splits that share no image; name fewer with --splits"
+                    f"splits {first} and {second} both hold image {image_id}, in lines "
+                    f"{lines[image_id]} and {numbered[image_id]} of their files in "
+                    f"{data_dir / dataset.split_files}: expected splits that share no image; name "
+                    "fewer with --splits, or remove one line"
                 )
-            owner[image_id] = split
+            owner[image_id], lines[image_id] = split, numbered[image_id]
     samples = [
         SampleRef(
             image_id=image_id,
@@ -92,34 +116,31 @@ def list_samples(
         )
         for image_id in sorted(owner)
     ]
-    if not allow_missing:
-        _check_present(samples, data_dir, dataset)
+    if samples and not allow_missing:
+        _check_present(samples, data_dir, dataset, skip_option)
     return samples
 
 
-def _check_present(samples: Sequence[SampleRef], data_dir: Path, dataset: DatasetManifest) -> None:
-    """Raise DataDirError when the image or label file of a listed id is missing.
-
-    Folders are listed once: ten thousand stat calls take seconds on a network disk.
-    """
-    for kind, folder, paths in (
-        ("image", dataset.images, [sample.image_path for sample in samples]),
-        ("label map", dataset.labels, [sample.label_path for sample in samples]),
-    ):
-        try:
-            present = {entry.name for entry in os.scandir(data_dir / folder)}
-        except OSError:
-            present = set()
-        missing = [path for path in paths if path.name not in present]
-        if missing:
-            raise DataDirError(
-                f"{missing[0]}: the {kind} of a listed image id is missing ({len(missing)} of "
-                f"{len(paths)} {kind}s); add the files or remove the ids from the split file"
-                f"{_download_hint(data_dir, dataset)}"
-            )
+def _check_present(
+    samples: Sequence[SampleRef], data_dir: Path, dataset: DatasetManifest, skip_option: str | None
+) -> None:
+    """Raise DataDirError when the image or label file of a listed id is missing."""
+    hint = _download_hint(data_dir, dataset)
+    try:
+        kinds = [
+            find_missing("image", [sample.image_path for sample in samples]),
+            find_missing("label map", [sample.label_path for sample in samples]),
+        ]
+    except DataDirError as error:
+        raise DataDirError(f"{error}; check --data-dir and the dataset{hint}") from error
+    lacking = {path.stem for kind in kinds for path in kind.paths}
+    skip = f", or leave them out with {skip_option} {len(lacking)}" if skip_option else ""
+    for kind in kinds:
+        if kind.paths:
+            raise DataDirError(f"{kind.in_words()}{hint}{skip}")
 
 
 def _download_hint(data_dir: Path, dataset: DatasetManifest) -> str:
     if not dataset.sources:
         return ""
-    return f", or run: vocprep download {dataset.name} --data-dir {data_dir}"
+    return f", or run: vocprep download {dataset.reference} --data-dir {data_dir}"

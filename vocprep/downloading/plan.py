@@ -17,11 +17,11 @@ from vocprep.data_dir.receipts import Receipt, is_unpacked, read_receipt, read_u
 from vocprep.data_dir.source_digests import read_source_digests
 from vocprep.downloading.partial import unfinished_bytes
 from vocprep.errors import UsageError
-from vocprep.files import read_toml
 from vocprep.manifests import (
     SourceFile,
     SourceManifest,
     find_manifest,
+    lists_files,
     load_dataset,
     load_source,
     manifest_names,
@@ -130,7 +130,11 @@ def resolve_sources(names: SourceName | Sequence[SourceName]) -> list[SourceMani
     found: dict[str, SourceManifest] = {}
     for name in named:
         for source in [name] if isinstance(name, SourceManifest) else _sources_of(str(name)):
-            found.setdefault(source.name, source)
+            if found.setdefault(source.name, source) != source:
+                raise UsageError(
+                    f"two different sources are called {source.name}: expected one manifest of "
+                    "that name; rename one of the files"
+                )
     return list(found.values())
 
 
@@ -219,15 +223,13 @@ def _is_unpacked(data_dir: Path, file: SourceFile, expected: ExpectedDigests) ->
 
 def _sources_of(name: str) -> list[SourceManifest]:
     """Return the sources of one name."""
-    if name in manifest_names("datasets") or (name.endswith(".toml") and not _lists_files(name)):
+    if name in manifest_names("datasets") or (
+        name.endswith(".toml") and not lists_files(find_manifest("sources", name))
+    ):
         dataset = load_dataset(name)
         if not dataset.sources:
             raise UsageError(f"dataset {name} names no sources: there is nothing to download")
-        folder = Path(name).parent
-        return [
-            load_source(str(folder / source) if source.endswith(".toml") else source)
-            for source in dataset.sources
-        ]
+        return [load_source(source) for source in dataset.sources]
     if name.endswith(".toml") or name in manifest_names("sources"):
         return [load_source(name)]
     known = sorted({*manifest_names("datasets"), *manifest_names("sources")})
@@ -235,8 +237,3 @@ def _sources_of(name: str) -> list[SourceManifest]:
         f"{name!r} is neither a dataset nor a source: expected one of {', '.join(known)}, or the "
         "path of a .toml file"
     )
-
-
-def _lists_files(path: str) -> bool:
-    """Return whether a TOML file is a source's manifest, not a dataset's."""
-    return "files" in read_toml(find_manifest("sources", path))

@@ -17,7 +17,7 @@ from vocprep.labels.decode import read_label_map
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.statistics import LabelStatistics, draw_label_chart
-from vocprep.manifests import load_dataset
+from vocprep.manifests import SplitFlags, load_dataset
 from vocprep.options import usable_cores
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
@@ -39,6 +39,8 @@ class DecodeOptions:
     """Make the class "unknown" void."""
     splits: tuple[str, ...] | None = None
     """Splits to decode; the dataset's own when None."""
+    split_flags: SplitFlags | None = None
+    """Which lines of split files with flags are taken; as the manifest says when None."""
     workers: Positive = field(default_factory=usable_cores)
     """Threads that decode and compress; as many as there are cores by default."""
     chart: Path | None = None
@@ -62,7 +64,7 @@ def decode(
     LabelDecodeError for damaged ones.
     """
     out, options = Path(out), options or DecodeOptions()
-    manifest = load_dataset(str(dataset))
+    manifest = load_dataset(str(dataset)).with_flags(options.split_flags)
     space = load_label_space(manifest.schema_for(options.schema), void_unknown=options.void_unknown)
     folder = default_data_dir() if data_dir is None else Path(data_dir)
     samples = list_samples(folder, manifest, options.splits or manifest.splits)

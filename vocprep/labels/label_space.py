@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vocprep.errors import LabelDecodeError, ManifestError, UsageError
 from vocprep.files import canonical_json, sha256_hex
-from vocprep.manifests import find_manifest, read_manifest
+from vocprep.manifest_paths import locate_reference
+from vocprep.manifests import Reference, find_manifest, read_manifest
 from vocprep.validation import explain
 
 UNKNOWN = "unknown"
@@ -187,7 +188,7 @@ class LabelSpaceManifest(BaseModel):
 
     title: str
     void: LabelId
-    base: str | None = None
+    base: Reference | None = None
     base_names: dict[str, str] = {}
     """Class name here → class name in the base, where they differ."""
     names: ClassNames
@@ -233,7 +234,9 @@ def _raw_to_class(path: Path, manifest: LabelSpaceManifest) -> dict[int, int]:
     if manifest.base is None:
         return {key: key for key in [manifest.void, *manifest.names]}
     try:
-        base = read_manifest(LabelSpaceManifest, find_manifest("labels", manifest.base))
+        base = read_manifest(
+            LabelSpaceManifest, find_manifest("labels", locate_reference(manifest.base, path))
+        )
     except UsageError as error:
         raise ManifestError(f"{path}: base: {error}") from error
     base_ids = {name: key for key, name in base.names.items()}

@@ -33,7 +33,7 @@ from vocprep.heads.scoring.scores import (
 from vocprep.heads.scoring.split_pass import Measurements, measure_split, most_frequent_classes
 from vocprep.heads.scoring.whole_image import whole_image_pixels
 from vocprep.labels.label_space import LabelSpace, load_label_space
-from vocprep.manifests import load_dataset
+from vocprep.manifests import load_recorded_dataset
 from vocprep.options import LoaderOptions
 from vocprep.shards.reader import ShardDataset
 
@@ -161,7 +161,7 @@ def _whole_pixels(
     recipe = dataset.index.recipe
     if recipe.geometry.covers_all or options.data_dir is None:
         return None
-    manifest = load_dataset(options.dataset or recipe.dataset)
+    manifest = load_recorded_dataset(recipe.dataset, options.dataset)
     return whole_image_pixels(dataset, split, manifest, options.data_dir)
 
 

@@ -12,7 +12,7 @@ from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, Built, build, first_jpeg
 
 from vocprep.checks.lock import lock
-from vocprep.checks.locked_build import build_locked, describe_locked
+from vocprep.checks.remake import build_locked, describe_locked
 from vocprep.errors import DataError, UsageError
 from vocprep.manifests import find_manifest
 from vocprep.options import BuildChoices, MaxFailures

@@ -1,0 +1,73 @@
+"""Paths by which one manifest names another: relative to the folder of the former."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from vocprep.files import MAX_TOML_BYTES, read_file
+
+
+class ManifestPathWarning(UserWarning):
+    """A path in a manifest that also means, or only means, a file of the current folder."""
+
+
+def locate_reference(reference: str, manifest: Path) -> str:
+    """Return the name or path of a manifest that another one names.
+
+    A relative path is looked for in the folder of ``manifest``, for a link also in that of the
+    file that it links to, and at last in the current folder, where earlier versions looked.
+    ManifestPathWarning when only the current folder has it, or has another file of that path.
+    """
+    if not reference.endswith(".toml") or Path(reference).is_absolute():
+        return reference
+    found, here = beside(reference, manifest), Path(reference)
+    if exists(here):
+        if not exists(found):
+            better = os.path.relpath(here, manifest.parent)
+            _warn(
+                f"{manifest}: {reference!r} was found from the current folder, not from that of "
+                f"the manifest, which its paths are relative to; write {better!r}"
+            )
+            return reference
+        if not same_file(here, found):
+            _warn(
+                f"{manifest}: {reference!r} is {found}, relative to the manifest; the file of that "
+                "path in the current folder is another one and not used"
+            )
+    return str(found)
+
+
+def beside(reference: str, manifest: Path) -> Path:
+    """Return a path relative to a manifest's folder, or to that of the file that it links to."""
+    folders = [manifest.parent]
+    if manifest.is_symlink():
+        folders.append(manifest.resolve().parent)
+    paths = [folder / reference for folder in folders]
+    return next((path for path in paths if exists(path)), paths[0])
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is something of this name, be it something that cannot be read."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths are of one file, or of files with the same bytes."""
+    try:
+        if one.samefile(other):
+            return True
+        return read_file(one, MAX_TOML_BYTES) == read_file(other, MAX_TOML_BYTES)
+    except OSError:
+        return False
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, ManifestPathWarning, stacklevel=2)
