@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 from vocprep.errors import ManifestError, UsageError
 from vocprep.files import read_toml
 from vocprep.manifest_paths import beside, exists, locate_reference, same_file
-from vocprep.validation import explain, printable
+from vocprep.validation import Positive, explain, printable
 
 
 def _printable(text: str) -> str:
@@ -67,6 +67,12 @@ class Unpack(_Manifest):
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 
+MOST_BYTES = 20_000_000_000
+"""The most that is accepted of a file of which no size is known at all."""
+_ABOUT = 4
+"""How many times larger than its rough size a file may be."""
+
+
 class SourceFile(_Manifest):
     """One file of a source: every digest listed must agree."""
 
@@ -77,7 +83,10 @@ class SourceFile(_Manifest):
     bytes: int | None = None
     """Exact size, where published; checked."""
     about_bytes: int | None = None
-    """Size for people, where only a rough or doubtful one is published; not checked."""
+    """Size for people, where only a rough or doubtful one is published; a file may be four times
+    as large."""
+    max_bytes: Positive | None = None
+    """The most that is accepted of a file whose ``bytes`` are not published."""
     sha256: Hex | None = None
     sha1: Hex | None = None
     md5: Hex | None = None
@@ -85,6 +94,13 @@ class SourceFile(_Manifest):
     tensors_sha256: Hex | None = None
     """Tensor digest of a weights file (see ``vocprep.features.weights.tensor_digest``)."""
     unpack: Unpack | None = None
+
+    @property
+    def most_bytes(self) -> int:
+        """The most that is accepted of the file, whatever a mirror sends."""
+        if self.bytes is not None:
+            return self.bytes
+        return self.max_bytes or _ABOUT * (self.about_bytes or 0) or MOST_BYTES
 
 
 class SourceManifest(_Manifest):

@@ -178,8 +178,11 @@ def no_length(handler: Handler, data: bytes) -> None:
 def _promise(handler: Handler, data: bytes) -> None:
     """Send the head of a good answer."""
     start, end = span_of(handler, data) or (0, len(data))
-    handler.send_response(206)
-    handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+    if span_of(handler, data) is None:
+        handler.send_response(200)
+    else:
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
     handler.send_header("Content-Length", str(end - start))
     handler.send_header("ETag", etag(data))
     handler.end_headers()

@@ -39,7 +39,12 @@ from vocprep.errors import DigestError, SourceUnavailableError
 DATA = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
 QUICK = TransferOptions(
-    chunk_bytes=16 << 10, retries=2, backoff_seconds=0.001, connect_seconds=20, read_seconds=20
+    chunk_bytes=16 << 10,
+    retries=2,
+    backoff_seconds=0.001,
+    connect_seconds=20,
+    read_seconds=20,
+    slow_bytes_per_second=5000,
 )
 
 
@@ -203,7 +208,10 @@ def test_an_answer_without_a_length_that_ends_early_is_no_file(mirror: Mirror, b
 
 def test_a_server_may_give_less_than_the_range_asked_for(mirror: Mirror, bench: Bench):
     def at_most(handler: Handler, data: bytes) -> None:
-        start = (span_of(handler, data) or (0, 0))[0]
+        if span_of(handler, data) is None:
+            close_after(70_000)(handler, data)
+            return
+        start = span_of(handler, data)[0]
         end = min(start + 70_000, len(data))
         where = f"bytes {start}-{end - 1}/{len(data)}"
         handler.answer(206, data[start:end], ETag=etag(data), Content_Range=where)
@@ -211,13 +219,14 @@ def test_a_server_may_give_less_than_the_range_asked_for(mirror: Mirror, bench: 
     mirror.always = at_most
     bench.get(mirror.url("file.bin"))
     bench.assert_final()
-    assert bench.notes.lines == []
+    assert len(bench.notes.lines) == 1
     assert len(mirror.requests) == 5
 
 
 def test_a_total_that_is_not_told_is_the_end_of_the_rest(mirror: Mirror, bench: Bench):
+    bench.hold(DATA[:1000], mirror.url("file.bin"), etag(DATA), None)
     mirror.always = lambda handler, data: handler.answer(
-        206, data, Content_Range=f"bytes 0-{len(data) - 1}/*"
+        206, data[1000:], Content_Range=f"bytes 1000-{len(data) - 1}/*"
     )
     bench.get(mirror.url("file.bin"))
     bench.assert_final()
@@ -226,6 +235,7 @@ def test_a_total_that_is_not_told_is_the_end_of_the_rest(mirror: Mirror, bench: 
 def test_a_server_that_gives_another_range_is_passed_over(
     mirror: Mirror, second: Mirror, bench: Bench
 ):
+    bench.hold(DATA[:9], mirror.url("file.bin"), etag(DATA), len(DATA))
     mirror.always = lambda handler, data: handler.answer(
         206, data[5:], Content_Range=f"bytes 5-{len(data) - 1}/{len(data)}"
     )
@@ -244,9 +254,9 @@ def test_a_server_that_gives_another_range_is_passed_over(
         (web_page(), "web page"),
         (web_page("application/octet-stream"), "web page"),
         (web_page("text/html; charset=utf-8", b"<p>Blocked</p>"), "web page"),
-        (status(429, Retry_After="9999"), "requests a wait of 9999 s"),
-        (status(500), "500 Internal Server Error, 3 times in a row"),
-        (close_after(0), "closed the connection early, 3 times in a row"),
+        (status(429, Retry_After="9999"), "requests a wait of more than 300 s"),
+        (status(500), "500 Internal Server Error; the next mirror first"),
+        (close_after(0), "closed the connection early; the next mirror first"),
     ],
 )
 def test_a_hopeless_mirror_gives_way_to_the_next(
@@ -286,7 +296,7 @@ def test_retry_after_is_waited_for(mirror: Mirror, bench: Bench, monkeypatch: py
     monkeypatch.setattr("vocprep.downloading.mirrors.time.sleep", waits.append)
     mirror.faults.append(status(429, Retry_After="7"))
     bench.get(mirror.url("file.bin"))
-    assert 7.0 in waits
+    assert max(waits) == pytest.approx(7, abs=0.5)
 
 
 def test_the_waits_double_with_jitter_up_to_a_bound(
@@ -300,7 +310,7 @@ def test_the_waits_double_with_jitter_up_to_a_bound(
         bench.get(mirror.url("file.bin"), options=options)
     bounds = [1.0, 2.0, 4.0, 4.0]
     assert len(waits) == 4
-    assert all(bound / 2 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
+    assert all(bound * 0.4 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
 
 
 def test_a_server_that_closes_at_every_turn_still_gives_the_file(mirror: Mirror, bench: Bench):
@@ -371,9 +381,10 @@ def test_a_file_that_shrinks_below_the_part_is_fetched_anew(mirror: Mirror, benc
 def test_a_file_that_never_keeps_still_is_given_up(mirror: Mirror, bench: Bench):
     def always_new(handler: Handler, data: bytes) -> None:
         data = random.Random(len(handler.mirror.requests)).randbytes(300_000)
-        handler.send_response(206)
         start = int(handler.headers.get("Range", "bytes=0-")[6:].split("-")[0])
-        handler.send_header("Content-Range", f"bytes {start}-299999/300000")
+        handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-299999/300000")
         handler.send_header("Content-Length", str(300_000 - start))
         handler.send_header("ETag", etag(data))
         handler.end_headers()
@@ -575,16 +586,14 @@ def test_the_body_of_a_redirect_is_not_read(mirror: Mirror, second: Mirror, benc
 @pytest.mark.parametrize(
     ("code", "headers", "said"),
     [
-        (302, {"Location": "http://["}, "ValueError"),
-        (302, {"Location": "/file.bin"}, "redirected 10 times in a row"),
-        (302, {"Location": "gopher://h.example/"}, "InvalidSchema"),
-        (200, {"Content-Length": "\xb2"}, "wrong bytes"),
-        (206, {"Content-Range": "bytes 0-\xb2/9"}, "answered Content-Range"),
-        (206, {"Content-Range": "bytes 0-4/5"}, "wrong bytes"),
-        (206, {"Content-Range": "bytes 1-0/5"}, "answered Content-Range"),
-        (503, {"Retry-After": "9" * 5000}, "requests a wait of inf s"),
-        (503, {"Retry-After": "\xb2"}, "3 times in a row"),
-        (503, {"Retry-After": "Mon, 01 Jan 99999 00:00:00 GMT"}, "3 times in a row"),
+        (302, {"Location": "http://["}, "redirects to 'http://[', which is no URL"),
+        (302, {"Location": "/file.bin"}, "redirects 10 times in a row"),
+        (302, {"Location": "gopher://h.example/"}, "which is no http or https URL"),
+        (200, {"Content-Length": "\xb2"}, "answered Content-Length"),
+        (206, {"Content-Range": "bytes 0-4/5"}, "to a request for the whole file"),
+        (503, {"Retry-After": "9" * 5000}, "requests a wait of more than 300 s"),
+        (503, {"Retry-After": "\xb2"}, "the next mirror first"),
+        (503, {"Retry-After": "Mon, 01 Jan 99999 00:00:00 GMT"}, "the next mirror first"),
     ],
 )
 def test_a_malformed_header_gives_up_the_mirror_only(
@@ -600,15 +609,16 @@ def test_a_malformed_header_gives_up_the_mirror_only(
     assert any(said in line for line in bench.notes.lines), bench.notes.lines
 
 
-def test_a_content_encoding_is_part_of_the_file(mirror: Mirror, bench: Bench):
+def test_the_encoding_of_a_published_gz_is_part_of_the_file(mirror: Mirror, bench: Bench):
     packed = gzip.compress(DATA)
+    mirror.files["file.tar.gz"] = packed
 
     def encoded(handler: Handler, data: bytes) -> None:
         assert handler.headers["Accept-Encoding"] == "identity"
         handler.answer(200, packed, Content_Encoding="gzip")
 
     mirror.always = encoded
-    bench.get(mirror.url("file.bin"), expected=digests(packed))
+    bench.get(mirror.url("file.tar.gz"), expected=digests(packed))
     bench.assert_final(packed)
 
 
@@ -667,7 +677,7 @@ def test_a_byte_per_connection_is_no_progress(mirror: Mirror, second: Mirror, be
     fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), options=options)
     bench.assert_final()
     assert fetched.url == second.url("file.bin")
-    assert len(mirror.requests) == 3
+    assert len(mirror.requests) == 1
 
 
 def test_an_empty_file_is_a_file(mirror: Mirror, bench: Bench):

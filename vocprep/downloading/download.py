@@ -156,6 +156,7 @@ class _Job:
             path=path,
             urls=urls,
             expected=planned.expected,
+            max_bytes=file.most_bytes,
             check=lambda part: _tensor_problem(file, part),
         )
         url, digests = fetch(wanted, self.options.transfer, self.progress)

@@ -1,12 +1,12 @@
 """One request to one mirror for a file's bytes from an offset on: http, https and file URLs.
 
-Every fault is raised as one of the errors below, by what the caller can do about it. They do not
-leave ``vocprep.downloading``.
+Raises the errors of ``vocprep.downloading.faults`` only.
 """
 
 from __future__ import annotations
 
 import email.utils
+import math
 import os
 import re
 import time
@@ -14,18 +14,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
-import urllib3
 from pydantic import Field
 
-from vocprep.validation import NotNegative, Positive, checked
+from vocprep.downloading.connection import MirrorSession
+from vocprep.downloading.faults import (
+    OtherFileError,
+    RefusedError,
+    Remedy,
+    StalledError,
+    TemporaryError,
+    shown,
+    translated_errors,
+)
+from vocprep.files import open_regular
+from vocprep.validation import NotNegative, Positive, checked, explain
 
 USER_AGENT = "vocprep"
 _NUMBER = "([0-9]{1,18})"
 _CONTENT_RANGE = re.compile(rf"bytes {_NUMBER}-{_NUMBER}/(?:{_NUMBER}|\*)")
+_VALIDATOR = re.compile(r"[\x20-\x7e]{1,200}")
 _TEMPORARY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECT_STATUS = frozenset({301, 302, 303, 307, 308})
 _NOT_FOUND = frozenset({404, 410})
@@ -48,33 +59,16 @@ class TransferOptions:
     """Longest wait that no server requested."""
     retry_after_most_seconds: Seconds = 300.0
     """Longest wait that a server may request; one that requests more is given up."""
-    least_bytes_per_second: NotNegative = 64
-    """A mirror slower than this over ``read_seconds`` counts as stalled."""
     connect_seconds: Seconds = 10.0
-    """Time limit of a connection."""
+    """Time limit of a connection, TLS included."""
     read_seconds: Seconds = 30.0
-    """Time limit of the next byte."""
-
-
-class TemporaryError(Exception):
-    """The same request may succeed later."""
-
-    def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_seconds = wait_seconds
-        """The wait that the server requested with Retry-After."""
-
-
-class StalledError(TemporaryError):
-    """The mirror sent nothing, or next to nothing, for too long; another may be faster."""
-
-
-class RefusedError(Exception):
-    """This mirror cannot give the file; another may."""
-
-
-class FileChangedError(Exception):
-    """The mirror's file is no longer the one that the earlier bytes come from."""
+    """Time limit of a whole response head, redirects included, and of each next byte."""
+    least_bytes_per_second: NotNegative = 1000
+    """A mirror slower than this over ``read_seconds`` counts as stalled."""
+    slow_seconds: Seconds = 10.0
+    """The limit in place of ``read_seconds`` while there are other mirrors to request."""
+    slow_bytes_per_second: NotNegative = 50_000
+    """A mirror slower than this over ``slow_seconds`` waits until all others have been tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,47 +95,23 @@ class RangeResponse:
     chunks: Iterator[bytes]
 
 
-class MirrorSession(requests.Session):
-    """A session that follows no redirect itself: requests would read each one's body to its end."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return no target, whatever the response is."""
-
-
 @contextmanager
-def open_range(
-    session: MirrorSession, request: RangeRequest, options: TransferOptions
-) -> Iterator[RangeResponse]:
+def open_range(request: RangeRequest, options: TransferOptions) -> Iterator[RangeResponse]:
     """Yield the response to a request; its chunks are read inside the block.
 
-    Raises TemporaryError, RefusedError or FileChangedError, also while chunks are read.
+    Each request has a connection of its own: what a server sends behind its response is never read.
+    Raises TemporaryError, RefusedError or OtherFileError, also while chunks are read.
     """
-    if urlsplit(request.url).scheme == "file":
+    with translated_errors("answer", options.read_seconds):
+        scheme = urlsplit(request.url).scheme
+    if scheme == "file":
         with _open_file(request, options.chunk_bytes) as file_response:
             yield file_response
         return
-    with _translated_errors():
-        response = _get(session, request, options)
-    with response:
-        with _translated_errors():
-            _check_status(response, request)
-            head = _read_head(response, request, options.chunk_bytes)
-        yield head
-
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Turn the errors of the HTTP libraries into those of this module."""
-    try:
-        yield
-    except (requests.exceptions.SSLError, ValueError) as error:  # ValueError: a malformed URL
-        raise RefusedError(_short(error)) from error
-    except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise StalledError(_short(error)) from error
-    except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
-        raise TemporaryError(_short(error)) from error
-    except requests.RequestException as error:
-        raise RefusedError(_short(error)) from error
+    with MirrorSession() as session, _get(session, request, options) as response:
+        _check_status(response, request)
+        _check_encoding(response, request)
+        yield _read_head(response, request, options)
 
 
 def _get(
@@ -151,112 +121,169 @@ def _get(
 
     The file must come byte by byte as it is published, so no content encoding is accepted.
     """
-    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Connection": "close"}
     if request.start:
         headers["Range"] = f"bytes={request.start}-"
         # A weak validator promises no equal bytes; If-Range must not carry it (RFC 9110, 13.1.5).
         if request.validator and not request.validator.startswith("W/"):
             headers["If-Range"] = request.validator
-    url, timeout = request.url, (options.connect_seconds, options.read_seconds)
+    url, deadline = request.url, time.monotonic() + options.read_seconds
     for _ in range(_MOST_REDIRECTS):
-        response = session.get(url, headers=headers, stream=True, timeout=timeout)
-        location = response.headers.get("Location")
-        if response.status_code not in _REDIRECT_STATUS or location is None:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise StalledError(f"redirects for more than {options.read_seconds:g} s")
+        timeout = (options.connect_seconds, remaining)
+        with translated_errors("answer", options.read_seconds):
+            response = session.get(url, headers=headers, stream=True, timeout=timeout)
+        if response.status_code not in _REDIRECT_STATUS or "Location" not in response.headers:
             return response
         response.close()
-        url = urljoin(url, location)
-    raise RefusedError(f"redirected {_MOST_REDIRECTS} times in a row")
+        url = _redirected(url, response.headers["Location"])
+    raise RefusedError(f"redirects {_MOST_REDIRECTS} times in a row")
+
+
+def _redirected(url: str, location: str) -> str:
+    """Return where a redirect leads; RefusedError unless that may be requested."""
+    try:
+        target = urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))
+        scheme = urlsplit(target).scheme
+    except ValueError as error:
+        raise RefusedError(f"redirects to {shown(location)}, which is no URL") from error
+    if scheme == "http" and urlsplit(url).scheme == "https":
+        raise RefusedError(f"redirects from https to {shown(target)}, which anybody could change")
+    if scheme not in ("http", "https"):
+        raise RefusedError(f"redirects to {shown(target)}, which is no http or https URL")
+    return target
 
 
 def _check_status(response: requests.Response, request: RangeRequest) -> None:
     """Raise for every status that comes without bytes of the file."""
-    status, answer = response.status_code, f"answered {response.status_code} {response.reason}"
+    status = response.status_code
+    answer = f"answered {status} {shown(response.reason or '')[1:-1]}".rstrip()
     if status in _TEMPORARY_STATUS:
-        raise TemporaryError(answer, retry_after(response.headers.get("Retry-After")))
+        wait = retry_after(response.headers.get("Retry-After"))
+        raise TemporaryError(answer, wait_seconds=wait)
     if status == 416 and request.start:
-        raise FileChangedError(f"answered 416 to bytes from {request.start} on")
+        raise OtherFileError(f"answered 416 to bytes from {request.start} on")
     if status in _NOT_FOUND:
         raise RefusedError(f"{answer}: the file is not there")
+    if status == 206 and not request.start:
+        raise RefusedError(f"{answer} to a request for the whole file")
     if status not in (200, 206):
         raise RefusedError(answer)
     kind = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
-        raise RefusedError(f"{answer} with a web page instead of the file")
+        raise RefusedError(f"{answer} with a web page instead of the file", Remedy.WEB_PAGE)
+
+
+def _check_encoding(response: requests.Response, request: RangeRequest) -> None:
+    """Raise where the bytes that come are not those of the file.
+
+    Servers that name gzip for a file which is itself published as .gz mean the file as it is.
+    """
+    found = response.headers.get("Content-Encoding", "identity").strip().lower()
+    named_gzip = urlsplit(request.url).path.lower().endswith((".gz", ".tgz"))
+    if found not in ("identity", "") and not (found in ("gzip", "x-gzip") and named_gzip):
+        raise RefusedError(f"answered with Content-Encoding {shown(found)}, which was not accepted")
+    found = response.headers.get("Transfer-Encoding", "chunked").strip().lower()
+    if found != "chunked":
+        raise RefusedError(
+            f"answered with Transfer-Encoding {shown(found)}, which was not accepted"
+        )
 
 
 def _read_head(
-    response: requests.Response, request: RangeRequest, chunk_bytes: int
+    response: requests.Response, request: RangeRequest, options: TransferOptions
 ) -> RangeResponse:
     """Return which bytes of the file a response holds; RefusedError for others than requested."""
-    validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
-    start, end, size = 0, None, None
+    start, size = 0, _content_length(response)
+    end = size
     if response.status_code == 206:
         found = response.headers.get("Content-Range", "")
         match = _CONTENT_RANGE.fullmatch(found)
         if match is None or not request.start == int(match[1]) <= int(match[2]):
-            raise RefusedError(f"answered Content-Range {found!r} to bytes from {request.start} on")
+            raise RefusedError(
+                f"answered Content-Range {shown(found)} to bytes from {request.start} on"
+            )
         start, end = int(match[1]), int(match[2]) + 1
+        if size not in (None, end - start) or (match[3] and int(match[3]) < end):
+            raise RefusedError(
+                f"answered Content-Range {shown(found)} with {size} bytes, which contradict it"
+            )
         size = int(match[3]) if match[3] else end  # the rest was requested, so it ends the file
-    elif re.fullmatch(_NUMBER, response.headers.get("Content-Length", "")):
-        end = size = int(response.headers["Content-Length"])
-    chunks = _chunks(response, chunk_bytes)
-    return RangeResponse(start=start, end=end, size=size, validator=validator, chunks=chunks)
+    validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    return RangeResponse(
+        start=start,
+        end=end,
+        size=size,
+        validator=validator if is_validator(validator) else None,
+        chunks=_chunks(response, options),
+    )
 
 
-def _chunks(response: requests.Response, chunk_bytes: int) -> Iterator[bytes]:
+def _content_length(response: requests.Response) -> int | None:
+    """Return the bytes that a response states to hold, None where it states none."""
+    found = response.headers.get("Content-Length")
+    if found is None:
+        return None
+    stated = {item.strip() for item in found.split(",")}
+    length = stated.pop()
+    if stated or not re.fullmatch(_NUMBER, length) or "Transfer-Encoding" in response.headers:
+        raise RefusedError(f"answered Content-Length {shown(found)}, which states no one length")
+    return int(length)
+
+
+def is_validator(text: str) -> bool:
+    """Return whether an ETag or a date can be sent back to its server."""
+    return _VALIDATOR.fullmatch(text) is not None
+
+
+def _chunks(response: requests.Response, options: TransferOptions) -> Iterator[bytes]:
     """Yield the body undecoded as it arrives: ``read1`` returns what one receive brought."""
-    with _translated_errors():
-        while chunk := response.raw.read1(chunk_bytes, decode_content=False):
+    with translated_errors("send a byte", options.read_seconds):
+        while chunk := response.raw.read1(options.chunk_bytes, decode_content=False):
             yield chunk
 
 
 @contextmanager
 def _open_file(request: RangeRequest, chunk_bytes: int) -> Iterator[RangeResponse]:
     """Yield the bytes of a file URL; its validator is its size and time of change."""
-    path = Path(unquote(urlsplit(request.url).path))
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise RefusedError("is not a file that can be read")
-    with path.open("rb") as stream:
+    try:
+        stream = open_regular(Path(unquote(urlsplit(request.url).path)))
+    except (OSError, ValueError) as error:
+        raise RefusedError(f"is not a file that can be read ({explain(error)})") from error
+    with stream:
         facts = os.fstat(stream.fileno())
         if request.start > facts.st_size:
-            raise FileChangedError(f"the file has {facts.st_size} bytes now")
+            raise OtherFileError(f"has {facts.st_size} bytes now")
         stream.seek(request.start)
         yield RangeResponse(
             start=request.start,
             end=facts.st_size,
             size=facts.st_size,
             validator=f"{facts.st_size}-{facts.st_mtime_ns}",
-            chunks=iter(lambda: stream.read(chunk_bytes), b""),
+            chunks=_file_chunks(stream, chunk_bytes),
         )
 
 
-def retry_after(value: str | None) -> float:
-    """Return the seconds from now of a Retry-After header (seconds or a date), 0 without one."""
-    if value is None:
-        return 0.0
-    if re.fullmatch("[0-9]+", value.strip()):
-        return float(value)
+def _file_chunks(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
+        while chunk := stream.read(chunk_bytes):
+            yield chunk
+    except OSError as error:
+        raise RefusedError(f"cannot be read ({explain(error)})") from error
+
+
+def retry_after(value: str | None) -> float:
+    """Return the seconds from now of a Retry-After header (seconds or a date), 0 without one.
+
+    >>> retry_after("7"), retry_after("-7"), retry_after("9" * 5000)
+    (7.0, 0.0, inf)
+    """
+    text = (value or "").strip()
+    if re.fullmatch("[0-9]+", text):
+        return float(text) if len(text) < 10 else math.inf
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text[:60]).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError, IndexError):
         return 0.0
-
-
-def _short(error: Exception) -> str:
-    """Name a transport error in one phrase: libraries nest four of them into a paragraph."""
-    text = str(error)
-    for sign, phrase in _PHRASES:
-        if re.search(sign, text):
-            return phrase
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no reason given'}"
-
-
-_PHRASES = (
-    ("IncompleteRead|RemoteDisconnected|ended prematurely", "closed the connection early"),
-    ("[Rr]ead timed out", "sent nothing for too long"),
-    ("[Cc]onnect.*timed out|ConnectTimeout", "did not accept the connection in time"),
-    ("Connection refused", "refused the connection"),
-    ("Connection reset|ConnectionReset", "reset the connection"),
-    ("Name or service not known|NameResolutionError|getaddrinfo", "has a host name not found"),
-    ("CERTIFICATE_VERIFY_FAILED|certificate", "has a certificate that does not verify"),
-)

@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal, Self
 
 from vocprep.data_dir.digests import BLOCK_BYTES, ExpectedDigests, FileDigests, new_hasher
+from vocprep.downloading.http import is_validator
 from vocprep.files import read_json, sync_folder
+from vocprep.manifests import MOST_BYTES
 from vocprep.validation import NotNegative, checked, from_json, to_json
 
 
@@ -37,13 +41,14 @@ class _State:
 class PartFile:
     """The one writer of an unfinished file; its caller holds the file's lock."""
 
-    def __init__(self, final: Path, expected: ExpectedDigests) -> None:
+    def __init__(self, final: Path, expected: ExpectedDigests, max_bytes: int = MOST_BYTES) -> None:
         self.final = final
         self.path = final.with_name(f"{final.name}.part")
         self._expected = expected
+        self._max_bytes = max_bytes if expected.size is None else expected.size
         self._state_path = _state_path(final)
         final.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = _open_own(self.path)
         self.held = 0
         """Bytes that are here and hashed."""
         length = os.fstat(self._descriptor).st_size
@@ -115,6 +120,10 @@ class PartFile:
         self.held, self._hashers = 0, self._new_hashers()
         self._save(self._fresh_state())
 
+    def first_bytes(self, count: int) -> bytes:
+        """Return the first bytes that are here."""
+        return os.pread(self._descriptor, min(count, self.held), 0)
+
     def publish(self) -> None:
         """Flush exactly the hashed bytes to the disk and give them their final name."""
         os.ftruncate(self._descriptor, self.held)
@@ -143,9 +152,13 @@ class PartFile:
             state = from_json(_State, read_json(self._state_path))
         except (OSError, ValueError):
             return None
-        fits = state.expected == self._expected.to_json()
-        fits &= state.size is None or length <= state.size
-        fits &= self._expected.has_digest or state.boot == boot_id()
+        size, expected = state.size, self._expected
+        fits = state.expected == expected.to_json() and length <= self._max_bytes
+        fits &= size is None or length <= size <= self._max_bytes
+        fits &= expected.size in (None, size)
+        fits &= all(map(is_validator, filter(None, state.validators.values())))
+        # Without a digest, nothing but the end of a response shows that a file is complete.
+        fits &= expected.has_digest or (state.boot == boot_id() and length != size)
         return state if fits else None
 
     def _fresh_state(self) -> _State:
@@ -154,9 +167,25 @@ class PartFile:
     def _save(self, state: _State) -> None:
         """Rewrite the state file by a rename: a kill leaves the old one or the new one."""
         temporary = self._state_path.with_name(f"{self._state_path.name}.new")
-        temporary.write_text(json.dumps(to_json(state)))
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x") as stream:
+            stream.write(json.dumps(to_json(state)))
         temporary.replace(self._state_path)
         self._state = state
+
+
+def _open_own(path: Path) -> int:
+    """Open the part file for this process alone; one that may be another's file is replaced.
+
+    A link would lead the bytes into the file that it names, a pipe would never take them.
+    """
+    with suppress(FileNotFoundError):
+        facts = path.lstat()
+        if not stat.S_ISDIR(facts.st_mode) and (
+            not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1
+        ):
+            path.unlink()
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
 
 
 def unfinished_bytes(final: Path) -> int:
