@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import random
 import shutil
@@ -16,7 +18,7 @@ from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, TWO_PER_SHARD, make_plan
 
 from vocprep.building.local import build_plan
-from vocprep.errors import UsageError
+from vocprep.errors import ShardError, UsageError
 from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
 
 pytestmark = pytest.mark.slow
@@ -109,12 +111,11 @@ class Stopping(CountedProgress):
             raise StopError
 
 
-def interrupt(tree: Path, out: Path, after: int, container: ShardFormat = "hdf5") -> None:
+def interrupt(tree: Path, out: Path, after: int, choices: BuildChoices | None = None) -> None:
     """Build until so many pictures are done."""
+    plan = make_plan(tree, choices, TWO_PER_SHARD)
     with pytest.raises(StopError):
-        build_plan(
-            make_plan(tree, layout=LAYOUTS[container]), out, ENGINE, progress=Stopping(after)
-        )
+        build_plan(plan, out, ENGINE, progress=Stopping(after))
 
 
 def embedded(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -216,6 +217,66 @@ def test_unfinished_build_of_another_recipe_is_refused_with_what_differs(
     assert version_bytes(interrupted) == before
 
 
+def test_shard_that_a_process_of_another_build_left_is_not_taken_over(
+    interrupted: Path, sample_tree: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    """Of an older build, and finished late: the newer one owns the staging folder by then."""
+    interrupt(sample_tree, tmp_path / "older", 9, choices=BuildChoices(schema="context59"))
+    for path in staged(tmp_path / "older"):
+        for name in (path.name, f"{path.name}.about"):
+            shutil.copy(path.with_name(name), interrupted / STAGING / name)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
+    assert version_bytes(interrupted) == expected
+
+
+def test_staged_shard_that_another_process_changes_is_not_published(
+    sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file system has no locks, two builds may meet in one folder."""
+    out = tmp_path / "out"
+    from vocprep.building.local import assemble  # noqa: PLC0415  # to call what is replaced
+
+    def meddled(*arguments: Any) -> Any:
+        staged(out)[0].write_bytes(b"another's")
+        return assemble(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vocprep.building.local.assemble", meddled)
+        with pytest.raises(ShardError, match="another process has changed or removed it"):
+            build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
+    assert not (out / "dataset.json").exists()
+
+
+def sealed(value: object) -> bytes:
+    data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(data).hexdigest().encode() + b"\n" + data
+
+
+def test_unfinished_build_of_the_first_staging_format_goes_on(
+    interrupted: Path,
+    sample_tree: Path,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has the bare key, and bare parts of the index."""
+    count = len(staged(interrupted))
+    for path in [*(interrupted / STAGING).glob("*.about"), interrupted / STAGING / "build.json"]:
+        value = json.loads(path.read_bytes().partition(b"\n")[2])
+        path.write_bytes(sealed(value["key" if path.name == "build.json" else "shard"]))
+    assert embedded(sample_tree, interrupted, monkeypatch) == 12 - 2 * count
+    assert version_bytes(interrupted) == expected
+
+
+def test_staging_folder_that_is_a_link_is_refused(sample_tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".tmp-file").touch()
+    (tmp_path / "out" / STAGING).symlink_to(tmp_path / "mine")
+    with pytest.raises(UsageError, match=r"found a link to .*mine; delete the link"):
+        build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), tmp_path / "out", ENGINE)
+    assert (tmp_path / "mine" / ".tmp-file").exists()
+
+
 @pytest.mark.parametrize("name", ["versions", "numerics_class"])
 def test_unfinished_build_by_other_tools_is_refused(
     name: str, interrupted: Path, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
@@ -253,21 +314,20 @@ def test_crash_while_shards_get_their_names_loses_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """As after a kill: nothing of it is undone by the process itself."""
     out = tmp_path / "out"
-    replace = Path.replace
+    rename = Path.rename
     left = iter(range(moved))
 
     def crash(self: Path, target: Path) -> Path:
-        if self.parent.name == STAGING and target.parent == out and next(left, None) is None:
+        counts = self.parent.name == STAGING and target.name.endswith((".h5", "dataset.json"))
+        if counts and next(left, None) is None:
             raise StopError
-        return replace(self, target)
-
-    def crash_late(*_: object) -> None:
-        raise StopError
+        return rename(self, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", crash)
-        patched.setattr("vocprep.building.publish.write_index", crash_late)
+        patched.setattr(Path, "rename", crash)
+        patched.setattr("vocprep.replacing.Replacement.restore", lambda _: None)
         with pytest.raises(StopError):
             build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert len(list(out.glob("*.h5"))) == moved

@@ -130,7 +130,6 @@ def build_plan(
         with open_output(out, key, options.if_exists, progress.note) as output:
             run = _Run(key=key, output=output, devices=devices, options=options)
             version, made = run.make_version(check, progress)
-            write_weights_hint(out, plan)
     finally:
         progress.end()
     return BuildResult(
@@ -174,6 +173,7 @@ class _Run:
         if existing.version is not None:
             progress.advance(len(plan.samples))
             check(existing.version, output.path)
+            write_weights_hint(output.path, plan)
             output.staging.remove()
             return existing.version, MadeShards()
         missing = [shard for shard in plan.shards if shard.name not in existing.shards]
@@ -182,7 +182,7 @@ class _Run:
         in_order = [shards[shard.name] for shard in plan.shards]
         version = assemble(self.key, in_order, made.times.seconds())
         check(version, output.staging.path)
-        publish(output, version)
+        publish(output, version, plan)
         return version, made
 
     def make_shards(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vocprep.building.card import CARD_FILE
 from vocprep.building.croissant import CROISSANT_FILE
-from vocprep.building.finish import assemble, finish_shard
+from vocprep.building.finish import FinishedShard, assemble, finish_shard
 from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cut_shards
 from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
@@ -22,6 +22,7 @@ from vocprep.locking import LOCK, file_lock
 from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
 from vocprep.recipe import Recipe, differing_fields
+from vocprep.replacing import Replacement, empty_staging
 from vocprep.shards.index import (
     DATASET_FILE,
     DatasetIndex,
@@ -33,6 +34,8 @@ from vocprep.shards.record import Record
 from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE
 from vocprep.shards.version import Version
 
+_RECORDS = f"{TEMPORARY_PREFIX}records"
+"""Staging folder of ``write_dataset``."""
 SIDE_FILES = (SAMPLES_FILE, QUARANTINE_FILE, LABELS_FILE, CARD_FILE, CROISSANT_FILE)
 """Files of a version beside its shards and dataset.json."""
 
@@ -61,8 +64,9 @@ def open_output(
     where the file system of ``out`` has no file locks.
     """
     with _locked(out, note):
-        _refuse_foreign_files(out)
         staging = Staging(out)
+        _exchange(out, staging.path).restore()
+        _refuse_foreign_files(out)
         if if_exists == "fail":
             _refuse_existing(out, staging)
         earlier = None
@@ -167,27 +171,40 @@ def write_weights_hint(out: Path, plan: BuildPlan) -> None:
         plan.weights_origin.write(out / WEIGHTS_HINT)
 
 
-def publish(output: Output, version: Version) -> None:
-    """Give a version's files their final names, dataset.json last."""
-    out, staged = output.path, output.staging.path
-    names = {shard.name for shard in version.index.shards}
-    (out / DATASET_FILE).unlink(missing_ok=True)
-    for path in out.iterdir():
-        is_unfinished = path.name.startswith(TEMPORARY_PREFIX) and path != staged
-        is_old = SHARD_NAME.fullmatch(path.name) and path.name not in names
-        if is_unfinished or is_old or path.name in SIDE_FILES:
+def publish(output: Output, version: Version, plan: BuildPlan) -> None:
+    """Give a version, whose shards are staged, its place: with an error the folder keeps its own.
+
+    All of it is written before the first file gets its final name.
+    """
+    out, staging = output.path, output.staging
+    staging.check(version.index.shards)
+    write_weights_hint(staging.path, plan)
+    _commit(_exchange(out, staging.path), version)
+    for path in out.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):  # the next build deletes it
             remove_path(path)
-    for name in sorted(names):
-        (staged / name).replace(out / name)
-    _write_files(out, version)
-    output.staging.remove()
 
 
-def _write_files(out: Path, version: Version) -> None:
-    """Write what stands beside the shards, dataset.json last."""
+def _exchange(out: Path, staged: Path) -> Replacement:
+    """Return the exchange of the version that a folder holds for a staged one."""
+    return Replacement(
+        folder=out,
+        staged=staged,
+        marker=DATASET_FILE,
+        is_own=lambda name: name != LOCK and is_version_file(name),
+    )
+
+
+def _commit(exchange: Replacement, version: Version) -> None:
+    """Write what stands beside the staged shards, and exchange all of it."""
+    staged = exchange.staged
     for name, data in version.files.items():
-        write_atomic(out / name, data)
-    write_index(out, version.index)
+        write_atomic(staged / name, data)
+    write_index(staged, version.index)
+    names = {*version.files, *(shard.name for shard in version.index.shards), DATASET_FILE}
+    if (staged / WEIGHTS_HINT).exists():
+        names.add(WEIGHTS_HINT)
+    exchange.commit(names)
 
 
 def write_dataset(
@@ -209,18 +226,30 @@ def write_dataset(
     if has_index(out):
         raise UsageError(f"{out}: holds a finished dataset version; choose another folder")
     plan = _plan_of_records(out, recipe, layout, label_space)
-    out.mkdir(parents=True, exist_ok=True)
-    shards = []
-    for split, records in splits.items():
-        for name, members in cut_shards(split, records, layout):
-            shard = ShardPlan(name=name, split=split, samples=())
-            data, finished = finish_shard(shard, members, [], layout)
-            write_atomic(out / name, data)
-            shards.append(finished)
     key = BuildKey(plan=plan, numerics_class=dict(numerics_class or {}))
-    version = assemble(key, shards, dict.fromkeys(STAGES, 0.0))
-    _write_files(out, version)
+    exchange = _exchange(out, out / _RECORDS)
+    with _locked(out, lambda _: None):
+        exchange.restore()
+        if has_index(out):
+            raise UsageError(f"{out}: holds a finished dataset version; choose another folder")
+        with empty_staging(out / _RECORDS) as staged:
+            shards = [
+                _write_shard(staged / name, split, members, layout)
+                for split, records in splits.items()
+                for name, members in cut_shards(split, records, layout)
+            ]
+            version = assemble(key, shards, dict.fromkeys(STAGES, 0.0))
+            _commit(exchange, version)
     return version.index
+
+
+def _write_shard(
+    path: Path, split: str, records: Sequence[Record], layout: Layout
+) -> FinishedShard:
+    shard = ShardPlan(name=path.name, split=split, samples=())
+    data, finished = finish_shard(shard, records, [], layout)
+    write_atomic(path, data)
+    return finished
 
 
 def _plan_of_records(

@@ -50,6 +50,9 @@ class SampleError(DataError):
         super().__init__(quarantined.reason)
         self.quarantined = quarantined
 
+    def __reduce__(self) -> tuple[type[SampleError], tuple[QuarantinedSample]]:
+        return SampleError, (self.quarantined,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[Made]):
