@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_recipe_of_a_plan_says_what_was_chosen(sample_tree: Path) -> None:
     assert recipe.geometry == choices.geometry
     assert recipe.weights_sha256 == tensor_digest(load_weights(WEIGHTS, sample_tree))
     assert (recipe.embedding_dtype, recipe.views) == ("float32", ("identity", "flip"))
+
+
+def test_plan_is_equal_to_its_like_and_pickles(sample_tree: Path) -> None:
+    made = make_plan(sample_tree)
+    assert made == make_plan(sample_tree)
+    assert made != make_plan(sample_tree, BuildChoices(limit=1))
+    copy = pickle.loads(pickle.dumps(made))
+    assert copy == made
+    assert tensor_digest(copy.weights) == made.recipe.weights_sha256
 
 
 def test_recipe_id_follows_every_choice_and_no_layout(sample_tree: Path) -> None:

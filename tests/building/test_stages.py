@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from vocprep.building.describe import describe_plan
+from vocprep.building.stages import SampleError
 from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import load_weights
 from vocprep.geometry import mirror, place_image
@@ -21,6 +23,7 @@ from vocprep.labels.decode import decode_label_map
 from vocprep.labels.targets import make_targets
 from vocprep.options import BuildChoices, Layout
 from vocprep.shards.record import Record
+from vocprep.shards.samples import QuarantinedSample
 
 DESCRIBED = (
     *("split", "grid", "image_sha256", "label_sha256"),
@@ -224,3 +227,9 @@ def test_other_embeddings_come_with_the_same_targets(
     assert built.index.recipe_id != crop_hdf5.index.recipe_id
     size = sum(shard.bytes for shard in built.index.shards)
     assert size == pytest.approx(describe_plan(built.plan).estimated_bytes, rel=0.25)
+
+
+def test_sample_error_pickles() -> None:
+    bad = QuarantinedSample(id="a", split="val", stage="read", file="a.jpg", reason="is missing")
+    copy = pickle.loads(pickle.dumps(SampleError(bad)))
+    assert (str(copy), copy.quarantined) == ("is missing", bad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -63,7 +63,8 @@ class BuildPlan:
     recipe: Recipe
     label_space: LabelSpace
     layout: Layout
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(compare=False)
+    """Two plans of equal recipes have equal ones."""
     weights_label: str
     shards: tuple[ShardPlan, ...]
     weights_origin: WeightsOrigin | None = None
