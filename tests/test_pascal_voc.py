@@ -120,6 +120,9 @@ def test_pascal_set_counts_reads_and_names(
         "images: 12\nsegmentations: 5\nimages without segmentation: 7\n"
     )
     assert len(dataset) == 5
+    (fewer / "._2010_000001.mat").touch()  # left by macOS beside each file on foreign disks
+    assert len(PascalSet(images, fewer, labels)) == 5
+    capsys.readouterr()
     image, label_map = dataset[2]
     assert (image.shape, label_map.shape) == ((3, 224, 224), (224, 224))
     names = dict(line.split(": ", 1) for line in labels.read_text().splitlines())
@@ -137,8 +140,19 @@ def test_pascal_set_refuses_what_does_not_fit(
     images, mats, labels = folders
     with pytest.raises(DataDirError, match="no such folder"):
         PascalSet(images, tmp_path / "none", labels)
-    (tmp_path / "labels.txt").write_text("not a label\n")
-    with pytest.raises(DataDirError, match="expected lines of the form 'ID: name'"):
+    for text in (
+        "not a label\n",
+        "1: cat\n1: dog\n",
+        "1\u00b2: cat\n",
+        "9" * 5000 + ": a\n",
+        "1:\n",
+    ):
+        (tmp_path / "labels.txt").write_text(text)
+        with pytest.raises(DataDirError, match=r"labels\.txt: .*lines? .*") as caught:
+            PascalSet(images, mats, tmp_path / "labels.txt")
+        assert len(str(caught.value)) < 400
+    (tmp_path / "labels.txt").write_text("1: cat\n", encoding="utf-16")
+    with pytest.raises(DataDirError, match="UTF-16 text"):
         PascalSet(images, mats, tmp_path / "labels.txt")
     Image.new("RGB", (40, 50)).save(tmp_path / "2010_000001.jpg")
     with pytest.raises(LabelDecodeError, match=r"2010_000001\.mat: label map of shape"):

@@ -7,6 +7,7 @@ exploration; fast training uses shards.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import MethodType
@@ -23,9 +24,12 @@ from vocprep.backbones import Normalisation
 from vocprep.errors import DataDirError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.features.networks import CifarResNet, cifar100_resnet32
+from vocprep.files import read_text_lines
+from vocprep.folders import names_in
 from vocprep.geometry import PATCH, Geometry, place_image, place_labels
 from vocprep.heads.model.tfdet import TFDetHeads, to_segment
 from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.validation import explain, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +48,8 @@ cifar_100_names = tuple(
     train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905  # a hundred words read better without quotes
 )
 
+_LABEL_LINE = re.compile(r"([0-9]{1,5})\s*:\s*(\S.*)")
+_NORMAL_LINE = 80
 _NORMALISATION = Normalisation()
 _VOID = 0
 
@@ -218,14 +224,26 @@ def _normalise(pixels: NDArray[Any]) -> Tensor:
 def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataDirError(f"{folder}: no such folder of {suffix} files")
-    return {path.stem: path for path in folder.iterdir() if path.suffix == suffix}
+    paths = (folder / name for name in names_in(folder))
+    return {path.stem: path for path in paths if path.suffix == suffix}
 
 
 def _read_label_file(path: Path) -> dict[int, str]:
     """Read ``ID: name`` lines, and add 0: empty."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        pairs = (line.split(":", 1) for line in lines if line.strip())
-        return {0: "empty", **{int(label): name.strip() for label, name in pairs}}
+        lines = read_text_lines(path)
     except (OSError, ValueError) as error:
-        raise DataDirError(f"{path}: expected lines of the form 'ID: name': {error}") from error
+        raise DataDirError(
+            f"{path}: cannot be read as lines of the form 'ID: name': {explain(error)}"
+        ) from error
+    names: dict[int, str] = {}
+    for number, line in enumerate(lines, start=1):
+        found = _LABEL_LINE.fullmatch(line.strip())
+        if line.strip() and (found is None or int(found[1]) in names):
+            raise DataDirError(
+                f"{path}: line {number}: expected lines of the form 'ID: name', each id once, "
+                f"found '{printable(line[:_NORMAL_LINE])}'"
+            )
+        if found is not None:
+            names[int(found[1])] = found[2]
+    return {0: "empty", **names}

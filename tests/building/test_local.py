@@ -184,6 +184,13 @@ def test_foreign_file_is_refused_and_kept(name: str, sample_tree: Path, out: Pat
     assert (out / name).exists()
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "._dataset.json"])
+def test_clutter_of_the_system_is_passed_over(name: str, sample_tree: Path, out: Path) -> None:
+    (out / name).write_text("not ours")
+    assert build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, ENGINE).up_to_date
+    assert (out / name).exists()
+
+
 def test_overwrite_leaves_nothing_of_the_old_dataset(sample_tree: Path, out: Path) -> None:
     plan = make_plan(sample_tree, BuildChoices(limit=1), Layout(format="webdataset"))
     build_plan(plan, out, OVERWRITE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -137,6 +138,12 @@ def test_an_annotation_that_agrees_is_fine(data: Path):
     assert check(data).ok
     path.write_text("<annotation>states no size</annotation>")
     assert check(data).ok
+    digits = "9" * 5000
+    path.write_text(f"<size><width>{digits}</width><height>{digits}</height></size>")
+    assert check(data).ok
+    path.unlink()
+    os.mkfifo(path)
+    assert check(data).ok
 
 
 def test_a_palette_png_is_checked_like_a_mat(data: Path):
@@ -158,6 +165,28 @@ def test_listed_files_that_are_not_there_are_missing_unless_partial(data: Path):
     partial = check(data, partial=True)
     assert partial.ok
     assert partial.allowed_missing == 2
+
+
+def test_what_lies_in_the_place_of_a_listed_file_is_named(data: Path):
+    path = data / VOC / f"JPEGImages/{FIRST}.jpg"
+    path.rename(path.with_suffix(".JPG"))
+    found = {item.state: item.detail for item in check(data).differences}
+    assert found["missing"].endswith(f"found {FIRST}.JPG there: rename it to {path.name}; upper "
+                                     "and lower case count")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["JPEGImages/._{}.jpg", "../../trainval/._{}.mat"])
+def test_files_that_macos_leaves_are_passed_over_as_in_builds(data: Path, name: str):
+    (data / VOC / name.format(FIRST)).write_bytes(b"\0\5\x16\7")
+    assert check(data).ok
+
+
+@pytest.mark.parametrize("folder", [f"{VOC}/JPEGImages", "trainval"])
+def test_a_folder_that_cannot_be_read_is_no_missing_files(data: Path, folder: str):
+    shutil.rmtree(data / folder)
+    (data / folder).symlink_to(Path(folder).name)
+    with pytest.raises(DataDirError, match=rf"{folder}: cannot be read: Too many levels"):
+        check(data, partial=True)
 
 
 def test_a_label_map_without_its_picture_is_a_difference(data: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -94,6 +95,24 @@ def test_an_extra_file_is_found_where_archives_unpack_to(data: Path):
     report = check(data, partial=True)
     assert found(report) == [("extra", "trainval/2008_999999.mat")]
     assert report.count("extra") == 1
+
+
+@pytest.mark.parametrize("name", ["._2008_000001.mat", ".DS_Store", "Thumbs.db", "a.mat~"])
+def test_files_of_systems_and_editors_are_not_extra(data: Path, name: str):
+    (data / "trainval" / name).write_bytes(b"not ours")
+    assert check(data).ok
+
+
+def test_a_pipe_or_a_huge_file_in_place_of_a_file_is_found_at_once(data: Path):
+    labels = sorted(LABELS)
+    for path in (PICTURE, labels[0]):
+        (data / path).unlink()
+    os.mkfifo(data / PICTURE)
+    with (data / labels[0]).open("wb") as stream:
+        stream.truncate(1 << 40)
+    details = {item.path: item.detail for item in check(data).differences}
+    assert "a pipe, no regular file" in details[PICTURE]
+    assert f"bytes, found {1 << 40}" in details[labels[0]]
 
 
 def test_a_file_that_two_archives_bring_may_be_either(data: Path, tmp_path: Path):

@@ -129,6 +129,12 @@ def test_extra_files_are_found_and_called_so(name: str, copied: Path) -> None:
     assert [(item.path, item.state) for item in report.differences] == [(name, "extra")]
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "._dataset.json", "README.md~"])
+def test_clutter_of_systems_and_editors_is_no_difference(name: str, copied: Path) -> None:
+    (copied / name).write_text("x")
+    assert verify_version_files(copied, 1).ok
+
+
 def test_unfinished_work_beside_a_version_is_no_difference(copied: Path) -> None:
     (copied / ".tmp-build").mkdir()
     assert verify_version_files(copied, 1).ok

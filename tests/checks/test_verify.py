@@ -115,13 +115,13 @@ def test_options_of_versions_are_refused_for_a_data_dir(
 
 
 def test_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="expected a data dir or a dataset version, found nothing"):
         verify(tmp_path / "none")
 
 
 def test_folder_that_is_neither_is_named(tmp_path: Path) -> None:
     for level in ("files", "content", "recompute"):
-        with pytest.raises(DataError, match=r"expected a data dir or a dataset version, found nei"):
+        with pytest.raises(DataError, match=r"expected a data dir or a dataset version, found an "):
             verify(tmp_path, VerifyOptions(level=level))
 
 

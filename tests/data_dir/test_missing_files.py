@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.data_dir.missing_files import find_missing
+from vocprep.data_dir.missing_files import list_folder
 from vocprep.errors import DataDirError
 
 
 def words(folder: Path, kind: str, wanted: str, *there: str) -> str:
     for name in there:
         (folder / name).touch()
-    return find_missing(kind, [folder / wanted]).in_words()
+    return list_folder(kind, [folder / wanted]).in_words()
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_images(tmp_path: Path, there: list[str], advice: str) -> None:
         ("a_mask.png", "found a_mask.png there: rename it to a.png"),
         ("a-labels.png", "found a-labels.png there: rename it to a.png"),
         ("a.jpg", "found a.jpg there: export the label map as a.png from its source, since JPEG"),
-        ("a.tif", "found a.tif there: convert it to a PNG of the ids, as a.png"),
+        ("a.tif", "found a.tif there: convert it to a.png, which holds the ids"),
         ("ab.png", "add the files or remove the ids"),
     ],
 )
@@ -54,21 +54,21 @@ def test_label_maps(tmp_path: Path, there: str, advice: str) -> None:
 
 def test_nothing_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
-    assert find_missing("image", [tmp_path / "a.jpg"]).paths == ()
+    assert list_folder("image", [tmp_path / "a.jpg"]).missing == ()
 
 
 def test_no_folder_and_no_reading_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataDirError, match=r"none: expected the folder of the images, found none"):
-        find_missing("image", [tmp_path / "none" / "a.jpg"])
+        list_folder("image", [tmp_path / "none" / "a.jpg"])
     (tmp_path / "file").touch()
     with pytest.raises(DataDirError, match=r"file: expected the folder .*\(Not a directory\)"):
-        find_missing("image", [tmp_path / "file" / "a.jpg"])
+        list_folder("image", [tmp_path / "file" / "a.jpg"])
     with pytest.raises(DataDirError, match=r"cannot be read: File name too long"):
-        find_missing("image", [tmp_path / ("x" * 300) / "a.jpg"])
+        list_folder("image", [tmp_path / ("x" * 300) / "a.jpg"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
 def test_a_folder_without_permission_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(DataDirError, match=r"closed: the folder .* cannot be read: Permission"):
-        find_missing("image", [tmp_path / "closed" / "a.jpg"])
+        list_folder("image", [tmp_path / "closed" / "a.jpg"])

@@ -210,6 +210,14 @@ def test_an_empty_folder_is_taken(samples: list[SampleRef], tmp_path: Path) -> N
     assert (tmp_path / "out" / "a.png").is_file()
 
 
+def test_clutter_of_the_system_is_passed_over(samples: list[SampleRef], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").write_bytes(b"macOS")
+    write_label_maps(samples, SPACE, tmp_path / "out")
+    write_label_maps(samples, SPACE, tmp_path / "out")
+    assert (tmp_path / "out" / ".DS_Store").read_bytes() == b"macOS"
+
+
 def test_a_foreign_folder_is_refused(samples: list[SampleRef], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

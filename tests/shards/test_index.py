@@ -203,8 +203,10 @@ def test_dataset_json_that_is_none_is_a_shard_error(data: bytes, tmp_path: Path)
 
 
 def test_folder_without_a_dataset_is_a_shard_error_that_says_what_to_run(tmp_path: Path) -> None:
-    assert_refused(read_index, tmp_path, "dataset.json", "build-shards")
-    assert_refused(read_index, tmp_path / "none", "dataset.json", "build-shards")
+    assert_refused(read_index, tmp_path, "build-shards", "found an empty folder; check the path")
+    assert_refused(read_index, tmp_path / "none", "found nothing; check the path")
+    (tmp_path / ".tmp-build").mkdir()
+    assert_refused(read_index, tmp_path, "found an unfinished build; run the same vocprep build")
 
 
 @pytest.mark.parametrize(

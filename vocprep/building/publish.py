@@ -17,6 +17,7 @@ from vocprep.building.staging import Staging
 from vocprep.errors import ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, check_output_folder, remove_path, write_atomic
+from vocprep.folders import is_clutter
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.locking import LOCK, file_lock
 from vocprep.manifests import manifest_names
@@ -97,7 +98,8 @@ def _locked(out: Path, note: Callable[[str], None]) -> Iterator[None]:
 def _refuse_foreign_files(out: Path) -> None:
     """Refuse a folder that holds anything but a dataset version."""
     for path in sorted(out.iterdir()):
-        if path.name.startswith(TEMPORARY_PREFIX) or is_version_file(path.name):
+        name = path.name
+        if name.startswith(TEMPORARY_PREFIX) or is_version_file(name) or is_clutter(name):
             continue
         raise UsageError(
             f"{out}: holds {path.name!r}, which is no part of a dataset version; choose an empty "

@@ -13,30 +13,35 @@ import multiprocessing
 import re
 import signal
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import read_split
+from vocprep.data_dir.missing_files import ListedFiles
 from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
+from vocprep.files import read_file
+from vocprep.folders import names_in
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.statistics import label_areas, load_label_areas
 from vocprep.manifests import DatasetManifest, load_dataset, manifest_names
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.synthetic.dataset import MARKER
+from vocprep.validation import explain
 
 _BATCH = 32
 """Samples that a process checks at a time."""
 _AHEAD = 4
 """Batches per process that are submitted ahead, so that the whole list is never pickled at once."""
-_SIZE = re.compile(rb"<(width|height)>\s*(\d+)\s*</\1>")
+_MAX_ANNOTATION_BYTES = 1 << 20
+_SIZE = re.compile(rb"<(width|height)>\s*(\d{1,9})\s*</\1>")
 
 Size = tuple[int, int]
 """Height and width."""
@@ -89,7 +94,9 @@ def verify_data_content(
     listed: set[Path] = set()
     for dataset in datasets:
         samples += _samples(data_dir, dataset, listed)
-        missing |= {item.path: item for item in _missing(data_dir, dataset)}
+        for item in _missing(data_dir, dataset):
+            path = str(Path(item.path).relative_to(data_dir))
+            missing[path] = replace(item, path=path)
     found = _differences(data_dir, samples, workers, progress)
     files = {path for item in samples for path in (item.image, item.label) if path}
     reported = found if partial else missing | found
@@ -145,12 +152,27 @@ def _samples(
 
 
 def _images(data_dir: Path, dataset: DatasetManifest) -> dict[str, Path]:
-    return {path.stem: path for path in (data_dir / dataset.images).glob("*.jpg")}
+    return _by_stem(data_dir / dataset.images, ".jpg")
 
 
 def _labels(data_dir: Path, dataset: DatasetManifest) -> dict[str, Path]:
-    suffix = f".{dataset.label_kind}"
-    return {path.stem: path for path in (data_dir / dataset.labels).glob(f"*{suffix}")}
+    return _by_stem(data_dir / dataset.labels, f".{dataset.label_kind}")
+
+
+def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
+    """Return the files of a folder that have a suffix."""
+    names = _names_in(folder)
+    return {Path(name).stem: folder / name for name in names if Path(name).suffix == suffix}
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    """Return the names in a folder, none where there is no folder; DataDirError if unreadable."""
+    try:
+        return names_in(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as error:
+        raise DataDirError(f"{folder}: cannot be read: {explain(error)}") from error
 
 
 def _areas(data_dir: Path, dataset: DatasetManifest) -> Mapping[str, Mapping[int, int]]:
@@ -163,13 +185,22 @@ def _areas(data_dir: Path, dataset: DatasetManifest) -> Mapping[str, Mapping[int
 def _missing(data_dir: Path, dataset: DatasetManifest) -> Iterator[Difference]:
     """Yield the files that the splits or the authors' log list and the folders lack."""
     listed = {key for split in dataset.splits for key in read_split(data_dir, dataset, split)}
-    for image_id in sorted(listed - _images(data_dir, dataset).keys()):
-        path = f"{dataset.images}/{image_id}.jpg"
-        yield Difference(path=path, state="missing", detail="expected the image of a listed id")
+    yield from _missing_of("image", data_dir / dataset.images, ".jpg", listed)
     listed |= _areas(data_dir, dataset).keys()
-    for image_id in sorted(listed - _labels(data_dir, dataset).keys()):
-        path = f"{dataset.labels}/{image_id}.{dataset.label_kind}"
-        yield Difference(path=path, state="missing", detail="expected the label map of a listed id")
+    suffix = f".{dataset.label_kind}"
+    yield from _missing_of("label map", data_dir / dataset.labels, suffix, listed)
+
+
+def _missing_of(
+    kind: str, folder: Path, suffix: str, image_ids: Iterable[str]
+) -> Iterator[Difference]:
+    """Yield the files of some ids that a folder lacks, by their absolute paths."""
+    paths = tuple(folder / f"{image_id}{suffix}" for image_id in sorted(image_ids))
+    files = ListedFiles(kind=kind, paths=paths, names=_names_in(folder))
+    for path in files.missing:
+        there = files.what_to_do(path)
+        detail = f"expected the {kind} of a listed id{f', {there}' if there else ''}"
+        yield Difference(path=str(path), state="missing", detail=detail)
 
 
 Checked = tuple[int, list[Difference]]
@@ -279,7 +310,7 @@ def _check_label(path: Path, sample: ExpectedSample, size: Size | None) -> str |
 def _annotated_size(annotation: Path) -> Size | None:
     """Return the size in a VOC annotation, None where there is no such file or it states none."""
     try:
-        stated = dict(_SIZE.findall(annotation.read_bytes()))
+        stated = dict(_SIZE.findall(read_file(annotation, _MAX_ANNOTATION_BYTES)))
     except OSError:
         return None
     if len(stated) != 2:

@@ -17,8 +17,11 @@ from vocprep.data_dir.digests import hash_file
 from vocprep.data_dir.receipts import Receipt, UnpackedArchive, read_all_unpacked, read_receipts
 from vocprep.data_dir.source_digests import read_source_digests
 from vocprep.errors import DataDirError
+from vocprep.files import open_regular
+from vocprep.folders import is_clutter
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.validation import explain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +105,18 @@ def _compare(
 
 def _check_file(data_dir: Path, item: _ExpectedFile) -> Difference | None:
     """Compare one file with its record."""
+    sizes = {size for size, _ in item.versions}
     try:
+        with open_regular(data_dir / item.path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+        if size not in sizes:
+            expected = " or ".join(str(each) for each in sorted(sizes))
+            return changed(item.path, f"expected {expected} bytes, found {size}")
         found = hash_file(data_dir / item.path)
     except FileNotFoundError:
         return Difference(path=item.path, state="missing", detail="expected a file, found none")
     except OSError as error:
-        return changed(item.path, f"expected a file, found what cannot be read: {error.strerror}")
+        return changed(item.path, f"expected a file, found what cannot be read: {explain(error)}")
     if (found.size, found.sha256) not in item.versions:
         size, sha256 = item.versions[0]
         detail = f"expected {size} bytes of sha256 {sha256}, found {found.size} of {found.sha256}"
@@ -132,6 +141,6 @@ def _extra(
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}"
-            if path not in known and entry.is_file():
+            if path not in known and entry.is_file() and not is_clutter(entry.name):
                 detail = "expected no file of this name, found one that is in no archive"
                 yield Difference(path=path, state="extra", detail=detail)

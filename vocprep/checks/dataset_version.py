@@ -15,6 +15,7 @@ from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files import TEMPORARY_PREFIX, json_bytes
+from vocprep.folders import is_clutter
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import Targets, make_targets
 from vocprep.locking import LOCK
@@ -93,7 +94,7 @@ def _check_file(path: Path, entry: FileEntry) -> Difference | None:
 def _extra(path: Path, known: set[str]) -> Iterator[Difference]:
     for item in sorted(path.iterdir()):
         is_known = item.name in (*known, DATASET_FILE, LOCK, WEIGHTS_HINT)
-        if not is_known and not item.name.startswith(TEMPORARY_PREFIX):
+        if not (is_known or item.name.startswith(TEMPORARY_PREFIX) or is_clutter(item.name)):
             detail = "expected nothing of this name, found what dataset.json does not list"
             yield Difference(path=item.name, state="extra", detail=detail)
 

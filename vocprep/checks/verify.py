@@ -11,6 +11,7 @@ from vocprep.checks.data_content import datasets_in, verify_data_content
 from vocprep.checks.data_files import has_download_records, verify_data_files
 from vocprep.checks.report import Report
 from vocprep.errors import DataError, UsageError
+from vocprep.folders import found_at
 from vocprep.manifests import load_dataset
 from vocprep.options import VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress
@@ -69,14 +70,16 @@ def verify(
     """
     options, path = options or VerifyOptions(), Path(path)
     if not path.is_dir():
-        raise UsageError(f"{path}: no such folder; expected a data dir or a dataset version")
+        raise UsageError(
+            f"{path}: expected a data dir or a dataset version, found {found_at(path)}; check the "
+            "path"
+        )
     if any((path / name).exists() for name in _VERSION_FILES):
         return _verify_version(path, options, progress)
     if not options.datasets and not has_download_records(path) and not datasets_in(path):
         raise DataError(
-            f"{path}: expected a data dir or a dataset version, found neither a shipped dataset's "
-            f"folders and a record of a download nor {_VERSION_FILES[0]}; give the folder that was "
-            "--data-dir or --out, or name a dataset of your own with --dataset"
+            f"{path}: expected a data dir or a dataset version, found {found_at(path)}; check the "
+            "path, or name the manifest of a data dir of your own with --dataset"
         )
     return _verify_data_dir(path, options, progress)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vocprep.files import open_regular
 from vocprep.manifests import SourceFile
 from vocprep.progress import NO_PROGRESS
 
@@ -114,6 +115,6 @@ def differences(expected: ExpectedDigests, found: FileDigests) -> list[str]:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         while block := stream.read(BLOCK_BYTES):
             yield block

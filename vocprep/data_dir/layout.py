@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocprep.data_dir.missing_files import find_missing
+from vocprep.data_dir.missing_files import list_folder
 from vocprep.data_dir.split_files import PLAIN_NAME, read_split_file
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files import is_plain_name
+from vocprep.folders import OTHER, found_at, names_in
 from vocprep.manifests import DatasetManifest
 from vocprep.validation import explain, printable
 
@@ -49,7 +50,7 @@ def _read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> dict[st
     try:
         return read_split_file(path, dataset.split_flags)
     except FileNotFoundError as error:
-        found = f"found {_splits_in(path.parent)}"
+        found = f"found {_splits_in(path.parent, data_dir)}"
         raise DataDirError(
             f"{path}: no such split file of dataset {dataset.name}; {found}; check --splits and "
             f"--data-dir{_download_hint(data_dir, dataset)}"
@@ -63,13 +64,13 @@ def split_path(data_dir: Path, dataset: DatasetManifest, split: str) -> Path:
     return data_dir / dataset.split_files / f"{split}.txt"
 
 
-def _splits_in(folder: Path) -> str:
-    """Return for people which split files there are."""
+def _splits_in(folder: Path, data_dir: Path) -> str:
+    """Return for people which split files there are, or what the data dir is instead."""
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries]
+        names = names_in(folder)
     except (FileNotFoundError, NotADirectoryError):
-        return f"no {folder}"
+        found = found_at(data_dir)
+        return f"no {folder}" if found in ("a data dir", OTHER) else f"{found} at {data_dir}"
     except OSError as error:
         return f"{folder}, which cannot be read: {explain(error)}"
     stems = sorted(Path(name).stem for name in names if name.endswith(".txt"))
@@ -128,15 +129,15 @@ def _check_present(
     hint = _download_hint(data_dir, dataset)
     try:
         kinds = [
-            find_missing("image", [sample.image_path for sample in samples]),
-            find_missing("label map", [sample.label_path for sample in samples]),
+            list_folder("image", [sample.image_path for sample in samples]),
+            list_folder("label map", [sample.label_path for sample in samples]),
         ]
     except DataDirError as error:
         raise DataDirError(f"{error}; check --data-dir and the dataset{hint}") from error
-    lacking = {path.stem for kind in kinds for path in kind.paths}
+    lacking = {path.stem for kind in kinds for path in kind.missing}
     skip = f", or leave them out with {skip_option} {len(lacking)}" if skip_option else ""
     for kind in kinds:
-        if kind.paths:
+        if kind.missing:
             raise DataDirError(f"{kind.in_words()}{hint}{skip}")
 
 

@@ -2,55 +2,76 @@
 
 from __future__ import annotations
 
-import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vocprep.errors import DataDirError
+from vocprep.folders import names_in
 from vocprep.validation import explain
 
 _JPEG = (".jpg", ".jpeg")
 _LABEL_KINDS = (".png", ".mat")
+_MOST_SIMILAR = 20
+"""Names that are looked at in the place of a missing file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MissingFiles:
-    """Files of one kind that are listed and not in their folder."""
+class ListedFiles:
+    """Files of one kind that are listed, beside what is in their folder."""
 
     kind: str
     """``image`` or ``label map``."""
     paths: tuple[Path, ...]
-    listed: int
-    """How many files of this kind are listed."""
     names: frozenset[str]
-    """What the folder holds."""
+    """What the folder holds, clutter left out."""
+
+    @cached_property
+    def missing(self) -> tuple[Path, ...]:
+        """Those that are not in the folder."""
+        return tuple(path for path in self.paths if path.name not in self.names)
 
     def in_words(self) -> str:
         """Return the first missing file, how many there are, and what to do about them."""
+        first = self.missing[0]
+        advice = self.what_to_do(first) or "add the files or remove the ids from the split file"
         return (
-            f"{self.paths[0]}: the {self.kind} of a listed image id is missing "
-            f"({len(self.paths):,} of {self.listed:,} {self.kind}s); {self._what_to_do()}"
+            f"{first}: the {self.kind} of a listed image id is missing "
+            f"({len(self.missing):,} of {len(self.paths):,} {self.kind}s); {advice}"
         )
 
-    def _what_to_do(self) -> str:
-        path = self.paths[0]
-        found = _in_place_of(path, self.names)
-        if found is None:
-            return "add the files or remove the ids from the split file"
-        return f"found {found} there: {_advice(path, Path(found), self.kind)}"
+    def what_to_do(self, path: Path) -> str | None:
+        """Return what lies in the place of a missing file, and what to do; None for nothing."""
+        found = self._in_place_of(path)
+        return found and f"found {found} there: {_advice(path, Path(found), self.kind)}"
+
+    def _in_place_of(self, path: Path) -> str | None:
+        """Return the file that probably is the missing one under another name."""
+        stem = path.stem.casefold()
+        for separator in (".", "_", "-"):
+            start = bisect_left(self._sorted, (f"{stem}{separator}", ""))
+            similar = self._sorted[start : start + _MOST_SIMILAR]
+            names = [name for folded, name in similar if folded.startswith(f"{stem}{separator}")]
+            if names:
+                return min(names, key=lambda name: (name.casefold() != path.name, name))
+        return None
+
+    @cached_property
+    def _sorted(self) -> list[tuple[str, str]]:
+        return sorted((name.casefold(), name) for name in self.names)
 
 
-def find_missing(kind: str, paths: Sequence[Path]) -> MissingFiles:
-    """Return which of the files, all of one folder, are not there.
+def list_folder(kind: str, paths: Sequence[Path]) -> ListedFiles:
+    """Return the listed files, all of one folder, beside what the folder holds.
 
     The folder is listed once: ten thousand stat calls take seconds on a network disk. DataDirError
     when there is no such folder, or when it cannot be read.
     """
     folder = paths[0].parent
     try:
-        with os.scandir(folder) as entries:
-            names = frozenset(entry.name for entry in entries)
+        names = names_in(folder)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataDirError(
             f"{folder}: expected the folder of the {kind}s, found none ({explain(error)})"
@@ -59,16 +80,7 @@ def find_missing(kind: str, paths: Sequence[Path]) -> MissingFiles:
         raise DataDirError(
             f"{folder}: the folder of the {kind}s cannot be read: {explain(error)}"
         ) from error
-    missing = tuple(path for path in paths if path.name not in names)
-    return MissingFiles(kind=kind, paths=missing, listed=len(paths), names=names)
-
-
-def _in_place_of(path: Path, names: frozenset[str]) -> str | None:
-    """Return the file that probably is the missing one under another name."""
-    stem = path.stem.casefold()
-    same = [name for name in names if Path(name).stem.casefold() == stem]
-    longer = [name for name in names if name.casefold().startswith((f"{stem}_", f"{stem}-"))]
-    return min(same or longer, key=lambda name: (name.casefold() != path.name, name), default=None)
+    return ListedFiles(kind=kind, paths=tuple(paths), names=names)
 
 
 def _advice(path: Path, found: Path, kind: str) -> str:
@@ -82,4 +94,4 @@ def _advice(path: Path, found: Path, kind: str) -> str:
         return f'set label_kind = "{suffix[1:]}" in the manifest, or convert it to {path.name}'
     if suffix in _JPEG:
         return f"export the label map as {path.name} from its source, since JPEG changes ids"
-    return f"convert it to a PNG of the ids, as {path.name}"
+    return f"convert it to {path.name}, which holds the ids"

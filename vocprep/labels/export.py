@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples
 from vocprep.errors import DataError, UsageError
 from vocprep.files import TEMPORARY_PREFIX, disk_advice, is_plain_name, write_atomic, write_json
+from vocprep.folders import is_clutter
 from vocprep.labels.decode import read_label_map
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.png import encode_png
@@ -126,8 +127,8 @@ def _refuse_foreign_files(out: Path) -> None:
     """Refuse a folder that holds anything but the output of an earlier call."""
     is_earlier_output = (out / STATISTICS_FILE).is_file()
     for path in sorted(out.iterdir()):
-        is_unfinished = path.name.startswith(TEMPORARY_PREFIX)
-        if not is_unfinished and not (is_earlier_output and _is_label_map(path.name)):
+        is_passed_over = path.name.startswith(TEMPORARY_PREFIX) or is_clutter(path.name)
+        if not is_passed_over and not (is_earlier_output and _is_label_map(path.name)):
             raise UsageError(
                 f"{out}: holds other things than decoded label maps, such as {path.name!r}; choose "
                 "an empty --out"

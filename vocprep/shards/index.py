@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.files import read_json, sha256_hex, write_json
+from vocprep.folders import UNFINISHED, found_at
 from vocprep.options import ShardFormat
 from vocprep.recipe import FORMAT_VERSION, Recipe
 from vocprep.shards.samples import (
@@ -118,9 +119,11 @@ def _read_json(path: Path) -> Any:
     try:
         return read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
+        found = found_at(path.parent)
+        advice = "run the same vocprep build-shards again to go on with it"
         raise ShardError(
-            f"{path}: no finished dataset there ({error.strerror}); run vocprep build-shards, "
-            "which continues an interrupted build"
+            f"{path.parent}: expected a dataset version, the folder that vocprep build-shards "
+            f"wrote, found {found}; {advice if found == UNFINISHED else 'check the path'}"
         ) from error
     except OSError as error:
         raise ShardError(f"{path}: cannot be read: {error.strerror}") from error

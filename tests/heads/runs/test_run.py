@@ -141,10 +141,17 @@ def test_a_folder_of_other_files_is_refused_untouched(tmp_path: Path):
     assert names_in(tmp_path) == ["thesis.txt"]
 
 
+def test_clutter_of_the_system_is_passed_over(tmp_path: Path):
+    (tmp_path / ".DS_Store").write_text("macOS")
+    with hold_folder(tmp_path, print):
+        pass
+    assert ".DS_Store" in names_in(tmp_path)
+
+
 def test_no_run_there(tmp_path: Path):
-    with pytest.raises(RunError, match=r"found no run\.json"):
+    with pytest.raises(RunError, match=r"expected a run, .* found an empty folder; check the path"):
         load_run(tmp_path)
-    with pytest.raises(RunError, match=r"found no run\.json"):
+    with pytest.raises(RunError, match=r"expected a run, .* found nothing; check the path"):
         load_run(tmp_path / "nowhere")
 
 

@@ -69,7 +69,7 @@ def test_runs_and_shards_are_separated_by_their_files(
     run.mkdir()
     (run / CONFIG_FILE).write_text("{}")
     assert runs_and_shards([dataset.path, run]) == ([run], [dataset.path])
-    with pytest.raises(DataError, match="expected a run or finished shards"):
+    with pytest.raises(DataError, match="expected a run or a dataset version"):
         runs_and_shards([run, dataset.path, tmp_path])
     with pytest.raises(UsageError, match="at least one run and the shards"):
         runs_and_shards([run])

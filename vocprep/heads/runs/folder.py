@@ -17,6 +17,7 @@ from vocprep.files import (
     write_atomic,
     write_json,
 )
+from vocprep.folders import is_clutter
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EVENTS_DIR
 from vocprep.heads.runs.options import TrainOptions
@@ -117,9 +118,10 @@ def begin_or_resume(run_dir: Path, config: RunConfig, origin: WeightsOrigin | No
 
 
 def _names_in(run_dir: Path) -> set[str]:
-    """Return the names in a folder that are neither a training's lock nor its unfinished files."""
+    """Return the names in a folder, without a training's lock, its unfinished files and clutter."""
     names = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
-    return {name for name in names if name != LOCK and not name.startswith(TEMPORARY_PREFIX)}
+    names = {name for name in names if name != LOCK and not name.startswith(TEMPORARY_PREFIX)}
+    return {name for name in names if not is_clutter(name)}
 
 
 def _refuse_foreign_files(run_dir: Path, names: set[str]) -> None:

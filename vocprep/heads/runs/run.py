@@ -16,6 +16,7 @@ import torch
 
 from vocprep.errors import RunError
 from vocprep.files import read_json
+from vocprep.folders import found_at
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import HISTORY_FILE
@@ -91,8 +92,8 @@ def read_config(run_dir: Path) -> RunConfig:
     path = run_dir / CONFIG_FILE
     if not path.is_file():
         raise RunError(
-            f"{run_dir}: expected a run folder, found no {CONFIG_FILE} in it; give the folder that "
-            "`vocprep train` wrote"
+            f"{run_dir}: expected a run, the folder that vocprep train wrote, found "
+            f"{found_at(run_dir)}; check the path"
         )
     try:
         value = read_json(path)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from vocprep.errors import DataError, UsageError
 from vocprep.files import check_names_differ, check_output_folder
+from vocprep.folders import found_at
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.matching import choose_dataset, require_one_truth
@@ -72,8 +73,8 @@ def runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if path not in runs and path not in shards:
             raise DataError(
-                f"{path}: expected a run or finished shards, found neither {CONFIG_FILE} nor "
-                f"{DATASET_FILE} in it; give what `vocprep train` or `vocprep build-shards` wrote"
+                f"{path}: expected a run or a dataset version, found {found_at(path)}; check the "
+                "path"
             )
     if not (runs and shards):
         raise UsageError(

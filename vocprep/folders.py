@@ -1,0 +1,89 @@
+"""What a folder holds, as far as the names in it show: for messages, and to pass clutter over."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from vocprep.files import TEMPORARY_PREFIX
+from vocprep.validation import explain
+
+_CLUTTER = re.compile(
+    r"\._.*|\.DS_Store|\.localized|(ehthumbs|thumbs)\.db|desktop\.ini"  # macOS, Windows
+    r"|.*~|#.*#|\.#.*|\..*\.sw[a-p]|.*\.bak"  # editors
+    r"|\.nfs[0-9a-f]+|\.fuse_hidden[0-9a-f]+",  # network file systems
+    re.IGNORECASE | re.DOTALL,
+)
+_SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(h5|tar)")
+_YEAR = re.compile(r"VOC20\d\d")
+UNFINISHED: Final = "an unfinished build"
+OTHER: Final = "a folder of other files"
+_KINDS: tuple[tuple[str, Callable[[frozenset[str]], bool]], ...] = (
+    ("a dataset version", lambda names: "dataset.json" in names),
+    (UNFINISHED, lambda names: ".tmp-build" in names),
+    ("shards without their dataset.json", lambda names: any(map(_SHARD.fullmatch, names))),
+    ("a run", lambda names: "run.json" in names),
+    ("a data dir", lambda names: bool(names & {"VOCdevkit", ".vocprep"})),
+    (
+        "a part of a data dir, which is the folder above VOCdevkit",
+        lambda names: {"JPEGImages", "ImageSets"} <= names or any(map(_YEAR.fullmatch, names)),
+    ),
+    ("decoded label maps", lambda names: "labels.json" in names),
+)
+"""By the names in it: what a folder is, the first that fits."""
+
+
+def is_clutter(name: str) -> bool:
+    """Return whether a file has a name that systems and editors give files of their own.
+
+    >>> [is_clutter(name) for name in ("._im001.jpg", "Thumbs.db", "train.txt~", "im001.jpg")]
+    [True, True, True, False]
+    """
+    return _CLUTTER.fullmatch(name) is not None
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """Return the names in a folder, clutter left out; OSError when it cannot be listed."""
+    with os.scandir(folder) as entries:
+        return frozenset(entry.name for entry in entries if not is_clutter(entry.name))
+
+
+def found_at(path: Path) -> str:
+    """Return in words what is at a path: nothing, a file, or what kind of folder.
+
+    >>> found_at(Path("/nowhere")), found_at(Path(__file__))
+    ('nothing', 'a file')
+    """
+    try:
+        names = names_in(path)
+    except FileNotFoundError:
+        return "nothing"
+    except NotADirectoryError:
+        return "a file" if os.path.lexists(path) else "nothing"
+    except OSError as error:
+        return f"what cannot be read ({explain(error)})"
+    if path.name.startswith(TEMPORARY_PREFIX):
+        return "unfinished work"
+    kind = next((words for words, fits in _KINDS if fits(names)), None)
+    return kind or _of_others(path, names)
+
+
+def _of_others(path: Path, names: frozenset[str]) -> str:
+    """Return what a folder without a kind of its own holds: the first dataset version or run."""
+    if not names:
+        return "an empty folder"
+    for name in sorted(names):
+        for marker, words in (("dataset.json", "dataset version"), ("run.json", "run")):
+            if _is_there(path / name / marker):
+                return f"a folder that holds the {words} {path / name}"
+    return OTHER
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
