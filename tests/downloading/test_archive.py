@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
 import random
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from vocprep.data_dir.receipts import is_unpacked, read_unpacked
 from vocprep.downloading.archive import unpack
 from vocprep.downloading.members import Archive
-from vocprep.errors import ArchiveError
+from vocprep.errors import ArchiveError, UsageError
 from vocprep.files import sha256_hex
 from vocprep.manifests import ExpectedFiles, Unpack
 
@@ -310,6 +312,100 @@ def test_a_file_in_the_way_of_a_folder_is_named(target: Target):
         unpack(target.archive(GOOD), target.data)
     assert (target.data / "VOC").read_bytes() == b"mine"
     assert read_unpacked(target.data, "downloads/a.tar") is None
+
+
+def test_link_that_leads_nowhere_is_named(target: Target):
+    (target.data / "VOC").symlink_to(target.outside / "not mounted")
+    with pytest.raises(ArchiveError, match=r"found a link to .*not mounted, where nothing is"):
+        unpack(target.archive(GOOD), target.data)
+    assert not (target.outside / "not mounted").exists()
+
+
+@pytest.fixture
+def elsewhere(target: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on another file system; where the machine has no second one, renames pretend so."""
+    shared = Path("/dev/shm")
+    if shared.is_dir() and shared.stat().st_dev != target.data.stat().st_dev:
+        with TemporaryDirectory(dir=shared) as folder:
+            yield Path(folder)
+        return
+    place = target.outside / "mount"
+    place.mkdir()
+    replace = Path.replace
+
+    def across(self: Path, new: Path) -> Path:
+        if (place in self.resolve().parents) != (place in new.resolve().parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(self), None, str(new))
+        return replace(self, new)
+
+    monkeypatch.setattr(Path, "replace", across)
+    yield place
+
+
+DEEP = tar(file("VOC/2010/a.jpg", b"one"), file("VOC/2010/b.jpg", b"two"), file("VOC/c.txt"))
+
+
+@pytest.mark.parametrize("linked", ["VOC", "VOC/2010"])
+@pytest.mark.parametrize("before", [False, True], ids=["empty", "filled"])
+def test_folder_on_another_file_system_is_filled(
+    linked: str, before: bool, target: Target, elsewhere: Path
+):
+    link = target.data / linked
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    if before:
+        (link / "a.jpg").parent.mkdir(exist_ok=True)
+        (elsewhere / "2010").mkdir()
+        for name in ("2010/a.jpg", "a.jpg", "mine.txt"):
+            (elsewhere / name).write_bytes(b"old")
+            (elsewhere / name).chmod(0o444)
+    tree = unpack(target.archive(DEEP), target.data)
+    assert link.is_symlink()
+    assert is_unpacked(target.data, tree)
+    for name, data in (("VOC/2010/a.jpg", b"one"), ("VOC/2010/b.jpg", b"two"), ("VOC/c.txt", b"x")):
+        assert (target.data / name).read_bytes() == data
+    assert not [path for path in elsewhere.rglob("*") if path.name.startswith(".tmp-")]
+    assert not before or (elsewhere / "mine.txt").read_bytes() == b"old"
+
+
+def test_what_a_killed_unpacking_left_on_another_file_system_is_cleared_away(
+    target: Target, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (target.data / "VOC").symlink_to(elsewhere)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vocprep.downloading.archive.shutil.copyfile", killed)
+        patch.setattr("vocprep.downloading.archive.shutil.rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            unpack(target.archive(GOOD), target.data)
+    assert list(elsewhere.iterdir())
+    unpack(target.archive(GOOD), target.data)
+    assert {path.name for path in elsewhere.iterdir()} == {"a.jpg", "b.jpg"}
+
+
+@pytest.mark.parametrize("where", [".vocprep", "VOC"])
+def test_unfinished_work_behind_a_link_is_refused(
+    where: str, target: Target, elsewhere: Path, tmp_path: Path
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    if where == "VOC":
+        (target.data / "VOC").symlink_to(elsewhere)
+    (target.data / where).mkdir(exist_ok=True)
+    (target.data / where / ".tmp-unpack-downloads-a.tar").symlink_to(tmp_path / "mine")
+    with pytest.raises(UsageError, match=r"found a link to .*mine; delete the link"):
+        unpack(target.archive(GOOD), target.data)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
+
+
+def test_records_on_another_file_system_do_as_well(target: Target, elsewhere: Path):
+    (target.data / ".vocprep").symlink_to(elsewhere)
+    unpack(target.archive(GOOD), target.data)
+    assert len(target.files()) == 3
+    assert {path.name for path in target.data.iterdir()} == {".vocprep", "VOC", "c.txt"}
 
 
 def test_what_a_killed_unpacking_left_is_cleared_away(

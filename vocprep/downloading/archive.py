@@ -7,6 +7,7 @@ extract beside, check the counts, move into place, flush, and record the unpacke
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -22,10 +23,11 @@ from typing import BinaryIO
 from vocprep.data_dir.receipts import UnpackedArchive, UnpackedFile, records_dir, write_unpacked
 from vocprep.downloading.members import Archive, MemberNames, bomb_error
 from vocprep.errors import ArchiveError
-from vocprep.files import TEMPORARY_PREFIX, sync_folder
+from vocprep.files import TEMPORARY_PREFIX, disk_advice, sync_folder
 from vocprep.manifests import ExpectedFiles
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS
+from vocprep.replacing import refuse_links
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK_BYTES = 1 << 20
@@ -48,18 +50,20 @@ def unpack(
     damaged or incomplete; nothing of it is in place then. An interruption leaves no record, so the
     next run unpacks again.
     """
-    folder = records_dir(data_dir) / f"{TEMPORARY_PREFIX}unpack-{archive.name.replace('/', '-')}"
+    folder = records_dir(data_dir) / _staging_name(archive)
+    refuse_links(folder)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         files = extract(archive, folder, advance)
         if not partial:
             _check_counts(archive, files)
-        _move_into(folder, data_dir, archive.name)
+        _move_into(folder, data_dir, archive)
         _flush(data_dir, files)
     except OSError as error:
+        where = error.filename2 or error.filename or data_dir
         raise ArchiveError(
-            f"{archive.path}: cannot be unpacked into {data_dir}: {error}; free the space or mend "
-            "the folder, then run the same command again"
+            f"{archive.path}: cannot be unpacked into {data_dir}: {where}: {error.strerror}; "
+            f"{disk_advice(error)}, then run the same command again"
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -68,6 +72,11 @@ def unpack(
     )
     write_unpacked(data_dir, unpacked)
     return unpacked
+
+
+def _staging_name(archive: Archive) -> str:
+    """Return the name of the folder for what of an archive is not in its place yet."""
+    return f"{TEMPORARY_PREFIX}unpack-{archive.name.replace('/', '-')}"
 
 
 def _flush(data_dir: Path, files: Sequence[UnpackedFile]) -> None:
@@ -219,19 +228,49 @@ def _counts(expect: ExpectedFiles, path: str) -> bool:
     return str(place.parent) == expect.folder and place.suffix == expect.suffix
 
 
-def _move_into(folder: Path, target: Path, name: str) -> None:
+def _move_into(folder: Path, target: Path, archive: Archive) -> None:
     """Move a folder's entries, whole folders by one rename where the target has none.
 
-    Several archives of one source fill the same folders.
+    Several archives of one source fill the same folders. A target on another file system, such as
+    one behind a link or a mount point, gets copies first, which then move within it.
     """
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        place = target / entry.name
-        if entry.is_dir() and place.is_dir():
-            _move_into(Path(entry.path), place, name)
-        elif entry.is_dir() == place.is_dir() or not os.path.lexists(place):
-            Path(entry.path).replace(place)
-        else:
-            raise ArchiveError(
-                f"{place}: {name} holds a {'folder' if entry.is_dir() else 'file'} of this name, "
-                "found the opposite; move it away and run the same command again"
-            )
+    try:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            place = target / entry.name
+            if entry.is_dir() and place.is_dir():
+                _move_into(Path(entry.path), place, archive)
+            elif entry.is_dir() == place.is_dir() or not os.path.lexists(place):
+                Path(entry.path).replace(place)
+            else:
+                raise ArchiveError(
+                    f"{place}: {archive.name} holds a {'folder' if entry.is_dir() else 'file'} of "
+                    f"this name, found {_found(place)}; move it away and run the same command again"
+                )
+    except OSError as error:
+        copies = target / _staging_name(archive)
+        if error.errno != errno.EXDEV or folder == copies:
+            raise
+        _move_across(folder, copies, archive)
+
+
+def _move_across(folder: Path, copies: Path, archive: Archive) -> None:
+    """Move what is left in a folder to another file system, by way of a folder for copies there."""
+    refuse_links(copies)
+    shutil.rmtree(copies, ignore_errors=True)
+    try:
+        copies.mkdir()
+        for path in sorted(folder.rglob("*")):
+            copy = copies / path.relative_to(folder)
+            copy.mkdir() if path.is_dir() else shutil.copyfile(path, copy)
+        _move_into(copies, copies.parent, archive)
+    finally:
+        shutil.rmtree(copies, ignore_errors=True)
+
+
+def _found(place: Path) -> str:
+    """Return what is in the place of a file or folder, in words."""
+    if place.is_dir():
+        return "a folder"
+    if place.is_symlink() and not place.exists():
+        return f"a link to {place.readlink()}, where nothing is"
+    return "a file"
