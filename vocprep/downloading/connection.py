@@ -12,7 +12,10 @@ import http.client
 import io
 import re
 import socket
+import ssl
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import requests
@@ -26,11 +29,41 @@ _FRAMING_BYTES = 64 << 10
 """Most bytes between the data of two chunks, or of all trailers."""
 _FRAMING_PER_BYTE = 8
 """Most bytes of framing per byte of data; chunks of one byte need five."""
+_LONGEST_SECONDS = 60.0
+"""The timeout of a socket that has none."""
+_SHORTEST_SECONDS = 0.001
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
-class UnboundedResponseError(http.client.HTTPException):
-    """A response exceeds its bounds, or its framing is malformed."""
+class MalformedResponseError(http.client.HTTPException):
+    """A response exceeds its bounds, or breaks the rules of HTTP: in words that follow its URL."""
+
+
+class _Watchdog:
+    """Shuts a TLS connection at a deadline.
+
+    OpenSSL does not return from a handshake or a read while records arrive that bring nothing,
+    whatever the timeout of the socket.
+    """
+
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
+        self._sock = socket.fromfd(sock.fileno(), sock.family, sock.type)
+        self.deadline = time.monotonic() + seconds
+        self._stopped = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with self._sock:
+            while (seconds := self.deadline - time.monotonic()) > 0:
+                if self._stopped.wait(seconds):
+                    return
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+    def stop(self) -> None:
+        """Let the connection be."""
+        self._stopped.set()
 
 
 class _BoundedStream(io.RawIOBase):
@@ -40,35 +73,40 @@ class _BoundedStream(io.RawIOBase):
         super().__init__()
         self._sock = sock
         self._raw = sock.makefile("rb").detach()
-        self._seconds = sock.gettimeout()
-        self._deadline = self._bytes_left = 0.0
+        self._seconds = sock.gettimeout() or _LONGEST_SECONDS
+        self._watchdog = None
+        if isinstance(sock, ssl.SSLSocket):
+            self._watchdog = _Watchdog(sock, self._seconds)
+        self._deadline, self._bytes_left = 0.0, 0
         self.start_step(HEAD_BYTES)
 
     def start_step(self, most_bytes: int) -> None:
         """Allow so many bytes, within the timeout that the socket had at first."""
         self._bytes_left = most_bytes
-        self._deadline = time.monotonic() + (self._seconds or 0)
+        self._deadline = time.monotonic() + self._seconds
+        if self._watchdog is not None:
+            self._watchdog.deadline = self._deadline
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
-        """Read what one receive brings; TimeoutError or UnboundedResponseError past a bound."""
+    def readinto(self, buffer: Any) -> int:
+        """Read what one receive brings; TimeoutError or MalformedResponseError past a bound."""
         if self._bytes_left <= 0:
-            raise UnboundedResponseError("sends headers without end")
-        if self._seconds is not None:
-            remaining = self._deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError("timed out")
-            self._sock.settimeout(remaining)
-        count = self._raw.readinto(memoryview(buffer)[: int(self._bytes_left)])
-        self._bytes_left -= count or 0
+            raise MalformedResponseError("sends headers, chunk sizes or trailers without end")
+        self._sock.settimeout(max(self._deadline - time.monotonic(), _SHORTEST_SECONDS))
+        count = self._raw.readinto(memoryview(buffer)[: self._bytes_left]) or 0
+        if time.monotonic() >= self._deadline:
+            raise TimeoutError("timed out")
+        self._bytes_left -= count
         return count
 
     def close(self) -> None:
         """Close the socket's file."""
         self._raw.close()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         super().close()
 
 
@@ -90,6 +128,19 @@ class _BoundedResponse(http.client.HTTPResponse):
         while 100 <= self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
             self.headers = self.msg = None  # type: ignore[assignment]  # as before the first head
             super().begin()
+        # http.client takes a line that is no header, and all that follow, for a message's text.
+        if self.headers.get_payload():
+            raise MalformedResponseError("sends a line among its headers that is none")
+        self._check_length()
+
+    def _check_length(self) -> None:
+        """Raise unless the response states one length, or none; http.client accepts several."""
+        found = ",".join(self.headers.get_all("Content-Length", ["0"]))
+        lengths = {item.strip() for item in found.split(",")}
+        if len(lengths) > 1 or not _LENGTH.fullmatch(lengths.pop()):
+            raise MalformedResponseError(f"states the length {found[:40]!r}, which is none")
+        if "Content-Length" in self.headers and "Transfer-Encoding" in self.headers:
+            raise MalformedResponseError("states a length and sends chunks")
 
     def read1(self, n: int = -1) -> bytes:
         """Return the data that one receive brings, at most ``n`` bytes; none at the end."""
@@ -101,7 +152,7 @@ class _BoundedResponse(http.client.HTTPResponse):
     def _read_chunked(self, most: int) -> bytes:
         if not self._in_chunk:
             if self._in_chunk == 0 and self._line() not in (b"\r\n", b"\n"):
-                raise UnboundedResponseError("sends chunks that are longer than their sizes")
+                raise MalformedResponseError("sends chunks that are longer than their sizes")
             self._in_chunk = self._chunk_size()
             if self._in_chunk == 0:
                 while self._line(at_end=True) not in (b"\r\n", b"\n", b""):
@@ -119,7 +170,7 @@ class _BoundedResponse(http.client.HTTPResponse):
         line = self._line()
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
-            raise UnboundedResponseError(f"sends a malformed chunk size {line[:40]!r}")
+            raise MalformedResponseError(f"sends a malformed chunk size {line[:40]!r}")
         return int(match[1], 16)
 
     def _line(self, *, at_end: bool = False) -> bytes:
@@ -128,7 +179,7 @@ class _BoundedResponse(http.client.HTTPResponse):
             raise http.client.IncompleteRead(line[:40])
         self._framing += len(line)
         if self._framing > _FRAMING_BYTES + _FRAMING_PER_BYTE * self._data:
-            raise UnboundedResponseError("sends more framing than data")
+            raise MalformedResponseError("sends more framing than data")
         return line
 
 
@@ -138,6 +189,24 @@ class _Connection(HTTPConnection):
 
 class _SecureConnection(HTTPSConnection):
     response_class = _BoundedResponse
+    _watchdog: _Watchdog | None = None
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        self._watchdog = _Watchdog(sock, sock.gettimeout() or _LONGEST_SECONDS)
+        return sock
+
+    def connect(self) -> None:
+        """Connect, pass the proxy and set up TLS, all within the timeout."""
+        try:
+            super().connect()
+        except (OSError, http.client.HTTPException):
+            if self._watchdog is not None and time.monotonic() >= self._watchdog.deadline:
+                raise TimeoutError("timed out") from None
+            raise
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.stop()
 
 
 class _Pool(HTTPConnectionPool):

@@ -17,7 +17,7 @@ from enum import Enum
 import requests
 import urllib3
 
-from vocprep.downloading.connection import UnboundedResponseError
+from vocprep.downloading.connection import MalformedResponseError
 from vocprep.validation import printable
 
 _LONGEST_SHOWN = 80
@@ -128,6 +128,8 @@ def _meaning(error: BaseException, too_slow: str) -> MirrorError | None:
         return StalledError(too_slow)
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         return TemporaryError("is not reached from this network", Remedy.CONNECTION)
+    if isinstance(error, MalformedResponseError):
+        return RefusedError(str(error))
     for kind, make, words, remedy in _MEANINGS:
         if isinstance(error, kind):
             return make(words.format(shown(str(error))), remedy)
@@ -139,7 +141,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return chain
 
 
@@ -160,7 +162,6 @@ _MEANINGS: tuple[tuple[type[BaseException], type[MirrorError], str, Remedy], ...
     (http.client.IncompleteRead, TemporaryError, _EARLY, Remedy.LATER),
     (urllib3.exceptions.IncompleteRead, TemporaryError, _EARLY, Remedy.LATER),
     (ConnectionError, TemporaryError, "reset the connection", Remedy.LATER),
-    (UnboundedResponseError, RefusedError, "answers without bounds: {}", Remedy.ELSEWHERE),
     (http.client.HTTPException, RefusedError, "does not answer in HTTP: {}", Remedy.ELSEWHERE),
 )
 """By type, the first that fits: the fault, its words, its remedy."""

@@ -109,6 +109,9 @@ def open_range(request: RangeRequest, options: TransferOptions) -> Iterator[Rang
             yield file_response
         return
     with MirrorSession() as session, _get(session, request, options) as response:
+        if response.status_code == 416 and request.start:
+            yield _read_end(response, request)
+            return
         _check_status(response, request)
         _check_encoding(response, request)
         yield _read_head(response, request, options)
@@ -163,8 +166,6 @@ def _check_status(response: requests.Response, request: RangeRequest) -> None:
     if status in _TEMPORARY_STATUS:
         wait = retry_after(response.headers.get("Retry-After"))
         raise TemporaryError(answer, wait_seconds=wait)
-    if status == 416 and request.start:
-        raise OtherFileError(f"answered 416 to bytes from {request.start} on")
     if status in _NOT_FOUND:
         raise RefusedError(f"{answer}: the file is not there")
     if status == 206 and not request.start:
@@ -181,22 +182,21 @@ def _check_encoding(response: requests.Response, request: RangeRequest) -> None:
 
     Servers that name gzip for a file which is itself published as .gz mean the file as it is.
     """
-    found = response.headers.get("Content-Encoding", "identity").strip().lower()
-    named_gzip = urlsplit(request.url).path.lower().endswith((".gz", ".tgz"))
-    if found not in ("identity", "") and not (found in ("gzip", "x-gzip") and named_gzip):
-        raise RefusedError(f"answered with Content-Encoding {shown(found)}, which was not accepted")
-    found = response.headers.get("Transfer-Encoding", "chunked").strip().lower()
-    if found != "chunked":
-        raise RefusedError(
-            f"answered with Transfer-Encoding {shown(found)}, which was not accepted"
-        )
+    accepted = {"Content-Encoding": {"identity", ""}, "Transfer-Encoding": {"chunked"}}
+    if urlsplit(request.url).path.lower().endswith((".gz", ".tgz")):
+        accepted["Content-Encoding"] |= {"gzip", "x-gzip"}
+    for name, encodings in accepted.items():
+        found = response.headers.get(name)
+        if found is not None and found.strip().lower() not in encodings:
+            raise RefusedError(f"answered with {name} {shown(found)}, which was not asked for")
 
 
 def _read_head(
     response: requests.Response, request: RangeRequest, options: TransferOptions
 ) -> RangeResponse:
     """Return which bytes of the file a response holds; RefusedError for others than requested."""
-    start, size = 0, _content_length(response)
+    length = response.headers.get("Content-Length")
+    start, size = 0, int(length.split(",")[0]) if length is not None else None
     end = size
     if response.status_code == 206:
         found = response.headers.get("Content-Range", "")
@@ -211,26 +211,28 @@ def _read_head(
                 f"answered Content-Range {shown(found)} with {size} bytes, which contradict it"
             )
         size = int(match[3]) if match[3] else end  # the rest was requested, so it ends the file
-    validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     return RangeResponse(
         start=start,
         end=end,
         size=size,
-        validator=validator if is_validator(validator) else None,
+        validator=_validator(response),
         chunks=_chunks(response, options),
     )
 
 
-def _content_length(response: requests.Response) -> int | None:
-    """Return the bytes that a response states to hold, None where it states none."""
-    found = response.headers.get("Content-Length")
-    if found is None:
-        return None
-    stated = {item.strip() for item in found.split(",")}
-    length = stated.pop()
-    if stated or not re.fullmatch(_NUMBER, length) or "Transfer-Encoding" in response.headers:
-        raise RefusedError(f"answered Content-Length {shown(found)}, which states no one length")
-    return int(length)
+def _read_end(response: requests.Response, request: RangeRequest) -> RangeResponse:
+    """Return the empty rest of a file that ends where the requested range begins."""
+    start = request.start
+    if response.headers.get("Content-Range") != f"bytes */{start}":
+        raise OtherFileError(f"answered 416 to bytes from {start} on")
+    return RangeResponse(
+        start=start, end=start, size=start, validator=_validator(response), chunks=iter(())
+    )
+
+
+def _validator(response: requests.Response) -> str | None:
+    found = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    return found if is_validator(found) else None
 
 
 def is_validator(text: str) -> bool:

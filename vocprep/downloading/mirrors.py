@@ -114,7 +114,14 @@ class MirrorLoop:
         Where they are mixed, from an earlier run or several mirrors, this mirror gets another
         turn to give all of them; otherwise RefusedError is raised.
         """
-        problem = self._problem()
+        expected, part = self._file.expected, self._part
+        if not expected.has_digest and _is_web_page(part.first_bytes(_PAGE_BYTES)):
+            self._reset()
+            raise RefusedError("gave a web page instead of the file", Remedy.WEB_PAGE)
+        if not expected.to_json() and not part.held:
+            self._reset()
+            raise RefusedError("gave an empty file")
+        problem = "; ".join(differences(expected, part.digests)) or self._file.check(part.path)
         if not problem:
             return True
         mixed = self._mixed
@@ -126,17 +133,6 @@ class MirrorLoop:
         mirror.alone = True
         self._queue.put_back(mirror)
         return False
-
-    def _problem(self) -> str | None:
-        """Return what is wrong with the complete bytes, None where nothing is known to be."""
-        expected, part = self._file.expected, self._part
-        wrong = differences(expected, part.digests)
-        if not wrong and not expected.has_digest:
-            if part.held == 0 and expected.size is None:
-                wrong = ["an empty file, where no size and no digest are known"]
-            elif _is_web_page(part.first_bytes(_PAGE_BYTES)):
-                wrong = ["a web page instead of the file"]
-        return "; ".join(wrong) or self._file.check(part.path)
 
     def _take_turn(self, mirror: Mirror) -> None:
         """Append a mirror's bytes until the file is complete, with retries from the same byte.
@@ -224,6 +220,8 @@ class MirrorLoop:
             return
         if end is not None:
             raise TemporaryError(f"closed the connection at byte {position} of {end}")
+        if position == 0:
+            raise TemporaryError("closed the connection without a byte of the file")
         if position < part.held:
             raise OtherFileError(f"the file ended at byte {position}, {part.held} bytes are here")
         part.end_here()
