@@ -37,6 +37,12 @@ class UsageError(VocprepError):
 class DataError(VocprepError):
     """Bytes that are not what they should be."""
 
+    def __init__(self, message: object, *, recorded: str | None = None) -> None:
+        super().__init__(message)
+        self.recorded = str(message) if recorded is None else recorded
+        """What ``quarantine.jsonl`` says: its bytes are pinned by lock files of earlier builds, so
+        that it keeps its words where the message gets better ones."""
+
 
 class ManifestError(DataError):
     """A manifest that cannot be read or does not hold what it must."""

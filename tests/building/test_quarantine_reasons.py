@@ -10,6 +10,7 @@ import pytest
 from builders.mat import DOUBLE, Mat
 from builders.versions import make_plan
 from PIL import Image
+from scipy.io import savemat
 
 from vocprep.building.stages import SampleStages, begin
 from vocprep.data_dir.layout import SampleRef
@@ -49,6 +50,23 @@ def with_huge_image(sample: SampleRef) -> None:
     size = data.index(b"\xff\xc0") + 5
     data[size : size + 4] = b"\xff\x00\xff\x00"
     sample.image_path.write_bytes(data)
+
+
+def with_png(sample: SampleRef) -> None:
+    Image.new("L", (40, 40)).save(sample.image_path, "PNG")
+
+
+def with_folder(sample: SampleRef) -> None:
+    sample.image_path.unlink()
+    sample.image_path.mkdir()
+
+
+def with_uint8(sample: SampleRef) -> None:
+    savemat(str(sample.label_path), {"LabelMap": ZEROS.astype(np.uint8)})
+
+
+def with_other_variable(sample: SampleRef) -> None:
+    savemat(str(sample.label_path), {"GTcls": ZEROS})
 
 
 def with_missing_label_map(sample: SampleRef) -> None:
@@ -96,6 +114,23 @@ JPEG = "VOCdevkit/VOC2010/JPEGImages/{id}.jpg"
             CROP,
             "picture of 65280×65280 pixels: expected at most 67108864 pixels",
         ),
+        (
+            with_png,
+            CROP,
+            "picture does not decode: tjDecompressHeader3(): Could not determine subsampling level "
+            "of JPEG image" + AGAIN,
+        ),
+        (with_folder, CROP, "picture cannot be read: Is a directory"),
+        (
+            with_uint8,
+            CROP,
+            "not a MATLAB 5 label map: LabelMap is of type uint8; expected uint16" + AGAIN,
+        ),
+        (
+            with_other_variable,
+            CROP,
+            "not a MATLAB 5 label map: no variable LabelMap; found 'GTcls'" + AGAIN,
+        ),
         (with_missing_label_map, CROP, "label map cannot be read: No such file or directory"),
         (
             with_fractions,
@@ -140,3 +175,5 @@ def test_reasons_keep_the_words_of_the_first_version(
     placed = outcome.then(stages.decode_labels).then(stages.place)
     assert placed.quarantined is not None
     assert placed.quarantined.reason == reason.format(id=sample.image_id)
+    assert placed.problem.startswith((str(sample.image_path), str(sample.label_path)))
+    assert "fetch the file again" not in placed.problem

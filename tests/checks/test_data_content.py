@@ -111,7 +111,7 @@ def annotation_of_another_size(data: Path) -> Path:
     ("spoil", "said"),
     [
         (truncate, "does not decode"),
-        (no_jpeg, "does not decode"),
+        (no_jpeg, "a web page, where a JPEG picture is expected"),
         (another_size, "pixels, found 40×30 pixels"),
         (outside_the_schema, "label id 460 at row 5, column 7 is outside schema context460"),
         (no_mat, "label map"),

@@ -148,9 +148,9 @@ BROKEN_LISTS = (
 TREES = [
     (missing_image, JPEG, "missing"),
     (folder_as_image, JPEG, "cannot be read"),
-    (empty_image, JPEG, "does not decode"),
+    (empty_image, JPEG, "an empty file, where a JPEG picture is expected"),
     (cut_image, JPEG, "does not decode"),
-    (text_as_image, JPEG, "does not decode"),
+    (text_as_image, JPEG, "a web page, where a JPEG picture is expected"),
     (missing_mat, MAT, "missing"),
     (cut_mat, MAT, "MATLAB"),
     (empty_mat, MAT, "MATLAB"),

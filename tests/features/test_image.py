@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import re
 import struct
+import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders.fuzzing import fuzz
+from builders.jpeg import exif_of, scan_bomb, with_segments
+from builders.png import header, png_file
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vocprep.errors import ImageDecodeError
-from vocprep.features.image import decode_image, decode_jpeg, jpeg_size, read_image_file
+from vocprep.features.image import (
+    decode_image,
+    decode_jpeg,
+    is_plain_jpeg,
+    jpeg_size,
+    read_image_file,
+)
 
 pytestmark = pytest.mark.usefixtures("no_warning_escapes")
 
 HEIGHT, WIDTH = 40, 56
-ORIENTATION = 274
 
 
 def scene() -> NDArray[np.uint8]:
@@ -41,12 +51,6 @@ def saved(
 
 def jpeg(mode: str = "RGB", **options: object) -> bytes:
     return saved(scene(), "JPEG", mode, quality=95, **options)
-
-
-def rotated_exif() -> Image.Exif:
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6  # the top of the picture is on its right
-    return exif
 
 
 def with_size(data: bytes, height: int, width: int) -> bytes:
@@ -92,7 +96,7 @@ def test_cmyk_is_converted_as_pillow_does(decode: object) -> None:
 
 
 def test_orientation_is_ignored_in_builds_and_followed_for_viewing() -> None:
-    data = jpeg(exif=rotated_exif())
+    data = jpeg(exif=exif_of(6))
     assert jpeg_size(data, "x") == (HEIGHT, WIDTH)
     assert_close(decode_jpeg(data, "x"), scene())
     assert_close(decode_image(data, "x"), np.rot90(scene(), k=-1))
@@ -116,14 +120,8 @@ def test_16_bit_grey_is_scaled_down() -> None:
 
 
 def test_16_bit_colour_is_scaled_down() -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
     values = struct.pack(">6H", 0, 256, 65535, 300, 32768, 1000)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0))
-    data += chunk(b"IDAT", zlib.compress(b"\0" + values)) + chunk(b"IEND", b"")
+    data = png_file(header(2, 1, depth=16, colour=2), zlib.compress(b"\0" + values))
     assert decode_image(data, "x").tolist() == [[[0, 1, 255], [1, 128, 3]]]
 
 
@@ -156,16 +154,108 @@ def refuse(data: bytes, complaint: str, *decoders: object) -> None:
 def test_truncation_is_refused(mode: str, progressive: bool) -> None:
     data = jpeg(mode, progressive=progressive)
     for length in [0, 1, 2, 20, 200, *range(300, len(data) - 2, 97)]:
-        refuse(data[:length], "picture does not decode", decode_jpeg)
+        refuse(data[:length], "does not decode|an empty file|no picture: 1 bytes", decode_jpeg)
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>404</html>" * 9, b"\xff\xd8\xff\xe0"])
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
-    refuse(data, "picture does not decode", decode_jpeg, decode_image, jpeg_size)
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "an empty file, where a .*picture is expected.*; replace it by a sound copy"),
+        (b"<html>404</html>" * 9, "a web page, .* get the file itself"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer, .* run git lfs pull"),
+        (b"0123", "no picture: 4 bytes that begin with b'0123', where a .*picture is expected"),
+        (b"\xff\xd8\xff\xe0", "picture does not decode: its header is damaged"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_its_kind(data: bytes, complaint: str) -> None:
+    refuse(data, complaint, decode_jpeg, jpeg_size)
+    if not data.startswith(b"\xff\xd8"):
+        refuse(data, complaint, decode_image)
 
 
-def test_a_png_named_jpg_is_refused_in_builds() -> None:
-    refuse(saved(scene(), "PNG"), "picture does not decode", decode_jpeg, jpeg_size)
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_other_pictures_are_refused_in_builds_with_what_to_do(kind: str) -> None:
+    complaint = f"(?i)a {kind} picture, where a JPEG picture is expected; convert it to JPEG"
+    refuse(saved(scene(), kind), complaint, decode_jpeg, jpeg_size)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])
+def test_kinds_that_are_not_opened_are_named(brand: bytes) -> None:
+    data = b"\0\0\0\x1cftyp" + brand + bytes(40)
+    refuse(data, "a(n AVIF| HEIC) picture, .* convert it to JPEG or PNG", decode_image)
+    refuse(data, "a(n AVIF| HEIC) picture, .* convert it to JPEG, as", decode_jpeg)
+
+
+@pytest.mark.parametrize("stated", range(1, 9))
+def test_pictures_are_turned_for_viewing_as_pillow_turns_them(stated: int) -> None:
+    data = jpeg(exif=exif_of(stated))
+    with Image.open(io.BytesIO(data)) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(decode_image(data, "x"), expected)
+    np.testing.assert_array_equal(decode_jpeg(data, "x"), decode_jpeg(jpeg(), "x"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_pixel_data_that_end_before_their_end_mark_are_refused(
+    mode: str, progressive: bool
+) -> None:
+    """Pillow, and viewers, fill what is missing with grey."""
+    data = jpeg(mode, progressive=progressive)
+    scans = [found.start() for found in re.finditer(rb"\xff\xda", data)]
+    longest = max(itertools.pairwise([*scans, len(data)]), key=lambda ends: ends[1] - ends[0])
+    cut = data[: sum(longest) // 2] + b"\xff\xd9"
+    refuse(cut, "does not decode: its pixel data end early; replace it by a sound copy")
+
+
+def test_flaws_that_viewers_pass_over_are_refused_in_builds_only() -> None:
+    data = jpeg()
+    end = data.index(b"\xff\xda")
+    flawed = data[:end] + b"\0\1\2" + data[end:]
+    refuse(flawed, "extraneous bytes", decode_jpeg)
+    np.testing.assert_array_equal(decode_image(flawed, "x"), decode_image(data, "x"))
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (scan_bomb(5000), "does not decode: more than 100 scans, .*; save it again as JPEG"),
+        (with_segments(jpeg(), 5000), "does not decode: more than 500 segments before its first"),
+        (with_segments(jpeg("CMYK"), 5000, 0xE1, b"Exif\0\0"), "more than 500 segments"),
+    ],
+    ids=["scans", "segments", "metadata"],
+)
+def test_work_is_bounded_before_a_decoder_begins(data: bytes, complaint: str) -> None:
+    begin = time.process_time()
+    refuse(data, complaint, decode_jpeg, decode_image, jpeg_size, is_plain_jpeg)
+    assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    ("marker", "bits", "kind"), [(0xC3, 8, "lossless"), (0xC1, 12, "of 12 bits per colour")]
+)
+def test_kinds_of_jpeg_that_are_not_read_are_named(marker: int, bits: int, kind: str) -> None:
+    data = bytearray(jpeg())
+    start = data.index(b"\xff\xc0")
+    data[start + 1], data[start + 4] = marker, bits
+    refuse(bytes(data), f"a JPEG that is {kind}, which is not read; save it again", decode_jpeg)
+
+
+def test_pixel_data_of_a_png_that_end_early_are_refused() -> None:
+    rows = bytes(range(1, 31)) * 10
+    head = header(29, 10)
+    assert decode_image(png_file(head, zlib.compress(b"\0" * 300)), "x").shape == (10, 29, 3)
+    refuse(png_file(head, zlib.compress(rows[:180])), "end after 6 of 10 rows", decode_image)
+    refuse(png_file(head, zlib.compress(rows + rows)), "are more than 29×10", decode_image)
+    refuse(png_file(header(9000, 9000), b""), "expected at most 67108864 pixels", decode_image)
+
+
+def test_the_still_picture_of_an_animated_png_is_read() -> None:
+    stream = io.BytesIO()
+    frames = [Image.fromarray(scene()), Image.fromarray(255 - scene())]
+    frames[0].save(stream, "PNG", save_all=True, append_images=frames[1:])
+    assert b"acTL" in stream.getvalue()
+    np.testing.assert_array_equal(decode_image(stream.getvalue(), "x"), scene())
 
 
 @pytest.mark.parametrize("size", [(65500, 65500), (9500, 9500), (8193, 8192)])
@@ -179,11 +269,27 @@ def test_a_wrong_height_is_refused() -> None:
     refuse(with_size(jpeg(), HEIGHT * 4, WIDTH), "picture does not decode", decode_jpeg)
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: None], ids=["folder", "missing"])
-def test_files_that_cannot_be_read_are_named(tmp_path: Path, make: object) -> None:
+def sparse(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(5 << 30)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (Path.mkdir, "a folder, no regular file"),
+        (lambda path: None, "No such file"),
+        (os.mkfifo, "a pipe, no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "a character device, no regular file"),
+        (sparse, "5,368,709,120 bytes, where at most 268,435,456 are expected"),
+    ],
+    ids=["folder", "missing", "pipe", "device", "sparse"],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, make: object, complaint: str) -> None:
     path = tmp_path / "a.jpg"
     make(path)  # type: ignore[operator]
-    with pytest.raises(ImageDecodeError, match=re.escape(f"{path}: picture cannot be read")):
+    message = re.escape(f"{path}: picture cannot be read: {complaint}")
+    with pytest.raises(ImageDecodeError, match=message):
         read_image_file(path)
 
 
@@ -194,7 +300,7 @@ def test_damaged_pictures_decode_or_are_refused(name: str) -> None:
         jpeg(progressive=True),
         jpeg("L"),
         jpeg("CMYK"),
-        jpeg(exif=rotated_exif(), restart_marker_blocks=2),
+        jpeg(exif=exif_of(6), restart_marker_blocks=2),
         saved(scene()[:9], "PNG", "P"),
     ]
     decoded, refused = fuzz(name, seeds, 1500, seed=0)

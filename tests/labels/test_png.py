@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.fuzzing import fuzz
+from builders.png import SIGNATURE, chunk, header, png_file
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -22,15 +23,6 @@ from vocprep.labels.png import decode_png, encode_png
 pytestmark = pytest.mark.usefixtures("no_warning_escapes")
 
 IDS = np.array([[0, 1, 15, 20], [255, 3, 3, 16], [7, 0, 255, 9]], dtype=np.uint8)
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def header(width: int, height: int, depth: int = 8, colour: int = 0) -> bytes:
-    return chunk(b"IHDR", struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0))
 
 
 def png_of(picture: Image.Image, **options: object) -> bytes:
@@ -89,12 +81,20 @@ def test_narrow_palette_indices_are_the_ids(depth: int) -> None:
 def test_narrow_grey_is_refused_because_readers_scale_it(depth: int) -> None:
     rows = zlib.compress(b"\0\x1b" * 2)
     data = SIGNATURE + header(2, 2, depth) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    refuse(data, f"colour type 0 of {depth} bits; expected palette, 8-bit or 16-bit grey")
+    refuse(data, f"grey of {depth} bits, which .* save the ids as 8-bit grey")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_colours_are_refused(mode: str) -> None:
-    refuse(png_of(Image.new(mode, (3, 3))), "colour type .* expected palette")
+@pytest.mark.parametrize(
+    ("mode", "complaint"),
+    [
+        ("RGB", r"colour mask \(RGB\), .* replace each colour by the id of its class"),
+        ("RGBA", r"colour mask \(RGBA\)"),
+        ("LA", "alpha channel, .* save it without alpha"),
+        ("1", "grey of 1 bits, .* save the ids as 8-bit grey"),
+    ],
+)
+def test_colours_are_refused_with_what_to_do(mode: str, complaint: str) -> None:
+    refuse(png_of(Image.new(mode, (3, 3))), complaint)
 
 
 def test_interlaced_and_split_data_is_read() -> None:
@@ -112,7 +112,7 @@ def test_bomb_headers_are_refused(size: tuple[int, int], position: int) -> None:
     sound = palette_png()
     rest = sound[33:]
     data = sound[:position] + header(*size, colour=3) + rest
-    refuse(data, "pixels; expected at most" if position == 8 else "expected one header")
+    refuse(data, "pixels: expected at most" if position == 8 else "expected one header")
 
 
 def test_a_bomb_in_a_chunk_that_no_pixel_needs_is_not_opened() -> None:
@@ -125,7 +125,7 @@ def test_a_bomb_in_a_chunk_that_no_pixel_needs_is_not_opened() -> None:
 def test_every_truncation_is_refused() -> None:
     data = palette_png()
     for length in range(len(data)):
-        refuse(data[:length], "not a PNG|cut off|without an end mark")
+        refuse(data[:length], "where a PNG label map|cut off|without an end mark")
 
 
 def test_every_flipped_bit_is_refused() -> None:
@@ -134,7 +134,7 @@ def test_every_flipped_bit_is_refused() -> None:
         for bit in range(8):
             changed = bytearray(data)
             changed[position] ^= 1 << bit
-            refuse(bytes(changed), "not a PNG|PNG does not decode")
+            refuse(bytes(changed), "where a PNG label map|PNG does not decode")
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,128 @@ def test_what_is_no_png_is_refused(data: bytes) -> None:
     refuse(data, "PNG")
 
 
-def test_too_little_data_for_the_stated_size_is_refused() -> None:
-    short = chunk(b"IDAT", zlib.compress(b"\0" * 20)) + chunk(b"IEND", b"")
-    refuse(SIGNATURE + header(50, 50) + short, "does not decode")
+# 10 rows of 6 pixels, each with its filter type
+ROWS = b"".join(b"\0" + bytes(range(row, row + 6)) for row in range(10))
+WIDE_ROWS = b"".join(b"\2" + bytes(12) for _ in range(10))
+HEADERS = {1: header(6, 10), 2: header(6, 10, depth=16)}
+"""By bytes per pixel."""
+
+
+@pytest.mark.parametrize(("size", "rows"), [(1, ROWS), (2, WIDE_ROWS)])
+def test_pixel_data_that_end_early_are_refused_and_not_filled_with_zeros(
+    size: int, rows: bytes
+) -> None:
+    decode_png(png_file(HEADERS[size], zlib.compress(rows)), "x")
+    for length in range(len(rows)):
+        data = png_file(HEADERS[size], zlib.compress(rows[:length]))
+        refuse(data, f"its pixel data end after {length // (size * 6 + 1)} of 10 rows; replace it")
+
+
+@pytest.mark.parametrize(("size", "rows"), [(1, ROWS), (2, WIDE_ROWS)])
+def test_pixel_data_of_more_rows_are_refused(size: int, rows: bytes) -> None:
+    for more in (b"\0", rows, rows * 1000):
+        data = png_file(HEADERS[size], zlib.compress(rows + more))
+        refuse(data, "its pixel data are more than 6×10 pixels take")
+
+
+def test_every_cut_of_the_compressed_data_is_refused() -> None:
+    packed = zlib.compress(ROWS)
+    for length in range(len(packed)):
+        refuse(png_file(HEADERS[1], packed[:length]), "its pixel data (end after|are cut off)")
+    np.testing.assert_array_equal(
+        decode_png(png_file(HEADERS[1], packed + b"more"), "x"),
+        np.frombuffer(ROWS, np.uint8).reshape(10, 7)[:, 1:],
+    )
+
+
+def interlaced_bytes(width: int, height: int) -> int:
+    """Count the bytes of an 8-bit file in seven passes, pixel by pixel."""
+    places = ["16462646", "77777777", "56565656", "77777777", "36463646", "77777777"]
+    places += ["56565656", "77777777"]
+    rows: dict[tuple[int, str], int] = {}
+    for y in range(height):
+        for x in range(width):
+            key = (y, places[y % 8][x % 8])
+            rows[key] = rows.get(key, 0) + 1
+    return sum(pixels + 1 for pixels in rows.values())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (5, 5), (8, 8), (9, 17)])
+def test_rows_of_interlaced_files_are_counted_by_pass(size: tuple[int, int]) -> None:
+    sound = interlaced_bytes(*size)
+    head = header(*size, interlace=1)
+    for length in (0, sound - 1, sound + 1):
+        refuse(png_file(head, zlib.compress(bytes(length))), "its pixel data (end|are more)")
+    assert decode_png(png_file(head, zlib.compress(bytes(sound))), "x").shape == size[::-1]
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (png_file(HEADERS[1], b"no zlib"), "do not inflate"),
+        (png_file(HEADERS[1], zlib.compress(ROWS)[:-4] + b"abcd"), "incorrect data check"),
+        (png_file(HEADERS[1]), "end after 0 of 10 rows"),
+        (
+            SIGNATURE
+            + HEADERS[1]
+            + chunk(b"IDAT", zlib.compress(ROWS)[:9])
+            + chunk(b"tEXt", b"a\0b")
+            + chunk(b"IDAT", zlib.compress(ROWS)[9:])
+            + chunk(b"IEND", b""),
+            "other chunks stand between its pixel data",
+        ),
+        (SIGNATURE + HEADERS[1] + chunk(b"tEXt", b"") * 100_001, "more than 100,000 chunks"),
+    ],
+    ids=["no zlib", "checksum", "none", "apart", "many chunks"],
+)
+def test_odd_pixel_data_are_refused_in_one_sentence(data: bytes, complaint: str) -> None:
+    refuse(data, complaint)
+
+
+@pytest.mark.parametrize(
+    ("data", "recorded"),
+    [
+        (
+            b"\xff\xd8\xff\xe0JFIF",
+            "not a PNG file: expected its signature, found b'\\xff\\xd8\\xff\\xe0JFIF' in 8 bytes",
+        ),
+        (
+            png_of(Image.new("RGB", (3, 3))),
+            "PNG does not decode: colour type 2 of 8 bits; expected palette, 8-bit or 16-bit grey "
+            "label ids",
+        ),
+        (
+            png_file(HEADERS[1], b"no zlib"),
+            "PNG does not decode: broken data stream when reading image file",
+        ),
+        (
+            png_file(HEADERS[1], zlib.compress(ROWS[:-1])),
+            "PNG does not decode: image file is truncated (0 bytes not processed)",
+        ),
+    ],
+    ids=["jpeg", "rgb", "no zlib", "cut row"],
+)
+def test_recorded_reasons_keep_the_words_of_the_first_version(data: bytes, recorded: str) -> None:
+    with pytest.raises(LabelDecodeError) as caught:
+        decode_png(data, "a.png")
+    assert caught.value.recorded == f"a.png: {recorded}; fetch the file again"
+    assert "fetch" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("JPEG", "a JPEG picture, .* has changed the ids, .* export the label map again, as PNG"),
+        ("WEBP", "a WebP picture, .* has changed the ids"),
+        ("GIF", "a GIF picture, .* save its ids as PNG"),
+        ("BMP", "a BMP picture, .* save its ids as PNG"),
+        ("TIFF", "a TIFF picture, .* save its ids as PNG"),
+    ],
+)
+def test_other_pictures_are_named_with_what_to_do(kind: str, complaint: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(IDS).save(stream, kind)
+    refuse(stream.getvalue(), complaint)
 
 
 @pytest.mark.parametrize("name", ["png", "rechecked_png"])

@@ -94,7 +94,7 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
     for outcome in map_ordered(measure, plan.samples, options.workers):
         if outcome.quarantined is not None:
             unreadable += 1
-            budget.spend(outcome.quarantined)
+            budget.spend(outcome.quarantined, problem=outcome.problem)
         elif outcome.made is not None:
             patches += outcome.made[0] * outcome.made[1]
     patches *= len(plan.recipe.views)

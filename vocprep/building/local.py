@@ -219,7 +219,7 @@ class _Run:
                     records += outcome.made or ()
                     if outcome.quarantined is not None:
                         quarantined.append(outcome.quarantined)
-                        budget.spend(outcome.quarantined)
+                        budget.spend(outcome.quarantined, problem=outcome.problem)
                 writer.write(shard, records, quarantined)
         return MadeShards(
             shards=writer.finished, samples=len(samples), reused=reuse.found, times=times

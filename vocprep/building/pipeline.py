@@ -234,22 +234,22 @@ class FailureBudget:
         self._plan = plan
         self._limit = limit
         self._allowed = limit.allowed(len(plan.samples))
-        self._quarantined: list[QuarantinedSample] = []
+        self._problems: list[str] = []
 
-    def spend(self, *quarantined: QuarantinedSample) -> None:
-        """Count quarantined samples; FailureBudgetError as soon as there are more than allowed."""
-        self._quarantined += quarantined
-        if len(self._quarantined) > self._allowed:
+    def spend(self, *quarantined: QuarantinedSample, problem: str = "") -> None:
+        """Count quarantined samples; FailureBudgetError as soon as there are more than allowed.
+
+        ``problem`` is what the error says of one, its recorded reason where it is empty.
+        """
+        folder = self._plan.data_dir
+        self._problems += [problem or f"{folder / bad.file}: {bad.reason}" for bad in quarantined]
+        if len(self._problems) > self._allowed:
             raise FailureBudgetError(self._message())
 
     def _message(self) -> str:
-        count = len(self._quarantined)
-        named = "; ".join(
-            f"{self._plan.data_dir / bad.file}: {bad.reason}"
-            for bad in self._quarantined[-MOST_NAMED:]
-        )
+        named = "; ".join(self._problems[-MOST_NAMED:])
         return (
-            f"{count} of {len(self._plan.samples):,} samples cannot be used, "
+            f"{len(self._problems)} of {len(self._plan.samples):,} samples cannot be used, "
             f"expected at most {self._allowed} (--max-failures {self._limit}): {named}; or take "
             "their ids out of the split files, or allow more"
         )

@@ -44,10 +44,10 @@ Next = TypeVar("Next")
 
 
 class SampleError(DataError):
-    """No record can be made of a sample."""
+    """No record can be made of a sample; the message names the file."""
 
-    def __init__(self, quarantined: QuarantinedSample) -> None:
-        super().__init__(quarantined.reason)
+    def __init__(self, message: str, quarantined: QuarantinedSample) -> None:
+        super().__init__(message)
         self.quarantined = quarantined
 
     def __reduce__(self) -> tuple[type[SampleError], tuple[QuarantinedSample]]:
@@ -62,15 +62,17 @@ class Outcome(Generic[Made]):
     made: Made | None = None
     """None for a quarantined sample."""
     quarantined: QuarantinedSample | None = None
+    problem: str = ""
+    """Why it is quarantined, for people: the reason that is recorded keeps its words for ever."""
 
     def then(self, stage: Callable[[Made], Next]) -> Outcome[Next]:
         """Return the outcome of the next stage, which a quarantined sample skips."""
         if self.made is None:
-            return Outcome(sample=self.sample, quarantined=self.quarantined)
+            return Outcome(sample=self.sample, quarantined=self.quarantined, problem=self.problem)
         try:
             return Outcome(sample=self.sample, made=stage(self.made))
         except SampleError as error:
-            return Outcome(sample=self.sample, quarantined=error.quarantined)
+            return Outcome(sample=self.sample, quarantined=error.quarantined, problem=str(error))
 
 
 def begin(sample: SampleRef) -> Outcome[SampleRef]:
@@ -279,8 +281,12 @@ class SampleStages:
             data_dir = self.plan.data_dir
             is_below = file.is_relative_to(data_dir)
             place = file.relative_to(data_dir).as_posix() if is_below else file.name
-            reason = str(error).replace(f"{data_dir}/", "").removeprefix(f"{place}: ")
+            reason = error.recorded.replace(f"{data_dir}/", "").removeprefix(f"{place}: ")
+            message = str(error)
+            if not message.startswith(str(file)):
+                message = f"{file}: {message}"
             raise SampleError(
+                message,
                 QuarantinedSample(
                     id=sample.image_id,
                     split=sample.split,
@@ -288,7 +294,7 @@ class SampleStages:
                     file=place,
                     reason=reason,
                     **digests,
-                )
+                ),
             ) from error
 
 

@@ -37,7 +37,7 @@ from vocprep.recipe import differing_fields
 from vocprep.shards.index import DATASET_FILE, DatasetIndex
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, Record
-from vocprep.shards.samples import QUARANTINE_FILE, QuarantinedSample, SampleEntry
+from vocprep.shards.samples import QUARANTINE_FILE, SampleEntry
 
 MOST_PAIRS = 32
 """Records whose embeddings are also compared through heads."""
@@ -211,7 +211,7 @@ class _Comparison:
         """Compare the records of one image, or the reason why there are none."""
         image_id = outcome.sample.image_id
         if outcome.quarantined is not None or image_id in self._quarantined:
-            self._add_quarantined(image_id, outcome.quarantined)
+            self._add_quarantined(outcome)
             return
         for record in outcome.made or ():
             entry = self._entries[record.image_id]
@@ -222,13 +222,14 @@ class _Comparison:
             for detail in details:
                 self._differ(entry.shard, record.image_id, detail)
 
-    def _add_quarantined(self, image_id: str, now: QuarantinedSample | None) -> None:
+    def _add_quarantined(self, outcome: Outcome[list[Record]]) -> None:
         """Compare an image that is quarantined now, in the version, or in both."""
-        if now is None:
+        image_id = outcome.sample.image_id
+        if outcome.quarantined is None:
             self._differ(QUARANTINE_FILE, image_id, "was quarantined, and is not any more")
         elif image_id not in self._quarantined:
             shard = self._entries[image_id].shard
-            self._differ(shard, image_id, f"{now.file} cannot be used any more: {now.reason}")
+            self._differ(shard, image_id, f"cannot be used any more: {outcome.problem}")
         else:
             self._matching += 1
 

@@ -1,42 +1,52 @@
 """Image files → uint8 RGB arrays.
 
 A grey image becomes RGB with three equal channels; CMYK is converted by Pillow; progressive JPEG is
-read like any other; 16-bit PNG is scaled down to 8 bits. In builds an EXIF orientation is ignored,
-because label maps belong to the stored pixels.
+read like any other; 16-bit PNG is scaled down to 8 bits. In builds an orientation in the metadata
+is ignored, because label maps belong to the stored pixels.
 
-The words of the errors are stored as reasons in ``quarantine.jsonl``, whose bytes lock files pin:
-other words would need another format version.
+Before pixels are decoded, the work that a file asks for is bounded: its pixels, scans, segments and
+chunks.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from vocprep.errors import ImageDecodeError
+from vocprep.features.image_errors import describe_failure, image_decode_error, is_cut
+from vocprep.files import read_file
+from vocprep.formats.jpeg import JPEG_BEGINNING, JpegError, check_work, frame_kind, orientation
+from vocprep.formats.png import SIGNATURE, PngError, check_pixel_data, read_png
+from vocprep.validation import explain
 
 MAX_PIXELS = 1 << 26
 """An image with more pixels than this is refused as a decompression bomb."""
+MAX_BYTES = 1 << 28
+"""Of an image file: four per pixel."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are opened: none whose reader starts another program."""
-_BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*", b"MM\0*", b"P")
-"""First bytes of those formats."""
 _LIBJPEG_COLOURS = ("Gray", "YCbCr", "RGB")
 """Colour spaces that libjpeg-turbo itself converts to RGB."""
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+"""Chunks of animated PNG: its still picture is read."""
 
 
 def read_image_file(path: Path) -> bytes:
     """Return an image file's bytes; ImageDecodeError when it cannot be read."""
     try:
-        return path.read_bytes()
+        return read_file(path, MAX_BYTES)
     except OSError as error:
-        raise ImageDecodeError(f"{path}: picture cannot be read: {error.strerror}") from error
+        problem = f"{path}: picture cannot be read: {explain(error)}"
+        recorded = problem.replace("a folder, no regular file", "Is a directory")
+        raise ImageDecodeError(problem, recorded=recorded) from error
 
 
 def jpeg_size(data: bytes, where: str) -> tuple[int, int]:
@@ -46,11 +56,11 @@ def jpeg_size(data: bytes, where: str) -> tuple[int, int]:
 
 
 def is_plain_jpeg(data: bytes, where: str) -> bool:
-    """Return whether a JPEG is grey, YCbCr or RGB, whose colours all decoders agree on.
+    """Return whether all decoders agree on a JPEG: grey, YCbCr or RGB in 8 bits, Huffman codes.
 
-    Raises ImageDecodeError when its header cannot be read or has too many pixels.
+    Raises ImageDecodeError when its header cannot be read, or it asks for too much work.
     """
-    return _jpeg_header(data, where)[2] in _LIBJPEG_COLOURS
+    return _jpeg_header(data, where)[2] in _LIBJPEG_COLOURS and frame_kind(data) is None
 
 
 def decode_jpeg(data: bytes, where: str) -> NDArray[np.uint8]:
@@ -58,31 +68,91 @@ def decode_jpeg(data: bytes, where: str) -> NDArray[np.uint8]:
 
     Raises ImageDecodeError naming ``where`` for damage that the decoder detects.
     """
-    if not is_plain_jpeg(data, where):
-        return _decode_with_pillow(data, where)
+    is_plain = _jpeg_header(data, where)[2] in _LIBJPEG_COLOURS
+    colours = "RGB" if is_plain else "CMYK"
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
     except ValueError as error:
-        raise image_decode_error(where, data, error) from error
-    return pixels
+        if is_plain:
+            raise image_decode_error(where, data, error) from error
+        pixels = _decode_with_pillow(data, where)
+        if is_cut(error):  # Pillow fills what is missing
+            raise ImageDecodeError(f"{where}: {describe_failure(data, error)}") from error
+        return pixels
+    return pixels if is_plain else _decode_with_pillow(data, where)
 
 
 def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
-    """Decode an image of any common format, upright as viewers show it: RGB uint8 [H, W, 3]."""
+    """Decode an image of any common format, upright as viewers show it: RGB uint8 [H, W, 3].
+
+    Flaws of a JPEG that viewers pass over are no error, but pixel data that end early are.
+    """
     with warnings.catch_warnings():
         # Pillow warns of flaws in images that it can read.
         warnings.simplefilter("ignore")
+        if data.startswith(JPEG_BEGINNING):
+            return turned_upright(_decode_with_flaws(data, where), orientation(data))
+        if data.startswith(SIGNATURE):
+            data = _checked_png(data, where)
         return _decode_with_pillow(data, where, upright=True)
 
 
+def turned_upright(pixels: NDArray[np.uint8], stated: int) -> NDArray[np.uint8]:
+    """Return pixels [H, W, 3] as they are to be shown by an orientation of 1 to 8.
+
+    >>> turned_upright(np.array([[[1], [2]]], dtype=np.uint8), 6)[..., 0].tolist()
+    [[1], [2]]
+    """
+    if stated in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if stated in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if stated in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
 def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
-    """Return height, width and colour space; ImageDecodeError when too large or not a JPEG."""
+    """Return height, width and colour space; ImageDecodeError for too much work or no JPEG."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise image_decode_error(where, data, error) from error
     _check_size(height, width, where)
+    _check_work(data, height * width, where)
     return height, width, colours
+
+
+def _check_work(data: bytes, pixels: int, where: str) -> None:
+    try:
+        check_work(data, pixels)
+    except JpegError as error:
+        raise ImageDecodeError(
+            f"{where}: picture does not decode: {error}; save it again as JPEG"
+        ) from error
+
+
+def _decode_with_flaws(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode a JPEG as viewers do, which pass over flaws; an early end stays an error."""
+    try:
+        return decode_jpeg(data, where)
+    except ImageDecodeError as error:
+        flaw = error.__cause__
+        if not isinstance(flaw, ValueError) or is_cut(flaw):
+            raise
+    _check_work(data, MAX_PIXELS, where)
+    return _decode_with_pillow(data, where)
+
+
+def _checked_png(data: bytes, where: str) -> bytes:
+    """Return a PNG without animation; ImageDecodeError for too many pixels, or too few data."""
+    try:
+        png = read_png(data, lambda kind: kind in _ANIMATION)
+        _check_size(png.header.height, png.header.width, where)
+        check_pixel_data(png)
+    except (PngError, struct.error) as error:
+        raise image_decode_error(where, data, error, is_any_format=True) from error
+    return png.data
 
 
 def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> NDArray[np.uint8]:
@@ -95,7 +165,7 @@ def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> ND
         raise
     # Pillow raises many types of exceptions on damaged data.
     except Exception as error:
-        raise image_decode_error(where, data, error) from error
+        raise image_decode_error(where, data, error, is_any_format=upright) from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -108,16 +178,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _check_size(height: int, width: int, where: str) -> None:
     if height * width > MAX_PIXELS:
-        raise ImageDecodeError(
+        problem = (
             f"{where}: picture of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
         )
-
-
-def image_decode_error(where: str, data: bytes, error: Exception) -> ImageDecodeError:
-    """Return the error for an image whose decoder failed with ``error``."""
-    if isinstance(error, UnidentifiedImageError) or not data.startswith(_BEGINNINGS):
-        return ImageDecodeError(
-            f"{where}: picture does not decode: {len(data)} bytes that begin with {data[:12]!r} "
-            "are no picture of a known kind; fetch the file again"
-        )
-    return ImageDecodeError(f"{where}: picture does not decode: {error}; fetch the file again")
+        raise ImageDecodeError(f"{problem}; scale it down", recorded=problem)

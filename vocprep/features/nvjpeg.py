@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.errors import UsageError
-from vocprep.features.image import decode_jpeg, image_decode_error, is_plain_jpeg
+from vocprep.features.image import decode_jpeg, is_plain_jpeg
+from vocprep.features.image_errors import image_decode_error
 
 
 def check_nvjpeg(device: torch.device) -> None:

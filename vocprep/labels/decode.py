@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError
+from vocprep.files import read_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.mat import decode_mat
 from vocprep.labels.png import decode_png
+from vocprep.validation import explain
 
+MAX_BYTES = 1 << 29
+"""Of a label file: twice what the largest label map takes as MATLAB's double numbers."""
 _DECODERS: dict[str, Callable[[bytes, str], NDArray[np.uint16]]] = {
     ".mat": decode_mat,
     ".png": decode_png,
@@ -34,9 +38,11 @@ def decode_label_map(data: bytes, path: Path) -> NDArray[np.uint16]:
 def read_label_file(path: Path) -> bytes:
     """Return a label file's bytes; LabelDecodeError when it cannot be read."""
     try:
-        return path.read_bytes()
+        return read_file(path, MAX_BYTES)
     except OSError as error:
-        raise LabelDecodeError(f"{path}: label map cannot be read: {error.strerror}") from error
+        problem = f"{path}: label map cannot be read: {explain(error)}"
+        recorded = problem.replace("a folder, no regular file", "Is a directory")
+        raise LabelDecodeError(problem, recorded=recorded) from error
 
 
 def read_label_map(path: Path, space: LabelSpace) -> NDArray[np.uint16]:

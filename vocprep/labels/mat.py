@@ -18,10 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError
+from vocprep.formats.kinds import kind_of
+from vocprep.labels.advice import (
+    VARIABLE,
+    hdf5_mat,
+    no_mat,
+    other_type,
+    other_variables,
+    too_large,
+    too_many_variables,
+)
 
-VARIABLE = "LabelMap"
 MAX_PIXELS = 1 << 25
 """A label map with more pixels than this is refused as a decompression bomb."""
+MAX_VARIABLES = 1000
+"""Variables that are looked at before the label map is found."""
 
 _HEADER_BYTES = 128
 _PREFIX_BYTES = 512
@@ -59,13 +70,21 @@ _CLASSES = (
     "int64",
     "uint64",
 )
+_FIRST_NUMBER = _CLASSES.index("double")
 _FITTING = {2, 4}
 """Number types whose every value is a uint16."""
 _COMPLEX = 0x0800
+_NOT = "not a MATLAB 5 label map:"
 
 
 class _BadMatError(Exception):
     """A defect of a file, without the file's name; caught in this module."""
+
+    def __init__(self, problem: str, message: str = "", recorded: str = "") -> None:
+        super().__init__(problem)
+        self.message = message or f"{_NOT} {problem}; replace it by a sound copy"
+        self.recorded = recorded or f"{_NOT} {problem}; fetch the file again"
+        """The reason that quarantine.jsonl has recorded since the first version."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +122,20 @@ def decode_mat(data: bytes, where: str) -> NDArray[np.uint16]:
             if variable.name == VARIABLE:
                 return _values(element, variable, order)
             found.append(variable.name)
+            if len(found) == MAX_VARIABLES:
+                raise _BadMatError(*3 * [too_many_variables(MAX_VARIABLES)])
         listed = ", ".join(repr(name) for name in found[:5]) or "none"
-        raise _BadMatError(f"no variable {VARIABLE}; found {listed}")
-    except (_BadMatError, zlib.error, struct.error) as error:
-        raise LabelDecodeError(
-            f"{where}: not a MATLAB 5 label map: {error}; fetch the file again"
-        ) from error
+        raise _BadMatError(
+            f"no variable {VARIABLE}; found {listed}", other_variables(found) if found else ""
+        )
+    except (zlib.error, struct.error) as error:
+        raise _located(_BadMatError(str(error)), where) from error
+    except _BadMatError as error:
+        raise _located(error, where) from error
+
+
+def _located(error: _BadMatError, where: str) -> LabelDecodeError:
+    return LabelDecodeError(f"{where}: {error.message}", recorded=f"{where}: {error.recorded}")
 
 
 class _Element:
@@ -141,17 +168,26 @@ class _Element:
 def _byte_order(data: bytes) -> str:
     """Return the file's byte order as ``struct`` denotes it."""
     if data[:4] == b"\x89HDF" or data[512:516] == b"\x89HDF":
-        raise _BadMatError("a MATLAB 7.3 (HDF5) file; expected version 5")
+        raise _BadMatError(
+            "a MATLAB 7.3 (HDF5) file; expected version 5",
+            hdf5_mat(),
+        )
     if len(data) < _HEADER_BYTES:
-        raise _BadMatError(f"{len(data)} bytes; expected a header of {_HEADER_BYTES}")
+        raise _other_kind(data, f"{len(data)} bytes; expected a header of {_HEADER_BYTES}")
     orders = {b"IM": "<", b"MI": ">"}
     if data[126:128] not in orders:
-        raise _BadMatError(f"byte-order mark {data[126:128]!r}; expected IM or MI")
+        raise _other_kind(data, f"byte-order mark {data[126:128]!r}; expected IM or MI")
     order = orders[data[126:128]]
     (version,) = struct.unpack_from(order + "H", data, 124)
     if version != 0x0100:
         raise _BadMatError(f"version {version:#06x}; expected 0x0100")
     return order
+
+
+def _other_kind(data: bytes, problem: str) -> _BadMatError:
+    """Return the error of a file without a header of MATLAB 5."""
+    is_damaged = kind_of(data) == "a MATLAB 5 file"
+    return _BadMatError(problem, "" if is_damaged else no_mat(data))
 
 
 def _elements(data: bytes, order: str) -> Iterator[_Element]:
@@ -223,12 +259,18 @@ def _values(element: _Element, variable: _Variable, order: str) -> NDArray[np.ui
     """Read the values of a variable that must be a real uint16 matrix."""
     if variable.class_name != "uint16" or variable.is_complex:
         kind = ("complex " if variable.is_complex else "") + variable.class_name
-        raise _BadMatError(f"{VARIABLE} is of type {kind}; expected uint16")
+        raise _BadMatError(
+            f"{VARIABLE} is of type {kind}; expected uint16",
+            other_type(kind, is_number=kind in _CLASSES[_FIRST_NUMBER:]),
+        )
     if len(variable.shape) != 2 or min(variable.shape) < 1:
         raise _BadMatError(f"{VARIABLE} has shape {variable.shape}; expected two sizes above 0")
     pixels = variable.shape[0] * variable.shape[1]
     if pixels > MAX_PIXELS:
-        raise _BadMatError(f"{VARIABLE} has {pixels} pixels; expected at most {MAX_PIXELS}")
+        raise _BadMatError(
+            f"{VARIABLE} has {pixels} pixels; expected at most {MAX_PIXELS}",
+            too_large(variable.shape[1], variable.shape[0], MAX_PIXELS),
+        )
     tag = _tag(element.prefix(variable.values + 8), variable.values, order, within=False)
     if tag.kind not in _STORED:
         raise _BadMatError(f"{VARIABLE} holds values of type {tag.kind}; expected numbers")
@@ -253,5 +295,6 @@ def _checked(flat: NDArray[Any]) -> NDArray[np.uint16]:
         fits = bool(((flat >= 0) & (flat <= 0xFFFF)).all())
     values = flat.astype(np.uint16) if fits else np.empty(0, np.uint16)
     if not fits or not np.array_equal(values, flat):
-        raise _BadMatError(f"{VARIABLE} holds values that are no uint16")
+        problem = f"{VARIABLE} holds values that are no uint16"
+        raise _BadMatError(problem, f"{problem}; expected label ids, whole numbers of 0 to 65535")
     return values

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +11,24 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from vocprep.errors import LabelDecodeError
+from vocprep.formats.png import (
+    GREY,
+    PALETTE,
+    SIGNATURE,
+    Header,
+    Png,
+    PngError,
+    check_pixel_data,
+    inflate_pixel_data,
+    read_png,
+)
+from vocprep.labels.advice import no_ids, no_png, too_large
 
 MAX_PIXELS = 1 << 25
 """A label map with more pixels than this is refused as a decompression bomb."""
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _PALETTE = 0, 3
-_DEPTHS = {_GREY: (8, 16), _PALETTE: (1, 2, 4, 8)}
+_DEPTHS = {GREY: (8, 16), PALETTE: (1, 2, 4, 8)}
 """Bits per pixel by colour type. Grey of fewer bits is refused: readers scale its values up."""
-
-
-class _BadPngError(Exception):
-    """A defect of a file, without the file's name; caught in this module."""
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 
 def encode_png(label_map: NDArray[np.uint16]) -> bytes:
@@ -32,64 +38,106 @@ def encode_png(label_map: NDArray[np.uint16]) -> bytes:
     return stream.getvalue()
 
 
-def decode_png(data: bytes, where: str) -> NDArray[np.uint16]:
+def decode_png(data: bytes, where: str, *, is_record: bool = False) -> NDArray[np.uint16]:
     """Read a label map uint16 [H, W] from a palette, 8-bit or 16-bit grey PNG.
 
     A palette PNG's indices are the ids. Its colours, and chunks that no pixel depends on, are
-    ignored, but every chunk's checksum must be right. Raises LabelDecodeError naming ``where``.
+    ignored, but every chunk's checksum must be right, and the pixel data exactly as many as the
+    header says; those of a record (``is_record``), which has digests, are not counted. Raises
+    LabelDecodeError naming ``where``.
 
     >>> decode_png(encode_png(np.array([[3, 459]], dtype=np.uint16)), "a.png").tolist()
     [[3, 459]]
     """
-    if not data.startswith(_SIGNATURE):
+    try:
+        png = _read(data)
+        return _pixels(png) if not is_record else _decode_with_pillow(png)
+    except _BadPngError as error:
         raise LabelDecodeError(
-            f"{where}: not a PNG file: expected its signature, found {data[:8]!r} in "
-            f"{len(data)} bytes; fetch the file again"
+            f"{where}: {error}", recorded=f"{where}: {error.recorded}"
+        ) from error
+
+
+class _BadPngError(Exception):
+    """A defect of a file, without the file's name; caught in this module."""
+
+    def __init__(self, message: str, recorded: str) -> None:
+        super().__init__(message)
+        self.recorded = recorded
+
+
+def _read(data: bytes) -> Png:
+    """Return a PNG whose checksums are right and whose pixels are label ids."""
+    if not data.startswith(SIGNATURE):
+        raise _BadPngError(
+            no_png(data),
+            f"not a PNG file: expected its signature, found {data[:8]!r} in {len(data)} "
+            "bytes; fetch the file again",
         )
     try:
-        critical = _critical_chunks(data)
-        _check_header(critical)
+        png = read_png(data, lambda kind: kind not in _CRITICAL)
+    except (PngError, struct.error) as error:  # struct.error: a header that is too short
+        raise _damaged(error) from error
+    _check_ids(png.header)
+    return png
+
+
+def _pixels(png: Png) -> NDArray[np.uint16]:
+    """Return the label ids [H, W] of a PNG, after counting its pixel data."""
+    header = png.header
+    try:
+        if header.depth != 8 or any(header.methods):
+            check_pixel_data(png)
+            return _decode_with_pillow(png)
+        rows = np.frombuffer(inflate_pixel_data(png), np.uint8)
+    except PngError as error:
+        raise _damaged(error, recorded=_reason_of_pillow(png)) from error
+    rows = rows.reshape(header.height, header.row_bytes)
+    if not header.width or rows[:, 0].any():
+        return _decode_with_pillow(png)
+    return rows[:, 1:].astype(np.uint16)  # without filters, as palette files are mostly written
+
+
+def _decode_with_pillow(png: Png) -> NDArray[np.uint16]:
+    try:
         # Image.open would warn of large sizes, which are checked here already.
-        with PngImageFile(io.BytesIO(critical)) as image:
+        with PngImageFile(io.BytesIO(png.data)) as image:
             image.load()
             return np.asarray(image).astype(np.uint16)
     # Pillow raises many types of exceptions on damaged data.
     except Exception as error:
-        raise LabelDecodeError(
-            f"{where}: PNG does not decode: {error}; fetch the file again"
-        ) from error
+        raise _damaged(error) from error
 
 
-def _critical_chunks(data: bytes) -> bytes:
-    """Return a PNG without the chunks that no pixel depends on, after comparing all checksums."""
-    kept = [_SIGNATURE]
-    position = len(_SIGNATURE)
-    kind = b""
-    while kind != b"IEND":
-        if position + 12 > len(data):
-            raise _BadPngError(f"the file ends after {len(data)} bytes without an end mark")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        stop = position + 12 + length
-        if stop > len(data):
-            raise _BadPngError(f"a chunk of {length} bytes at byte {position} is cut off")
-        body = memoryview(data)[position + 4 : stop - 4]
-        if zlib.crc32(body) != int.from_bytes(data[stop - 4 : stop], "big"):
-            raise _BadPngError(f"checksum of the chunk at byte {position} is wrong")
-        if (kind == b"IHDR") != (len(kept) == 1):
-            raise _BadPngError("expected one header, before all else")
-        if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-            kept.append(data[position:stop])
-        position = stop
-    return b"".join(kept)
+def _reason_of_pillow(png: Png) -> str | None:
+    """Return what has been recorded of a file that Pillow refuses; None when it does not."""
+    try:
+        _decode_with_pillow(png)
+    except _BadPngError as error:
+        return error.recorded
+    return None
 
 
-def _check_header(data: bytes) -> None:
+def _damaged(error: Exception, recorded: str | None = "") -> _BadPngError:
+    """Return the error of a damaged file; ``recorded`` is None for damage not seen before."""
+    message = f"PNG does not decode: {error}; replace it by a sound copy"
+    if recorded == "":
+        recorded = f"PNG does not decode: {error}; fetch the file again"
+    return _BadPngError(message, recorded or message)
+
+
+def _check_ids(header: Header) -> None:
     """Raise _BadPngError for an image that is too large or whose pixels are not label ids."""
-    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    if width * height > MAX_PIXELS:
-        raise _BadPngError(f"{width}×{height} pixels; expected at most {MAX_PIXELS}")
-    if depth not in _DEPTHS.get(colour, ()):
+    if header.width * header.height > MAX_PIXELS:
         raise _BadPngError(
-            f"colour type {colour} of {depth} bits; expected palette, 8-bit or 16-bit grey label "
-            "ids"
+            too_large(header.width, header.height, MAX_PIXELS),
+            f"PNG does not decode: {header.width}×{header.height} pixels; expected at most "
+            f"{MAX_PIXELS}; fetch the file again",
+        )
+    if header.depth not in _DEPTHS.get(header.colour, ()):
+        found = f"{header.colour} of {header.depth} bits"
+        raise _BadPngError(
+            no_ids(header) or str(_damaged(PngError(f"colour type {found}, which does not exist"))),
+            f"PNG does not decode: colour type {found}; expected "
+            "palette, 8-bit or 16-bit grey label ids; fetch the file again",
         )

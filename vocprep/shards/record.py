@@ -62,7 +62,7 @@ class Record:
         """Return the label map [h, w] without keeping it; ShardError when the PNG is damaged."""
         where = f"label map of record {self.image_id}"
         try:
-            label_map = decode_png(self.label_png, where)
+            label_map = decode_png(self.label_png, where, is_record=True)
         except LabelDecodeError as error:
             raise ShardError(f"{error}; the shard is damaged") from error
         expected = (self.grid[0] * PATCH, self.grid[1] * PATCH)

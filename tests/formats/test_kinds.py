@@ -1,0 +1,54 @@
+"""Kinds of files by their first bytes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from vocprep.formats.kinds import advise, describe_kind, kind_of
+
+
+def test_files_of_pillow_numpy_and_scipy_are_known() -> None:
+    picture = Image.new("RGB", (8, 8))
+    names = {"JPEG": "JPEG", "PNG": "PNG", "GIF": "GIF", "BMP": "BMP", "TIFF": "TIFF"}
+    for kind, name in {**names, "WEBP": "WebP", "AVIF": "AVIF", "PDF": "PDF"}.items():
+        stream = io.BytesIO()
+        picture.save(stream, kind)
+        assert name in (kind_of(stream.getvalue()) or "")
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    assert kind_of(stream.getvalue()) == "a NumPy array"
+    stream = io.BytesIO()
+    savemat(stream, {"a": 1})
+    assert kind_of(stream.getvalue()) == "a MATLAB 5 file"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "an empty file"),
+        (bytes(100), "a file of zeros"),
+        (b"\n <!DOCTYPE HTML><html>", "a web page"),
+        (b"<?xml version='1.0'?><svg/>", "an XML file"),
+        (b"BM", "a BMP picture"),
+        (b"text", None),
+        (b"RIFF\0\0\0\0WAVE", None),
+    ],
+)
+def test_kinds_that_are_easily_mistaken(data: bytes, kind: str | None) -> None:
+    assert kind_of(data) == kind
+
+
+def test_what_is_not_known_is_shown_by_its_first_bytes() -> None:
+    assert describe_kind(b"\x00\x1btext") == "6 bytes that begin with b'\\x00\\x1btext'"
+    assert describe_kind(b"\xfe" * 5000).startswith("5,000 bytes that begin with b'")
+
+
+def test_advice_is_by_kind_and_has_an_end() -> None:
+    assert advise(b"GIF89a", {"a GIF picture": "do this"}) == "do this"
+    assert advise(b"version https://git-lfs.github.com", {}) == "run git lfs pull"
+    assert advise(b"anything", {}) == "replace it by a sound copy"

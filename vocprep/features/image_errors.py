@@ -1,0 +1,75 @@
+"""What is wrong with an image that does not decode, and what to do: one sentence per case."""
+
+from __future__ import annotations
+
+from PIL import UnidentifiedImageError
+
+from vocprep.errors import ImageDecodeError
+from vocprep.formats.jpeg import JPEG_BEGINNING, frame_kind
+from vocprep.formats.kinds import advise, describe_kind, kind_of
+
+OPENED = "JPEG, PNG, WebP, BMP, GIF, TIFF or PPM"
+"""Formats of images that need not be JPEG."""
+_BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*", b"MM\0*", b"P")
+"""First bytes of those formats."""
+_UNREAD = ("a HEIC picture", "an AVIF picture", "a JPEG 2000 picture", "a JPEG XL picture")
+_READ = ("a PNG picture", "a GIF picture", "a WebP picture", "a BMP picture", "a TIFF picture")
+
+
+def image_decode_error(
+    where: str, data: bytes, error: Exception, *, is_any_format: bool = False
+) -> ImageDecodeError:
+    """Return the error for an image whose decoder failed with ``error``.
+
+    ``is_any_format`` is of images that may be of any common format; the others must be JPEG.
+    """
+    recorded = f"picture does not decode: {error}; fetch the file again"
+    if isinstance(error, UnidentifiedImageError) or not data.startswith(_BEGINNINGS):
+        recorded = (
+            f"picture does not decode: {len(data)} bytes that begin with {data[:12]!r} "
+            "are no picture of a known kind; fetch the file again"
+        )
+    if is_any_format:
+        is_kind_fine = data.startswith(_BEGINNINGS) and not isinstance(
+            error, UnidentifiedImageError
+        )
+        message = describe_failure(data, error) if is_kind_fine else _no_picture(data)
+    else:
+        is_jpeg = data.startswith(JPEG_BEGINNING)
+        message = describe_failure(data, error) if is_jpeg else _no_jpeg(data)
+    return ImageDecodeError(f"{where}: {message}", recorded=f"{where}: {recorded}")
+
+
+def describe_failure(data: bytes, error: Exception) -> str:
+    """Describe an image of the right format that its decoder refuses."""
+    kind = frame_kind(data) if data.startswith(JPEG_BEGINNING) else None
+    if kind not in (None, "coded arithmetically"):
+        return f"a JPEG that is {kind}, which is not read; save it again as baseline JPEG"
+    problem = str(error)
+    if is_cut(error):
+        problem = "its pixel data end early"
+    elif "subsampling" in problem:
+        problem = "its header is damaged, or its chroma subsampling is of no common kind"
+    return f"picture does not decode: {problem}; replace it by a sound copy"
+
+
+def is_cut(error: Exception | None) -> bool:
+    """Return whether libjpeg-turbo has found that pixel data end early."""
+    return "premature end" in str(error).lower()
+
+
+def _no_jpeg(data: bytes) -> str:
+    """Describe a file in the place of a JPEG."""
+    convert = "convert it to JPEG, as a new name alone changes nothing"
+    advice = advise(data, dict.fromkeys((*_READ, *_UNREAD), convert))
+    return f"{_found(data)}, where a JPEG picture is expected; {advice}"
+
+
+def _no_picture(data: bytes) -> str:
+    """Describe a file in the place of a picture of any common format."""
+    advice = advise(data, dict.fromkeys(_UNREAD, "convert it to JPEG or PNG"))
+    return f"{_found(data)}, where a picture is expected as {OPENED}; {advice}"
+
+
+def _found(data: bytes) -> str:
+    return describe_kind(data) if kind_of(data) else f"no picture: {describe_kind(data)}"

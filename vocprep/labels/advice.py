@@ -1,0 +1,114 @@
+"""What to do about label files that hold something else than label ids: one sentence per case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vocprep.formats.kinds import advise, describe_kind
+from vocprep.formats.png import COLOUR, COLOUR_ALPHA, GREY, GREY_ALPHA, Header
+from vocprep.validation import printable
+
+VARIABLE = "LabelMap"
+"""The variable of a .mat file that holds its label map."""
+_SAVE = f"save(file, '{VARIABLE}', '-v7')"
+"""MATLAB's command that writes what is read."""
+_LONGEST_NAME = 63
+"""Of a variable, in MATLAB."""
+_MOST_NAMES = 5
+_LOSSY = (
+    "its compression has changed the ids, so that converting it does not help: export the label "
+    "map again, as PNG"
+)
+_AS_GREY = "save its ids as PNG of 8-bit or 16-bit grey"
+_INSTEAD_OF_PNG = {
+    "a JPEG picture": _LOSSY,
+    "a WebP picture": _LOSSY,
+    "a GIF picture": _AS_GREY,
+    "a BMP picture": _AS_GREY,
+    "a TIFF picture": _AS_GREY,
+    "a NumPy array": _AS_GREY,
+    "a MATLAB 5 file": 'name it .mat and set label_kind = "mat" in the manifest of the dataset',
+}
+_INSTEAD_OF_MAT = {
+    "a PNG picture": 'name it .png and set label_kind = "png" in the manifest of the dataset',
+    "a NumPy array": (
+        f"write it with scipy.io.savemat(file, {{'{VARIABLE}': ids.astype('uint16')}})"
+    ),
+}
+
+
+def no_png(data: bytes) -> str:
+    """Describe a file in the place of a PNG label map."""
+    what = describe_kind(data)
+    return f"{what}, where a PNG label map is expected; {advise(data, _INSTEAD_OF_PNG)}"
+
+
+def no_mat(data: bytes) -> str:
+    """Describe a file in the place of a MATLAB 5 label map."""
+    what = describe_kind(data)
+    return f"{what}, where a MATLAB 5 label map is expected; {advise(data, _INSTEAD_OF_MAT)}"
+
+
+def no_ids(header: Header) -> str | None:
+    """Describe a PNG whose pixels are no label ids; None where no such PNG exists."""
+    depth, colour = header.depth, header.colour
+    if colour == GREY and depth in (1, 2, 4):
+        return (
+            f"grey of {depth} bits, which other programs scale to 0..255, where label ids are "
+            "expected; save the ids as 8-bit grey, as docs/guides/own-data.md shows"
+        )
+    if colour in (COLOUR, COLOUR_ALPHA):
+        return (
+            f"a colour mask ({'RGB' if colour == COLOUR else 'RGBA'}), where label ids are "
+            "expected; replace each colour by the id of its class and save 8-bit or 16-bit grey, "
+            "as docs/guides/own-data.md shows"
+        )
+    if colour == GREY_ALPHA:
+        return (
+            "grey with an alpha channel, where label ids alone are expected; save it without alpha "
+            "as 8-bit or 16-bit grey"
+        )
+    return None
+
+
+def too_large(width: int, height: int, most: int) -> str:
+    """Describe a label map of more pixels than are read."""
+    return (
+        f"label map of {width}×{height} pixels: expected at most {most:,}; scale it and its "
+        "picture down"
+    )
+
+
+def hdf5_mat() -> str:
+    """Describe a file of MATLAB 7.3."""
+    return f"a MATLAB 7.3 file (HDF5), which is not read; save it again in MATLAB with {_SAVE}"
+
+
+def other_type(class_name: str, *, is_number: bool) -> str:
+    """Describe a variable of the right name and another type."""
+    if not is_number:
+        return (
+            f"{VARIABLE} is of type {class_name}, where a real uint16 matrix [H, W] of label ids "
+            f"is expected; save that matrix under this name: {_SAVE}"
+        )
+    return (
+        f"{VARIABLE} is of type {class_name}, where uint16 is expected; convert it: {VARIABLE} = "
+        f"uint16({VARIABLE}); {_SAVE}, or in Python scipy.io.savemat(file, {{'{VARIABLE}': "
+        f"{VARIABLE}.astype('uint16')}})"
+    )
+
+
+def other_variables(names: Sequence[str]) -> str:
+    """Describe a file without a label map by the names of its variables."""
+    shown = ", ".join(printable(repr(name[:_LONGEST_NAME])) for name in names[:_MOST_NAMES])
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    only = names[0] if len(names) == 1 and names[0].isascii() and names[0].isidentifier() else "…"
+    return (
+        f"no variable {VARIABLE}, found {shown}{more}; save the one with the label ids under that "
+        f"name: {VARIABLE} = uint16({only[:_LONGEST_NAME]}); {_SAVE}"
+    )
+
+
+def too_many_variables(most: int) -> str:
+    """Describe a file of so many variables that the label map is not looked for any further."""
+    return f"no variable {VARIABLE} among its first {most:,} variables; save it alone: {_SAVE}"
