@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from vocprep.errors import DataDirError
 from vocprep.files import is_plain_name, read_text_lines
@@ -31,8 +31,7 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _LONGEST_SHOWN = 80
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Line:
+class _Line(NamedTuple):
     """One line of a split file."""
 
     number: int
