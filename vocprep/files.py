@@ -142,8 +142,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Return the table of a TOML text; ValueError when it is none or is nested too deeply."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"not TOML: {error}") from error
+    except ValueError as error:  # tomllib's own, and Python's for numbers of 5,000 digits
+        raise ValueError(f"not TOML: {str(error).partition(';')[0]}") from error
     except RecursionError:
         table = None
     if table is None or _depth(table) > _MAX_DEPTH:

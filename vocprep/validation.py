@@ -147,8 +147,10 @@ def _validation_problem(first: ErrorDetails) -> str:
 
 def _field(place: tuple[int | str, ...]) -> str:
     """Return the name of a nested field: ``shards[3].bytes``."""
-    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place[1:]]
-    return "".join([*map(str, place[:1]), *inner])
+    # Pydantic calls a key of a table "[key]".
+    parts = [_cut(part) if isinstance(part, str) else part for part in place if part != "[key]"]
+    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts[1:]]
+    return "".join([*map(str, parts[:1]), *inner])
 
 
 def _expected(kind: str, context: dict[str, Any], message: str) -> str:
@@ -158,10 +160,11 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
         return f"expected one of {names}" if ", " in names else f"expected {names}"
     if kind == "string_pattern_mismatch":
         return f"expected text of the form {context['pattern']}"
+    unit = " characters" if kind.startswith("string_") else ""
     if kind in ("too_short", "string_too_short"):
-        return f"expected at least {context['min_length']}"
+        return f"expected at least {context['min_length']}{unit}"
     if kind in ("too_long", "string_too_long"):
-        return f"expected at most {context['max_length']}"
+        return f"expected at most {context['max_length']}{unit}"
     bounds = {
         "greater_than_equal": ("ge", "{} or more"),
         "greater_than": ("gt", "more than {}"),
@@ -182,4 +185,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return "(a table)"
     text = repr(value[: _LONGEST_SHOWN + 1] if isinstance(value, str | bytes) else value)
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

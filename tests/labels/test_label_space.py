@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +157,21 @@ def test_the_digest_is_of_the_label_space_alone(tmp_path: Path) -> None:
             "class 'unicorn' is not a class of voc21",
         ),
         ('base = "nowhere"\n' + OWN, "label space 'nowhere' is not known"),
+        (OWN.replace("dog", "cat"), "classes 0 and 4 are both called 'cat'; name them apart"),
+        (OWN.replace("dog", " "), "class 4 has an empty name"),
+        (OWN.replace("dog", "x" * 100_000), r"names\.4 'x.*: expected at most 200 characters"),
+        (OWN.replace("dog", r"do\ng"), r"names\.4: 'do\\\\ng' holds control characters"),
+        (OWN.replace("dog", r"do\u2028g"), r"names\.4: .* holds control characters or line ends"),
+        (OWN.replace("4 =", "04 ="), r"names\.04: '04' is no id: expected a whole number, as 1"),
+        (OWN.replace("4 =", '"4.0" ='), r"'4\.0' is no id"),
+        (OWN.replace("4 =", '"\u00b2" ='), "is no id"),
+        (OWN.replace("4 =", "9" * 5000 + " ="), "'99999999999999999999' is no id"),
+        (OWN.replace("void = 9", 'void = "9"'), "void '9': expected a whole number"),
+        (OWN.replace("void = 9", "void = 9.0"), r"void 9\.0: expected a whole number"),
+        (OWN.replace("void = 9", "void = nan"), "void nan: expected a whole number"),
+        (OWN.replace("void = 9", "void = true"), "void True: expected a whole number"),
+        (OWN.replace("void = 9", "void = " + "9" * 5000), r"not TOML: Exceeds the limit \(4300"),
+        (OWN.replace('"Own"', f'"{"x" * 10_001}"'), "title 'x.*: expected at most 10000 char"),
     ],
 )
 def test_bad_schema_files_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -199,3 +215,53 @@ def test_of_classes_maps_its_own_ids_only() -> None:
     with pytest.raises(LabelDecodeError, match="label id 1"):
         space.apply(label_map * 0 + 1, "here")
     assert [space.class_name(label) for label in (3, 255, 1)] == ["cat", "void", "class 1"]
+
+
+def stored() -> dict[str, Any]:
+    return LabelSpace.of_classes(name="pets", void=255, names={0: "cat", 1: "dog"}).to_json()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("void", "255", "void '255': expected a whole number"),
+        ("void", 255.0, r"void 255\.0: expected a whole number"),
+        ("void", None, "void None: expected a whole number"),
+        ("void", 1, "void id 1 is also a class"),
+        ("names", {"0": "cat", "1": "\ud800"}, "not JSON: .*hex escape"),
+        ("names", {"0": "cat", "1": "a" * 201}, r"names\.1 .*: expected at most 200 characters"),
+        ("names", {"0": "cat", "1": "a\nb"}, "control characters"),
+        ("names", {"0": "cat", "1": 5}, r"names\.1 5: expected text"),
+        ("names", {"0": "cat", "01": "dog"}, "'01' is no id"),
+        ("names", {"-1": "cat"}, "'-1' is no id"),
+        ("names", {"32768": "cat"}, "expected less than 32768"),
+        ("names", {}, "expected at least 1"),
+        ("names", [], "expected a table"),
+        ("raw_to_class", {"0": 7}, "id 7 is neither a class nor void"),
+        ("raw_to_class", {"65535": 0}, "expected less than 65535"),
+        ("raw_to_class", {"0": "1"}, "expected a whole number"),
+        ("name", "x" * 100_000, "expected at most 200 characters"),
+        ("void_unknown", 1, "expected true or false"),
+        ("more", 1, "no field of this name"),
+    ],
+)
+def test_stored_label_spaces_that_no_reader_could_use_are_refused(
+    field: str, value: object, complaint: str
+) -> None:
+    with pytest.raises(ManifestError, match=rf"^not a label space: .*{complaint}") as caught:
+        LabelSpace.from_json({**stored(), field: value})
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("value", [[1], "pets", None, {}, {"void": object()}])
+def test_other_values_are_no_label_space(value: Any) -> None:
+    with pytest.raises(ManifestError, match="not a label space"):
+        LabelSpace.from_json(value)
+
+
+def test_what_earlier_versions_may_have_stored_is_read() -> None:
+    names = {"0": "other", "1": "other", "2": "", "3": "a\u00a0b", "4": "x" * 200}
+    space = LabelSpace.from_json({**stored(), "names": names})
+    assert space.class_name(1) == "other"
+    assert LabelSpace.from_json(space.to_json()) == space

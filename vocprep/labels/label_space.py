@@ -10,23 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vocprep.errors import LabelDecodeError, ManifestError, UsageError
 from vocprep.files import canonical_json, sha256_hex
+from vocprep.labels.label_space_files import OUTSIDE, LabelSpaceManifest, StoredLabelSpace
 from vocprep.manifest_paths import locate_reference
-from vocprep.manifests import Reference, find_manifest, read_manifest
-from vocprep.validation import explain
+from vocprep.manifests import find_manifest, read_manifest
+from vocprep.validation import explain, from_json
 
 UNKNOWN = "unknown"
 """The class that ``void_unknown`` makes void."""
-_OUTSIDE = 0xFFFF
-LabelId = Annotated[int, Field(ge=0, lt=_OUTSIDE)]
-ClassNames = Annotated[dict[Annotated[int, Field(ge=0, lt=32768)], str], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +59,7 @@ class LabelSpace:
         raw_to_class: Mapping[int, int],
     ) -> Self:
         """Make a label space from its parts."""
-        table = np.full(65536, _OUTSIDE, dtype=np.uint16)
+        table = np.full(65536, OUTSIDE, dtype=np.uint16)
         table[list(raw_to_class)] = list(raw_to_class.values())
         changed = np.flatnonzero(table != np.arange(len(table)))
         return cls(
@@ -111,8 +108,8 @@ class LabelSpace:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Rebuild a label space; ManifestError when the values are not those of one."""
         try:
-            stored = _StoredLabelSpace.model_validate(value)
-        except ValidationError as error:
+            stored = from_json(StoredLabelSpace, value)
+        except (TypeError, ValueError) as error:
             raise ManifestError(f"not a label space: {explain(error)}") from error
         return cls.made(**dict(stored))
 
@@ -154,8 +151,8 @@ class LabelSpace:
         if raw.max(initial=0) < self._unchanged:
             return raw
         mapped: NDArray[np.uint16] = self._table.take(raw)
-        if mapped.max(initial=0) == _OUTSIDE:
-            row, column = np.argwhere(mapped == _OUTSIDE)[0]
+        if mapped.max(initial=0) == OUTSIDE:
+            row, column = np.argwhere(mapped == OUTSIDE)[0]
             raise LabelDecodeError(
                 f"{where}: label id {int(raw[row, column])} at row {row}, column {column} is "
                 f"outside schema {self.name}: expected {_ranges(self.raw_to_class)}; "
@@ -166,32 +163,6 @@ class LabelSpace:
     def class_name(self, class_id: int) -> str:
         """Return a class's name for people: void is called void, other unnamed ids by number."""
         return "void" if class_id == self.void else self.names.get(class_id, f"class {class_id}")
-
-
-class _StoredLabelSpace(BaseModel):
-    """The values of ``LabelSpace.to_json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    title: str
-    void: LabelId
-    void_unknown: bool
-    names: ClassNames
-    raw_to_class: dict[LabelId, LabelId]
-
-
-class LabelSpaceManifest(BaseModel):
-    """The TOML file of a label space."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    title: str
-    void: LabelId
-    base: Reference | None = None
-    base_names: dict[str, str] = {}
-    """Class name here → class name in the base, where they differ."""
-    names: ClassNames
 
 
 def load_label_space(name_or_path: str | Path, *, void_unknown: bool = False) -> LabelSpace:
@@ -206,8 +177,6 @@ def load_label_space(name_or_path: str | Path, *, void_unknown: bool = False) ->
     """
     path = find_manifest("labels", str(name_or_path))
     manifest = read_manifest(LabelSpaceManifest, path)
-    if manifest.void in manifest.names:
-        raise ManifestError(f"{path}: void id {manifest.void} is also a class; choose another")
     raw_to_class = _raw_to_class(path, manifest)
     names = dict(manifest.names)
     if void_unknown:
