@@ -22,7 +22,8 @@ from vocprep.labels.png import encode_png
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import describe_file, read_index, write_index
 from vocprep.shards.record import Record
-from vocprep.shards.samples import SampleEntry, jsonl_bytes, read_samples
+from vocprep.shards.samples import SampleEntry, jsonl_bytes
+from vocprep.shards.version import Version
 
 FLIPS = 60
 """Bits that are flipped in each kind of file."""
@@ -171,13 +172,13 @@ def reseal(path: Path, samples: Sequence[SampleEntry]) -> None:
 def test_samples_that_do_not_fit_the_index_are_found(
     change: dict[str, object], copied: Path
 ) -> None:
-    samples = read_samples(copied)
+    samples = Version.read(copied).samples
     reseal(copied, [samples[0].model_copy(update=change), *samples[1:]])
     assert found_in(copied) & {"samples.jsonl", "dataset.json"}
 
 
 def test_sample_that_is_left_out_of_the_list_is_found(copied: Path) -> None:
-    reseal(copied, read_samples(copied)[1:])
+    reseal(copied, Version.read(copied).samples[1:])
     assert found_in(copied) & {"samples.jsonl", "dataset.json"}
 
 

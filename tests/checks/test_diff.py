@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,16 +146,16 @@ def test_arrays_are_read_of_differing_samples_only(
     other = write_records(
         base.parent / "other", [relabelled(RECORDS[0], {(0, 0): 7}), *RECORDS[1:]]
     )
-    rows: list[tuple[int, int]] = []
-    read_rows = Hdf5Shard.read_rows
+    rows: list[int] = []
+    read = Hdf5Shard.read
 
-    def counted(shard: Hdf5Shard, start: int, stop: int) -> Iterator[Record]:
-        rows.append((start, stop))
-        return read_rows(shard, start, stop)
+    def counted(shard: Hdf5Shard, row: int) -> Record:
+        rows.append(row)
+        return read(shard, row)
 
-    monkeypatch.setattr(Hdf5Shard, "read_rows", counted)
+    monkeypatch.setattr(Hdf5Shard, "read", counted)
     diff(base, other)
-    assert rows == [(0, 1), (0, 1)]
+    assert rows == [0, 0]
 
 
 def test_json_has_class_names_beside_class_ids(base: Path) -> None:

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from vocprep.errors import ShardError
 from vocprep.options import ShardFormat
 from vocprep.shards import hdf5, tar
-from vocprep.shards.containers import CONTAINERS, Container, container_of_file
+from vocprep.shards.containers import CONTAINERS, Container, ShardReader
 from vocprep.shards.record import Record
 
 
@@ -60,9 +60,11 @@ class ContainerContract:
         path.write_bytes(self.codec.encode(records))
         return path
 
+    def parse(self, path: Path) -> ShardReader:
+        return self.codec.parse(np.fromfile(path, dtype=np.uint8), str(path))
+
     def read_all(self, path: Path) -> list[Record]:
-        with self.codec.open_shard(path) as shard:
-            return list(shard)
+        return list(self.parse(path))
 
     def assert_refused(self, path: Path, said: str = "") -> None:
         """Opening or reading is a ShardError of one line that names the path."""
@@ -77,18 +79,14 @@ class ContainerContract:
     def test_records_come_back_as_they_were(self, records: list[Record]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = self.write(Path(folder), records)
-            with self.codec.open_shard(path) as shard:
-                assert shard.image_ids == [record.image_id for record in records]
-                assert len(shard) == len(records)
-                found = list(shard)
-                assert_same_records(found, records)
-                for start in range(len(records)):
-                    rest = list(shard.read_rows(start, len(records)))
-                    assert_same_records(rest, records[start:])
-                    assert_same_records(list(shard.read_rows(0, start)), records[:start])
-                for row in reversed(range(len(records))):
-                    assert_same_record(shard.read(row), found[row])
-                    assert shard.read(row).record_sha256 == records[row].record_sha256
+            shard = self.parse(path)
+            assert shard.image_ids == [record.image_id for record in records]
+            assert len(shard) == len(records)
+            found = list(shard)
+            assert_same_records(found, records)
+            for row in reversed(range(len(records))):
+                assert_same_record(shard.read(row), found[row])
+                assert shard.read(row).record_sha256 == records[row].record_sha256
 
     @PROPERTY
     @given(records=records_of_a_shard())
@@ -106,26 +104,10 @@ class ContainerContract:
 
     def test_reading_after_iterating_and_twice_gives_the_same(self, tmp_path: Path) -> None:
         records = three_records()
-        with self.codec.open_shard(self.write(tmp_path, records)) as shard:
-            first = list(shard)
-            assert_same_record(shard.read(1), records[1])
-            assert_same_records(list(shard), first)
-
-    def test_two_open_shards_do_not_disturb_each_other(self, tmp_path: Path) -> None:
-        records = three_records()
-        path = self.write(tmp_path, records)
-        with self.codec.open_shard(path) as one, self.codec.open_shard(path) as other:
-            for left, right, record in zip(one, other, records, strict=True):
-                assert_same_record(left, record)
-                assert_same_record(right, record)
-
-    def test_missing_file_is_a_shard_error(self, tmp_path: Path) -> None:
-        self.assert_refused(tmp_path / f"none{self.codec.suffix}")
-
-    def test_folder_in_place_of_a_file_is_a_shard_error(self, tmp_path: Path) -> None:
-        path = tmp_path / f"folder{self.codec.suffix}"
-        path.mkdir()
-        self.assert_refused(path)
+        shard = self.parse(self.write(tmp_path, records))
+        first = list(shard)
+        assert_same_record(shard.read(1), records[1])
+        assert_same_records(list(shard), first)
 
     @pytest.mark.parametrize(
         "data",
@@ -181,19 +163,12 @@ def test_every_container_has_its_name_in_the_options_and_a_suffix_of_its_own() -
     assert len({container.suffix for container in CONTAINERS.values()}) == len(CONTAINERS)
 
 
-def test_container_of_a_file_follows_from_its_name() -> None:
-    for container in CONTAINERS.values():
-        assert container_of_file(Path(f"a.b/train{container.suffix}")) is container
-    with pytest.raises(ShardError, match=r"train\.zip: .*\.h5, \.tar"):
-        container_of_file(Path("train.zip"))
-
-
 class TestHdf5(ContainerContract):
     codec = CONTAINERS["hdf5"]
 
     def edited(self, folder: Path, edit: Callable[[h5py.File], None]) -> Path:
         path = self.write(folder, three_records())
-        with h5py.File(path, "r+") as file:
+        with h5py.File(path, "r+", libver="v108") as file:
             edit(file)
         return path
 
@@ -383,34 +358,6 @@ class TestTar(ContainerContract):
     def test_unedited_copy_reads(self, tmp_path: Path) -> None:
         assert len(self.read_all(self.edited(tmp_path, lambda name, data: [(name, data)]))) == 3
 
-    @pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-    def test_repacked_copy_reads_as_the_original(self, tar_format: int, tmp_path: Path) -> None:
-        records = three_records()
-        path = tmp_path / "repacked.tar"
-        with (
-            tarfile.open(fileobj=io.BytesIO(tar.encode(records))) as source,
-            tarfile.open(path, "w", format=tar_format) as target,
-        ):
-            for member in source:
-                member.uname, member.mtime, member.mode = "somebody", 1.5, 0o600
-                target.addfile(member, source.extractfile(member))
-        assert_same_records(self.read_all(path), records)
-
-    @pytest.mark.parametrize("kind", ["fortran", "version 2"])
-    def test_array_member_that_is_no_plain_view_reads_as_the_original(
-        self, kind: str, tmp_path: Path
-    ) -> None:
-        def edit(name: str, data: bytes) -> list[tuple[str, bytes]]:
-            if name == "b.embeddings.npy":
-                array, stream = np.load(io.BytesIO(data)), io.BytesIO()
-                version = (2, 0) if kind == "version 2" else (1, 0)
-                array = np.asfortranarray(array) if kind == "fortran" else array
-                np.lib.format.write_array(stream, array, version=version)
-                data = stream.getvalue()
-            return [(name, data)]
-
-        assert_same_records(self.read_all(self.edited(tmp_path, edit)), three_records())
-
     def test_arrays_are_the_readers_own_to_write_to(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, three_records())
         first, second, _ = self.read_all(path)
@@ -424,9 +371,9 @@ class TestTar(ContainerContract):
         path = tmp_path / "other.tar"
         with tarfile.open(path, "w") as archive:
             archive.add(tmp_path / "a.txt", "a.txt")
-        self.assert_refused(path, "expected")
+        self.assert_refused(path, "docs/format.md")
 
-    @pytest.mark.parametrize("version", [0, 2, "1", None])
+    @pytest.mark.parametrize("version", [0, 1, 3])
     def test_other_format_version_is_a_shard_error(self, version: Any, tmp_path: Path) -> None:
         path = self.json_edited(tmp_path, format_version=version)
         self.assert_refused(path, f"format version {version}")
@@ -439,7 +386,7 @@ class TestTar(ContainerContract):
             "slot_pixels.npy",
             "label_count.npy",
             "slot_planes.npy",
-            "label_map.png",
+            "label_map.png16",
             "json",
         ],
     )
@@ -537,11 +484,15 @@ class TestTar(ContainerContract):
                 assert stream is not None
                 members[member.name] = stream.read()
         arrays = ("embeddings", "slot_labels", "slot_pixels", "label_count", "slot_planes")
-        assert list(members) == [*(f"a.{name}.npy" for name in arrays), "a.label_map.png", "a.json"]
+        assert list(members) == [
+            *(f"a.{name}.npy" for name in arrays),
+            "a.label_map.png16",
+            "a.json",
+        ]
         for name in arrays:
             assert members[f"a.{name}.npy"].startswith(b"\x93NUMPY\x01\x00")
         info = {
-            "format_version": 1,
+            "format_version": 2,
             "grid": [2, 3],
             "image_id": "a",
             "image_sha256": record.image_sha256,

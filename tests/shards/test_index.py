@@ -17,7 +17,7 @@ from vocprep.geometry import Geometry
 from vocprep.labels.label_space import load_label_space
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.index import DatasetIndex, read_index
-from vocprep.shards.samples import read_samples
+from vocprep.shards.samples import SampleEntry, parse_lines
 
 
 def make_index(out: Path) -> DatasetIndex:
@@ -209,19 +209,117 @@ def test_folder_without_a_dataset_is_a_shard_error_that_says_what_to_run(tmp_pat
     assert_refused(read_index, tmp_path, "found an unfinished build; run the same vocprep build")
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["", "{", "[]", "\udcff", '{"id": "a"}', '{"id": 5}'],
-    ids=["empty", "broken", "list", "no UTF-8", "fields missing", "wrong type"],
-)
-def test_bad_line_of_samples_is_a_shard_error_with_its_number(line: str, tmp_path: Path) -> None:
-    make_index(tmp_path)
-    path = tmp_path / "samples.jsonl"
+def read_samples(folder: Path) -> None:
+    path = folder / "samples.jsonl"
+    parse_lines(path.read_bytes(), SampleEntry, str(path))
+
+
+def with_second_line(folder: Path, line: str) -> None:
+    path = folder / "samples.jsonl"
     lines = path.read_text().splitlines()
     lines[1] = line
     path.write_bytes("".join(f"{text}\n" for text in lines).encode(errors="surrogateescape"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "{", "[]", "\udcff", "[" * 100_000, "x" * 100_000, '{"id": "a"}', '{"id": 5}'),
+    ],
+    ids=str.__len__,
+)
+def test_bad_line_of_samples_is_a_shard_error_with_its_number(line: str, tmp_path: Path) -> None:
+    make_index(tmp_path)
+    with_second_line(tmp_path, line)
     assert_refused(read_samples, tmp_path, "samples.jsonl", "line 2")
 
 
-def test_missing_samples_are_a_shard_error(tmp_path: Path) -> None:
-    assert_refused(read_samples, tmp_path, "samples.jsonl")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("row", "1"),
+        ("row", 1.0),
+        ("row", -1),
+        ("row", 10**30),
+        ("row", True),
+        ("grid", [1, 10**30]),
+        ("grid", [1.0, 1]),
+        ("grid", [0, 1]),
+        ("id", ""),
+        ("id", "x" * 300),
+        ("record_sha256", "zz" * 32),
+        ("targets_sha256", "00"),
+        ("embeddings_sha256", None),
+    ],
+)
+def test_value_of_another_kind_in_a_line_is_a_shard_error(
+    field: str, value: Any, tmp_path: Path
+) -> None:
+    make_index(tmp_path)
+    line = json.loads((tmp_path / "samples.jsonl").read_text().splitlines()[1])
+    with_second_line(tmp_path, json.dumps({**line, field: value}))
+    assert_refused(read_samples, tmp_path, "samples.jsonl", "line 2", field)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        ".hidden",
+        "a/b.h5",
+        "../x.h5",
+        "/etc/passwd",
+        "a\0.h5",
+        "a\n.h5",
+        "dataset.json",
+        "b\\c",
+    ],
+)
+@pytest.mark.parametrize("kind", ["shards", "files"])
+def test_file_name_that_is_no_plain_name_of_the_folder_is_refused(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    value = made_value(tmp_path)
+    value[kind][0]["name"] = name
+    assert_refused(read_resealed(value), tmp_path, "dataset.json", f"{kind}[0].name")
+
+
+def test_file_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    value = made_value(tmp_path)
+    value["files"][0]["name"] = value["shards"][0]["name"]
+    assert_refused(read_resealed(value), tmp_path, "dataset.json", "is listed twice")
+
+
+@pytest.mark.parametrize("number", [10**30, -1, 1.0, "1", None, True])
+@pytest.mark.parametrize("field", ["bytes", "records", "patches"])
+def test_count_that_is_none_is_refused(field: str, number: Any, tmp_path: Path) -> None:
+    value = made_value(tmp_path)
+    value["shards"][0][field] = number
+    assert_refused(read_resealed(value), tmp_path, "dataset.json", f"shards[0].{field}")
+
+
+@pytest.mark.parametrize("digest", ["", "zz" * 32, "00" * 31, "AA" * 32, 5])
+def test_digest_that_is_none_is_refused(digest: Any, tmp_path: Path) -> None:
+    value = made_value(tmp_path)
+    value["shards"][0]["sha256"] = digest
+    assert_refused(read_resealed(value), tmp_path, "dataset.json", "shards[0].sha256")
+
+
+def made_value(folder: Path) -> dict[str, Any]:
+    make_index(folder)
+    value: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+    return value
+
+
+def read_resealed(value: dict[str, Any]) -> Callable[[Path], Any]:
+    """Write an edited index with its right digest, and read it."""
+
+    def read(folder: Path) -> DatasetIndex:
+        others = {name: field for name, field in value.items() if name != "index_sha256"}
+        text = json.dumps(others, sort_keys=True, separators=(",", ":"))
+        own = hashlib.sha256(text.encode()).hexdigest()
+        (folder / "dataset.json").write_text(json.dumps({**others, "index_sha256": own}))
+        return read_index(folder)
+
+    return read

@@ -65,9 +65,7 @@ for path in sorted(pathlib.Path(shards).glob("*.tar")):
         assert info["image_id"] == sample["__key__"]
         record = {name: sample[f"{name}.npy"] for name in (
             "embeddings", "slot_labels", "slot_pixels", "label_count", "slot_planes")}
-        png = sample["label_map.png"]
-        if isinstance(png, bytes):
-            png = np.asarray(Image.open(io.BytesIO(png)))
+        png = np.asarray(Image.open(io.BytesIO(sample["label_map.png16"])))
         save(out, row, dict(
             record,
             grid=np.array(info["grid"]),

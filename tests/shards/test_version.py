@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ from builders.records import assert_same_record
 from builders.versions import Built
 
 from vocprep.errors import ShardError
-from vocprep.shards import containers
-from vocprep.shards.containers import CONTAINERS, ShardReader
+from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.samples import SampleEntry
 from vocprep.shards.version import Version
 
@@ -21,20 +19,13 @@ from vocprep.shards.version import Version
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the shards that are opened, in order."""
     names: list[str] = []
+    open_shard = ProvedShards.open
 
-    def note(name: str) -> None:
-        container = CONTAINERS[name]  # type: ignore[index]
+    def note(shards: ProvedShards, name: str) -> ShardReader:
+        names.append(name)
+        return open_shard(shards, name)
 
-        def open_shard(path: Path) -> ShardReader:
-            names.append(path.name)
-            return container.open_shard(path)
-
-        changed[name] = replace(container, open_shard=open_shard)
-
-    changed: dict[str, containers.Container] = {}
-    for name in CONTAINERS:
-        note(name)
-    monkeypatch.setattr("vocprep.shards.version.CONTAINERS", changed)
+    monkeypatch.setattr(ProvedShards, "open", note)
     return names
 
 
@@ -72,7 +63,7 @@ def test_no_sample_gives_no_record(built: Built, opened: list[str]) -> None:
 def test_line_that_names_another_records_row_is_a_shard_error(row: int, built: Built) -> None:
     version = Version.read(built.path)
     sample = in_shards(list(version.samples))[0].model_copy(update={"row": row})
-    with pytest.raises(ShardError, match=f"{sample.shard}: rows {row} to {row} .*{sample.id}"):
+    with pytest.raises(ShardError, match=f"{sample.shard}: row {row} is not .*{sample.id}"):
         list(version.records(built.path, [sample]))
 
 

@@ -18,7 +18,7 @@ from vocprep.labels.targets import STATE_OTHER, unpack_states
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.identity import Identities
-from vocprep.shards.index import DatasetIndex, ShardEntry, describe_file
+from vocprep.shards.index import FORMAT_VERSIONS, DatasetIndex, ShardEntry, describe_file
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
     LABELS_FILE,
@@ -86,15 +86,17 @@ def describe_shard(
     label_pixels: Counter[int] = Counter()
     for record in records:
         label_pixels.update(label_areas(record.label_map))
-    entry = ShardEntry(
-        **describe_file(shard.name, data).model_dump(),
-        split=shard.split,
-        records=len(records),
-        patches=sum(len(record.embeddings) for record in records),
-    )
+    entry = None
+    if records:
+        entry = ShardEntry(
+            **describe_file(shard.name, data).model_dump(),
+            split=shard.split,
+            records=len(records),
+            patches=sum(len(record.embeddings) for record in records),
+        )
     return FinishedShard(
         split=shard.split,
-        entry=entry if records else None,
+        entry=entry,
         samples=tuple(
             SampleEntry.of(record, shard.name, row) for row, record in enumerate(records)
         ),
@@ -148,6 +150,7 @@ def assemble(
     )
     identities = Identities.of(samples, quarantined)
     index = DatasetIndex(
+        format_version=FORMAT_VERSIONS[plan.layout.format][-1],
         recipe_id=plan.recipe.recipe_id,
         source_id=identities.source_id,
         content_id=identities.content_id,

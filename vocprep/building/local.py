@@ -201,8 +201,8 @@ class _Run:
             progress.note(
                 f"compiling the backbone first, which pays from {COMPILE_FROM:,} views on in bf16"
             )
+        reuse = Reuse.open(self.key, self.output, self.options.reuse)
         with (
-            Reuse.open(self.key, self.output, self.options.reuse) as reuse,
             ShardWriter(self.output.staging, plan.layout, times) as writer,
             make_records(
                 samples,

@@ -6,11 +6,14 @@ digests now as then, and its own bytes agree with their digest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocprep.building.finish import FinishedShard, describe_shard
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.building.finish import FinishedShard, describe_shard, finish_shard
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, versions
 from vocprep.building.publish import Output
 from vocprep.building.staging import Staging
@@ -19,9 +22,11 @@ from vocprep.errors import DataError
 from vocprep.features.image import read_image_file
 from vocprep.files import link_or_copy, sha256_hex
 from vocprep.labels.decode import read_label_file
+from vocprep.options import Layout
 from vocprep.parallel import map_ordered
-from vocprep.shards.containers import container_of_file
-from vocprep.shards.index import DatasetIndex
+from vocprep.shards.containers import CONTAINERS, read_entry
+from vocprep.shards.index import FORMAT_VERSIONS, DatasetIndex, ShardEntry
+from vocprep.shards.record import Record
 from vocprep.shards.samples import PairDigests, QuarantinedSample, pair_digests
 from vocprep.shards.version import Version, is_unchanged
 
@@ -60,7 +65,7 @@ def find_existing(key: BuildKey, output: Output, workers: int) -> Existing:
         planned = {candidate.shard.name: candidate.shard for candidate in candidates}
         samples = [sample for shard in planned.values() for sample in shard.samples]
         sources = digest_sources(samples, workers)
-    return Existing(shards=stage_reusable(candidates, sources, output.staging))
+    return Existing(shards=stage_reusable(candidates, sources, output.staging, plan.layout))
 
 
 def has_same_tools(index: DatasetIndex, key: BuildKey) -> bool:
@@ -151,43 +156,62 @@ def _digest_pair(sample: SampleRef) -> PairDigests:
 
 
 def stage_reusable(
-    candidates: Iterable[ReusableShard], sources: Mapping[str, PairDigests], staging: Staging
+    candidates: Iterable[ReusableShard],
+    sources: Mapping[str, PairDigests],
+    staging: Staging,
+    layout: Layout,
 ) -> dict[str, FinishedShard]:
     """Put the shards that were made of these source files into the staging folder, by name."""
     staged: dict[str, FinishedShard] = {}
     for candidate in candidates:
         name = candidate.shard.name
         if name not in staged and candidate.has_sources(sources):
-            finished = _stage(candidate, staging)
+            finished = _stage(candidate, staging, layout)
             if finished is not None:
                 staged[name] = finished
     return staged
 
 
-def _stage(candidate: ReusableShard, staging: Staging) -> FinishedShard | None:
+def _stage(candidate: ReusableShard, staging: Staging, layout: Layout) -> FinishedShard | None:
     """Put a shard into the staging folder; None when its bytes are gone or damaged."""
     finished, name = candidate.finished, candidate.shard.name
     if finished.entry is not None:
-        entry = finished.entry
-        source = next((path for path in candidate.paths if is_unchanged(path, entry)), None)
-        if source is None:
+        found = _find_bytes(candidate.paths, finished.entry)
+        if found is None:
+            return None
+        source, data = found
+        try:
+            shard = CONTAINERS[layout.format].parse(data, str(source))
+            if shard.format_version != FORMAT_VERSIONS[layout.format][-1]:
+                return _stage_in_current_format(candidate, list(shard), staging, layout)
+            if not finished.statistics:  # which dataset.json keeps only summed up
+                finished = describe_shard(
+                    candidate.shard, list(shard), finished.quarantined, data.tobytes()
+                )
+        except DataError:  # the digest is right: its writer did not follow docs/format.md
             return None
         target = staging.path / name
         if source != target:
             target.unlink(missing_ok=True)
             link_or_copy(source, target)
-        if not finished.statistics:
-            finished = _describe(target, candidate)
     finished = finished.named(name)
     staging.describe(name, finished)
     return finished
 
 
-def _describe(path: Path, candidate: ReusableShard) -> FinishedShard:
-    """Compute the statistics of a shard, which dataset.json keeps only summed up."""
-    container = container_of_file(path)
-    with container.open_shard(path) as reader:
-        records = list(reader)
-    return describe_shard(
-        candidate.shard, records, candidate.finished.quarantined, path.read_bytes()
-    )
+def _find_bytes(paths: Sequence[Path], entry: ShardEntry) -> tuple[Path, NDArray[np.uint8]] | None:
+    """Return the file that has the size and digest of an entry, and its bytes [N]; None if none."""
+    for path in paths:
+        read = read_entry(path, entry)
+        if not isinstance(read, str):
+            return path, read.data
+    return None
+
+
+def _stage_in_current_format(
+    candidate: ReusableShard, records: Sequence[Record], staging: Staging, layout: Layout
+) -> FinishedShard:
+    """Write a shard's records into the staging folder as a new build would."""
+    data, finished = finish_shard(candidate.shard, records, candidate.finished.quarantined, layout)
+    staging.add(candidate.shard.name, data, finished)
+    return finished

@@ -13,19 +13,18 @@ from vocprep.building.publish import Output
 from vocprep.building.stages import Embeddings
 from vocprep.errors import ShardError, UsageError
 from vocprep.recipe import Recipe, differing_fields
-from vocprep.shards.containers import CONTAINERS, ShardReader
-from vocprep.shards.index import DatasetIndex, read_index
-from vocprep.shards.samples import SampleEntry, read_samples
+from vocprep.shards.containers import ProvedShards, ShardReader
+from vocprep.shards.samples import SampleEntry
+from vocprep.shards.version import Version, read_sample
 
 MOST_OPEN = 2
-"""Shards of a version that are open at a time: records are read in about their stored order."""
+"""Shards of a version that are in memory: records are read in about their stored order."""
 
 
 class Reuse:
     """Finds embeddings in ``--reuse`` and in the version that a build succeeds.
 
-    A context manager, which closes the shards that it opened. ``find`` may be called by several
-    threads.
+    ``find`` may be called by several threads.
     """
 
     def __init__(self, versions: Sequence[StoredEmbeddings]) -> None:
@@ -44,7 +43,7 @@ class Reuse:
             )
         earlier = output.earlier
         if earlier is not None and earlier.index.numerics_class == key.numerics_class:
-            versions.append(StoredEmbeddings(output.path, earlier.index))
+            versions.append(StoredEmbeddings(output.path, earlier))
         return cls(versions)
 
     def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
@@ -57,24 +56,17 @@ class Reuse:
                 return embeddings
         return None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for version in self._versions:
-            version.close()
-
 
 class StoredEmbeddings:
-    """Finds a record's embeddings in a finished dataset version; a context manager.
+    """Finds a record's embeddings in a finished dataset version.
 
     What it returns agrees with its digest. ``find`` may be called by several threads.
     """
 
-    def __init__(self, path: Path, index: DatasetIndex) -> None:
+    def __init__(self, path: Path, version: Version) -> None:
         self._path = path
-        self._index = index
-        self._samples = {sample.id: sample for sample in read_samples(path)}
+        self._shards = ProvedShards(path, version.index)
+        self._samples = {sample.id: sample for sample in version.samples}
         self._readers: OrderedDict[str, ShardReader] = OrderedDict()
         self._damaged: set[str] = set()
         self._lock = threading.Lock()
@@ -85,7 +77,8 @@ class StoredEmbeddings:
 
         UsageError when its embeddings are not those that the recipe and this machine would make.
         """
-        index = read_index(path)
+        version = Version.read(path)
+        index = version.index
         differing = differing_fields(
             {**index.recipe.embedding_choices, "numerics_class": index.numerics_class},
             {**recipe.embedding_choices, "numerics_class": dict(numerics_class)},
@@ -95,7 +88,7 @@ class StoredEmbeddings:
                 f"{path}: its embeddings cannot be reused, they are others than would be made: "
                 f"there and here {'; '.join(differing)}; leave --reuse out"
             )
-        return cls(path, index)
+        return cls(path, version)
 
     def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
         """Return embeddings [P, D] of a record made of an image with this digest, or None."""
@@ -109,10 +102,7 @@ class StoredEmbeddings:
                 return None
 
     def _read(self, sample: SampleEntry) -> Embeddings | None:
-        reader = self._reader(sample.shard)
-        if not 0 <= sample.row < len(reader.image_ids):
-            return None
-        record = reader.read(sample.row)
+        record = read_sample(self._reader(sample.shard), sample, str(self._path / sample.shard))
         agrees = record.embeddings_sha256 == sample.embeddings_sha256
         return record.embeddings if agrees else None
 
@@ -121,21 +111,9 @@ class StoredEmbeddings:
             if name in self._damaged:
                 raise ShardError(f"{self._path / name}: damaged")
             self._damaged.add(name)  # until it is open, so that a damaged one is tried once
-            container = CONTAINERS[self._index.container]
-            self._readers[name] = container.open_shard(self._path / name)
+            self._readers[name] = self._shards.open(name)
             self._damaged.remove(name)
             if len(self._readers) > MOST_OPEN:
-                self._readers.popitem(last=False)[1].close()
+                self._readers.popitem(last=False)
         self._readers.move_to_end(name)
         return self._readers[name]
-
-    def close(self) -> None:
-        """Close the shards that are open."""
-        for reader in self._readers.values():
-            reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -14,7 +14,7 @@ from vocprep.building.plan import ShardPlan
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
 from vocprep.features.weights import WEIGHTS_HINT
-from vocprep.files import TEMPORARY_PREFIX, json_bytes
+from vocprep.files import MAX_JSON_BYTES, TEMPORARY_PREFIX, json_bytes, read_file
 from vocprep.folders import is_clutter
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import Targets, make_targets
@@ -22,7 +22,7 @@ from vocprep.locking import LOCK
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import SplitIds
-from vocprep.shards.containers import CONTAINERS
+from vocprep.shards.containers import ProvedShards
 from vocprep.shards.identity import Identities
 from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry, read_index
 from vocprep.shards.reader import ShardDataset
@@ -56,7 +56,10 @@ def verify_version_files(path: Path, workers: int, progress: Progress = NO_PROGR
     found += _extra(path, {entry.name for entry in entries})
     # The samples can be compared with the index only when the files that list them are whole.
     if {difference.path for difference in found} <= {shard.name for shard in index.shards}:
-        found += _check_consistency(Version.read(path))
+        try:
+            found += _check_consistency(Version.read(path))
+        except ShardError as error:
+            found.append(changed(DATASET_FILE, str(error)))
     return Report.of("files", matching=matching, differences=found)
 
 
@@ -77,7 +80,7 @@ def _compare(
 
 def _check_index_file(path: Path, index: DatasetIndex) -> list[Difference]:
     """Compare dataset.json with the bytes that its content is written as."""
-    if (path / DATASET_FILE).read_bytes() == json_bytes(index.model_dump(mode="json")):
+    if read_file(path / DATASET_FILE, MAX_JSON_BYTES) == json_bytes(index.model_dump(mode="json")):
         return []
     return [changed(DATASET_FILE, "expected the bytes that vocprep writes, found others")]
 
@@ -137,9 +140,10 @@ def verify_version_content(path: Path, workers: int, progress: Progress = NO_PRO
     version = Version.read(path)
     index = version.index
     label_space = ShardDataset(path, version).label_space
+    opened = ProvedShards(path, index)
 
     def check(shard: ShardEntry) -> _CheckedShard:
-        return _check_shard(path, index, shard, version.by_shard[shard.name], label_space)
+        return _check_shard(opened, shard, version.by_shard[shard.name], label_space)
 
     shards: list[_CheckedShard] = []
     progress.begin("shards", len(index.shards), 0)
@@ -177,15 +181,13 @@ class _CheckedShard:
 
 
 def _check_shard(
-    path: Path,
-    index: DatasetIndex,
+    shards: ProvedShards,
     shard: ShardEntry,
     samples: Sequence[SampleEntry],
     label_space: LabelSpace,
 ) -> _CheckedShard:
     try:
-        with CONTAINERS[index.container].open_shard(path / shard.name) as reader:
-            records = list(reader)
+        records = list(shards.open(shard.name))
         details = [
             [
                 f"record {sample.id}: {detail}"

@@ -10,10 +10,11 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from vocprep.checks.deviation import (
     EMBEDDING_TOLERANCES,
@@ -26,9 +27,23 @@ from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.files import read_json, write_json
 from vocprep.options import Layout, ShardFormat
 from vocprep.recipe import Recipe, differing_fields
-from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry
+from vocprep.shards.index import (
+    DATASET_FILE,
+    DatasetIndex,
+    FileEntry,
+    ShardEntry,
+    check_entries,
+)
 from vocprep.shards.record import Record
-from vocprep.shards.samples import QUARANTINE_FILE, Entry, SampleEntry, SealedEntry
+from vocprep.shards.samples import (
+    QUARANTINE_FILE,
+    Count,
+    Entry,
+    RecordId,
+    SampleEntry,
+    SealedEntry,
+    Sha256,
+)
 from vocprep.shards.version import Version
 from vocprep.validation import explain, from_json
 
@@ -39,7 +54,7 @@ PROBES = 16
 class Probe(Entry):
     """The embedding of one record's first patch."""
 
-    id: str
+    id: RecordId
     embedding: str
     """Base64 of its little-endian numbers [D], of the recipe's dtype."""
 
@@ -50,16 +65,17 @@ class LockFile(SealedEntry):
     DIGEST_FIELD: ClassVar[str] = "lock_sha256"
 
     format: Literal["vocprep-lock"] = "vocprep-lock"
-    format_version: Literal[1] = 1
+    format_version: int
+    """That of the version's dataset.json."""
     version: str
     """The version's short id, for people."""
-    recipe_id: str
-    source_id: str
-    content_id: str
-    targets_id: str
+    recipe_id: Sha256
+    source_id: Sha256
+    content_id: Sha256
+    targets_id: Sha256
     recipe: Recipe
     container: ShardFormat
-    samples_per_shard: int
+    samples_per_shard: Annotated[Count, Field(ge=1)]
     shards: tuple[ShardEntry, ...]
     files: tuple[FileEntry, ...]
     quarantined: tuple[str, ...]
@@ -70,6 +86,11 @@ class LockFile(SealedEntry):
     probes: tuple[Probe, ...]
     lock_sha256: str = ""
     """Of the canonical JSON of all other fields; set by ``sealed``."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        check_entries(self.container, self.format_version, (*self.shards, *self.files))
+        return self
 
     def __repr__(self) -> str:
         return f"LockFile({self.version}, {len(self.shards):,} {self.container} shards)"
@@ -89,6 +110,7 @@ def lock(path: str | Path, file: str | Path | None = None) -> LockFile:
     version = Version.read(path)
     index = version.index
     content = LockFile(
+        format_version=index.format_version,
         version=index.short_id,
         recipe_id=index.recipe_id,
         source_id=index.source_id,
@@ -231,6 +253,12 @@ def _compare_files(locked: LockFile, index: DatasetIndex, found: LockComparison)
     layout = (index.container, index.samples_per_shard)
     if layout != (locked.container, locked.samples_per_shard):
         found.notes.append("the shards have another layout than those of the locked version")
+        return
+    if index.format_version != locked.format_version:
+        found.notes.append(
+            f"the shards are of format version {index.format_version}, those of the locked version "
+            f"of {locked.format_version}: their bytes cannot be compared, their records were"
+        )
         return
     here: dict[str, FileEntry] = {item.name: item for item in (*index.shards, *index.files)}
     there: dict[str, FileEntry] = {item.name: item for item in (*locked.shards, *locked.files)}

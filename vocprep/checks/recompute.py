@@ -105,19 +105,19 @@ def recompute(
     plan = _plan(dataset, options)
     build_options = BuildOptions(device=options.device, workers=options.workers)
     chosen = _choose(dataset, options)
-    with StoredEmbeddings(dataset.path, dataset.index) as stored:
-        comparison = _Comparison(dataset=dataset, stored=stored, options=build_options)
-        progress.begin("images", len(plan.samples), 0)
-        try:
-            with _remake(plan, comparison.embeddings_to_keep(chosen), build_options) as outcomes:
-                for outcome in outcomes:
-                    comparison.add(outcome, is_chosen=outcome.sample.image_id in chosen)
-                    progress.advance(1)
-        finally:
-            progress.end()
-        from_fp32 = None
-        if plan.recipe.precision != "fp32":
-            from_fp32 = _measure_from_fp32(plan, chosen, stored, build_options)
+    stored = StoredEmbeddings(dataset.path, dataset.version)
+    comparison = _Comparison(dataset=dataset, stored=stored, options=build_options)
+    progress.begin("images", len(plan.samples), 0)
+    try:
+        with _remake(plan, comparison.embeddings_to_keep(chosen), build_options) as outcomes:
+            for outcome in outcomes:
+                comparison.add(outcome, is_chosen=outcome.sample.image_id in chosen)
+                progress.advance(1)
+    finally:
+        progress.end()
+    from_fp32 = None
+    if plan.recipe.precision != "fp32":
+        from_fp32 = _measure_from_fp32(plan, chosen, stored, build_options)
     return comparison.result(from_fp32)
 
 

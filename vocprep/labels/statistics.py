@@ -5,7 +5,9 @@ Also the tables of areas that authors of datasets logged, to compare label maps 
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +17,16 @@ from numpy.typing import NDArray
 
 from vocprep.drawing.charts import bars_png
 from vocprep.errors import ManifestError
+from vocprep.files import read_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.manifests import manifests_dir
+from vocprep.npy import read_npy
+from vocprep.validation import explain
+
+_COLUMNS = {"image_ids": "|S", "counts": "<u2", "labels": "<u2", "pixels": "<u4"}
+"""Columns of a table of label areas, and how the name of each one's type begins."""
+_MAX_TABLE = 64 << 20
+"""Bytes of a table and of each of its columns; that of Pascal Context has 530 kB."""
 
 
 @dataclass
@@ -114,11 +124,14 @@ def load_label_areas(name: str) -> dict[str, dict[int, int]]:
     """
     path = manifests_dir() / "label_areas" / f"{name}.npz"
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as table:
-            image_ids = [str(item, "ascii") for item in table["image_ids"]]
-            counts, labels, pixels = table["counts"], table["labels"], table["pixels"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ManifestError(f"{path}: cannot be read as a table of label areas: {error}") from error
+        columns = _read_columns(read_file(path, _MAX_TABLE))
+        image_ids = [item.decode("ascii") for item in columns["image_ids"].tolist()]
+    except (OSError, ValueError) as error:
+        raise ManifestError(
+            f"{path}: cannot be read as a table of label areas: {explain(error)}; install vocprep "
+            "again"
+        ) from error
+    counts, labels, pixels = columns["counts"], columns["labels"], columns["pixels"]
     ends = np.cumsum(counts, dtype=np.int64)
     if not len(labels) == len(pixels) == counts.sum() or len(image_ids) != len(counts):
         raise ManifestError(f"{path}: its columns have different lengths; install vocprep again")
@@ -127,3 +140,22 @@ def load_label_areas(name: str) -> dict[str, dict[int, int]]:
         image_id: dict(pairs[end - count : end])
         for image_id, count, end in zip(image_ids, counts.tolist(), ends.tolist(), strict=True)
     }
+
+
+def _read_columns(data: bytes) -> dict[str, NDArray[Any]]:
+    """Return the columns [N] of a table's file; ValueError when it is none."""
+    columns = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name, dtype in _COLUMNS.items():
+                member = archive.getinfo(f"{name}.npy")
+                if member.file_size > _MAX_TABLE:
+                    raise ValueError(f"column {name} has {member.file_size:,} bytes")
+                column = read_npy(np.frombuffer(archive.read(member), dtype=np.uint8))
+                if column.ndim != 1 or column.dtype.str[: len(dtype)] != dtype:
+                    raise ValueError(f"column {name} is {column.dtype} {column.shape}")
+                columns[name] = column
+    # What zipfile raises for damaged archives, encrypted ones and unknown compressions.
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError, OSError) as error:
+        raise ValueError(str(error)) from error
+    return columns

@@ -1,27 +1,36 @@
-"""The shard containers: how records become the bytes of a file, and back.
+"""The shard containers, and the one way to open a shard of a version: its bytes are proved first.
 
 To add a container: a codec module with an ``encode`` and a class that satisfies ``ShardReader``, an
-entry in ``CONTAINERS``, and its name in ``vocprep.options.ShardFormat``.
+entry in ``CONTAINERS``, its versions in ``vocprep.shards.index.FORMAT_VERSIONS`` and its name in
+``vocprep.options.ShardFormat``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
-from vocprep.errors import ShardError
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.files import open_regular, sha256_hex
 from vocprep.options import ShardFormat
 from vocprep.shards import hdf5, tar
+from vocprep.shards.index import MISSING, DatasetIndex, FileEntry, foreign_file
 from vocprep.shards.record import Record
 
 
 class ShardReader(Protocol):
-    """An open shard, the same for every container. Close it, or use it as a context manager."""
+    """A shard in memory, the same for every container; its records are views of its bytes."""
 
+    format_version: int
     image_ids: list[str]
     """Record ids in row order."""
+
+    def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Record]:
         """Yield all records in row order."""
@@ -30,18 +39,6 @@ class ShardReader(Protocol):
     def read(self, row: int) -> Record:
         """Return the record of one row."""
         ...
-
-    def read_rows(self, start: int, stop: int) -> Iterator[Record]:
-        """Yield the records of the rows from ``start`` up to ``stop``, read in one piece."""
-        ...
-
-    def close(self) -> None:
-        """Close the file; records that were read stay valid."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,25 +49,92 @@ class Container:
     """Of the file's name, with its dot."""
     encode: Callable[[Sequence[Record]], bytes]
     """Return the bytes of a shard; the same records give the same bytes."""
-    open_shard: Callable[[Path], ShardReader]
-    """Open a shard for reading; ShardError naming the path when it is not one."""
+    parse: Callable[[NDArray[np.uint8], str], ShardReader]
+    """Return the records of a shard's bytes; ShardError naming the text when they are none."""
 
 
 CONTAINERS: Mapping[ShardFormat, Container] = {
-    "hdf5": Container(suffix=".h5", encode=hdf5.encode, open_shard=hdf5.Hdf5Shard),
-    "webdataset": Container(suffix=".tar", encode=tar.encode, open_shard=tar.TarShard),
+    "hdf5": Container(suffix=".h5", encode=hdf5.encode, parse=hdf5.Hdf5Shard),
+    "webdataset": Container(suffix=".tar", encode=tar.encode, parse=tar.TarShard),
 }
 """By the name in ``--format`` and in dataset.json."""
 
 
-def container_of_file(path: Path) -> Container:
-    """Return the container of a shard by the suffix of its name; ShardError for any other file.
+class Fingerprints(Protocol):
+    """A number per shard, such as a list or a tensor in memory that processes share."""
 
-    >>> container_of_file(Path("train-00000-of-00002.tar")) is CONTAINERS["webdataset"]
-    True
+    def __getitem__(self, row: int, /) -> object: ...
+
+    def __setitem__(self, row: int, value: int, /) -> None: ...
+
+
+class ProvedShards:
+    """The shards of an opened version; the digest of each is compared with the index.
+
+    That is done once per file, which is known again by its device, inode, size and times. The bytes
+    that were digested are those that are parsed, whatever happens to the file meanwhile.
     """
-    for container in CONTAINERS.values():
-        if path.suffix == container.suffix:
-            return container
-    suffixes = ", ".join(container.suffix for container in CONTAINERS.values())
-    raise ShardError(f"{path}: not a shard by its name: expected one of {suffixes}")
+
+    def __init__(
+        self, folder: Path, index: DatasetIndex, fingerprints: Fingerprints | None = None
+    ) -> None:
+        """``fingerprints`` holds a zero per shard; give shared memory for worker processes."""
+        self._folder, self._index = folder, index
+        self._rows = {shard.name: row for row, shard in enumerate(index.shards)}
+        self._proved = [0] * len(self._rows) if fingerprints is None else fingerprints
+
+    def open(self, name: str) -> ShardReader:
+        """Return a shard's records; ShardError when its file is not the one that is listed."""
+        return CONTAINERS[self._index.container].parse(self.read(name), str(self._folder / name))
+
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """Return a shard's bytes; ShardError when its file is not the one that is listed."""
+        row = self._rows[name]
+        entry = self._index.shards[row]
+        read = read_entry(self._folder / name, entry, int(self._proved[row]))  # type: ignore[call-overload]
+        if isinstance(read, str):
+            raise foreign_file(self._folder, self._index, entry, read)
+        self._proved[row] = read.fingerprint
+        return read.data
+
+
+@dataclass(frozen=True, eq=False)
+class ProvedFile:
+    """The bytes of a file that are those of its entry."""
+
+    data: NDArray[np.uint8]
+    """[N]"""
+    fingerprint: int
+    """By which the file is known again; 0 when it was written to while it was read."""
+
+
+def read_entry(path: Path, entry: FileEntry, proved: int = 0) -> ProvedFile | str:
+    """Read a file that must have the size and digest of an entry; return what else was found.
+
+    A file with the fingerprint ``proved`` is not digested again.
+    """
+    try:
+        with open_regular(path) as stream:
+            fingerprint = _fingerprint(stream.fileno())
+            size = os.fstat(stream.fileno()).st_size
+            if size != entry.bytes:
+                return f"{size:,} bytes"
+            data = np.empty(size, dtype=np.uint8)
+            count = stream.readinto(data.data)
+            if _fingerprint(stream.fileno()) != fingerprint:
+                fingerprint = 0
+    except FileNotFoundError:
+        return MISSING
+    except OSError as error:
+        return f"what cannot be read: {error.strerror}"
+    if count != size or not fingerprint or fingerprint != proved:
+        digest = sha256_hex(data.data)
+        if digest != entry.sha256:
+            return f"others, of sha256 {digest[:12]}…"
+    return ProvedFile(data, fingerprint)
+
+
+def _fingerprint(descriptor: int) -> int:
+    """Return a number that differs between files, and changes when a file is written to."""
+    stat = os.fstat(descriptor)
+    return hash((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import ShardError
-from vocprep.recipe import FORMAT_VERSION
-from vocprep.shards.record import PATCH_FIELDS, Record, check_record
+from vocprep.shards.hdf5_layout import PATCH_NAMES, TEXTS, map_datasets, read_attributes
+from vocprep.shards.index import FORMAT_VERSIONS
+from vocprep.shards.record import Record, check_record
+from vocprep.validation import printable
 
 _FORMAT = "vocprep-shard"
-_TEXTS = ("image_id", "image_sha256", "label_sha256")
-_PATCH_NAMES = ("embeddings", *PATCH_FIELDS)
-_DAMAGE = (LookupError, OSError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
-"""What h5py and NumPy raise for a damaged file."""
+_ATTRIBUTES = ("format", "format_version", "split")
+_DAMAGE = (LookupError, OSError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What h5py raises for a damaged file, and this module for one of another form."""
 
 
 def encode(records: Sequence[Record]) -> bytes:
     """Return the bytes of an HDF5 shard; the same records give the same bytes."""
     arrays: dict[str, NDArray[Any]] = {
-        name: np.array([getattr(record, name).encode() for record in records]) for name in _TEXTS
+        name: np.array([getattr(record, name).encode() for record in records]) for name in TEXTS
     }
     arrays["grid"] = np.array([record.grid for record in records], dtype=np.int32)
     arrays["offsets"] = _offsets([len(record.embeddings) for record in records])
-    for name in _PATCH_NAMES:
+    for name in PATCH_NAMES:
         arrays[name] = np.concatenate([getattr(record, name) for record in records])
     pngs = [record.label_png for record in records]
     arrays["label_map_offsets"] = _offsets([len(png) for png in pngs])
@@ -39,7 +38,7 @@ def encode(records: Sequence[Record]) -> bytes:
     # file ever has a name.
     with h5py.File("shard", "w", driver="core", backing_store=False, libver="v108") as file:
         file.attrs["format"] = _FORMAT
-        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["format_version"] = FORMAT_VERSIONS["hdf5"][-1]
         file.attrs["split"] = records[0].split
         for name, array in arrays.items():
             file.create_dataset(name, data=array, track_times=False)
@@ -53,117 +52,81 @@ def _offsets(lengths: Sequence[int]) -> NDArray[np.int64]:
 
 
 class Hdf5Shard:
-    """An open HDF5 shard."""
+    """The records of an HDF5 shard in memory; their arrays are views of its bytes."""
 
-    def __init__(self, path: Path) -> None:
-        import h5py  # noqa: PLC0415  # see encode
-
-        self._path = path
+    def __init__(self, data: NDArray[np.uint8], where: str) -> None:
+        self._where = where
         try:
-            with path.open("rb"):  # h5py reports the same in three lines
-                pass
-        except OSError as error:
-            raise ShardError(f"{path}: cannot be opened: {error.strerror}") from error
+            attributes = read_attributes(data)
+        except ValueError as error:
+            raise ShardError(f"{where}: not a vocprep shard: {error}; build it again") from error
+        self.format_version, self._split = self._check_attributes(attributes)
         try:
-            self._file = h5py.File(path, "r")
+            self._arrays = map_datasets(data)
+            self._texts = {
+                name: [text.decode() for text in self._arrays[name].tolist()] for name in TEXTS
+            }
         except _DAMAGE as error:
-            raise ShardError(f"{path}: not an HDF5 shard: {error}; build it again") from error
-        try:
-            self._read_index()
-        except _DAMAGE as error:
-            self.close()
-            raise self._damaged(error) from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _read_index(self) -> None:
-        attributes = self._file.attrs
-        if attributes.get("format") != _FORMAT:
-            raise ShardError(f"{self._path}: an HDF5 file, but not a vocprep shard")
-        if attributes.get("format_version") != FORMAT_VERSION:
-            raise ShardError(
-                f"{self._path}: format version {attributes.get('format_version')}: this version "
-                f"of vocprep reads {FORMAT_VERSION}"
-            )
-        self._split = str(attributes["split"])
-        self._texts = {
-            name: [text.decode() for text in self._file[name][:].tolist()] for name in _TEXTS
-        }
-        self._grid = [(ny, nx) for ny, nx in self._file["grid"][:].tolist()]
-        self._offsets = self._file["offsets"][:].tolist()
-        self._png_offsets = self._file["label_map_offsets"][:].tolist()
+            raise self._damaged(printable(str(error))) from error
         self.image_ids = self._texts["image_id"]
+        self._grids = [(ny, nx) for ny, nx in self._arrays["grid"].tolist()]
+        self._offsets = self._arrays["offsets"].tolist()
+        self._png_offsets = self._arrays["label_map_offsets"].tolist()
         self._check_index()
+
+    def _check_attributes(self, attributes: Mapping[str, str | int]) -> tuple[int, str]:
+        """Return format version and split; ShardError when they are not those of a shard."""
+        if attributes.get("format") != _FORMAT:
+            raise ShardError(f"{self._where}: an HDF5 file, but not a vocprep shard")
+        version, split = attributes.get("format_version"), attributes.get("split")
+        if version not in FORMAT_VERSIONS["hdf5"] or not isinstance(version, int):
+            raise ShardError(
+                f"{self._where}: format version {version}: this version of vocprep reads "
+                f"{FORMAT_VERSIONS['hdf5'][-1]}"
+            )
+        if not isinstance(split, str) or len(attributes) != len(_ATTRIBUTES):
+            raise self._damaged(f"expected the attributes {', '.join(_ATTRIBUTES)}")
+        return version, split
 
     def _check_index(self) -> None:
         """Check that every table has one row per record and every offset is within its array."""
         count = len(self.image_ids)
         if not count:
             raise self._damaged("no record in it")
-        tables = [*self._texts.values(), self._grid, self._offsets[1:], self._png_offsets[1:]]
-        sizes = {name: len(self._file[name]) for name in (*_PATCH_NAMES, "label_map")}
+        tables = [*self._texts.values(), self._grids, self._offsets[1:], self._png_offsets[1:]]
         if any(len(table) != count for table in tables):
             raise self._damaged("its tables differ in length")
         for offsets, names in (
-            (self._offsets, _PATCH_NAMES),
+            (self._offsets, PATCH_NAMES),
             (self._png_offsets, ("label_map",)),
         ):
             if offsets[0] != 0 or sorted(offsets) != offsets:
                 raise self._damaged("its offsets do not rise from 0")
             for name in names:
-                if sizes[name] != offsets[-1]:
-                    raise self._damaged(f"{name} has {sizes[name]} rows, expected {offsets[-1]}")
+                size = len(self._arrays[name])
+                if size != offsets[-1]:
+                    raise self._damaged(f"{name} has {size} rows, expected {offsets[-1]}")
 
     def _damaged(self, reason: object) -> ShardError:
-        return ShardError(f"{self._path}: damaged HDF5 shard: {reason}; build it again")
+        return ShardError(f"{self._where}: damaged HDF5 shard: {reason}; build it again")
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __iter__(self) -> Iterator[Record]:
         """Yield all records in row order."""
-        return self.read_rows(0, len(self))
+        return map(self.read, range(len(self)))
 
     def read(self, row: int) -> Record:
         """Return the record of one row."""
-        return next(self.read_rows(row, row + 1))
-
-    def read_rows(self, start: int, stop: int) -> Iterator[Record]:
-        """Yield the records of some rows; each array is read from the file in one piece."""
-        offsets = self._offsets[start : stop + 1]
-        png_offsets = self._png_offsets[start : stop + 1]
-        first, first_png = offsets[0], png_offsets[0]
-        try:
-            arrays = {name: self._file[name][first : offsets[-1]] for name in _PATCH_NAMES}
-            pngs = self._file["label_map"][first_png : png_offsets[-1]].tobytes()
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
-        patches, places = pairwise(offsets), pairwise(png_offsets)
-        for row, own, png in zip(range(start, stop), patches, places, strict=True):
-            rows = slice(own[0] - first, own[1] - first)
-            yield self._record(
-                row,
-                {name: array[rows] for name, array in arrays.items()},
-                pngs[png[0] - first_png : png[1] - first_png],
-            )
-
-    def _record(self, row: int, arrays: dict[str, Any], png: bytes) -> Record:
+        rows = slice(self._offsets[row], self._offsets[row + 1])
+        png = slice(self._png_offsets[row], self._png_offsets[row + 1])
+        arrays: dict[str, Any] = {name: self._arrays[name][rows] for name in PATCH_NAMES}
         record = Record(
             **{name: texts[row] for name, texts in self._texts.items()},
             split=self._split,
-            grid=self._grid[row],
-            label_png=png,
+            grid=self._grids[row],
+            label_png=self._arrays["label_map"][png].tobytes(),
             **arrays,
         )
-        return check_record(record, str(self._path))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return check_record(record, self._where)

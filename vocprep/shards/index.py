@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.files import read_json, sha256_hex, write_json
 from vocprep.folders import UNFINISHED, found_at
 from vocprep.options import ShardFormat
-from vocprep.recipe import FORMAT_VERSION, Recipe
-from vocprep.shards.samples import (
-    QUARANTINE_FILE,
-    Entry,
-    QuarantinedSample,
-    SealedEntry,
-    read_lines,
-)
-from vocprep.validation import explain, from_json
+from vocprep.recipe import Recipe
+from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256
+from vocprep.validation import explain, from_json, printable
 
 DATASET_FILE = "dataset.json"
+FORMAT_VERSIONS: Mapping[ShardFormat, tuple[int, ...]] = {"hdf5": (1,), "webdataset": (1, 2)}
+"""Versions of docs/format.md that are read, by container; the last one is written."""
+MISSING = "no file"
+"""What is found in the place of a file that does not exist."""
 _ADVICE = "copy it again, or build the shards again with --if-exists overwrite"
+
+
+def _plain_file_name(name: str) -> str:
+    """Return a file's name; ValueError where it could be a path or another file's."""
+    is_plain = name.isprintable() and not name.startswith(".") and not {*name} & {"/", "\\"}
+    if not is_plain or name == DATASET_FILE:
+        raise ValueError(f"{name[:60]!r}: expected the plain name of a file beside {DATASET_FILE}")
+    return name
+
+
+FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_plain_file_name)]
 
 
 class FileEntry(Entry):
     """A file of a dataset version, with its size and digest."""
 
-    name: str
-    bytes: int
-    sha256: str
+    name: FileName
+    bytes: Count
+    sha256: Sha256
 
 
 def describe_file(name: str, data: bytes) -> FileEntry:
@@ -40,8 +52,23 @@ class ShardEntry(FileEntry):
     """A shard as dataset.json lists it."""
 
     split: str
-    records: int
-    patches: int
+    records: Annotated[Count, Field(ge=1)]
+    patches: Annotated[Count, Field(ge=1)]
+
+
+def check_entries(container: ShardFormat, version: int, entries: Sequence[FileEntry]) -> None:
+    """Raise ValueError where two files of a version have one name, or its format is not known."""
+    known = FORMAT_VERSIONS[container]
+    if version not in known:
+        raise ValueError(
+            f"format version {version}: this version of vocprep reads "
+            f"{' and '.join(map(str, known))} of {container} shards"
+        )
+    names = set()
+    for entry in entries:
+        if entry.name in names:
+            raise ValueError(f"{entry.name} is listed twice")
+        names.add(entry.name)
 
 
 class DatasetIndex(SealedEntry):
@@ -50,13 +77,13 @@ class DatasetIndex(SealedEntry):
     DIGEST_FIELD: ClassVar[str] = "index_sha256"
 
     format: Literal["vocprep-dataset"] = "vocprep-dataset"
-    format_version: int = FORMAT_VERSION
-    recipe_id: str
-    source_id: str
-    content_id: str
-    targets_id: str
+    format_version: int
+    recipe_id: Sha256
+    source_id: Sha256
+    content_id: Sha256
+    targets_id: Sha256
     container: ShardFormat
-    samples_per_shard: int
+    samples_per_shard: Annotated[Count, Field(ge=1)]
     recipe: Recipe
     numerics_class: dict[str, str]
     weights: str
@@ -64,12 +91,17 @@ class DatasetIndex(SealedEntry):
     shards: tuple[ShardEntry, ...]
     files: tuple[FileEntry, ...]
     """All other files, this one left out."""
-    quarantined: int
+    quarantined: Count
     """Images that no record could be made of: the lines of quarantine.jsonl."""
     statistics: dict[str, Any]
     versions: dict[str, str]
     index_sha256: str = ""
     """Of the canonical JSON of all other fields; set by ``sealed``."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        check_entries(self.container, self.format_version, (*self.shards, *self.files))
+        return self
 
     @property
     def short_id(self) -> str:
@@ -92,10 +124,12 @@ def read_index(folder: Path) -> DatasetIndex:
     path = folder / DATASET_FILE
     value = _read_json(path)
     version = value.get("format_version") if isinstance(value, dict) else None
-    if version != FORMAT_VERSION:
+    known = sorted({each for versions in FORMAT_VERSIONS.values() for each in versions})
+    if version not in known:
+        shown = version if isinstance(version, int | None) else type(version).__name__
         raise ShardError(
-            f"{path}: format version {version}: this version of vocprep reads {FORMAT_VERSION}; "
-            f"use the version that wrote it, or {_ADVICE}"
+            f"{path}: format version {printable(str(shown))}: this version of vocprep reads "
+            f"{' and '.join(map(str, known))}; use the version that wrote it, or {_ADVICE}"
         )
     try:
         index = from_json(DatasetIndex, value)
@@ -131,19 +165,40 @@ def _read_json(path: Path) -> Any:
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
 
 
-def read_quarantine(folder: Path, index: DatasetIndex) -> list[QuarantinedSample]:
-    """Read quarantine.jsonl, if the index counts any; ShardError naming the first bad line."""
-    return read_lines(folder / QUARANTINE_FILE, QuarantinedSample) if index.quarantined else []
-
-
 def check_files(folder: Path, index: DatasetIndex) -> None:
     """Check that every shard exists and has its size; ShardError naming the first that has not."""
     for shard in index.shards:
         path = folder / shard.name
         found = path.stat().st_size if path.is_file() else None
         if found != shard.bytes:
-            state = "is missing" if found is None else f"has {found:,} bytes"
-            raise ShardError(
-                f"{path}: {state}: expected {shard.bytes:,} bytes of sha256 {shard.sha256[:12]}…; "
-                "copy it again, or build the shards again"
-            )
+            what = MISSING if found is None else f"{found:,} bytes"
+            raise foreign_file(folder, index, shard, what)
+
+
+def foreign_file(folder: Path, index: DatasetIndex, entry: FileEntry, found: str) -> ShardError:
+    """Return the error for a file in whose place other bytes were found than the index lists.
+
+    Either the whole version is another one by now, or this file alone is damaged.
+    """
+    path = folder / entry.name
+    now = _index_sha256(folder)
+    if now != index.index_sha256:
+        state = "gone" if now is None else "another one"
+        return ShardError(
+            f"{path}: this version was replaced while it was read: {DATASET_FILE} is {state} since "
+            "it was opened; open it again when the build there has finished"
+        )
+    state = "is missing" if found == MISSING else f"holds {found}"
+    return ShardError(
+        f"{path}: {state}: expected {entry.bytes:,} bytes of sha256 {entry.sha256[:12]}…; copy it "
+        "again, or build the shards again"
+    )
+
+
+def _index_sha256(folder: Path) -> str | None:
+    """Return what dataset.json states as its digest now; None when there is none."""
+    try:
+        value = read_json(folder / DATASET_FILE)
+    except (OSError, ValueError):
+        return None
+    return str(value.get("index_sha256")) if isinstance(value, dict) else None

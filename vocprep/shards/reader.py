@@ -7,22 +7,21 @@ ShardDataset``: these two names stay here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from vocprep.errors import ManifestError, ShardError, UsageError
-from vocprep.files import read_json
+from vocprep.files import parse_json
 from vocprep.labels.label_space import LabelSpace
-from vocprep.labels.png import decode_png
 from vocprep.options import LoaderOptions
 from vocprep.shards.batches import Batch, collate
-from vocprep.shards.containers import CONTAINERS
+from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.index import DatasetIndex, check_files
 from vocprep.shards.loading import (
     Loader,
@@ -30,13 +29,14 @@ from vocprep.shards.loading import (
     StreamingDataset,
     epoch_order,
 )
-from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
-from vocprep.shards.version import Version
+from vocprep.shards.tar import TarShard
+from vocprep.shards.version import Version, read_listed, read_sample
 from vocprep.validation import explain
 
 if TYPE_CHECKING:
-    from webdataset import WebDataset
+    from webdataset import FluidWrapper
 
 __all__ = [
     "Batch",
@@ -49,6 +49,9 @@ __all__ = [
     "epoch_order",
     "open",
 ]
+_ARRAYS = ("embeddings", *PATCH_FIELDS)
+_MAX_LABELS = 64 << 20
+"""Bytes of labels.json: that of the largest label space that is shipped has 15 kB."""
 
 
 class ShardDataset:
@@ -56,11 +59,19 @@ class ShardDataset:
 
     def __init__(self, path: Path, version: Version) -> None:
         self.path = path
-        self._version = version
+        self.version = version
         self.index: DatasetIndex = version.index
         self.samples: Sequence[SampleEntry] = version.samples
         self.quarantined: Sequence[QuarantinedSample] = version.quarantined
         """Images that no record could be made of, and why; the shards hold nothing of them."""
+        # Shared with the worker processes of a DataLoader, so that none proves a shard again.
+        fingerprints = torch.zeros(len(version.index.shards), dtype=torch.int64)
+        fingerprints.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._shards = ProvedShards(path, version.index, fingerprints)
+        self._last: tuple[str, ShardReader] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_last": None}  # not a whole shard into every worker process
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -83,8 +94,9 @@ class ShardDataset:
         """The label space, read from labels.json; ShardError when it is not the recipe's."""
         path, identity = self.path / LABELS_FILE, self.index.recipe.schema
         try:
-            label_space = LabelSpace.from_json(read_json(path))
-        except (OSError, ValueError, ManifestError) as error:
+            data = read_listed(self.path, self.index, LABELS_FILE, _MAX_LABELS)
+            label_space = LabelSpace.from_json(parse_json(data))
+        except (ValueError, ManifestError) as error:
             raise ShardError(f"{path}: cannot be read: {explain(error)}; copy it again") from error
         if label_space.sha256 != identity.sha256:
             raise ShardError(
@@ -109,37 +121,35 @@ class ShardDataset:
 
     def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
         """Yield a shard's records in row order; ShardError when they are not those of the index."""
-        expected = [sample.id for sample in self._by_shard[name]]
-        with CONTAINERS[self.index.container].open_shard(self.path / name) as shard:
-            if shard.image_ids != expected:
-                raise ShardError(
-                    f"{self.path / name}: its {len(shard.image_ids)} records are not the "
-                    f"{len(expected)} that the index lists; build the shards again"
-                )
-            for record in shard:
-                if all_views or not record.image_id.endswith(FLIP_SUFFIX):
-                    yield record
+        for record in self._open_shard(name):
+            if all_views or not record.image_id.endswith(FLIP_SUFFIX):
+                yield record
 
-    @cached_property
-    def _by_shard(self) -> dict[str, list[SampleEntry]]:
-        by_shard = self._version.by_shard
-        for name in by_shard.keys() - {shard.name for shard in self.index.shards}:
+    def _open_shard(self, name: str) -> ShardReader:
+        """Return the shard; ShardError when its records are not those of samples.jsonl."""
+        expected = [sample.id for sample in self.version.by_shard[name]]
+        shard = self._shards.open(name)
+        if shard.image_ids != expected:
             raise ShardError(
-                f"{self.path}: samples.jsonl puts {by_shard[name][0].id} into {name}, which "
-                "dataset.json does not list; build the shards again"
+                f"{self.path / name}: its {len(shard.image_ids)} records are not the "
+                f"{len(expected)} that the index lists; build the shards again"
             )
-        return by_shard
+        return shard
 
     def record(self, image_id: str) -> Record:
-        """Return one record, ``ID#flip`` for a mirrored view; opens its shard for it.
+        """Return one record, ``ID#flip`` for a mirrored view.
 
-        UsageError when there is none of this id.
+        Reads its shard, which is kept for the next call. UsageError when there is none of this id.
         """
         sample = self._by_id.get(image_id)
         if sample is None:
             raise UsageError(f"{self.path}: no record {image_id!r}: {self._why_missing(image_id)}")
-        ((_, record),) = self._version.records(self.path, [sample])
-        return record
+        if self._last is None or self._last[0] != sample.shard:
+            self._last = sample.shard, self._shards.open(sample.shard)
+        record = read_sample(self._last[1], sample, str(self.path / sample.shard))
+        # Copied, so that what a caller writes to is not what the next call returns.
+        fields: dict[str, Any] = {name: getattr(record, name).copy() for name in _ARRAYS}
+        return replace(record, **fields)
 
     def _why_missing(self, image_id: str) -> str:
         """Return why no record has this id."""
@@ -169,8 +179,9 @@ class ShardDataset:
 
     def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
         """Return how many records ``read_shard`` yields of each of a split's shards."""
+        by_shard = self.version.by_shard
         return [
-            sum(all_views or not sample.id.endswith(FLIP_SUFFIX) for sample in self._by_shard[name])
+            sum(all_views or not sample.id.endswith(FLIP_SUFFIX) for sample in by_shard[name])
             for name in self.shard_names(split)
         ]
 
@@ -182,14 +193,14 @@ class ShardDataset:
         """Return a loader of a split's batches."""
         return Loader(self, split, options)
 
-    def as_webdataset(self, split: str, *, all_views: bool = False) -> WebDataset:
+    def as_webdataset(self, split: str, *, all_views: bool = False) -> FluidWrapper:
         """Return a stock ``webdataset`` pipeline over a split of a tar version, decoded.
 
         Its samples are dicts: ``__key__`` (the record id), ``embeddings.npy`` [P, D],
         ``slot_labels.npy`` [P, 4], ``slot_pixels.npy`` [P, 4], ``label_count.npy`` [P],
         ``slot_planes.npy`` [P, 3, 128], ``label_map.png`` (uint16 [32·ny, 32·nx]) and ``json``.
         Ranks and DataLoader workers take their own shards each; shuffle, map and batch it as any
-        other pipeline. Nothing is checked against the index, as webdataset reads the files itself.
+        other pipeline. Shards are compared with the index as by ``read_shard``.
         """
         if self.index.container != "webdataset":
             raise UsageError(
@@ -197,29 +208,45 @@ class ShardDataset:
                 "with --format webdataset, or use loader"
             )
         try:
-            from webdataset import WebDataset, split_by_node  # noqa: PLC0415  # slow to load
+            import webdataset  # noqa: PLC0415  # slow to load
         except ImportError as error:
             raise UsageError(
                 "webdataset is not installed: run pip install webdataset, or use loader"
             ) from error
-        pipeline = WebDataset(
-            [str(self.path / name) for name in self.shard_names(split)],
-            shardshuffle=False,
-            nodesplitter=split_by_node,
-            select_files=None if all_views else _is_plain_view,
-            empty_check=False,  # with more workers than shards, some of them have none
-        )
-        # Not webdataset's own image handlers: they make 8 bits of 16.
-        return pipeline.decode(_decode_label_map)
+        urls = [str(self.path / name) for name in self.shard_names(split)]
+        pipeline = webdataset.FluidWrapper(webdataset.SimpleShardList(urls))
+        for stage in (
+            webdataset.split_by_node,
+            webdataset.split_by_worker,
+            _DecodedSamples(self._shards, all_views),
+        ):
+            pipeline.append(stage)
+        return pipeline
+
+
+@dataclass(frozen=True)
+class _DecodedSamples:
+    """A stage of a webdataset pipeline: the samples of each shard."""
+
+    shards: ProvedShards
+    all_views: bool
+
+    def __call__(self, sources: Iterable[dict[str, str]]) -> Iterator[dict[str, Any]]:
+        for source in sources:
+            url = source["url"]
+            shard = self.shards.open(Path(url).name)
+            assert isinstance(shard, TarShard)  # nothing else is given
+            for row, image_id in enumerate(shard.image_ids):
+                if self.all_views or not image_id.endswith(FLIP_SUFFIX):
+                    record = shard.read(row)
+                    yield {
+                        "__key__": image_id,
+                        "__url__": url,
+                        "__local_path__": url,
+                        **{f"{name}.npy": getattr(record, name) for name in _ARRAYS},
+                        "label_map.png": record.decode_label_map(),
+                        "json": shard.info(row).model_dump(mode="json"),
+                    }
 
 
 open = ShardDataset.open  # noqa: A001  # used as vocprep.open("shards/context")
-
-
-def _is_plain_view(member: str) -> bool:
-    return f"{FLIP_SUFFIX}." not in member
-
-
-def _decode_label_map(key: str, data: bytes) -> NDArray[np.uint16] | None:
-    """Decode a ``label_map.png`` member; None leaves any other to webdataset's own decoders."""
-    return decode_png(data, "label map of a tar shard") if key.endswith("label_map.png") else None

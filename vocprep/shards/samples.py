@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vocprep.errors import ShardError
 from vocprep.files import canonical_json, sha256_hex
@@ -20,6 +20,15 @@ SAMPLES_FILE = "samples.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
 LABELS_FILE = "labels.json"
 """The label space of the targets."""
+MAX_LINE = 64 << 10
+"""Bytes of one line of a .jsonl file: a record's has about 600."""
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A number of things, or a size in bytes."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RecordId = Annotated[str, Field(min_length=1, max_length=255)]
+ShortText = Annotated[str, Field(max_length=255)]
+GridSide = Annotated[int, Field(ge=1, lt=1 << 16)]
 
 
 class Entry(BaseModel):
@@ -58,18 +67,18 @@ class SealedEntry(Entry):
 class SampleEntry(Entry):
     """A line of samples.jsonl: one record, where it is, and its digests."""
 
-    id: str
+    id: RecordId
     """Record id: the image id, followed by ``#flip`` for the mirrored view."""
     split: str
     shard: str
-    row: int
+    row: Count
     """Within the shard."""
-    grid: tuple[int, int]
-    image_sha256: str
-    label_sha256: str
-    targets_sha256: str
-    embeddings_sha256: str
-    record_sha256: str
+    grid: tuple[GridSide, GridSide]
+    image_sha256: ShortText
+    label_sha256: ShortText
+    targets_sha256: Sha256
+    embeddings_sha256: Sha256
+    record_sha256: Sha256
     status: Literal["ok"] = "ok"
 
     @classmethod
@@ -92,15 +101,15 @@ class SampleEntry(Entry):
 class QuarantinedSample(Entry):
     """A line of quarantine.jsonl: one image that no record could be made of, and why."""
 
-    id: str
+    id: RecordId
     split: str
     stage: Literal["read", "decode", "geometry"]
     file: str
     """Below the data dir."""
     reason: str
-    image_sha256: str | None = None
+    image_sha256: ShortText | None = None
     """Digest of the image file; None when it could not be read."""
-    label_sha256: str | None = None
+    label_sha256: ShortText | None = None
     """Digest of the label file; None when it could not be read."""
     status: Literal["quarantined"] = "quarantined"
 
@@ -128,20 +137,18 @@ def jsonl_bytes(entries: Sequence[Entry]) -> bytes:
     return b"".join(canonical_json(entry.model_dump(mode="json")) + b"\n" for entry in entries)
 
 
-def read_samples(folder: Path) -> list[SampleEntry]:
-    """Read samples.jsonl; ShardError with the number of the first bad line."""
-    return read_lines(folder / SAMPLES_FILE, SampleEntry)
-
-
-def read_lines(path: Path, kind: type[Line]) -> list[Line]:
-    """Read a .jsonl file; ShardError with the number of the first bad line."""
+def parse_lines(data: bytes, kind: type[Line], where: str) -> list[Line]:
+    """Return the entries of a .jsonl file; ShardError with the number of the first bad line."""
     entries: list[Line] = []
+    stream = io.BytesIO(data)
     try:
-        with path.open("rb") as stream:
-            for line in stream:
-                entries.append(kind.model_validate_json(line, strict=True))
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise ShardError(f"{path}: line {len(entries) + 1}: {explain(error)}") from error
+        while line := stream.readline(MAX_LINE + 1):
+            if len(line) > MAX_LINE:
+                raise ValueError(f"more than {MAX_LINE:,} bytes")
+            entries.append(kind.model_validate_json(line, strict=True))
+    except ValueError as error:  # ValidationError is one
+        raise ShardError(
+            f"{where}: line {len(entries) + 1}: {explain(error)}; build the shards again with "
+            "--if-exists overwrite"
+        ) from error
     return entries

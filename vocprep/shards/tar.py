@@ -1,37 +1,59 @@
 """The WebDataset container: one tar per shard, readable by the stock ``webdataset`` library.
 
-Written and read with the standard library, so that the bytes do not change with a release of
-webdataset (docs/decisions/).
+Written with the standard library and read by ``tar_members``, so that neither bytes nor strictness
+change with a release of webdataset (docs/decisions/).
 """
 
 from __future__ import annotations
 
 import io
-import json
-import math
 import tarfile
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from vocprep.errors import ShardError
 from vocprep.files import canonical_json
-from vocprep.recipe import FORMAT_VERSION
+from vocprep.npy import npy_bytes, read_npy
+from vocprep.shards.index import FORMAT_VERSIONS
 from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
-from vocprep.shards.tar_members import own_members, tarfile_members
+from vocprep.shards.samples import Entry, GridSide
+from vocprep.shards.tar_members import find_members
+from vocprep.validation import explain
 
 _ARRAYS = {name: f"{name}.npy" for name in ("embeddings", *PATCH_FIELDS)}
 """The member of each array field, by the part of its name after the record id."""
-_LABEL_MAP = "label_map.png"
+_LABEL_MAPS = {1: "label_map.png", 2: "label_map.png16"}
+"""The member of the label map by format version.
+
+Stock decoders turn a ``.png`` of 16 bits into one of 8 bits, and clip ids above 255.
+"""
 _JSON = "json"
-_IN_ORDER = [*_ARRAYS.values(), _LABEL_MAP, _JSON]
-_NPY_HEADER = 128
-"""Bytes of the header that NumPy writes for arrays of few dimensions."""
+_VERSION = FORMAT_VERSIONS["webdataset"][-1]
+
+
+class RecordInfo(Entry):
+    """The content of a record's JSON member."""
+
+    format_version: int
+    image_id: str
+    split: str
+    grid: tuple[GridSide, GridSide]
+    image_sha256: str
+    label_sha256: str
+    record_sha256: str
+
+
+_RECORD_INFO = TypeAdapter(RecordInfo)
+
+
+def _names_in_order(version: int) -> list[str]:
+    """Return the members of a record, in order."""
+    return [*_ARRAYS.values(), _LABEL_MAPS[version], _JSON]
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -48,11 +70,11 @@ def encode(records: Sequence[Record]) -> bytes:
 
 def _members(record: Record) -> dict[str, bytes]:
     """Return the bytes of a record's members by the part of their names after its id."""
-    members = {suffix: _npy(getattr(record, name)) for name, suffix in _ARRAYS.items()}
-    members[_LABEL_MAP] = record.label_png
+    members = {suffix: npy_bytes(getattr(record, name)) for name, suffix in _ARRAYS.items()}
+    members[_LABEL_MAPS[_VERSION]] = record.label_png
     members[_JSON] = canonical_json(
         {
-            "format_version": FORMAT_VERSION,
+            "format_version": _VERSION,
             "image_id": record.image_id,
             "split": record.split,
             "grid": list(record.grid),
@@ -64,41 +86,32 @@ def _members(record: Record) -> dict[str, bytes]:
     return members
 
 
-def _npy(array: NDArray[Any]) -> bytes:
-    stream = io.BytesIO()
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
-    return stream.getvalue()
-
-
 class TarShard:
-    """An open tar shard, read in one piece; the arrays of its records are views of it."""
+    """The records of a tar shard in memory; their arrays are views of its bytes."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, data: NDArray[np.uint8], where: str) -> None:
+        self._data, self._where = data, where
         try:
-            self._data = np.fromfile(path, dtype=np.uint8)
-        except OSError as error:
-            raise ShardError(f"{path}: cannot be opened: {error.strerror}") from error
-        self._firsts = self._read_index()
+            self._members = find_members(data)
+        except ValueError as error:
+            raise self._damaged(error) from error
+        names = [name.partition(".") for name in self._members.names]
+        self._suffixes = [suffix for _, _, suffix in names]
+        self.format_version = 2 if _LABEL_MAPS[2] in self._suffixes[: len(_ARRAYS) + 2] else 1
+        self._in_order = _names_in_order(self.format_version)
+        self._firsts = self._find_records([image_id for image_id, _, _ in names])
         self.image_ids = list(self._firsts)
 
-    def _read_index(self) -> dict[str, int]:
+    def _find_records(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the number of each record's first member, by record id."""
-        try:
-            self._members = own_members(self._data) or tarfile_members(self._data)
-        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-            raise self._damaged(error) from error
-        ids = [name.partition(".")[0] for name in self._members.names]
-        self._suffixes = [name.partition(".")[2] for name in self._members.names]
         firsts: dict[str, int] = {}
         for image_id, group in groupby(range(len(ids)), key=ids.__getitem__):
             numbers = list(group)
             found = self._suffixes[numbers[0] : numbers[-1] + 1]
-            if (found != _IN_ORDER and sorted(found) != sorted(_IN_ORDER)) or image_id in firsts:
+            if found != self._in_order or image_id in firsts:
                 raise self._damaged(
-                    f"record {image_id} has the members {', '.join(sorted(found))}: expected "
-                    f"{', '.join(sorted(_IN_ORDER))}, once"
+                    f"record {image_id} has the members {', '.join(found[:10])}: expected "
+                    f"{', '.join(self._in_order)}, once and in this order"
                 )
             firsts[image_id] = numbers[0]
         if not firsts:
@@ -106,79 +119,49 @@ class TarShard:
         return firsts
 
     def _damaged(self, reason: object) -> ShardError:
-        return ShardError(f"{self._path}: damaged tar shard: {reason}; build it again")
+        return ShardError(f"{self._where}: damaged tar shard: {reason}; build it again")
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __iter__(self) -> Iterator[Record]:
         """Yield all records in row order."""
-        return self.read_rows(0, len(self))
-
-    def read_rows(self, start: int, stop: int) -> Iterator[Record]:
-        """Yield the records of some rows."""
-        for row in range(start, stop):
-            yield self.read(row)
+        return map(self.read, range(len(self)))
 
     def read(self, row: int) -> Record:
         """Return the record of one row."""
-        first = self._firsts[self.image_ids[row]]
-        own = slice(first, first + len(_IN_ORDER))
-        places = dict(zip(self._suffixes[own], self._members.places(own), strict=True))
+        parts = self._parts(row)
         try:
-            info = json.loads(self._data[places[_JSON]].tobytes())
-            if info["format_version"] != FORMAT_VERSION:
-                raise ShardError(
-                    f"{self._path}: format version {info['format_version']}: this version of "
-                    f"vocprep reads {FORMAT_VERSION}"
-                )
-            if info["image_id"] != self.image_ids[row]:
-                raise ValueError(f"its JSON has the id {info['image_id']!r}")
-            ny, nx = info["grid"]
-            fields: dict[str, Any] = {key: info[key] for key in TEXT_FIELDS}
+            info = self._info(parts[_JSON], self.image_ids[row])
+            fields: dict[str, Any] = {key: getattr(info, key) for key in TEXT_FIELDS}
             for name, suffix in _ARRAYS.items():
-                fields[name] = _from_npy(self._data, places[suffix])
-            png = self._data[places[_LABEL_MAP]].tobytes()
-            record = Record(**fields, grid=(ny, nx), label_png=png)
-        except (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError) as error:
-            raise self._damaged(f"record {self.image_ids[row]}: {error}") from error
-        return check_record(record, str(self._path))
+                fields[name] = read_npy(parts[suffix])
+            png = parts[_LABEL_MAPS[self.format_version]].tobytes()
+            record = Record(**fields, grid=info.grid, label_png=png)
+        except ValueError as error:
+            raise self._damaged(f"record {self.image_ids[row]}: {explain(error)}") from error
+        return check_record(record, self._where)
 
-    def close(self) -> None:
-        """Release the bytes; records that were read keep them."""
-        self._data = np.empty(0, dtype=np.uint8)
+    def info(self, row: int) -> RecordInfo:
+        """Return the content of the JSON member of one row."""
+        try:
+            return self._info(self._parts(row)[_JSON], self.image_ids[row])
+        except ValueError as error:
+            raise self._damaged(f"record {self.image_ids[row]}: {explain(error)}") from error
 
-    def __enter__(self) -> Self:
-        return self
+    def _parts(self, row: int) -> dict[str, NDArray[np.uint8]]:
+        """Return the bytes of a record's members by the part of their names after its id."""
+        first = self._firsts[self.image_ids[row]]
+        places = self._members.places(slice(first, first + len(self._in_order)))
+        return {name: self._data[place] for name, place in zip(self._in_order, places, strict=True)}
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _from_npy(data: NDArray[np.uint8], place: slice) -> NDArray[Any]:
-    """Return the array of an NPY file within ``data``, as a view wherever possible."""
-    layout = _npy_layout(bytes(data.data[place][:_NPY_HEADER]))
-    if layout is None:
-        stream = io.BytesIO(data.data[place])
-        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-        return array
-    dtype, shape, start, stop = layout
-    if stop > place.stop - place.start:
-        raise ValueError(f"an array file of {place.stop - place.start} bytes: expected {stop}")
-    return np.ndarray(shape, dtype, data, place.start + start)
-
-
-@lru_cache(maxsize=64)
-def _npy_layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int, int] | None:
-    """Return dtype, shape, and where the numbers start and stop; None when no view is possible.
-
-    Cached: the headers of a shard are the same few, and NumPy parses each as Python source.
-    """
-    stream = io.BytesIO(header)
-    if np.lib.format.read_magic(stream) != (1, 0) or b"\n" not in header:
-        return None
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if is_fortran or dtype.hasobject or min(shape, default=0) < 0:
-        return None
-    start = stream.tell()
-    return dtype, shape, start, start + math.prod(shape) * dtype.itemsize
+    def _info(self, data: NDArray[np.uint8], image_id: str) -> RecordInfo:
+        info = _RECORD_INFO.validate_json(data.tobytes(), strict=True)
+        if info.format_version != self.format_version:
+            raise ShardError(
+                f"{self._where}: format version {info.format_version}: expected "
+                f"{self.format_version} of a shard with {_LABEL_MAPS[self.format_version]} members"
+            )
+        if info.image_id != image_id:
+            raise ValueError(f"its JSON has the id {info.image_id!r}")
+        return info

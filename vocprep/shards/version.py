@@ -11,16 +11,20 @@ from itertools import groupby
 from pathlib import Path
 
 from vocprep.errors import ShardError
-from vocprep.shards.containers import CONTAINERS
-from vocprep.shards.index import DatasetIndex, FileEntry, read_index, read_quarantine
+from vocprep.files import open_regular
+from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
+from vocprep.shards.index import MISSING, DatasetIndex, FileEntry, foreign_file, read_index
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
+    MAX_LINE,
+    QUARANTINE_FILE,
+    SAMPLES_FILE,
     PairDigests,
     QuarantinedSample,
     Sample,
     SampleEntry,
     pair_digests,
-    read_samples,
+    parse_lines,
 )
 
 
@@ -41,15 +45,19 @@ class Version:
         """Read a finished version; ShardError when its files are not those of its index."""
         index = read_index(path)
         for entry in index.files:
+            if entry.name in (SAMPLES_FILE, QUARANTINE_FILE):
+                continue  # compared when they are read
             if (problem := file_problem(path / entry.name, entry)) is not None:
-                raise ShardError(
-                    f"{path / entry.name}: expected {entry.bytes:,} bytes of sha256 "
-                    f"{entry.sha256[:12]}…, found {problem}; copy it again, or build the shards "
-                    "again"
-                )
-        return cls(
-            index=index, samples=read_samples(path), quarantined=read_quarantine(path, index)
-        )
+                raise foreign_file(path, index, entry, problem)
+        lines = sum(shard.records for shard in index.shards)
+        data = read_listed(path, index, SAMPLES_FILE, lines * MAX_LINE)
+        samples = parse_lines(data, SampleEntry, str(path / SAMPLES_FILE))
+        _check_places(path, index, samples)
+        quarantined: list[QuarantinedSample] = []
+        if index.quarantined:
+            data = read_listed(path, index, QUARANTINE_FILE, index.quarantined * MAX_LINE)
+            quarantined = parse_lines(data, QuarantinedSample, str(path / QUARANTINE_FILE))
+        return cls(index=index, samples=samples, quarantined=quarantined)
 
     @property
     def all_samples(self) -> list[Sample]:
@@ -58,10 +66,10 @@ class Version:
 
     @cached_property
     def by_shard(self) -> dict[str, list[SampleEntry]]:
-        """Records in row order by shard: every shard of the index, and any other that is named."""
+        """Records in row order, by each shard of the index."""
         found: dict[str, list[SampleEntry]] = {shard.name: [] for shard in self.index.shards}
         for sample in sorted(self.samples, key=lambda sample: sample.row):
-            found.setdefault(sample.shard, []).append(sample)
+            found[sample.shard].append(sample)
         return found
 
     def records(
@@ -69,23 +77,14 @@ class Version:
     ) -> Iterator[tuple[SampleEntry, Record]]:
         """Yield the records of some samples in their order, from the shards in ``folder``.
 
-        Successive samples of one shard share one opening of it, and successive rows one read: with
-        samples sorted by shard and row, each shard is opened once. ShardError when a row holds
-        another record than samples.jsonl lists.
+        Successive samples of one shard share one opening of it: with samples sorted by shard, each
+        shard is opened once. ShardError when a row holds another record than samples.jsonl lists.
         """
-        container = CONTAINERS[self.index.container]
+        shards = ProvedShards(folder, self.index)
         for name, group in groupby(samples, key=lambda sample: sample.shard):
-            with container.open_shard(folder / name) as shard:
-                for run in _consecutive_rows(group):
-                    expected = [sample.id for sample in run]
-                    start, stop = run[0].row, run[-1].row + 1
-                    if start < 0 or shard.image_ids[start:stop] != expected:
-                        raise ShardError(
-                            f"{folder / name}: rows {start} to {stop - 1} are not the records "
-                            f"{', '.join(expected[:3])}{'…' * (len(expected) > 3)} that "
-                            "samples.jsonl lists there; build the shards again"
-                        )
-                    yield from zip(run, shard.read_rows(start, stop), strict=True)
+            shard = shards.open(name)
+            for sample in group:
+                yield sample, read_sample(shard, sample, str(folder / name))
 
     @property
     def sources(self) -> dict[str, PairDigests]:
@@ -93,11 +92,44 @@ class Version:
         return pair_digests(self.all_samples)
 
 
-def _consecutive_rows(samples: Iterable[SampleEntry]) -> Iterator[list[SampleEntry]]:
-    """Cut samples of one shard into runs whose rows follow one another."""
-    # Within such a run, row minus place is the same.
-    for _, run in groupby(enumerate(samples), key=lambda item: item[1].row - item[0]):
-        yield [sample for _, sample in run]
+def read_sample(shard: ShardReader, sample: SampleEntry, where: str) -> Record:
+    """Return a record by its line; ShardError when another one is in its place."""
+    if not 0 <= sample.row < len(shard) or shard.image_ids[sample.row] != sample.id:
+        raise ShardError(
+            f"{where}: row {sample.row} is not the record {sample.id} that {SAMPLES_FILE} lists "
+            "there; build the shards again"
+        )
+    return shard.read(sample.row)
+
+
+def _check_places(path: Path, index: DatasetIndex, samples: Sequence[SampleEntry]) -> None:
+    """Raise ShardError where a line names a row that dataset.json does not list."""
+    records = {shard.name: shard.records for shard in index.shards}
+    for number, sample in enumerate(samples, start=1):
+        if sample.row >= records.get(sample.shard, 0):
+            raise ShardError(
+                f"{path / SAMPLES_FILE}: line {number}: puts {sample.id} into row {sample.row} of "
+                f"{sample.shard}, which dataset.json does not list; build the shards again"
+            )
+
+
+def read_listed(path: Path, index: DatasetIndex, name: str, max_bytes: int) -> bytes:
+    """Return the bytes of a file of a version that is no shard.
+
+    ShardError when they are not those that the index lists, or are more than ``max_bytes``.
+    """
+    entry = next((entry for entry in index.files if entry.name == name), None)
+    if entry is None:
+        raise ShardError(f"{path}: dataset.json does not list {name}; build the shards again")
+    if entry.bytes > max_bytes:
+        raise ShardError(
+            f"{path / name}: {entry.bytes:,} bytes, where at most {max_bytes:,} are expected; "
+            "build the shards again"
+        )
+    read = read_entry(path / name, entry)
+    if isinstance(read, str):
+        raise foreign_file(path, index, entry, read)
+    return read.data.tobytes()
 
 
 def is_unchanged(path: Path, entry: FileEntry) -> bool:
@@ -108,13 +140,13 @@ def is_unchanged(path: Path, entry: FileEntry) -> bool:
 def file_problem(path: Path, entry: FileEntry) -> str | None:
     """Return what was found in the place of the bytes of an entry; None when they are there."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size != entry.bytes:
                 return f"{size:,} bytes"
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
-        return "no file"
+        return MISSING
     except OSError as error:
         return f"what cannot be read: {error.strerror}"
     return None if digest == entry.sha256 else f"others, of sha256 {digest[:12]}…"
