@@ -149,7 +149,7 @@ def test_label_map_is_the_pixels_of_the_png() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "not a PNG"),
+        (b"", "an empty file"),
         (make_record().label_png[:60], "does not decode"),
         (png(np.zeros((32, 32), dtype=np.uint16)), "expected (64, 96)"),
     ],

@@ -64,7 +64,8 @@ class Record:
         try:
             label_map = decode_png(self.label_png, where, is_record=True)
         except LabelDecodeError as error:
-            raise ShardError(f"{error}; the shard is damaged") from error
+            reason = str(error).partition("; ")[0]  # its advice is for files of a data dir
+            raise ShardError(f"{reason}; the shard is damaged, build it again") from error
         expected = (self.grid[0] * PATCH, self.grid[1] * PATCH)
         if label_map.shape != expected:
             raise ShardError(f"{where}: {label_map.shape} pixels: expected {expected}")
