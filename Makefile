@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test quick lint bench quality torture clean
+.PHONY: help demo test quick lint bench quality torture fuzz clean
+.DEFAULT_GOAL := demo
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: $(READY)  ## the whole main job on generated data, offline
 	$(BIN)/vocprep demo
@@ -35,8 +39,13 @@ quality: $(READY)  ## the scores of all training recipes on photographs; an hour
 torture: $(READY)  ## the long form of the crash tests
 	$(BIN)/python -m pytest -m torture
 
+# make fuzz SECONDS=600 SEED=7, or INPUTS=10000; more by `PYTHONPATH=tests python -m fuzz --help`.
+fuzz: $(READY)  ## damaged files of every kind that is read: SECONDS=60 SEED=0, or INPUTS=10000
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seed $(or $(SEED),0) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUTS),--inputs $(INPUTS))
+
 clean:  ## everything that the other targets make
-	rm -rf $(VENV) vocprep-demo seed-walkthrough dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) vocprep-demo seed-walkthrough fuzz-failures dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
