@@ -92,7 +92,7 @@ def seal_staged(_: random.Random, world: Path, path: str, data: bytes) -> Files:
         return {path: _sha256(body).encode() + b"\n" + body}
     about_path = f"{path}.about"
     about = json.loads((world / about_path).read_bytes().partition(b"\n")[2])
-    about["entry"] |= {"bytes": len(data), "sha256": _sha256(data)}
+    about["shard"]["entry"] |= {"bytes": len(data), "sha256": _sha256(data)}
     body = _canonical(about)
     return {path: data, about_path: _sha256(body).encode() + b"\n" + body}
 
