@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,18 @@ def test_size_is_checked_before_anything_is_read(tmp_path: Path) -> None:
     assert read_file(path, 1000) == b"x" * 1000
     with pytest.raises(OSError, match="1,000 bytes, where at most 999"):
         read_file(path, 999)
+
+
+def test_reading_takes_the_memory_of_the_file_not_of_the_bound(tmp_path: Path) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert len(read_file(path, 1 << 28)) == 1000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_files_without_a_size_are_bounded_by_what_is_read() -> None:
