@@ -329,6 +329,44 @@ def test_a_wrong_file_of_the_user_is_an_error_offline(world: World, tmp_path: Pa
     assert not (world.data / "labels.txt").exists()
 
 
+def test_a_file_of_the_user_that_cannot_be_read_is_named(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(path: Path, *_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("vocprep.downloading.download.hash_file", broken)
+    (tmp_path / "labels.txt").write_bytes(NAMES)
+    options = replace(QUICK, from_dir=tmp_path, offline=True)
+    said = f"{tmp_path / 'labels.txt'}: cannot be read (Input/output error)"
+    assert world.run(options)[2].error == said
+    assert world.run(replace(QUICK, from_dir=tmp_path))[2].state == "fetched"
+    assert f"{said}; nothing was taken" in world.notes.lines
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[", "http://", "ftp://h.example/a", "a", "", "file:///%00"]
+)
+def test_a_url_that_is_none_is_a_mirror_that_gives_nothing(world: World, url: str):
+    file = world.sources[1].files[1].model_copy(update={"urls": (url,)})
+    sources = [world.sources[1].model_copy(update={"files": (file,)})]
+    failed = world.run(sources=sources)[0]
+    assert failed.exit_code == SourceUnavailableError.exit_code
+    assert "name another place with --mirror URL or --from DIR" in str(failed.error)
+    assert "connection" not in str(failed.error)
+    assert not world.run(replace(QUICK, offline=True), sources)[0].ok
+
+
+def test_a_file_that_differs_from_an_earlier_download_says_what_to_delete(world: World):
+    world.run()
+    (world.data / "downloads/trainval.tar.gz").unlink()
+    (world.data / next(iter(LABELS))).unlink()
+    world.mirror.files["trainval.tar.gz"] = b"another edition"
+    error = str(world.run()[1].error)
+    assert "(recorded in sources.lock.json)" in error
+    assert "whose entry in sources.lock.json has to be deleted" in error
+
+
 def test_archives_can_be_left_packed(world: World):
     assert world.states(replace(QUICK, extract=False)) == ["fetched"] * 3
     assert not (world.data / "VOCdevkit").exists()
@@ -365,7 +403,7 @@ def test_a_disk_that_cannot_be_written_is_one_sentence(world: World):
     (world.data / "downloads").write_bytes(b"in the way")
     outcomes = world.run()
     assert outcomes[0].exit_code == DataError.exit_code
-    assert "cannot be written" in str(outcomes[0].error)
+    assert "downloads: cannot be read or written: File exists; move" in str(outcomes[0].error)
     assert outcomes[2].state == "fetched"
 
 
@@ -379,7 +417,7 @@ def test_a_full_disk_is_one_sentence_and_what_fitted_is_kept(
         patch.setattr("vocprep.downloading.partial.os.pwrite", full)
         outcomes = world.run()
     assert [item.state for item in outcomes] == ["failed"] * 3
-    assert "No space left on device" in str(outcomes[0].error)
+    assert "No space left on device; make room" in str(outcomes[0].error)
     assert world.states() == ["fetched, unpacked", "fetched, unpacked", "fetched"]
 
 
@@ -477,6 +515,7 @@ def test_a_name_that_nobody_knows_lists_those_known(tmp_path: Path):
     ("wrong", "said"),
     [
         ({"mirrors": ("ftp://h.example/",)}, "expected an http, https or file URL"),
+        ({"mirrors": ("http://[",)}, r"mirror 'http://\[': expected an http, https or file URL"),
         ({"from_dir": "/no/such/folder"}, "no such folder of archives"),
         ({"offline": "perhaps"}, "offline 'perhaps': expected true or false"),
     ],

@@ -12,6 +12,7 @@ import click
 from vocprep.cli.bars import Bars, stop
 from vocprep.cli.common import PATH, data_dir_option, json_option, print_json, print_table
 from vocprep.errors import UsageError
+from vocprep.validation import printable
 
 if TYPE_CHECKING:
     from vocprep.downloading.outcomes import DownloadOutcome
@@ -106,8 +107,12 @@ def _place(mirror: str | None) -> str:
     """Return a mirror's host or folder."""
     if mirror is None:
         return "-"
-    parts = urlsplit(mirror)
-    return parts.netloc or str(Path(parts.path).parent if parts.scheme == "file" else mirror)
+    try:
+        parts = urlsplit(mirror)
+    except ValueError:  # the record of an earlier run was edited
+        return printable(mirror)
+    folder = str(Path(parts.path).parent) if parts.scheme == "file" else mirror
+    return printable(parts.netloc or folder)
 
 
 def _print_sources(data_dir: Path, *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ by side share the work.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from vocprep.files import link_or_copy
 from vocprep.locking import file_lock
 from vocprep.manifests import SourceFile
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.validation import checked
+from vocprep.validation import checked, explain
 
 
 @checked
@@ -53,7 +54,7 @@ class DownloadOptions:
     @model_validator(mode="after")
     def _places_exist(self) -> Self:
         for mirror in self.mirrors:
-            if urlsplit(mirror).scheme not in ("http", "https", "file"):
+            if url_scheme(mirror) not in ("http", "https", "file"):
                 raise UsageError(f"mirror {mirror!r}: expected an http, https or file URL")
         if self.from_dir is not None and not self.from_dir.is_dir():
             raise UsageError(f"{self.from_dir}: no such folder of archives; check --from")
@@ -168,21 +169,25 @@ class _Job:
         folder = self.options.from_dir
         if folder is None:
             return None
-        wrong = []
+        wrong: list[DataError] = []
         for candidate in (folder / planned.file.path, folder / path.name):
-            if not candidate.is_file():
-                continue
-            digests = self._hash(candidate, planned.expected)
-            problem = self._problem(planned, candidate, digests)
-            if problem is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                how = link_or_copy(candidate.resolve(), path)
-                self._accept(planned, digests, str(folder))
-                return how
-            wrong.append(f"{candidate}: {problem}")
-            self.progress.note(wrong[-1])
+            try:
+                if not candidate.is_file():
+                    continue
+                digests = self._hash(candidate, planned.expected)
+                problem = self._problem(planned, candidate, digests)
+            except OSError as error:
+                wrong.append(DataError(f"{candidate}: cannot be read ({explain(error)})"))
+            else:
+                if problem is None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    how = link_or_copy(candidate.resolve(), path)
+                    self._accept(planned, digests, str(folder))
+                    return how
+                wrong.append(DigestError(f"{candidate}: {problem}; use the official file"))
+            self.progress.note(f"{wrong[-1]}; nothing was taken")
         if wrong and self.options.offline:
-            raise DigestError(f"{wrong[0]}; nothing was taken; use the official file")
+            raise wrong[0]
         return None
 
     def _unpack(self, planned: PlannedFile) -> None:
@@ -253,8 +258,20 @@ def mirror_urls(file: SourceFile, options: DownloadOptions) -> list[str]:
     ]
     urls = [*extra, *file.urls]
     if options.offline:
-        urls = [url for url in urls if urlsplit(url).scheme == "file"]
+        urls = [url for url in urls if url_scheme(url) == "file"]
     return urls
+
+
+def url_scheme(url: str) -> str:
+    """Return the scheme of a URL, nothing for what is none.
+
+    >>> url_scheme("https://host.example/"), url_scheme("http://[")
+    ('https', '')
+    """
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""
 
 
 def _tensor_problem(file: SourceFile, path: Path) -> str | None:
@@ -278,7 +295,21 @@ def tensor_digest(path: Path) -> str:
 
 
 def _disk_error(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path}: cannot be written: {error}; mend the disk or choose another --data-dir, then "
-        "run the same command again: what is there already is kept"
+    """Return the error of a file that cannot be read or written, with what helps for its reason."""
+    where = error.filename2 or error.filename or path
+    advice = next(
+        (words for numbers, words in _DISK_ADVICE.items() if error.errno in numbers),
+        f"look at the disk, {_ANOTHER}",
     )
+    return DataError(
+        f"{where}: cannot be read or written: {explain(error)}; {advice}, then run the same "
+        "command again: what is there already is kept"
+    )
+
+
+_ANOTHER = "or choose another --data-dir"
+_DISK_ADVICE = {
+    (errno.ENOSPC, errno.EDQUOT): f"make room, {_ANOTHER}",
+    (errno.EACCES, errno.EPERM, errno.EROFS): f"change its permissions, {_ANOTHER}",
+    (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP): "move what is in the way",
+}

@@ -104,6 +104,8 @@ def open_range(request: RangeRequest, options: TransferOptions) -> Iterator[Rang
     """
     with translated_errors("answer", options.read_seconds):
         scheme = urlsplit(request.url).scheme
+    if scheme not in ("http", "https", "file"):
+        raise RefusedError("is no http, https or file URL")
     if scheme == "file":
         with _open_file(request, options.chunk_bytes) as file_response:
             yield file_response

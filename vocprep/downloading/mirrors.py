@@ -285,9 +285,12 @@ class MirrorLoop:
         name = self._file.path
         faults = "; ".join(f"{url} {error}" for url, error in self._failures) or "none is listed"
         if self._wrong_bytes:
+            advice_of_edition = "a proxy may have changed them, or the published file did"
+            if self._file.expected.recorded_sha256 is not None:
+                advice_of_edition += ", whose entry in sources.lock.json has to be deleted then"
             return DigestError(
-                f"{name}: no mirror gave the right bytes, nothing was kept: {faults}; a proxy may "
-                "have changed them, or the published file did: try --mirror or --from"
+                f"{name}: no mirror gave the right bytes, nothing was kept: {faults}; "
+                f"{advice_of_edition}: {Remedy.ELSEWHERE.value}"
             )
         remedies = {error.remedy for _, error in self._failures}
         return SourceUnavailableError(
