@@ -239,6 +239,14 @@ def test_a_dataset_takes_only_its_own_schemas() -> None:
         ('["train"]', "[]", "splits"),
         ('["voc21"]', "[]", "schemas"),
         ('["voc21"]', '"voc21"', "schemas"),
+        ('["train"]', '["train", "val", "train"]', "splits: 'train' is listed twice"),
+        ('"images"', r'"a\u0000b"', r"images: .* holds control characters"),
+        ('["voc21"]', r'["a\nb.toml"]', r"schemas\[0\]: 'a\\nb\.toml' holds control"),
+        (
+            '"png"',
+            '"png"\nsplit_flags = "some"',
+            "split_flags 'some': expected one of posi",
+        ),
     ],
 )
 def test_bad_manifests_are_refused_with_file_and_key(
@@ -253,7 +261,16 @@ def test_bad_manifests_are_refused_with_file_and_key(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("path", '"../up"'), ("sha256", '"XYZ"'), ("md5", '""'), ("bytes", '"many"'), ("size", "1")],
+    [
+        *[("bytes", '"5"'), ("bytes", "-1"), ("about_bytes", "true"), ("urls", r'["a\u001b"]')],
+        *[
+            ("path", '"../up"'),
+            ("sha256", '"XYZ"'),
+            ("md5", '""'),
+            ("bytes", '"many"'),
+            ("size", "1"),
+        ],
+    ],
 )
 def test_bad_source_files_are_refused(tmp_path: Path, key: str, value: str) -> None:
     entries = {"path": '"downloads/a.tar"', "urls": '["https://example.org/a.tar"]', key: value}
@@ -261,6 +278,19 @@ def test_bad_source_files_are_refused(tmp_path: Path, key: str, value: str) -> N
     path = write_own(tmp_path, f'title = "t"\nterms = "t"\n[[files]]\n{lines}\n')
     with pytest.raises(ManifestError, match=rf"files\[0\]\.{key}"):
         load_source(path)
+
+
+def test_two_files_of_one_path_are_refused(tmp_path: Path) -> None:
+    file = '[[files]]\npath = "a.tar"\nurls = ["https://example.org/a.tar"]\n'
+    path = write_own(tmp_path, 'title = "t"\nterms = "t"\n' + 2 * file)
+    with pytest.raises(ManifestError, match=r"files: 'a\.tar' is listed twice; remove one"):
+        load_source(path)
+
+
+def test_sizes_may_be_written_with_an_exponent(tmp_path: Path) -> None:
+    file = '[[files]]\npath = "a.tar"\nurls = []\nbytes = 2e9\n'
+    path = write_own(tmp_path, 'title = "t"\nterms = "t"\n' + file)
+    assert load_source(path).files[0].bytes == 2_000_000_000
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:

@@ -1,16 +1,46 @@
-"""Paths by which one manifest names another: relative to the folder of the former."""
+"""Paths in manifests: below the data dir, and relative to the folder of the manifest."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from vocprep.files import MAX_TOML_BYTES, read_file
+from vocprep.validation import printable
 
 
 class ManifestPathWarning(UserWarning):
     """A path in a manifest that also means, or only means, a file of the current folder."""
+
+
+def one_line(text: str) -> str:
+    """Return a text that fits on a line of a table or a message; ValueError for any other."""
+    if any(unicodedata.category(char) in _UNREADABLE for char in text):
+        raise ValueError(f"'{printable(text)}' holds control characters or line ends")
+    return text
+
+
+_UNREADABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, surrogates, line and paragraph separators."""
+
+
+def relative_path(path: str) -> str:
+    """Return a path that stays below the data dir; ValueError for any other."""
+    parts = set(path.split("/"))
+    if path.startswith("/") or ".." in parts or "\0" in path or parts <= {"", "."}:
+        raise ValueError(f"'{printable(path)}' must be a relative path without '..'")
+    return path
+
+
+Reference = Annotated[str, AfterValidator(one_line)]
+"""A shipped manifest's name, or the path of a ``.toml`` file."""
+PathBelow = Annotated[str, AfterValidator(one_line), AfterValidator(relative_path)]
+"""A path below the data dir."""
 
 
 def locate_reference(reference: str, manifest: Path) -> str:

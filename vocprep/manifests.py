@@ -9,35 +9,53 @@ A manifest names others by their shipped names, or by paths relative to its own 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+)
 
 from vocprep.errors import ManifestError, UsageError
 from vocprep.files import read_toml
-from vocprep.manifest_paths import beside, exists, locate_reference, same_file
+from vocprep.manifest_paths import (
+    PathBelow,
+    Reference,
+    beside,
+    exists,
+    locate_reference,
+    one_line,
+    same_file,
+)
 from vocprep.validation import Positive, explain, printable
 
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError(f"'{printable(text)}' must hold printable characters only")
-    return text
+T = TypeVar("T")
 
 
-def _relative(path: str) -> str:
-    """Refuse a path that could leave the data dir."""
-    parts = Path(path).parts
-    if not parts or Path(path).is_absolute() or ".." in parts:
-        raise ValueError(f"{path!r} must be a relative path without '..'")
-    return path
+def _no_text(value: object) -> object:
+    """Refuse numbers in quotes, and true and false, which pydantic would take for numbers."""
+    if isinstance(value, str | bool):
+        raise ValueError(f"expected a whole number, found {value!r}")
+    return value
 
 
-Reference = Annotated[str, AfterValidator(_printable)]
-"""A shipped manifest's name, or the path of a ``.toml`` file."""
-PathBelow = Annotated[str, AfterValidator(_printable), AfterValidator(_relative)]
-"""A path below the data dir."""
+def _each_once(items: tuple[T, ...], names: Sequence[str]) -> tuple[T, ...]:
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise ValueError(f"'{printable(repeated)}' is listed twice; remove one")
+    return items
+
+
+Count = Annotated[int, Field(ge=0), BeforeValidator(_no_text)]
+Url = Annotated[str, AfterValidator(one_line)]
 
 
 class _Manifest(BaseModel):
@@ -51,13 +69,13 @@ class ExpectedFiles(_Manifest):
 
     folder: str
     suffix: str
-    count: int
+    count: Count
 
 
 class Unpack(_Manifest):
     """What unpacking an archive must yield."""
 
-    max_bytes: int
+    max_bytes: Count
     """Upper bound of the unpacked size: what exceeds it is a bomb."""
     strip: str = ""
     """Leading folder of every member, taken away."""
@@ -78,11 +96,11 @@ class SourceFile(_Manifest):
 
     path: PathBelow
     """Where it is kept, below the data dir."""
-    urls: tuple[str, ...]
+    urls: tuple[Url, ...]
     """Mirrors, the best first."""
-    bytes: int | None = None
+    bytes: Count | None = None
     """Exact size, where published; checked."""
-    about_bytes: int | None = None
+    about_bytes: Count | None = None
     """Size for people, where only a rough or doubtful one is published; a file may be four times
     as large."""
     max_bytes: Positive | None = None
@@ -112,6 +130,11 @@ class SourceManifest(_Manifest):
     terms: str
     files: tuple[SourceFile, ...]
 
+    @field_validator("files")
+    @classmethod
+    def _paths_differ(cls, files: tuple[SourceFile, ...]) -> tuple[SourceFile, ...]:
+        return _each_once(files, [file.path for file in files])
+
 
 SplitFlags = Literal["positive", "present", "all"]
 """Which lines of a split file with flags are taken: those with 1, with 1 and 0, or every one."""
@@ -139,6 +162,11 @@ class DatasetManifest(_Manifest):
     """Label spaces that fit the label maps, the default first."""
     label_areas: str | None = None
     """Table in ``manifests/label_areas`` that the areas of the raw labels must equal."""
+
+    @field_validator("splits")
+    @classmethod
+    def _splits_differ(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(splits, splits)
 
     _file: Path | None = PrivateAttr(default=None)
     _reference: str | None = PrivateAttr(default=None)

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders.own_data import write_own_data
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, Built, build, first_jpeg
 
-from vocprep.checks.lock import lock
-from vocprep.checks.remake import build_locked, describe_locked
-from vocprep.errors import DataError, UsageError
-from vocprep.manifests import find_manifest
+from vocprep.building.plan import plan
+from vocprep.checks.lock import lock, read_lock
+from vocprep.checks.remake import RemakeSources, build_locked, describe_locked, plan_remake
+from vocprep.errors import DataError, SourceUnavailableError, UsageError
+from vocprep.manifests import SplitFlags, find_manifest
 from vocprep.options import BuildChoices, MaxFailures
 
 
@@ -77,3 +79,41 @@ def test_lock_file_of_an_own_dataset_needs_its_manifest(
     assert described.samples == 2
     with pytest.raises(UsageError, match="dataset 'no-such'"):
         describe_locked(file, dataset="no-such", data_dir=sample_tree)
+
+
+@pytest.mark.parametrize(
+    ("label", "advice"),
+    [
+        ("official ResNet-32", "run: vocprep download resnet32-cifar100 --data-dir .*, or give"),
+        ("own (0123456789ab…)", "are not there; give their file with --weights PATH$"),
+    ],
+)
+def test_weights_that_are_not_there_are_named_and_no_others_advised(
+    file: Path, sample_tree: Path, label: str, advice: str
+) -> None:
+    locked = read_lock(file)
+    sources = RemakeSources(data_dir=sample_tree, weights_label=label)
+    with pytest.raises(SourceUnavailableError, match=advice) as caught:
+        plan_remake(locked.recipe, locked.layout, sources)
+    assert "random" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("flags", "count"), [("positive", 1), ("present", 2), ("all", 3)])
+def test_the_flags_that_chose_the_ids_are_found_by_their_digest(
+    flags: SplitFlags, count: int, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    manifest = write_own_data(data)
+    (data / "splits/train.txt").write_text("im000 1\nim001 0\nim002 -1\n")
+    choices = BuildChoices(splits=("train",), split_flags=flags)
+    planned = plan(manifest, data_dir=data, weights="random:0", choices=choices)
+    sources = RemakeSources(
+        data_dir=data, dataset=str(manifest), weights_label=planned.weights_label
+    )
+    again = plan_remake(planned.recipe, planned.layout, sources)
+    assert again.recipe == planned.recipe
+    ids = [sample.image_id for sample in again.samples]
+    assert ids == ["im000", "im001", "im002"][:count]
+    (data / "splits/train.txt").write_text("im003 1\nim001 0\nim002 -1\n")
+    with pytest.raises(DataError, match="flags follow the image ids"):
+        plan_remake(planned.recipe, planned.layout, sources)

@@ -20,6 +20,7 @@ from vocprep.features.backbone import FrozenBackbone
 from vocprep.features.networks import CifarResNet, cifar100_resnet32
 from vocprep.features.weights import (
     file_tensor_digest,
+    load_fitting_weights,
     load_strictly,
     load_weights,
     official_weights,
@@ -180,7 +181,9 @@ def test_missing_official_weights_name_the_command(tmp_path: Path) -> None:
         load_weights(None, tmp_path)
     assert str(tmp_path / OFFICIAL.path) in str(caught.value)
     assert f"--data-dir {tmp_path}" in str(caught.value)
-    assert "--weights random:0" in str(caught.value)
+    assert "random" not in str(caught.value)  # a trained run needs the very weights
+    with pytest.raises(SourceUnavailableError, match=r"or --weights random:0 for an untrained b"):
+        load_fitting_weights(None, tmp_path, "resnet32-cifar100")
 
 
 def without(state: State, name: str) -> State:

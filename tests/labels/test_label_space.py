@@ -160,7 +160,7 @@ def test_the_digest_is_of_the_label_space_alone(tmp_path: Path) -> None:
         (OWN.replace("dog", "cat"), "classes 0 and 4 are both called 'cat'; name them apart"),
         (OWN.replace("dog", " "), "class 4 has an empty name"),
         (OWN.replace("dog", "x" * 100_000), r"names\.4 'x.*: expected at most 200 characters"),
-        (OWN.replace("dog", r"do\ng"), r"names\.4: 'do\\\\ng' holds control characters"),
+        (OWN.replace("dog", r"do\ng"), r"names\.4: 'do\\ng' holds control characters"),
         (OWN.replace("dog", r"do\u2028g"), r"names\.4: .* holds control characters or line ends"),
         (OWN.replace("4 =", "04 ="), r"names\.04: '04' is no id: expected a whole number, as 1"),
         (OWN.replace("4 =", '"4.0" ='), r"'4\.0' is no id"),

@@ -7,36 +7,58 @@ downloaded file had, with the size and time of change that it had then.
 
 from __future__ import annotations
 
+import errno
 import glob
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import quote
 
+from pydantic import AfterValidator, TypeAdapter, model_validator
+
 from vocprep.errors import DataError
-from vocprep.files import TEMPORARY_PREFIX, read_json, write_atomic, write_json
-from vocprep.validation import checked, explain, from_json, to_json
+from vocprep.files import (
+    TEMPORARY_PREFIX,
+    open_regular,
+    parse_json,
+    read_json,
+    write_atomic,
+    write_json,
+)
+from vocprep.folders import names_in
+from vocprep.manifest_paths import relative_path
+from vocprep.manifests import Hex
+from vocprep.validation import NotNegative, checked, explain, from_json, to_json
+
+_MAX_RECORD_BYTES = 256 << 20
+"""Of one record, unpacked: two million files of an archive."""
+_MAX_RECORD_LINE = 64 << 10
+_MAX_RECORD_FILES = 2_000_000
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+"""System errors after which a record may be sound."""
+RecordedPath = Annotated[str, AfterValidator(relative_path)]
 
 
 @checked
 class UnpackedFile:
     """One unpacked file."""
 
-    path: str
+    path: RecordedPath
     """Below the data dir, with ``/``."""
-    size: int
-    sha256: str
+    size: NotNegative
+    sha256: Hex
 
 
 @checked
 class UnpackedArchive:
     """What one archive unpacked to."""
 
-    archive: str
+    archive: RecordedPath
     """The archive's path below the data dir."""
-    archive_sha256: str
+    archive_sha256: Hex
     files: tuple[UnpackedFile, ...]
 
 
@@ -44,14 +66,20 @@ class UnpackedArchive:
 class Receipt:
     """The record of a file below the data dir whose digests agreed."""
 
-    path: str
-    size: int
+    path: RecordedPath
+    size: NotNegative
     mtime_ns: int
-    digests: dict[str, str]
+    digests: dict[str, Hex]
     mirror: str
     """Where it came from: a URL, or a path for ``--from``."""
     tensors_sha256: str | None = None
     """The tensor digest of weights, where it was checked."""
+
+    @model_validator(mode="after")
+    def _has_a_sha256(self) -> Self:
+        if "sha256" not in self.digests:
+            raise ValueError("digests: expected a sha256 among them")
+        return self
 
     @classmethod
     def of(cls, data_dir: Path, path: str, digests: dict[str, str], mirror: str) -> Self:
@@ -104,7 +132,7 @@ def read_unpacked(data_dir: Path, archive: str) -> UnpackedArchive | None:
 
 def read_all_unpacked(data_dir: Path) -> Iterator[UnpackedArchive]:
     """Yield what each archive of a data dir unpacked to, in the order of their names."""
-    for path in _records(data_dir, "trees", "*.jsonl.gz"):
+    for path in _records(data_dir, "trees", ".jsonl.gz"):
         yield _read_unpacked(path)
 
 
@@ -125,7 +153,7 @@ def read_receipt(data_dir: Path, path: str) -> Receipt | None:
 
 def read_receipts(data_dir: Path) -> Iterator[Receipt]:
     """Yield the receipts of a data dir, in the order of their names."""
-    for path in _records(data_dir, "receipts", "*.json"):
+    for path in _records(data_dir, "receipts", ".json"):
         try:
             yield from_json(Receipt, read_json(path))
         except (OSError, ValueError) as error:
@@ -140,28 +168,70 @@ def is_unpacked(data_dir: Path, unpacked: UnpackedArchive) -> bool:
         return False
 
 
+@checked
+class _Head:
+    """The first line of the record of an archive."""
+
+    archive: RecordedPath
+    archive_sha256: Hex
+    count: NotNegative
+
+
+_FILE_LINE = TypeAdapter(UnpackedFile)
+
+
 def _read_unpacked(path: Path) -> UnpackedArchive:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            head, *files = [json.loads(line) for line in stream]
-        if len(files) != head.pop("count"):
+        with open_regular(path) as packed, gzip.open(packed) as stream:
+            lines = _bounded_lines(stream)
+            head = from_json(_Head, parse_json(next(lines, b"")))
+            files = tuple(_FILE_LINE.validate_json(line, strict=True) for line in lines)
+        if len(files) != head.count:
             raise ValueError("its number of lines is not the one in its head")
-        return from_json(UnpackedArchive, {**head, "files": files})
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return UnpackedArchive(
+            archive=head.archive, archive_sha256=head.archive_sha256, files=files
+        )
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise _damaged(path, error) from error
 
 
+def _bounded_lines(stream: gzip.GzipFile) -> Iterator[bytes]:
+    """Yield the lines of a record; ValueError where it unpacks to more than any record has."""
+    size = count = 0
+    while line := stream.readline(_MAX_RECORD_LINE + 1):
+        size, count = size + len(line), count + 1
+        if len(line) > _MAX_RECORD_LINE or size > _MAX_RECORD_BYTES or count > _MAX_RECORD_FILES:
+            raise ValueError("it unpacks to more than the record of an archive")
+        yield line
+
+
 def _damaged(path: Path, error: Exception) -> DataError:
+    """Return the error for a record that cannot be used, or not be read."""
+    if isinstance(error, OSError) and error.errno in _UNREADABLE:
+        return DataError(
+            f"{path}: this record of vocprep's own cannot be read: {explain(error)}; make it "
+            "readable and run the same command again"
+        )
     return DataError(
         f"{path}: this record of vocprep's own is damaged ({explain(error)}); delete it and run "
         "vocprep download again"
     )
 
 
-def _records(data_dir: Path, kind: str, pattern: str) -> list[Path]:
+def _records(data_dir: Path, kind: str, suffix: str) -> list[Path]:
     """Return the records of one kind, without those that are being written or never were whole."""
-    found = (records_dir(data_dir) / kind).glob(pattern)
-    return sorted(path for path in found if not path.name.startswith(TEMPORARY_PREFIX))
+    folder = records_dir(data_dir) / kind
+    try:
+        names = names_in(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {explain(error)}") from error
+    return [
+        folder / name
+        for name in sorted(names)
+        if name.endswith(suffix) and not name.startswith(TEMPORARY_PREFIX)
+    ]
 
 
 def _remove_unfinished(record: Path) -> None:

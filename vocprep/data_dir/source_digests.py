@@ -15,6 +15,7 @@ from vocprep.data_dir.receipts import records_dir
 from vocprep.errors import DataError
 from vocprep.files import read_json, write_json
 from vocprep.locking import file_lock
+from vocprep.manifests import Hex
 from vocprep.validation import explain, from_json
 
 SOURCE_DIGESTS_FILE = "sources.lock.json"
@@ -23,7 +24,7 @@ SOURCE_DIGESTS_FILE = "sources.lock.json"
 class _Digest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    sha256: str
+    sha256: Hex
 
 
 class _SourceDigests(BaseModel):

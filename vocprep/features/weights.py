@@ -131,15 +131,13 @@ def load_weights(
         official = official_weights(backbone)
         if not official.urls:
             raise SourceUnavailableError(
-                f"{backbone}: no weights are published for it; give --weights PATH, or --weights "
-                "random:0 for an untrained one"
+                f"{backbone}: no weights are published for it; give --weights PATH"
             )
         path = data_dir / official.path
         if not path.is_file():
             raise SourceUnavailableError(
                 f"{path}: backbone weights are not there; run: vocprep download {backbone} "
-                f"--data-dir {data_dir}, or give --weights PATH, or --weights random:0 for an "
-                "untrained one"
+                f"--data-dir {data_dir}, or give --weights PATH"
             )
         return _read_weights(path)
     if spec.startswith(RANDOM_PREFIX):
@@ -170,8 +168,13 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
 
 
 def load_fitting_weights(weights: str | None, data_dir: Path, backbone: str) -> dict[str, Tensor]:
-    """Load the weights and check that they fit the backbone, before any image is read."""
-    state = load_weights(weights, data_dir, backbone)
+    """Load the weights for a build and check that they fit the backbone."""
+    try:
+        state = load_weights(weights, data_dir, backbone)
+    except SourceUnavailableError as error:
+        raise SourceUnavailableError(
+            f"{error}, or --weights random:0 for an untrained backbone"
+        ) from error
     try:
         load_strictly(MAKERS[backbone](), state)
     except WeightsError as error:

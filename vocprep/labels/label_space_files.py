@@ -7,7 +7,6 @@ is stored may be of an earlier version, and only what no reader could use is.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Annotated, Self
 
 from pydantic import (
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from vocprep.manifests import Reference
+from vocprep.manifest_paths import Reference, one_line
 from vocprep.validation import printable
 
 OUTSIDE = 0xFFFF
@@ -27,15 +26,6 @@ OUTSIDE = 0xFFFF
 LONGEST_NAME = 200
 """Characters of a class name; the longest that is shipped has 21."""
 LONGEST_TITLE = 10_000
-_UNREADABLE = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode categories of control characters, surrogates, line and paragraph separators."""
-
-
-def _readable(name: str) -> str:
-    """Refuse a name with characters that would break a line."""
-    if any(unicodedata.category(char) in _UNREADABLE for char in name):
-        raise ValueError(f"{printable(name)!r} holds control characters or line ends")
-    return name
 
 
 def _id_of(key: object) -> object:
@@ -51,7 +41,7 @@ _DECIMAL = re.compile(r"0|[1-9][0-9]{0,8}")
 LabelId = Annotated[int, Field(ge=0, lt=OUTSIDE)]
 RawKey = Annotated[LabelId, BeforeValidator(_id_of)]
 ClassKey = Annotated[int, Field(ge=0, lt=32768), BeforeValidator(_id_of)]
-Name = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_readable)]
+Name = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(one_line)]
 ClassNames = Annotated[dict[ClassKey, Name], Field(min_length=1)]
 
 
