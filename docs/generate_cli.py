@@ -13,8 +13,13 @@ HEAD = """# The command line
 
 Written by `python docs/generate_cli.py` from the help texts; do not edit.
 
-Exit codes: 0 done; 1 a check found differences; 2 usage; 3 bad data or integrity; 4 source
-unavailable; 5 failure quota exceeded; 130 interrupted.
+Exit codes: 0 done; 1 a check found differences; 2 usage; 3 bad data or integrity, or no room or
+memory; 4 source unavailable; 5 failure quota exceeded; 70 a fault in vocprep itself; 130 Ctrl-C,
+143 SIGTERM, 129 SIGHUP ended it; 141 the output's reader has closed it.
+
+An error is one sentence on standard error. With `--json` it is on standard output too, as
+`{"ok": false, "error": "…", "exit_code": N}`, unless the command has printed its result. With
+`VOCPREP_DEBUG=1` a fault in vocprep itself shows its traceback.
 """
 
 

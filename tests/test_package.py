@@ -52,7 +52,7 @@ def test_importing_vocprep_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("command", [[], ["build-shards"], ["train"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     arguments = ["vocprep", *command, "--help"]
-    code = f"import sys, runpy; sys.argv = {arguments}; runpy.run_module('vocprep')"
+    code = f"import sys; sys.argv = {arguments}; from vocprep.__main__ import main; main()"
     loaded = loaded_modules(code)
     assert "click" in loaded
     assert not loaded & set(HEAVY)

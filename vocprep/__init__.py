@@ -6,7 +6,6 @@ The public names below are loaded when first used, so that importing the package
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from vocprep.shards.reader import Batch, ShardDataset, open  # noqa: A004
     from vocprep.shards.record import Record
     from vocprep.synthetic.dataset import sample
+
+    __version__: str
 
 _HOMES = {
     "Batch": "shards.reader",
@@ -161,10 +162,13 @@ __all__ = [
     "verify",
     "write_dataset",
 ]
-__version__ = version("vocprep")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415  # a third of the time to import this
+
+        return version("vocprep")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,5 +1,6 @@
-"""``python -m vocprep``."""
+"""``python -m vocprep``, and the command ``vocprep``."""
 
-from vocprep.cli import main
+from vocprep.program import main
 
-main(prog_name="vocprep")
+if __name__ == "__main__":
+    main()

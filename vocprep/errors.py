@@ -14,6 +14,7 @@
     │   ├── WeightsError         backbone weights of the wrong names, shapes or digest
     │   ├── ShardError           a shard or a dataset index that breaks docs/format.md
     │   └── RunError             a run folder that cannot be used
+    ├── OutOfMemoryError     3   the memory of the machine, or of its GPU, does not suffice
     ├── SourceUnavailableError 4 something must be fetched first, or no mirror gave it
     └── FailureBudgetError           5   more samples failed than were allowed to
 
@@ -78,6 +79,10 @@ class ShardError(DataError):
 
 class RunError(DataError):
     """A run folder that cannot be used."""
+
+
+class OutOfMemoryError(VocprepError):
+    """The memory of the machine, or of its GPU, does not suffice."""
 
 
 class SourceUnavailableError(VocprepError):

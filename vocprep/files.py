@@ -214,6 +214,17 @@ def read_text_lines(path: Path) -> list[str]:
     return lines
 
 
+_unfinished: set[Path] = set()
+"""Temporary files that this process may have left, in any thread."""
+
+
+def remove_unfinished() -> None:
+    """Remove the temporary files of this process, which must end then."""
+    for path in list(_unfinished):
+        with suppress(OSError):
+            path.unlink()
+
+
 @contextmanager
 def atomic_file(final: Path) -> Iterator[BinaryIO]:
     """Yield a file to write beside ``final``; on success fsync it and rename it into place.
@@ -233,6 +244,8 @@ def atomic_file(final: Path) -> Iterator[BinaryIO]:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
+            finally:
+                _unfinished.discard(temporary)
     except OSError as error:
         if error.filename is None or Path(error.filename).name.startswith(TEMPORARY_PREFIX):
             # A user has seen only the final name.
@@ -253,9 +266,11 @@ def _open_temporary(final: Path) -> tuple[Path, BinaryIO]:
     with suppress(OSError):  # such as a file of another user, or a link
         stream = os.fdopen(os.open(usual, flags, 0o666), "w+b")
         if _is_free(stream.fileno(), usual):
+            _unfinished.add(usual)
             return usual, stream
         stream.close()
     other = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    _unfinished.add(other)
     return other, other.open("xb")
 
 

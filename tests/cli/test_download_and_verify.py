@@ -224,8 +224,8 @@ def test_archives_that_the_user_has_are_taken(shop: Shop, mirror: Mirror, tmp_pa
 def test_ctrl_c_is_tidy_and_the_next_run_goes_on(shop: Shop, mirror: Mirror, tmp_path: Path):
     shop.write_manifests(mirror.url())
     size = len(shop.files["VOCtrainval.tar"])
-    words = [str(shop.folder / "images.toml"), "--data-dir", str(tmp_path / "data")]
-    code = "from vocprep.cli.download import download; download()"
+    words = ["download", str(shop.folder / "images.toml"), "--data-dir", str(tmp_path / "data")]
+    code = "from vocprep.__main__ import main; main()"
     mirror.rate = 300_000
     with subprocess.Popen(
         [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True
@@ -239,7 +239,7 @@ def test_ctrl_c_is_tidy_and_the_next_run_goes_on(shop: Shop, mirror: Mirror, tmp
         "stopped; what was fetched is kept: run the same command again to go on from there\n"
     )
     mirror.rate = 0
-    result = run("download", *words)
+    result = run(*words)
     assert result.exit_code == 0, result.output
     assert mirror.requests[0][1] != mirror.requests[-1][1]
     assert mirror.sent < 1.5 * size

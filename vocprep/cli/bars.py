@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from vocprep.cli.common import INTERRUPTED
-
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -60,7 +58,6 @@ class Bars:
 
 
 def stop(bars: Bars, advice: str) -> NoReturn:
-    """End the process after Ctrl-C, with a note on what to do next."""
+    """End the command after a signal, with a note on what to do next."""
     bars.end()
-    click.echo(f"stopped; {advice}", err=True)
-    raise SystemExit(INTERRUPTED)
+    raise KeyboardInterrupt(f"stopped; {advice}")

@@ -19,9 +19,6 @@ from vocprep.options import BuildOptions, usable_cores
 PROGRESS_DELAY = 2.0
 """Seconds before a progress bar shows."""
 
-INTERRUPTED = 130
-"""What shells expect of a program that Ctrl-C ended."""
-
 DIFFERENCES = 1
 """Exit code of a check that ran to its end and found something."""
 
@@ -82,9 +79,20 @@ def check_folder(out: Path) -> None:
     check_output_folder(out)
 
 
+AS_JSON = "vocprep.as_json"
+"""In a context's meta data: whether JSON is still to be printed."""
+
+
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
+    """Print the result of a command as indented JSON."""
+    click.get_current_context().meta[AS_JSON] = False
     click.echo(json.dumps(value, indent=2))
+
+
+def print_json_error(text: str, code: int) -> None:
+    """Print an error as JSON where --json was given and no result was printed."""
+    if click.get_current_context().meta[AS_JSON]:
+        print_json({"ok": False, "error": text, "exit_code": code})
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -33,6 +33,13 @@ from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
     show_default=True,
     help="How many images of the lowest pixel accuracy to list, for one run.",
 )
+@click.option(
+    "--batch-size",
+    type=int,
+    default=EvaluateOptions.batch_size,
+    show_default=True,
+    help="Images per step.",
+)
 @click.option("--out", type=PATH, help="Folder for each run's confusion matrix, PNG and CSV.")
 @device_option
 @json_option
@@ -43,6 +50,7 @@ def evaluate(
     dataset: str | None,
     classes: bool,
     worst: int,
+    batch_size: int,
     out: Path | None,
     device: str,
     as_json: bool,
@@ -66,7 +74,9 @@ def evaluate(
     from vocprep.heads.scoring.evaluate import runs_and_shards
 
     runs, shards = runs_and_shards(paths)
-    options = EvaluateOptions(device=device, worst=worst, data_dir=data_dir, dataset=dataset)
+    options = EvaluateOptions(
+        device=device, worst=worst, batch_size=batch_size, data_dir=data_dir, dataset=dataset
+    )
     result = evaluate_runs(runs, shards, split, options, out, Bars("runs"))
     for note in result.notes:
         click.echo(f"note: {note}", err=True)

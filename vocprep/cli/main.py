@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from vocprep.cli.build import build_shards
-from vocprep.cli.common import INTERRUPTED
+from vocprep.cli.common import AS_JSON, print_json_error
 from vocprep.cli.demo import demo
 from vocprep.cli.diff import diff
 from vocprep.cli.download import download
@@ -25,36 +24,96 @@ from vocprep.cli.train import train
 from vocprep.cli.verify import verify
 from vocprep.errors import DataError, VocprepError
 from vocprep.manifest_paths import ManifestPathWarning
+from vocprep.memory import as_memory_error
+from vocprep.program import BUG, stop_code, was_stopped
+from vocprep.validation import explain, printable
 
-BROKEN_PIPE = 141
-"""What shells expect of a program whose output was closed by its reader."""
+PROGRAM = "vocprep"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _ErrorBoundary(click.Group):
-    """Turns the errors that users can meet into one sentence and an exit code."""
+    """Turns the errors that users can meet into one sentence and an exit code.
 
-    def invoke(self, ctx: click.Context) -> Any:
+    With ``--json`` they are JSON on standard output too, unless the command has printed its result.
+    Errors that nobody foresaw are raised on: ``vocprep.program`` reports them.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> None:
         try:
             with _warnings_as_notes():
-                return super().invoke(ctx)
-        except VocprepError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # The reader has closed the output; nothing more can be flushed to it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(BROKEN_PIPE)
-        except OSError as error:
-            advice = ""
-            if error.errno in _NO_ROOM:
-                advice = "; make room and run the same command again: finished work is kept"
-            where = error.filename or "input or output"
-            click.echo(f"error: {where}: {error.strerror}{advice}", err=True)
-            ctx.exit(DataError.exit_code)
+                super().invoke(ctx)
+            return
+        except (click.exceptions.Exit, BrokenPipeError):
+            raise
+        except click.ClickException as error:
+            print_json_error(error.format_message(), error.exit_code)
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            text, code = _outcome(error, ctx)
+        click.echo(text, err=True)
+        print_json_error(text.removeprefix("error: "), code)
+        ctx.exit(code)
+
+
+def _outcome(error: BaseException, ctx: click.Context) -> tuple[str, int]:
+    """Return what is printed of an error, and its exit code; raises it where nobody foresaw it."""
+    if isinstance(error, KeyboardInterrupt) or was_stopped():  # libraries replace an interruption
+        advice = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        return advice or "interrupted", stop_code()
+    found = _as_known(error, ctx)
+    if found is None:
+        print_json_error(printable(f"{type(error).__name__}: {error}"), BUG)
+        raise error
+    return printable(f"error: {found}"), found.exit_code
+
+
+def _as_known(error: BaseException, ctx: click.Context) -> VocprepError | None:
+    """Return an error that a user can meet as one of vocprep, None for any other."""
+    shortage = as_memory_error(error, _what_to_lower(ctx))
+    if shortage is not None or isinstance(error, VocprepError):
+        return shortage or cast("VocprepError", error)
+    if not isinstance(error, OSError):
+        return None
+    advice = ""
+    if error.errno in _NO_ROOM:
+        advice = "; make room and run the same command again: finished work is kept"
+    return DataError(f"{error.filename or 'input or output'}: {explain(error)}{advice}")
+
+
+def _what_to_lower(ctx: click.Context) -> str:
+    """Return what can be lowered where memory runs out: those of the options that a command has."""
+    command = main.commands.get(ctx.invoked_subcommand or "")
+    names = {option.name for option in command.params} if command else set()
+    options = [words for name, words in _TAKE_MEMORY.items() if name in names]
+    return f"use {' or '.join(options) or 'smaller inputs'}, or free memory"
+
+
+_TAKE_MEMORY = {
+    "batch_size": "a smaller --batch-size",
+    "mode": "--mode streaming",
+    "workers": "fewer --workers",
+    "samples_per_shard": "fewer --samples-per-shard",
+}
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command in this process and return its exit code."""
+    if "_VOCPREP_COMPLETE" in os.environ:  # asked by a shell
+        main(list(words), prog_name=PROGRAM)
+    try:
+        with main.make_context(PROGRAM, list(words)) as context:
+            main.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return 0
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from vocprep.heads.runs.weights import find_weights
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import decode_png, encode_png
 from vocprep.labels.statistics import label_areas
+from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.validation import checked
 
@@ -154,7 +155,7 @@ def predict(
     folder. An image that cannot be read or is too small is listed in ``errors`` of the result; the
     others are done. Raises RunError when the run cannot be used or ``weights`` are not those of its
     shards, SourceUnavailableError when there are none, UsageError when two images would be written
-    to one name.
+    to one name, OutOfMemoryError.
     """
     options = options or PredictOptions()
     given = [images] if isinstance(images, str | Path) else images
@@ -166,7 +167,8 @@ def predict(
     trained = run if isinstance(run, Run) else load_run(Path(run))
     embedder, geometry = make_embedder(trained, options), _as_geometry(options.geometry)
     label = partial(_predict_file, trained, embedder=embedder, geometry=geometry, out=folder)
-    made, errors = _predict_files(paths, label, progress)
+    with memory_errors("use smaller images or --geometry crop, or free memory"):
+        made, errors = _predict_files(paths, label, progress)
     return PredictionResult(
         run=str(trained.path),
         images=tuple(made),

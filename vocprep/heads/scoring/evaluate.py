@@ -15,6 +15,7 @@ from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.matching import choose_dataset, require_one_truth
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.heads.scoring.scores import Evaluation, RunScores, write_confusion
+from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DATASET_FILE
 from vocprep.shards.reader import ShardDataset
@@ -39,7 +40,7 @@ def evaluate(
     path that is given twice counts once. Mirrored views are not scored. With ``out``, the confusion
     matrix of each run is written into that folder, as PNG and CSV. Raises RunError when no dataset
     version fits a run, UsageError when there is no such split, no pixel to score, or when scores
-    could not be compared, and what ``load_run`` and ``ShardDataset.open`` raise.
+    could not be compared, OutOfMemoryError, and what ``load_run`` and ``ShardDataset.open`` raise.
     """
     options = options or EvaluateOptions()
     run_list = _distinct([runs] if isinstance(runs, str | Path | Run) else runs)
@@ -52,7 +53,8 @@ def evaluate(
     trained = [item if isinstance(item, Run) else load_run(Path(item)) for item in run_list]
     chosen = [choose_dataset(run, datasets) for run in trained]
     require_one_truth(chosen, split)
-    scores = _score_all(trained, chosen, split, options, progress)
+    with memory_errors("use a smaller --batch-size, or free memory"):
+        scores = _score_all(trained, chosen, split, options, progress)
     if folder is not None:
         for item in scores:
             write_confusion(item, folder)

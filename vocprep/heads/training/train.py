@@ -30,6 +30,7 @@ from vocprep.heads.training.distributed import Processes, join_processes
 from vocprep.heads.training.feed import open_splits, require_splits
 from vocprep.heads.training.steps import Training, set_up, train_epoch
 from vocprep.labels.label_space import LabelSpace
+from vocprep.memory import memory_errors
 from vocprep.shards.batches import Batch
 from vocprep.shards.reader import ShardDataset
 
@@ -97,7 +98,7 @@ def train(
     Raises UsageError, before anything is written, when a split, the device or a compiler
     that ``compiled`` needs is missing, the folder holds a run that is neither to be replaced nor to
     be resumed, or another training writes there; RunError when a file of the run to resume does not
-    fit it, or when the loss is not finite.
+    fit it, or when the loss is not finite; OutOfMemoryError.
     """
     dataset = shards if isinstance(shards, ShardDataset) else ShardDataset.open(shards)
     options = options if isinstance(options, TrainOptions) else load_options(options)
@@ -111,7 +112,11 @@ def train(
         on_epoch=on_epoch or (lambda _metrics: None),
         on_note=on_note or (lambda _note: None),
     )
-    with join_processes(options.device) as processes, _kept_random_state(processes.device):
+    with (
+        memory_errors("use a smaller --batch-size or --mode streaming, or free memory"),
+        join_processes(options.device) as processes,
+        _kept_random_state(processes.device),
+    ):
         return _train_with(job, processes)
 
 
