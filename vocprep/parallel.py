@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -42,6 +44,43 @@ def map_ordered(
                 yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def map_in_processes(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, ahead: int = 4
+) -> Generator[Result, None, None]:
+    """Yield ``function(item)`` for each item, in order, computed by processes of this program.
+
+    For work that holds the interpreter lock; else as ``map_ordered``. Raises BrokenProcessPool when
+    a process ends early.
+    """
+    # A forked process could inherit a lock that another thread of this process holds.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(_submit(pool, function, item))
+            if len(pending) > ahead * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item
+) -> Future[Result]:
+    """Submit an item, starting a process where one is needed that Ctrl-C does not interrupt.
+
+    A terminal sends SIGINT to all processes of a command. Only this one handles it: it stops the
+    pool. The others inherit that the signal is blocked.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(function, item)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StageTimes:

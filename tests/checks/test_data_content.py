@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.jpeg import exif_of
 from builders.progress import RecordedProgress
 from PIL import Image
 from scipy.io import savemat
@@ -19,10 +20,12 @@ from scipy.io import savemat
 from vocprep.checks import data_content
 from vocprep.checks.data_content import datasets_in, verify_data_content
 from vocprep.checks.report import Report
+from vocprep.checks.verify import verify
 from vocprep.errors import DataDirError
 from vocprep.labels.decode import decode_label_map
 from vocprep.labels.statistics import label_areas
 from vocprep.manifests import DatasetManifest, load_dataset
+from vocprep.options import VerifyOptions
 from vocprep.progress import NO_PROGRESS
 from vocprep.synthetic.dataset import MARKER
 from vocprep.synthetic.dataset import sample as make_sample
@@ -127,6 +130,31 @@ def test_a_spoilt_file_is_named_with_what_is_wrong(
     assert text.startswith(f"changed {path.relative_to(data)} ")
     assert said in text
     assert report.matching == 2 * IMAGES - 1
+
+
+def test_pictures_with_an_orientation_are_named_and_no_difference(data: Path):
+    for name in (FIRST, "2010_000003"):
+        path = data / VOC / f"JPEGImages/{name}.jpg"
+        with Image.open(path) as picture:
+            picture.save(path, "JPEG", exif=exif_of(3))
+    for workers in (1, 2):
+        report = check(data, workers)
+        assert report.ok
+        (note,) = report.notes
+        assert f"state an orientation: 2 ({FIRST}, 2010_000003); datasets take the stored" in note
+
+
+def test_masks_of_0_and_255_are_told_what_they_hold(data: Path):
+    for path in (data / VOC / "SegmentationClass").iterdir():
+        with Image.open(path) as classes:
+            ids = np.where(np.asarray(classes) == 0, 0, 255).astype(np.uint8)
+        Image.fromarray(ids).save(path)
+    result = verify(data, VerifyOptions(level="content", datasets=("voc2010",), workers=1))
+    assert result.ok
+    (note,) = result.notes
+    assert "hold one class only in label space voc21: found 0 (background) in " in note
+    assert "if 255 marks a class in these masks" in note
+    assert result.to_json()["notes"] == [note]
 
 
 def test_an_annotation_that_agrees_is_fine(data: Path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders.heads import make_dataset, random_records, run_for
+from builders.jpeg import exif_of
 from builders.progress import CountedProgress
 from PIL import Image
 
@@ -82,6 +84,17 @@ def test_bad_images_are_listed_and_the_others_done(run: Run, image: Path, tmp_pa
     assert (progress.total, progress.count, progress.ended) == (4, 4, True)
     value = result.to_json()
     assert (value["ok"], len(value["images"]), len(value["errors"])) == (False, 1, 3)
+
+
+def test_images_that_were_turned_upright_are_named(run: Run, image: Path, tmp_path: Path) -> None:
+    with Image.open(image) as picture:
+        picture.save(tmp_path / "turned.jpg", "JPEG", exif=exif_of(6))
+    native = replace(OPTIONS, geometry="native")
+    found = predict(run, [image, tmp_path / "turned.jpg"], options=native)
+    assert [item.label_map.shape for item in found.images] == [(70, 100), (100, 70)]
+    (note,) = found.notes
+    assert "state an orientation: 1 (turned.jpg); they were turned upright" in note
+    assert found.to_json()["notes"] == [note]
 
 
 def test_native_keeps_every_pixel(run: Run, image: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from pydantic import Field
 from vocprep.building.card import CARD_FILE, dataset_card
 from vocprep.building.croissant import CROISSANT_FILE, croissant
 from vocprep.building.plan import BuildKey, ShardPlan, versions
+from vocprep.features.image_errors import turned_note
 from vocprep.files import json_bytes
-from vocprep.labels.statistics import label_areas
+from vocprep.labels.label_space import LabelSpace
+from vocprep.labels.statistics import label_areas, label_notes
 from vocprep.labels.targets import STATE_OTHER, unpack_states
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS
@@ -137,6 +139,20 @@ def dataset_statistics(shards: Sequence[FinishedShard], void: int) -> dict[str, 
         },
         "label_pixels": {str(label): label_pixels[label] for label in sorted(label_pixels)},
     }
+
+
+def version_notes(
+    index: DatasetIndex, space: LabelSpace, turned: Collection[str]
+) -> tuple[str, ...]:
+    """Return what is odd about a version as a whole, in words.
+
+    ``turned`` are the ids of images whose metadata state an orientation other than upright.
+    """
+    statistics = index.statistics
+    void_pixels = sum(counts["void_pixels"] for counts in statistics["splits"].values())
+    pixels_of = {int(label): count for label, count in statistics["label_pixels"].items()}
+    notes = label_notes(space, pixels_of, void_pixels)
+    return (*notes, turned_note(turned)) if turned else notes
 
 
 def assemble(

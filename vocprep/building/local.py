@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from vocprep.building.finish import FinishedShard, assemble, finish_shard
+from vocprep.building.finish import FinishedShard, assemble, finish_shard, version_notes
 from vocprep.building.pipeline import COMPILE_FROM, FailureBudget, make_records, worth_compiling
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
 from vocprep.building.publish import Output, open_output, publish, write_weights_hint
@@ -59,7 +59,7 @@ class BuildResult:
     stage_seconds: Mapping[str, float]
     """By stage (``vocprep.building.stages.STAGES``), summed over all threads."""
     notes: tuple[str, ...] = ()
-    """Deviations from a lock file that are allowed."""
+    """What is odd about the version as a whole, and allowed deviations from a lock file."""
 
     def __repr__(self) -> str:
         return (
@@ -73,8 +73,8 @@ class BuildResult:
         return self.made == 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: those of dataset.json."""
-        return self.index.model_dump(mode="json")
+        """Return plain JSON values: those of dataset.json, and the notes."""
+        return {**self.index.model_dump(mode="json"), "notes": list(self.notes)}
 
 
 def build(  # noqa: PLR0913  # where from, where to, three groups of options, progress
@@ -140,6 +140,7 @@ def build_plan(
         reused=made.reused,
         seconds=time.perf_counter() - started,
         stage_seconds=made.times.seconds(),
+        notes=version_notes(version.index, plan.label_space, made.turned),
     )
 
 
@@ -153,6 +154,8 @@ class MadeShards:
     reused: int = 0
     """Records whose embeddings were taken from an earlier version."""
     times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
+    turned: set[str] = field(default_factory=set)
+    """Ids of images whose metadata state an orientation other than upright."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,16 +171,17 @@ class _Run:
         """Return the version that the output folder then holds, and what was made of it now."""
         plan, output = self.key.plan, self.output
         budget = FailureBudget(plan, self.options.max_failures)
-        existing = find_existing(self.key, output, self.options.workers)
+        turned: set[str] = set()
+        existing = find_existing(self.key, output, self.options.workers, turned)
         budget.spend(*existing.quarantined)
         if existing.version is not None:
             progress.advance(len(plan.samples))
             check(existing.version, output.path)
             write_weights_hint(output.path, plan)
             output.staging.remove()
-            return existing.version, MadeShards()
+            return existing.version, MadeShards(turned=turned)
         missing = [shard for shard in plan.shards if shard.name not in existing.shards]
-        made = self.make_shards(missing, budget, progress)
+        made = self.make_shards(missing, budget, turned, progress)
         shards = {**existing.shards, **made.shards}
         in_order = [shards[shard.name] for shard in plan.shards]
         version = assemble(self.key, in_order, made.times.seconds())
@@ -186,7 +190,11 @@ class _Run:
         return version, made
 
     def make_shards(
-        self, missing: Sequence[ShardPlan], budget: FailureBudget, progress: Progress
+        self,
+        missing: Sequence[ShardPlan],
+        budget: FailureBudget,
+        turned: set[str],
+        progress: Progress,
     ) -> MadeShards:
         """Make shards one after the other, and put each into the staging folder.
 
@@ -206,7 +214,7 @@ class _Run:
             ShardWriter(self.output.staging, plan.layout, times) as writer,
             make_records(
                 samples,
-                SampleStages(plan=plan, times=times, find_embeddings=reuse.find),
+                SampleStages(plan=plan, times=times, find_embeddings=reuse.find, turned=turned),
                 self.devices,
                 self.options,
             ) as outcomes,
@@ -222,7 +230,11 @@ class _Run:
                         budget.spend(outcome.quarantined, problem=outcome.problem)
                 writer.write(shard, records, quarantined)
         return MadeShards(
-            shards=writer.finished, samples=len(samples), reused=reuse.found, times=times
+            shards=writer.finished,
+            samples=len(samples),
+            reused=reuse.found,
+            times=times,
+            turned=turned,
         )
 
 

@@ -6,7 +6,7 @@ digests now as then, and its own bytes agree with their digest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError
 from vocprep.features.image import read_image_file
 from vocprep.files import link_or_copy, sha256_hex
+from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.labels.decode import read_label_file
 from vocprep.options import Layout
 from vocprep.parallel import map_ordered
@@ -48,23 +49,24 @@ class Existing:
         return [bad for shard in self.shards.values() for bad in shard.quarantined]
 
 
-def find_existing(key: BuildKey, output: Output, workers: int) -> Existing:
+def find_existing(key: BuildKey, output: Output, workers: int, turned: set[str]) -> Existing:
     """Find what an interrupted run, or the version that is succeeded, has of a build.
 
-    Reads every source file of what may be reused.
+    Reads every source file of what may be reused, and adds to ``turned`` the ids of images whose
+    metadata state an orientation other than upright.
     """
     plan, earlier = key.plan, output.earlier
     candidates = list(staged_shards(plan, output))
     if earlier is not None and has_same_tools(earlier.index, key):
         candidates += published_shards(plan, output.path, earlier)
     if earlier is not None and earlier.index.recipe_id == plan.recipe.recipe_id:
-        sources = digest_sources(plan.samples, workers)
+        sources = digest_sources(plan.samples, workers, turned)
         if is_current(earlier, sources, output.path):
             return Existing(shards={}, version=earlier)
     else:
         planned = {candidate.shard.name: candidate.shard for candidate in candidates}
         samples = [sample for shard in planned.values() for sample in shard.samples]
-        sources = digest_sources(samples, workers)
+        sources = digest_sources(samples, workers, turned)
     return Existing(shards=stage_reusable(candidates, sources, output.staging, plan.layout))
 
 
@@ -135,24 +137,36 @@ def published_shards(plan: BuildPlan, out: Path, earlier: Version) -> Iterator[R
             yield ReusableShard(shard=shard, finished=finished, paths=(out / entry.name,))
 
 
-def digest_sources(samples: Iterable[SampleRef], workers: int) -> dict[str, PairDigests]:
-    """Return the digests of the samples' files as they are now."""
+def digest_sources(
+    samples: Iterable[SampleRef], workers: int, turned: set[str]
+) -> dict[str, PairDigests]:
+    """Return the digests of the samples' files as they are now; see ``find_existing``."""
     chosen = list(samples)
-    found = map_ordered(_digest_pair, chosen, workers)
-    return {sample.image_id: pair for sample, pair in zip(chosen, found, strict=True)}
-
-
-def _digest_pair(sample: SampleRef) -> PairDigests:
-    found: list[str | None] = []
-    for read, path in (
-        (read_image_file, sample.image_path),
-        (read_label_file, sample.label_path),
+    digests: dict[str, PairDigests] = {}
+    for sample, (pair, is_turned) in zip(
+        chosen, map_ordered(_digest_pair, chosen, workers), strict=True
     ):
-        try:
-            found.append(sha256_hex(read(path)))
-        except DataError:
-            found.append(None)
-    return found[0], found[1]
+        digests[sample.image_id] = pair
+        if is_turned:
+            turned.add(sample.image_id)
+    return digests
+
+
+def _digest_pair(sample: SampleRef) -> tuple[PairDigests, bool]:
+    """Return the digests of a sample's files, and whether its image states an orientation."""
+    image = _read(read_image_file, sample.image_path)
+    label = _read(read_label_file, sample.label_path)
+    image_sha256, label_sha256 = (
+        None if data is None else sha256_hex(data) for data in (image, label)
+    )
+    return (image_sha256, label_sha256), orientation(image or b"") != UPRIGHT
+
+
+def _read(read: Callable[[Path], bytes], path: Path) -> bytes | None:
+    try:
+        return read(path)
+    except DataError:
+        return None
 
 
 def stage_reusable(

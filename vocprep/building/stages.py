@@ -21,6 +21,7 @@ from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
 from vocprep.files import sha256_hex
+from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.png import encode_png
@@ -167,12 +168,16 @@ class SampleStages:
     plan: BuildPlan
     times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
     find_embeddings: FindEmbeddings = lambda _record_id, _image_sha256: None
+    turned: set[str] = field(default_factory=set)
+    """Ids of images whose metadata state an orientation other than upright; ``read`` adds them."""
 
     def read(self, sample: SampleRef) -> SampleFiles:
         """Read and digest a sample's files, and look up embeddings of the same image."""
         with self._stage("read", sample, sample.image_path):
             image_bytes = read_image_file(sample.image_path)
             image_sha256 = sha256_hex(image_bytes)
+            if orientation(image_bytes) != UPRIGHT:
+                self.turned.add(sample.image_id)
         with self._stage("read", sample, sample.label_path, image_sha256=image_sha256):
             label_bytes = read_label_file(sample.label_path)
             label_sha256 = sha256_hex(label_bytes)

@@ -9,37 +9,36 @@ Files are decoded in several processes, because the readers of label files hold 
 
 from __future__ import annotations
 
-import multiprocessing
 import re
-import signal
-from collections import deque
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import read_split
 from vocprep.data_dir.missing_files import ListedFiles
 from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
+from vocprep.features.image_errors import turned_note
 from vocprep.files import read_file
 from vocprep.folders import names_in
+from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space
-from vocprep.labels.statistics import label_areas, load_label_areas
+from vocprep.labels.statistics import label_areas, label_notes, load_label_areas
 from vocprep.manifests import DatasetManifest, load_dataset, manifest_names
+from vocprep.parallel import map_in_processes
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.synthetic.dataset import MARKER
 from vocprep.validation import explain
 
 _BATCH = 32
 """Samples that a process checks at a time."""
-_AHEAD = 4
-"""Batches per process that are submitted ahead, so that the whole list is never pickled at once."""
 _MAX_ANNOTATION_BYTES = 1 << 20
 _SIZE = re.compile(rb"<(width|height)>\s*(\d{1,9})\s*</\1>")
 
@@ -97,7 +96,8 @@ def verify_data_content(
         for item in _missing(data_dir, dataset):
             path = str(Path(item.path).relative_to(data_dir))
             missing[path] = replace(item, path=path)
-    found = _differences(data_dir, samples, workers, progress)
+    findings = _check(samples, workers, progress)
+    found = _by_path(data_dir, findings)
     files = {path for item in samples for path in (item.image, item.label) if path}
     reported = found if partial else missing | found
     return Report.of(
@@ -105,27 +105,32 @@ def verify_data_content(
         matching=len(files) - len(found),
         differences=reported.values(),
         allowed_missing=len(missing) if partial else 0,
+        notes=findings.notes,
     )
 
 
-def _differences(
-    data_dir: Path, samples: Sequence[ExpectedSample], workers: int, progress: Progress
-) -> dict[str, Difference]:
+def _check(samples: Sequence[ExpectedSample], workers: int, progress: Progress) -> Findings:
+    findings = Findings()
+    progress.begin("images and label maps", len(samples), 0)
+    try:
+        with closing(_check_all(samples, workers)) as checked:
+            for batch in checked:
+                progress.advance(batch.samples)
+                findings += batch
+    finally:
+        progress.end()
+    return findings
+
+
+def _by_path(data_dir: Path, findings: Findings) -> dict[str, Difference]:
     """Return what is wrong with the files, by path below the data dir.
 
     Files of two datasets are checked twice and reported once.
     """
     found: dict[str, Difference] = {}
-    progress.begin("images and label maps", len(samples), 0)
-    try:
-        with closing(_check_all(samples, workers)) as checked:
-            for count, differences in checked:
-                progress.advance(count)
-                for item in differences:
-                    path = str(Path(item.path).relative_to(data_dir))
-                    found[path] = changed(path, item.detail)
-    finally:
-        progress.end()
+    for item in findings.differences:
+        path = str(Path(item.path).relative_to(data_dir))
+        found[path] = changed(path, item.detail)
     return found
 
 
@@ -203,18 +208,48 @@ def _missing_of(
         yield Difference(path=str(path), state="missing", detail=detail)
 
 
-Checked = tuple[int, list[Difference]]
-"""Number of samples checked, and the differences found in them."""
+@dataclass(kw_only=True)
+class Findings:
+    """What the files of some samples hold; ``+=`` adds those of others."""
+
+    samples: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    """With absolute paths."""
+    turned: set[str] = field(default_factory=set)
+    """Ids of images whose metadata state an orientation other than upright."""
+    pixels_of: dict[str, Counter[int]] = field(default_factory=dict)
+    """Pixels by label id, void too, in each label space that label maps were read in."""
+
+    def __iadd__(self, other: Self) -> Self:
+        self.samples += other.samples
+        self.differences += other.differences
+        self.turned |= other.turned
+        for schema, pixels in other.pixels_of.items():
+            self.pixels_of.setdefault(schema, Counter()).update(pixels)
+        return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the files as a whole, in words."""
+        notes: list[str] = []
+        for schema, pixels in self.pixels_of.items():
+            space = _label_space(schema)
+            classes = {label: count for label, count in pixels.items() if label != space.void}
+            notes += label_notes(space, classes, pixels[space.void])
+        if self.turned:
+            notes.append(turned_note(self.turned))
+        return tuple(notes)
 
 
-def _check_all(samples: Sequence[ExpectedSample], workers: int) -> Generator[Checked, None, None]:
-    """Yield the result of each batch, in order."""
+def _check_all(samples: Sequence[ExpectedSample], workers: int) -> Generator[Findings, None, None]:
+    """Yield the findings of each batch, in order."""
     batches = [samples[start : start + _BATCH] for start in range(0, len(samples), _BATCH)]
     if workers == 1 or len(batches) <= 1:
-        yield from ((len(batch), check_samples(batch)) for batch in batches)
+        yield from (check_samples(batch) for batch in batches)
         return
     try:
-        yield from _check_in_processes(batches, workers)
+        with closing(map_in_processes(check_samples, batches, workers)) as checked:
+            yield from checked
     except BrokenProcessPool as error:
         raise DataError(
             "a process that decodes files ended early, probably for lack of memory; run again with "
@@ -222,54 +257,25 @@ def _check_all(samples: Sequence[ExpectedSample], workers: int) -> Generator[Che
         ) from error
 
 
-def _check_in_processes(
-    batches: Sequence[Sequence[ExpectedSample]], workers: int
-) -> Generator[Checked, None, None]:
-    # A forked process could inherit a lock that another thread of this process holds.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    try:
-        pending: deque[tuple[int, Future[list[Difference]]]] = deque()
-        for batch in batches:
-            pending.append((len(batch), _submit(pool, batch)))
-            if len(pending) > _AHEAD * workers:
-                count, future = pending.popleft()
-                yield count, future.result()
-        for count, future in pending:
-            yield count, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _submit(pool: ProcessPoolExecutor, batch: Sequence[ExpectedSample]) -> Future[list[Difference]]:
-    """Submit a batch, starting a process where one is needed that Ctrl-C does not interrupt.
-
-    A terminal sends SIGINT to all processes of a command. Only this one handles it: it stops the
-    pool. The others inherit that the signal is blocked.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(check_samples, batch)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def check_samples(samples: Sequence[ExpectedSample]) -> list[Difference]:
-    """Decode the files of some samples; return what is wrong, with absolute paths."""
-    found = []
+def check_samples(samples: Sequence[ExpectedSample]) -> Findings:
+    """Decode the files of some samples; return what is wrong, and counts."""
+    findings = Findings(samples=len(samples))
     for sample in samples:
         size, detail = None, None
         if sample.image is not None:
-            size, detail = _check_image(sample.image, sample.annotation)
+            size, detail = _check_image(sample.image, sample.annotation, findings)
             if detail:
-                found.append(changed(str(sample.image), detail))
+                findings.differences.append(changed(str(sample.image), detail))
         if sample.label is not None:
-            detail = _check_label(sample.label, sample, size)
+            detail = _check_label(sample.label, sample, size, findings)
             if detail:
-                found.append(changed(str(sample.label), detail))
-    return found
+                findings.differences.append(changed(str(sample.label), detail))
+    return findings
 
 
-def _check_image(path: Path, annotation: Path) -> tuple[Size | None, str | None]:
+def _check_image(
+    path: Path, annotation: Path, findings: Findings
+) -> tuple[Size | None, str | None]:
     """Return an image's size as far as it is known, and what is wrong with it."""
     try:
         data = read_image_file(path)
@@ -277,6 +283,8 @@ def _check_image(path: Path, annotation: Path) -> tuple[Size | None, str | None]
         pixels = decode_jpeg(data, str(path))
     except ImageDecodeError as error:
         return None, _without_path(error, path)
+    if orientation(data) != UPRIGHT:
+        findings.turned.add(path.stem)
     decoded = (pixels.shape[0], pixels.shape[1])
     stated = _annotated_size(annotation)
     for what, expected in (("its header", size), (annotation.name, stated)):
@@ -285,21 +293,26 @@ def _check_image(path: Path, annotation: Path) -> tuple[Size | None, str | None]
     return decoded, None
 
 
-def _check_label(path: Path, sample: ExpectedSample, size: Size | None) -> str | None:
+def _check_label(
+    path: Path, sample: ExpectedSample, size: Size | None, findings: Findings
+) -> str | None:
     """Return what is wrong with a label map, None when nothing is."""
+    space = _label_space(sample.schema)
     try:
         raw = decode_label_map(read_label_file(path), path)
-        _label_space(sample.schema).apply(raw, str(path))
+        space.apply(raw, str(path))
     except LabelDecodeError as error:
         return _without_path(error, path)
-    found = (raw.shape[0], raw.shape[1])
+    found, areas = (raw.shape[0], raw.shape[1]), label_areas(raw)
+    pixels = findings.pixels_of.setdefault(sample.schema, Counter())
+    for label, count in areas.items():
+        pixels[space.raw_to_class[label]] += count
     if sample.image is None:
         return "expected an image of the same name, found none"
     if size not in (None, found):
         return f"expected its image's {_text(size)}, found {_text(found)}"
     if sample.areas is None:
         return None
-    areas = label_areas(raw)
     for label in sorted(sample.areas.keys() | areas.keys()):
         logged, counted = sample.areas.get(label, 0), areas.get(label, 0)
         if logged != counted:

@@ -150,7 +150,7 @@ def build_locked(  # noqa: PLR0913  # where from, where to, how, progress
             )
 
     result = build_plan(plan, out, options, progress=progress, check=check)
-    return replace(result, notes=tuple(notes))
+    return replace(result, notes=(*result.notes, *notes))
 
 
 def describe_locked(

@@ -37,10 +37,17 @@ class Report:
     """By path."""
     allowed_missing: int = 0
     """Missing files that ``partial`` allows; they are no differences."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no difference."""
 
     @classmethod
     def of(
-        cls, level: str, matching: int, differences: Iterable[Difference], allowed_missing: int = 0
+        cls,
+        level: str,
+        matching: int,
+        differences: Iterable[Difference],
+        allowed_missing: int = 0,
+        notes: tuple[str, ...] = (),
     ) -> Self:
         """Make a report of differences in any order."""
         return cls(
@@ -48,6 +55,7 @@ class Report:
             matching=matching,
             differences=tuple(sorted(differences, key=lambda item: (item.path, item.detail))),
             allowed_missing=allowed_missing,
+            notes=notes,
         )
 
     @property

@@ -100,7 +100,8 @@ def _verify_data_dir(path: Path, options: VerifyOptions, progress: Progress) -> 
                 path, named or datasets_in(path), workers, progress, partial=partial
             )
         )
-    return Verification(reports=tuple(reports))
+    notes = tuple(note for report in reports for note in report.notes)
+    return Verification(reports=tuple(reports), notes=notes)
 
 
 def _verify_version(path: Path, options: VerifyOptions, progress: Progress) -> Verification:

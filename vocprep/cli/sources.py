@@ -97,8 +97,10 @@ def decode(
     statistics = decode_dataset(
         dataset, data_dir=data_dir, out=out, options=options, progress=Bars("maps")
     )
+    for note in statistics.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
-        print_json(statistics.to_json())
+        print_json({**statistics.to_json(), "notes": list(statistics.notes)})
     else:
         _print_statistics(statistics, out)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from PIL import UnidentifiedImageError
 
 from vocprep.errors import ImageDecodeError
 from vocprep.formats.jpeg import JPEG_BEGINNING, frame_kind
 from vocprep.formats.kinds import advise, describe_kind, kind_of
+from vocprep.validation import printable
 
 OPENED = "JPEG, PNG, WebP, BMP, GIF, TIFF or PPM"
 """Formats of images that need not be JPEG."""
 _BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*", b"MM\0*", b"P")
 """First bytes of those formats."""
+_MOST_NAMES = 5
 _UNREAD = ("a HEIC picture", "an AVIF picture", "a JPEG 2000 picture", "a JPEG XL picture")
 _READ = ("a PNG picture", "a GIF picture", "a WebP picture", "a BMP picture", "a TIFF picture")
 
@@ -51,6 +55,26 @@ def describe_failure(data: bytes, error: Exception) -> str:
     elif "subsampling" in problem:
         problem = "its header is damaged, or its chroma subsampling is of no common kind"
     return f"picture does not decode: {problem}; replace it by a sound copy"
+
+
+def turned_note(names: Collection[str]) -> str:
+    """Describe pictures of a dataset that are stored otherwise than viewers show them."""
+    return (
+        f"pictures whose metadata state an orientation: {listed(names)}; datasets "
+        "take the stored pixels, so that label maps that were drawn on the upright pictures do not "
+        "fit: store such pictures upright, or draw on the stored pixels"
+    )
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the number of some names, and the first of them.
+
+    >>> listed({"b", "a"}), listed(list("cadbfe"))
+    ('2 (a, b)', '6 (a, b, c, d, e and 1 more)')
+    """
+    shown = ", ".join(sorted(names)[:_MOST_NAMES])
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return f"{len(names):,} ({printable(shown)}{more})"
 
 
 def is_cut(error: Exception | None) -> bool:

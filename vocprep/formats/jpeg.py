@@ -25,6 +25,8 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 """A marker with a segment behind it, or a start or end: no stuffed byte, no restart."""
 _SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+UPRIGHT = 1
+"""The orientation of pictures that are stored as they are shown."""
 _ORIENTATION = 0x0112
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
@@ -99,7 +101,7 @@ def orientation(data: bytes) -> int:
     if data.find(b"Exif\0\0", 0, _METADATA_BYTES) < 0 and (
         data.find(b"tiff:Orientation", 0, _METADATA_BYTES) < 0
     ):
-        return 1
+        return UPRIGHT
     stated = 0
     for segment in _header(data):
         body = data[segment.start + 4 : segment.stop] if segment.marker == _APP1 else b""
@@ -107,7 +109,7 @@ def orientation(data: bytes) -> int:
             stated = _exif_orientation(body[len(_EXIF) :]) or stated
         elif body.startswith(_XMP) and not stated and (found := _XMP_ORIENTATION.search(body)):
             stated = int(found[1])
-    return stated if 1 <= stated <= 8 else 1
+    return stated if 1 <= stated <= 8 else UPRIGHT
 
 
 def _header(data: bytes) -> Iterator[Segment]:

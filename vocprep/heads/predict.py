@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,9 @@ from vocprep.errors import DataError
 from vocprep.features.devices import choose_device
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.image import decode_image, read_image_file
+from vocprep.features.image_errors import listed
 from vocprep.files import check_names_differ, check_output_folder, write_atomic
+from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.geometry import Geometry, GeometryKind
 from vocprep.heads.predict_image import Prediction, predict_image
 from vocprep.heads.runs.run import Run, load_run
@@ -86,6 +88,8 @@ class ImagePrediction:
     """Where it was written; None without an output folder."""
     label_map_held: NDArray[np.uint16] | None
     """The label map, unless it was written."""
+    is_turned: bool = False
+    """Whether the image was turned upright, as its metadata state, before it was labelled."""
 
     @property
     def label_map(self) -> NDArray[np.uint16]:
@@ -173,7 +177,10 @@ def predict(
         run=str(trained.path),
         images=tuple(made),
         errors=tuple(errors),
-        notes=() if trained.unfinished is None else (f"{trained.path}: {trained.unfinished}",),
+        notes=(
+            *(() if trained.unfinished is None else (f"{trained.path}: {trained.unfinished}",)),
+            *_turned_note(made),
+        ),
     )
 
 
@@ -196,6 +203,16 @@ def _predict_files(
     return made, errors
 
 
+def _turned_note(made: Sequence[ImagePrediction]) -> Iterator[str]:
+    """Describe the images that were turned upright, if there are any."""
+    names = [item.image.name for item in made if item.is_turned]
+    if names:
+        yield (
+            f"images whose metadata state an orientation: {listed(names)}; they were turned "
+            "upright, and their label maps fit the upright images, not the stored pixels"
+        )
+
+
 def make_embedder(run: Run, options: PredictOptions) -> Embedder:
     """Return the embedder that a run's shards were built with; errors are ``find_weights``'s."""
     weights = find_weights(run, options.weights, options.data_dir or default_data_dir())
@@ -207,7 +224,8 @@ def _predict_file(
     run: Run, path: Path, embedder: Embedder, geometry: Geometry | None, out: Path | None
 ) -> ImagePrediction:
     """Label one image file; a DataError names it."""
-    image = decode_image(read_image_file(path), str(path))
+    data = read_image_file(path)
+    image = decode_image(data, str(path))
     try:
         found = predict_image(run, image, embedder, geometry)
     except DataError as error:
@@ -218,6 +236,7 @@ def _predict_file(
         classes=_class_shares(found.label_map, space),
         files=None if out is None else _write(found, space, out / path.stem),
         label_map_held=found.label_map if out is None else None,
+        is_turned=orientation(data) != UPRIGHT,
     )
 
 

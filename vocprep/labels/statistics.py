@@ -9,6 +9,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,9 @@ _COLUMNS = {"image_ids": "|S", "counts": "<u2", "labels": "<u2", "pixels": "<u4"
 """Columns of a table of label areas, and how the name of each one's type begins."""
 _MAX_TABLE = 64 << 20
 """Bytes of a table and of each of its columns; that of Pascal Context has 530 kB."""
+
+_MOST_VALUES = 5
+"""Label ids that a warning shows."""
 
 
 @dataclass
@@ -59,6 +63,11 @@ class LabelStatistics:
         self.images_of.update(areas.keys())
         self.pixels_of.update(areas)
         self.images_by_classes[len(areas)] += 1
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the label maps as a whole, in words."""
+        return label_notes(self.space, self.pixels_of, self.void_pixels)
 
     @property
     def unused(self) -> list[int]:
@@ -94,6 +103,47 @@ class LabelStatistics:
             ],
             "unused": self.unused,
         }
+
+
+def label_notes(
+    space: LabelSpace, pixels_of: Mapping[int, int], void_pixels: int
+) -> tuple[str, ...]:
+    """Return a warning where most pixels are void, or all others of one class.
+
+    ``pixels_of`` are the pixels of each class over all label maps, void not counted.
+
+    >>> space = LabelSpace.of_classes(name="pets", void=255, names={0: "background", 1: "cat"})
+    >>> label_notes(space, {0: 900, 1: 50}, void_pixels=50)
+    ()
+    >>> print(label_notes(space, {0: 900}, void_pixels=100)[0])  # doctest: +ELLIPSIS
+    label maps hold one class only in label space pets: found 0 (background) in 90.0 % of the \
+pixels, 255 (void) in 10.0 %; void is neither learnt nor scored: if 255 marks a class...
+    """
+    classes = {class_id: count for class_id, count in pixels_of.items() if count}
+    total = sum(classes.values()) + void_pixels
+    problems = []
+    if total and len(classes) <= 1:
+        problems.append("hold one class only" if classes else "hold no class")
+    if 2 * void_pixels > total:
+        problems.append("are void for the most part")
+    if not problems:
+        return ()
+    largest = sorted(classes.items(), key=lambda item: -item[1])[:_MOST_VALUES]
+    found = [(f"{label} ({space.names.get(label, '?')})", count) for label, count in largest]
+    if void_pixels:
+        found.append((f"{space.void} (void)", void_pixels))
+    shown = [f"{name} in {100 * count / total:.1f} %" for name, count in found]
+    shown[0] += " of the pixels"
+    advice = (
+        f"void is neither learnt nor scored: if {space.void} marks a class in these masks, use a "
+        "label space of your own with another void id (docs/guides/own-data.md)"
+        if void_pixels
+        else "check that the label maps are those of this label space"
+    )
+    return (
+        f"label maps {' and '.join(problems)} in label space {space.name}: found "
+        f"{', '.join(shown)}; {advice}",
+    )
 
 
 def draw_label_chart(statistics: LabelStatistics, most: int = 40) -> bytes:
