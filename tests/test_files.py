@@ -138,6 +138,30 @@ def test_file_is_written_where_there_are_no_locks(
     assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"new"]
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a socket", "a link to nothing, where"])
+def test_what_is_no_file_is_not_replaced(kind: str, tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    with socket.socket(socket.AF_UNIX) as listener:
+        make = {"a folder": final.mkdir, "a pipe": lambda: os.mkfifo(final)}
+        make["a socket"] = lambda: listener.bind(str(final))
+        make.get(kind, lambda: final.symlink_to("nothing"))()
+        before = final.lstat()
+        with pytest.raises(OSError, match=kind) as caught:
+            write_atomic(final, b"new")
+    assert caught.value.filename == str(final)
+    assert os.path.samestat(before, final.lstat())
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("there/file")
+    write_atomic(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert [path.read_bytes() for path in (tmp_path / "there").iterdir()] == [b"new"]
+
+
 def test_longest_possible_name_can_be_written(tmp_path: Path) -> None:
     write_atomic(tmp_path / ("n" * 255), b"data")
     with pytest.raises(OSError, match="File name too long") as caught:

@@ -80,9 +80,13 @@ def open_regular(path: Path) -> BufferedReader:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        kind = _FILE_KINDS.get(stat.S_IFMT(mode), "a special file")
-        raise OSError(errno.EINVAL, f"{kind}, no regular file", str(path))
+        raise _not_regular(mode, path)
     return os.fdopen(descriptor, "rb")
+
+
+def _not_regular(mode: int, path: Path) -> OSError:
+    kind = _FILE_KINDS.get(stat.S_IFMT(mode), "a special file")
+    return OSError(errno.EINVAL, f"{kind}, no regular file", str(path))
 
 
 _FILE_KINDS = {
@@ -230,8 +234,10 @@ def atomic_file(final: Path) -> Iterator[BinaryIO]:
     """Yield a file to write beside ``final``; on success fsync it and rename it into place.
 
     On any exception it is deleted and ``final`` stays as it was. What a killed process left of
-    ``final`` is used again: nothing of it remains once the file is written.
+    ``final`` is used again: nothing of it remains once the file is written. A link to a file stays
+    one. OSError where ``final`` is a folder, a device or a pipe, or a link to no file.
     """
+    final = _regular_target(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary, stream = _open_temporary(final)
@@ -254,6 +260,20 @@ def atomic_file(final: Path) -> Iterator[BinaryIO]:
     sync_folder(final.parent)
 
 
+def _regular_target(final: Path) -> Path:
+    """Return where a file is to be written: nothing but a file may lose its name to it."""
+    try:
+        mode = final.stat().st_mode
+    except FileNotFoundError:
+        if final.is_symlink():
+            text = f"a link to {final.readlink()}, where nothing is"
+            raise OSError(errno.ENOENT, text, str(final)) from None
+        return final
+    if not stat.S_ISREG(mode):
+        raise _not_regular(mode, final)
+    return final.resolve() if final.is_symlink() else final
+
+
 def _open_temporary(final: Path) -> tuple[Path, BinaryIO]:
     """Open an empty temporary file that no other process writes, and return its path with it.
 
@@ -262,34 +282,47 @@ def _open_temporary(final: Path) -> tuple[Path, BinaryIO]:
     has a name of its own.
     """
     usual = final.with_name(f"{TEMPORARY_PREFIX}{sha256_hex(os.fsencode(final.name))[:16]}")
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with suppress(OSError):  # such as a file of another user, or a link
-        stream = os.fdopen(os.open(usual, flags, 0o666), "w+b")
-        if _is_free(stream.fileno(), usual):
-            _unfinished.add(usual)
-            return usual, stream
-        stream.close()
+    stream = _open_if_free(usual)
+    if stream is not None:
+        _unfinished.add(usual)
+        return usual, stream
     other = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     _unfinished.add(other)
     return other, other.open("xb")
 
 
-def _is_free(descriptor: int, path: Path) -> bool:
-    """Lock an open temporary file and empty it; return whether it has this name then."""
-    held = try_lock(descriptor)
-    if held is None:  # no locks here: it is anybody's, or has just been made
+def _open_if_free(path: Path) -> BinaryIO | None:
+    """Open a temporary file, lock and empty it; None where another process may use it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        stream = os.fdopen(os.open(path, flags, 0o666), "w+b")
+    except OSError:  # such as a file of another user, or a link
+        return None
+    if not _is_free(stream.fileno(), path):
+        stream.close()
+        return None
+    try:
+        stream.truncate(0)
+    except OSError:
         path.unlink(missing_ok=True)
-    if not held:
+        stream.close()
+        return None
+    return stream
+
+
+def _is_free(descriptor: int, path: Path) -> bool:
+    """Lock an open temporary file; return whether it is held and still has this name."""
+    try:
+        held = try_lock(descriptor)
+        if held is None:  # no locks here, so that nobody uses this name for more than a moment
+            path.unlink(missing_ok=True)
+        if not held:
+            return False
+        named = path.lstat()
+    except OSError:  # another process has given it its final name, or the disk is broken
         return False
     facts = os.fstat(descriptor)
-    try:
-        named = path.lstat()  # not after another process has given it its final name
-    except FileNotFoundError:
-        return False
-    if not os.path.samestat(facts, named) or not stat.S_ISREG(facts.st_mode):
-        return False
-    os.ftruncate(descriptor, 0)
-    return True
+    return os.path.samestat(facts, named) and stat.S_ISREG(facts.st_mode)
 
 
 def write_atomic(final: Path, data: bytes) -> None:
@@ -323,8 +356,10 @@ def disk_advice(error: OSError) -> str:
     return "check the disk"
 
 
-def check_output_folder(out: Path) -> None:
+def check_output_folder(out: Path, what: str = "out") -> None:
     """Raise UsageError, before there is work to lose, where no folder can be made.
+
+    ``what`` is the folder in words.
 
     >>> check_output_folder(Path(__file__) / "below")
     Traceback (most recent call last):
@@ -337,16 +372,18 @@ def check_output_folder(out: Path) -> None:
         except (FileNotFoundError, NotADirectoryError) as error:
             if path.is_symlink():
                 raise UsageError(
-                    f"out {out}: {path} is a link to {path.readlink()}, where nothing is; make "
+                    f"{what} {out}: {path} is a link to {path.readlink()}, where nothing is; make "
                     "that folder or mount it, or choose another"
                 ) from error
             continue
         except OSError as error:
             raise UsageError(
-                f"out {out}: {path} cannot be used: {error.strerror}; choose another"
+                f"{what} {out}: {path} cannot be used: {error.strerror}; choose another"
             ) from error
         if not stat.S_ISDIR(found.st_mode):
-            raise UsageError(f"out {out}: expected a folder, found the file {path}; choose another")
+            raise UsageError(
+                f"{what} {out}: expected a folder, found the file {path}; choose another"
+            )
         return
 
 

@@ -128,6 +128,18 @@ def test_a_second_run_fetches_and_hashes_nothing(world: World):
     assert world.notes.lines == []
 
 
+@pytest.mark.parametrize("name", ["data", "data/.vocprep"])
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_folder_that_cannot_be_made_is_named(name: str, kind: str, world: World, tmp_path: Path):
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(b"mine") if kind == "file" else place.symlink_to("nowhere")
+    said = "expected a folder, found the file" if kind == "file" else "is a link to nowhere, where"
+    with pytest.raises(UsageError, match=said):
+        world.run()
+    assert world.mirror.requests == []
+
+
 def test_a_second_run_writes_nothing(world: World, monkeypatch: pytest.MonkeyPatch):
     world.run()
     before = {path: path.stat().st_mtime_ns for path in world.data.rglob("*")}

@@ -27,7 +27,7 @@ from vocprep.downloading.mirrors import WantedFile, fetch
 from vocprep.downloading.outcomes import DownloadOutcome, failed_outcome, outcome_of
 from vocprep.downloading.plan import PlannedFile, SourceName, plan_file, resolve_sources
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
-from vocprep.files import link_or_copy
+from vocprep.files import check_output_folder, link_or_copy
 from vocprep.locking import file_lock
 from vocprep.manifests import SourceFile
 from vocprep.progress import NO_PROGRESS, Progress
@@ -83,6 +83,8 @@ def download(
     folder = default_data_dir() if data_dir is None else Path(data_dir)
     job = _Job(folder, options or DownloadOptions(), progress)
     sources = resolve_sources(names)
+    check_output_folder(folder, "data dir")
+    check_output_folder(records_dir(folder), "folder of records")
     return [job.complete(source.name, file) for source in sources for file in source.files]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -137,10 +138,29 @@ def _open_events(folder: Path, done: int) -> Iterator[Log]:
             if isinstance(value, int | float) and name != "compiled":
                 writer.add_scalar(name, value, epoch)
 
+    with _disk_errors_printed_once():
+        try:
+            yield add_events
+            writer.flush()  # raises what the writer's thread met since the last epoch
+        finally:
+            writer.close()
+
+
+@contextmanager
+def _disk_errors_printed_once() -> Iterator[None]:
+    """Keep TensorBoard's thread from printing the OSError that its writer raises as well."""
+    usual = threading.excepthook
+
+    def report(failed: threading.ExceptHookArgs) -> None:
+        is_events = type(failed.thread).__module__.startswith("tensorboard.")
+        if not (is_events and isinstance(failed.exc_value, OSError)):
+            usual(failed)
+
+    threading.excepthook = report
     try:
-        yield add_events
+        yield
     finally:
-        writer.close()
+        threading.excepthook = usual
 
 
 def draw_curves(history: Sequence[EpochMetrics]) -> bytes:
