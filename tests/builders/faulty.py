@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections import Counter
@@ -86,11 +87,18 @@ Fault = Callable[[Exchange], None]
 class FaultyServer:
     """Serves ``/NAME/file.bin`` by the fault of that name; ``/good/`` well."""
 
-    def __init__(self, data: bytes, faults: Mapping[str, Fault], alone: str = "") -> None:
+    def __init__(
+        self,
+        data: bytes,
+        faults: Mapping[str, Fault],
+        alone: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.data = data
         self.faults = {"good": lambda exchange: exchange.serve(exchange.start), **faults}
         self.alone = alone
         """The fault of every connection, whatever is requested."""
+        self.tls = tls
         self.sent: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.lock = threading.Lock()
@@ -127,9 +135,12 @@ class FaultyServer:
         with connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
-            exchange = Exchange(self, connection)
             try:
-                exchange.read_request()
-                self.faults[exchange.name](exchange)
+                if self.tls is not None:
+                    connection = self.tls.wrap_socket(connection, server_side=True)
+                with connection:
+                    exchange = Exchange(self, connection)
+                    exchange.read_request()
+                    self.faults[exchange.name](exchange)
             except OSError:
                 """The reader has left."""

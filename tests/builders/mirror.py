@@ -144,7 +144,7 @@ def close_after(count: int) -> Fault:
     """Promise the range, send so many bytes of it, hang up."""
 
     def fault(handler: Handler, data: bytes) -> None:
-        _promise(handler, data)
+        promise(handler, data)
         start = (span_of(handler, data) or (0, 0))[0]
         handler.send(data[start : start + count])
         handler.close_connection = True
@@ -156,7 +156,7 @@ def stall_after(count: int, released: threading.Event) -> Fault:
     """Send so many bytes, then nothing until the test is over."""
 
     def fault(handler: Handler, data: bytes) -> None:
-        _promise(handler, data)
+        promise(handler, data)
         start = (span_of(handler, data) or (0, 0))[0]
         handler.send(data[start : start + count])
         handler.wfile.flush()
@@ -175,7 +175,7 @@ def no_length(handler: Handler, data: bytes) -> None:
     handler.close_connection = True
 
 
-def _promise(handler: Handler, data: bytes) -> None:
+def promise(handler: Handler, data: bytes) -> None:
     """Send the head of a good answer."""
     start, end = span_of(handler, data) or (0, len(data))
     if span_of(handler, data) is None:

@@ -22,6 +22,7 @@ from builders.mirror import (
     etag,
     ignore_range,
     no_length,
+    promise,
     serve,
     span_of,
     stall_after,
@@ -652,6 +653,96 @@ def test_a_byte_per_connection_is_no_progress(mirror: Mirror, second: Mirror, be
     options = replace(QUICK, least_bytes_per_second=100_000)
     fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), options=options)
     bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert len(mirror.requests) == 1
+
+
+HASTY = replace(
+    QUICK, slow_seconds=0.2, slow_bytes_per_second=5_000_000, least_bytes_per_second=1000
+)
+"""Finds every mirror slow that is limited."""
+
+
+def test_a_slow_mirror_alone_is_never_given_up(mirror: Mirror, bench: Bench):
+    mirror.rate = 400_000
+    bench.get(mirror.url("file.bin"), options=HASTY)
+    bench.assert_final()
+    assert mirror.requests == [("file.bin", None)]
+    assert bench.notes.lines == []
+
+
+def test_where_all_mirrors_are_slow_the_fastest_goes_on(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    mirror.rate, second.rate = 400_000, 50_000
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), options=HASTY)
+    bench.assert_final()
+    assert fetched.url == mirror.url("file.bin")
+    assert [len(mirror.requests), len(second.requests)] == [2, 1]
+    # Nobody reads what a server that was left has still sent: sockets hold some blocks of 16 kB.
+    assert mirror.sent + second.sent < 1.3 * len(DATA)
+
+
+@pytest.mark.slow
+def test_a_mirror_that_falls_below_half_of_another_gives_way(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    def tires(handler: Handler, data: bytes) -> None:
+        start = (span_of(handler, data) or (0, 0))[0]
+        promise(handler, data)
+        handler.send(data[start : start + 100_000])
+        handler.mirror.rate = 50_000
+        handler.send(data[start + 100_000 :])
+
+    mirror.rate, second.rate = 400_000, 700_000
+    second.faults.append(tires)
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), options=HASTY)
+    bench.assert_final()
+    assert fetched.url == mirror.url("file.bin")
+    assert [len(mirror.requests), len(second.requests)] == [2, 1]
+
+
+def test_a_mirror_that_closes_again_and_again_is_slow(mirror: Mirror, second: Mirror, bench: Bench):
+    mirror.always = close_after(10_000)
+    options = replace(HASTY, backoff_seconds=0.2)
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"), options=options)
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert 2 <= len(mirror.requests) < 5
+    assert sum(len(server.requests) for server in (mirror, second)) < 7
+
+
+def test_after_wrong_bytes_of_two_mirrors_one_gives_all_of_them(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    """A mirror that spoils the beginning and leaves cannot keep the others from the file."""
+    mirror.files["file.bin"] = OTHER
+    mirror.always = close_after(0)
+    mirror.faults.append(close_after(100_000))
+    fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"))
+    bench.assert_final()
+    assert fetched.url == second.url("file.bin")
+    assert [asked for _, asked in second.requests] == ["bytes=100000-", None]
+
+
+def test_a_mirror_without_the_whole_is_left_for_one_with_another_file(
+    mirror: Mirror, second: Mirror, bench: Bench
+):
+    """Little is here, and no digest is known: it is dropped, not waited for."""
+    released = threading.Event()
+    mirror.always = stall_after(900, released)
+    second.files["file.bin"] = OTHER
+    options = replace(QUICK, read_seconds=0.3)
+    try:
+        fetched = bench.get(
+            mirror.url("file.bin"),
+            second.url("file.bin"),
+            expected=ExpectedDigests(),
+            options=options,
+        )
+    finally:
+        released.set()
+    bench.assert_final(OTHER)
     assert fetched.url == second.url("file.bin")
     assert len(mirror.requests) == 1
 

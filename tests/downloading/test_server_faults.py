@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import socket
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from builders.faulty import ETAG, Exchange, Fault, FaultyServer
 from builders.progress import RecordedProgress
+from builders.tls import PEM
 
 from vocprep.downloading.download import DownloadOptions, download
 from vocprep.downloading.http import TransferOptions
@@ -495,6 +498,98 @@ def test_another_mirror_gives_the_file_instead(
     assert outcome.error is None
     assert outcome.mirror == (url if row.words == RIGHT else server.url("good"))
     assert (tmp_path / "file.bin").read_bytes() == DATA
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    path = tmp_path / "certificate.pem"
+    path.write_text(PEM)
+    return path
+
+
+@pytest.fixture
+def secure(certificate: Path) -> Iterator[FaultyServer]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    faults = {
+        "cut": then(OK + LENGTH + b"\r\n" + DATA[:HALF], lambda exchange: exchange.reset()),
+        "downgrade": redirect(b"http://127.0.0.1/file.bin"),
+        "trickle": then(OK, trickle(b"A: b\r\n")),
+    }
+    with FaultyServer(DATA, faults, tls=context) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("good", RIGHT),
+        ("cut", "the connection"),
+        ("downgrade", "redirects from https to 'http://127.0.0.1/file.bin', which anybody could"),
+        ("trickle", SLOW),
+    ],
+)
+def test_faults_of_a_server_with_a_certificate(
+    secure: FaultyServer,
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    words: str,
+):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    row = Row(raw(), words)
+    outcome = fetch(tmp_path / "data", row, secure.url(name, "https"))
+    assert outcome.ok == (words == RIGHT)
+    assert words in (outcome.error or "")
+
+
+def test_a_certificate_that_nobody_signed_says_what_to_do(secure: FaultyServer, tmp_path: Path):
+    error = str(fetch(tmp_path / "data", Row(raw(), ""), secure.url("good", "https")).error)
+    assert "has a certificate that does not verify; check this machine's clock" in error
+    assert "REQUESTS_CA_BUNDLE" in error
+    assert "network connection" not in error
+
+
+def test_the_connection_is_doubted_only_where_no_mirror_answered(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    look_up = socket.getaddrinfo
+
+    def look_up_here(host: str, *args: object, **kwargs: object) -> object:
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up_here)
+    nowhere = "http://no-such-host.invalid/file.bin"
+    doubt = "check the network connection"
+    assert doubt in str(fetch(tmp_path, Row(raw(), ""), nowhere, nowhere).error)
+    assert doubt not in str(fetch(tmp_path, Row(raw(), ""), nowhere, server.url("404")).error)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_three_mirrors_do_a_download_ends(seed: int, tmp_path: Path):
+    """Every request meets another fault; half of the seeds have a digest to prove the file by."""
+    draw = random.Random(seed)
+    names = sorted(QUICK_ROWS)
+
+    def any_fault(exchange: Exchange) -> None:
+        QUICK_ROWS[draw.choice(names)].fault(exchange)
+
+    mirrors = dict.fromkeys("abc", any_fault)
+    with FaultyServer(DATA, mirrors) as running:
+        row = Row(any_fault, "", digest=seed % 2 == 0)
+        outcome = fetch(tmp_path, row, *(running.url(name) for name in mirrors))
+        assert running.requests.total() < 100
+        if outcome.ok:
+            held = (tmp_path / "file.bin").read_bytes()
+            assert held == DATA or not row.digest
+        else:
+            assert not (tmp_path / "file.bin").exists()
+            assert str(outcome.error).isprintable()
+            assert fetch(tmp_path, row, running.url("good")).ok
+            assert (tmp_path / "file.bin").read_bytes() == DATA
 
 
 def test_the_table_is_long_enough():
