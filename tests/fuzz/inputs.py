@@ -13,8 +13,8 @@ from typing import Any
 
 from builders.fuzzing import mutate
 
+from fuzz.damage.places import PLACES
 from fuzz.kinds import KINDS, Kind
-from fuzz.places import PLACES
 
 Content = bytes | str
 """The new bytes of a file, or the name of one of ``PLACES``."""
@@ -22,7 +22,7 @@ Content = bytes | str
 _PLACE_SHARE, _BYTES_SHARE, _SEALED_SHARE = 0.06, 0.3, 0.5
 _HEAD = 1 << 16
 """Of a large file only the beginning is damaged."""
-COSTLY = {"build": 3, "reuse": 3, "recompute": 2, "evaluate": 1, "train": 1, "predict": 2}
+COSTLY = {"build": 2, "reuse": 2, "recompute": 2, "evaluate": 1, "train": 1, "predict": 2}
 """How often a verb that takes long is chosen, by its first word; others have ten."""
 
 

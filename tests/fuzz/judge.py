@@ -23,8 +23,8 @@ from typing import Any
 import click
 
 from fuzz import world
+from fuzz.damage.places import put, put_bytes
 from fuzz.inputs import Input
-from fuzz.places import put, put_bytes
 from fuzz.verbs import VERBS, BrokenPromise, Job
 from vocprep.errors import VocprepError
 from vocprep.files import TEMPORARY_PREFIX
@@ -160,16 +160,18 @@ def _captured_descriptors() -> Iterator[Any]:
         os.close(file)
 
 
-def _facts(folder: Path) -> Facts:
+def _facts(folder: Path, below: str = "") -> Facts:
     """Return size, time of change and identity of everything below a folder."""
     found: Facts = {}
-    for place, folders, names in os.walk(folder):
-        for name in (*names, *folders):
-            path = Path(place) / name
-            about = path.lstat()
-            is_folder = name in folders
-            facts = (0, 0, 0) if is_folder else (about.st_size, about.st_mtime_ns, about.st_ino)
-            found[str(path.relative_to(folder))] = facts
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = below + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                found[name] = (0, 0, 0)
+                found |= _facts(Path(entry.path), f"{name}/")
+            else:
+                about = entry.stat(follow_symlinks=False)
+                found[name] = (about.st_size, about.st_mtime_ns, about.st_ino)
     return found
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from builders.fuzzing import mutate
 
-from fuzz import archives, arrays, pictures, seals, texts, world
+from fuzz import world
+from fuzz.damage import archives, arrays, pictures, seals, texts
 
 Damage = Callable[[random.Random, bytes], bytes]
 

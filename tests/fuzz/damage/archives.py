@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 
 from builders.fuzzing import mutate
 
-from fuzz.arrays import damaged_npy
-from fuzz.pictures import damaged_png
-from fuzz.texts import ODD_TEXTS, damaged_json, damaged_jsonl
+from fuzz.damage.arrays import damaged_npy
+from fuzz.damage.pictures import damaged_png
+from fuzz.damage.texts import ODD_TEXTS, damaged_json, damaged_jsonl
 
 _BLOCK = 512
 _HEADER_NUMBERS = (

@@ -17,7 +17,7 @@ from builders.fuzzing import mutate, recompressed
 from builders.mat import CODES, Mat
 from scipy.io import savemat
 
-from fuzz.texts import RAW_JSON, changed_value, json_text
+from fuzz.damage.texts import RAW_JSON, changed_value, json_text
 
 _SHAPES = (
     *((0,), (1,), (64,), (64, 64), (64, 64, 1), (1, 64, 64), (0, 64), (64, 0), (8192, 8193)),

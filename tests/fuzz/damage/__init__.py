@@ -1,0 +1,1 @@
+"""Damage to files, by their formats, and the digests that agree with it."""
