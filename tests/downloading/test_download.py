@@ -376,7 +376,7 @@ def test_a_file_that_differs_from_an_earlier_download_says_what_to_delete(world:
     world.mirror.files["trainval.tar.gz"] = b"another edition"
     error = str(world.run()[1].error)
     assert "(recorded in sources.lock.json)" in error
-    assert "whose entry in sources.lock.json has to be deleted" in error
+    assert "(then delete its entry in sources.lock.json)" in error
 
 
 def test_archives_can_be_left_packed(world: World):

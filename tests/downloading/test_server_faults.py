@@ -240,6 +240,7 @@ QUICK_ROWS = {
     "a web page by type": Row(head(b"Content-Type: text/html; x"), "web page"),
     "a web page by bytes": Row(head(body=b"\n <!DOCTYPE HTML><p>Log in"), "web page"),
     # chunks
+    "a web page behind a mark": Row(head(body=b"\xef\xbb\xbf\n<html>Log in"), "web page"),
     "chunks": Row(chunks(in_chunks(DATA, 999), LAST), RIGHT),
     "chunks of one byte": Row(chunks(in_chunks(DATA, 1), LAST), RIGHT),
     "chunks with extensions": Row(chunks(in_chunks(DATA, 999, b" ;a=b"), LAST), RIGHT),

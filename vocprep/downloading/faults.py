@@ -10,14 +10,16 @@ import errno
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 
 import requests
 import urllib3
 
 from vocprep.downloading.connection import MalformedResponseError
+from vocprep.errors import DigestError, SourceUnavailableError
 from vocprep.validation import printable
 
 _LONGEST_SHOWN = 80
@@ -51,7 +53,7 @@ def advice(remedies: Set[Remedy], held: int) -> str:
     only_unreached = remedies == {Remedy.CONNECTION}
     words = [Remedy.CONNECTION.value] if only_unreached else []
     if only_unreached or Remedy.LATER in remedies:
-        words.append(f"{Remedy.LATER.value} to go on from byte {held}")
+        words.append(Remedy.LATER.value + (f" to go on from byte {held}" if held else ""))
     words += [item.value for item in _PARTICULAR if item in remedies]
     return ", or ".join([*words, Remedy.ELSEWHERE.value])
 
@@ -62,6 +64,10 @@ class MirrorError(Exception):
     def __init__(self, message: str, remedy: Remedy = Remedy.ELSEWHERE) -> None:
         super().__init__(message)
         self.remedy = remedy
+
+
+Failures = Sequence[tuple[str, MirrorError]]
+"""The mirrors that were given up, by URL, each with its last fault."""
 
 
 class TemporaryError(MirrorError):
@@ -90,11 +96,33 @@ class OtherFileError(MirrorError):
 def shown(text: str) -> str:
     """Return a server's text for people: quoted, one line, a few words at most.
 
-    >>> shown("9" * 5000) == repr("9" * 79 + "…")[:-2] + "…"
-    True
+    >>> shown("Not Found\x1b[2J")
+    "'Not Found\\\\x1b[2J'"
     """
     quoted = repr(text[:_LONGEST_SHOWN])
     return printable(quoted if len(text) <= _LONGEST_SHOWN else f"{quoted[:_LONGEST_SHOWN]}…")
+
+
+def unavailable(path: Path, failures: Failures, held: int) -> SourceUnavailableError:
+    """Return the error that names each mirror's fault and what to do."""
+    remedies = {error.remedy for _, error in failures}
+    return SourceUnavailableError(
+        f"{path}: no mirror gave the file: {_listed(failures)}; {advice(remedies, held)}"
+    )
+
+
+def wrong_bytes(path: Path, failures: Failures, *, recorded: bool) -> DigestError:
+    """Return the error of mirrors that gave other bytes; ``recorded``: than in an earlier run."""
+    delete = " (then delete its entry in sources.lock.json)" if recorded else ""
+    return DigestError(
+        f"{path}: no mirror gave the right bytes, nothing was kept: {_listed(failures)}; a proxy "
+        f"may have changed them, the published file may be another one now{delete}, or the "
+        f"manifest states another one's digests: {Remedy.ELSEWHERE.value}"
+    )
+
+
+def _listed(failures: Failures) -> str:
+    return "; ".join(f"{url} {error}" for url, error in failures) or "none is listed"
 
 
 @contextmanager

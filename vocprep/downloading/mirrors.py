@@ -17,12 +17,13 @@ from vocprep.downloading.faults import (
     Remedy,
     StalledError,
     TemporaryError,
-    advice,
+    unavailable,
+    wrong_bytes,
 )
 from vocprep.downloading.http import RangeRequest, RangeResponse, TransferOptions, open_range
 from vocprep.downloading.partial import PartFile
 from vocprep.downloading.schedule import Mirror, MirrorQueue, Pace
-from vocprep.errors import DigestError, SourceUnavailableError, VocprepError
+from vocprep.errors import VocprepError
 from vocprep.manifests import MOST_BYTES
 from vocprep.progress import Progress
 
@@ -139,10 +140,10 @@ class MirrorLoop:
 
         Raises TemporaryError or OtherFileError where another mirror should be requested first.
         """
+        self._wait_for(mirror, "")
         began, held_before = time.monotonic(), self._part.held
         since, held = began, held_before
         pace = self._queue.pace(mirror, self._options)
-        self._wait_for(mirror, "")
         while not self._part.complete:
             try:
                 self._request(mirror, pace)
@@ -281,24 +282,14 @@ class MirrorLoop:
         self._mixed = False
 
     def _no_mirror_left(self) -> VocprepError:
-        """Return the error that names each mirror's fault and what to do."""
-        name = self._file.path
-        faults = "; ".join(f"{url} {error}" for url, error in self._failures) or "none is listed"
+        path, expected = self._file.path, self._file.expected
         if self._wrong_bytes:
-            advice_of_edition = "a proxy may have changed them, or the published file did"
-            if self._file.expected.recorded_sha256 is not None:
-                advice_of_edition += ", whose entry in sources.lock.json has to be deleted then"
-            return DigestError(
-                f"{name}: no mirror gave the right bytes, nothing was kept: {faults}; "
-                f"{advice_of_edition}: {Remedy.ELSEWHERE.value}"
-            )
-        remedies = {error.remedy for _, error in self._failures}
-        return SourceUnavailableError(
-            f"{name}: no mirror gave the file: {faults}; {advice(remedies, self._part.held)}"
-        )
+            recorded = expected.recorded_sha256 is not None
+            return wrong_bytes(path, self._failures, recorded=recorded)
+        return unavailable(path, self._failures, self._part.held)
 
 
 def _is_web_page(chunk: bytes) -> bool:
     """Return whether bytes begin a page that a firewall sends, whatever type it claims."""
-    start = chunk[:64].lstrip().lower()
+    start = chunk[:_PAGE_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype html", b"<html"))
