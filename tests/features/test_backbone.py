@@ -260,8 +260,20 @@ def test_a_file_that_carries_code_is_refused_and_runs_none(
         ({0: torch.ones(1)}, "found 0: torch.float32"),
         ({"a": torch.ones(1, dtype=torch.bfloat16)}, "found 'a': torch.bfloat16"),
         ({"a": torch.eye(3).to_sparse()}, "found 'a'"),
+        ({"a": torch.ones(1, device="meta")}, "found 'a': torch.float32, without data"),
     ],
-    ids=["list", "tensor", "nested", "long name", "strides", "number", "key", "bfloat16", "sparse"],
+    ids=[
+        "list",
+        "tensor",
+        "nested",
+        "long name",
+        "strides",
+        "number",
+        "key",
+        "bfloat16",
+        "sparse",
+        "meta",
+    ],
 )
 def test_files_of_something_else_are_refused(tmp_path: Path, value: object, complaint: str) -> None:
     torch.save(value, tmp_path / "w.pt")

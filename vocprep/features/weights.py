@@ -243,7 +243,7 @@ def _checked(value: Any, path: Path, size: int) -> dict[str, Tensor]:
             f"{path}: expected a dictionary of tensors, found {type(value).__name__}"
         )
     for name, item in value.items():
-        is_tensor = isinstance(name, str) and isinstance(item, Tensor)
+        is_tensor = isinstance(name, str) and isinstance(item, Tensor) and item.device.type == "cpu"
         if not is_tensor or item.dtype not in _DTYPES or item.layout != torch.strided:
             raise WeightsError(
                 f"{path}: expected a dictionary of float32 and int64 tensors, found "
@@ -259,7 +259,9 @@ def _checked(value: Any, path: Path, size: int) -> dict[str, Tensor]:
 
 
 def _kind(item: Any) -> str:
-    return str(item.dtype) if isinstance(item, Tensor) else type(item).__name__
+    if not isinstance(item, Tensor):
+        return type(item).__name__
+    return f"{item.dtype}" + (", without data" if item.device.type == "meta" else "")
 
 
 def _advice(name: Any, item: Any) -> str:
