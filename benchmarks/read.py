@@ -6,6 +6,9 @@ sums, then the rows take turns. A timed pass is a whole epoch, starting of its w
 files are in the page cache. MB/s counts a sample's four fields as they are stored. Peers come with
 `pip install 'vocprep[bench]'`; one that is not installed is named and left out.
 
+The second table is what it costs that each shard's digest is compared with the index: passes of a
+version opened anew, the same with the files known already, and a later epoch.
+
 Run: python benchmarks/read.py [--records 4000] [--repeats 3] [--threads 1]
 """
 
@@ -34,13 +37,19 @@ from _read_peers import (
 from _report import Column, Report, Table, command_line
 
 from vocprep.options import LoaderMode, LoaderOptions, ShardFormat
-from vocprep.shards.reader import ShardDataset
+from vocprep.shards.reader import Loader, ShardDataset
 from vocprep.shards.record import Record
 
 BATCH = 64
 CEILING = "numpy.memmap"
 STOCK = "webdataset"
 PEERS = (STOCK, "litdata", "mosaicml-streaming")
+CONTAINERS: tuple[tuple[str, ShardFormat], ...] = (("HDF5", "hdf5"), ("tar", "webdataset"))
+MODES: tuple[tuple[LoaderMode, int], ...] = (
+    ("resident", 0),
+    ("streaming", 0),
+    ("streaming", 2),
+)
 COLUMNS = (
     Column("name", "loader"),
     Column("workers", "workers", "d"),
@@ -49,6 +58,14 @@ COLUMNS = (
     Column("of_memmap", "of memmap", ".2f"),
     Column("of_webdataset", "× webdataset", ".2f"),
     Column("opened_s", "opened in, s", ".2f"),
+)
+COMPARISON_COLUMNS = (
+    Column("name", "loader"),
+    Column("workers", "workers", "d"),
+    Column("first", "first epoch", ",.0f"),
+    Column("known", "not compared", ",.0f"),
+    Column("later", "later epoch", ",.0f"),
+    Column("cost", "costs", ".0%"),
 )
 
 
@@ -101,18 +118,13 @@ def main() -> None:
         check_same(rows)
         medians = measure(rows, arguments.repeats)
         report.add(fill_table(rows, medians, arguments.records))
+        report.add(comparison_table(Path(folder), arguments.records, arguments.repeats))
     report.write(arguments.json)
 
 
 def make_rows(folder: Path, records: list[Record], report: Report) -> list[Row]:
     """Write every format and return the rows that read them."""
-    containers: tuple[tuple[str, ShardFormat], ...] = (("HDF5", "hdf5"), ("tar", "webdataset"))
-    modes: tuple[tuple[LoaderMode, int], ...] = (
-        ("resident", 0),
-        ("streaming", 0),
-        ("streaming", 2),
-    )
-    for title, container in containers:
+    for title, container in CONTAINERS:
         write_shards(records, folder / title, container)
     write_arrays(records, folder / "arrays")
     memmap = partial(MemmapLoader, folder / "arrays", BATCH)
@@ -120,8 +132,8 @@ def make_rows(folder: Path, records: list[Record], report: Report) -> list[Row]:
         Row(f"{CEILING}, as stored", 0, partial(memmap, widen=False)),
         Row(CEILING, 0, partial(memmap, widen=True)),
     ]
-    for mode, workers in modes:
-        for title, _ in containers:
+    for mode, workers in MODES:
+        for title, _ in CONTAINERS:
             opener = partial(VocprepLoader, folder / title, mode, workers)
             rows.append(Row(f"vocprep {mode}, {title}", workers, opener))
     peers = [(STOCK, webdataset_loader, folder / "tar")]
@@ -216,6 +228,50 @@ def fill_table(rows: list[Row], medians: list[float], records: int) -> Table:
         for row, median in zip(rows, medians, strict=True)
     ]
     return Table("", COLUMNS, lines)
+
+
+def comparison_table(folder: Path, records: int, repeats: int) -> Table:
+    """Return the speeds of first epochs with and without comparing digests, and of later ones."""
+    lines = []
+    for mode, workers in MODES:
+        for title, _ in CONTAINERS:
+            options = LoaderOptions(batch_size=BATCH, mode=mode, shuffle=True, workers=workers)
+            times = [time_epochs(folder / title, options) for _ in range(repeats + 1)][1:]
+            first, known, later = (statistics.median(each) for each in zip(*times, strict=True))
+            line: dict[str, str | float | None] = {
+                "name": f"vocprep {mode}, {title}",
+                "workers": workers,
+                "first": records / first,
+                "known": records / known,
+                "later": records / later,
+                "cost": first / known - 1,
+            }
+            lines.append(line)
+    return Table("what comparing digests costs, samples/s", COMPARISON_COLUMNS, lines)
+
+
+def time_epochs(folder: Path, options: LoaderOptions) -> tuple[float, float, float]:
+    """Return the seconds of a first epoch, of one over files that are known, and of a later one.
+
+    A resident loader reads when it is made; that counts for its first epochs.
+    """
+    opened = ShardDataset.open(folder)
+    loader, first = time_first(opened, options)
+    known = time_first(opened, options)[1]  # the same dataset, which has compared them
+    loader.set_epoch(1)
+    started = time.perf_counter()
+    for _ in loader:
+        pass
+    return first, known, time.perf_counter() - started
+
+
+def time_first(dataset: ShardDataset, options: LoaderOptions) -> tuple[Loader, float]:
+    """Return a loader and the seconds that making it and its first epoch took."""
+    started = time.perf_counter()
+    loader = dataset.loader("train", options)
+    for _ in loader:
+        pass
+    return loader, time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def suppress_errors_that_name(path: Path) -> Iterator[None]:
             raise
 
 
+ZEROS = np.zeros(7, dtype="u1")
 PROPERTY = settings(
     deadline=None,
     # Both containers inherit the same test functions, which is what they are for.
@@ -289,6 +290,130 @@ class TestHdf5(ContainerContract):
     ) -> None:
         edit = self.replace(name, lambda value: np.zeros(value.shape, dtype=dtype))
         self.assert_refused(self.edited(tmp_path, edit), "")
+
+    def test_value_of_one_byte_in_the_heap_does_not_hang(self) -> None:
+        """Sizes of 0 there make the HDF5 library loop for ever."""
+        good = hdf5.encode(three_records())
+        heap = good.index(b"GCOL")
+        for place in range(heap, heap + 128):
+            for value in (0, 1, 255):
+                data = np.frombuffer(good, dtype=np.uint8).copy()
+                data[place] = value
+                with suppress_errors_that_name(Path("x.h5")):
+                    assert len(list(hdf5.Hdf5Shard(data, "x.h5"))) == 3
+
+    @staticmethod
+    def label_map_of(**options: Any) -> Callable[[h5py.File, Path], object]:
+        return lambda file, _: file.create_dataset("label_map", **options)
+
+    @staticmethod
+    def external(file: h5py.File, folder: Path) -> None:
+        ZEROS.tofile(folder / "outside")
+        outside = [(str(folder / "outside"), 0, 7)]
+        file.create_dataset("label_map", shape=(7,), dtype="u1", external=outside)
+
+    @staticmethod
+    def virtual(file: h5py.File, folder: Path) -> None:
+        with h5py.File(folder / "other.h5", "w") as other:
+            other["label_map"] = ZEROS
+        layout = h5py.VirtualLayout(shape=(7,), dtype="u1")
+        layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "label_map", shape=(7,))
+        file.create_virtual_dataset("label_map", layout)
+
+    @staticmethod
+    def compact(file: h5py.File, _: Path) -> None:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_layout(h5py.h5d.COMPACT)
+        space = h5py.h5s.create_simple((7,))
+        h5py.h5d.create(file.id, b"label_map", h5py.h5t.STD_U8LE, space, properties)
+
+    @staticmethod
+    def with_named_type(file: h5py.File, _: Path) -> None:
+        file["kind"] = np.dtype("u1")
+        file.create_dataset("label_map", data=ZEROS, dtype=file["kind"])
+        del file["kind"]
+
+    @staticmethod
+    def linked(link: Any) -> Callable[[h5py.File, Path], None]:
+        return lambda file, _: file.__setitem__("label_map", link)
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (external, "is stored in other files"),
+            (virtual, "is not contiguous"),
+            (compact, "is not contiguous"),
+            (label_map_of(data=np.zeros(7, "u1"), chunks=(7,)), "is not contiguous"),
+            (label_map_of(data=np.zeros(7, "u1"), compression="gzip"), "is not contiguous"),
+            (with_named_type, "has a named type"),
+            (linked(h5py.SoftLink("/offsets")), "is a link to elsewhere"),
+            (linked(h5py.ExternalLink("other.h5", "/label_map")), "is a link to elsewhere"),
+            (lambda file, _: file.create_group("label_map"), "is no dataset"),
+            (label_map_of(shape=(7,), dtype="u1"), "has no data"),
+            (label_map_of(data=np.uint8(7)), "has the shape ()"),
+            (label_map_of(data=np.zeros((7, 1), "u1")), "has the shape (7, 1)"),
+            (label_map_of(data=np.zeros(7, ">u2")), "is of type >u2"),
+            (label_map_of(data=[b"a"], dtype=h5py.string_dtype()), "is of type object"),
+        ],
+    )
+    def test_dataset_that_is_no_plain_array_is_a_shard_error(
+        self, make: Callable[[h5py.File, Path], object], said: str, tmp_path: Path
+    ) -> None:
+        def edit(file: h5py.File) -> None:
+            del file["label_map"]
+            make(file, tmp_path)
+
+        self.assert_refused(self.edited(tmp_path, edit), f"damaged HDF5 shard: label_map {said}")
+
+    def test_two_names_of_the_same_data_are_a_shard_error(self, tmp_path: Path) -> None:
+        def edit(file: h5py.File) -> None:
+            del file["label_map_offsets"]
+            file["label_map_offsets"] = file["offsets"]
+
+        self.assert_refused(self.edited(tmp_path, edit), "overlap")
+
+    def test_data_that_are_declared_beyond_the_file_are_a_shard_error(self, tmp_path: Path) -> None:
+        """The object header is of version 1, which has no checksum."""
+        count, much = 77777, 1 << 40
+
+        def edit(file: h5py.File) -> None:
+            del file["label_map"]
+            file["label_map"] = np.ones(count, dtype="u1")
+
+        path = self.write(tmp_path, three_records())
+        with h5py.File(path, "r+", libver="earliest") as file:
+            edit(file)
+        data = path.read_bytes()
+        assert data.count(count.to_bytes(8, "little")) > 1
+        path.write_bytes(data.replace(count.to_bytes(8, "little"), much.to_bytes(8, "little")))
+        self.assert_refused(path, "damaged HDF5 shard")
+
+    @pytest.mark.parametrize("kind", ["dataset", "group", "attribute"])
+    def test_anything_more_in_the_file_is_a_shard_error(self, kind: str, tmp_path: Path) -> None:
+        def edit(file: h5py.File) -> None:
+            if kind == "dataset":
+                file["more"] = np.zeros(3)
+            elif kind == "group":
+                file.create_group("more")
+            else:
+                file.attrs["more"] = 1
+
+        self.assert_refused(self.edited(tmp_path, edit), "expected the ")
+
+    def test_file_of_another_size_than_it_declares_is_a_shard_error(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, three_records())
+        path.write_bytes(path.read_bytes() + b"\0")
+        self.assert_refused(path, "it declares")
+
+    @pytest.mark.parametrize(
+        "value", [np.bytes_(b"train"), 1.5, [1, 2], np.zeros(3), h5py.Empty("f4")]
+    )
+    def test_attribute_of_another_type_is_a_shard_error(self, value: Any, tmp_path: Path) -> None:
+        def edit(file: h5py.File) -> None:
+            del file.attrs["split"]
+            file.attrs["split"] = value
+
+        self.assert_refused(self.edited(tmp_path, edit), "attribute 'split'")
 
     @pytest.mark.parametrize("dtype", ["float16", "float32"])
     def test_datasets_have_the_documented_types_and_shapes(self, dtype: str) -> None:

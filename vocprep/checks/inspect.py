@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vocprep.shards.index import DatasetIndex, check_files, read_index
+from pydantic import BaseModel
+
+from vocprep.errors import ShardError
+from vocprep.shards.index import DATASET_FILE, DatasetIndex, check_files, read_index
+from vocprep.shards.samples import Count
+from vocprep.validation import explain, from_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,7 @@ class VersionSummary:
         """Sum up what an index lists."""
         return cls(
             index=index,
-            splits=tuple(_summarize_split(index, split) for split in index.recipe.splits),
+            splits=_summarize_splits(index),
             bytes=sum(shard.bytes for shard in index.shards),
         )
 
@@ -60,16 +65,40 @@ class VersionSummary:
         }
 
 
-def _summarize_split(index: DatasetIndex, split: str) -> SplitSummary:
-    counts = index.statistics["splits"].get(split)
+class _SplitCounts(BaseModel):
+    """What ``inspect`` needs of a split's counts in dataset.json."""
+
+    records: Count
+    patches: Count
+    pixels: Count
+    void_pixels: Count
+    other_pixels: Count
+
+
+class _Statistics(BaseModel):
+    splits: dict[str, _SplitCounts]
+
+
+def _summarize_splits(index: DatasetIndex) -> tuple[SplitSummary, ...]:
+    """Return a summary of each split of the recipe; ShardError when there are no counts."""
+    try:
+        counts = from_json(_Statistics, index.statistics).splits
+    except ValueError as error:
+        raise ShardError(
+            f"{DATASET_FILE}: statistics: {explain(error)}; build the shards again"
+        ) from error
+    return tuple(_summarize_split(split, counts.get(split)) for split in index.recipe.splits)
+
+
+def _summarize_split(split: str, counts: _SplitCounts | None) -> SplitSummary:
     if counts is None:
         return SplitSummary(split=split, records=0, patches=0, void_percent=0.0, other_percent=0.0)
     return SplitSummary(
         split=split,
-        records=counts["records"],
-        patches=counts["patches"],
-        void_percent=100 * counts["void_pixels"] / counts["pixels"],
-        other_percent=100 * counts["other_pixels"] / counts["pixels"],
+        records=counts.records,
+        patches=counts.patches,
+        void_percent=100 * counts.void_pixels / max(counts.pixels, 1),
+        other_percent=100 * counts.other_pixels / max(counts.pixels, 1),
     )
 
 

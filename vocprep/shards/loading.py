@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vocprep.errors import UsageError
-from vocprep.options import LoaderOptions
+from vocprep.options import LoaderOptions, usable_cores
 from vocprep.parallel import map_ordered
 from vocprep.shards.batches import Batch, PatchTable, collate, with_label_maps
 from vocprep.shards.record import Record
+
+_MOST_READERS = 4
+"""Threads that read a split into memory."""
 
 
 class ShardSource(Protocol):
@@ -152,10 +155,13 @@ class ResidentDataset(_Epoch, Dataset[Record]):
     ) -> None:
         super().__init__()
         self._split, self._options = split, options or LoaderOptions()
-        shards = [
-            list(dataset.read_shard(name, all_views=self._options.all_views))
-            for name in dataset.shard_names(split)
-        ]
+
+        def read(name: str) -> list[Record]:
+            return list(dataset.read_shard(name, all_views=self._options.all_views))
+
+        readers = min(_MOST_READERS, usable_cores())
+        # Threads, since comparing a shard's digest takes longer than all else of reading it.
+        shards = list(map_ordered(read, dataset.shard_names(split), readers, ahead=1))
         self.shard_sizes = [len(shard) for shard in shards]
         """Records of each shard."""
         records = [record for shard in shards for record in shard]
