@@ -16,8 +16,10 @@ import pytest
 from builders.progress import CountedProgress
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, TWO_PER_SHARD, make_plan
+from fuzz.damage.places import put
 
 from vocprep.building.local import build_plan
+from vocprep.building.staging import Staging
 from vocprep.errors import ShardError, UsageError
 from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
 
@@ -189,6 +191,33 @@ def test_damaged_staged_shard_is_built_again(
         data = bytearray(path.read_bytes())
         data[len(data) // (number + 2)] ^= 1
         path.write_bytes(data)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
+    assert version_bytes(interrupted) == expected
+
+
+def test_description_or_key_with_a_right_digest_of_odd_content_is_not_used(
+    interrupted: Path, sample_tree: Path, expected: dict[str, bytes]
+) -> None:
+    bodies = [b"nan", b"[]", b'{"build": ', b'{"shard": 5}', b"\xff", b""]
+    for path, body in zip((interrupted / STAGING).glob("*.about"), bodies, strict=False):
+        path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
+    assert version_bytes(interrupted) == expected
+    for body in (b"5", b'{"staging_format_version": 2}', b'{"a": {"b": 1}', b""):
+        staging = Staging(interrupted)
+        staging.path.mkdir(exist_ok=True)
+        key = staging.path / "build.json"
+        key.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        assert staging.read_key() is None
+
+
+def test_what_is_no_file_in_the_place_of_a_staged_one_is_removed(
+    interrupted: Path, sample_tree: Path, expected: dict[str, bytes]
+) -> None:
+    places = ("dangling", "folder", "pipe", "loop", "device", "to folder")
+    paths = [path for path in (interrupted / STAGING).iterdir() if path.name != "build.json"]
+    for path, place in zip(sorted(paths), places, strict=False):
+        put(path, place)
     build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
     assert version_bytes(interrupted) == expected
 

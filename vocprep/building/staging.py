@@ -8,6 +8,7 @@ no shard is taken over which a process of another build put there.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,11 @@ from vocprep.building.finish import FinishedShard
 from vocprep.building.plan import BuildKey
 from vocprep.errors import ShardError
 from vocprep.files import (
+    MAX_JSON_BYTES,
     TEMPORARY_PREFIX,
     canonical_json,
     parse_json,
+    read_file,
     remove_path,
     sha256_hex,
     write_atomic,
@@ -48,7 +51,9 @@ class Staging:
     def read_key(self) -> dict[str, Any] | None:
         """Return the key of the build whose shards it holds; None when there are none of use."""
         key = self._read_key_file()
-        return key["key"] if key is not None and _FORMAT_FIELD in key else key
+        if key is not None and _FORMAT_FIELD in key:
+            key = key.get("key")
+        return key if isinstance(key, dict) else None
 
     def begin(self, key: BuildKey) -> None:
         """Make it ready for a build: shards of another build are deleted."""
@@ -57,12 +62,14 @@ class Staging:
         if self.read_key() != expected:
             self.remove()
         self.path.mkdir(exist_ok=True)
+        for path in list(self.path.iterdir()):
+            is_unfinished = path.name.startswith(TEMPORARY_PREFIX)
+            if is_unfinished or not stat.S_ISREG(path.lstat().st_mode):  # a link, a folder, a pipe
+                remove_path(path)
         if self._is_unkeyed():
             self._add_keys()
         value = {_FORMAT_FIELD: _FORMAT, "key": expected}
         _write_sealed(self.path / _KEY_FILE, canonical_json(value))
-        for path in self.path.glob(f"{TEMPORARY_PREFIX}*"):
-            remove_path(path)
 
     def add(self, name: str, data: bytes, shard: FinishedShard) -> None:
         """Keep a finished shard; it counts from the moment its description is there."""
@@ -111,8 +118,7 @@ class Staging:
             remove_path(self.path)
 
     def _read_key_file(self) -> dict[str, Any] | None:
-        key = _unsealed(self.path / _KEY_FILE)
-        return None if key is None else dict(parse_json(key))
+        return _unsealed(self.path / _KEY_FILE)
 
     def _is_unkeyed(self) -> bool:
         """Return whether an earlier vocprep began it, whose shards do not name their build."""
@@ -131,7 +137,7 @@ class Staging:
         for path in sorted(self.path.glob(f"*{_ABOUT}")):
             about = _unsealed(path)
             if about is not None:
-                yield path.name.removesuffix(_ABOUT), parse_json(about)
+                yield path.name.removesuffix(_ABOUT), about
 
 
 def _file_facts(path: Path) -> tuple[int, ...]:
@@ -145,10 +151,11 @@ def _write_sealed(path: Path, data: bytes) -> None:
     write_atomic(path, sha256_hex(data).encode() + b"\n" + data)
 
 
-def _unsealed(path: Path) -> bytes | None:
-    """Return what ``_write_sealed`` wrote; None when it is not there or was altered."""
+def _unsealed(path: Path) -> dict[str, Any] | None:
+    """Return the object that ``_write_sealed`` wrote; None when it is not there or was altered."""
     try:
-        digest, _, data = path.read_bytes().partition(b"\n")
-    except OSError:
+        digest, _, data = read_file(path, MAX_JSON_BYTES).partition(b"\n")
+        value = parse_json(data) if sha256_hex(data).encode() == digest else None
+    except (OSError, ValueError):
         return None
-    return data if sha256_hex(data).encode() == digest else None
+    return value if isinstance(value, dict) else None
