@@ -104,6 +104,12 @@ def test_of_two_different_files_the_one_beside_the_manifest_is_taken(pack: Path)
     assert load_source(dataset.sources[0]).title == "Files"
 
 
+def test_a_file_that_cannot_be_read_is_no_other_one_than_itself(pack: Path) -> None:
+    Path("mine.toml").write_text(DATASET.format("loop", "spaces/pets"))
+    Path("loop.toml").symlink_to("loop.toml")
+    assert locate_reference("loop.toml", Path("mine.toml")) == "loop.toml"  # warnings are errors
+
+
 def test_a_file_that_is_nowhere_is_named_where_it_was_expected(pack: Path) -> None:
     (pack / "files.toml").unlink()
     assert load_dataset(pack / "mine.toml").sources[0] == "pack/files.toml"

@@ -92,7 +92,7 @@ def exists(path: Path) -> bool:
 def same_file(one: Path, other: Path) -> bool:
     """Return whether two paths are of one file, or of files with the same bytes."""
     try:
-        if one.samefile(other):
+        if one.absolute() == other.absolute() or one.samefile(other):
             return True
         return read_file(one, MAX_TOML_BYTES) == read_file(other, MAX_TOML_BYTES)
     except OSError:

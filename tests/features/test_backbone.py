@@ -195,7 +195,11 @@ def without(state: State, name: str) -> State:
     [
         (lambda state: without(state, "layer2.0.bn1.weight"), r"layer2\.0\.bn1\.weight is missing"),
         (lambda state: without(state, "bn1.num_batches_tracked"), "num_batches_tracked is missing"),
-        (lambda state: {**state, "extra": torch.ones(1)}, "extra is not part of the network"),
+        (lambda state: {**state, "extra": torch.ones(1)}, "'extra' is not part of the network"),
+        (
+            lambda state: {**state, "x\n" * 9000: torch.ones(1)},
+            r"^weights: tensor '[xn.\\]{1,40}' is not part of the network",
+        ),
         (
             lambda state: {**state, "fc.weight": torch.ones(10, 64)},
             r"fc\.weight has shape \(10, 64\): expected \(100, 64\)",
@@ -213,7 +217,7 @@ def without(state: State, name: str) -> State:
             r"bn1\.bias is of type torch\.float16: expected torch\.float32",
         ),
     ],
-    ids=["missing", "missing counter", "extra", "shape", "nan", "inf", "dtype"],
+    ids=["missing", "missing counter", "extra", "long", "shape", "nan", "inf", "dtype"],
 )
 def test_weights_that_do_not_fit_are_refused(
     state: State, change: Callable[[State], State], complaint: str

@@ -149,8 +149,12 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
     """Load a state dict; WeightsError unless all names, shapes and types fit and all is finite."""
     expected = network.state_dict()
     for name in sorted(expected.keys() ^ weights.keys()):
-        state = "is missing" if name in expected else "is not part of the network"
-        raise WeightsError(f"weights: tensor {name} {state}: expected those of the backbone")
+        problem = (
+            f"{name} is missing"
+            if name in expected
+            else f"{reprlib.repr(name)} is not part of the network"
+        )
+        raise WeightsError(f"weights: tensor {problem}: expected those of the backbone")
     for name, tensor in expected.items():
         found = weights[name]
         if found.shape != tensor.shape:
