@@ -79,7 +79,7 @@ def _run(made: Input, job: Job) -> Verdict:
     try:
         done = VERBS[made.verb].act(job)
     except VocprepError as error:
-        problem = message_problem(str(error))
+        problem = message_problem(str(error)) or _memory_problem(str(error))
         state = "refused" if problem is None else "failure"
         detail = str(error) if problem is None else f"{problem}: {str(error)[:2000]!r}"
         return Verdict(state, detail)
@@ -108,6 +108,11 @@ def message_problem(text: str) -> str | None:
         if odd:
             return f"a message with {odd[0]!r} in it"
     return None if len(lines) == 1 or lines[0].endswith(":") else "a message of several lines"
+
+
+def _memory_problem(text: str) -> str | None:
+    """Return what is wrong with advice about memory, which no small file deserves."""
+    return "memory is said not to suffice" if "memory does not suffice" in text else None
 
 
 @contextmanager

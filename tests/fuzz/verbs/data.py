@@ -38,7 +38,8 @@ def build_from(dataset: str, job: Job) -> bool:
     )
     if not vocprep.verify("out", VerifyOptions(level="content", workers=1)).ok:
         raise BrokenPromise("built without an error what verify --level content refuses")
-    require_whole(job, (".png", ".jpg"), {bad.id for bad in vocprep.open("out").quarantined})
+    quarantined = {bad.id for bad in vocprep.open("out").quarantined}
+    require_whole(job, (".png", ".jpg"), quarantined | {world.DAMAGED})
     return True
 
 
