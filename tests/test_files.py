@@ -250,6 +250,15 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
         find_manifest("datasets", name)
 
 
+def test_a_path_without_its_suffix_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").touch()
+    with pytest.raises(UsageError, match=r"'mine' is not a shipped one; .* write mine\.toml"):
+        find_manifest("datasets", "mine")
+
+
 def test_a_path_without_a_file_is_refused() -> None:
     with pytest.raises(ManifestError, match=r"nowhere/own\.toml: no such manifest file"):
         find_manifest("datasets", "nowhere/own.toml")

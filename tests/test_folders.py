@@ -44,7 +44,9 @@ def test_no_clutter(name: str) -> None:
         (["JPEGImages", "ImageSets"], "a part of a data dir, which is the folder above VOCdevkit"),
         (["a.png", "labels.json"], "decoded label maps"),
         (["thesis.doc"], "a folder of other files"),
-        ([], "an empty folder"),
+        ([".lock"], "an empty folder"),
+        ([".lock", "run.json"], "a run"),
+        (["samples.jsonl", ".lock"], "shards without their dataset.json"),
     ],
 )
 def test_kinds_of_folders(names: list[str], kind: str, tmp_path: Path) -> None:

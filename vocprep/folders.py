@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vocprep.files import TEMPORARY_PREFIX
+from vocprep.locking import LOCK
 from vocprep.validation import explain
 
 _CLUTTER = re.compile(
@@ -19,14 +20,17 @@ _CLUTTER = re.compile(
 )
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(h5|tar)")
 _YEAR = re.compile(r"VOC20\d\d")
+VERSION: Final = "a dataset version"
 UNFINISHED: Final = "an unfinished build"
+UNINDEXED: Final = "shards without their dataset.json"
+DATA_DIR: Final = "a data dir"
 OTHER: Final = "a folder of other files"
 _KINDS: tuple[tuple[str, Callable[[frozenset[str]], bool]], ...] = (
-    ("a dataset version", lambda names: "dataset.json" in names),
+    (VERSION, lambda names: "dataset.json" in names),
     (UNFINISHED, lambda names: ".tmp-build" in names),
-    ("shards without their dataset.json", lambda names: any(map(_SHARD.fullmatch, names))),
+    (UNINDEXED, lambda names: "samples.jsonl" in names or any(map(_SHARD.fullmatch, names))),
     ("a run", lambda names: "run.json" in names),
-    ("a data dir", lambda names: bool(names & {"VOCdevkit", ".vocprep"})),
+    (DATA_DIR, lambda names: bool(names & {"VOCdevkit", ".vocprep"})),
     (
         "a part of a data dir, which is the folder above VOCdevkit",
         lambda names: {"JPEGImages", "ImageSets"} <= names or any(map(_YEAR.fullmatch, names)),
@@ -58,7 +62,7 @@ def found_at(path: Path) -> str:
     ('nothing', 'a file')
     """
     try:
-        names = names_in(path)
+        names = names_in(path) - {LOCK}
     except FileNotFoundError:
         return "nothing"
     except NotADirectoryError:

@@ -239,6 +239,11 @@ def find_manifest(kind: str, name_or_path: str) -> Path:
         if exists(own):
             return own
         raise ManifestError(f"{own}: no such manifest file of a {_ONE_OF[kind]}")
+    own = Path(f"{name_or_path}.toml")
+    if "\0" not in name_or_path and exists(own):
+        raise UsageError(
+            f"{_ONE_OF[kind]} {name_or_path!r} is not a shipped one; to read {own}, write {own}"
+        )
     known = ", ".join(manifest_names(kind))
     raise UsageError(
         f"{_ONE_OF[kind]} {name_or_path!r} is not known: expected one of {known}, or the path of a "

@@ -231,5 +231,5 @@ def test_other_embeddings_come_with_the_same_targets(
 
 def test_sample_error_pickles() -> None:
     bad = QuarantinedSample(id="a", split="val", stage="read", file="a.jpg", reason="is missing")
-    copy = pickle.loads(pickle.dumps(SampleError(bad)))
-    assert (str(copy), copy.quarantined) == ("is missing", bad)
+    copy = pickle.loads(pickle.dumps(SampleError("a.jpg: is missing", bad)))
+    assert (str(copy), copy.quarantined) == ("a.jpg: is missing", bad)

@@ -125,6 +125,13 @@ def test_folder_that_is_neither_is_named(tmp_path: Path) -> None:
             verify(tmp_path, VerifyOptions(level=level))
 
 
+def test_a_run_is_no_version_whose_index_is_lost(tmp_path: Path) -> None:
+    for name in ("run.json", ".lock"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="found a run; check the path"):
+        verify(tmp_path)
+
+
 def test_partial_allows_what_is_missing(tree: Path) -> None:
     for path in (tree / "trainval").iterdir():
         path.unlink()

@@ -339,7 +339,7 @@ def test_verify_of_an_unfinished_build_says_how_to_go_on(tmp_path: Path, vocprep
     (tmp_path / "out" / ".tmp-build").mkdir(parents=True)
     text = done(vocprep("verify", tmp_path / "out"), 1)
     assert "missing: dataset.json" in text
-    assert "run vocprep build-shards" in text
+    assert "run the same vocprep build-shards again" in text
 
 
 def test_verify_says_what_it_did_not_look_at(copied: Path, lock: Path, vocprep: Run) -> None:

@@ -20,7 +20,7 @@ from vocprep.building.plan import BuildPlan
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
-from vocprep.files import sha256_hex
+from vocprep.files import open_regular, sha256_hex
 from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
 from vocprep.labels.decode import decode_label_map, read_label_file
@@ -30,6 +30,7 @@ from vocprep.parallel import StageTimes
 from vocprep.recipe import EmbeddingDtype, View
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import QuarantinedSample
+from vocprep.validation import explain
 
 STAGES = ("read", "decode", "geometry", "targets", "embed", "write", "waiting")
 """``waiting`` is the time in which embedding threads had no input: where it is large, a stage
@@ -51,8 +52,8 @@ class SampleError(DataError):
         super().__init__(message)
         self.quarantined = quarantined
 
-    def __reduce__(self) -> tuple[type[SampleError], tuple[QuarantinedSample]]:
-        return SampleError, (self.quarantined,)
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, QuarantinedSample]]:
+        return SampleError, (str(self), self.quarantined)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,8 +263,12 @@ class SampleStages:
         geometry, path = self.plan.recipe.geometry, sample.image_path
         for file in (path, sample.label_path):
             with self._stage("read", sample, file):
-                if not file.is_file():
-                    raise DataError(f"{file}: no such file")
+                try:
+                    open_regular(file).close()
+                except FileNotFoundError as error:
+                    raise DataError(f"{file}: no such file") from error
+                except OSError as error:
+                    raise DataError(f"{file}: cannot be read: {explain(error)}") from error
         if geometry.geometry != "native":
             return patch_grid(0, 0, geometry)
         with self._stage("read", sample, path):

@@ -11,16 +11,13 @@ from vocprep.checks.data_content import datasets_in, verify_data_content
 from vocprep.checks.data_files import has_download_records, verify_data_files
 from vocprep.checks.report import Report
 from vocprep.errors import DataError, UsageError
-from vocprep.folders import found_at
+from vocprep.folders import UNFINISHED, UNINDEXED, VERSION, found_at
 from vocprep.manifests import load_dataset
 from vocprep.options import VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
     from vocprep.checks.recompute import Measurements
-
-_VERSION_FILES = ("dataset.json", "samples.jsonl", ".tmp-build", ".lock")
-"""Any of them makes a folder a dataset version: finished, unfinished, or with its index lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +66,17 @@ def verify(
     True
     """
     options, path = options or VerifyOptions(), Path(path)
+    found = found_at(path)
     if not path.is_dir():
         raise UsageError(
-            f"{path}: expected a data dir or a dataset version, found {found_at(path)}; check the "
-            "path"
+            f"{path}: expected a data dir or a dataset version, found {found}; check the path"
         )
-    if any((path / name).exists() for name in _VERSION_FILES):
+    if found in (VERSION, UNFINISHED, UNINDEXED):
         return _verify_version(path, options, progress)
     if not options.datasets and not has_download_records(path) and not datasets_in(path):
         raise DataError(
-            f"{path}: expected a data dir or a dataset version, found {found_at(path)}; check the "
-            "path, or name the manifest of a data dir of your own with --dataset"
+            f"{path}: expected a data dir or a dataset version, found {found}; check the path, or "
+            "name the manifest of a data dir of your own with --dataset"
         )
     return _verify_data_dir(path, options, progress)
 

@@ -11,7 +11,7 @@ from vocprep.data_dir.missing_files import list_folder
 from vocprep.data_dir.split_files import PLAIN_NAME, read_split_file
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files import is_plain_name
-from vocprep.folders import OTHER, found_at, names_in
+from vocprep.folders import DATA_DIR, OTHER, found_at, names_in
 from vocprep.manifests import DatasetManifest
 from vocprep.validation import explain, printable
 
@@ -70,7 +70,7 @@ def _splits_in(folder: Path, data_dir: Path) -> str:
         names = names_in(folder)
     except (FileNotFoundError, NotADirectoryError):
         found = found_at(data_dir)
-        return f"no {folder}" if found in ("a data dir", OTHER) else f"{found} at {data_dir}"
+        return f"no {folder}" if found in (DATA_DIR, OTHER) else f"{found} at {data_dir}"
     except OSError as error:
         return f"{folder}, which cannot be read: {explain(error)}"
     stems = sorted(Path(name).stem for name in names if name.endswith(".txt"))
