@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -287,8 +288,17 @@ def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
     ("path", "value"),
     [
         (("heads", "outputs"), 0),
+        (("heads", "outputs"), 22),
+        (("heads", "outputs"), 10**9),
+        (("heads", "embedding_dim"), 10**9),
+        (("heads", "position"), 1),
         (("heads", "width"), 3),
         (("options", "epochs"), 0),
+        (("options", "epochs"), "5"),
+        (("options", "epochs"), 5.0),
+        (("options", "lr"), "NaN"),
+        (("labels", "void"), -1),
+        (("labels", "void"), "255"),
         (("labels", "names"), {"a": "cat"}),
         (("labels", "names"), 5),
         (("recipe", "geometry"), {"geometry": "round"}),
@@ -300,6 +310,23 @@ def test_config_with_a_wrong_field(run_dir: Path, path: tuple[str, str], value: 
     (run_dir / "run.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"run\.json: "):
         load_run(run_dir)
+
+
+def test_config_of_another_kind_of_file_is_refused_at_once(run_dir: Path):
+    path = run_dir / "run.json"
+    text = path.read_text()
+    path.write_text(text.replace("0.0003", "NaN"))
+    with pytest.raises(RunError, match=r"run\.json: cannot be read as JSON"):
+        load_run(run_dir)
+    os.truncate(path, 5 << 30)
+    with pytest.raises(RunError, match=r"5,368,709,120 bytes, where at most"):
+        load_run(run_dir)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(RunError, match="a pipe, no regular file"):
+        load_run(run_dir)
+    with pytest.raises(UsageError, match="found another or a damaged one"):
+        begin_or_resume(run_dir, make_config(overwrite=True), None)
 
 
 def metrics(epoch: int) -> EpochMetrics:
@@ -338,13 +365,67 @@ def test_history_is_cut_back_to_an_epoch_torn_line_and_all(tmp_path: Path):
         truncate_history(tmp_path, 2)
 
 
+LINE = json.dumps(asdict(metrics(2)))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (LINE.replace("2.0", "NaN"), "not JSON"),
+        (LINE.replace("2.0", "1e999"), ""),
+        (LINE.replace("2.0", '"2.0"'), "loss '2.0': expected a number"),
+        (LINE.replace('"epoch": 2', '"epoch": 1'), "epoch 1: expected 2"),
+        (LINE.replace('"epoch": 2', '"epoch": -2'), "epoch -2: expected 1 or more"),
+        (LINE.replace('"epoch": 2', '"epoch": 2.0'), "epoch 2.0: expected a whole number"),
+        (LINE.replace('"loss"', '"cost"'), ""),
+        (LINE.replace("{", '{"reward": 1, ', 1), "reward: no field of this name is known"),
+        ("[2]", ""),
+        ("[" * 100_000, "recursion limit"),
+        ("\udcff", ""),
+    ],
+)
+def test_a_line_that_no_training_wrote_is_refused_before_anything_changes(
+    tmp_path: Path, line: str, said: str
+):
+    for epoch in (1, 2, 3):
+        append_epoch(tmp_path, metrics(epoch))
+    path = tmp_path / "metrics.jsonl"
+    first, _, last = path.read_text().splitlines()
+    path.write_bytes("\n".join([first, line, last, ""]).encode(errors="surrogateescape"))
+    before = path.read_bytes()
+    for read in (read_history, lambda folder: truncate_history(folder, 3)):
+        with pytest.raises(RunError, match=f"metrics.jsonl, line 2: .*{said}") as refused:
+            read(tmp_path)
+        assert str(refused.value).isprintable()
+    assert path.read_bytes() == before
+    assert truncate_history(tmp_path, 1) == [metrics(1)]
+
+
+def test_a_history_of_another_kind_of_file_is_refused_at_once(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    os.mkfifo(path)
+    for read in (read_history, lambda folder: truncate_history(folder, 1)):
+        with pytest.raises(RunError, match="a pipe, no regular file"):
+            read(tmp_path)
+
+
+def test_a_history_that_lost_its_last_line_end_goes_on_in_the_next_line(tmp_path: Path):
+    for epoch in (1, 2):
+        append_epoch(tmp_path, metrics(epoch))
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    truncate_history(tmp_path, 2)
+    append_epoch(tmp_path, metrics(3))
+    assert [item.epoch for item in read_history(tmp_path)] == [1, 2, 3]
+
+
 def test_history_missing_or_broken(tmp_path: Path):
     with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read"):
         read_history(tmp_path)
     append_epoch(tmp_path, metrics(1))
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"epoch": 2, "lr"')
-    with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: expected one epoch"):
+    with pytest.raises(RunError, match=r"metrics\.jsonl, line 2: expected the metrics of epoch 2"):
         read_history(tmp_path)
 
 

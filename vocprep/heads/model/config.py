@@ -5,9 +5,11 @@ Nothing here loads torch, so that the command line can read defaults at once.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from vocprep.validation import Positive, checked
+from pydantic import Field
+
+from vocprep.validation import checked
 
 EncoderName = Literal["transformer", "spikformer", "none"]
 ClassLoss = Literal["soft_cross_entropy", "multi_hot"]
@@ -21,9 +23,9 @@ WIDTH = 256
 class HeadsConfig:
     """The shape of the heads and the meaning of their outputs; kept in every run."""
 
-    outputs: Positive
+    outputs: Annotated[int, Field(ge=1, le=1 << 16)]
     """Outputs of ``cat``: the largest class id plus one, so that an output's index is the id."""
-    embedding_dim: Positive = WIDTH
+    embedding_dim: Annotated[int, Field(ge=1, le=1 << 16)] = WIDTH
     """D, numbers per embedding; where it is not 256 a Linear to 256 precedes the encoder."""
     encoder: EncoderName = "transformer"
     """What mixes the patches of an image: ``transformer``, ``spikformer``, or ``none``."""

@@ -10,13 +10,20 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer, ValidationError
+from pydantic import (
+    BeforeValidator,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
-from vocprep.errors import ManifestError, RunError, ShardError, UsageError
+from vocprep.errors import RunError, ShardError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
+from vocprep.labels.label_space_files import StoredLabelSpace
 from vocprep.recipe import Recipe
 from vocprep.shards.reader import ShardDataset
 from vocprep.validation import checked, explain, from_json, to_json
@@ -38,11 +45,9 @@ def _label_space_from(value: object) -> object:
     """Return the label space of name, void id and class names; other values as they are."""
     if not isinstance(value, dict):
         return value
-    try:
-        names = {int(key): str(name) for key, name in value["names"].items()}
-        return LabelSpace.of_classes(name=value["name"], void=value["void"], names=names)
-    except (KeyError, TypeError, AttributeError, IndexError, ManifestError) as error:
-        raise ValueError(f"expected name, void and names ({error})") from error
+    added = {"title": "", "void_unknown": False, "raw_to_class": {}}
+    stored = from_json(StoredLabelSpace, {**value, **added})
+    return LabelSpace.of_classes(name=stored.name, void=stored.void, names=stored.names)
 
 
 def _label_space_json(space: LabelSpace) -> dict[str, Any]:
@@ -73,6 +78,15 @@ class RunConfig:
     format_version: int = field(default=RUN_FORMAT_VERSION, compare=False)
     """Of the ``run.json`` that it was read from."""
     run_id_read: str | None = field(default=None, compare=False)
+
+    @model_validator(mode="after")
+    def _heads_of_the_label_space(self) -> Self:
+        if self.heads.outputs != self.labels.outputs:
+            raise UsageError(
+                f"heads.outputs {self.heads.outputs}: expected {self.labels.outputs}, one more "
+                "than the largest class id in labels"
+            )
+        return self
 
     @classmethod
     def of(cls, dataset: ShardDataset, options: TrainOptions) -> Self:

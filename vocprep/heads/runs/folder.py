@@ -24,6 +24,7 @@ from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import differing_options, load_options, options_toml
 from vocprep.heads.runs.run import (
     CONFIG_FILE,
+    MAX_CONFIG_BYTES,
     OLD_OPTIONS_FILE,
     OPTIONS_FILE,
     RUN_FILES,
@@ -141,7 +142,7 @@ def _refuse_foreign_files(run_dir: Path, names: set[str]) -> None:
 def _is_ours(run_dir: Path) -> bool:
     """Return whether a training has written the folder's ``run.json``."""
     try:
-        value = read_json(run_dir / CONFIG_FILE)
+        value = read_json(run_dir / CONFIG_FILE, MAX_CONFIG_BYTES)
     except (OSError, ValueError):
         return False
     return isinstance(value, dict) and "run_format_version" in value

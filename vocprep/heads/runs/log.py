@@ -10,12 +10,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import ConfigDict
+
 from vocprep.drawing.charts import Curve, curves_png
 from vocprep.errors import RunError
-from vocprep.files import write_atomic
+from vocprep.files import parse_json, read_file, write_atomic
+from vocprep.validation import Positive, explain, from_json
 
 HISTORY_FILE = "metrics.jsonl"
 EVENTS_DIR = "tensorboard"
+_MAX_HISTORY_BYTES = 256 << 20
+"""Of a log: that of 100,000 epochs of spiking heads has 180 MB."""
 _RENAMED = {"category_loss": "class_loss", "val_category_loss": "val_class_loss"}
 """Fields as runs up to format 3 name them, and what they are called now."""
 
@@ -24,7 +29,9 @@ _RENAMED = {"category_loss": "class_loss", "val_category_loss": "val_class_loss"
 class EpochMetrics:
     """The metrics of one epoch; losses in nats, means over the epoch."""
 
-    epoch: int
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # of lines that are read
+
+    epoch: Positive
     """Counted from 1."""
     lr: float
     """Learning rate of the epoch's last step."""
@@ -81,19 +88,19 @@ def append_epoch(run_dir: Path, metrics: EpochMetrics) -> None:
 def truncate_history(run_dir: Path, epoch: int) -> list[EpochMetrics]:
     """Drop what was written after an epoch, torn lines too, and return the rest.
 
-    Raises RunError when a line up to that epoch is missing or cannot be read.
+    Raises RunError, changing nothing, when a line up to that epoch is missing or cannot be read.
     """
     path = run_dir / HISTORY_FILE
     if not epoch and not path.exists():
         return []
-    lines = path.read_bytes().splitlines(keepends=True)[:epoch] if path.exists() else []
-    write_atomic(path, b"".join(lines))
-    kept = read_history(run_dir)
-    if [metrics.epoch for metrics in kept] != list(range(1, epoch + 1)):
+    lines = _read_lines(path)[:epoch] if path.exists() else []
+    if len(lines) < epoch:
         raise RunError(
             f"{path}: expected the epochs 1 to {epoch}, which the checkpoint includes, found "
-            f"{len(kept)} lines; train again with --overwrite"
+            f"{len(lines)} lines; train again with --overwrite"
         )
+    kept = _parse_lines(path, lines, "train again with --overwrite")
+    write_atomic(path, b"".join(line.encode() + b"\n" for line in lines))
     return kept
 
 
@@ -103,20 +110,33 @@ def read_history(run_dir: str | Path) -> list[EpochMetrics]:
     Raises RunError when ``metrics.jsonl`` is missing or a line of it cannot be read.
     """
     path = Path(run_dir) / HISTORY_FILE
+    advice = "continue with --resume where it was interrupted, or train again with --overwrite"
+    return _parse_lines(path, _read_lines(path), advice)
+
+
+def _read_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); train the run again") from error
+        # Only up to a torn line's end need the bytes be UTF-8.
+        return read_file(path, _MAX_HISTORY_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({explain(error)}); train the run again") from error
+
+
+def _parse_lines(path: Path, lines: Sequence[str], advice: str) -> list[EpochMetrics]:
+    """Return the epochs of a log's lines, which count from 1."""
     history = []
     for number, line in enumerate(lines, start=1):
         try:
-            values = json.loads(line)
-            history.append(EpochMetrics(**{_RENAMED.get(k, k): v for k, v in values.items()}))
+            values = {_RENAMED.get(key, key): value for key, value in parse_json(line).items()}
+            metrics = from_json(EpochMetrics, values)
+            if metrics.epoch != number:
+                raise ValueError(f"epoch {metrics.epoch}: expected {number}")
         except (ValueError, TypeError, AttributeError) as error:
             raise RunError(
-                f"{path}, line {number}: expected one epoch's metrics as JSON, found "
-                f"{line[:40]!r}; delete that line or train the run again"
+                f"{path}, line {number}: expected the metrics of epoch {number} as JSON, found "
+                f"{line[:40]!r} ({explain(error)}); {advice}"
             ) from error
+        history.append(metrics)
     return history
 
 

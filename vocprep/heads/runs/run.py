@@ -20,7 +20,7 @@ from vocprep.folders import found_at
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import HISTORY_FILE
-from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE, check_tensors, read_tensors
+from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE, read_state
 from vocprep.validation import explain
 
 CONFIG_FILE = "run.json"
@@ -29,6 +29,8 @@ OLD_OPTIONS_FILE = "recipe.toml"
 """Its name up to format 3."""
 WEIGHTS_FILE = "weights.json"
 CURVES_FILE = "curves.png"
+MAX_CONFIG_BYTES = 16 << 20
+"""Of ``run.json``, whose largest part are the names of at most 65,536 classes."""
 RUN_FILES = (
     *(CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, OPTIONS_FILE, OLD_OPTIONS_FILE),
     *(HISTORY_FILE, WEIGHTS_FILE, CURVES_FILE),
@@ -70,19 +72,14 @@ def load_run(run_dir: str | Path, device: torch.device | str = "cpu") -> Run:
     run_dir = Path(run_dir)
     config = read_config(run_dir)
     path = run_dir / MODEL_FILE
-    if not path.is_file():
+    if not path.exists():
         raise RunError(
             f"{path}: expected the run's weights, found no file; training has not reached its "
             "first validation, train again or continue with --resume"
         )
-    epoch, state = read_tensors(path, config.run_id)
     with torch.random.fork_rng(devices=[]):
         model = TFDetHeads.from_config(config.heads)
-    expected = model.state_dict()
-    if config.format_version == 1:  # which had no standardising: its heads do none
-        added = ("standardise.mean", "standardise.std")
-        state = {**state, **{name: expected[name] for name in added}}
-    check_tensors(path, expected=expected, found=state)
+    epoch, state = read_state(path, config, model.state_dict())
     model.load_state_dict(state)
     return Run(path=run_dir, config=config, model=model.to(device).eval(), epoch=epoch)
 
@@ -90,13 +87,13 @@ def load_run(run_dir: str | Path, device: torch.device | str = "cpu") -> Run:
 def read_config(run_dir: Path) -> RunConfig:
     """Return the configuration in a folder's ``run.json``; RunError when missing or unfit."""
     path = run_dir / CONFIG_FILE
-    if not path.is_file():
+    if not path.exists():
         raise RunError(
             f"{run_dir}: expected a run, the folder that vocprep train wrote, found "
             f"{found_at(run_dir)}; check the path"
         )
     try:
-        value = read_json(path)
+        value = read_json(path, MAX_CONFIG_BYTES)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path}: cannot be read as JSON ({explain(error)}); train again, in another folder"

@@ -161,7 +161,8 @@ def _train_epochs(
     """Restore the run's checkpoint, if any, and train the epochs that are left."""
     options, run_dir, processes = job.options, job.run_dir, training.processes
     started = time.perf_counter()
-    done = restore(run_dir, config, training.model, training.optimizer)
+    steps = len(training.feed.batch_sizes)
+    done = restore(run_dir, config, training.model, training.optimizer, steps)
     processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
     history = processes.on_leader(lambda: truncate_history(run_dir, done))
     notes = tuple(_notes(job.dataset, options, run_dir, done))
