@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 from urllib.parse import quote, unquote
 
-MOST_SENT = 48 << 20
+MOST_SENT = 32 << 20
 """What an endless answer ends with, where its reader does not end it before."""
 _BEATS = 100
 """Bytes of a trickle: five seconds of them."""

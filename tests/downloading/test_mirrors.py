@@ -691,7 +691,7 @@ def test_a_mirror_that_falls_below_half_of_another_gives_way(
         start = (span_of(handler, data) or (0, 0))[0]
         promise(handler, data)
         handler.send(data[start : start + 100_000])
-        handler.mirror.rate = 50_000
+        handler.mirror.rate = 120_000
         handler.send(data[start + 100_000 :])
 
     mirror.rate, second.rate = 400_000, 700_000
@@ -719,10 +719,12 @@ def test_after_wrong_bytes_of_two_mirrors_one_gives_all_of_them(
     mirror.files["file.bin"] = OTHER
     mirror.always = close_after(0)
     mirror.faults.append(close_after(100_000))
+    second.faults.extend([None, status(503)])
     fetched = bench.get(mirror.url("file.bin"), second.url("file.bin"))
     bench.assert_final()
     assert fetched.url == second.url("file.bin")
-    assert [asked for _, asked in second.requests] == ["bytes=100000-", None]
+    assert [asked for _, asked in second.requests] == ["bytes=100000-", None, None]
+    assert len(mirror.requests) == 2
 
 
 def test_a_mirror_without_the_whole_is_left_for_one_with_another_file(

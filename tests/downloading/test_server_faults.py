@@ -23,7 +23,7 @@ from vocprep.manifests import SourceFile, SourceManifest
 DATA = random.Random(12).randbytes(20_000)
 HALF = len(DATA) // 2
 LIMIT = 40_000
-MOST_READ = 24 << 20
+MOST_READ = 8 << 20
 """Bytes that a server can send before it notices that nobody reads: socket buffers, mostly."""
 OPTIONS = DownloadOptions(
     transfer=TransferOptions(
