@@ -231,6 +231,30 @@ def test_work_is_bounded_before_a_decoder_begins(data: bytes, complaint: str) ->
     assert time.process_time() - begin < 1
 
 
+def test_profiles_of_a_png_are_not_unpacked() -> None:
+    data = png_file(header(2, 1), zlib.compress(b"\0ab"))
+    profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 20)))
+    begin = time.process_time()
+    assert decode_image(data[:33] + profile * 3000 + data[33:], "x").shape == (1, 2, 3)
+    assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"P3\n9 9\n255\n" + b"1 " * 600_000, b"GIF89a" + bytes(7) + b"!\xfe\0" * 100_001],
+    ids=["PPM as text", "GIF of blocks"],
+)
+def test_pictures_that_take_too_long_to_read_are_refused(data: bytes) -> None:
+    refuse(data, "does not decode: .*; save it again as PNG", decode_image)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xd8\xff\xe0", b"II*\0" + bytes(9), b"GIF89a"], ids=["JPEG", "TIFF", "GIF"]
+)
+def test_no_message_names_an_object_of_the_program(data: bytes) -> None:
+    refuse(data, "picture does not decode: its header is damaged", decode_image)
+
+
 @pytest.mark.parametrize(
     ("marker", "bits", "kind"), [(0xC3, 8, "lossless"), (0xC1, 12, "of 12 bits per colour")]
 )

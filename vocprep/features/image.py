@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 from vocprep.errors import ImageDecodeError
 from vocprep.features.image_errors import describe_failure, image_decode_error, is_cut
 from vocprep.files import read_file
+from vocprep.formats.headers import HeaderError, check_header
 from vocprep.formats.jpeg import JPEG_BEGINNING, JpegError, check_work, frame_kind, orientation
 from vocprep.formats.png import SIGNATURE, PngError, check_pixel_data, read_png
 from vocprep.validation import explain
@@ -35,8 +36,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are opened: none whose reader starts another program."""
 _LIBJPEG_COLOURS = ("Gray", "YCbCr", "RGB")
 """Colour spaces that libjpeg-turbo itself converts to RGB."""
-_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
-"""Chunks of animated PNG: its still picture is read."""
+_NOT_NEEDED = (b"acTL", b"fcTL", b"fdAT", b"iCCP")
+"""Chunks of PNG that are left out: animation, and a profile, which Pillow would only unpack."""
 
 
 def read_image_file(path: Path) -> bytes:
@@ -94,6 +95,12 @@ def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
             return turned_upright(_decode_with_flaws(data, where), orientation(data))
         if data.startswith(SIGNATURE):
             data = _checked_png(data, where)
+        try:
+            check_header(data)
+        except HeaderError as error:
+            raise ImageDecodeError(
+                f"{where}: picture does not decode: {error}; save it again as PNG"
+            ) from error
         return _decode_with_pillow(data, where, upright=True)
 
 
@@ -145,9 +152,9 @@ def _decode_with_flaws(data: bytes, where: str) -> NDArray[np.uint8]:
 
 
 def _checked_png(data: bytes, where: str) -> bytes:
-    """Return a PNG without animation; ImageDecodeError for too many pixels, or too few data."""
+    """Return a PNG without what is not needed; ImageDecodeError for too many pixels, or too few data."""
     try:
-        png = read_png(data, lambda kind: kind in _ANIMATION)
+        png = read_png(data, lambda kind: kind in _NOT_NEEDED)
         _check_size(png.header.height, png.header.width, where)
         check_pixel_data(png)
     except (PngError, struct.error) as error:

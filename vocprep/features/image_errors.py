@@ -33,14 +33,10 @@ def image_decode_error(
             f"picture does not decode: {len(data)} bytes that begin with {data[:12]!r} "
             "are no picture of a known kind; fetch the file again"
         )
-    if is_any_format:
-        is_kind_fine = data.startswith(_BEGINNINGS) and not isinstance(
-            error, UnidentifiedImageError
-        )
-        message = describe_failure(data, error) if is_kind_fine else _no_picture(data)
+    if data.startswith(JPEG_BEGINNING) or (is_any_format and data.startswith(_BEGINNINGS)):
+        message = describe_failure(data, error)
     else:
-        is_jpeg = data.startswith(JPEG_BEGINNING)
-        message = describe_failure(data, error) if is_jpeg else _no_jpeg(data)
+        message = _no_picture(data) if is_any_format else _no_jpeg(data)
     return ImageDecodeError(f"{where}: {message}", recorded=f"{where}: {recorded}")
 
 
@@ -52,6 +48,8 @@ def describe_failure(data: bytes, error: Exception) -> str:
     problem = str(error)
     if is_cut(error):
         problem = "its pixel data end early"
+    elif isinstance(error, UnidentifiedImageError):
+        problem = "its header is damaged"
     elif "subsampling" in problem:
         problem = "its header is damaged, or its chroma subsampling is of no common kind"
     return f"picture does not decode: {problem}; replace it by a sound copy"
