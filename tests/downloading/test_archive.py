@@ -8,6 +8,8 @@ import io
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -399,6 +401,39 @@ def test_unfinished_work_behind_a_link_is_refused(
     with pytest.raises(UsageError, match=r"found a link to .*mine; delete the link"):
         unpack(target.archive(GOOD), target.data)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
+
+
+MOUNTED = """
+mount --bind {there} {here} && exec {python} - {packed} {data} <<'END'
+import sys
+from pathlib import Path
+from vocprep.downloading.archive import unpack
+from vocprep.downloading.members import Archive
+from vocprep.manifests import Unpack
+packed, data = map(Path, sys.argv[1:])
+unpack(Archive(name="a.tar", path=packed, sha256="0" * 64, unpack=Unpack(max_bytes=10**6)), data)
+END
+"""
+
+
+@pytest.mark.slow
+def test_mount_point_is_filled(target: Target, tmp_path: Path):
+    """Of the same file system, between whose mounts no rename is possible either."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mounts without privileges here")
+    here, there, packed = target.data / "VOC", tmp_path / "there", tmp_path / "deep.tar"
+    here.mkdir()
+    there.mkdir()
+    packed.write_bytes(DEEP)
+    words = {"here": here, "there": there, "packed": packed, "data": target.data}
+    script = MOUNTED.format(python=sys.executable, **words)
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    names = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
+    assert names == {"2010/a.jpg", "2010/b.jpg", "c.txt"}
+    assert not [path for path in there.rglob("*") if path.name.startswith(".tmp-")]
 
 
 def test_records_on_another_file_system_do_as_well(target: Target, elsewhere: Path):

@@ -17,16 +17,21 @@ from builders.mirror import Mirror, status
 from builders.packed import FILES, IMAGES, LABELS, NAMES, context, tar_of, voc
 from builders.progress import RecordedProgress
 
+from vocprep.checks.data_files import verify_data_files
+from vocprep.data_dir.layout import list_samples
+from vocprep.data_dir.receipts import UnpackedFile
 from vocprep.data_dir.source_digests import (
     SOURCE_DIGESTS_FILE,
     add_source_digest,
     read_source_digests,
 )
+from vocprep.downloading import archive
 from vocprep.downloading.download import DownloadOptions, download, mirror_urls
 from vocprep.downloading.http import TransferOptions
 from vocprep.downloading.outcomes import DownloadOutcome, raise_failures
 from vocprep.downloading.plan import FileOnDisk, plan_download, resolve_sources, steps_for
 from vocprep.errors import (
+    DataDirError,
     DataError,
     DigestError,
     ManifestError,
@@ -35,7 +40,7 @@ from vocprep.errors import (
     WeightsError,
 )
 from vocprep.files import sha256_hex
-from vocprep.manifests import SourceManifest
+from vocprep.manifests import SourceManifest, load_dataset
 
 QUICK = DownloadOptions(transfer=TransferOptions(retries=1, backoff_seconds=0.001))
 
@@ -146,6 +151,25 @@ def test_a_second_run_writes_nothing(world: World, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("vocprep.downloading.download.file_lock", None)
     assert world.states() == ["present"] * 3
     assert {path: path.stat().st_mtime_ns for path in world.data.rglob("*")} == before
+
+
+def test_what_is_unpacked_just_now_can_be_verified_and_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """By another process, between the moves of an archive's files and its record."""
+    reports = []
+    flush = archive._flush
+
+    def looking(data_dir: Path, files: list[UnpackedFile]) -> None:
+        reports.append(verify_data_files(data_dir, workers=1))
+        with pytest.raises(DataDirError, match="split file"):
+            list_samples(data_dir, load_dataset("pascal-context"), ["train"])
+        flush(data_dir, files)
+
+    monkeypatch.setattr(archive, "_flush", looking)
+    world.run()
+    assert [report.differences for report in reports] == [(), ()]
+    world.assert_complete()
 
 
 def test_an_unpacked_archive_may_be_deleted(world: World):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -84,6 +85,47 @@ def assert_survives_kills(
         assert not left, (name, nth)
         shutil.rmtree(folder)
     return hit
+
+
+def run_with_limit(words: list[str], errors: str, limit: int) -> None:
+    """Run a command for which no file may grow beyond so many bytes, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT, 0o644), 2)
+    main(words)
+
+
+LIMITED = [name for name in JOBS if name not in ("verify", "download", "inspect --lock")]
+"""Of the others no file is large enough."""
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", LIMITED)
+def test_files_that_cannot_grow_end_in_one_sentence(
+    name: str, world: World, tmp_path: Path
+) -> None:
+    """The system refuses to write on, which other libraries see as well."""
+    job, folder = JOBS[name], tmp_path / "out"
+    words = [str(word) for word in job.words(world, folder)]
+    folder.mkdir()
+    job.prepare(world, folder)
+    before = contents(folder)
+    largest = max([1000, *(len(data) for data in contents(tmp_path).values())])
+    for limit in (512, 4096, largest // 2):
+        errors = tmp_path / f"errors{limit}"
+        arguments = (words, str(errors), limit)
+        child = context().Process(target=run_with_limit, args=arguments)
+        child.start()
+        child.join()
+        lines = errors.read_text().splitlines()
+        if child.exitcode:
+            assert child.exitcode in (2, 3), lines
+            assert sum(line.startswith("error: ") for line in lines) == 1, lines
+        assert not any("Traceback" in line for line in lines)
+        found = contents(folder)
+        assert {name: found[name] for name in before} == before or child.exitcode == 0
+    again = invoke(*words)
+    assert again.exit_code == 0, again.output
+    assert not [path for path in folder.rglob("*") if ".tmp-" in path.name]
 
 
 @pytest.mark.slow
