@@ -59,6 +59,7 @@ def unpack(
             _check_counts(archive, files)
         _move_into(folder, data_dir, archive)
         _flush(data_dir, files)
+        shutil.rmtree(folder)
     except OSError as error:
         where = error.filename2 or error.filename or data_dir
         raise ArchiveError(
@@ -263,6 +264,7 @@ def _move_across(folder: Path, copies: Path, archive: Archive) -> None:
             copy = copies / path.relative_to(folder)
             copy.mkdir() if path.is_dir() else shutil.copyfile(path, copy)
         _move_into(copies, copies.parent, archive)
+        shutil.rmtree(copies)
     finally:
         shutil.rmtree(copies, ignore_errors=True)
 

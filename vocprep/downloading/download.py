@@ -25,6 +25,7 @@ from vocprep.downloading.http import TransferOptions
 from vocprep.downloading.members import Archive
 from vocprep.downloading.mirrors import WantedFile, fetch
 from vocprep.downloading.outcomes import DownloadOutcome, failed_outcome, outcome_of
+from vocprep.downloading.partial import remove_state
 from vocprep.downloading.plan import PlannedFile, SourceName, plan_file, resolve_sources
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
 from vocprep.files import check_output_folder, link_or_copy
@@ -224,6 +225,7 @@ class _Job:
             add_source_digest(self.data_dir, file.path, digests.sha256, digests.size)
         receipt = Receipt.of(self.data_dir, file.path, dict(digests.digests), mirror)
         write_receipt(self.data_dir, replace(receipt, tensors_sha256=file.tensors_sha256))
+        remove_state(self.data_dir / file.path)  # a kill just after the download leaves it
 
     @contextmanager
     def _shown(self, name: str, path: Path) -> Iterator[None]:

@@ -131,8 +131,8 @@ class PartFile:
         os.close(self._descriptor)
         self._descriptor = -1
         self.path.replace(self.final)
+        remove_state(self.final)
         sync_folder(self.final.parent)
-        self._state_path.unlink(missing_ok=True)
 
     def _hash(self, data: bytes | memoryview) -> None:
         for hasher in self._hashers.values():
@@ -186,6 +186,14 @@ def _open_own(path: Path) -> int:
         ):
             path.unlink()
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+
+
+def remove_state(final: Path) -> None:
+    """Delete what describes the unfinished download of a file, unless there still is one."""
+    if not final.with_name(f"{final.name}.part").exists():
+        state = _state_path(final)
+        for path in (state, state.with_name(f"{state.name}.new")):
+            path.unlink(missing_ok=True)
 
 
 def unfinished_bytes(final: Path) -> int:

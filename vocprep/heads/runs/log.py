@@ -148,17 +148,17 @@ def _open_events(folder: Path, done: int) -> Iterator[Log]:
         return
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # optional, and slow to load
 
-    writer = SummaryWriter(str(folder), purge_step=done + 1)
-
-    def add_events(metrics: EpochMetrics) -> None:
-        values = asdict(metrics)
-        epoch, rates = values.pop("epoch"), values.pop("spike_rates") or {}
-        scalars = {**values, **{f"spike_rate/{name}": rate for name, rate in rates.items()}}
-        for name, value in scalars.items():
-            if isinstance(value, int | float) and name != "compiled":
-                writer.add_scalar(name, value, epoch)
-
     with _disk_errors_printed_once():
+        writer = SummaryWriter(str(folder), purge_step=done + 1)
+
+        def add_events(metrics: EpochMetrics) -> None:
+            values = asdict(metrics)
+            epoch, rates = values.pop("epoch"), values.pop("spike_rates") or {}
+            scalars = {**values, **{f"spike_rate/{name}": rate for name, rate in rates.items()}}
+            for name, value in scalars.items():
+                if isinstance(value, int | float) and name != "compiled":
+                    writer.add_scalar(name, value, epoch)
+
         try:
             yield add_events
             writer.flush()  # raises what the writer's thread met since the last epoch
