@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from builders.fuzzing import fuzz
 from builders.jpeg import exif_of, scan_bomb, with_segments
-from builders.png import header, png_file
+from builders.png import chunk, header, png_file
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 

@@ -152,7 +152,7 @@ def _decode_with_flaws(data: bytes, where: str) -> NDArray[np.uint8]:
 
 
 def _checked_png(data: bytes, where: str) -> bytes:
-    """Return a PNG without what is not needed; ImageDecodeError for too many pixels, or too few data."""
+    """Return a PNG of the chunks that are needed, after counting its pixel data."""
     try:
         png = read_png(data, lambda kind: kind in _NOT_NEEDED)
         _check_size(png.header.height, png.header.width, where)
