@@ -113,14 +113,22 @@ class Stopping(CountedProgress):
             raise StopError
 
 
-def interrupt(tree: Path, out: Path, after: int, choices: BuildChoices | None = None) -> None:
+def interrupt(
+    tree: Path,
+    out: Path,
+    after: int,
+    choices: BuildChoices | None = None,
+    layout: Layout = TWO_PER_SHARD,
+) -> None:
     """Build until so many pictures are done."""
-    plan = make_plan(tree, choices, TWO_PER_SHARD)
+    plan = make_plan(tree, choices, layout)
     with pytest.raises(StopError):
         build_plan(plan, out, ENGINE, progress=Stopping(after))
 
 
-def embedded(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def embedded(
+    tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch, layout: Layout = TWO_PER_SHARD
+) -> int:
     """Build, and count the pictures that went through the backbone."""
     counts: list[int] = []
     from vocprep.features.embed import Embedder  # noqa: PLC0415  # to call what is replaced
@@ -133,7 +141,7 @@ def embedded(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
     with monkeypatch.context() as patched:
         patched.setattr("vocprep.features.embed.Embedder.embed_images", counted)
-        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
+        build_plan(make_plan(tree, layout=layout), out, ENGINE)
     return sum(counts)
 
 
@@ -256,6 +264,34 @@ def test_shard_that_a_process_of_another_build_left_is_not_taken_over(
             shutil.copy(path.with_name(name), interrupted / STAGING / name)
     build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
     assert version_bytes(interrupted) == expected
+
+
+def test_staged_tars_of_an_earlier_release_are_written_anew_without_embedding(
+    sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, layout = tmp_path / "out", LAYOUTS["webdataset"]
+    with monkeypatch.context() as patched:
+        patched.setattr("vocprep.shards.tar._VERSION", 1)
+        interrupt(sample_tree, out, 9, layout=layout)
+    old = sorted((out / STAGING).glob("*.tar"))
+    assert old
+    assert all(b".label_map.png\0" in path.read_bytes() for path in old)
+    assert embedded(sample_tree, out, monkeypatch, layout) == 12 - 2 * len(old)
+    build_plan(make_plan(sample_tree, layout=layout), tmp_path / "fresh", ENGINE)
+    assert version_bytes(out) == version_bytes(tmp_path / "fresh")
+
+
+def test_shard_of_the_finished_version_that_would_hang_hdf5_is_built_again(
+    sample_tree: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    out = tmp_path / "out"
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
+    path = next(out.glob("*.h5"))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"GCOL") + 24] = 0xFF  # the size of a text
+    path.write_bytes(data)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
+    assert version_bytes(out) == expected
 
 
 def test_staged_shard_that_another_process_changes_is_not_published(

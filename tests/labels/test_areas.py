@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,49 @@ def test_a_table_without_an_image_is_empty(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("vocprep.labels.statistics.manifests_dir", lambda: tmp_path)
     save_label_areas(tmp_path / "label_areas/none.npz", {})
     assert load_label_areas("none") == {}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"counts": np.array([1.5])},
+        {"counts": np.array([[1]], dtype="<u2")},
+        {"counts": np.array([{}], dtype=object)},
+        {"counts": np.array([2], dtype="<u2")},
+        {"labels": np.array([1, 2], dtype="<u2")},
+        {"image_ids": np.array([b"\xff"])},
+    ],
+    ids=lambda columns: str(list(columns.values())),
+)
+def test_table_with_another_column_is_one_sentence(
+    columns: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vocprep.labels.statistics.manifests_dir", lambda: tmp_path)
+    good = {
+        "image_ids": np.array([b"a"]),
+        "counts": np.array([1], dtype="<u2"),
+        "labels": np.array([7], dtype="<u2"),
+        "pixels": np.array([1], dtype="<u4"),
+    }
+    path = tmp_path / "label_areas/mine.npz"
+    path.parent.mkdir()
+    with path.open("wb") as stream:
+        np.savez(stream, **({**good, **columns} if columns else {"counts": good["counts"]}))
+    with pytest.raises(ManifestError, match=r"mine\.npz") as caught:
+        load_label_areas("mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_table_with_any_byte_changed_is_read_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vocprep.labels.statistics.manifests_dir", lambda: tmp_path)
+    path = tmp_path / "label_areas/mine.npz"
+    save_label_areas(path, {"b": {459: 70_000, 1: 2}, "a": {7: 1}})
+    good = path.read_bytes()
+    for place in range(0, len(good), 3):
+        for value in {0, 255, good[place] ^ 1} - {good[place]}:
+            path.write_bytes(good[:place] + bytes([value]) + good[place + 1 :])
+            with suppress(ManifestError):
+                load_label_areas("mine")
