@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.versions import Built
 
 from vocprep.errors import UsageError
 from vocprep.locking import file_lock
+from vocprep.shards.reader import ShardDataset
+from vocprep.shards.record import Record
 
 HOLDER = """
 import sys
@@ -189,3 +192,19 @@ def test_builds_and_downloads_go_on_with_one_note(sample_tree: Path, tmp_path: P
     fetched = without_locks(number, "download", "voc2012", "--offline", "--data-dir", data)
     assert fetched.returncode == 4
     assert fetched.stderr.count("has no file locks") == 1
+
+
+def test_shard_that_another_process_has_locked_is_read(crop_hdf5: Built) -> None:
+    """The HDF5 library refuses such a file, as it would where there are no locks."""
+    with ExitStack() as stack:
+        for shard in crop_hdf5.index.shards:
+            stream = stack.enter_context((crop_hdf5.path / shard.name).open("rb"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        dataset = ShardDataset.open(crop_hdf5.path)
+        read = [record.image_id for name in dataset.splits for record in records(dataset, name)]
+    assert sorted(read) == [sample.id for sample in dataset.samples]
+
+
+def records(dataset: ShardDataset, split: str) -> Iterator[Record]:
+    for name in dataset.shard_names(split):
+        yield from dataset.read_shard(name)
