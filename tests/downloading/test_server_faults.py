@@ -6,6 +6,7 @@ import hashlib
 import random
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -567,6 +568,15 @@ def test_the_connection_is_doubted_only_where_no_mirror_answered(
     doubt = "check the network connection"
     assert doubt in str(fetch(tmp_path, Row(raw(), ""), nowhere, nowhere).error)
     assert doubt not in str(fetch(tmp_path, Row(raw(), ""), nowhere, server.url("404")).error)
+
+
+def test_a_socks_proxy_needs_its_library(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "socks", None)
+    error = str(fetch(tmp_path, Row(raw(), ""), server.url("good")).error)
+    assert "needs PySocks for the SOCKS proxy of the environment; run pip install pysocks" in error
 
 
 @pytest.mark.parametrize("seed", range(6))

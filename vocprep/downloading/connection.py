@@ -15,12 +15,12 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 HEAD_BYTES = 64 << 10
@@ -209,27 +209,26 @@ class _SecureConnection(HTTPSConnection):
                 self._watchdog.stop()
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-_POOLS = {"http": _Pool, "https": _SecurePool}
+def _bounded(pools: Mapping[str, type[Any]]) -> dict[str, type[Any]]:
+    """Return pools of the same kinds, those of SOCKS proxies too, with the connections above."""
+    connections = {"http": _Connection, "https": _SecureConnection}
+    bounded = {}
+    for scheme, pool in pools.items():
+        connection = type("_BoundedConnection", (connections[scheme], pool.ConnectionCls), {})
+        bounded[scheme] = type("_BoundedPool", (pool,), {"ConnectionCls": connection})
+    return bounded
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """Connections of the classes above, to servers and to proxies."""
+    """Bounded connections to servers and to proxies."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        self.poolmanager.pool_classes_by_scheme = _bounded(self.poolmanager.pool_classes_by_scheme)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
+        manager.pool_classes_by_scheme = _bounded(manager.pool_classes_by_scheme)
         return manager
 
 
@@ -241,8 +240,8 @@ class MirrorSession(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
-        for scheme in _POOLS:
-            self.mount(f"{scheme}://", _BoundedAdapter())
+        for prefix in ("http://", "https://"):
+            self.mount(prefix, _BoundedAdapter())
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return no target, whatever the response is."""

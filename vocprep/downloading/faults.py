@@ -33,13 +33,14 @@ class Remedy(Enum):
         "check this machine's clock, and where a proxy signs certificates of its own, name them "
         "with REQUESTS_CA_BUNDLE"
     )
+    SOCKS = "run pip install pysocks, or unset the proxy"
     WEB_PAGE = "open the URL in a browser: a firewall or a login page answers in its place"
     LIMIT = "if the file is really so large, set its max_bytes in a manifest of your own"
     LATER = "run the same command again later"
     ELSEWHERE = "name another place with --mirror URL or --from DIR"
 
 
-_PARTICULAR = (Remedy.CERTIFICATE, Remedy.WEB_PAGE, Remedy.LIMIT)
+_PARTICULAR = (Remedy.CERTIFICATE, Remedy.SOCKS, Remedy.WEB_PAGE, Remedy.LIMIT)
 
 
 def advice(remedies: Set[Remedy], held: int) -> str:
@@ -141,6 +142,8 @@ def _translated(error: Exception, too_slow: str) -> MirrorError:
     """Return what an error means: the libraries nest up to four, the innermost says most."""
     if isinstance(error, requests.exceptions.ProxyError):
         return TemporaryError("is not reached through the proxy", Remedy.CONNECTION)
+    if isinstance(error, requests.exceptions.InvalidSchema) and "SOCKS" in str(error):
+        return RefusedError("needs PySocks for the SOCKS proxy of the environment", Remedy.SOCKS)
     if isinstance(error, requests.ConnectTimeout):
         return TemporaryError("did not accept the connection in time", Remedy.CONNECTION)
     chain = _chain(error)
