@@ -16,7 +16,7 @@ import pytest
 from builders.versions import Built
 
 from vocprep.errors import UsageError
-from vocprep.locking import file_lock
+from vocprep.locking import alone_in, file_lock
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 
@@ -122,6 +122,22 @@ def test_other_errors_of_the_lock_are_the_systems(
         file_lock(tmp_path / ".lock", busy="busy", note=print),
     ):
         pass
+
+
+def test_files_that_belong_together_are_written_alone(tmp_path: Path) -> None:
+    reached = threading.Event()
+
+    def other() -> None:
+        with alone_in(tmp_path):
+            reached.set()
+
+    with alone_in(tmp_path):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not reached.wait(0.05)
+    thread.join()
+    assert reached.is_set()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_threads_take_turns(tmp_path: Path) -> None:

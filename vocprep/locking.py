@@ -50,6 +50,16 @@ def file_lock(
         os.close(descriptor)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock for moments, while files are written that belong together.
+
+    Waits for another process that does so, and needs no note where there are no locks.
+    """
+    with file_lock(folder, busy=str(folder), note=lambda _: None, wait=True):
+        yield
+
+
 def try_lock(descriptor: int) -> bool | None:
     """Lock an open file without waiting; None where its file system has no locks."""
     try:

@@ -28,6 +28,7 @@ from vocprep.heads.runs.weights import find_weights
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import decode_png, encode_png
 from vocprep.labels.statistics import label_areas
+from vocprep.locking import alone_in
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.validation import checked
@@ -259,6 +260,8 @@ def _write(found: Prediction, space: LabelSpace, stem: Path) -> PredictedFiles:
     sheet = overlay(found.image, found.label_map, space.class_name, unpainted=space.unpainted)
     contents = {"overlay": png_bytes(sheet), "labels": encode_png(found.label_map)}
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.png") for kind in contents}
-    for kind, data in contents.items():
-        write_atomic(paths[kind], data)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(stem.parent):  # so that both files are of one run
+        for kind, data in contents.items():
+            write_atomic(paths[kind], data)
     return PredictedFiles(overlay=str(paths["overlay"]), labels=str(paths["labels"]))

@@ -61,7 +61,7 @@ def decode_png(data: bytes, where: str, *, is_record: bool = False) -> NDArray[n
 class _BadPngError(Exception):
     """A defect of a file, without the file's name; caught in this module."""
 
-    def __init__(self, message: str, recorded: str) -> None:
+    def __init__(self, message: str, recorded: str = "") -> None:
         super().__init__(message)
         self.recorded = recorded
 

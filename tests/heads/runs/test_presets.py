@@ -133,3 +133,12 @@ def test_unknown_presets_are_named(name: str):
 
 def test_setting_may_have_the_name_of_earlier_versions():
     assert load_options("quick", ["category_loss=multi_hot"]).class_loss == "multi_hot"
+
+
+def test_the_folder_of_a_run_in_the_place_of_its_preset_is_told_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected one of default, .*, or the path of a \.toml"):
+        load_options(tmp_path)
+    (tmp_path / "options.toml").write_text(options_toml(TrainOptions(epochs=3)))
+    with pytest.raises(UsageError, match=r"; that of a run is .*/options\.toml$"):
+        load_options(tmp_path)
+    assert load_options(tmp_path / "options.toml").epochs == 3

@@ -21,12 +21,16 @@ from vocprep.folders import is_clutter
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EVENTS_DIR
 from vocprep.heads.runs.options import TrainOptions
-from vocprep.heads.runs.presets import differing_options, load_options, options_toml
+from vocprep.heads.runs.presets import (
+    OPTIONS_FILE,
+    differing_options,
+    load_options,
+    options_toml,
+)
 from vocprep.heads.runs.run import (
     CONFIG_FILE,
     MAX_CONFIG_BYTES,
     OLD_OPTIONS_FILE,
-    OPTIONS_FILE,
     RUN_FILES,
     WEIGHTS_FILE,
     read_config,

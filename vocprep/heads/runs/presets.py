@@ -19,6 +19,8 @@ from vocprep.files import parse_toml, read_toml
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.validation import explain
 
+OPTIONS_FILE = "options.toml"
+"""In every run: the preset that trains another like it."""
 _SUFFIX = ".toml"
 _SHIPPED = resources.files("vocprep.heads.runs") / "shipped"
 PRESET_FIELDS = tuple(
@@ -83,14 +85,20 @@ def _read(preset: str) -> dict[str, Any]:
     """Return the values of a preset by its name or path."""
     names = preset_names()
     if preset not in names and not preset.endswith(_SUFFIX):
+        own = Path(preset) / OPTIONS_FILE
+        advice = f"; that of a run is {own}" if own.is_file() else ""
         raise UsageError(
             f"preset {preset!r}: expected one of {', '.join(names)}, or the path of a .toml file"
+            f"{advice}"
         )
     path = Path(str(_SHIPPED / f"{preset}{_SUFFIX}")) if preset in names else Path(preset)
     try:
         values = read_toml(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"preset {path}: {explain(error)}") from error
+        raise UsageError(
+            f"preset {path}: {explain(error)}; expected one of {', '.join(names)}, or a TOML file "
+            "as options.toml of a run is"
+        ) from error
     return _checked_values(
         {RENAMED.get(key, key): value for key, value in values.items()}, f"preset {preset}"
     )

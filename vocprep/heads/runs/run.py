@@ -20,11 +20,11 @@ from vocprep.folders import found_at
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import HISTORY_FILE
+from vocprep.heads.runs.presets import OPTIONS_FILE
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE, read_state
 from vocprep.validation import explain
 
 CONFIG_FILE = "run.json"
-OPTIONS_FILE = "options.toml"
 OLD_OPTIONS_FILE = "recipe.toml"
 """Its name up to format 3."""
 WEIGHTS_FILE = "weights.json"
@@ -96,9 +96,12 @@ def read_config(run_dir: Path) -> RunConfig:
         value = read_json(path, MAX_CONFIG_BYTES)
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path}: cannot be read as JSON ({explain(error)}); train again, in another folder"
+            f"{path}: cannot be read as JSON ({explain(error)}); copy it again, or train again in "
+            "another folder"
         ) from error
     try:
         return RunConfig.from_json(value)
     except RunError as error:
-        raise RunError(f"{path}: {error}; train again with this version") from error
+        raise RunError(
+            f"{path}: {error}; use the version of vocprep that wrote it, or train again"
+        ) from error

@@ -15,6 +15,7 @@ from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.matching import choose_dataset, require_one_truth
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.heads.scoring.scores import Evaluation, RunScores, write_confusion
+from vocprep.locking import alone_in
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DATASET_FILE
@@ -56,8 +57,10 @@ def evaluate(
     with memory_errors("use a smaller --batch-size, or free memory"):
         scores = _score_all(trained, chosen, split, options, progress)
     if folder is not None:
-        for item in scores:
-            write_confusion(item, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone_in(folder):  # so that all files are of one evaluation
+            for item in scores:
+                write_confusion(item, folder)
     unused = [dataset for dataset in datasets if dataset not in chosen]
     return Evaluation(
         runs=tuple(scores),
