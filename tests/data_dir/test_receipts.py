@@ -116,6 +116,15 @@ def test_a_gzip_bomb_is_given_up_at_the_bound(
     assert_damaged(tmp_path, record, "unpacks to more|JSON")
 
 
+def test_the_files_of_a_record_are_bounded(
+    tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "".join(f"{json.dumps(line)}\n" for line in [{**HEAD, "count": 9}, *[FILE] * 9])
+    record.write_bytes(gzip.compress(text.encode()))
+    monkeypatch.setattr("vocprep.data_dir.receipts._MAX_RECORD_FILES", 5)
+    assert_damaged(tmp_path, record, "unpacks to more than the record of an archive")
+
+
 def test_the_bytes_of_a_record_are_bounded(
     tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

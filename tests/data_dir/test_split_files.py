@@ -54,6 +54,8 @@ def test_the_order_and_the_lines_are_kept(tmp_path: Path) -> None:
     [
         ("im002 b", "ids hold no blanks; .*e.g. to im002_b, else write the id alone"),
         ("img 7 left", "ids hold no blanks"),
+        ("a 1 b", "ids hold no blanks"),
+        ("a 1 1", "ids hold no blanks"),
         ("/JPEGImages/a.jpg /SegmentationClassAug/a.png", "paths of an image and its label .*a al"),
         ("a.jpg a.png", "paths of an image and its label map; write a alone"),
         ("JPEGImages/a.jpg", "it looks like a path; write a alone"),
