@@ -240,6 +240,11 @@ def test_a_dataset_takes_only_its_own_schemas() -> None:
         ('["voc21"]', "[]", "schemas"),
         ('["voc21"]', '"voc21"', "schemas"),
         ('["train"]', '["train", "val", "train"]', "splits: 'train' is listed twice"),
+        (
+            '"png"',
+            '"png"\nlabel_areas = "../x"',
+            r"label_areas '\.\./x': expected text of the form",
+        ),
         ('"images"', r'"a\u0000b"', r"images: .* holds control characters"),
         ('["voc21"]', r'["a\nb.toml"]', r"schemas\[0\]: 'a\\nb\.toml' holds control"),
         (

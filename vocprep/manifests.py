@@ -160,7 +160,7 @@ class DatasetManifest(_Manifest):
     """Which lines of split files with flags are taken; such files are refused when None."""
     schemas: Annotated[tuple[Reference, ...], Field(min_length=1)]
     """Label spaces that fit the label maps, the default first."""
-    label_areas: str | None = None
+    label_areas: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
     """Table in ``manifests/label_areas`` that the areas of the raw labels must equal."""
 
     @field_validator("splits")

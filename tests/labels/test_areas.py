@@ -107,3 +107,8 @@ def test_table_with_any_byte_changed_is_read_or_refused(
             path.write_bytes(good[:place] + bytes([value]) + good[place + 1 :])
             with suppress(ManifestError):
                 load_label_areas("mine")
+
+
+def test_a_table_that_is_not_shipped_is_named():
+    with pytest.raises(ManifestError, match=r"'mine': no such table, expected one of pascal-con"):
+        load_label_areas("mine")

@@ -176,6 +176,12 @@ def load_label_areas(name: str) -> dict[str, dict[int, int]]:
     try:
         columns = _read_columns(read_file(path, _MAX_TABLE))
         image_ids = [item.decode("ascii") for item in columns["image_ids"].tolist()]
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(table.stem for table in path.parent.glob("*.npz")))
+        raise ManifestError(
+            f"label_areas {name!r}: no such table, expected one of {known}; leave it out of the "
+            "manifest"
+        ) from error
     except (OSError, ValueError) as error:
         raise ManifestError(
             f"{path}: cannot be read as a table of label areas: {explain(error)}; install vocprep "
