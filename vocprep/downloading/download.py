@@ -6,7 +6,6 @@ by side share the work.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,12 @@ from vocprep.downloading.archive import unpack
 from vocprep.downloading.http import TransferOptions
 from vocprep.downloading.members import Archive
 from vocprep.downloading.mirrors import WantedFile, fetch
-from vocprep.downloading.outcomes import DownloadOutcome, failed_outcome, outcome_of
+from vocprep.downloading.outcomes import (
+    DownloadOutcome,
+    disk_error,
+    failed_outcome,
+    outcome_of,
+)
 from vocprep.downloading.partial import remove_state
 from vocprep.downloading.plan import PlannedFile, SourceName, plan_file, resolve_sources
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
@@ -112,7 +116,7 @@ class _Job:
             return failed_outcome(planned, error)
         except OSError as error:
             path = self.data_dir / file.path
-            return failed_outcome(planned, _disk_error(path, error))
+            return failed_outcome(planned, disk_error(path, error))
         return outcome_of(self._plan(source, file) if done else planned, done)
 
     def _plan(self, source: str, file: SourceFile) -> PlannedFile:
@@ -296,24 +300,3 @@ def tensor_digest(path: Path) -> str:
     from vocprep.features.weights import file_tensor_digest  # noqa: PLC0415
 
     return file_tensor_digest(path)
-
-
-def _disk_error(path: Path, error: OSError) -> DataError:
-    """Return the error of a file that cannot be read or written, with what helps for its reason."""
-    where = error.filename2 or error.filename or path
-    advice = next(
-        (words for numbers, words in _DISK_ADVICE.items() if error.errno in numbers),
-        f"look at the disk, {_ANOTHER}",
-    )
-    return DataError(
-        f"{where}: cannot be read or written: {explain(error)}; {advice}, then run the same "
-        "command again: what is there already is kept"
-    )
-
-
-_ANOTHER = "or choose another --data-dir"
-_DISK_ADVICE = {
-    (errno.ENOSPC, errno.EDQUOT): f"make room, {_ANOTHER}",
-    (errno.EACCES, errno.EPERM, errno.EROFS): f"change its permissions, {_ANOTHER}",
-    (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP): "move what is in the way",
-}

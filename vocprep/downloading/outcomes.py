@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from vocprep.downloading.plan import PlannedFile
 from vocprep.errors import DataError, SourceUnavailableError, VocprepError
+from vocprep.validation import explain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +82,24 @@ def failed_outcome(planned: PlannedFile, error: VocprepError) -> DownloadOutcome
         error=str(error),
         exit_code=error.exit_code,
     )
+
+
+def disk_error(path: Path, error: OSError) -> DataError:
+    """Return the error of a file that cannot be read or written, with what helps for its reason."""
+    where = error.filename2 or error.filename or path
+    advice = next(
+        (words for numbers, words in _DISK_ADVICE.items() if error.errno in numbers),
+        f"look at the disk, {_ANOTHER}",
+    )
+    return DataError(
+        f"{where}: cannot be read or written: {explain(error)}; {advice}, then run the same "
+        "command again: what is there already is kept"
+    )
+
+
+_ANOTHER = "or choose another --data-dir"
+_DISK_ADVICE = {
+    (errno.ENOSPC, errno.EDQUOT): f"make room, {_ANOTHER}",
+    (errno.EACCES, errno.EPERM, errno.EROFS): f"change its permissions, {_ANOTHER}",
+    (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP): "move what is in the way",
+}
