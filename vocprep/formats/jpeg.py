@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,16 +30,13 @@ UPRIGHT = 1
 _ORIENTATION = 0x0112
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
-_METADATA_BYTES = 1 << 18
-"""Where the metadata of a picture begins: searched at once before any segment is read."""
 
 
 class JpegError(Exception):
     """A picture that asks for more work than a decoder is given, without the file's name."""
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A marker, and the bytes from its 0xFF to the end of its segment."""
 
     marker: int
@@ -98,13 +95,11 @@ def orientation(data: bytes) -> int:
 
     Exif counts before XMP.
     """
-    if data.find(b"Exif\0\0", 0, _METADATA_BYTES) < 0 and (
-        data.find(b"tiff:Orientation", 0, _METADATA_BYTES) < 0
-    ):
-        return UPRIGHT
     stated = 0
     for segment in _header(data):
-        body = data[segment.start + 4 : segment.stop] if segment.marker == _APP1 else b""
+        if segment.marker != _APP1:
+            continue
+        body = data[segment.start + 4 : segment.stop]
         if body.startswith(_EXIF):
             stated = _exif_orientation(body[len(_EXIF) :]) or stated
         elif body.startswith(_XMP) and not stated and (found := _XMP_ORIENTATION.search(body)):
