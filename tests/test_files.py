@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tracemalloc
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from vocprep.files import (
     write_atomic,
     write_json,
 )
+from vocprep.locking import try_lock
 from vocprep.manifests import find_manifest, manifest_names, manifests_dir
 
 FAILURES: list[type[BaseException]] = [ValueError, KeyboardInterrupt, SystemExit]
@@ -110,6 +112,29 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
         assert final.read_bytes() == b"second"
     assert final.read_bytes() == b"first" * 1000
     assert list(tmp_path.iterdir()) == [final]
+
+
+def test_file_that_gets_its_name_meanwhile_is_not_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the temporary file and locking it; a third process has begun a new one."""
+    final = tmp_path / "file"
+    first = ExitStack()
+    first.enter_context(atomic_file(final)).write(b"first")
+    (temporary,) = tmp_path.iterdir()
+
+    def late(descriptor: int) -> bool | None:
+        first.close()
+        temporary.write_bytes(b"third")
+        return try_lock(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vocprep.files.try_lock", late)
+        with atomic_file(final) as second:
+            assert final.read_bytes() == b"first"
+            second.write(b"second")
+    assert final.read_bytes() == b"second"
+    assert temporary.read_bytes() == b"third"
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
