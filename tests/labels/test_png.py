@@ -81,7 +81,7 @@ def test_narrow_palette_indices_are_the_ids(depth: int) -> None:
 def test_narrow_grey_is_refused_because_readers_scale_it(depth: int) -> None:
     rows = zlib.compress(b"\0\x1b" * 2)
     data = SIGNATURE + header(2, 2, depth) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    refuse(data, f"grey of {depth} bits, which .* save the ids as 8-bit grey")
+    refuse(data, f"{depth}-bit grey, which .* save the ids as 8-bit grey")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_narrow_grey_is_refused_because_readers_scale_it(depth: int) -> None:
         ("RGB", r"colour mask \(RGB\), .* replace each colour by the id of its class"),
         ("RGBA", r"colour mask \(RGBA\)"),
         ("LA", "alpha channel, .* save it without alpha"),
-        ("1", "grey of 1 bits, .* save the ids as 8-bit grey"),
+        ("1", "1-bit grey, .* save the ids as 8-bit grey"),
     ],
 )
 def test_colours_are_refused_with_what_to_do(mode: str, complaint: str) -> None:

@@ -54,7 +54,7 @@ def no_ids(header: Header) -> str | None:
     depth, colour = header.depth, header.colour
     if colour == GREY and depth in (1, 2, 4):
         return (
-            f"grey of {depth} bits, which other programs scale to 0..255, where label ids are "
+            f"{depth}-bit grey, which other programs scale to 0..255, where label ids are "
             "expected; save the ids as 8-bit grey, as docs/guides/own-data.md shows"
         )
     if colour in (COLOUR, COLOUR_ALPHA):
