@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, SupportsInt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ CONTAINERS: Mapping[ShardFormat, Container] = {
 class Fingerprints(Protocol):
     """A number per shard, such as a list or a tensor in memory that processes share."""
 
-    def __getitem__(self, row: int, /) -> object: ...
+    def __getitem__(self, row: int, /) -> SupportsInt: ...
 
     def __setitem__(self, row: int, value: int, /) -> None: ...
 
@@ -91,7 +91,7 @@ class ProvedShards:
         """Return a shard's bytes; ShardError when its file is not the one that is listed."""
         row = self._rows[name]
         entry = self._index.shards[row]
-        read = read_entry(self._folder / name, entry, int(self._proved[row]))  # type: ignore[call-overload]
+        read = read_entry(self._folder / name, entry, int(self._proved[row]))
         if isinstance(read, str):
             raise foreign_file(self._folder, self._index, entry, read)
         self._proved[row] = read.fingerprint
