@@ -15,7 +15,7 @@ _TEXTS = (
     *("terminated abruptly", "killed by signal: killed", "memory allocation"),
 )
 """In messages, lower case, of torch, CUDA, Python's threads and pools, the dynamic loader."""
-_TYPES = (RuntimeError, ImportError, SystemError)
+_TYPES = (RuntimeError, ImportError, SystemError, OSError)
 _LONGEST_DETAIL = 120
 
 
@@ -51,17 +51,19 @@ def as_memory_error(error: BaseException, advice: str) -> OutOfMemoryError | Non
 
 
 def _is_shortage(error: BaseException) -> bool:
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, _TYPES) and any(words in text for words in _TEXTS)
-    )
+    return isinstance(error, MemoryError) or (isinstance(error, _TYPES) and bool(_telling(error)))
+
+
+def _telling(error: BaseException) -> list[str]:
+    """Return the lines of a message that speak of memory."""
+    lines = str(error).splitlines()
+    return [line for line in lines if any(words in line.lower() for words in _TEXTS)]
 
 
 def _shortage(error: BaseException) -> str:
-    text = str(error).strip()
-    line = printable(text.splitlines()[0]) if text else ""
+    line = printable(" ".join([*_telling(error), *str(error).splitlines()][:1]).strip())
     place = "GPU's memory" if "CUDA" in line else "memory"
     if not line:
         return f"the {place} does not suffice"

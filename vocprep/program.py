@@ -173,18 +173,21 @@ def _watch(descriptor: int) -> None:
 
     In a thread, so that a library that computes on does not keep the process.
     """
-    _wait_for_signal(descriptor, None)
+    number = _wait_for_signal(descriptor, None)
     _wait_for_signal(descriptor, GRACE)
-    leave(stop_code())
+    leave(128 + number)  # which the handler may not have been told yet
 
 
-def _wait_for_signal(descriptor: int, seconds: float | None) -> None:
+def _wait_for_signal(descriptor: int, seconds: float | None) -> int:
+    """Return the next signal to end, 0 where none comes in time."""
     ends = None if seconds is None else time.monotonic() + seconds
     left = seconds
     while select.select([descriptor], [], [], left)[0]:
-        if os.read(descriptor, 1)[0] in _SIGNALS:
-            return
+        (number,) = os.read(descriptor, 1)
+        if number in _SIGNALS:
+            return number
         left = None if ends is None else max(0.0, ends - time.monotonic())
+    return 0
 
 
 # Streams

@@ -130,6 +130,8 @@ SHORTAGES = [
     BrokenProcessPool("A process in the process pool was terminated abruptly"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
     ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    ImportError("\n\nPLEASE READ THIS\n\nlibx.so: failed to map segment from shared object"),
+    OSError("libgomp.so.1: failed to map segment from shared object"),
 ]
 
 
@@ -148,6 +150,7 @@ def test_a_lack_of_memory_is_one_sentence_with_what_to_lower(
         assert result.exit_code == 3
         assert result.stderr.count("\n") == 1
         assert "memory does not suffice" in result.stderr
+        assert "PLEASE READ" not in result.stderr
         assert result.stderr.endswith(f"; {advice}\n")
 
 
