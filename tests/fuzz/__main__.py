@@ -27,6 +27,7 @@ from fuzz.kinds import KINDS
 from fuzz.table import Table
 from fuzz.worker import Done
 
+_PROGRESS_SECONDS = 60.0
 _MOST_SAVED = 5
 """Failures that are saved of one kind, verb and message."""
 
@@ -72,8 +73,12 @@ def fuzz(options: argparse.Namespace, guard: Guard, sound: Path) -> int:
     seconds = options.seconds or (float("inf") if options.inputs else 60.0)
     table, saved = Table(), dict[str, int]()
     numbers = _numbers(options)
+    told = started
     for done in guard.run(numbers, lambda: time.monotonic() - started > seconds):
         table.add(done)
+        if time.monotonic() - told > _PROGRESS_SECONDS:
+            told = time.monotonic()
+            print(f"{table.inputs:,} inputs, {table.failures:,} failed", file=sys.stderr)
         if done.state == "failure":
             path = _save(
                 options.failures, make_input(sound, options.seed, done.number), sound, done, saved

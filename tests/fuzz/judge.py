@@ -33,6 +33,9 @@ LONGEST_MESSAGE = 1500
 """Letters of an error message."""
 _STAGING = f"{TEMPORARY_PREFIX}build"
 _OF_UNFINISHED_BUILDS = {".lock", _STAGING}
+_LIBRARY_OUTPUT = "output of a library"
+_SPEAKS_ITSELF = ".tiff"
+"""libtiff writes what it finds wrong to the standard error output, which cannot be turned off."""
 Facts = dict[str, tuple[int, int, int]]
 
 
@@ -66,6 +69,8 @@ def judge(made: Input, sound: Path, folder: Path, scratch: Path) -> Verdict:
     with chdir(folder), _watched() as seen:
         verdict = _run(made, job)
         gc.collect()
+    if any(name.endswith(_SPEAKS_ITSELF) for name in made.changes):
+        seen = [problem for problem in seen if not problem.startswith(_LIBRARY_OUTPUT)]
     if verdict.state == "failure":
         return verdict
     problems = [*seen, *_left_behind(folder, before, made, verdict)]
@@ -140,7 +145,7 @@ def _watched() -> Iterator[list[str]]:
             warnings.showwarning, sys.unraisablehook, threading.excepthook = hooks
         text = size_of()
     if text:
-        seen.append(f"output of a library: {text[:300]!r}")
+        seen.append(f"{_LIBRARY_OUTPUT}: {text[:300]!r}")
     for stream in (out, err):
         stream.flush()
         shown = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]  # a BytesIO
