@@ -18,7 +18,7 @@ from pathlib import Path
 from fuzz.inputs import Input, make_input
 from fuzz.worker import MEMORY, SECONDS, Done, quiet_exit
 
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _INPUTS_A_WORKER = 3000
 """After so many a worker is replaced, so that a leak is not blamed on an input."""
 Task = int | Input
@@ -45,6 +45,10 @@ class Guard:
         self._seed = seed
         self._number = 0
         self._count = workers
+        self._late: list[Task] = []
+        """Tasks that took too long once: on a busy machine, it may not have been their fault."""
+        self._again: list[Task] = []
+        """Those of them that wait for their second turn."""
         self._workers: list[_Worker] = []
 
     def run(
@@ -56,13 +60,15 @@ class Guard:
             self._workers.append(self._start())
         while True:
             for worker in self._workers:
-                if worker.is_ready and worker.task is None and waiting:
-                    task = None if is_over() else next(tasks, None)
-                    waiting = task is not None
-                    if task is not None:
-                        self._give(worker, task)
-            busy = [worker for worker in self._workers if worker.task is not None]
-            if not waiting and not busy:
+                if worker.is_ready and worker.task is None:
+                    if self._again:
+                        self._give(worker, self._again.pop())
+                    elif waiting:
+                        task = None if is_over() else next(tasks, None)
+                        waiting = task is not None
+                        if task is not None:
+                            self._give(worker, task)
+            if not waiting and not self._again and all(each.task is None for each in self._workers):
                 return
             yield from self._collect()
 
@@ -104,7 +110,10 @@ class Guard:
         worker.process.kill()
         worker.process.join()
         stacks = (worker.folder / "stacks").read_text(errors="replace")
-        if task is not None:
+        if task is not None and is_late and task not in self._late:
+            self._late.append(task)
+            self._again.append(task)
+        elif task is not None:
             made = task if isinstance(task, Input) else make_input(self._sound, self._seed, task)
             code = worker.process.exitcode or 0
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -57,7 +57,7 @@ def judge(made: Input, sound: Path, folder: Path, scratch: Path) -> Verdict:
     """
     verb = VERBS[made.verb]
     entries = dict.fromkeys([*verb.needs, *(name.partition("/")[0] for name in made.changes)])
-    world.copy(sound, folder, list(entries))
+    world.copy(sound, folder, list(entries), verb.writes)
     for name, content in made.changes.items():
         if isinstance(content, str):
             put(folder / name, content)

@@ -71,9 +71,9 @@ def _masks(folder: str, dataset: str) -> dict[str, tuple[str, ...]]:
 
 
 KINDS = (
-    Kind("index", _of_versions("dataset.json", *_USES), texts.damaged_json, seals.seal_version, 9),
+    Kind("index", _of_versions("dataset.json", *_USES), texts.damaged_json, seals.seal_version, 12),
     Kind(
-        "samples", _of_versions("samples.jsonl", *_USES), texts.damaged_jsonl, seals.seal_version, 6
+        "samples", _of_versions("samples.jsonl", *_USES), texts.damaged_jsonl, seals.seal_version, 8
     ),
     Kind("quarantine", _of_versions("quarantine.jsonl"), texts.damaged_jsonl, seals.seal_version),
     Kind(
@@ -106,22 +106,22 @@ KINDS = (
         },
         texts.damaged_json,
         seals.seal_lock,
-        6,
+        8,
     ),
     Kind(
         "hdf5",
         {"h5/*.h5": _version_verbs("h5", *_USES)},
         arrays.damaged_hdf5,
         seals.seal_version,
-        9,
+        12,
     ),
-    Kind("tar", {"tar/*.tar": _version_verbs("tar")}, archives.damaged_tar, seals.seal_version, 9),
+    Kind("tar", {"tar/*.tar": _version_verbs("tar")}, archives.damaged_tar, seals.seal_version, 12),
     Kind(
         "staged",
         {"unfinished/.tmp-build/*.h5": ("build on",)},
         arrays.damaged_hdf5,
         seals.seal_staged,
-        2,
+        1,
     ),
     Kind(
         "staging",
@@ -131,7 +131,7 @@ KINDS = (
         },
         _below_first_line,
         seals.seal_staged,
-        3,
+        2,
     ),
     Kind(
         "run.json",

@@ -77,7 +77,8 @@ def _load() -> None:
     """Load what verbs load when they need it, so that its memory and time count with none."""
     import h5py  # noqa: F401, PLC0415
     import matplotlib.pyplot  # noqa: F401, PLC0415
-    import torch  # noqa: PLC0415
+    import torch._dynamo  # noqa: PLC0415  # which the first step of an optimizer loads
+    import torch.utils.tensorboard  # noqa: PLC0415
     import tqdm  # noqa: PLC0415
 
     import fuzz.judge  # noqa: F401, PLC0415

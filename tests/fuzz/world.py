@@ -12,7 +12,7 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import chdir, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +47,7 @@ DAMAGED = "a4"
 """Its MATLAB file ends early, so that every version has a quarantined sample."""
 SIZES = {"a1": (64, 64), "a2": (64, 96), "a3": (80, 70), "a4": (64, 64), "b1": (64, 64)}
 LINKED_FROM = 1 << 20
-"""Bytes from which on a file of the world is linked and not copied."""
+"""Bytes from which on a file is linked and never copied: verbs replace it, if they write it."""
 
 CHOICES = BuildChoices(geometry=Geometry(geometry="native"), views=("identity", "flip"))
 WITH_DAMAGED = replace(CHOICES, splits=("all", "val"))
@@ -272,19 +272,25 @@ def _write(name: str, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def copy(world: Path, target: Path, names: Sequence[str]) -> None:
-    """Give an input its own copy of some entries; large files, which are replaced, are linked."""
+def copy(world: Path, target: Path, names: Sequence[str], changed: Collection[str]) -> None:
+    """Give an input its own copy of some entries.
+
+    Files are linked, which is faster, but for small ones of the entries that a verb may change.
+    """
     for name in names:
         source = world / name
+        copy_file = _copy_small if name in changed else _link
         if source.is_dir():
-            shutil.copytree(source, target / name, copy_function=_copy_file)
+            shutil.copytree(source, target / name, copy_function=copy_file)
         else:
-            _copy_file(str(source), str(target / name))
+            copy_file(str(source), str(target / name))
 
 
-def _copy_file(source: str, target: str) -> str:
-    if Path(source).stat().st_size >= LINKED_FROM:
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
+def _copy_small(source: str, target: str) -> str:
+    is_large = Path(source).stat().st_size >= LINKED_FROM
+    return _link(source, target) if is_large else shutil.copy2(source, target)
+
+
+def _link(source: str, target: str) -> str:
+    os.link(source, target)
     return target
