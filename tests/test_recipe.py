@@ -15,7 +15,7 @@ from vocprep.errors import ShardError, UsageError
 from vocprep.files import canonical_json, is_plain_name, sha256_hex
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, BuildOptions, Layout
-from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, differing_fields
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, differing_fields, joined_differences
 
 RECIPE = Recipe(
     dataset="pascal-context",
@@ -231,3 +231,13 @@ def test_plain_image_ids_pass(image_id: str) -> None:
 )
 def test_image_ids_that_no_container_can_hold_are_refused(image_id: str) -> None:
     assert not is_plain_name(image_id)
+
+
+def test_differences_of_any_size_make_a_short_line() -> None:
+    huge = {"a" * 5000: "x" * 100_000, "b": list(range(100_000)), "c": {"d\n\x1b[2J": "e\n"}}
+    lines = differing_fields(huge, {})
+    assert len(lines) == 3
+    assert all(len(line) < 1500 and line.isprintable() for line in lines)
+    many = differing_fields({str(number): "x" * 500 for number in range(1000)}, {})
+    assert len(joined_differences(many)) < 1500
+    assert joined_differences(["a: 1 and 2"] * 1000).endswith("; and 994 more")

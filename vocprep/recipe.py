@@ -17,7 +17,7 @@ from vocprep.backbones import BACKBONES, Normalisation
 from vocprep.errors import ShardError, UsageError
 from vocprep.files import canonical_json, sha256_hex
 from vocprep.geometry import WINDOWS, Geometry
-from vocprep.validation import checked, explain, from_json, to_json
+from vocprep.validation import checked, explain, from_json, printable, to_json
 
 FORMAT_VERSION = 1
 """The version of docs/format.md that this package writes and reads."""
@@ -31,6 +31,10 @@ _EMBEDDING_CHOICES = (
     *("precision", "embedding_dtype"),
 )
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LONGEST_SHOWN = 200
+"""Letters of a value in a line of ``differing_fields``."""
+_MOST_SHOWN = 6
+"""Lines of ``differing_fields`` in a sentence."""
 
 
 def _known_backbone(name: str) -> str:
@@ -188,10 +192,22 @@ def differing_fields(one: dict[str, Any], other: dict[str, Any], prefix: str = "
         if isinstance(left, dict) and isinstance(right, dict):
             lines += differing_fields(left, right, f"{prefix}{key}.")
         elif left != right:
-            lines.append(f"{prefix}{key}: {_shown(left)} and {_shown(right)}")
+            lines.append(printable(f"{prefix}{key}: {_shown(left)} and {_shown(right)}"))
     return lines
 
 
+def joined_differences(lines: Sequence[str]) -> str:
+    """Return the lines of ``differing_fields`` as a part of a sentence; of many, the first few.
+
+    >>> joined_differences([f"{letter}: 1 and 2" for letter in "abcdefghij"])
+    'a: 1 and 2; b: 1 and 2; c: 1 and 2; d: 1 and 2; e: 1 and 2; f: 1 and 2; and 4 more'
+    """
+    more = [f"and {len(lines) - _MOST_SHOWN:,} more"] if len(lines) > _MOST_SHOWN else []
+    return printable("; ".join([*lines[:_MOST_SHOWN], *more]))
+
+
 def _shown(value: Any) -> str:
-    is_digest = isinstance(value, str) and _DIGEST.fullmatch(value) is not None
-    return f"{value[:12]}…" if is_digest else repr(value)
+    if isinstance(value, str) and _DIGEST.fullmatch(value) is not None:
+        return f"{value[:12]}…"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

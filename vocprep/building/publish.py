@@ -22,7 +22,7 @@ from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.locking import LOCK, file_lock
 from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
-from vocprep.recipe import Recipe, differing_fields
+from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.replacing import Replacement, empty_staging
 from vocprep.shards.index import (
     DATASET_FILE,
@@ -161,7 +161,7 @@ def _refuse_differing(
     if differing:
         raise UsageError(
             f"{out}: holds {state} of another recipe or layout, found and expected: "
-            f"{'; '.join(differing)}; choose another --out, or --if-exists overwrite"
+            f"{joined_differences(differing)}; choose another --out, or --if-exists overwrite"
         )
 
 

@@ -12,7 +12,7 @@ from vocprep.building.plan import BuildKey
 from vocprep.building.publish import Output
 from vocprep.building.stages import Embeddings
 from vocprep.errors import ShardError, UsageError
-from vocprep.recipe import Recipe, differing_fields
+from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.samples import SampleEntry
 from vocprep.shards.version import Version, read_sample
@@ -86,7 +86,7 @@ class StoredEmbeddings:
         if differing:
             raise UsageError(
                 f"{path}: its embeddings cannot be reused, they are others than would be made: "
-                f"there and here {'; '.join(differing)}; leave --reuse out"
+                f"there and here {joined_differences(differing)}; leave --reuse out"
             )
         return cls(path, version)
 

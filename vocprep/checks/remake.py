@@ -22,7 +22,7 @@ from vocprep.manifests import (
 )
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.recipe import Recipe, SplitIds, differing_fields
+from vocprep.recipe import Recipe, SplitIds, differing_fields, joined_differences
 from vocprep.shards.version import Version
 
 MOST_DIFFERENCES = 3
@@ -75,7 +75,8 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
     if differing:
         raise DataError(
             f"{sources.data_dir}: does not give the recipe {recipe.recipe_id[:12]}…, expected and "
-            f"found {'; '.join(differing)}; use the data, weights and vocprep that it was made with"
+            f"found {joined_differences(differing)}; use the data, weights and vocprep that it "
+            "was made with"
         )
     return remake
 

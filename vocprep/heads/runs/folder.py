@@ -37,7 +37,7 @@ from vocprep.heads.runs.run import (
 )
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE
 from vocprep.locking import LOCK, file_lock
-from vocprep.recipe import differing_fields
+from vocprep.recipe import differing_fields, joined_differences
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def _resumed(run_dir: Path, config: RunConfig) -> RunConfig:
         options_file = OPTIONS_FILE if begun.format_version > 3 else OLD_OPTIONS_FILE
         raise UsageError(
             f"{run_dir}: expected a run of this data and these options to resume, found and "
-            f"given {'; '.join(differing)}; leave the differing options out (the run's own are in "
-            f"{run_dir / options_file}) or choose another folder"
+            f"given {joined_differences(differing)}; leave the differing options out (the run's "
+            f"own are in {run_dir / options_file}) or choose another folder"
         )
     return begun
