@@ -357,6 +357,18 @@ def test_a_wrong_file_of_the_user_is_passed_over(world: World, tmp_path: Path):
     assert (tmp_path / "labels.txt").read_bytes() == b"another edition"
 
 
+def test_of_a_file_of_another_size_nothing_is_read(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with (tmp_path / "VOCtrainval.tar").open("wb") as stream:
+        stream.truncate(5 << 30)
+    monkeypatch.setattr("vocprep.downloading.download.hash_file", None)
+    outcomes = world.run(replace(QUICK, from_dir=tmp_path, offline=True))
+    assert f"expected {len(FILES['VOCtrainval.tar'])} bytes, found {5 << 30}" in str(
+        outcomes[0].error
+    )
+
+
 def test_a_wrong_file_of_the_user_is_an_error_offline(world: World, tmp_path: Path):
     (tmp_path / "labels.txt").write_bytes(b"another edition")
     outcomes = world.run(replace(QUICK, from_dir=tmp_path, offline=True))

@@ -1,6 +1,7 @@
 """The sample tree: layout, bytes, special patches, refusals."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -272,6 +273,16 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, marker: bytes |
     with pytest.raises(UsageError, match="choose another folder, or delete"):
         sample(tmp_path, images=2)
     assert tree_digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("count", ["\ufeff2", 2.0, -2, None])
+def test_a_marker_with_odd_counts_is_another_thing(tmp_path: Path, count: object) -> None:
+    sample(tmp_path, images=2)
+    marker = json.loads((tmp_path / MARKER).read_text())
+    marker["holds"]["train"] = count
+    (tmp_path / MARKER).write_text(json.dumps(marker))
+    with pytest.raises(UsageError, match="choose another folder, or delete"):
+        sample(tmp_path, images=2)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -138,11 +138,13 @@ class _Job:
     def _verify(self, planned: PlannedFile) -> str:
         """Hash a file that is there; a wrong one is set aside and fetched again."""
         path = self.data_dir / planned.file.path
-        digests = self._hash(path, planned.expected)
-        problem = self._problem(planned, path, digests)
+        problem = _wrong_size(planned, path)
         if problem is None:
-            self._accept(planned, digests, str(path.parent))
-            return "verified"
+            digests = self._hash(path, planned.expected)
+            problem = self._problem(planned, path, digests)
+            if problem is None:
+                self._accept(planned, digests, str(path.parent))
+                return "verified"
         aside = path.with_name(path.name + ".wrong")
         path.replace(aside)
         self.progress.note(f"{path}: {problem}; it was set aside as {aside.name}")
@@ -181,8 +183,10 @@ class _Job:
             try:
                 if not candidate.is_file():
                     continue
-                digests = self._hash(candidate, planned.expected)
-                problem = self._problem(planned, candidate, digests)
+                problem = _wrong_size(planned, candidate)
+                if problem is None:
+                    digests = self._hash(candidate, planned.expected)
+                    problem = self._problem(planned, candidate, digests)
             except OSError as error:
                 wrong.append(DataError(f"{candidate}: cannot be read ({explain(error)})"))
             else:
@@ -280,6 +284,12 @@ def url_scheme(url: str) -> str:
         return urlsplit(url).scheme
     except ValueError:
         return ""
+
+
+def _wrong_size(planned: PlannedFile, path: Path) -> str | None:
+    """Compare a file's size with the published one, before all of it is read; None if equal."""
+    expected, found = planned.expected.size, path.stat().st_size
+    return None if expected in (None, found) else f"expected {expected} bytes, found {found}"
 
 
 def _tensor_problem(file: SourceFile, path: Path) -> str | None:

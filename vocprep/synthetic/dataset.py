@@ -40,7 +40,7 @@ from vocprep.files import TEMPORARY_PREFIX, read_json, remove_path, write_json
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.replacing import Replacement, empty_staging, locked_output
 from vocprep.synthetic.scene import CLASSES, LabelMap, class_names, draw_image, draw_label_map
-from vocprep.validation import NotNegative, checked, to_json
+from vocprep.validation import NotNegative, checked, from_json, to_json
 
 MARKER = "sample.json"
 """File in the sample's folder with the options that made it; it is written last."""
@@ -136,7 +136,7 @@ def _existing(folder: Path, options: _Options) -> SampleSummary | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = read_json(folder / MARKER)
         if found["made_by"] == {"generation": _GENERATION, **to_json(options)}:
-            return _summary(folder, found["holds"])
+            return _summary(folder, from_json(dict[str, NotNegative], found["holds"]))
     raise UsageError(
         f"{folder}: expected a new or empty folder, or the sample of {options.images} images and "
         f"seed {options.seed}, found something else; choose another folder, or delete this one"

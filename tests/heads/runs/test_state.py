@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,6 +234,17 @@ def test_a_file_that_is_no_state_is_refused_at_once(run_dir: Path, name: str, fi
     damage, said = FILES[name]
     damage(run_dir / file)
     assert_refused(run_dir, file, f"found one that does not read .*{said}")
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, CHECKPOINT_FILE])
+@pytest.mark.parametrize("target", ["nowhere", "itself"])
+def test_a_link_to_nothing_is_refused_before_anything_is_trained(
+    run_dir: Path, name: str, target: str
+) -> None:
+    (run_dir / name).unlink()
+    (run_dir / name).symlink_to("nowhere" if target == "nowhere" else name)
+    with pytest.raises(RunError, match=re.escape(name)):
+        restored(run_dir)
 
 
 def test_metadata_that_name_no_run_are_refused(run_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,7 +82,7 @@ def options_for(
 def holds_run(run_dir: Path) -> bool:
     """Return whether a training in this folder has left weights or a checkpoint."""
     return _is_ours(run_dir) and any(
-        (run_dir / name).exists() for name in (MODEL_FILE, CHECKPOINT_FILE)
+        os.path.lexists(run_dir / name) for name in (MODEL_FILE, CHECKPOINT_FILE)
     )
 
 

@@ -65,13 +65,13 @@ def restore(
     training of ``steps_per_epoch`` steps can have left.
     """
     path = run_dir / MODEL_FILE
-    if path.exists():
+    if os.path.lexists(path):  # a link to nowhere is refused, as it could not be replaced
         epoch, weights = read_state(path, config, model.state_dict())
         if epoch == config.options.epochs:
             model.load_state_dict(weights)
             return epoch
     path = run_dir / CHECKPOINT_FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return 0
     epoch, tensors = read_state(path, config, _expected_checkpoint(model))
     # Beyond 2²⁴ the optimizer's own count in float32 stands still.
