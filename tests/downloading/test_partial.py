@@ -155,3 +155,14 @@ def test_what_is_complete_without_a_digest_is_asked_for_again(mirror: Mirror, tm
         part.append(DATA[:HELD])
     assert place.fetch(None).error is None
     assert place.final.read_bytes() == DATA
+
+
+def test_a_folder_in_the_place_of_the_state_leaves_no_temporary_file(
+    tmp_path: Path, mirror: Mirror
+) -> None:
+    place = Place(tmp_path, mirror.url("file.bin"))
+    place.state.mkdir(parents=True)
+    outcome = place.fetch(SHA256)
+    assert f"{place.state}: cannot be read or written" in str(outcome.error)
+    found = {path.name for path in place.data.iterdir()}
+    assert found <= {".vocprep", place.part.name, place.state.name}

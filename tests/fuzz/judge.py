@@ -34,7 +34,7 @@ LONGEST_MESSAGE = 1500
 _STAGING = f"{TEMPORARY_PREFIX}build"
 _OF_UNFINISHED_BUILDS = {".lock", _STAGING}
 _LIBRARY_OUTPUT = "output of a library"
-_SPEAKS_ITSELF = ".tiff"
+_READS_TIFF = "predict"
 """libtiff writes what it finds wrong to the standard error output, which cannot be turned off."""
 Facts = dict[str, tuple[int, int, int]]
 
@@ -69,7 +69,7 @@ def judge(made: Input, sound: Path, folder: Path, scratch: Path) -> Verdict:
     with chdir(folder), _watched() as seen:
         verdict = _run(made, job)
         gc.collect()
-    if any(name.endswith(_SPEAKS_ITSELF) for name in made.changes):
+    if made.verb == _READS_TIFF:
         seen = [problem for problem in seen if not problem.startswith(_LIBRARY_OUTPUT)]
     if verdict.state == "failure":
         return verdict

@@ -168,9 +168,13 @@ class PartFile:
         """Rewrite the state file by a rename: a kill leaves the old one or the new one."""
         temporary = self._state_path.with_name(f"{self._state_path.name}.new")
         temporary.unlink(missing_ok=True)
-        with temporary.open("x") as stream:
-            stream.write(json.dumps(to_json(state)))
-        temporary.replace(self._state_path)
+        try:
+            with temporary.open("x") as stream:
+                stream.write(json.dumps(to_json(state)))
+            temporary.replace(self._state_path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         self._state = state
 
 

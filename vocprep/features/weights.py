@@ -285,10 +285,11 @@ def _random_weights(spec: str, network: nn.Module) -> dict[str, Tensor]:
         seed = int(spec.removeprefix(RANDOM_PREFIX))
     except ValueError as error:
         raise UsageError(
-            f"weights {spec!r}: expected {RANDOM_PREFIX}SEED with a whole number, e.g. random:0"
+            f"weights {reprlib.repr(spec)}: expected {RANDOM_PREFIX}SEED with a whole number, "
+            "e.g. random:0"
         ) from error
     if seed < 0:
-        raise UsageError(f"weights {spec!r}: expected a seed of 0 or more")
+        raise UsageError(f"weights {reprlib.repr(spec)}: expected a seed of 0 or more")
     generator = np.random.default_rng(seed)
     weights = network.state_dict()
     for name in sorted(weights):

@@ -117,6 +117,19 @@ def test_a_file_that_changed_is_named(dataset: ShardDataset, own: Path, tmp_path
         find_weights(run, None, NOWHERE)
 
 
+@pytest.mark.parametrize("spec", ["random:0" * 200, "random:-1", "x" * 3000, "a\x1b[2J" * 900])
+def test_a_hint_that_names_no_weights_is_named_in_brief(
+    dataset: ShardDataset, own: Path, tmp_path: Path, spec: str
+):
+    run = run_in(tmp_path / "run", dataset, own)
+    hint = {"weights": spec, "tensors_sha256": "00" * 32}
+    (run.path / "weights.json").write_text(json.dumps(hint))
+    with pytest.raises(SourceUnavailableError, match="give that file as --weights") as caught:
+        find_weights(run, None, NOWHERE)
+    assert len(str(caught.value)) < 1500
+    assert str(caught.value).isprintable()
+
+
 def test_without_a_hint_the_digest_is_named(dataset: ShardDataset, tmp_path: Path):
     run = run_in(tmp_path / "run", dataset, None)
     assert not (run.path / "weights.json").exists()

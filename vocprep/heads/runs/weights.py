@@ -18,6 +18,7 @@ from vocprep.features.weights import (
 )
 from vocprep.heads.runs.run import WEIGHTS_FILE, Run
 from vocprep.shards.reader import ShardDataset
+from vocprep.validation import printable
 
 
 def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateDict:
@@ -34,14 +35,14 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
     if weights is None and origin is not None:
         try:
             state = load_weights(origin.weights, data_dir, recipe.backbone)
-        except WeightsError as error:
+        except (WeightsError, UsageError) as error:
             problem = str(error)
         else:
             if tensor_digest(state) == expected:
                 return state
             problem = f"it now holds other weights, {tensor_digest(state)[:12]}…"
     if weights is None and official_weights(recipe.backbone).tensors_sha256 not in (None, expected):
-        where = "" if origin is None else f", read from {origin.weights} ({problem})"
+        where = "" if origin is None else printable(f", read from {origin.weights} ({problem})")
         raise SourceUnavailableError(
             f"{run.path}: expected the weights that its shards were built with, of tensor digest "
             f"{expected[:12]}…{where}; give that file as --weights"
