@@ -276,6 +276,11 @@ def test_a_missing_tensor(run_dir: Path):
         ("[]", "run.json"),
         ("{}", "expected a field 'run_format_version'"),
         ('{"run_format_version": 99}', "expected a run_format_version from 1 to 4, found 99"),
+        pytest.param(
+            f'{{"run_format_version": {[0] * 20_000}}}',
+            r"found \[0, [0, .]{1,40}\]; train again",
+            id="a long list",
+        ),
     ],
 )
 def test_config_that_does_not_read(run_dir: Path, text: str, message: str):

@@ -117,7 +117,11 @@ def test_a_file_that_changed_is_named(dataset: ShardDataset, own: Path, tmp_path
         find_weights(run, None, NOWHERE)
 
 
-@pytest.mark.parametrize("spec", ["random:0" * 200, "random:-1", "x" * 3000, "a\x1b[2J" * 900])
+@pytest.mark.parametrize(
+    "spec",
+    ["random:0" * 200, "random:-1", "x" * 3000, "a\x1b[2J" * 900],
+    ids=["long number", "negative", "long path", "escapes"],
+)
 def test_a_hint_that_names_no_weights_is_named_in_brief(
     dataset: ShardDataset, own: Path, tmp_path: Path, spec: str
 ):

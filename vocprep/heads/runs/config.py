@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import reprlib
 from collections.abc import Mapping
 from dataclasses import field
 from importlib import metadata
@@ -159,7 +160,8 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
         return dict(value)
     if version not in (1, 2, 3):
         raise RunError(
-            f"expected a run_format_version from 1 to {RUN_FORMAT_VERSION}, found {version!r}"
+            f"expected a run_format_version from 1 to {RUN_FORMAT_VERSION}, found "
+            f"{reprlib.repr(version)}"
         )
     heads, options, recipe = (dict(value[name]) for name in ("heads", "options", "recipe"))
     if version == 1:
