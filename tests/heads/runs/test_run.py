@@ -278,7 +278,7 @@ def test_a_missing_tensor(run_dir: Path):
         ('{"run_format_version": 99}', "expected a run_format_version from 1 to 4, found 99"),
         pytest.param(
             f'{{"run_format_version": {[0] * 20_000}}}',
-            r"found \[0, [0, .]{1,40}\]; train again",
+            r"found \[0, [0, .]{1,40}\]; use the version",
             id="a long list",
         ),
     ],
