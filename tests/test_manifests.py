@@ -8,9 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from vocprep import manifests
 from vocprep.errors import ManifestError, UsageError
 from vocprep.labels.label_space import load_label_space
-from vocprep.manifests import SourceFile, load_dataset, load_source, manifest_names, manifests_dir
+from vocprep.manifests import (
+    SourceFile,
+    find_manifest,
+    load_dataset,
+    load_source,
+    manifest_names,
+    manifests_dir,
+)
 
 PUBLISHED = [
     (
@@ -312,3 +320,39 @@ def test_every_shipped_toml_belongs_to_a_known_kind() -> None:
         tomllib.loads(path.read_text(encoding="utf-8"))
         kinds[path.parent.name](path.stem)
     assert {path.parent.name for path in shipped} == kinds.keys()
+
+
+def test_manifests_are_found_by_name_and_by_path(tmp_path: Path) -> None:
+    assert find_manifest("datasets", "voc2012") == manifests_dir() / "datasets" / "voc2012.toml"
+    own = tmp_path / "own.toml"
+    own.touch()
+    assert find_manifest("datasets", str(own)) == own
+    assert manifest_names("labels") == ["context33", "context460", "context59", "voc21"]
+
+
+@pytest.mark.parametrize("name", ["voc1999", "../datasets/voc2012", ""])
+def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(UsageError, match=r"dataset .* is not known: .*voc2007.*voc2012"):
+        find_manifest("datasets", name)
+
+
+def test_a_path_without_its_suffix_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").touch()
+    with pytest.raises(UsageError, match=r"'mine' is not a shipped one; .* write mine\.toml"):
+        find_manifest("datasets", "mine")
+
+
+def test_a_path_without_a_file_is_refused() -> None:
+    with pytest.raises(ManifestError, match=r"nowhere/own\.toml: no such manifest file"):
+        find_manifest("datasets", "nowhere/own.toml")
+
+
+def test_an_installation_without_manifests_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "__file__", str(tmp_path / "vocprep" / "manifests.py"))
+    with pytest.raises(ManifestError, match="installation is incomplete"):
+        manifests_dir()

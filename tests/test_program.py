@@ -84,7 +84,8 @@ with atomic_file(Path(sys.argv[1]) / "final") as stream:
     stream.write(b"half")
     {WORK.format(cleaning="time.sleep(60)").replace(chr(10), chr(10) + "    ")}
 """
-    child = start(body, str(tmp_path), setup="import time; from vocprep.files import atomic_file")
+    setup = "import time; from vocprep.files.writing import atomic_file"
+    child = start(body, str(tmp_path), setup=setup)
     assert end(child, signal.SIGINT, signal.SIGINT) == (130, "")
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from vocprep.backbones import Normalisation
 from vocprep.errors import ShardError, UsageError
-from vocprep.files import canonical_json, is_plain_name, sha256_hex
+from vocprep.files.names import is_plain_name
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, BuildOptions, Layout
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, differing_fields, joined_differences

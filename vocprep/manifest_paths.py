@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from vocprep.files import MAX_TOML_BYTES, read_file
+from vocprep.files.reading import MAX_TOML_BYTES, read_file
 from vocprep.validation import printable
 
 

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from vocprep.errors import ManifestError, UsageError
-from vocprep.files import read_toml
+from vocprep.files.reading import read_toml
 from vocprep.manifest_paths import (
     PathBelow,
     Reference,

@@ -24,8 +24,8 @@ from vocprep.backbones import Normalisation
 from vocprep.errors import DataDirError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.features.networks import CifarResNet, cifar100_resnet32
-from vocprep.files import read_text_lines
-from vocprep.folders import names_in
+from vocprep.files.names import names_in
+from vocprep.files.reading import read_text_lines
 from vocprep.geometry import PATCH, Geometry, place_image, place_labels
 from vocprep.heads.model.tfdet import TFDetHeads, to_segment
 from vocprep.labels.decode import decode_label_map, read_label_file

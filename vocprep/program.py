@@ -71,7 +71,7 @@ def stop_code() -> int:
 
 def leave(code: int) -> NoReturn:
     """End the process at once, after removing its temporary files."""
-    files = sys.modules.get("vocprep.files")
+    files = sys.modules.get("vocprep.files.writing")
     if files is not None:
         files.remove_unfinished()
     os._exit(code)

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, ValidationError, model_validator
 
 from vocprep.backbones import BACKBONES, Normalisation
 from vocprep.errors import ShardError, UsageError
-from vocprep.files import canonical_json, sha256_hex
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.geometry import WINDOWS, Geometry
 from vocprep.validation import checked, explain, from_json, printable, to_json
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from vocprep.backbones import Normalisation
 from vocprep.building.publish import write_dataset
-from vocprep.files import canonical_json, sha256_hex
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.geometry import Geometry, Grid
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.tfdet import TFDetHeads

@@ -392,7 +392,7 @@ def test_crash_while_shards_get_their_names_loses_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", crash)
-        patched.setattr("vocprep.replacing.Replacement.restore", lambda _: None)
+        patched.setattr("vocprep.files.replacing.Replacement.restore", lambda _: None)
         with pytest.raises(StopError):
             build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
     assert len(list(out.glob("*.h5"))) == moved

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vocprep.data_dir.split_files import read_split_file
 from vocprep.errors import DataDirError
-from vocprep.files import MAX_LINE, MAX_TEXT_BYTES
+from vocprep.files.reading import MAX_LINE, MAX_TEXT_BYTES
 from vocprep.manifests import SplitFlags
 
 IDS = st.text("abcXYZ019_-", min_size=1, max_size=64)
@@ -110,7 +110,7 @@ def test_long_lines_and_many_lines_are_refused(
 ) -> None:
     said = refusal(written(tmp_path, "a\n" + "x" * (MAX_LINE + 1)))
     assert "line 2 has 1,001 characters, where at most 1,000 are expected" in said
-    monkeypatch.setattr("vocprep.files.MAX_LINES", 3)
+    monkeypatch.setattr("vocprep.files.reading.MAX_LINES", 3)
     assert "4 lines, where at most 3 are expected" in refusal(written(tmp_path, "a\nb\nc\nd\n"))
 
 

@@ -21,7 +21,7 @@ from vocprep.data_dir.receipts import is_unpacked, read_unpacked
 from vocprep.downloading.archive import unpack
 from vocprep.downloading.members import Archive
 from vocprep.errors import ArchiveError, UsageError
-from vocprep.files import sha256_hex
+from vocprep.files.writing import sha256_hex
 from vocprep.manifests import ExpectedFiles, Unpack
 
 LIMIT = 1_000_000

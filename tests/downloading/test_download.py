@@ -39,7 +39,7 @@ from vocprep.errors import (
     UsageError,
     WeightsError,
 )
-from vocprep.files import sha256_hex
+from vocprep.files.writing import sha256_hex
 from vocprep.manifests import SourceManifest, load_dataset
 
 QUICK = DownloadOptions(transfer=TransferOptions(retries=1, backoff_seconds=0.001))
@@ -343,7 +343,7 @@ def test_files_that_cannot_be_linked_are_copied(
     def other_disk(*_: object) -> None:
         raise OSError(errno.EXDEV, "another disk")
 
-    monkeypatch.setattr("vocprep.files.os.link", other_disk)
+    monkeypatch.setattr("vocprep.files.writing.os.link", other_disk)
     (tmp_path / "labels.txt").write_bytes(NAMES)
     outcomes = world.run(replace(QUICK, from_dir=tmp_path))
     assert outcomes[2].state == "copied"

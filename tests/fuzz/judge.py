@@ -27,7 +27,7 @@ from fuzz.damage.places import put, put_bytes
 from fuzz.inputs import Input
 from fuzz.verbs import VERBS, BrokenPromise, Job
 from vocprep.errors import VocprepError
-from vocprep.files import TEMPORARY_PREFIX
+from vocprep.files.names import TEMPORARY_PREFIX
 
 LONGEST_MESSAGE = 1500
 """Letters of an error message."""

@@ -17,10 +17,10 @@ from PIL import Image
 
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError, UsageError
+from vocprep.files.replacing import Replacement
 from vocprep.labels.export import STATISTICS_FILE, DecodeOptions, decode, write_label_maps
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.statistics import LabelStatistics, label_areas
-from vocprep.replacing import Replacement
 
 SPACE = load_label_space("context460")
 

@@ -332,7 +332,7 @@ def test_any_changed_byte_is_refused_or_harmless_when_parsed(form: ShardFormat) 
 REPLACE = """
 import shutil, sys, time
 from pathlib import Path
-from vocprep.replacing import Replacement
+from vocprep.files.replacing import Replacement
 
 folder, times, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 for number in range(times):

@@ -18,8 +18,8 @@ from scipy.io import loadmat
 
 from vocprep.data_dir.layout import list_samples
 from vocprep.errors import UsageError
+from vocprep.files.locking import file_lock
 from vocprep.geometry import Geometry, place_labels, split_patches
-from vocprep.locking import file_lock
 from vocprep.manifests import load_dataset
 from vocprep.progress import NoProgress
 from vocprep.synthetic.dataset import MARKER, SampleSummary, sample
@@ -336,8 +336,8 @@ def test_killed_run_is_run_again_and_leaves_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", killed)
-        patched.setattr("vocprep.replacing.Replacement.restore", lambda _: None)
-        patched.setattr("vocprep.replacing.remove_path", lambda _: None)
+        patched.setattr("vocprep.files.replacing.Replacement.restore", lambda _: None)
+        patched.setattr("vocprep.files.replacing.remove_path", lambda _: None)
         with suppress(Killed):
             sample(tmp_path / "killed", images=2)
     sample(tmp_path / "killed", images=2)

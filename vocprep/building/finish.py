@@ -13,7 +13,7 @@ from vocprep.building.card import CARD_FILE, dataset_card
 from vocprep.building.croissant import CROISSANT_FILE, croissant
 from vocprep.building.plan import BuildKey, ShardPlan, versions
 from vocprep.features.image_errors import turned_note
-from vocprep.files import json_bytes
+from vocprep.files.writing import json_bytes
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.statistics import label_areas, label_notes
 from vocprep.labels.targets import STATE_OTHER, unpack_states

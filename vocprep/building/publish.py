@@ -16,14 +16,14 @@ from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
 from vocprep.errors import ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
-from vocprep.files import TEMPORARY_PREFIX, check_output_folder, remove_path, write_atomic
-from vocprep.folders import is_clutter
+from vocprep.files.locking import LOCK, file_lock
+from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
+from vocprep.files.replacing import Replacement, empty_staging
+from vocprep.files.writing import check_output_folder, remove_path, write_atomic
 from vocprep.labels.label_space import LabelSpace, load_label_space
-from vocprep.locking import LOCK, file_lock
 from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
 from vocprep.recipe import Recipe, differing_fields, joined_differences
-from vocprep.replacing import Replacement, empty_staging
 from vocprep.shards.index import (
     DATASET_FILE,
     DatasetIndex,

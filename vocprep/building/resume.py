@@ -20,7 +20,7 @@ from vocprep.building.staging import Staging
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError
 from vocprep.features.image import read_image_file
-from vocprep.files import link_or_copy, sha256_hex
+from vocprep.files.writing import link_or_copy, sha256_hex
 from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.labels.decode import read_label_file
 from vocprep.options import Layout

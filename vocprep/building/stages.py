@@ -20,7 +20,8 @@ from vocprep.building.plan import BuildPlan
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
-from vocprep.files import open_regular, sha256_hex
+from vocprep.files.reading import open_regular
+from vocprep.files.writing import sha256_hex
 from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
 from vocprep.labels.decode import decode_label_map, read_label_file

@@ -17,16 +17,9 @@ from typing import Any
 from vocprep.building.finish import FinishedShard
 from vocprep.building.plan import BuildKey
 from vocprep.errors import ShardError
-from vocprep.files import (
-    MAX_JSON_BYTES,
-    TEMPORARY_PREFIX,
-    canonical_json,
-    parse_json,
-    read_file,
-    remove_path,
-    sha256_hex,
-    write_atomic,
-)
+from vocprep.files.names import TEMPORARY_PREFIX
+from vocprep.files.reading import MAX_JSON_BYTES, parse_json, read_file
+from vocprep.files.writing import canonical_json, remove_path, sha256_hex, write_atomic
 from vocprep.shards.index import ShardEntry
 from vocprep.shards.version import is_unchanged
 from vocprep.validation import from_json

@@ -25,8 +25,8 @@ from vocprep.data_dir.missing_files import ListedFiles
 from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
 from vocprep.features.image_errors import turned_note
-from vocprep.files import read_file
-from vocprep.folders import names_in
+from vocprep.files.names import names_in
+from vocprep.files.reading import read_file
 from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space

@@ -17,8 +17,8 @@ from vocprep.data_dir.digests import hash_file
 from vocprep.data_dir.receipts import Receipt, UnpackedArchive, read_all_unpacked, read_receipts
 from vocprep.data_dir.source_digests import read_source_digests
 from vocprep.errors import DataDirError
-from vocprep.files import open_regular
-from vocprep.folders import is_clutter
+from vocprep.files.names import is_clutter
+from vocprep.files.reading import open_regular
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.validation import explain

@@ -14,11 +14,12 @@ from vocprep.building.plan import ShardPlan
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
 from vocprep.features.weights import WEIGHTS_HINT
-from vocprep.files import MAX_JSON_BYTES, TEMPORARY_PREFIX, json_bytes, read_file
-from vocprep.folders import is_clutter
+from vocprep.files.locking import LOCK
+from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
+from vocprep.files.reading import MAX_JSON_BYTES, read_file
+from vocprep.files.writing import json_bytes
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import Targets, make_targets
-from vocprep.locking import LOCK
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import SplitIds

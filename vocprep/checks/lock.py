@@ -24,7 +24,8 @@ from vocprep.checks.deviation import (
 )
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError, UsageError
-from vocprep.files import read_json, write_json
+from vocprep.files.reading import read_json
+from vocprep.files.writing import write_json
 from vocprep.options import Layout, ShardFormat
 from vocprep.recipe import Recipe, differing_fields
 from vocprep.shards.index import (

@@ -11,7 +11,7 @@ from vocprep.checks.data_content import datasets_in, verify_data_content
 from vocprep.checks.data_files import has_download_records, verify_data_files
 from vocprep.checks.report import Report
 from vocprep.errors import DataError, UsageError
-from vocprep.folders import UNFINISHED, UNINDEXED, VERSION, found_at
+from vocprep.files.names import UNFINISHED, UNINDEXED, VERSION, found_at
 from vocprep.manifests import load_dataset
 from vocprep.options import VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress

@@ -74,7 +74,7 @@ def counted(count: int, noun: str) -> str:
 
 def check_folder(out: Path) -> None:
     """Refuse, before there is work to lose, a place where no folder can be."""
-    from vocprep.files import check_output_folder
+    from vocprep.files.writing import check_output_folder
 
     check_output_folder(out)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocprep.files import open_regular
+from vocprep.files.reading import open_regular
 from vocprep.manifests import SourceFile
 from vocprep.progress import NO_PROGRESS
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from vocprep.data_dir.missing_files import list_folder
 from vocprep.data_dir.split_files import PLAIN_NAME, read_split_file
 from vocprep.errors import DataDirError, UsageError
-from vocprep.files import is_plain_name
-from vocprep.folders import DATA_DIR, OTHER, found_at, names_in
+from vocprep.files.names import DATA_DIR, OTHER, found_at, is_plain_name, names_in
 from vocprep.manifests import DatasetManifest
 from vocprep.validation import explain, printable
 

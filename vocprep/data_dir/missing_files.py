@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vocprep.errors import DataDirError
-from vocprep.folders import names_in
+from vocprep.files.names import names_in
 from vocprep.validation import explain
 
 _JPEG = (".jpg", ".jpeg")

@@ -20,15 +20,9 @@ from urllib.parse import quote
 from pydantic import AfterValidator, TypeAdapter, model_validator
 
 from vocprep.errors import DataError
-from vocprep.files import (
-    TEMPORARY_PREFIX,
-    open_regular,
-    parse_json,
-    read_json,
-    write_atomic,
-    write_json,
-)
-from vocprep.folders import names_in
+from vocprep.files.names import TEMPORARY_PREFIX, names_in
+from vocprep.files.reading import open_regular, parse_json, read_json
+from vocprep.files.writing import write_atomic, write_json
 from vocprep.manifest_paths import relative_path
 from vocprep.manifests import Hex
 from vocprep.validation import NotNegative, checked, explain, from_json, to_json

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from vocprep.data_dir.receipts import records_dir
 from vocprep.errors import DataError
-from vocprep.files import read_json, write_json
-from vocprep.locking import file_lock
+from vocprep.files.locking import file_lock
+from vocprep.files.reading import read_json
+from vocprep.files.writing import write_json
 from vocprep.manifests import Hex
 from vocprep.validation import explain, from_json
 

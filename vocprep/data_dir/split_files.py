@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from vocprep.errors import DataDirError
-from vocprep.files import is_plain_name, read_text_lines
+from vocprep.files.names import is_plain_name
+from vocprep.files.reading import read_text_lines
 from vocprep.manifests import SplitFlags
 from vocprep.validation import explain, printable
 

@@ -23,11 +23,12 @@ from typing import BinaryIO
 from vocprep.data_dir.receipts import UnpackedArchive, UnpackedFile, records_dir, write_unpacked
 from vocprep.downloading.members import Archive, MemberNames, bomb_error
 from vocprep.errors import ArchiveError
-from vocprep.files import TEMPORARY_PREFIX, disk_advice, sync_folder
+from vocprep.files.names import TEMPORARY_PREFIX
+from vocprep.files.replacing import refuse_links
+from vocprep.files.writing import disk_advice, sync_folder
 from vocprep.manifests import ExpectedFiles
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS
-from vocprep.replacing import refuse_links
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK_BYTES = 1 << 20

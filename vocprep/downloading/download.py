@@ -32,8 +32,8 @@ from vocprep.downloading.outcomes import (
 from vocprep.downloading.partial import remove_state
 from vocprep.downloading.plan import PlannedFile, SourceName, plan_file, resolve_sources
 from vocprep.errors import DataError, DigestError, SourceUnavailableError, UsageError, VocprepError
-from vocprep.files import check_output_folder, link_or_copy
-from vocprep.locking import file_lock
+from vocprep.files.locking import file_lock
+from vocprep.files.writing import check_output_folder, link_or_copy
 from vocprep.manifests import SourceFile
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.validation import checked, explain

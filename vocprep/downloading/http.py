@@ -30,7 +30,7 @@ from vocprep.downloading.faults import (
     shown,
     translated_errors,
 )
-from vocprep.files import open_regular
+from vocprep.files.reading import open_regular
 from vocprep.validation import NotNegative, Positive, checked, explain
 
 USER_AGENT = "vocprep"

@@ -19,7 +19,8 @@ from typing import Literal, Self
 
 from vocprep.data_dir.digests import BLOCK_BYTES, ExpectedDigests, FileDigests, new_hasher
 from vocprep.downloading.http import is_validator
-from vocprep.files import read_json, sync_folder
+from vocprep.files.reading import read_json
+from vocprep.files.writing import sync_folder
 from vocprep.manifests import MOST_BYTES
 from vocprep.validation import NotNegative, checked, from_json, to_json
 

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from vocprep.errors import ImageDecodeError
 from vocprep.features.image_errors import describe_failure, image_decode_error, is_cut
-from vocprep.files import read_file
+from vocprep.files.reading import read_file
 from vocprep.formats.headers import HeaderError, check_header
 from vocprep.formats.jpeg import JPEG_BEGINNING, JpegError, check_work, frame_kind, orientation
 from vocprep.formats.png import SIGNATURE, PngError, check_pixel_data, read_png

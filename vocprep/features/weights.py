@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.networks import MAKERS
-from vocprep.files import read_file, read_json, write_json
+from vocprep.files.reading import read_file, read_json
+from vocprep.files.writing import write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
 from vocprep.validation import checked, explain, from_json, to_json
 

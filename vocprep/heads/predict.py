@@ -19,7 +19,9 @@ from vocprep.features.devices import choose_device
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.image import decode_image, read_image_file
 from vocprep.features.image_errors import listed
-from vocprep.files import check_names_differ, check_output_folder, write_atomic
+from vocprep.files.locking import alone_in
+from vocprep.files.names import check_names_differ
+from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.formats.jpeg import UPRIGHT, orientation
 from vocprep.geometry import Geometry, GeometryKind
 from vocprep.heads.predict_image import Prediction, predict_image
@@ -28,7 +30,6 @@ from vocprep.heads.runs.weights import find_weights
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import decode_png, encode_png
 from vocprep.labels.statistics import label_areas
-from vocprep.locking import alone_in
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.validation import checked

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError
-from vocprep.files import read_file
+from vocprep.files.reading import read_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.mat import decode_mat
 from vocprep.labels.png import decode_png

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples
 from vocprep.errors import DataError, UsageError
-from vocprep.files import TEMPORARY_PREFIX, disk_advice, is_plain_name, write_atomic, write_json
-from vocprep.folders import is_clutter
+from vocprep.files.names import TEMPORARY_PREFIX, is_clutter, is_plain_name
+from vocprep.files.replacing import Replacement, empty_staging, locked_output
+from vocprep.files.writing import disk_advice, write_atomic, write_json
 from vocprep.labels.decode import read_label_map
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.png import encode_png
@@ -22,7 +23,6 @@ from vocprep.manifests import SplitFlags, load_dataset
 from vocprep.options import usable_cores
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.replacing import Replacement, empty_staging, locked_output
 from vocprep.validation import Positive, checked
 
 STATISTICS_FILE = "labels.json"

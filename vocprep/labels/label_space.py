@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError, ManifestError, UsageError
-from vocprep.files import canonical_json, sha256_hex
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.labels.label_space_files import OUTSIDE, LabelSpaceManifest, StoredLabelSpace
 from vocprep.manifest_paths import locate_reference
 from vocprep.manifests import find_manifest, read_manifest

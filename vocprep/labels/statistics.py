@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from vocprep.drawing.charts import bars_png
 from vocprep.errors import ManifestError
-from vocprep.files import read_file
+from vocprep.files.reading import read_file
+from vocprep.formats.npy import read_npy
 from vocprep.labels.label_space import LabelSpace
 from vocprep.manifests import manifests_dir
-from vocprep.npy import read_npy
 from vocprep.validation import explain
 
 _COLUMNS = {"image_ids": "|S", "counts": "<u2", "labels": "<u2", "pixels": "<u4"}

@@ -16,7 +16,8 @@ from typing import Protocol, SupportsInt
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.files import open_regular, sha256_hex
+from vocprep.files.reading import open_regular
+from vocprep.files.writing import sha256_hex
 from vocprep.options import ShardFormat
 from vocprep.shards import hdf5, tar
 from vocprep.shards.index import MISSING, DatasetIndex, FileEntry, foreign_file

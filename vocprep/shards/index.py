@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from vocprep.errors import ShardError, UsageError
-from vocprep.files import read_json, sha256_hex, write_json
-from vocprep.folders import UNFINISHED, found_at
+from vocprep.files.names import UNFINISHED, found_at
+from vocprep.files.reading import read_json
+from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import Recipe
 from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256

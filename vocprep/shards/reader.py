@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from vocprep.errors import ManifestError, ShardError, UsageError
-from vocprep.files import parse_json
+from vocprep.files.reading import parse_json
 from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
 from vocprep.shards.batches import Batch, collate

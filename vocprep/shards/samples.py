@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from vocprep.errors import ShardError
-from vocprep.files import canonical_json, sha256_hex
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.validation import explain
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from vocprep.errors import ShardError
-from vocprep.files import canonical_json
-from vocprep.npy import npy_bytes, read_npy
+from vocprep.files.writing import canonical_json
+from vocprep.formats.npy import npy_bytes, read_npy
 from vocprep.shards.index import FORMAT_VERSIONS
 from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
 from vocprep.shards.samples import Entry, GridSide

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from vocprep.errors import ShardError
-from vocprep.files import open_regular
+from vocprep.files.reading import open_regular
 from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
 from vocprep.shards.index import MISSING, DatasetIndex, FileEntry, foreign_file, read_index
 from vocprep.shards.record import Record

@@ -36,9 +36,11 @@ from scipy.io import savemat
 
 from vocprep.drawing.overlay import palette
 from vocprep.errors import UsageError
-from vocprep.files import TEMPORARY_PREFIX, read_json, remove_path, write_json
+from vocprep.files.names import TEMPORARY_PREFIX
+from vocprep.files.reading import read_json
+from vocprep.files.replacing import Replacement, empty_staging, locked_output
+from vocprep.files.writing import remove_path, write_json
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.replacing import Replacement, empty_staging, locked_output
 from vocprep.synthetic.scene import CLASSES, LabelMap, class_names, draw_image, draw_label_map
 from vocprep.validation import NotNegative, checked, from_json, to_json
 

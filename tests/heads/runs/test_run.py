@@ -15,7 +15,7 @@ from builders.heads import as_older_run, make_recipe, random_records
 from safetensors.torch import load_file, save_file
 
 from vocprep.errors import RunError, UsageError
-from vocprep.files import canonical_json, sha256_hex
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.folder import begin_or_resume, hold_folder

@@ -20,7 +20,7 @@ from builders.heads import as_older_run, make_dataset, make_two_splits, random_r
 from safetensors.torch import load_file
 
 from vocprep.errors import RunError, UsageError
-from vocprep.files import write_json
+from vocprep.files.writing import write_json
 from vocprep.heads.runs.log import EVENTS_DIR, EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import load_run

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from vocprep.errors import RunError, ShardError, UsageError
-from vocprep.files import canonical_json, sha256_hex
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace

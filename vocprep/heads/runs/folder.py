@@ -10,15 +10,10 @@ from typing import Any
 
 from vocprep.errors import UsageError
 from vocprep.features.weights import WeightsOrigin
-from vocprep.files import (
-    TEMPORARY_PREFIX,
-    check_output_folder,
-    read_json,
-    remove_path,
-    write_atomic,
-    write_json,
-)
-from vocprep.folders import is_clutter
+from vocprep.files.locking import LOCK, file_lock
+from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
+from vocprep.files.reading import read_json
+from vocprep.files.writing import check_output_folder, remove_path, write_atomic, write_json
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EVENTS_DIR
 from vocprep.heads.runs.options import TrainOptions
@@ -37,7 +32,6 @@ from vocprep.heads.runs.run import (
     read_config,
 )
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE
-from vocprep.locking import LOCK, file_lock
 from vocprep.recipe import differing_fields, joined_differences
 
 

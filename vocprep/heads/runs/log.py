@@ -14,7 +14,8 @@ from pydantic import ConfigDict
 
 from vocprep.drawing.charts import Curve, curves_png
 from vocprep.errors import RunError
-from vocprep.files import parse_json, read_file, write_atomic
+from vocprep.files.reading import parse_json, read_file
+from vocprep.files.writing import write_atomic
 from vocprep.validation import Positive, explain, from_json
 
 HISTORY_FILE = "metrics.jsonl"

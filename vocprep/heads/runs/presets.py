@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from vocprep.errors import UsageError
-from vocprep.files import parse_toml, read_toml
+from vocprep.files.reading import parse_toml, read_toml
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.validation import explain
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from vocprep.errors import RunError
-from vocprep.files import read_json
-from vocprep.folders import found_at
+from vocprep.files.names import found_at
+from vocprep.files.reading import read_json
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import HISTORY_FILE

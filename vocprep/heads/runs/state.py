@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from vocprep.errors import RunError
 from vocprep.features.weights import StateDict
-from vocprep.files import canonical_json, open_regular, parse_json, write_atomic
+from vocprep.files.reading import open_regular, parse_json
+from vocprep.files.writing import canonical_json, write_atomic
 from vocprep.heads.runs.config import RunConfig
 from vocprep.validation import Positive, checked, explain, from_json, printable
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from vocprep.errors import DataError, UsageError
-from vocprep.files import check_names_differ, check_output_folder
-from vocprep.folders import found_at
+from vocprep.files.locking import alone_in
+from vocprep.files.names import check_names_differ, found_at
+from vocprep.files.writing import check_output_folder
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.matching import choose_dataset, require_one_truth
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.heads.scoring.scores import Evaluation, RunScores, write_confusion
-from vocprep.locking import alone_in
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DATASET_FILE

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, InstanceOf
 
 from vocprep.drawing.charts import confusion_png
-from vocprep.files import write_atomic
+from vocprep.files.writing import write_atomic
 from vocprep.heads.scoring.counters import ImageScore, MaskQuality
 from vocprep.heads.scoring.metrics import ConfusionMatrix, confusion_shares
 from vocprep.heads.scoring.oracles import RowKind

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import DataError, UsageError
-from vocprep.files import sha256_hex
+from vocprep.files.writing import sha256_hex
 from vocprep.geometry import Geometry, whole_labels
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace

@@ -15,7 +15,7 @@ import torch
 from vocprep.errors import RunError
 from vocprep.features.compiling import require_compiler
 from vocprep.features.weights import WeightsOrigin
-from vocprep.files import write_atomic
+from vocprep.files.writing import write_atomic
 from vocprep.geometry import PATCH
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.folder import begin_or_resume, check_folder, hold_folder

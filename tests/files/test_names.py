@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.folders import found_at, is_clutter, names_in
+from vocprep.files.names import found_at, is_clutter, names_in
 
 
 @pytest.mark.parametrize(

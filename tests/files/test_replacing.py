@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vocprep.errors import UsageError
-from vocprep.replacing import Replacement
+from vocprep.files.replacing import Replacement
 
 OLD = {"index": "old", "a": "old a", "b": "old b", "only old": "x"}
 NEW = {"index": "new", "a": "new a", "b": "new b", "only new": "y"}

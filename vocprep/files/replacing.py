@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vocprep.errors import UsageError
-from vocprep.files import TEMPORARY_PREFIX, check_output_folder, remove_path, sync_folder
-from vocprep.locking import file_lock
+from vocprep.files.locking import file_lock
+from vocprep.files.names import TEMPORARY_PREFIX
+from vocprep.files.writing import check_output_folder, remove_path, sync_folder
 
 _REPLACING = f"{TEMPORARY_PREFIX}replacing"
 _REPLACED = f"{TEMPORARY_PREFIX}replaced"

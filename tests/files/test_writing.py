@@ -1,4 +1,4 @@
-"""Bytes on disk: nothing half-written is ever seen, JSON has one text, manifests are found."""
+"""Writing: nothing half-written is ever seen, and JSON has one text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import tracemalloc
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,23 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocprep import files, manifests
-from vocprep.errors import ManifestError, UsageError
-from vocprep.files import (
-    TEMPORARY_PREFIX,
-    atomic_file,
-    canonical_json,
-    parse_json,
-    parse_toml,
-    read_file,
-    read_json,
-    read_toml,
-    sha256_hex,
-    write_atomic,
-    write_json,
-)
-from vocprep.locking import try_lock
-from vocprep.manifests import find_manifest, manifest_names, manifests_dir
+from vocprep.files import writing
+from vocprep.files.locking import try_lock
+from vocprep.files.names import TEMPORARY_PREFIX
+from vocprep.files.writing import atomic_file, canonical_json, sha256_hex, write_atomic, write_json
 
 FAILURES: list[type[BaseException]] = [ValueError, KeyboardInterrupt, SystemExit]
 json_values = st.recursive(
@@ -84,7 +70,7 @@ def killed_while_writing(final: Path, before_its_end: str = "os._exit(9)") -> No
     code = f"""
 import os, sys
 from pathlib import Path
-from vocprep.files import atomic_file
+from vocprep.files.writing import atomic_file
 with atomic_file(Path(sys.argv[1])) as stream:
     stream.write(b"much longer than what comes after")
     stream.flush()
@@ -129,7 +115,7 @@ def test_file_that_gets_its_name_meanwhile_is_not_written_into(
         return try_lock(descriptor)
 
     with monkeypatch.context() as patched:
-        patched.setattr("vocprep.files.try_lock", late)
+        patched.setattr("vocprep.files.writing.try_lock", late)
         with atomic_file(final) as second:
             assert final.read_bytes() == b"first"
             second.write(b"second")
@@ -204,7 +190,7 @@ def test_a_failing_sync_leaves_the_old_file(
     def no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", no_space)
+    monkeypatch.setattr(writing.os, "fsync", no_space)
     with pytest.raises(OSError, match="No space"):
         write_atomic(final, b"new")
     assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"old"]
@@ -215,7 +201,7 @@ def test_the_data_is_synced_before_it_gets_its_name(
 ) -> None:
     seen: list[bool] = []
     final = tmp_path / "file"
-    monkeypatch.setattr(files.os, "fsync", lambda _: seen.append(final.exists()))
+    monkeypatch.setattr(writing.os, "fsync", lambda _: seen.append(final.exists()))
     write_atomic(final, b"data")
     assert seen == [False, True]  # the file before its rename, the folder after it
 
@@ -259,135 +245,3 @@ def test_write_json_keeps_the_order_of_keys(tmp_path: Path) -> None:
 def test_sha256_of_bytes() -> None:
     data = bytes(range(256)) * 9000
     assert sha256_hex(data) == hashlib.sha256(data).hexdigest()
-
-
-def test_manifests_are_found_by_name_and_by_path(tmp_path: Path) -> None:
-    assert find_manifest("datasets", "voc2012") == manifests_dir() / "datasets" / "voc2012.toml"
-    own = tmp_path / "own.toml"
-    own.touch()
-    assert find_manifest("datasets", str(own)) == own
-    assert manifest_names("labels") == ["context33", "context460", "context59", "voc21"]
-
-
-@pytest.mark.parametrize("name", ["voc1999", "../datasets/voc2012", ""])
-def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(UsageError, match=r"dataset .* is not known: .*voc2007.*voc2012"):
-        find_manifest("datasets", name)
-
-
-def test_a_path_without_its_suffix_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.toml").touch()
-    with pytest.raises(UsageError, match=r"'mine' is not a shipped one; .* write mine\.toml"):
-        find_manifest("datasets", "mine")
-
-
-def test_a_path_without_a_file_is_refused() -> None:
-    with pytest.raises(ManifestError, match=r"nowhere/own\.toml: no such manifest file"):
-        find_manifest("datasets", "nowhere/own.toml")
-
-
-def test_an_installation_without_manifests_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(manifests, "__file__", str(tmp_path / "vocprep" / "manifests.py"))
-    with pytest.raises(ManifestError, match="installation is incomplete"):
-        manifests_dir()
-
-
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")  # nobody writes into it: a plain open would wait for ever
-    (tmp_path / "folder").mkdir()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "socket"))
-        for path in (*(tmp_path / name for name in ("pipe", "folder", "socket")), Path(os.devnull)):
-            with pytest.raises(OSError, match=str(path)):
-                read_file(path, 1000)
-
-
-def test_size_is_checked_before_anything_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "large"
-    with path.open("wb") as stream:
-        stream.truncate(5 << 30)
-    with pytest.raises(OSError, match="5,368,709,120 bytes, where at most 1,000 are expected"):
-        read_file(path, 1000)
-    path.write_bytes(b"x" * 1000)
-    assert read_file(path, 1000) == b"x" * 1000
-    with pytest.raises(OSError, match="1,000 bytes, where at most 999"):
-        read_file(path, 999)
-
-
-def test_reading_takes_the_memory_of_the_file_not_of_the_bound(tmp_path: Path) -> None:
-    path = tmp_path / "small"
-    path.write_bytes(b"x" * 1000)
-    tracemalloc.start()
-    try:
-        assert len(read_file(path, 1 << 28)) == 1000
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 1 << 20
-
-
-def test_files_without_a_size_are_bounded_by_what_is_read() -> None:
-    with pytest.raises(OSError, match="where at most 10 are expected"):
-        read_file(Path("/proc/cpuinfo"), 10)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[" * 100_000,
-        '{"a":' * 10_000,
-        "NaN",
-        "-Infinity",
-        '{"a": 1e',
-        '"\\ud800"',
-        "9" * 5_000,
-        "",
-        "\ufeff{}",
-    ],
-    ids=lambda text: text[:10],
-)
-def test_json_is_bounded_and_strict(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^not JSON: "):
-        parse_json(text)
-
-
-@given(json_values)
-def test_json_is_read_as_the_standard_library_reads_it(value: object) -> None:
-    text = json.dumps(value)
-    assert parse_json(text) == json.loads(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["a = " + "[" * 50_000, "a = " + "[" * 200 + "]" * 200, ".".join("a" * 1_000) + " = 1"],
-    ids=["unclosed", "lists", "dotted key"],
-)
-def test_deeply_nested_toml_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="nested more than 100 levels deep"):
-        parse_toml(text)
-
-
-def test_nested_toml_of_a_usual_depth_is_read() -> None:
-    assert parse_toml("a = [[1], {b.c = [2]}]") == {"a": [[1], {"b": {"c": [2]}}]}
-
-
-def test_byte_order_mark_of_toml_is_read_over(tmp_path: Path) -> None:
-    path = tmp_path / "own.toml"
-    path.write_bytes("\ufefftitle = 'x'".encode())
-    assert read_toml(path) == {"title": "x"}
-    path.write_bytes("title = 'é'".encode("latin-1"))
-    with pytest.raises(ValueError, match="not UTF-8 text: byte 0xe9 at offset 9"):
-        read_toml(path)
-
-
-def test_large_json_is_refused_by_its_size(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    path.write_text("[1, 2]")
-    assert read_json(path) == [1, 2]
-    with pytest.raises(OSError, match="6 bytes, where at most 5"):
-        read_json(path, 5)

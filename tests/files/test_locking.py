@@ -16,14 +16,14 @@ import pytest
 from builders.versions import Built
 
 from vocprep.errors import UsageError
-from vocprep.locking import alone_in, file_lock
+from vocprep.files.locking import alone_in, file_lock
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 
 HOLDER = """
 import sys
 from pathlib import Path
-from vocprep.locking import file_lock
+from vocprep.files.locking import file_lock
 
 with file_lock(Path(sys.argv[1]), busy="busy", note=print):
     print("held", flush=True)

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from vocprep.files import TEMPORARY_PREFIX
-from vocprep.locking import LOCK
+from vocprep.errors import UsageError
+from vocprep.files.locking import LOCK
 from vocprep.validation import explain
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Prefix of unfinished work, which the holder of the folder's file lock may delete."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether an image id or a split name is safe in file names of every container."""
+    return _PLAIN_NAME.fullmatch(name) is not None
+
+
+def check_names_differ(paths: Sequence[Path], names: Sequence[str], what: str) -> None:
+    """Raise UsageError where two paths share a name: one's output would replace the other's.
+
+    >>> check_names_differ([Path("a/x"), Path("b/x")], ["x", "x"], "predictions")
+    Traceback (most recent call last):
+    ...
+    vocprep.errors.UsageError: a/x and b/x: expected different names, since predictions are named \
+after them, found 'x' twice; rename one, or use different output folders
+    """
+    first_with: dict[str, Path] = {}
+    for path, name in zip(paths, names, strict=True):
+        if name in first_with:
+            raise UsageError(
+                f"{first_with[name]} and {path}: expected different names, since {what} are named "
+                f"after them, found {name!r} twice; rename one, or use different output folders"
+            )
+        first_with[name] = path
+
 
 _CLUTTER = re.compile(
     r"\._.*|\.DS_Store|\.localized|(ehthumbs|thumbs)\.db|desktop\.ini"  # macOS, Windows

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vocprep.npy import npy_bytes, read_npy
+from vocprep.formats.npy import npy_bytes, read_npy
 
 DTYPES = st.sampled_from(["<f2", "<f4", "<i2", "<u2", "|u1", "<i8", "|S3"])
 
