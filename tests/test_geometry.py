@@ -180,8 +180,9 @@ def test_grid_says_what_place_labels_gives(size: tuple[int, int]) -> None:
 def test_native_refuses_a_picture_without_a_whole_patch(size: tuple[int, int]) -> None:
     with pytest.raises(DataError, match="no whole 32×32 patch"):
         place_image(np.zeros((*size, 3), dtype=np.uint8), NATIVE)
-    with pytest.raises(DataError, match=f"{size[1]}×{size[0]} pixels"):
+    with pytest.raises(DataError, match=f"{size[1]}×{size[0]} pixels.*; enlarge it, or") as caught:
         patch_grid(*size, NATIVE)
+    assert caught.value.recorded.endswith("; use edge pad, or another geometry")
 
 
 @pytest.mark.parametrize("size", [(1, 65535), (65535, 1), (1, 1025)])

@@ -161,11 +161,18 @@ def test_differing_fields_names_nested_and_missing_ones() -> None:
     one = {"same": 1, "nested": {"a": 1, "b": [2]}, "gone": "x"}
     other = {"same": 1, "nested": {"a": 2, "b": [2]}, "new": None, "extra": 3}
     assert differing_fields(one, other) == [
-        "extra: None and 3",
-        "gone: 'x' and None",
+        "extra: no value and 3",
+        "gone: 'x' and no value",
         "nested.a: 1 and 2",
     ]
     assert differing_fields(one, one) == []
+
+
+def test_differing_lists_are_shown_as_they_are_typed() -> None:
+    one, other = ({"windows": list(values)} for values in ((32,), (32, 64)))
+    assert differing_fields(one, other) == ["windows: '32' and '32,64'"]
+    other["windows"] = [[64], {"a": None}]
+    assert differing_fields(one, other) == ["windows: '32' and [[64], {'a': None}]"]
 
 
 def test_short_name() -> None:

@@ -84,9 +84,13 @@ def patch_grid(height: int, width: int, geometry: Geometry) -> Grid:
         return -(-height // PATCH), -(-width // PATCH)
     ny, nx = height // PATCH, width // PATCH
     if ny == 0 or nx == 0:
-        raise DataError(
+        problem = (
             f"a picture of {width}×{height} pixels has no whole {PATCH}×{PATCH} patch: expected "
-            f"at least {PATCH} pixels a side; use edge pad, or another geometry"
+            f"at least {PATCH} pixels a side"
+        )
+        raise DataError(
+            f"{problem}; enlarge it, or build with --edge pad or --geometry crop or squash",
+            recorded=f"{problem}; use edge pad, or another geometry",
         )
     return ny, nx
 
@@ -192,9 +196,13 @@ def _resized(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
         return SIDE, SIDE
     longer = SHORTER * max(height, width) // min(height, width)
     if SHORTER * longer > MAX_PIXELS:
-        raise DataError(
+        problem = (
             f"a picture of {width}×{height} pixels is too long and thin to crop: expected sides "
-            f"that differ at most {MAX_PIXELS // SHORTER**2} times; use --geometry squash or native"
+            f"that differ at most {MAX_PIXELS // SHORTER**2} times"
+        )
+        raise DataError(
+            f"{problem}; cut it into parts, or build with --geometry squash or native",
+            recorded=f"{problem}; use --geometry squash or native",
         )
     return (SHORTER, longer) if height <= width else (longer, SHORTER)
 

@@ -95,7 +95,9 @@ class Recipe:
         """Refuse values that no build can follow."""
         _check_windows(self)
         if self.views[:1] != ("identity",) or len(set(self.views)) != len(self.views):
-            raise UsageError(f"views {self.views!r}: expected 'identity' first and every view once")
+            raise UsageError(
+                f"views {_listed(self.views)}: expected 'identity' first and every view once"
+            )
         return self
 
     @property
@@ -140,7 +142,9 @@ class Recipe:
             ) from error
         # A field that was left out would have got its default, and the recipe another id.
         if differing := differing_fields(value, recipe.to_json()):
-            raise ShardError(f"not a recipe that this version can read: {differing[0]}")
+            raise ShardError(
+                f"not a recipe that this version can read: {differing[0]} (found and expected)"
+            )
         return recipe
 
 
@@ -209,5 +213,8 @@ def joined_differences(lines: Sequence[str]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, str) and _DIGEST.fullmatch(value) is not None:
         return f"{value[:12]}…"
-    text = repr(value)
+    if value is None:
+        return "no value"
+    is_list = isinstance(value, list) and not any(isinstance(v, list | dict) for v in value)
+    text = _listed(value) if is_list else repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

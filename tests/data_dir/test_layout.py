@@ -142,7 +142,7 @@ def test_the_download_command_is_named_where_there_is_one(tmp_path: Path) -> Non
     hint = f"vocprep download pascal-context --data-dir {tmp_path}"
     with pytest.raises(DataDirError, match=hint):
         read_split(tmp_path, load_dataset("pascal-context"), "train")
-    with pytest.raises(DataDirError, match="check --splits") as caught:
+    with pytest.raises(DataDirError, match="check the split's name") as caught:
         read_split(tmp_path, DATASET, "train")
     assert "vocprep download" not in str(caught.value)
 

@@ -127,7 +127,7 @@ def test_unknown_devices_are_refused(name: str) -> None:
 def test_devices_that_are_not_there_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(
-        UsageError, match=f"device '{name}': found 0 CUDA devices; use --device cpu"
+        UsageError, match=f"device '{name}': PyTorch finds no CUDA device here; use --device cpu"
     ):
         choose_device(name)
 
@@ -169,8 +169,13 @@ def test_auto_takes_every_gpu_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [torch.device("cuda:0"), torch.device("cuda:1")]
     assert choose_devices("auto") == choose_devices("cuda") == both
     assert choose_devices("cuda:1") == [torch.device("cuda:1")]
-    with pytest.raises(UsageError, match="found 2 CUDA devices"):
+    with pytest.raises(
+        UsageError, match=r"found 2 CUDA devices; use one of --device cuda:0 to cuda:1$"
+    ):
         choose_devices("cuda:2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=r"found one CUDA device; use --device cuda:0$"):
+        choose_devices("cuda:1")
 
 
 def test_gpus_of_two_kinds_do_not_share_a_build(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,3 +252,9 @@ def test_decode_writes_what_it_returns(
     assert decode("pascal-context", out=tmp_path / "all").images == 12
     with pytest.raises(UsageError, match="workers 0: expected 1 or more"):
         DecodeOptions(workers=0)
+
+
+def test_a_chart_under_the_name_of_another_format_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"expected a PNG file's name; use a/chart\.png$"):
+        DecodeOptions(chart=Path("a/chart.jpg"))
+    assert DecodeOptions(chart=Path("a/chart.PNG")).chart == Path("a/chart.PNG")

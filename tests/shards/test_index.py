@@ -184,7 +184,7 @@ def test_recipe_without_a_field_is_a_shard_error(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     del content["recipe"]["precision"]
     path.write_text(json.dumps(content))
-    said = "not a recipe that this version can read: precision: None and 'fp32'"
+    said = "not a recipe that this version can read: precision: no value and 'fp32'"
     assert_refused(read_index, tmp_path, "dataset.json", said)
 
 

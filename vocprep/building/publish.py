@@ -34,6 +34,7 @@ from vocprep.shards.index import (
 from vocprep.shards.record import Record
 from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE
 from vocprep.shards.version import Version
+from vocprep.validation import explain
 
 _RECORDS = f"{TEMPORARY_PREFIX}records"
 """Staging folder of ``write_dataset``."""
@@ -91,7 +92,9 @@ def _locked(out: Path, note: Callable[[str], None]) -> Iterator[None]:
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(file_lock(out / LOCK, busy=busy, note=note))
         except OSError as error:
-            raise UsageError(f"{out}: cannot be written to: {error.strerror}") from error
+            raise UsageError(
+                f"{out}: cannot be written to: {explain(error)}; choose another --out"
+            ) from error
         yield
 
 
@@ -160,7 +163,7 @@ def _refuse_differing(
     differing = differing_fields(found, expected)
     if differing:
         raise UsageError(
-            f"{out}: holds {state} of another recipe or layout, found and expected: "
+            f"{out}: holds {state} of another recipe or layout, there and here: "
             f"{joined_differences(differing)}; choose another --out, or --if-exists overwrite"
         )
 

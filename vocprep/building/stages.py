@@ -220,10 +220,12 @@ class SampleStages:
             raw = decode_label_map(files.label_bytes, sample.label_path)
             label_map = self.plan.label_space.apply(raw, str(sample.label_path))
             if raw.shape != image.size:
-                raise LabelDecodeError(
+                problem = (
                     f"{sample.label_path}: label map of {raw.shape[1]}×{raw.shape[0]} pixels: "
                     f"expected {image.size[1]}×{image.size[0]} as its picture {sample.image_path}"
                 )
+                advice = "bring one of them to the other's size, a label map by nearest neighbour"
+                raise LabelDecodeError(f"{problem}; {advice}", recorded=problem)
         return DecodedSample(files=files, pixels=image.pixels, label_map=label_map)
 
     def place(self, decoded: DecodedSample) -> DecodedSample:

@@ -49,6 +49,7 @@ from vocprep.shards.version import Version
 from vocprep.validation import explain, from_json
 
 PROBES = 16
+_MAKE_AGAIN = "make it again with vocprep inspect SHARDS --lock FILE"
 """Records that a lock file holds an embedding of, spread evenly over the ids."""
 
 
@@ -143,17 +144,16 @@ def read_lock(file: str | Path) -> LockFile:
         content = from_json(LockFile, value)
         recipe = Recipe.from_json(value["recipe"])  # which has every field
     except OSError as error:
-        raise DataError(f"{file}: lock file cannot be read: {error.strerror}") from error
+        raise DataError(f"{file}: lock file cannot be read: {explain(error)}") from error
     except (ValueError, UsageError, ShardError) as error:
         raise DataError(
-            f"{file}: not a lock file that this version of vocprep reads: {explain(error)}; make "
-            "it again with vocprep inspect SHARDS --lock FILE"
+            f"{file}: not a lock file that this version of vocprep reads: {explain(error)}; "
+            f"copy it again, or {_MAKE_AGAIN}"
         ) from error
     if not LockFile.is_intact(value) or recipe.recipe_id != content.recipe_id:
         raise DataError(
             f"{file}: does not agree with its own digest {content.lock_sha256[:12]}…; the file was "
-            "altered: take it from version control again, or make it again with vocprep inspect "
-            "SHARDS --lock FILE"
+            f"altered: take it from version control again, or {_MAKE_AGAIN}"
         )
     return content
 
@@ -295,10 +295,10 @@ def _decode(probe: Probe, dtype: np.dtype[np.floating], record: Record) -> NDArr
     try:
         embedding = np.frombuffer(base64.b64decode(probe.embedding, validate=True), dtype=dtype)
     except ValueError as error:
-        raise DataError(f"lock file: probe {probe.id}: {error}; make the lock again") from error
+        raise DataError(f"lock file: probe {probe.id}: {error}; {_MAKE_AGAIN}") from error
     if embedding.shape != record.embeddings.shape[1:]:
         raise DataError(
             f"lock file: probe {probe.id} has {len(embedding)} numbers: expected "
-            f"{record.embeddings.shape[1]}; make the lock again"
+            f"{record.embeddings.shape[1]}; {_MAKE_AGAIN}"
         )
     return embedding

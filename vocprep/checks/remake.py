@@ -74,7 +74,7 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
     differing = differing_fields(recipe.to_json(), remake.recipe.to_json())
     if differing:
         raise DataError(
-            f"{sources.data_dir}: does not give the recipe {recipe.recipe_id[:12]}…, expected and "
+            f"{sources.data_dir}: does not give the recipe {recipe.recipe_id[:12]}…, recorded and "
             f"found {joined_differences(differing)}; use the data, weights and vocprep that it "
             "was made with"
         )

@@ -51,8 +51,8 @@ def _read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> dict[st
     except FileNotFoundError as error:
         found = f"found {_splits_in(path.parent, data_dir)}"
         raise DataDirError(
-            f"{path}: no such split file of dataset {dataset.name}; {found}; check --splits and "
-            f"--data-dir{_download_hint(data_dir, dataset)}"
+            f"{path}: no such split file of dataset {dataset.name}; {found}; check the split's "
+            f"name and --data-dir{_download_hint(data_dir, dataset)}"
         ) from error
 
 

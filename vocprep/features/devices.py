@@ -31,8 +31,17 @@ def choose_devices(name: str) -> list[torch.device]:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= found:
-        raise UsageError(f"device {name!r}: found {found} CUDA devices; use --device cpu")
+        raise UsageError(f"device {name!r}: {_what_is_there(found)}")
     return gpus if device.type == "cuda" and device.index is None else [device]
+
+
+def _what_is_there(gpus: int) -> str:
+    """Return which GPUs there are, and what to choose instead of one that is not there."""
+    if not gpus:
+        return "PyTorch finds no CUDA device here; use --device cpu"
+    if gpus == 1:
+        return "found one CUDA device; use --device cuda:0"
+    return f"found {gpus} CUDA devices; use one of --device cuda:0 to cuda:{gpus - 1}"
 
 
 def numerics_class(

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import field
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples
 from vocprep.errors import DataError, UsageError
@@ -46,6 +48,13 @@ class DecodeOptions:
     """Threads that decode and compress; as many as there are cores by default."""
     chart: Path | None = None
     """File to draw the classes with the most pixels into, as a bar chart (PNG)."""
+
+    @model_validator(mode="after")
+    def _chart_is_named_as_png(self) -> Self:
+        if self.chart is not None and self.chart.suffix.lower() not in (".png", ""):
+            named = self.chart.with_suffix(".png")
+            raise UsageError(f"chart {self.chart}: expected a PNG file's name; use {named}")
+        return self
 
 
 def decode(

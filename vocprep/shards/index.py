@@ -23,6 +23,7 @@ FORMAT_VERSIONS: Mapping[ShardFormat, tuple[int, ...]] = {"hdf5": (1,), "webdata
 MISSING = "no file"
 """What is found in the place of a file that does not exist."""
 _ADVICE = "copy it again, or build the shards again with --if-exists overwrite"
+_ACCESS = "make it a readable file, or copy it again"
 
 
 def _plain_file_name(name: str) -> str:
@@ -161,7 +162,7 @@ def _read_json(path: Path) -> Any:
             f"wrote, found {found}; {advice if found == UNFINISHED else 'check the path'}"
         ) from error
     except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ShardError(f"{path}: cannot be read: {explain(error)}; {_ACCESS}") from error
     except ValueError as error:
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
 

@@ -97,7 +97,10 @@ class ShardDataset:
             data = read_listed(self.path, self.index, LABELS_FILE, _MAX_LABELS)
             label_space = LabelSpace.from_json(parse_json(data))
         except (ValueError, ManifestError) as error:
-            raise ShardError(f"{path}: cannot be read: {explain(error)}; copy it again") from error
+            raise ShardError(
+                f"{path}: cannot be read: {explain(error)}; copy it again, or build "
+                "the shards again"
+            ) from error
         if label_space.sha256 != identity.sha256:
             raise ShardError(
                 f"{path}: has digest {label_space.sha256[:12]}…: expected {identity.sha256[:12]}… "

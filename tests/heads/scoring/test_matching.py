@@ -44,7 +44,7 @@ def test_another_recipe_is_refused_with_the_field(
     dataset: ShardDataset, changes: dict[str, object], named: str
 ):
     recipe = replace(dataset.index.recipe, **changes)
-    with pytest.raises(RunError, match=f"expected and found {named}: "):
+    with pytest.raises(RunError, match=f"of the run and of the dataset {named}: "):
         check_fits(run_for(dataset), recipe)
 
 

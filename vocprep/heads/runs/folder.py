@@ -166,15 +166,20 @@ def _begin(run_dir: Path, config: RunConfig) -> None:
 def _resumed(run_dir: Path, config: RunConfig) -> RunConfig:
     """Return the configuration of the folder's run; UsageError where data or options differ."""
     begun = read_config(run_dir)
-    differing = differing_options(begun.options, config.options)
+    options = differing_options(begun.options, config.options)
+    data: list[str] = []
     for name in ("content_id", "source_id", "recipe"):
         one, other = ({name: side.to_json()[name]} for side in (begun, config))
-        differing += differing_fields(one, other)
-    if differing:
+        data += differing_fields(one, other)
+    if options or data:
         options_file = OPTIONS_FILE if begun.format_version > 3 else OLD_OPTIONS_FILE
+        advice = ["name the shards that the run was trained on"] if data else []
+        if options:
+            own = f"the run's own are in {run_dir / options_file}"
+            advice.append(f"leave the differing options out ({own})")
         raise UsageError(
-            f"{run_dir}: expected a run of this data and these options to resume, found and "
-            f"given {joined_differences(differing)}; leave the differing options out (the run's "
-            f"own are in {run_dir / options_file}) or choose another folder"
+            f"{run_dir}: expected a run of this data and these options to resume, there and here: "
+            f"{joined_differences([*options, *data])}; {' and '.join(advice)}, or choose another "
+            "folder"
         )
     return begun

@@ -97,8 +97,8 @@ def truncate_history(run_dir: Path, epoch: int) -> list[EpochMetrics]:
     lines = _read_lines(path)[:epoch] if path.exists() else []
     if len(lines) < epoch:
         raise RunError(
-            f"{path}: expected the epochs 1 to {epoch}, which the checkpoint includes, found "
-            f"{len(lines)} lines; train again with --overwrite"
+            f"{path}: expected {epoch} lines, one for each epoch that the checkpoint includes, "
+            f"found {len(lines)}; train again with --overwrite"
         )
     kept = _parse_lines(path, lines, "train again with --overwrite")
     write_atomic(path, b"".join(line.encode() + b"\n" for line in lines))
@@ -120,7 +120,10 @@ def _read_lines(path: Path) -> list[str]:
         # Only up to a torn line's end need the bytes be UTF-8.
         return read_file(path, _MAX_HISTORY_BYTES).decode("utf-8", "replace").splitlines()
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({explain(error)}); train the run again") from error
+        advice = "train again with --overwrite"
+        if not isinstance(error, FileNotFoundError):
+            advice = f"make it a readable file, or {advice}"
+        raise RunError(f"{path}: cannot be read ({explain(error)}); {advice}") from error
 
 
 def _parse_lines(path: Path, lines: Sequence[str], advice: str) -> list[EpochMetrics]:

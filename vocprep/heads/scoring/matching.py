@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vocprep.errors import RunError, UsageError
 from vocprep.heads.runs.options import require_split
 from vocprep.heads.runs.run import Run
-from vocprep.recipe import Recipe, differing_fields
+from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX
 
@@ -39,8 +39,8 @@ def check_fits(run: Run, recipe: Recipe) -> tuple[str, ...]:
     if blocking:
         raise RunError(
             f"{run.path}: the run was trained on other embeddings or labels than the dataset "
-            f"holds: expected and found {'; '.join(blocking)}; build shards with the run's recipe "
-            "or train on these"
+            f"holds, of the run and of the dataset {joined_differences(blocking)}; "
+            "build shards with the run's recipe, or train on these"
         )
     minor = _differing(run.config.recipe, recipe, MAY_DIFFER)
     return tuple(f"trained and evaluated with different {line}" for line in minor)
