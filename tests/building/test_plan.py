@@ -116,7 +116,7 @@ def test_limit_takes_the_first_ids_of_each_split(sample_tree: Path) -> None:
 def test_plan_of_no_image_is_refused(tree: Path) -> None:
     for split in ("train", "val"):
         (tree / SPLIT_FILES / f"{split}.txt").write_text("\n")
-    with pytest.raises(DataError, match="no image id"):
+    with pytest.raises(DataError, match="expected at least one image id"):
         make_plan(tree)
 
 

@@ -162,7 +162,7 @@ TREES = [
     (unknown_id_in_split, "2010_000001x", "split file"),
     (no_split_file, SPLIT, "val"),
     (doubled_id_in_split, SPLIT, ID),
-    (empty_splits, "", "no image id"),
+    (empty_splits, "", "expected at least one image id"),
 ]
 
 

@@ -40,10 +40,11 @@ def write_split(data_dir: Path, text: str | bytes) -> None:
     (data_dir / "splits" / "train.txt").write_bytes(data)
 
 
-def test_an_empty_split_holds_no_id(data_dir: Path) -> None:
-    write_split(data_dir, "")
+def test_an_empty_split_file_is_refused(data_dir: Path) -> None:
+    write_split(data_dir, "\n")
     assert read_split(data_dir, DATASET, "train") == []
-    assert list_samples(data_dir, DATASET, ["train"]) == []
+    with pytest.raises(DataDirError, match=r"splits/train\.txt: expected at least one image id"):
+        list_samples(data_dir, DATASET, ["val", "train"])
 
 
 def test_a_missing_split_lists_those_that_are_there(data_dir: Path) -> None:

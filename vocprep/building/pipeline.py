@@ -249,7 +249,8 @@ class FailureBudget:
     def _message(self) -> str:
         named = "; ".join(self._problems[-MOST_NAMED:])
         return (
-            f"{len(self._problems)} of {len(self._plan.samples):,} samples cannot be used, "
-            f"expected at most {self._allowed} (--max-failures {self._limit}): {named}; or take "
-            "their ids out of the split files, or allow more"
+            f"at least {len(self._problems)} of {len(self._plan.samples):,} samples cannot be "
+            f"used, expected at most {self._allowed} (--max-failures {self._limit}): {named}; or "
+            "take their ids out of the split files, or allow more; verify --level content names "
+            "all of them"
         )

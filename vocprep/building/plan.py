@@ -15,7 +15,6 @@ from torch import Tensor
 
 from vocprep.backbones import BACKBONES, NORMALISATIONS
 from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples, read_split
-from vocprep.errors import DataError
 from vocprep.features.weights import (
     OFFICIAL,
     WeightsOrigin,
@@ -165,9 +164,9 @@ def plan(
 def _samples(
     dataset: DatasetManifest, data_dir: Path, choices: BuildChoices, *, allow_missing: bool
 ) -> list[SampleRef]:
-    """Return the chosen samples of a dataset; DataError when there is none."""
+    """Return the chosen samples of a dataset; DataDirError when a split has none."""
     splits = choices.splits or dataset.splits
-    samples = list_samples(
+    return list_samples(
         data_dir,
         dataset,
         splits,
@@ -175,12 +174,6 @@ def _samples(
         allow_missing=allow_missing,
         skip_option="--max-failures",
     )
-    if not samples:
-        flags = f" with the flags {dataset.split_flags!r}" if dataset.split_flags else ""
-        raise DataError(
-            f"{data_dir}: the split files of dataset {dataset.name} hold no image id{flags}"
-        )
-    return samples
 
 
 def _recipe(

@@ -56,6 +56,14 @@ def _read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> dict[st
         ) from error
 
 
+def _empty_split(data_dir: Path, dataset: DatasetManifest, split: str) -> DataDirError:
+    flags = f" with the flags {dataset.split_flags!r}" if dataset.split_flags else ""
+    return DataDirError(
+        f"{split_path(data_dir, dataset, split)}: expected at least one image id{flags}, found "
+        "none; restore the file, or leave the split out with --splits"
+    )
+
+
 def split_path(data_dir: Path, dataset: DatasetManifest, split: str) -> Path:
     """Return where a split's file is; UsageError for a split whose name is no plain one."""
     if not is_plain_name(split):
@@ -90,13 +98,16 @@ def list_samples(  # which samples, and what to do about missing files
     """Return the samples of the splits in id order, at most ``limit`` of each split.
 
     Every image and label file must exist, unless ``allow_missing``. Raises DataDirError with the
-    first missing file, UsageError when an id belongs to two of the splits. ``skip_option`` is the
-    caller's option that leaves samples without files out, for the message.
+    first missing file or the first split that lists no image, UsageError when an id belongs to two
+    of the splits. ``skip_option`` is the caller's option that leaves samples without files out, for
+    the message.
     """
     owner: dict[str, str] = {}
     lines: dict[str, int] = {}
     for split in splits:
         numbered = _read_split(data_dir, dataset, split)
+        if not numbered:
+            raise _empty_split(data_dir, dataset, split)
         for image_id in sorted(numbered)[:limit]:
             if image_id in owner:
                 first, second = owner[image_id], split
