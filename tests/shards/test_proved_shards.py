@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -10,6 +11,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from vocprep.checks.diff import diff
 from vocprep.checks.lock import lock
 from vocprep.checks.verify import verify
 from vocprep.errors import ShardError
+from vocprep.files.reading import open_regular
 from vocprep.options import LoaderOptions, ShardFormat, VerifyOptions
 from vocprep.shards import containers
 from vocprep.shards.containers import CONTAINERS, ProvedShards
@@ -99,7 +102,7 @@ def test_every_way_to_read_refuses_a_shard_with_one_byte_changed(
     data[-600] ^= 1
     path.write_bytes(data)
     # A worker process passes the error on with its own traceback around it.
-    with pytest.raises(ShardError, match=f"{path}: holds others, of sha256") as caught:
+    with pytest.raises(ShardError, match=f"{path}: expected .* others of sha256") as caught:
         read(dataset)
     assert "copy it again, or build the shards again" in str(caught.value)
 
@@ -148,7 +151,7 @@ def test_labels_of_a_version_that_was_replaced_are_refused(tmp_path: Path) -> No
     dataset = write(tmp_path, "hdf5")
     path = tmp_path / "labels.json"
     path.write_text(path.read_text().replace("accordion", "bagpipes."))
-    with pytest.raises(ShardError, match=r"labels\.json: holds others"):
+    with pytest.raises(ShardError, match=r"labels\.json: expected .* others of sha256"):
         _ = dataset.label_space
 
 
@@ -156,7 +159,7 @@ def test_missing_shard_and_one_of_another_size_are_named(form: ShardFormat, tmp_
     dataset = write(tmp_path, form)
     path = tmp_path / dataset.shard_names("train")[0]
     path.write_bytes(b"short")
-    with pytest.raises(ShardError, match=f"{path}: holds 5 bytes: expected"):
+    with pytest.raises(ShardError, match=f"{path}: expected .*, found 5 bytes"):
         read_streaming(dataset)
     path.unlink()
     with pytest.raises(ShardError, match=f"{path}: is missing: expected"):
@@ -180,6 +183,28 @@ def test_shards_that_are_no_files_are_refused_without_waiting(
         read_streaming(dataset)
     with pytest.raises(ShardError, match=str(path)):
         ShardDataset.open(tmp_path)
+
+
+def test_shard_that_may_not_be_read_is_no_damaged_one(
+    form: ShardFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write(tmp_path, form)
+    name = dataset.index.shards[1].name
+
+    def may_not_read(path: Path) -> BufferedReader:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open_regular(path)
+
+    for module in ("containers", "version"):
+        monkeypatch.setattr(f"vocprep.shards.{module}.open_regular", may_not_read)
+    with pytest.raises(ShardError) as caught:
+        read_streaming(dataset)
+    said = f"{tmp_path / name}: cannot be read: Permission denied; make it readable"
+    assert str(caught.value) == said
+    found = verify(tmp_path, VerifyOptions(level="files", workers=1)).reports[0].differences
+    assert [(item.path, item.state) for item in found] == [(name, "unreadable")]
+    assert found[0].detail == "cannot be read: Permission denied; make it readable"
 
 
 @pytest.fixture
@@ -234,7 +259,7 @@ def test_changed_bytes_are_found_whatever_the_times_say(form: ShardFormat, tmp_p
         stream.seek(-1000, os.SEEK_END)
         stream.write(b"\1")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(ShardError, match="holds others"):
+    with pytest.raises(ShardError, match=r"others of sha256 .* \(damaged or replaced\)"):
         read_streaming(dataset)
 
 
@@ -283,7 +308,7 @@ def test_checks_refuse_a_damaged_shard(form: ShardFormat, tmp_path: Path) -> Non
     write(tmp_path / "b", form, seed=1)
     flip_a_byte(tmp_path / "a", first.index.shards[0].name)
     for check in (lambda: diff(tmp_path / "a", tmp_path / "b"), lambda: lock(tmp_path / "a")):
-        with pytest.raises(ShardError, match="holds others"):
+        with pytest.raises(ShardError, match=r"others of sha256 .* \(damaged or replaced\)"):
             check()
     found = verify(tmp_path / "a", VerifyOptions(level="content", workers=1))
     assert not found.ok

@@ -26,7 +26,7 @@ from vocprep.labels.decode import read_label_file
 from vocprep.options import Layout
 from vocprep.parallel import map_ordered
 from vocprep.shards.containers import CONTAINERS, read_entry
-from vocprep.shards.index import FORMAT_VERSIONS, DatasetIndex, ShardEntry
+from vocprep.shards.index import FORMAT_VERSIONS, DatasetIndex, FileProblem, ShardEntry
 from vocprep.shards.record import Record
 from vocprep.shards.samples import PairDigests, QuarantinedSample, pair_digests
 from vocprep.shards.version import Version, is_unchanged
@@ -217,7 +217,7 @@ def _find_bytes(paths: Sequence[Path], entry: ShardEntry) -> tuple[Path, NDArray
     """Return the file that has the size and digest of an entry, and its bytes [N]; None if none."""
     for path in paths:
         read = read_entry(path, entry)
-        if not isinstance(read, str):
+        if not isinstance(read, FileProblem):
             return path, read.data
     return None
 

@@ -90,9 +90,11 @@ def _check_file(path: Path, entry: FileEntry) -> Difference | None:
     problem = file_problem(path / entry.name, entry)
     if problem is None:
         return None
-    detail = f"expected {entry.bytes:,} bytes of sha256 {entry.sha256}, found {problem}"
-    is_there = (path / entry.name).exists()
-    return Difference(path=entry.name, state="changed" if is_there else "missing", detail=detail)
+    if problem.state == "unreadable":
+        detail = f"cannot be read: {problem.found}; {problem.advice}"
+    else:
+        detail = f"expected {entry.bytes:,} bytes of sha256 {entry.sha256}, found {problem.found}"
+    return Difference(path=entry.name, state=problem.state, detail=detail)
 
 
 def _extra(path: Path, known: set[str]) -> Iterator[Difference]:

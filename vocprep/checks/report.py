@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-State = Literal["missing", "changed", "extra"]
+State = Literal["missing", "changed", "extra", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True)

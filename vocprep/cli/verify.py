@@ -154,5 +154,7 @@ def _summary(report: Report) -> str:
     counts = ", ".join(
         f"{report.count(state):,} {state}" for state in ("missing", "changed", "extra")
     )
+    if unreadable := report.count("unreadable"):
+        counts += f", {unreadable:,} unreadable"
     allowed = f" ({report.allowed_missing:,} missing, allowed)" if report.allowed_missing else ""
     return f"{report.level}: {report.matching:,} match, {counts}{allowed}"

@@ -20,7 +20,7 @@ from vocprep.files.reading import open_regular
 from vocprep.files.writing import sha256_hex
 from vocprep.options import ShardFormat
 from vocprep.shards import hdf5, tar
-from vocprep.shards.index import MISSING, DatasetIndex, FileEntry, foreign_file
+from vocprep.shards.index import DatasetIndex, FileEntry, FileProblem, foreign_file
 from vocprep.shards.record import Record
 
 
@@ -93,7 +93,7 @@ class ProvedShards:
         row = self._rows[name]
         entry = self._index.shards[row]
         read = read_entry(self._folder / name, entry, int(self._proved[row]))
-        if isinstance(read, str):
+        if isinstance(read, FileProblem):
             raise foreign_file(self._folder, self._index, entry, read)
         self._proved[row] = read.fingerprint
         return read.data
@@ -109,7 +109,7 @@ class ProvedFile:
     """By which the file is known again; 0 when it was written to while it was read."""
 
 
-def read_entry(path: Path, entry: FileEntry, proved: int = 0) -> ProvedFile | str:
+def read_entry(path: Path, entry: FileEntry, proved: int = 0) -> ProvedFile | FileProblem:
     """Read a file that must have the size and digest of an entry; return what else was found.
 
     A file with the fingerprint ``proved`` is not digested again.
@@ -119,19 +119,17 @@ def read_entry(path: Path, entry: FileEntry, proved: int = 0) -> ProvedFile | st
             fingerprint = _fingerprint(stream.fileno())
             size = os.fstat(stream.fileno()).st_size
             if size != entry.bytes:
-                return f"{size:,} bytes"
+                return FileProblem.of_size(size)
             data = np.empty(size, dtype=np.uint8)
             count = stream.readinto(data.data)
             if _fingerprint(stream.fileno()) != fingerprint:
                 fingerprint = 0
-    except FileNotFoundError:
-        return MISSING
     except OSError as error:
-        return f"what cannot be read: {error.strerror}"
+        return FileProblem.of_error(error)
     if count != size or not fingerprint or fingerprint != proved:
         digest = sha256_hex(data.data)
         if digest != entry.sha256:
-            return f"others, of sha256 {digest[:12]}…"
+            return FileProblem.of_digest(size, digest)
     return ProvedFile(data, fingerprint)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -10,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.files.names import UNFINISHED, found_at
-from vocprep.files.reading import read_json
+from vocprep.files.reading import not_regular, read_json
 from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import Recipe
@@ -20,8 +22,6 @@ from vocprep.validation import explain, from_json, printable
 DATASET_FILE = "dataset.json"
 FORMAT_VERSIONS: Mapping[ShardFormat, tuple[int, ...]] = {"hdf5": (1,), "webdataset": (1, 2)}
 """Versions of docs/format.md that are read, by container; the last one is written."""
-MISSING = "no file"
-"""What is found in the place of a file that does not exist."""
 _ADVICE = "copy it again, or build the shards again with --if-exists overwrite"
 _ACCESS = "make it a readable file, or copy it again"
 
@@ -167,22 +167,63 @@ def _read_json(path: Path) -> Any:
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileProblem:
+    """What is in the place of a listed file, where that is not the file itself."""
+
+    state: Literal["missing", "changed", "unreadable"]
+    found: str
+    """In words; why it cannot be read, where it is unreadable."""
+    advice: str = "copy it again, or build the shards again"
+
+    @classmethod
+    def of_error(cls, error: OSError) -> Self:
+        """Return the problem of a file that could not be opened or read."""
+        if isinstance(error, FileNotFoundError):
+            return cls(state="missing", found="no file")
+        advice = "make it readable" if isinstance(error, PermissionError) else _ACCESS
+        return cls(state="unreadable", found=error.strerror or explain(error), advice=advice)
+
+    @classmethod
+    def of_size(cls, size: int) -> Self:
+        """Return the problem of a file of another size."""
+        return cls(state="changed", found=f"{size:,} bytes")
+
+    @classmethod
+    def of_digest(cls, size: int, sha256: str) -> Self:
+        """Return the problem of a file of the right size with another digest."""
+        return cls(state="changed", found=f"{size:,} others of sha256 {sha256[:12]}…")
+
+
 def check_files(folder: Path, index: DatasetIndex) -> None:
     """Check that every shard exists and has its size; ShardError naming the first that has not."""
     for shard in index.shards:
-        path = folder / shard.name
-        found = path.stat().st_size if path.is_file() else None
-        if found != shard.bytes:
-            what = MISSING if found is None else f"{found:,} bytes"
-            raise foreign_file(folder, index, shard, what)
+        problem = _size_problem(folder / shard.name, shard.bytes)
+        if problem is not None:
+            raise foreign_file(folder, index, shard, problem)
 
 
-def foreign_file(folder: Path, index: DatasetIndex, entry: FileEntry, found: str) -> ShardError:
+def _size_problem(path: Path, expected: int) -> FileProblem | None:
+    """Return what is at a path instead of a regular file of this size, which is not opened."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise not_regular(status.st_mode, path)
+    except OSError as error:
+        return FileProblem.of_error(error)
+    return None if status.st_size == expected else FileProblem.of_size(status.st_size)
+
+
+def foreign_file(
+    folder: Path, index: DatasetIndex, entry: FileEntry, problem: FileProblem
+) -> ShardError:
     """Return the error for a file in whose place other bytes were found than the index lists.
 
     Either the whole version is another one by now, or this file alone is damaged.
     """
     path = folder / entry.name
+    if problem.state == "unreadable":
+        return ShardError(f"{path}: cannot be read: {problem.found}; {problem.advice}")
     now = _index_sha256(folder)
     if now != index.index_sha256:
         state = "gone" if now is None else "another one"
@@ -190,10 +231,11 @@ def foreign_file(folder: Path, index: DatasetIndex, entry: FileEntry, found: str
             f"{path}: this version was replaced while it was read: {DATASET_FILE} is {state} since "
             "it was opened; open it again when the build there has finished"
         )
-    state = "is missing" if found == MISSING else f"holds {found}"
+    expected = f"expected {entry.bytes:,} bytes of sha256 {entry.sha256[:12]}…"
+    if problem.state == "missing":
+        return ShardError(f"{path}: is missing: {expected}; {problem.advice}")
     return ShardError(
-        f"{path}: {state}: expected {entry.bytes:,} bytes of sha256 {entry.sha256[:12]}…; copy it "
-        "again, or build the shards again"
+        f"{path}: {expected}, found {problem.found} (damaged or replaced); {problem.advice}"
     )
 
 

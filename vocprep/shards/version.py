@@ -13,7 +13,7 @@ from pathlib import Path
 from vocprep.errors import ShardError
 from vocprep.files.reading import open_regular
 from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
-from vocprep.shards.index import MISSING, DatasetIndex, FileEntry, foreign_file, read_index
+from vocprep.shards.index import DatasetIndex, FileEntry, FileProblem, foreign_file, read_index
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
     MAX_LINE,
@@ -127,7 +127,7 @@ def read_listed(path: Path, index: DatasetIndex, name: str, max_bytes: int) -> b
             "build the shards again"
         )
     read = read_entry(path / name, entry)
-    if isinstance(read, str):
+    if isinstance(read, FileProblem):
         raise foreign_file(path, index, entry, read)
     return read.data.tobytes()
 
@@ -137,16 +137,14 @@ def is_unchanged(path: Path, entry: FileEntry) -> bool:
     return file_problem(path, entry) is None
 
 
-def file_problem(path: Path, entry: FileEntry) -> str | None:
+def file_problem(path: Path, entry: FileEntry) -> FileProblem | None:
     """Return what was found in the place of the bytes of an entry; None when they are there."""
     try:
         with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size != entry.bytes:
-                return f"{size:,} bytes"
+                return FileProblem.of_size(size)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        return MISSING
     except OSError as error:
-        return f"what cannot be read: {error.strerror}"
-    return None if digest == entry.sha256 else f"others, of sha256 {digest[:12]}…"
+        return FileProblem.of_error(error)
+    return None if digest == entry.sha256 else FileProblem.of_digest(size, digest)
