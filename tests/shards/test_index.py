@@ -209,6 +209,38 @@ def test_folder_without_a_dataset_is_a_shard_error_that_says_what_to_run(tmp_pat
     assert_refused(read_index, tmp_path, "found an unfinished build; run the same vocprep build")
 
 
+@pytest.mark.parametrize("state", [".tmp-replacing", ".tmp-replaced"])
+def test_version_that_a_build_exchanges_is_waited_for(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make_index(tmp_path)
+    for name in (state, ".tmp-build"):
+        (tmp_path / name).mkdir()
+    aside = tmp_path / state / "dataset.json"
+    (tmp_path / "dataset.json").rename(aside)
+    waits = []
+
+    def exchange(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            aside.rename(tmp_path / "dataset.json")
+            aside.parent.rmdir()
+
+    monkeypatch.setattr("vocprep.shards.index.time.sleep", exchange)
+    assert read_index(tmp_path) == index
+    assert len(waits) == 3
+
+
+def test_version_whose_exchange_does_not_end_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vocprep.shards.index._MOST_WAITING", 0.02)
+    for name in (".tmp-replaced", ".tmp-build"):
+        (tmp_path / name).mkdir()
+    said = "is being replaced by a build; open it again when that has finished"
+    assert_refused(read_index, tmp_path, said, "where none runs any more, run the same")
+
+
 def read_samples(folder: Path) -> None:
     path = folder / "samples.jsonl"
     parse_lines(path.read_bytes(), SampleEntry, str(path))

@@ -92,6 +92,11 @@ class Replacement:
         return sorted(own, key=lambda name: name != self.marker)
 
 
+def is_being_replaced(folder: Path) -> bool:
+    """Return whether an exchange of a folder's files was begun and has not come to its end."""
+    return any(os.path.lexists(folder / name) for name in (_REPLACING, _REPLACED))
+
+
 def _move(source: Path, target: Path) -> None:
     """Rename a file or folder to a name that is free."""
     if os.path.lexists(target):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from vocprep.errors import ShardError, UsageError
 from vocprep.files.names import UNFINISHED, found_at
 from vocprep.files.reading import not_regular, read_json
+from vocprep.files.replacing import is_being_replaced
 from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import Recipe
@@ -24,6 +26,9 @@ FORMAT_VERSIONS: Mapping[ShardFormat, tuple[int, ...]] = {"hdf5": (1,), "webdata
 """Versions of docs/format.md that are read, by container; the last one is written."""
 _ADVICE = "copy it again, or build the shards again with --if-exists overwrite"
 _ACCESS = "make it a readable file, or copy it again"
+_MOST_WAITING = 1.0
+"""Seconds that a reader waits for a build to exchange the version in a folder: about 0.01 s."""
+_POLL_SECONDS = 0.01
 
 
 def _plain_file_name(name: str) -> str:
@@ -122,7 +127,10 @@ def has_index(folder: Path) -> bool:
 
 
 def read_index(folder: Path) -> DatasetIndex:
-    """Read dataset.json; ShardError when there is none, or it is not one, or it was altered."""
+    """Read dataset.json; ShardError when there is none, or it is not one, or it was altered.
+
+    Waits for a moment where a build is exchanging the version for another one.
+    """
     path = folder / DATASET_FILE
     value = _read_json(path)
     version = value.get("format_version") if isinstance(value, dict) else None
@@ -153,8 +161,13 @@ def read_index(folder: Path) -> DatasetIndex:
 
 def _read_json(path: Path) -> Any:
     try:
-        return read_json(path)
+        return _read_when_exchanged(path)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if is_being_replaced(path.parent):
+            raise ShardError(
+                f"{path.parent}: is being replaced by a build; open it again when that has "
+                "finished, or where none runs any more, run the same vocprep build-shards again"
+            ) from error
         found = found_at(path.parent)
         advice = "run the same vocprep build-shards again to go on with it"
         raise ShardError(
@@ -193,6 +206,20 @@ class FileProblem:
     def of_digest(cls, size: int, sha256: str) -> Self:
         """Return the problem of a file of the right size with another digest."""
         return cls(state="changed", found=f"{size:,} others of sha256 {sha256[:12]}…")
+
+
+def _read_when_exchanged(path: Path) -> Any:
+    """Read dataset.json, which is not there for a moment while a build exchanges a version."""
+    deadline = time.monotonic() + _MOST_WAITING
+    while True:
+        try:
+            return read_json(path)
+        except FileNotFoundError:
+            # In this order: the exchange ends after dataset.json has its name.
+            is_coming = is_being_replaced(path.parent) or path.exists()
+            if not is_coming or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def check_files(folder: Path, index: DatasetIndex) -> None:
