@@ -163,7 +163,11 @@ def test_truncation_is_refused(mode: str, progressive: bool) -> None:
         (b"", "an empty file, where a .*picture is expected.*; replace it by a sound copy"),
         (b"<html>404</html>" * 9, "a web page, .* get the file itself"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer, .* run git lfs pull"),
-        (b"0123", "no picture: 4 bytes that begin with b'0123', where a .*picture is expected"),
+        (
+            b"0123",
+            "no picture: 4 bytes that begin with 30 31 32 33 .*, where a .*picture is expected",
+        ),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "a macOS resource file, .*copy the file itself"),
         (b"\xff\xd8\xff\xe0", "picture does not decode: its header is damaged"),
     ],
 )

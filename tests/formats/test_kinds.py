@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -35,6 +36,11 @@ def test_files_of_pillow_numpy_and_scipy_are_known() -> None:
         (b"\n <!DOCTYPE HTML><html>", "a web page"),
         (b"<?xml version='1.0'?><svg/>", "an XML file"),
         (b"BM", "a BMP picture"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "a macOS resource file"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"MATLAB 7.3 MAT-file, Platform", "a MATLAB 7.3 file"),
+        (struct.pack(">5i", 1010, 5, 7, 0, 2) + b"a\0", "a MATLAB 4 file"),
+        (struct.pack(">5i", 1010, 5, 7, 0, 2) + b"1\0", None),
         (b"text", None),
         (b"RIFF\0\0\0\0WAVE", None),
     ],
@@ -44,8 +50,10 @@ def test_kinds_that_are_easily_mistaken(data: bytes, kind: str | None) -> None:
 
 
 def test_what_is_not_known_is_shown_by_its_first_bytes() -> None:
-    assert describe_kind(b"\x00\x1btext") == "6 bytes that begin with b'\\x00\\x1btext'"
-    assert describe_kind(b"\xfe" * 5000).startswith("5,000 bytes that begin with b'")
+    assert describe_kind(b"\x00\x1btext") == (
+        "6 bytes that begin with 00 1b 74 65 78 74 (hexadecimal)"
+    )
+    assert describe_kind(b"\xfe" * 5000).startswith("5,000 bytes that begin with fe fe ")
 
 
 def test_advice_is_by_kind_and_has_an_end() -> None:

@@ -179,10 +179,13 @@ def test_files_without_a_label_map_name_what_they_hold() -> None:
         (b"<!DOCTYPE html><html>", "a web page, where .* get the file itself"),
         (b"<!DOCTYPE html><html>" * 50, "a web page"),
         (b"\x89PNG\r\n\x1a\n" * 50, 'a PNG picture, .* label_kind = "png"'),
-        (b"\x89HDF\r\n\x1a\n".ljust(2048, b"\0"), r"7\.3 file \(HDF5\), .*'-v7'"),
-        (b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(384) + b"\x89HDF", r"7\.3"),
+        (b"\x89HDF\r\n\x1a\n".ljust(2048, b"\0"), r"an HDF5 file, where .*savemat\(file, "),
+        (
+            b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(384) + b"\x89HDF",
+            r"7\.3 .*'-v7'.*h5py",
+        ),
         (Mat().header(version=0x0200), "version 0x0200"),
-        (struct.pack("<5i", 0, 5, 7, 0, 9) + b"LabelMap\0" + bytes(400), "bytes that begin with"),
+        (struct.pack("<5i", 0, 5, 7, 0, 9) + b"LabelMap\0" + bytes(400), "a MATLAB 4 file"),
         (Mat().header() + struct.pack("<II", 9, 8) + bytes(8), "element of type 9 at byte 128"),
     ],
     ids=["empty", "html", "long html", "png", "hdf5", "v7.3", "version", "v4", "no variable"],
@@ -194,7 +197,24 @@ def test_other_kinds_of_file_are_refused(data: bytes, complaint: str) -> None:
 def test_scipys_version_4_files_are_refused() -> None:
     stream = io.BytesIO()
     savemat(stream, {"LabelMap": MAP.astype(float)}, format="4")
-    refuse(stream.getvalue(), "MATLAB 5 label map")
+    refuse(stream.getvalue(), r"a MATLAB 4 file, .* LabelMap = uint16\(LabelMap\); save.*'-v7'")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "advice"),
+    [
+        ("GTcls", {"Segmentation": MAP}, "type struct; save its .* uint16(GTcls.Segmentation); "),
+        ("LabelMap", {"Segmentation": MAP}, "LabelMap = uint16(LabelMap.Segmentation); "),
+        ("GTcls", np.array([MAP, "a"], dtype=object), "LabelMap = uint16(GTcls{1}); "),
+        ("LabelMap", np.stack([MAP] * 3, axis=2), "shape 5×7×3, .* uint16(LabelMap(:, :, 1)); "),
+        ("LabelMap", np.ones((5, 7, 3)), "shape 5×7×3, where a matrix [H, W] is expected; save "),
+    ],
+)
+def test_label_ids_inside_another_value_are_pointed_at(
+    name: str, values: object, advice: str
+) -> None:
+    data = scipy_file({name: values}, compressed=True)
+    refuse(data, re.escape(advice).replace(r"\.\*", ".*"))
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (60, 70)])

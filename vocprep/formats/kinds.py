@@ -16,8 +16,13 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (rb"....ftypavi", "an AVIF picture"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL picture"),
-    (rb"MATLAB 7\.3|\x89HDF\r\n", "an HDF5 file"),
+    (rb"\x89HDF\r\n", "an HDF5 file"),
+    (rb"MATLAB 7\.3", "a MATLAB 7.3 file"),
     (rb"MATLAB 5\.0 MAT-file", "a MATLAB 5 file"),
+    # Type, rows, columns and 0 or 1 for complex values, then the size of a name and the name.
+    (rb"[\0-\x34]\0{3}.{8}[\0\x01]\0{3}[\x02-\x40]\0{3}[A-Za-z]\w*\0", "a MATLAB 4 file"),
+    (rb"\0\0[\x03\x04].{9}\0{3}[\0\x01]\0{3}[\x02-\x40][A-Za-z]\w*\0", "a MATLAB 4 file"),
+    (rb"\0\x05\x16[\0\x07]", "a macOS resource file"),
     (rb"\x93NUMPY", "a NumPy array"),
     (rb"%PDF-", "a PDF document"),
     (rb"PK\x03\x04", "a ZIP archive"),
@@ -33,6 +38,9 @@ _KINDS = tuple(
 _ADVICE = {
     "a Git LFS pointer": "run git lfs pull",
     "a web page": "a download that failed is often saved so: get the file itself",
+    "a macOS resource file": (
+        "macOS writes such files beside the real ones, often named ._NAME: copy the file itself"
+    ),
 }
 _LONGEST = 256
 """Bytes that are looked at."""
@@ -56,9 +64,9 @@ def describe_kind(data: bytes) -> str:
     """Return the kind of a file, or its size and first bytes where it is not known.
 
     >>> describe_kind(b"123")
-    "3 bytes that begin with b'123'"
+    '3 bytes that begin with 31 32 33 (hexadecimal)'
     """
-    return kind_of(data) or f"{len(data):,} bytes that begin with {data[:12]!r}"
+    return kind_of(data) or f"{len(data):,} bytes that begin with {data[:8].hex(' ')} (hexadecimal)"
 
 
 def advise(data: bytes, advice: Mapping[str, str]) -> str:

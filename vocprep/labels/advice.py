@@ -15,6 +15,14 @@ _SAVE = f"save(file, '{VARIABLE}', '-v7')"
 _LONGEST_NAME = 63
 """Of a variable, in MATLAB."""
 _MOST_NAMES = 5
+_SAVE_IN_PYTHON = f"scipy.io.savemat(file, {{'{VARIABLE}': ids.astype('uint16')}})"
+_IDS_OF = {
+    "struct": "{}.Segmentation",
+    "object": "{}.Segmentation",
+    "cell": "{}{{1}}",
+    "sparse": "full({})",
+}
+"""Where the label ids of a variable are, by its class where that is no full matrix."""
 _LOSSY = (
     "its compression has changed the ids, so that converting it does not help: export the label "
     "map again, as PNG"
@@ -31,9 +39,9 @@ _INSTEAD_OF_PNG = {
 }
 _INSTEAD_OF_MAT = {
     "a PNG picture": 'name it .png and set label_kind = "png" in the manifest of the dataset',
-    "a NumPy array": (
-        f"write it with scipy.io.savemat(file, {{'{VARIABLE}': ids.astype('uint16')}})"
-    ),
+    "a NumPy array": f"write it with {_SAVE_IN_PYTHON}",
+    "an HDF5 file": f"write the label ids that it holds with {_SAVE_IN_PYTHON}",
+    "a MATLAB 4 file": f"save it again in MATLAB: {VARIABLE} = uint16({VARIABLE}); {_SAVE}",
 }
 
 
@@ -79,17 +87,36 @@ def too_large(width: int, height: int, most: int) -> str:
     )
 
 
+def fit_to_picture(*, is_turned: bool) -> str:
+    """Return what to do about a label map of another size than its picture.
+
+    ``is_turned`` is of sides that are swapped, as the picture's orientation swaps them.
+    """
+    if is_turned:
+        return (
+            "it fits the upright picture, since the picture's metadata state an orientation: store "
+            "the picture upright, or rotate the label map to the stored pixels"
+        )
+    return "bring one of them to the other's size, a label map by nearest neighbour"
+
+
 def hdf5_mat() -> str:
-    """Describe a file of MATLAB 7.3."""
-    return f"a MATLAB 7.3 file (HDF5), which is not read; save it again in MATLAB with {_SAVE}"
+    """Describe a file of MATLAB 7.3, whose matrices HDF5 holds column by column."""
+    return (
+        f"a MATLAB 7.3 file (HDF5), which is not read; save it again in MATLAB with {_SAVE}, or in "
+        f"Python: ids = h5py.File(old)['{VARIABLE}'][()].T; {_SAVE_IN_PYTHON}"
+    )
 
 
 def other_type(class_name: str, *, is_number: bool) -> str:
     """Describe a variable of the right name and another type."""
     if not is_number:
+        save = f"save that matrix under this name: {_SAVE}"
+        if class_name in _IDS_OF:
+            save = _save_ids_of(VARIABLE, class_name)
         return (
             f"{VARIABLE} is of type {class_name}, where a real uint16 matrix [H, W] of label ids "
-            f"is expected; save that matrix under this name: {_SAVE}"
+            f"is expected; {save}"
         )
     return (
         f"{VARIABLE} is of type {class_name}, where uint16 is expected; convert it: {VARIABLE} = "
@@ -98,15 +125,34 @@ def other_type(class_name: str, *, is_number: bool) -> str:
     )
 
 
-def other_variables(names: Sequence[str]) -> str:
-    """Describe a file without a label map by the names of its variables."""
+def other_shape(shape: Sequence[int]) -> str:
+    """Describe a variable of the right name that is no matrix with pixels."""
+    found = f"{VARIABLE} has the shape {'×'.join(str(size) for size in shape[:_MOST_NAMES])}"
+    if len(shape) > 2:
+        plane = f"{VARIABLE} = uint16({VARIABLE}(:, :, 1)); {_SAVE}"
+        return f"{found}, where a matrix [H, W] is expected; save one plane of ids, e.g. {plane}"
+    return f"{found}, where two sizes above 0 are expected; replace it by a sound copy"
+
+
+def other_variables(names: Sequence[str], class_name: str) -> str:
+    """Describe a file without a label map by its variables' names, and the class of the first."""
     shown = ", ".join(printable(repr(name[:_LONGEST_NAME])) for name in names[:_MOST_NAMES])
     more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
     only = names[0] if len(names) == 1 and names[0].isascii() and names[0].isidentifier() else "…"
+    if only != "…" and class_name in _IDS_OF:
+        found = f"{shown}, which is of type {class_name}"
+        return f"no variable {VARIABLE}, found {found}; {_save_ids_of(only, class_name)}"
     return (
         f"no variable {VARIABLE}, found {shown}{more}; save the one with the label ids under that "
         f"name: {VARIABLE} = uint16({only[:_LONGEST_NAME]}); {_SAVE}"
     )
+
+
+def _save_ids_of(name: str, class_name: str) -> str:
+    """Return how to save the label ids that a struct, an object, a cell or a sparse array holds."""
+    ids = _IDS_OF[class_name].format(name[:_LONGEST_NAME])
+    what = "its field with the" if ids.endswith(".Segmentation") else "its"
+    return f"save {what} label ids, e.g. {VARIABLE} = uint16({ids}); {_SAVE}"
 
 
 def too_many_variables(most: int) -> str:

@@ -23,6 +23,7 @@ from vocprep.labels.advice import (
     VARIABLE,
     hdf5_mat,
     no_mat,
+    other_shape,
     other_type,
     other_variables,
     too_large,
@@ -53,22 +54,8 @@ _STORED = {
 }
 """Number types that MATLAB may store an array's values in, whatever its class."""
 _CLASSES = (
-    "none",
-    "cell",
-    "struct",
-    "object",
-    "char",
-    "sparse",
-    "double",
-    "single",
-    "int8",
-    "uint8",
-    "int16",
-    "uint16",
-    "int32",
-    "uint32",
-    "int64",
-    "uint64",
+    *("none", "cell", "struct", "object", "char", "sparse", "double", "single"),
+    *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
 )
 _FIRST_NUMBER = _CLASSES.index("double")
 _FITTING = {2, 4}
@@ -116,22 +103,26 @@ def decode_mat(data: bytes, where: str) -> NDArray[np.uint16]:
     """
     try:
         order = _byte_order(data)
-        found: list[str] = []
+        found: list[_Variable] = []
         for element in _elements(data, order):
             variable = _head(element.prefix(_PREFIX_BYTES), order)
             if variable.name == VARIABLE:
                 return _values(element, variable, order)
-            found.append(variable.name)
+            found.append(variable)
             if len(found) == MAX_VARIABLES:
                 raise _BadMatError(*3 * [too_many_variables(MAX_VARIABLES)])
-        listed = ", ".join(repr(name) for name in found[:5]) or "none"
-        raise _BadMatError(
-            f"no variable {VARIABLE}; found {listed}", other_variables(found) if found else ""
-        )
+        raise _no_label_map(found)
     except (zlib.error, struct.error) as error:
         raise _located(_BadMatError(str(error)), where) from error
     except _BadMatError as error:
         raise _located(error, where) from error
+
+
+def _no_label_map(found: list[_Variable]) -> _BadMatError:
+    names = [variable.name for variable in found]
+    listed = ", ".join(repr(name) for name in names[:5]) or "none"
+    message = other_variables(names, found[0].class_name) if found else ""
+    return _BadMatError(f"no variable {VARIABLE}; found {listed}", message)
 
 
 def _located(error: _BadMatError, where: str) -> LabelDecodeError:
@@ -168,10 +159,8 @@ class _Element:
 def _byte_order(data: bytes) -> str:
     """Return the file's byte order as ``struct`` denotes it."""
     if data[:4] == b"\x89HDF" or data[512:516] == b"\x89HDF":
-        raise _BadMatError(
-            "a MATLAB 7.3 (HDF5) file; expected version 5",
-            hdf5_mat(),
-        )
+        message = no_mat(data) if data[:4] == b"\x89HDF" else hdf5_mat()
+        raise _BadMatError("a MATLAB 7.3 (HDF5) file; expected version 5", message)
     if len(data) < _HEADER_BYTES:
         raise _other_kind(data, f"{len(data)} bytes; expected a header of {_HEADER_BYTES}")
     orders = {b"IM": "<", b"MI": ">"}
@@ -186,8 +175,9 @@ def _byte_order(data: bytes) -> str:
 
 def _other_kind(data: bytes, problem: str) -> _BadMatError:
     """Return the error of a file without a header of MATLAB 5."""
-    is_damaged = kind_of(data) == "a MATLAB 5 file"
-    return _BadMatError(problem, "" if is_damaged else no_mat(data))
+    if kind_of(data) != "a MATLAB 5 file":
+        return _BadMatError(problem, no_mat(data))
+    return _BadMatError(problem, f"{_NOT} its header is damaged or cut; replace it by a sound copy")
 
 
 def _elements(data: bytes, order: str) -> Iterator[_Element]:
@@ -259,12 +249,17 @@ def _values(element: _Element, variable: _Variable, order: str) -> NDArray[np.ui
     """Read the values of a variable that must be a real uint16 matrix."""
     if variable.class_name != "uint16" or variable.is_complex:
         kind = ("complex " if variable.is_complex else "") + variable.class_name
+        is_number = kind in _CLASSES[_FIRST_NUMBER:]
+        is_matrix = not is_number or len(variable.shape) == 2
         raise _BadMatError(
             f"{VARIABLE} is of type {kind}; expected uint16",
-            other_type(kind, is_number=kind in _CLASSES[_FIRST_NUMBER:]),
+            other_type(kind, is_number=is_number) if is_matrix else other_shape(variable.shape),
         )
     if len(variable.shape) != 2 or min(variable.shape) < 1:
-        raise _BadMatError(f"{VARIABLE} has shape {variable.shape}; expected two sizes above 0")
+        raise _BadMatError(
+            f"{VARIABLE} has shape {variable.shape}; expected two sizes above 0",
+            other_shape(variable.shape),
+        )
     pixels = variable.shape[0] * variable.shape[1]
     if pixels > MAX_PIXELS:
         raise _BadMatError(
