@@ -90,7 +90,7 @@ def test_a_missing_picture_names_the_option_of_a_build(
     path.rename(path.with_suffix(".jpeg"))
     said = build(vocprep, data, tmp_path / "out").stderr
     assert "found im002.jpeg there: rename it to im002.jpg" in said
-    assert "or leave them out with --max-failures 1" in said
+    assert "or leave such images out with --max-failures 1" in said
     decoded = vocprep("decode", data / "mine.toml", "--data-dir", data, "--out", tmp_path / "png")
     assert "rename it to im002.jpg" in decoded.stderr
     assert "--max-failures" not in decoded.stderr

@@ -22,9 +22,9 @@ def words(folder: Path, kind: str, wanted: str, *there: str) -> str:
     [
         (["a.png"], "found a.png there: convert it to JPEG, as a.jpg"),
         (["a.webp", "b.jpg"], "found a.webp there: convert it to JPEG, as a.jpg"),
-        (["a.jpeg"], "found a.jpeg there: rename it to a.jpg; upper and lower case count"),
-        (["a.JPG", "a.txt"], "found a.JPG there: rename it to a.jpg; upper and lower case count"),
-        (["A.jpg"], "found A.jpg there: rename it to a.jpg; upper and lower case count"),
+        (["a.jpeg"], "found a.jpeg there: rename it to a.jpg"),
+        (["a.JPG", "a.txt"], "found a.JPG there: rename it to a.jpg (upper and lower case count)"),
+        (["A.jpg"], "found A.jpg there: rename it to a.jpg (upper and lower case count)"),
         (["b.jpg", "ab.jpg"], "add the files or remove the ids from the split file"),
         ([], "add the files or remove the ids from the split file"),
     ],
@@ -50,6 +50,19 @@ def test_images(tmp_path: Path, there: list[str], advice: str) -> None:
 )
 def test_label_maps(tmp_path: Path, there: str, advice: str) -> None:
     assert advice in words(tmp_path, "label map", "a.png", there)
+
+
+@pytest.mark.parametrize(("there", "says_why"), [("a.PNG", True), ("a_mask.png", False)])
+def test_case_is_named_where_the_names_differ_in_case_alone(
+    tmp_path: Path, there: str, says_why: bool
+) -> None:
+    said = words(tmp_path, "label map", "a.png", there)
+    assert said.endswith(" (upper and lower case count)" if says_why else "rename it to a.png")
+
+
+def test_a_header_in_the_place_of_an_id_is_named(tmp_path: Path) -> None:
+    said = words(tmp_path, "image", "image_id.jpg")
+    assert said.endswith("image_id looks like a header of the split file; delete its line")
 
 
 def test_nothing_is_missing(tmp_path: Path) -> None:

@@ -112,10 +112,10 @@ def list_samples(  # which samples, and what to do about missing files
             if image_id in owner:
                 first, second = owner[image_id], split
                 raise UsageError(
-                    f"splits {first} and {second} both hold image {image_id}, in lines "
-                    f"{lines[image_id]} and {numbered[image_id]} of their files in "
-                    f"{data_dir / dataset.split_files}: expected splits that share no image; name "
-                    "fewer with --splits, or remove one line"
+                    f"splits {first} and {second} both hold image {image_id}, line "
+                    f"{lines[image_id]} of {first}.txt and line {numbered[image_id]} of "
+                    f"{second}.txt in {data_dir / dataset.split_files}: expected splits that share "
+                    "no image; name fewer with --splits, or remove one line"
                 )
             owner[image_id], lines[image_id] = split, numbered[image_id]
     samples = [
@@ -145,7 +145,7 @@ def _check_present(
     except DataDirError as error:
         raise DataDirError(f"{error}; check --data-dir and the dataset{hint}") from error
     lacking = {path.stem for kind in kinds for path in kind.missing}
-    skip = f", or leave them out with {skip_option} {len(lacking)}" if skip_option else ""
+    skip = f", or leave such images out with {skip_option} {len(lacking)}" if skip_option else ""
     for kind in kinds:
         if kind.missing:
             raise DataDirError(f"{kind.in_words()}{hint}{skip}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from vocprep.data_dir.split_files import is_header
 from vocprep.errors import DataDirError
 from vocprep.files.names import names_in
 from vocprep.validation import explain
@@ -37,6 +38,8 @@ class ListedFiles:
         """Return the first missing file, how many there are, and what to do about them."""
         first = self.missing[0]
         advice = self.what_to_do(first) or "add the files or remove the ids from the split file"
+        if is_header(first.stem):
+            advice = f"{first.stem} looks like a header of the split file; delete its line"
         return (
             f"{first}: the {self.kind} of a listed image id is missing "
             f"({len(self.missing):,} of {len(self.paths):,} {self.kind}s); {advice}"
@@ -87,7 +90,8 @@ def _advice(path: Path, found: Path, kind: str) -> str:
     """Return what makes the found file the expected one."""
     expected, suffix = path.suffix, found.suffix.casefold()
     if suffix == expected or {suffix, expected} <= set(_JPEG):
-        return f"rename it to {path.name}; upper and lower case count"
+        same = found.name.casefold() == path.name.casefold()
+        return f"rename it to {path.name}{' (upper and lower case count)' if same else ''}"
     if kind == "image":
         return f"convert it to JPEG, as {path.name}"
     if suffix in _LABEL_KINDS:

@@ -29,6 +29,10 @@ _CHOSEN: Mapping[SplitFlags, frozenset[int]] = {
 _FLAGS = {"-1": -1, "0": 0, "1": 1, "+1": 1}
 _SUFFIX = re.compile(r"\.(jpe?g|png|mat|bmp|gif|tiff?|webp|ppm|xml|txt)", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+_HEADER = re.compile(r"id|name|(image|img|file)_?(id|name)?", re.IGNORECASE)
+"""Words that tables have above their column of ids."""
+_SHORT = 3
+"""Digits of a number that may be a label."""
 _LONGEST_SHOWN = 80
 
 
@@ -124,8 +128,8 @@ def _what_to_do(words: list[str]) -> str:
     paths = [word for word in words if "/" in word or "\\" in word or _has_suffix(word)]
     if text.startswith(("#", "//", ";")):
         return "it looks like a comment; delete the line"
-    if re.search(r"[,;|{}\[\]]", text):
-        return f"it looks like a row of a table; write {_id_of(re.split('[,;|]', text)[0])} alone"
+    if in_table := _of_a_table(text):
+        return in_table
     if len(paths) > 1:
         return (
             f"it looks like the paths of an image and its label map; write {_id_of(paths[0])} alone"
@@ -133,6 +137,32 @@ def _what_to_do(words: list[str]) -> str:
     if len(words) > 1:
         return _of_several_words(words)
     return _of_one_word(text)
+
+
+def _of_a_table(text: str) -> str | None:
+    """Return what to do about a header, a list or a row; None where a line is none of them."""
+    cells = [cell for cell in re.split(r"[,;|\s]+", text) if cell]
+    if cells and is_header(cells[0]) and not any(map(str.isdigit, text)):
+        return "it looks like a header; delete the line"
+    if _are_ids(cells):
+        return "it looks like several ids; write one id per line"
+    if re.search(r"[,;|{}\[\]]", text):
+        return f"it looks like a row of a table; write {_id_of(re.split('[,;|]', text)[0])} alone"
+    return None
+
+
+def is_header(word: str) -> bool:
+    """Return whether a word is one that tables have above their column of ids."""
+    return _HEADER.fullmatch(word.strip("'\"`")) is not None
+
+
+def _are_ids(cells: list[str]) -> bool:
+    """Return whether all cells are ids of one form, as a1 and a25 are."""
+    forms = {re.sub(r"\d+", "0", cell) for cell in cells}
+    if len(cells) < 2 or len(forms) > 1 or not all(map(is_plain_name, cells)):
+        return False
+    form = forms.pop()
+    return "0" in form and (form != "0" or min(map(len, cells)) > _SHORT)
 
 
 def _of_several_words(words: list[str]) -> str:
