@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.jpeg import exif_of
 from builders.mat import DOUBLE, Mat
 from builders.versions import make_plan
 from PIL import Image
 from scipy.io import savemat
 
-from vocprep.building.stages import SampleStages, begin
+from vocprep.building.stages import DecodedSample, Outcome, SampleStages, begin
 from vocprep.data_dir.layout import SampleRef
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices
@@ -87,12 +89,45 @@ def with_other_size(sample: SampleRef) -> None:
     sample.label_path.write_bytes(Mat().file(ZEROS[:, 1:]))
 
 
+def with_swapped_sides(sample: SampleRef) -> None:
+    Image.new("L", (40, 60)).save(sample.image_path, "JPEG", exif=exif_of(6))
+    sample.label_path.write_bytes(Mat().file(np.zeros((40, 60), dtype=np.uint16)))
+
+
+def with_dead_link(sample: SampleRef) -> None:
+    sample.image_path.unlink()
+    sample.image_path.symlink_to("/nowhere/a.jpg")
+
+
+def with_dead_label_link(sample: SampleRef) -> None:
+    sample.label_path.unlink()
+    sample.label_path.symlink_to("/nowhere/a.mat")
+
+
+def with_planes(sample: SampleRef) -> None:
+    savemat(str(sample.label_path), {"LabelMap": np.stack([ZEROS] * 3, axis=2)})
+
+
+def with_version_4(sample: SampleRef) -> None:
+    savemat(str(sample.label_path), {"LabelMap": np.ones((40, 40))}, format="4")
+
+
 def with_small_image(sample: SampleRef) -> None:
     save(sample, 31, 40)
 
 
 def with_thin_image(sample: SampleRef) -> None:
     save(sample, 1, 2500)
+
+
+def quarantined(
+    damage: Callable[[SampleRef], None], tree: Path, geometry: Geometry
+) -> Outcome[DecodedSample]:
+    plan = make_plan(tree, BuildChoices(geometry=geometry, limit=1))
+    damage(plan.samples[0])
+    stages = SampleStages(plan=plan)
+    outcome = begin(plan.samples[0]).then(stages.read).then(stages.decode_image)
+    return outcome.then(stages.decode_labels).then(stages.place)
 
 
 JPEG = "VOCdevkit/VOC2010/JPEGImages/{id}.jpg"
@@ -167,13 +202,49 @@ JPEG = "VOCdevkit/VOC2010/JPEGImages/{id}.jpg"
 def test_reasons_keep_the_words_of_the_first_version(
     damage: Callable[[SampleRef], None], geometry: Geometry, reason: str, tree: Path
 ) -> None:
-    plan = make_plan(tree, BuildChoices(geometry=geometry, limit=1))
-    sample = plan.samples[0]
-    damage(sample)
-    stages = SampleStages(plan=plan)
-    outcome = begin(sample).then(stages.read).then(stages.decode_image)
-    placed = outcome.then(stages.decode_labels).then(stages.place)
+    placed = quarantined(damage, tree, geometry)
+    sample = placed.sample
     assert placed.quarantined is not None
     assert placed.quarantined.reason == reason.format(id=sample.image_id)
     assert placed.problem.startswith((str(sample.image_path), str(sample.label_path)))
     assert "fetch the file again" not in placed.problem
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "shown"),
+    [
+        (
+            with_swapped_sides,
+            f"label map of 60×40 pixels: expected 40×60 as its picture {JPEG}",
+            "fits the upright picture, .*: store the picture upright, or rotate the label map",
+        ),
+        (
+            with_dead_link,
+            "picture cannot be read: No such file or directory",
+            "picture cannot be read: a link to /nowhere/a.jpg, where nothing is",
+        ),
+        (
+            with_dead_label_link,
+            "label map cannot be read: No such file or directory",
+            "label map cannot be read: a link to /nowhere/a.mat, where nothing is",
+        ),
+        (
+            with_planes,
+            "not a MATLAB 5 label map: LabelMap has shape (40, 40, 3); expected two sizes above 0"
+            + AGAIN,
+            "shape 40×40×3, where a matrix .* save one plane of ids",
+        ),
+        (
+            with_version_4,
+            "not a MATLAB 5 label map: byte-order mark b'\\x00\\x00'; expected IM or MI" + AGAIN,
+            "a MATLAB 4 file, .* save it again in MATLAB",
+        ),
+    ],
+)
+def test_better_advice_leaves_the_reasons_as_they_were(
+    damage: Callable[[SampleRef], None], reason: str, shown: str, tree: Path
+) -> None:
+    placed = quarantined(damage, tree, CROP)
+    assert placed.quarantined is not None
+    assert placed.quarantined.reason == reason.format(id=placed.sample.image_id)
+    assert re.search(shown, placed.problem)

@@ -22,8 +22,9 @@ from vocprep.errors import DataError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
 from vocprep.files.reading import open_regular
 from vocprep.files.writing import sha256_hex
-from vocprep.formats.jpeg import UPRIGHT, orientation
+from vocprep.formats.jpeg import UPRIGHT, orientation, swaps_sides
 from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
+from vocprep.labels.advice import fit_to_picture
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import Targets, make_targets
@@ -224,8 +225,10 @@ class SampleStages:
                     f"{sample.label_path}: label map of {raw.shape[1]}×{raw.shape[0]} pixels: "
                     f"expected {image.size[1]}×{image.size[0]} as its picture {sample.image_path}"
                 )
-                advice = "bring one of them to the other's size, a label map by nearest neighbour"
-                raise LabelDecodeError(f"{problem}; {advice}", recorded=problem)
+                is_turned = raw.shape == image.size[::-1] and swaps_sides(files.image_bytes)
+                raise LabelDecodeError(
+                    f"{problem}; {fit_to_picture(is_turned=is_turned)}", recorded=problem
+                )
         return DecodedSample(files=files, pixels=image.pixels, label_map=label_map)
 
     def place(self, decoded: DecodedSample) -> DecodedSample:
@@ -269,7 +272,9 @@ class SampleStages:
                 try:
                     open_regular(file).close()
                 except FileNotFoundError as error:
-                    raise DataError(f"{file}: no such file") from error
+                    missing = f"{file}: no such file"
+                    problem = f"{file}: {explain(error)}" if file.is_symlink() else missing
+                    raise DataError(problem, recorded=missing) from error
                 except OSError as error:
                     raise DataError(f"{file}: cannot be read: {explain(error)}") from error
         if geometry.geometry != "native":

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from vocprep.errors import ImageDecodeError
 from vocprep.features.image_errors import describe_failure, image_decode_error, is_cut
-from vocprep.files.reading import read_file
+from vocprep.files.reading import read_file, system_reason
 from vocprep.formats.headers import HeaderError, check_header
 from vocprep.formats.jpeg import JPEG_BEGINNING, JpegError, check_work, frame_kind, orientation
 from vocprep.formats.png import SIGNATURE, PngError, check_pixel_data, read_png
@@ -46,7 +46,7 @@ def read_image_file(path: Path) -> bytes:
         return read_file(path, MAX_BYTES)
     except OSError as error:
         problem = f"{path}: picture cannot be read: {explain(error)}"
-        recorded = problem.replace("a folder, no regular file", "Is a directory")
+        recorded = f"{path}: picture cannot be read: {system_reason(error)}"
         raise ImageDecodeError(problem, recorded=recorded) from error
 
 

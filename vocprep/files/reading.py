@@ -38,13 +38,23 @@ def open_regular(path: Path) -> BufferedReader:
     ...
     OSError: [Errno 22] a character device, no regular file: '/dev/zero'
     """
-    # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        if not path.is_symlink():
+            raise
+        raise _dead_link(path) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         raise not_regular(mode, path)
     return os.fdopen(descriptor, "rb")
+
+
+def _dead_link(path: Path) -> FileNotFoundError:
+    words = f"a link to {path.readlink()}, where nothing is"
+    return FileNotFoundError(errno.ENOENT, words, str(path))
 
 
 def not_regular(mode: int, path: Path) -> OSError:
@@ -53,6 +63,7 @@ def not_regular(mode: int, path: Path) -> OSError:
     return OSError(errno.EINVAL, f"{kind}, no regular file", str(path))
 
 
+_FOLDER = "a folder, no regular file"
 _FILE_KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -60,6 +71,14 @@ _FILE_KINDS = {
     stat.S_IFBLK: "a block device",
     stat.S_IFSOCK: "a socket",
 }
+
+
+def system_reason(error: OSError) -> str:
+    """Return why a file is not read in the system's own words, as files of reasons keep them."""
+    if isinstance(error, FileNotFoundError):
+        return os.strerror(errno.ENOENT)
+    reason = error.strerror or str(error)
+    return os.strerror(errno.EISDIR) if reason == _FOLDER else reason
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:

@@ -27,6 +27,7 @@ _SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 UPRIGHT = 1
 """The orientation of pictures that are stored as they are shown."""
+_LAST_OF_SAME_SIDES = 4
 _ORIENTATION = 0x0112
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
@@ -105,6 +106,11 @@ def orientation(data: bytes) -> int:
         elif body.startswith(_XMP) and not stated and (found := _XMP_ORIENTATION.search(body)):
             stated = int(found[1])
     return stated if 1 <= stated <= 8 else UPRIGHT
+
+
+def swaps_sides(data: bytes) -> bool:
+    """Return whether a JPEG's metadata state an orientation that swaps width and height."""
+    return orientation(data) > _LAST_OF_SAME_SIDES
 
 
 def _header(data: bytes) -> Iterator[Segment]:

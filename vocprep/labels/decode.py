@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError
-from vocprep.files.reading import read_file
+from vocprep.files.reading import read_file, system_reason
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.mat import decode_mat
 from vocprep.labels.png import decode_png
@@ -41,7 +41,7 @@ def read_label_file(path: Path) -> bytes:
         return read_file(path, MAX_BYTES)
     except OSError as error:
         problem = f"{path}: label map cannot be read: {explain(error)}"
-        recorded = problem.replace("a folder, no regular file", "Is a directory")
+        recorded = f"{path}: label map cannot be read: {system_reason(error)}"
         raise LabelDecodeError(problem, recorded=recorded) from error
 
 
