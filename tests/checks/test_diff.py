@@ -158,6 +158,26 @@ def test_arrays_are_read_of_differing_samples_only(
     assert rows == [0, 0]
 
 
+def test_shards_that_were_not_read_are_told_and_their_sizes_checked(
+    base: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "copy"
+    shutil.copytree(base, other)
+    shard = min(other.glob("*.h5"))
+    data = bytearray(shard.read_bytes())
+    data[-600] ^= 1
+    shard.write_bytes(data)
+    value = diff(base, other).to_json()
+    assert (value["same"], value["records_read"]) == (True, 0)
+    assert value["compared"] == "indexes; sizes of shards"
+    shard.write_bytes(data[:-1])
+    with pytest.raises(ShardError, match=f"{shard}: expected .* found {len(data) - 1:,} bytes"):
+        diff(base, other)
+    shard.unlink()
+    with pytest.raises(ShardError, match=f"{shard}: is missing"):
+        diff(other, base)
+
+
 def test_json_has_class_names_beside_class_ids(base: Path) -> None:
     before = int(RECORDS[0].label_map[0, 0])
     changed = relabelled(RECORDS[0], {(0, 0): 23})

@@ -1,6 +1,8 @@
 """What differs between two dataset versions: recipe, images, label maps, targets, embeddings.
 
-Digests are compared first; arrays are read only of the records whose digests differ.
+The digests that the indexes list are compared first; arrays are read only of the records whose
+digests differ. Of all other shards no more than the sizes are looked at, so that large versions are
+compared in seconds: ``vocprep.checks.verify`` reads all files.
 
 Shape legend: P patches, D embedding, h×w pixels.
 """
@@ -19,6 +21,7 @@ from vocprep.checks.deviation import Deviation, measure_deviation
 from vocprep.labels.label_space import LabelSpace
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields
+from vocprep.shards.index import check_files
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import SampleEntry
@@ -86,11 +89,19 @@ class VersionDiff:
     """Over all records whose embeddings differ; None when none do or none can be compared."""
     same_content: bool
     """Whether the content_ids agree."""
+    records_read: int
+    """Records whose arrays were read from the shards of both."""
 
     @property
     def same(self) -> bool:
         """Whether both are the same data made by the same recipe."""
         return self.same_content and not self.recipe and not self.moved
+
+    @property
+    def compared(self) -> str:
+        """What was compared, in words."""
+        read = f"; the arrays of {self.records_read:,} records" if self.records_read else ""
+        return f"indexes; sizes of shards{read}"
 
     def count(self, part: str) -> int:
         """Return how many records differ in one of ``PARTS``."""
@@ -99,7 +110,7 @@ class VersionDiff:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         plain = asdict(self, dict_factory=_with_lists)
-        return {"same": self.same, **plain}
+        return {"same": self.same, "compared": self.compared, **plain}
 
 
 def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -109,10 +120,13 @@ def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
 def diff(a: str | Path, b: str | Path, progress: Progress = NO_PROGRESS) -> VersionDiff:
     """Compare two finished dataset versions, from A to B.
 
-    Raises ShardError when one of them is no version or was altered.
+    Raises ShardError when one of them is no version, when its index was altered, or when a shard
+    is missing, has another size, or is read and not the one that the index lists.
     """
     folders = Path(a), Path(b)
     versions = Version.read(folders[0]), Version.read(folders[1])
+    for folder, version in zip(folders, versions, strict=True):
+        check_files(folder, version.index)
     comparison = _RecordComparison(_shared_label_space(folders[0], versions))
     pairs = _differing_entries(*versions)
     progress.begin("records", len(pairs), 0)
@@ -182,10 +196,12 @@ class _RecordComparison:
     pixels: Counter[tuple[int, int]] = field(default_factory=Counter)
     """By class id before and after."""
     deviation: Deviation | None = None
+    records_read: int = 0
 
     def add(self, entries: EntryPair, records: RecordPair | None) -> None:
         """Compare a record of both versions."""
         parts = _differing_parts(entries)
+        self.records_read += records is not None
         pixels = self._count_pixels(records) if records and "targets" in parts else None
         deviation = self._measure(records) if records and "embeddings" in parts else None
         self.samples.append(
@@ -252,4 +268,5 @@ def _summary(versions: tuple[Version, Version], comparison: _RecordComparison) -
         class_changes=tuple(comparison.class_changes()),
         embeddings=comparison.deviation,
         same_content=one.content_id == other.content_id,
+        records_read=comparison.records_read,
     )

@@ -17,6 +17,7 @@ MOST_IDS = 5
 """Ids that are printed on one line."""
 MOST_LINES = 20
 """Rows of a table that are printed; ``--json`` lists all."""
+_NOT_READ = "their shards were not read: vocprep verify checks them"
 
 
 @click.command()
@@ -29,7 +30,8 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     Recipe fields; images added, removed, quarantined; records whose image, label map, targets or
     embeddings differ, with the classes that pixels changed from and to, and how far embeddings
     are apart. Exit code 1 when they differ. Other containers and shards are no difference: they
-    hold the same records.
+    hold the same records. Records are compared by the digests in the indexes: sizes of shards
+    are checked, and shards read where targets or embeddings differ; vocprep verify checks them all.
 
     \b
     Example:
@@ -70,9 +72,9 @@ def _print_diff(found: VersionDiff) -> None:
     if found.embeddings is not None:
         click.echo(f"embeddings of {found.embeddings.patches:,} patches: {found.embeddings}")
     if found.same:
-        click.echo("the same data by the same recipe")
+        click.echo(f"the same data by the same recipe, by their indexes; {_NOT_READ}")
     elif found.same_content:
-        click.echo("the same records, described by another recipe")
+        click.echo(f"the same records by their indexes, described by another recipe; {_NOT_READ}")
 
 
 def _print_samples(found: VersionDiff) -> None:
