@@ -148,7 +148,11 @@ def test_damaged_side_file_of_a_finished_version_is_made_again(
     name: str, sample_tree: Path, out: Path, finished: Path
 ) -> None:
     (out / name).write_bytes((out / name).read_bytes() + b" ")
-    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
+    found = build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
+    (note,) = (text for text in found.notes if "made again" in text)
+    assert note.startswith(f"{out / name}: expected ")
+    said = "(damaged or replaced): nothing of the earlier version is reused, its records are made "
+    assert said in note
     assert version_bytes(out) == version_bytes(finished)
 
 
@@ -246,6 +250,25 @@ def test_damaged_embeddings_are_not_reused(
         make_plan(sample_tree, layout=TWO_PER_SHARD), tmp_path / "new", replace(ENGINE, reuse=out)
     )
     assert version_bytes(tmp_path / "new") == version_bytes(finished)
+
+
+@pytest.mark.parametrize("succeeding", [True, False])
+def test_damaged_shards_whose_embeddings_are_made_again_are_noted(
+    succeeding: bool, sample_tree: Path, out: Path, tmp_path: Path
+) -> None:
+    names = [shard.name for shard in read_index(out).shards][:2]
+    for name in names:
+        (out / name).write_bytes((out / name).read_bytes()[:-1])
+    plan = make_plan(sample_tree, layout=TWO_PER_SHARD)
+    if succeeding:
+        found = build_plan(plan, out, ENGINE)
+    else:
+        found = build_plan(plan, tmp_path / "new", replace(ENGINE, reuse=out))
+    (note,) = (text for text in found.to_json()["notes"] if "made again" in text)
+    assert note == (
+        f"{out / names[0]} and 1 more of its shards: damaged or unreadable: embeddings of 4 "
+        f"records could not be reused and were made again; vocprep verify {out} shows what is wrong"
+    )
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ class BuildResult:
     stage_seconds: Mapping[str, float]
     """By stage (``vocprep.building.stages.STAGES``), summed over all threads."""
     notes: tuple[str, ...] = ()
-    """What is odd about the version as a whole, and allowed deviations from a lock file."""
+    """What is odd about the version as a whole, what was damaged of an earlier one, and allowed
+    deviations from a lock file."""
 
     def __repr__(self) -> str:
         return (
@@ -140,7 +141,7 @@ def build_plan(
         reused=made.reused,
         seconds=time.perf_counter() - started,
         stage_seconds=made.times.seconds(),
-        notes=version_notes(version.index, plan.label_space, made.turned),
+        notes=(*version_notes(version.index, plan.label_space, made.turned), *made.notes),
     )
 
 
@@ -156,6 +157,8 @@ class MadeShards:
     times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
     turned: set[str] = field(default_factory=set)
     """Ids of images whose metadata state an orientation other than upright."""
+    notes: tuple[str, ...] = ()
+    """Why something that was there already was made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +238,7 @@ class _Run:
             reused=reuse.found,
             times=times,
             turned=turned,
+            notes=(*self.output.notes, *reuse.notes()),
         )
 
 

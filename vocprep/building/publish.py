@@ -50,6 +50,8 @@ class Output:
     staging: Staging
     earlier: Version | None
     """The finished version that it holds, unless it is damaged or to be overwritten."""
+    notes: tuple[str, ...] = ()
+    """Why nothing of a damaged version can be reused."""
 
 
 @contextmanager
@@ -71,13 +73,13 @@ def open_output(
         _refuse_foreign_files(out)
         if if_exists == "fail":
             _refuse_existing(out, staging)
-        earlier = None
+        earlier, notes = None, list[str]()
         if if_exists == "resume":
             _refuse_other_staging(out, staging, key)
-            earlier = _read_earlier(out, key) if has_index(out) else None
+            earlier = _read_earlier(out, key, notes.append) if has_index(out) else None
         staging.begin(key)
         try:
-            yield Output(path=out, staging=staging, earlier=earlier)
+            yield Output(path=out, staging=staging, earlier=earlier, notes=tuple(notes))
         finally:
             staging.remove_if_empty()
 
@@ -132,7 +134,7 @@ def _refuse_other_staging(out: Path, staging: Staging, key: BuildKey) -> None:
         _refuse_differing(out, "an unfinished build", found, key.to_json())
 
 
-def _read_earlier(out: Path, key: BuildKey) -> Version | None:
+def _read_earlier(out: Path, key: BuildKey, note: Callable[[str], None]) -> Version | None:
     """Read the finished version; UsageError when the new one may not succeed it."""
     index = read_index(out)
     found = {
@@ -145,7 +147,9 @@ def _read_earlier(out: Path, key: BuildKey) -> Version | None:
     _refuse_differing(out, "a finished dataset version", found, expected)
     try:
         earlier = Version.read(out)
-    except ShardError:  # damaged: nothing of it can be reused
+    except ShardError as error:
+        problem = str(error).rpartition("; ")[0]  # without its advice
+        note(f"{problem}: nothing of the earlier version is reused, its records are made again")
         return None
     ids = earlier.sources.keys()
     left_out = sorted(ids & key.plan.left_out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -48,13 +48,21 @@ class Reuse:
 
     def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
         """Return the embeddings [P, D] of a record of the same image, or None."""
-        for version in self._versions:
+        for number, version in enumerate(self._versions):
             embeddings = version.find(record_id, image_sha256)
             if embeddings is not None:
                 with self._lock:
                     self.found += 1
+                for other in self._versions[:number]:
+                    other.lost.pop(record_id, None)
                 return embeddings
         return None
+
+    def notes(self) -> Iterator[str]:
+        """Yield a note per version with damaged shards, whose embeddings had to be made again."""
+        for version in self._versions:
+            if version.lost:
+                yield version.note()
 
 
 class StoredEmbeddings:
@@ -64,6 +72,8 @@ class StoredEmbeddings:
     """
 
     def __init__(self, path: Path, version: Version) -> None:
+        self.lost: dict[str, str] = {}
+        """Names of shards by the ids of the records that could not be read from them."""
         self._path = path
         self._shards = ProvedShards(path, version.index)
         self._samples = {sample.id: sample for sample in version.samples}
@@ -97,9 +107,22 @@ class StoredEmbeddings:
             return None
         with self._lock:
             try:
-                return self._read(sample)
+                embeddings = self._read(sample)
             except ShardError:  # damaged: they are computed again
-                return None
+                embeddings = None
+            if embeddings is None:
+                self.lost[record_id] = sample.shard
+            return embeddings
+
+    def note(self) -> str:
+        """Return in words what was lost, naming the first of the shards."""
+        shards = sorted(set(self.lost.values()))
+        more = f" and {len(shards) - 1:,} more of its shards" if len(shards) > 1 else ""
+        return (
+            f"{self._path / shards[0]}{more}: damaged or unreadable: embeddings of "
+            f"{len(self.lost):,} records could not be reused and were made again; "
+            f"vocprep verify {self._path} shows what is wrong"
+        )
 
     def _read(self, sample: SampleEntry) -> Embeddings | None:
         record = read_sample(self._reader(sample.shard), sample, str(self._path / sample.shard))
