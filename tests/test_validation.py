@@ -111,7 +111,7 @@ class Model(BaseModel):
         ({"path": "a", "code": "xyz"}, "code 'xyz': expected text of the form ^[0-9a-f]+$"),
         ({"path": "a", "parts": []}, "parts []: expected at least 1"),
         ({"path": "a", "more": {}}, "more: no field of this name is known"),
-        ([], "[]: expected a table"),
+        ([], "expected a table, found a list"),
     ],
 )
 def test_models_are_explained_alike(values: Any, sentence: str) -> None:

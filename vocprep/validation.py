@@ -92,7 +92,10 @@ def from_json(cls: type[T], value: Any) -> T:
     ...
     pydantic_core._pydantic_core.ValidationError: 1 validation error for dict[str,...
     """
-    text = json.dumps(value, allow_nan=False)
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise ValueError("expected finite numbers, found one that is too large") from error
     return TypeAdapter(cls).validate_json(text, strict=True)
 
 
@@ -111,16 +114,16 @@ def explain(error: Exception) -> str:
     return printable(_problem(error))
 
 
-def printable(text: str) -> str:
+def printable(text: str, longest: int = _LONGEST_LINE) -> str:
     """Return a text as one readable line of bounded length, whatever was put into it.
 
     >>> printable("a\\nb\\x1b[2J" + "é" * 3)
     'a\\\\nb\\\\x1b[2Jééé'
     """
     shown = "".join(
-        char if char.isprintable() else repr(char)[1:-1] for char in text[: _LONGEST_LINE + 1]
+        char if char.isprintable() else repr(char)[1:-1] for char in text[: longest + 1]
     )
-    return shown if len(shown) <= _LONGEST_LINE else f"{shown[:_LONGEST_LINE]}…"
+    return shown if len(shown) <= longest else f"{shown[:longest]}…"
 
 
 def _problem(error: Exception) -> str:
@@ -142,7 +145,10 @@ def _validation_problem(first: ErrorDetails) -> str:
         return f"{where}: {context['error']}" if where else str(context["error"])
     if kind == "json_invalid":
         return f"not JSON: {context['error']}"
-    return f"{where} {_shown(first['input'])}: {_expected(kind, context, first['msg'])}".lstrip()
+    expected = _expected(kind, context, first["msg"])
+    if not where and expected == f"expected {_KINDS['dict']}":  # of the whole file
+        return f"{expected}, found {_kind(first['input'])}"
+    return f"{where} {_shown(first['input'])}: {expected}".lstrip()
 
 
 def _field(place: tuple[int | str, ...]) -> str:
@@ -176,6 +182,17 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
         return "expected " + words.format(context[name])
     expected = _KINDS.get(kind.split("_", maxsplit=1)[0])
     return f"expected {expected}" if expected else message[:1].lower() + message[1:]
+
+
+def _kind(value: object) -> str:
+    """Return in words what kind of JSON value one is.
+
+    >>> [_kind(value) for value in ([], "abc", True, None)]
+    ['a list', 'text', 'true or false', 'null']
+    """
+    names = {"str": "string", "NoneType": "null"}
+    name = names.get(type(value).__name__, type(value).__name__)
+    return _KINDS.get(name, name)
 
 
 def _shown(value: Any) -> str:

@@ -202,6 +202,12 @@ def test_dataset_json_that_is_none_is_a_shard_error(data: bytes, tmp_path: Path)
     assert_refused(read_index, tmp_path, "dataset.json")
 
 
+def test_dataset_json_without_a_table_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("[7]")
+    with pytest.raises(ShardError, match="not a dataset index: expected a table, found a list;"):
+        read_index(tmp_path)
+
+
 def test_folder_without_a_dataset_is_a_shard_error_that_says_what_to_run(tmp_path: Path) -> None:
     assert_refused(read_index, tmp_path, "build-shards", "found an empty folder; check the path")
     assert_refused(read_index, tmp_path / "none", "found nothing; check the path")

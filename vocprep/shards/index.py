@@ -135,7 +135,7 @@ def read_index(folder: Path) -> DatasetIndex:
     value = _read_json(path)
     version = value.get("format_version") if isinstance(value, dict) else None
     known = sorted({each for versions in FORMAT_VERSIONS.values() for each in versions})
-    if version not in known:
+    if isinstance(value, dict) and version not in known:
         shown = version if isinstance(version, int | None) else type(version).__name__
         raise ShardError(
             f"{path}: format version {printable(str(shown))}: this version of vocprep reads "

@@ -273,7 +273,11 @@ def test_a_missing_tensor(run_dir: Path):
     ("text", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "run.json"),
+        ("[]", r"run\.json: expected a table, found a list; use the version"),
+        ("7", "expected a table, found a whole number"),
+        ('"abc"', "expected a table, found text"),
+        ("1e999999", "expected finite numbers, found one that is too large"),
+        ('{"run_format_version": 3, "heads": [], "options": 1, "recipe": 1}', "expected a table"),
         ("{}", "expected a field 'run_format_version'"),
         ('{"run_format_version": 99}', "expected a run_format_version from 1 to 4, found 99"),
         pytest.param(

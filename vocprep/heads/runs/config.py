@@ -135,10 +135,10 @@ class RunConfig:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    def from_json(cls, value: Any) -> Self:
         """Rebuild a configuration; RunError says what does not fit."""
         try:
-            fields = _upgraded(value)
+            fields = _upgraded(from_json(dict[str, Any], value))
             version = fields.pop("run_format_version")
             fields.pop("recipe_id", None)
             Recipe.from_json(fields["recipe"])  # which has every field
@@ -163,7 +163,8 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
             f"expected a run_format_version from 1 to {RUN_FORMAT_VERSION}, found "
             f"{reprlib.repr(version)}"
         )
-    heads, options, recipe = (dict(value[name]) for name in ("heads", "options", "recipe"))
+    parts = {name: value[name] for name in ("heads", "options", "recipe")}
+    heads, options, recipe = from_json(dict[str, dict[str, Any]], parts).values()
     if version == 1:
         heads |= {"slots": "area"}
         options |= {"standardise": False, "precision": "fp32", "recipe": "", "slots": "area"}
