@@ -6,6 +6,7 @@ The tensor digest in the run's recipe decides.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from vocprep.errors import RunError, SourceUnavailableError, UsageError, WeightsError
@@ -19,6 +20,9 @@ from vocprep.features.weights import (
 from vocprep.heads.runs.run import WEIGHTS_FILE, Run
 from vocprep.shards.reader import ShardDataset
 from vocprep.validation import printable
+
+_LONGEST_SHOWN = 200
+"""Characters of a stored path, and of what is wrong with it."""
 
 
 def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateDict:
@@ -36,16 +40,15 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
         try:
             state = load_weights(origin.weights, data_dir, recipe.backbone)
         except (WeightsError, UsageError) as error:
-            problem = str(error)
+            problem = printable(str(error).removeprefix(f"{origin.weights}: "), _LONGEST_SHOWN)
         else:
             if tensor_digest(state) == expected:
                 return state
             problem = f"it now holds other weights, {tensor_digest(state)[:12]}…"
     if weights is None and official_weights(recipe.backbone).tensors_sha256 not in (None, expected):
-        where = "" if origin is None else printable(f", read from {origin.weights} ({problem})")
         raise SourceUnavailableError(
             f"{run.path}: expected the weights that its shards were built with, of tensor digest "
-            f"{expected[:12]}…{where}; give that file as --weights"
+            f"{expected[:12]}…{_found(run.path / WEIGHTS_FILE, origin, problem)}"
         )
     state = load_weights(None if weights is None else str(weights), data_dir, recipe.backbone)
     found = tensor_digest(state)
@@ -55,6 +58,18 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
             f"{found[:12]}…; give the same --weights as to build-shards"
         )
     return state
+
+
+def _found(hint: Path, origin: WeightsOrigin | None, problem: str) -> str:
+    """Return the end of a message on missing weights: what the hint says of them, and advice."""
+    if origin is not None:
+        where = printable(origin.weights, _LONGEST_SHOWN)
+        return f", read from {where} ({problem}); give that file as --weights"
+    state = "cannot be read" if os.path.lexists(hint) else "is missing"
+    return (
+        f", but {hint}, which says where they are, {state}; give the --weights of the build: "
+        "their file, or random:SEED for an untrained backbone"
+    )
 
 
 def weights_origin(dataset: ShardDataset, weights: str | Path | None) -> WeightsOrigin | None:
@@ -67,8 +82,9 @@ def weights_origin(dataset: ShardDataset, weights: str | Path | None) -> Weights
         return WeightsOrigin.of_version(dataset.path, dataset.index.weights, recipe.weights_sha256)
     found = tensor_digest(load_weights(str(weights), Path(), recipe.backbone))
     if found != recipe.weights_sha256:
+        shown = printable(str(weights), _LONGEST_SHOWN)
         raise UsageError(
-            f"weights {weights}: expected those that {dataset.path} was built with, "
+            f"weights {shown}: expected those that {dataset.path} was built with, "
             f"{recipe.weights_sha256[:12]}…, found {found[:12]}…; leave --weights out or give that "
             "file"
         )
