@@ -115,6 +115,30 @@ def test_a_library_that_computes_on_does_not_keep_the_process() -> None:
     assert time.monotonic() - started < 30
 
 
+IN_THE_FIRST_IMPORT = """
+import sys
+class Finder:
+    def find_spec(self, name, *more):
+        if name == "vocprep.program":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+import vocprep.__main__
+"""
+BEFORE_THE_HANDLERS = """
+import signal
+from vocprep import program
+program._open_descriptors = lambda: signal.raise_signal(signal.SIGINT)
+program.main()
+"""
+
+
+@pytest.mark.parametrize("code", [IN_THE_FIRST_IMPORT, BEFORE_THE_HANDLERS])
+def test_an_interruption_before_signals_are_handled_leaves_no_traceback(code: str) -> None:
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_a_signal_that_the_parent_ignores_is_ignored() -> None:
     child = start(
         "print('works', flush=True)\nsys.stdin.read()\nreturn 0",

@@ -1,6 +1,9 @@
 """``python -m vocprep``, and the command ``vocprep``."""
 
-from vocprep.program import main
+try:
+    from vocprep.program import main
+except KeyboardInterrupt:  # before signals are handled
+    raise SystemExit(130) from None
 
 if __name__ == "__main__":
     main()

@@ -17,6 +17,7 @@ _TEXTS = (
 """In messages, lower case, of torch, CUDA, Python's threads and pools, the dynamic loader."""
 _TYPES = (RuntimeError, ImportError, SystemError, OSError)
 _LONGEST_DETAIL = 120
+_LOADING_ADVICE = "raise the address-space limit (ulimit -v), or free memory"
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def as_memory_error(error: BaseException, advice: str) -> OutOfMemoryError | Non
         if isinstance(cause, OutOfMemoryError):
             return cause
         if _is_shortage(cause):
-            return OutOfMemoryError(f"{_shortage(cause)}; {advice}")
+            return OutOfMemoryError(f"{_shortage(cause)}; {_fitting(advice, cause)}")
         cause = cause.__cause__
     return None
 
@@ -54,6 +55,12 @@ def _is_shortage(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (isinstance(error, _TYPES) and bool(_telling(error)))
+
+
+def _fitting(advice: str, error: BaseException) -> str:
+    """Return the advice, another where it was a library that could not be loaded."""
+    is_loading = isinstance(error, ImportError) or "failed to map segment" in str(error)
+    return _LOADING_ADVICE if is_loading else advice
 
 
 def _telling(error: BaseException) -> list[str]:

@@ -44,10 +44,10 @@ _state: dict[str, Any] = {"signal": None, "works": False}
 
 def main() -> None:
     """Run the command line in this process and end it with the command's exit code."""
-    _open_descriptors()
-    _handle_signals()
-    _set_up_streams()
     try:
+        _open_descriptors()
+        _handle_signals()
+        _set_up_streams()
         code = _run()
         _state["works"] = False
     except KeyboardInterrupt:

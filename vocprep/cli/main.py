@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -23,6 +24,7 @@ from vocprep.cli.sources import decode, sample
 from vocprep.cli.train import train
 from vocprep.cli.verify import verify
 from vocprep.errors import DataError, VocprepError
+from vocprep.files.writing import disk_advice
 from vocprep.manifest_paths import ManifestPathWarning
 from vocprep.memory import as_memory_error
 from vocprep.program import BUG, stop_code, was_stopped
@@ -30,6 +32,7 @@ from vocprep.validation import explain, printable
 
 PROGRAM = "vocprep"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _ErrorBoundary(click.Group):
@@ -79,10 +82,22 @@ def _as_known(error: BaseException, ctx: click.Context) -> VocprepError | None:
         return shortage or cast("VocprepError", error)
     if not isinstance(error, OSError):
         return None
-    advice = ""
+    return DataError(
+        f"{error.filename or 'input or output'}: {explain(error)}{_advice_on_files(error)}"
+    )
+
+
+def _advice_on_files(error: OSError) -> str:
+    """Return the end of a message on a file that the system refused; empty where none is known."""
     if error.errno in _NO_ROOM:
-        advice = "; make room and run the same command again: finished work is kept"
-    return DataError(f"{error.filename or 'input or output'}: {explain(error)}{advice}")
+        return f"; {disk_advice(error)} and run the same command again: finished work is kept"
+    if error.errno not in _NO_PERMISSION or not isinstance(error.filename, str):
+        return ""
+    path = Path(error.filename)
+    if os.path.lexists(path):
+        readable = os.access(path, os.R_OK)
+        return f"; {disk_advice(error) if readable else 'make it readable'}, or choose another"
+    return f"; make the folder {path.parent} writable, or choose another"
 
 
 def _what_to_lower(ctx: click.Context) -> str:
