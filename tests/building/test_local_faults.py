@@ -18,7 +18,7 @@ from builders.versions import JPEGS, TWO_PER_SHARD, make_plan
 from filelock import FileLock
 
 from vocprep.building.local import build_plan
-from vocprep.errors import FailureBudgetError, UsageError
+from vocprep.errors import DataError, FailureBudgetError, UsageError
 from vocprep.options import BuildOptions, MaxFailures
 from vocprep.shards.index import read_index
 from vocprep.shards.reader import ShardDataset
@@ -105,7 +105,7 @@ def test_write_that_fails_keeps_what_was_finished(
 def test_read_only_folder_is_refused(sample_tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o500)
-    with pytest.raises(UsageError, match="cannot be written to"):
+    with pytest.raises(DataError, match=r"cannot be written to: .* denied; make it writable, or"):
         build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, OPTIONS)
 
 
@@ -116,7 +116,7 @@ def test_folder_on_a_read_only_disk_is_refused(
         raise OSError(30, os.strerror(30))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(UsageError, match="Read-only file system"):
+    with pytest.raises(DataError, match="Read-only file system; make it writable"):
         build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), tmp_path / "out", OPTIONS)
 
 

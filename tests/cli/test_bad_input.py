@@ -258,7 +258,7 @@ def test_file_in_the_folders_place_is_refused(
 def test_read_only_parent_is_refused(sample_tree: Path, tmp_path: Path, vocprep: Run) -> None:
     (tmp_path / "parent").mkdir(mode=0o500)
     out = tmp_path / "parent" / "out"
-    assert_refused(vocprep(*build_words(sample_tree, out)), USAGE, out, "Permission denied")
+    assert_refused(vocprep(*build_words(sample_tree, out)), DATA, out, "make it writable")
 
 
 def test_folder_that_another_build_holds_is_refused(

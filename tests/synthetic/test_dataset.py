@@ -1,5 +1,6 @@
 """The sample tree: layout, bytes, special patches, refusals."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from vocprep.data_dir.layout import list_samples
-from vocprep.errors import UsageError
+from vocprep.errors import DataError, UsageError
 from vocprep.files.locking import file_lock
 from vocprep.geometry import Geometry, place_labels, split_patches
 from vocprep.manifests import load_dataset
@@ -259,7 +260,8 @@ def test_the_same_sample_is_left_as_it_is(tmp_path: Path) -> None:
 def test_another_sample_is_not_overwritten(tmp_path: Path, other: dict[str, int]) -> None:
     sample(tmp_path, images=2)
     before = tree_digest(tmp_path)
-    with pytest.raises(UsageError, match="choose another folder, or delete"):
+    found = r"or the sample of .* found that of 2 images and seed 0; choose another folder$"
+    with pytest.raises(UsageError, match=found):
         sample(tmp_path, **other)
     assert tree_digest(tmp_path) == before
 
@@ -270,7 +272,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, marker: bytes |
     if marker is not None:
         (tmp_path / MARKER).write_bytes(marker)
     before = tree_digest(tmp_path)
-    with pytest.raises(UsageError, match="choose another folder, or delete"):
+    with pytest.raises(UsageError, match=r"found a folder of other files; choose another folder$"):
         sample(tmp_path, images=2)
     assert tree_digest(tmp_path) == before
 
@@ -281,7 +283,7 @@ def test_a_marker_with_odd_counts_is_another_thing(tmp_path: Path, count: object
     marker = json.loads((tmp_path / MARKER).read_text())
     marker["holds"]["train"] = count
     (tmp_path / MARKER).write_text(json.dumps(marker))
-    with pytest.raises(UsageError, match="choose another folder, or delete"):
+    with pytest.raises(UsageError, match=r"found a data dir; choose another folder$"):
         sample(tmp_path, images=2)
 
 
@@ -293,6 +295,22 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         ):
             sample(place, images=2)
     assert (tmp_path / "data").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "make room"), (errno.EACCES, "make it writable")]
+)
+def test_a_folder_that_cannot_be_written_is_said_with_advice(
+    tmp_path: Path, number: int, advice: str
+) -> None:
+    class Full(NoProgress):
+        def advance(self, count: int) -> None:
+            raise OSError(number, os.strerror(number), "x")
+
+    sentence = f"cannot be written there: {os.strerror(number)}; {advice}, or choose another folder"
+    with pytest.raises(DataError, match=sentence):
+        sample(tmp_path, images=2, progress=Full())
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from vocprep.building.finish import FinishedShard, assemble, finish_shard
 from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cut_shards
 from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
-from vocprep.errors import ShardError, UsageError
+from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files.locking import LOCK, file_lock
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.replacing import Replacement, empty_staging
-from vocprep.files.writing import check_output_folder, remove_path, write_atomic
+from vocprep.files.writing import check_output_folder, disk_advice, remove_path, write_atomic
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
@@ -86,7 +86,9 @@ def open_output(
 
 @contextmanager
 def _locked(out: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Hold the output folder's file lock; UsageError when another build holds it."""
+    """Hold the output folder's file lock; UsageError when another build holds it, DataError when
+    there is no writing there.
+    """
     busy = f"{out}: another build is writing there; wait for it or choose another --out"
     check_output_folder(out)
     with ExitStack() as stack:
@@ -94,8 +96,9 @@ def _locked(out: Path, note: Callable[[str], None]) -> Iterator[None]:
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(file_lock(out / LOCK, busy=busy, note=note))
         except OSError as error:
-            raise UsageError(
-                f"{out}: cannot be written to: {explain(error)}; choose another --out"
+            raise DataError(
+                f"{out}: cannot be written to: {explain(error)}; {disk_advice(error)}, or choose "
+                "another --out, then run the same command again"
             ) from error
         yield
 

@@ -35,14 +35,14 @@ from pydantic import Field
 from scipy.io import savemat
 
 from vocprep.drawing.overlay import palette
-from vocprep.errors import UsageError
-from vocprep.files.names import TEMPORARY_PREFIX
+from vocprep.errors import DataError, UsageError
+from vocprep.files.names import TEMPORARY_PREFIX, found_at
 from vocprep.files.reading import read_json
 from vocprep.files.replacing import Replacement, empty_staging, locked_output
-from vocprep.files.writing import remove_path, write_json
+from vocprep.files.writing import disk_advice, remove_path, write_json
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.synthetic.scene import CLASSES, LabelMap, class_names, draw_image, draw_label_map
-from vocprep.validation import NotNegative, checked, from_json, to_json
+from vocprep.validation import NotNegative, checked, explain, from_json, to_json
 
 MARKER = "sample.json"
 """File in the sample's folder with the options that made it; it is written last."""
@@ -87,7 +87,7 @@ def sample(
 
     Every sixth image belongs to val, from the second on; another ``seed`` gives other scenes.
     A folder that already holds the same sample is left as it is. Raises UsageError when it holds
-    anything else or cannot be written, or when a number is out of bounds.
+    anything else or a number is out of bounds, DataError when it cannot be written.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -114,8 +114,9 @@ def sample(
                     progress.end()
                 exchange.commit(_HELD)
     except OSError as error:
-        raise UsageError(
-            f"{folder}: the sample cannot be written there ({error}); choose another folder"
+        raise DataError(
+            f"{folder}: the sample cannot be written there: {explain(error)}; "
+            f"{disk_advice(error)}, or choose another folder, then run the same command again"
         ) from error
     return _summary(folder, counts)
 
@@ -135,13 +136,17 @@ def _existing(folder: Path, options: _Options) -> SampleSummary | None:
     """Return the summary of an equal sample in the folder, None for an empty folder."""
     if all(path.name == _STAGING for path in folder.iterdir()):
         return None
+    found = found_at(folder)
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = read_json(folder / MARKER)
-        if found["made_by"] == {"generation": _GENERATION, **to_json(options)}:
-            return _summary(folder, from_json(dict[str, NotNegative], found["holds"]))
+        marker = read_json(folder / MARKER)
+        made_by = from_json(dict[str, NotNegative], marker["made_by"])
+        holds = from_json(dict[str, NotNegative], marker["holds"])
+        if made_by == {"generation": _GENERATION, **to_json(options)}:
+            return _summary(folder, holds)
+        found = f"that of {made_by['images']} images and seed {made_by['seed']}"
     raise UsageError(
         f"{folder}: expected a new or empty folder, or the sample of {options.images} images and "
-        f"seed {options.seed}, found something else; choose another folder, or delete this one"
+        f"seed {options.seed}, found {found}; choose another folder"
     )
 
 
