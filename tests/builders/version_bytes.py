@@ -11,7 +11,7 @@ def version_bytes(folder: Path) -> dict[str, bytes]:
     found = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and ".lock" not in path.relative_to(folder).parts
     }
     try:
         index = json.loads(found["dataset.json"])

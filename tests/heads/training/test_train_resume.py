@@ -201,6 +201,16 @@ def test_other_data_is_refused_with_the_differing_fields(dataset: ShardDataset, 
     assert "leave the differing options out" not in str(caught.value)
 
 
+def test_run_of_other_embeddings_is_refused(dataset: ShardDataset, tmp_path: Path):
+    interrupted(dataset, tmp_path / "run", OPTIONS, 1)
+    path = tmp_path / "run" / "run.json"
+    value = json.loads(path.read_text())
+    value["heads"]["embedding_dim"] -= 1
+    path.write_text(json.dumps(value))
+    with pytest.raises(UsageError, match=r"embedding_dim: \d+ and \d+; name the shards"):
+        train(dataset, tmp_path / "run", OPTIONS)
+
+
 def test_without_resume_an_interrupted_run_is_refused(dataset: ShardDataset, tmp_path: Path):
     interrupted(dataset, tmp_path / "run", OPTIONS, 1)
     with pytest.raises(UsageError, match="pass --resume to go on with it"):

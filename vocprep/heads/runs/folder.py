@@ -171,6 +171,9 @@ def _resumed(run_dir: Path, config: RunConfig) -> RunConfig:
     for name in ("content_id", "source_id", "recipe"):
         one, other = ({name: side.to_json()[name]} for side in (begun, config))
         data += differing_fields(one, other)
+    data += differing_fields(
+        {"embedding_dim": begun.heads.embedding_dim}, {"embedding_dim": config.heads.embedding_dim}
+    )
     if options or data:
         options_file = OPTIONS_FILE if begun.format_version > 3 else OLD_OPTIONS_FILE
         advice = ["name the shards that the run was trained on"] if data else []
