@@ -199,8 +199,9 @@ def test_what_lies_in_the_place_of_a_listed_file_is_named(data: Path):
     path = data / VOC / f"JPEGImages/{FIRST}.jpg"
     path.rename(path.with_suffix(".JPG"))
     found = {item.state: item.detail for item in check(data).differences}
-    assert found["missing"].endswith(f"found {FIRST}.JPG there: rename it to {path.name}; upper "
-                                     "and lower case count")  # fmt: skip
+    assert found["missing"].endswith(
+        f"found {FIRST}.JPG there: rename it to {path.name} (upper and lower case count)"
+    )
 
 
 @pytest.mark.parametrize("name", ["JPEGImages/._{}.jpg", "../../trainval/._{}.mat"])
