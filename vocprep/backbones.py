@@ -75,6 +75,8 @@ class Backbone:
     """Side in pixels of one input: a patch, or a whole image."""
     default_windows: tuple[int, ...] = field(default=(PATCH,))
     """Windows around each patch that pass the network; none where it takes whole images."""
+    has_exact: bool = False
+    """Whether the precision ``exact`` is defined for it (``vocprep.features.exact``)."""
 
     @property
     def takes_whole_images(self) -> bool:
@@ -109,6 +111,7 @@ BACKBONES: dict[str, Backbone] = {
             "layer2": Layer(channels=32, cells=4),
         },
         normalisation="cifar100",
+        has_exact=True,
     ),
     "resnet18-imagenet": Backbone(
         title="ImageNet ResNet-18",

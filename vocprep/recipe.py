@@ -22,7 +22,7 @@ from vocprep.validation import checked, explain, from_json, printable, to_json
 FORMAT_VERSION = 1
 """The version of docs/format.md that this package writes and reads."""
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "exact"]
 EmbeddingDtype = Literal["float16", "float32"]
 View = Literal["identity", "flip"]
 
@@ -94,6 +94,7 @@ class Recipe:
     def _can_be_built(self) -> Self:
         """Refuse values that no build can follow."""
         _check_windows(self)
+        _check_precision(self)
         if self.views[:1] != ("identity",) or len(set(self.views)) != len(self.views):
             raise UsageError(
                 f"views {_listed(self.views)}: expected 'identity' first and every view once"
@@ -174,6 +175,16 @@ def _check_windows(recipe: Recipe) -> None:
     elif not recipe.windows or not set(recipe.windows) <= set(WINDOWS):
         raise UsageError(
             f"windows {_listed(recipe.windows)}: expected some of {', '.join(map(str, WINDOWS))}"
+        )
+
+
+def _check_precision(recipe: Recipe) -> None:
+    """Refuse exact arithmetic for a backbone that has none."""
+    if recipe.precision == "exact" and not BACKBONES[recipe.backbone].has_exact:
+        having = [name for name, backbone in BACKBONES.items() if backbone.has_exact]
+        raise UsageError(
+            f"precision 'exact' is not defined for {recipe.backbone}, only for "
+            f"{', '.join(having)}; expected another precision, or --backbone {having[0]}"
         )
 
 

@@ -125,7 +125,8 @@ def build_plan(
     devices = choose_devices(options.device)
     if options.decoder == "nvjpeg":
         check_nvjpeg(devices[0])
-    key = BuildKey(plan=plan, numerics_class=numerics_class(devices, options.decoder))
+    made_in = numerics_class(devices, options.decoder, plan.recipe.precision)
+    key = BuildKey(plan=plan, numerics_class=made_in)
     progress.begin("images", len(plan.samples), 0)
     try:
         with open_output(out, key, options.if_exists, progress.note) as output:

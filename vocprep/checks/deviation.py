@@ -63,6 +63,7 @@ EMBEDDING_TOLERANCES: dict[Precision, Tolerance] = {
     "tf32": Tolerance(largest_deviation=0.2, smallest_cosine=0.999),
     "fp16": Tolerance(largest_deviation=0.2, smallest_cosine=0.999),
     "bf16": Tolerance(largest_deviation=1.0, smallest_cosine=0.99),
+    "exact": Tolerance(largest_deviation=0.0, smallest_cosine=1.0),
 }
 """Between two machines at the same precision. fp32 allows one rounding of float16 storage and some
 more; bf16 differs from fp32 by 0.47 and 0.997 on photographs, and two ways to compute it by

@@ -189,7 +189,8 @@ class _Comparison:
         self._index, self._stored = dataset.index, stored
         self._entries = {sample.id: sample for sample in dataset.samples}
         self._quarantined = {bad.id for bad in dataset.quarantined}
-        here = numerics_class(choose_devices(options.device), options.decoder)
+        devices, precision = choose_devices(options.device), dataset.index.recipe.precision
+        here = numerics_class(devices, options.decoder, precision)
         self._class_differences = tuple(differing_fields(self._index.numerics_class, here))
         self._classes = max(dataset.label_space.names) + 1
         self._matching = 0

@@ -10,7 +10,9 @@ import simplejpeg
 import torch
 
 from vocprep.errors import UsageError
+from vocprep.features.probe import NUMERICS_CLASS
 from vocprep.options import Decoder
+from vocprep.recipe import Precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -45,12 +47,22 @@ def _what_is_there(gpus: int) -> str:
 
 
 def numerics_class(
-    devices: Sequence[torch.device], decoder: Decoder = "simplejpeg"
+    devices: Sequence[torch.device],
+    decoder: Decoder = "simplejpeg",
+    precision: Precision = "fp32",
 ) -> dict[str, str]:
     """Return what decides the bits of embeddings beside the recipe.
 
-    Raises UsageError for GPUs of different kinds.
+    With the precision ``exact`` it is the same for all machines. Raises UsageError for GPUs of
+    different kinds with any other, and for a decoder that ``exact`` is not defined with.
     """
+    if precision == "exact":
+        if decoder != "simplejpeg":
+            raise UsageError(
+                f"precision 'exact' is not defined with decoder {decoder!r}, whose pixels differ: "
+                "expected --decoder simplejpeg, or another precision"
+            )
+        return dict(NUMERICS_CLASS)
     described = [_describe(device) for device in devices]
     if any(other != described[0] for other in described):
         names = ", ".join(f"{d}: {described[i][0]}" for i, d in enumerate(devices))

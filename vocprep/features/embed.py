@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features.backbone import FrozenBackbone
 from vocprep.features.compiling import compiling, require_compiler
+from vocprep.features.exact import ExactBackbone
+from vocprep.features.probe import prove
 from vocprep.features.weights import StateDict
 from vocprep.geometry import PATCH, shrink_windows
 from vocprep.recipe import Precision, Recipe
@@ -95,15 +97,23 @@ class Embedder:
         self.spec = spec
         self.chunk = chunk
         self._described = backbone
-        self._dtype = _DTYPES[spec.precision]
-        frozen = FrozenBackbone.from_weights(weights, spec.backbone, spec.layers)
-        self.backbone = frozen.to(device, self._dtype)
+        self.backbone = self._make_backbone(weights)
         self._network: Callable[[Tensor], Tensor] = self.backbone
         # cuDNN chooses its algorithm by the size of the batch.
         self._fixed_shape = on_gpu
         self._mean = torch.tensor(spec.normalisation.mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(spec.normalisation.std, device=device).view(3, 1, 1)
         self._streams = threading.local()
+
+    def _make_backbone(self, weights: StateDict) -> nn.Module:
+        spec = self.spec
+        if spec.precision != "exact":
+            frozen = FrozenBackbone.from_weights(weights, spec.backbone, spec.layers)
+            return frozen.to(self.device, _DTYPES[spec.precision])
+        carrier = prove(self.device, self.chunk if self.device.type == "cuda" else None)
+        return ExactBackbone.from_weights(
+            weights, spec.backbone, spec.layers, spec.normalisation, carrier
+        ).to(self.device)
 
     @property
     def dim(self) -> int:
@@ -118,7 +128,13 @@ class Embedder:
         """
         require_compiler()
         before = self._network, self._fixed_shape
-        self._network = torch.compile(self.backbone, options={"freezing": True}, dynamic=False)
+        # Without the second option the compiler leaves out roundings to bfloat16 and back.
+        keep_roundings = self.spec.precision == "exact"
+        self._network = torch.compile(
+            self.backbone,
+            options={"freezing": True, "emulate_precision_casts": keep_roundings},
+            dynamic=False,
+        )
         self._fixed_shape = True
         side = self._described.input_side
         try:
@@ -179,7 +195,13 @@ class Embedder:
             # Copies of the last input, whose embeddings are discarded.
             filler = inputs[-1:].expand(least - len(inputs), -1, -1, -1)
             inputs = torch.cat([inputs, filler])
-        return self._network(self.normalise(inputs).to(self._dtype)).float()
+        return self._network(self._network_inputs(inputs)).float()
+
+    def _network_inputs(self, inputs: Tensor) -> Tensor:
+        """Return what the backbone takes: normalised pixels, or with ``exact`` the pixels."""
+        if self.spec.precision == "exact":
+            return inputs.to(self.device).permute(0, 3, 1, 2)
+        return self.normalise(inputs).to(_DTYPES[self.spec.precision])
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """Return the backbone's input float32 [N, 3, s, s] of pixels uint8 [N, s, s, 3]."""

@@ -1,0 +1,197 @@
+"""Exact backbones: networks in integers, whose embeddings have the same bits on every machine.
+
+docs/format.md, "Exact arithmetic", is normative. Weights and activations are integers of at most 8
+significant bits, in bfloat16 or float32. Every partial sum of a convolution is an integer below
+2²⁴, so that float32 holds it exactly, and no order of summation can change it. What follows the
+sum are single, correctly rounded operations per number.
+
+Shape legend: N inputs, O outputs and I inputs of a convolution, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, Normalisation
+from vocprep.features.exact_integers import (
+    ACTIVATION_MAX,
+    IntegerBlock,
+    IntegerConvolution,
+    IntegerNetwork,
+    IntegerStage,
+    derive_integers,
+)
+from vocprep.features.networks import cifar100_resnet32
+from vocprep.features.weights import StateDict, load_strictly
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """What computes the convolutions: the bits are the same with each that is exact."""
+
+    dtype: torch.dtype
+    """Which holds the integers: bfloat16 or float32."""
+    by_matmul: bool = False
+    """Whether convolutions are matrix products of unfolded inputs: slower, but no library replaces
+    these by an algorithm of another arithmetic, such as Winograd's."""
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')}{' matmul' if self.by_matmul else ''}"
+
+
+FLOAT32 = Carrier(torch.float32)
+
+
+def round_to_bfloat16(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round float32 to 8 significant bits, ties to even, and return them as ``dtype``."""
+    return values.to(torch.bfloat16).to(dtype)
+
+
+class ExactConvolution(nn.Module):
+    """A convolution with its batch norm: integers [N, I, h, w] → float32 [N, O, h', w']."""
+
+    weight: Tensor
+    bias: Tensor
+    multiplier: Tensor
+
+    def __init__(self, integers: IntegerConvolution, carrier: Carrier) -> None:
+        super().__init__()
+        weight = torch.from_numpy(integers.weight).to(carrier.dtype)
+        bias = torch.from_numpy(integers.bias).float()
+        multiplier = torch.from_numpy(integers.multiplier)
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", bias.view(-1, 1, 1))
+        self.register_buffer("multiplier", multiplier.view(-1, 1, 1))
+        self.stride = integers.stride
+        self.padding = weight.shape[-1] // 2
+        self.by_matmul = carrier.by_matmul
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return round((sum + bias) × multiplier), the sum rounded to 8 significant bits."""
+        sums = self._convolve_unfolded(x) if self.by_matmul else self._convolve(x)
+        rounded = round_to_bfloat16(sums, torch.float32)
+        return rounded.add_(self.bias).mul_(self.multiplier).round_()
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, stride=self.stride, padding=self.padding)
+
+    def _convolve_unfolded(self, x: Tensor) -> Tensor:
+        side = self.weight.shape[-1]
+        columns = F.unfold(x, side, padding=self.padding, stride=self.stride)
+        sums = self.weight.flatten(1) @ columns
+        height, width = ((size - 1) // self.stride + 1 for size in x.shape[-2:])
+        return sums.view(len(x), -1, height, width)
+
+
+class ExactBlock(nn.Module):
+    """Two convolutions with a shortcut, as ``networks.BasicBlock``: integers to integers."""
+
+    def __init__(self, integers: IntegerBlock, carrier: Carrier) -> None:
+        super().__init__()
+        self.conv1 = ExactConvolution(integers.first, carrier)
+        self.conv2 = ExactConvolution(integers.second, carrier)
+        shortcut = integers.shortcut
+        self.downsample = None if shortcut is None else ExactConvolution(shortcut, carrier)
+        self.dtype = carrier.dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return integers 0..2040 float32 [N, O, h', w'] of such integers [N, I, h, w]."""
+        x = round_to_bfloat16(x, self.dtype)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.conv1(x).clamp_(0, ACTIVATION_MAX)
+        total: Tensor = self.conv2(round_to_bfloat16(y, self.dtype))
+        return total.add_(shortcut).clamp_(0, ACTIVATION_MAX)
+
+
+class ExactStage(nn.Module):
+    """Blocks one after the other, and the real value of 1 in each channel of their output."""
+
+    step: Tensor
+
+    def __init__(self, integers: IntegerStage, carrier: Carrier) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(ExactBlock(block, carrier) for block in integers.blocks))
+        self.register_buffer("step", torch.from_numpy(integers.step).float().view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last block's output."""
+        y: Tensor = self.blocks(x)
+        return y
+
+    def pool(self, x: Tensor, cells: int) -> Tensor:
+        """Return means over square cells as real values [N, C·cells²].
+
+        Nothing is rounded: a sum of 16 integers has at most 15 bits and a step has 8, so that
+        float32 holds their product.
+        """
+        return (F.adaptive_avg_pool2d(x, cells) * self.step).flatten(1)
+
+
+class ExactBackbone(nn.Module):
+    """Pixels uint8 [N, 3, 32, 32] → embeddings float32 [N, D], as ``backbone.FrozenBackbone``.
+
+    >>> from pathlib import Path
+    >>> from vocprep.features.weights import load_weights
+    >>> exact = ExactBackbone.from_weights(load_weights("random:0", Path("data")))
+    >>> exact(torch.zeros(5, 3, 32, 32, dtype=torch.uint8)).shape
+    torch.Size([5, 256])
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        integers: IntegerNetwork,
+        backbone: Backbone,
+        layers: Sequence[str],
+        carrier: Carrier = FLOAT32,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.from_numpy(integers.centre).float().view(-1, 1, 1))
+        self.stem = ExactConvolution(integers.stem, carrier)
+        names = [f"layer{number}" for number in range(1, len(integers.stages) + 1)]
+        last = max(names.index(name) for name in layers)
+        self.names = names[: last + 1]
+        stages = (ExactStage(stage, carrier) for stage in integers.stages[: last + 1])
+        self.stages = nn.Sequential(*stages)
+        self.layers = tuple(layers)
+        self.cells = {name: backbone.layers[name].cells for name in layers}
+        self.dtype = carrier.dtype
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: StateDict,
+        backbone: str = DEFAULT_BACKBONE,
+        layers: Sequence[str] | None = None,
+        normalisation: Normalisation | None = None,
+        carrier: Carrier = FLOAT32,
+    ) -> Self:
+        """Build it from a network's full state dict; WeightsError when that does not fit."""
+        described = BACKBONES[backbone]
+        integers = integers_of(weights, normalisation or Normalisation())
+        return cls(integers, described, layers or described.default_layers, carrier)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return embeddings."""
+        centred = pixels.to(self.dtype, memory_format=torch.channels_last).sub_(self.centre)
+        x = self.stem(centred).clamp_(0, ACTIVATION_MAX)
+        found = {}
+        for name, stage in zip(self.names, self.stages, strict=True):
+            x = stage(x)
+            if name in self.cells:
+                found[name] = cast(ExactStage, stage).pool(x, self.cells[name])
+        return torch.cat([found[name] for name in self.layers], dim=1)
+
+
+def integers_of(weights: StateDict, normalisation: Normalisation) -> IntegerNetwork:
+    """Return the integers of a state dict; WeightsError when that does not fit."""
+    network = cifar100_resnet32()
+    load_strictly(network, weights)
+    return derive_integers(network, normalisation)

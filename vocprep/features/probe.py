@@ -1,0 +1,125 @@
+"""The probe of exact arithmetic: whether this machine computes the bits that all others do.
+
+Two small pictures that the package holds pass JPEG decoder, resize and a network of untrained
+weights, and the results are compared with digests. The bound on sums holds for the pictures of a
+build and the weights of its backbone as it does for these: what is tried here is the machine, that
+is, whether its libraries decode, resize and multiply as docs/format.md defines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import PIL
+import simplejpeg
+import torch
+from torch import Tensor
+
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
+from vocprep.errors import UsageError
+from vocprep.features.exact import Carrier, ExactBackbone, integers_of
+from vocprep.features.exact_integers import IntegerNetwork
+from vocprep.features.image import decode_jpeg
+from vocprep.features.weights import load_weights
+from vocprep.geometry import Geometry, place_image, split_patches
+
+PICTURES = ("downscaled.jpg", "upscaled.jpg")
+"""In the folder ``probe_pictures``: drawn by ``vocprep sample``, made smaller, and one of them with
+the chroma at half resolution, the other progressive."""
+WEIGHTS = "random:0"
+LAYERS = ("layer3", "layer2")
+EVERY = 5
+"""Of the pictures' patches every fifth passes the network."""
+PIXELS_SHA256 = "e0ddb7e8e4e80038600284ed8e9b133ac719c525ecd746f6c4e930a348335479"
+"""Of the pictures' patches."""
+EMBEDDINGS_SHA256 = "e34cff7d3009658465822d56a0b88388f36bda14d76d989a76955ab96ce918d9"
+"""Of the embeddings, as little-endian float32."""
+NUMERICS_CLASS = {"probe": f"exact 1, {EMBEDDINGS_SHA256[:12]}"}
+"""The numerics class of all machines that the probe succeeds on."""
+_INSTEAD = "use --precision fp32, whose versions are compared within tolerances"
+
+
+@cache
+def prove(device: torch.device, batch: int | None = None) -> Carrier:
+    """Return the fastest way of exact arithmetic on a device that gives the bits of all machines.
+
+    On a GPU, where libraries choose their algorithms by the size of a batch, ``batch`` is that of
+    the build. Raises UsageError where there is none, or where pictures decode to other pixels.
+    """
+    patches = torch.from_numpy(probe_patches())
+    network = integers_of(load_weights(WEIGHTS, Path()), Normalisation())
+    inputs = patches[_rows(len(patches), batch)].to(device).permute(0, 3, 1, 2)
+    proven = []
+    for carriers in _carriers(device):
+        for carrier in carriers:
+            seconds, digest = _try(network, carrier, inputs, len(patches))
+            if digest == EMBEDDINGS_SHA256:
+                proven.append((seconds, carrier))
+        if proven:
+            return min(proven, key=lambda pair: pair[0])[1]
+    raise UsageError(
+        f"precision 'exact': {device} does not compute sums of integers exactly with torch "
+        f"{torch.__version__}: expected embeddings of the probe with sha256 "
+        f"{EMBEDDINGS_SHA256[:12]}…, found {digest[:12]}…; {_INSTEAD}"
+    )
+
+
+def probe_patches() -> np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]:
+    """Return the patches uint8 [P, 32, 32, 3] that pass the network.
+
+    Raises UsageError where the pictures have other pixels here than on other machines.
+    """
+    folder = resources.files("vocprep.features") / "probe_pictures"
+    pixels = np.concatenate(
+        [
+            split_patches(place_image(decode_jpeg((folder / name).read_bytes(), name), Geometry()))
+            for name in PICTURES
+        ]
+    )
+    found = hashlib.sha256(pixels.tobytes()).hexdigest()
+    if found != PIXELS_SHA256:
+        raise UsageError(
+            f"precision 'exact': simplejpeg {simplejpeg.__version__} or Pillow {PIL.__version__} "
+            "gives other pixels here than on other machines: expected pixels of the probe with "
+            f"sha256 {PIXELS_SHA256[:12]}…, found {found[:12]}…; install other releases of them, "
+            f"or {_INSTEAD}"
+        )
+    return pixels[::EVERY]
+
+
+def _rows(count: int, batch: int | None) -> list[int]:
+    """Return the indices of ``count`` patches, repeated to fill a batch."""
+    return [row % count for row in range(max(count, batch or 0))]
+
+
+def _carriers(device: torch.device) -> Sequence[Sequence[Carrier]]:
+    """Return what may compute convolutions, in groups: a later one where none before is exact."""
+    fast = [Carrier(torch.bfloat16), Carrier(torch.float32)]
+    return fast, [Carrier(torch.float32, by_matmul=True)]
+
+
+@torch.inference_mode()
+def _try(
+    network: IntegerNetwork, carrier: Carrier, inputs: Tensor, count: int
+) -> tuple[float, str]:
+    """Return the seconds that embedding takes, and the digest of the embeddings.
+
+    The first ``count`` inputs are digested; the others are the same again, and where one of them
+    has other embeddings, the digest is of them all.
+    """
+    backbone = ExactBackbone(network, BACKBONES[DEFAULT_BACKBONE], LAYERS, carrier)
+    backbone.to(inputs.device)
+    backbone(inputs[:2])
+    started = time.perf_counter()
+    embeddings = backbone(inputs).cpu()
+    seconds = time.perf_counter() - started
+    repeated = embeddings[_rows(count, len(inputs))]
+    distinct = embeddings[:count] if torch.equal(embeddings, repeated) else embeddings
+    data = distinct.numpy().astype("<f4").tobytes()
+    return seconds, hashlib.sha256(data).hexdigest()
