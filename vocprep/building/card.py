@@ -111,7 +111,18 @@ def _checking(index: DatasetIndex) -> str:
         "```\n"
         "vocprep verify path/to/this/folder                  # every file's digest\n"
         "vocprep verify path/to/this/folder --level content  # every record\n"
-        "```\n\n"
+        "```\n\n" + _makers(index)
+    )
+
+
+def _makers(index: DatasetIndex) -> str:
+    """Return what made the version; exact arithmetic names no machine, so that cards agree."""
+    if "probe" in index.numerics_class:
+        return (
+            "In exact arithmetic every machine makes the same records, `content_id` included. Made "
+            f"by vocprep {index.versions['vocprep']}.\n"
+        )
+    return (
         f"Made on {index.numerics_class.get('device', 'an unknown device')}, "
         f"{index.numerics_class.get('instruction_set', '')}, torch "
         f"{index.numerics_class.get('torch', '')}, vocprep {index.versions['vocprep']}.\n"

@@ -50,7 +50,8 @@ NVJPEG_BATCH = 64
 MOST_NAMED = 3
 """Quarantined samples that FailureBudgetError names, the latest ones."""
 COMPILE_FROM = 5000
-"""Views from which on compiling takes less time than it saves in bf16 (docs/performance.md)."""
+"""Views from which on compiling saves more time than it takes, in bf16 and exact: see
+docs/performance.md."""
 
 
 @contextmanager
@@ -211,7 +212,8 @@ def worth_compiling(plan: BuildPlan, samples: int) -> bool:
     With one core per group, fp32 gains nothing by it.
     """
     views = samples * len(plan.recipe.views)
-    return plan.recipe.precision == "bf16" and views >= COMPILE_FROM and can_compile()
+    gains = plan.recipe.precision in ("bf16", "exact")
+    return gains and views >= COMPILE_FROM and can_compile()
 
 
 def make_embedder(

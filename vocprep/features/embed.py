@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, Normalisation
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features.backbone import FrozenBackbone
 from vocprep.features.compiling import compiling, require_compiler
 from vocprep.features.exact import ExactBackbone
-from vocprep.features.probe import prove
+from vocprep.features.probe import probe_patches, prove
 from vocprep.features.weights import StateDict
 from vocprep.geometry import PATCH, shrink_windows
 from vocprep.recipe import Precision, Recipe
@@ -26,6 +26,8 @@ CHUNK = 98
 """Patches per forward pass on a CPU: two images of 7×7 patches suit its caches best."""
 GPU_CHUNK = 12_544
 """Patches per forward pass on a GPU: 256 images of 7×7 patches."""
+EXACT_CHUNK = 49
+"""Patches per forward pass of exact arithmetic on a CPU, which passes memory more often."""
 IMAGE_CHUNK, GPU_IMAGE_CHUNK = 4, 256
 """Images per forward pass of a backbone of whole images."""
 _DTYPES = {
@@ -59,10 +61,12 @@ class EmbeddingSpec:
         )
 
 
-def _default_chunk(backbone: Backbone, *, on_gpu: bool) -> int:
-    if backbone.takes_whole_images:
+def _default_chunk(spec: EmbeddingSpec, *, on_gpu: bool) -> int:
+    if BACKBONES[spec.backbone].takes_whole_images:
         return GPU_IMAGE_CHUNK if on_gpu else IMAGE_CHUNK
-    return GPU_CHUNK if on_gpu else CHUNK
+    if on_gpu:
+        return GPU_CHUNK
+    return EXACT_CHUNK if spec.precision == "exact" else CHUNK
 
 
 class Embedder:
@@ -85,7 +89,7 @@ class Embedder:
         on_gpu = device.type == "cuda"
         backbone = BACKBONES[spec.backbone]
         if chunk is None:
-            chunk = _default_chunk(backbone, on_gpu=on_gpu)
+            chunk = _default_chunk(spec, on_gpu=on_gpu)
         if chunk < 2:
             raise UsageError(f"chunk {chunk}: expected 2 inputs or more")
         if spec.precision in _GPU_ONLY and not on_gpu:
@@ -129,21 +133,36 @@ class Embedder:
         require_compiler()
         before = self._network, self._fixed_shape
         # Without the second option the compiler leaves out roundings to bfloat16 and back.
-        keep_roundings = self.spec.precision == "exact"
+        is_exact = self.spec.precision == "exact"
         self._network = torch.compile(
             self.backbone,
-            options={"freezing": True, "emulate_precision_casts": keep_roundings},
+            options={"freezing": True, "emulate_precision_casts": is_exact},
             dynamic=False,
         )
         self._fixed_shape = True
         side = self._described.input_side
         try:
             # The compiler raises errors of many types, and so do its tools.
-            with compiling("the backbone does", Exception):
+            with compiling("the backbone does", Exception), _freezing(effective=is_exact):
                 self._embed(torch.zeros(self.chunk, side, side, 3, dtype=torch.uint8))
+            if is_exact:
+                self._require_same_bits()
         except UsageError:
             self._network, self._fixed_shape = before
             raise
+
+    def _require_same_bits(self) -> None:
+        """Raise UsageError where the compiled backbone has other bits than the eager one."""
+        patches = torch.from_numpy(probe_patches())
+        compiled, network = self._embed(patches), self._network
+        self._network = self.backbone
+        eager = self._embed(patches)
+        self._network = network
+        if not np.array_equal(compiled, eager):
+            raise UsageError(
+                f"precision 'exact': the backbone gives other bits compiled by torch "
+                f"{torch.__version__} than uncompiled; use --no-compile"
+            )
 
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return embeddings float32 [P, D] of patches uint8 [P, 32, 32, 3] (RGB).
@@ -218,6 +237,21 @@ class Embedder:
             self._streams.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch's own gap
         with torch.cuda.stream(self._streams.stream):
             yield
+
+
+@contextmanager
+def _freezing(*, effective: bool) -> Iterator[None]:
+    """Make the option "freezing" effective, which recent versions of torch read from globals.
+
+    It changes the bits of bf16, whose sums it fuses with what follows, but not those of ``exact``.
+    """
+    if not effective:
+        yield
+        return
+    from torch._inductor import config  # noqa: PLC0415  # takes a second to import
+
+    with config.patch(freezing=True):
+        yield
 
 
 def _upload(arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> list[Tensor]:

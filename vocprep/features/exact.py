@@ -48,6 +48,11 @@ class Carrier:
 FLOAT32 = Carrier(torch.float32)
 
 
+def _constant(values: Tensor) -> nn.Parameter:
+    """Return a parameter without gradient: the compiler lays out parameters, but not buffers."""
+    return nn.Parameter(values, requires_grad=False)
+
+
 def round_to_bfloat16(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Round float32 to 8 significant bits, ties to even, and return them as ``dtype``."""
     return values.to(torch.bfloat16).to(dtype)
@@ -56,18 +61,14 @@ def round_to_bfloat16(values: Tensor, dtype: torch.dtype) -> Tensor:
 class ExactConvolution(nn.Module):
     """A convolution with its batch norm: integers [N, I, h, w] → float32 [N, O, h', w']."""
 
-    weight: Tensor
-    bias: Tensor
-    multiplier: Tensor
-
     def __init__(self, integers: IntegerConvolution, carrier: Carrier) -> None:
         super().__init__()
         weight = torch.from_numpy(integers.weight).to(carrier.dtype)
         bias = torch.from_numpy(integers.bias).float()
         multiplier = torch.from_numpy(integers.multiplier)
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("bias", bias.view(-1, 1, 1))
-        self.register_buffer("multiplier", multiplier.view(-1, 1, 1))
+        self.weight = _constant(weight.contiguous(memory_format=torch.channels_last))
+        self.bias = _constant(bias.view(-1, 1, 1))
+        self.multiplier = _constant(multiplier.view(-1, 1, 1))
         self.stride = integers.stride
         self.padding = weight.shape[-1] // 2
         self.by_matmul = carrier.by_matmul
@@ -112,12 +113,10 @@ class ExactBlock(nn.Module):
 class ExactStage(nn.Module):
     """Blocks one after the other, and the real value of 1 in each channel of their output."""
 
-    step: Tensor
-
     def __init__(self, integers: IntegerStage, carrier: Carrier) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(ExactBlock(block, carrier) for block in integers.blocks))
-        self.register_buffer("step", torch.from_numpy(integers.step).float().view(-1, 1, 1))
+        self.step = _constant(torch.from_numpy(integers.step).float().view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last block's output."""
@@ -143,8 +142,6 @@ class ExactBackbone(nn.Module):
     torch.Size([5, 256])
     """
 
-    centre: Tensor
-
     def __init__(
         self,
         integers: IntegerNetwork,
@@ -153,7 +150,7 @@ class ExactBackbone(nn.Module):
         carrier: Carrier = FLOAT32,
     ) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.from_numpy(integers.centre).float().view(-1, 1, 1))
+        self.centre = _constant(torch.from_numpy(integers.centre).float().view(-1, 1, 1))
         self.stem = ExactConvolution(integers.stem, carrier)
         names = [f"layer{number}" for number in range(1, len(integers.stages) + 1)]
         last = max(names.index(name) for name in layers)
