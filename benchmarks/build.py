@@ -52,8 +52,15 @@ ON_GPU: tuple[tuple[str, bool], ...] = (
     ("bf16", False),
     ("bf16", True),
     ("fp16", True),
+    ("exact", True),
 )
-"""Precisions to measure on a GPU where vocprep knows them, and whether compiled."""
+"""Precisions to measure on a GPU, and whether compiled."""
+ON_CPU: tuple[tuple[str, bool], ...] = (
+    ("fp32", False),
+    ("fp32", True),
+    ("bf16", True),
+    ("exact", True),
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Row:
 
 def find_ways(device: torch.device, *, compile_too: bool) -> list[Way]:
     """Return the ways that this version of vocprep has on this device."""
-    wanted = ON_GPU if device.type == "cuda" else (("fp32", False), ("fp32", True), ("bf16", True))
+    wanted = ON_GPU if device.type == "cuda" else ON_CPU
     ways = [
         Way(precision, compiled)
         for precision in get_args(Precision)
@@ -98,7 +105,8 @@ def find_ways(device: torch.device, *, compile_too: bool) -> list[Way]:
         if name == precision and (compile_too or not compiled)
     ]
     if device.type == "cuda" and "decoder" in {field.name for field in fields(BuildOptions)}:
-        ways += [replace(way, decoder="nvjpeg") for way in ways[-1:]]
+        in_floats = [way for way in ways if way.precision != "exact"]
+        ways += [replace(way, decoder="nvjpeg") for way in in_floats[-1:]]
     return ways
 
 

@@ -66,6 +66,12 @@ EMBEDDINGS = {
     "wide": Embeddings(
         BuildChoices(views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2")),
     ),
+    "exact": Embeddings(BuildChoices(views=VIEWS, precision="exact")),
+    "wide-exact": Embeddings(
+        BuildChoices(
+            views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2"), precision="exact"
+        ),
+    ),
     "random": Embeddings(BuildChoices(views=VIEWS), untrained=True),
     "imagenet": Embeddings(BuildChoices(views=VIEWS, normalisation="imagenet")),
 }
@@ -77,6 +83,8 @@ VARIANTS = {
     "random": Variant("default, untrained backbone", shards="random"),
     "imagenet": Variant("default, ImageNet normalisation", shards="imagenet"),
     "wide": Variant("wide: windows 32, 64, 128, layer3 + layer2", preset="wide", shards="wide"),
+    "exact": Variant("default, exact", shards="exact"),
+    "wide-exact": Variant("wide, exact", preset="wide", shards="wide-exact"),
 }
 ASKED = (("default", "seed", 2.0), ("default", "random", 8.0), ("wide", "default", 5.0))
 """The first row's lead over the second that is asked for, in points of mIoU ≥1 %."""

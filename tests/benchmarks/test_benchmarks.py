@@ -23,6 +23,7 @@ TINY = {
     "build": ["--images", "40", "--no-compile"],
     "decode": ["--maps", "4", "--repeats", "1"],
     "download": ["--mebibytes", "1", "--repeats", "1"],
+    "exact": ["--images", "34", "--compared", "2", "--windows", "32", "--no-compile"],
     "quality": ["--images", "8", "--passes", "2", "--seeds", "1", "--rows", "default", "seed"],
     "read": ["--records", "600", "--repeats", "1"],
     "scaling": ["--images", "8"],

@@ -13,13 +13,13 @@ import pytest
 import torch
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, WEIGHTS, Built, build, make_plan
+from vocprep.checks.locked_build import build_locked
 
 from vocprep.building.local import build_plan
 from vocprep.building.plan import BuildKey
 from vocprep.building.resume import has_same_tools
 from vocprep.checks.diff import diff
 from vocprep.checks.lock import lock
-from vocprep.checks.locked_build import build_locked
 from vocprep.checks.recompute import recompute
 from vocprep.errors import UsageError
 from vocprep.features.devices import numerics_class
