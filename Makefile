@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test quick lint bench quality torture fuzz clean
+.PHONY: help demo test quick lint bench quality torture fuzz exact-arm clean
 .DEFAULT_GOAL := demo
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: $(READY)  ## the whole main job on generated data, offline
 	$(BIN)/vocprep demo
@@ -43,6 +43,9 @@ torture: $(READY)  ## the long form of the crash tests
 fuzz: $(READY)  ## damaged files of every kind that is read: SECONDS=60 SEED=0, or INPUTS=10000
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seed $(or $(SEED),0) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUTS),--inputs $(INPUTS))
+
+exact-arm: $(READY)  ## exact arithmetic on emulated 64-bit ARM; fetches packages, takes minutes
+	tests/arm/run.sh $(BIN)/python build/exact-arm
 
 clean:  ## everything that the other targets make
 	rm -rf $(VENV) vocprep-demo seed-walkthrough fuzz-failures dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache

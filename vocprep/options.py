@@ -53,6 +53,7 @@ class BuildChoices:
     normalisation: NormalisationName | None = None
     """Constants of the input; those that the backbone was trained with when None."""
     precision: Precision = "fp32"
+    """Arithmetic of the backbone; ``exact`` gives the same bits on every machine."""
     embedding_dtype: EmbeddingDtype = "float16"
     views: tuple[View, ...] = ("identity",)
 

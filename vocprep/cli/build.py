@@ -131,7 +131,12 @@ def _whole_numbers(
     help="Constants of the input.  [default: those that the backbone was trained with]",
 )
 @click.option(
-    "--precision", type=_choice(Precision), default=BuildChoices.precision, show_default=True
+    "--precision",
+    type=_choice(Precision),
+    default=BuildChoices.precision,
+    show_default=True,
+    help="Arithmetic of the backbone. exact: integers, the same bits on every machine. tf32 and "
+    "fp16 need a GPU.",
 )
 @click.option(
     "--embedding-dtype",

@@ -1,9 +1,10 @@
 """The probe of exact arithmetic: whether this machine computes the bits that all others do.
 
-Two small pictures that the package holds pass JPEG decoder, resize and a network of untrained
-weights, and the results are compared with digests. The bound on sums holds for the pictures of a
-build and the weights of its backbone as it does for these: what is tried here is the machine, that
-is, whether its libraries decode, resize and multiply as docs/format.md defines.
+Two small pictures that the package holds pass JPEG decoder, resize and, with some checkerboards of
+the greatest contrast, a network of untrained weights; the results are compared with digests. The
+bound on sums holds for the pictures of a build and the weights of its backbone as it does for
+these: what is tried here is the machine, that is, whether its libraries decode, resize and multiply
+as docs/format.md defines.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import PIL
 import simplejpeg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
@@ -27,7 +29,7 @@ from vocprep.features.exact import Carrier, ExactBackbone, integers_of
 from vocprep.features.exact_integers import IntegerNetwork
 from vocprep.features.image import decode_jpeg
 from vocprep.features.weights import load_weights
-from vocprep.geometry import Geometry, place_image, split_patches
+from vocprep.geometry import PATCH, Geometry, place_image, split_patches
 
 PICTURES = ("downscaled.jpg", "upscaled.jpg")
 """In the folder ``probe_pictures``: drawn by ``vocprep sample``, made smaller, and one of them with
@@ -38,7 +40,7 @@ EVERY = 5
 """Of the pictures' patches every fifth passes the network."""
 PIXELS_SHA256 = "e0ddb7e8e4e80038600284ed8e9b133ac719c525ecd746f6c4e930a348335479"
 """Of the pictures' patches."""
-EMBEDDINGS_SHA256 = "e34cff7d3009658465822d56a0b88388f36bda14d76d989a76955ab96ce918d9"
+EMBEDDINGS_SHA256 = "f7e37115e2b254887ca10a82d576e48b7630c96b7d9e54ee07285fc7bb17527d"
 """Of the embeddings, as little-endian float32."""
 NUMERICS_CLASS = {"probe": f"exact 1, {EMBEDDINGS_SHA256[:12]}"}
 """The numerics class of all machines that the probe succeeds on."""
@@ -70,8 +72,8 @@ def prove(device: torch.device, batch: int | None = None) -> Carrier:
     )
 
 
-def probe_patches() -> np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]:
-    """Return the patches uint8 [P, 32, 32, 3] that pass the network.
+def probe_patches() -> NDArray[np.uint8]:
+    """Return the patches uint8 [P, 32, 32, 3] of pictures and checkerboards that pass the network.
 
     Raises UsageError where the pictures have other pixels here than on other machines.
     """
@@ -90,7 +92,15 @@ def probe_patches() -> np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
             f"sha256 {PIXELS_SHA256[:12]}…, found {found[:12]}…; install other releases of them, "
             f"or {_INSTEAD}"
         )
-    return pixels[::EVERY]
+    return np.concatenate([pixels[::EVERY], _checkerboards()])
+
+
+def _checkerboards() -> NDArray[np.uint8]:
+    """Return black and white patches [4, 32, 32, 3] of squares of 1, 2, 4 and 8 pixels."""
+    square, y, x, channel = np.indices((4, PATCH, PATCH, 3))
+    is_white = (y >> square ^ (x + channel) >> square) & 1
+    patches: NDArray[np.uint8] = (255 * is_white).astype(np.uint8)
+    return patches
 
 
 def _rows(count: int, batch: int | None) -> list[int]:
