@@ -76,3 +76,13 @@ class FrozenBackbone(nn.Module):
         if self.per_place:  # each place of the map is an embedding: [N, C, 7, 7] → [N·49, C]
             return x.permute(0, 2, 3, 1).flatten(0, 2)
         return torch.flatten(nn.functional.adaptive_avg_pool2d(x, cells), 1)
+
+
+def set_tf32(*, allowed: bool) -> None:
+    """Allow or forbid that CUDA rounds fp32 products to TF32, which keeps 10 of 23 bits.
+
+    cuDNN's default allows it. The setting is global, so it is set before each pass, by torch's
+    older switches: they can no longer be read once the newer ones are used.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed

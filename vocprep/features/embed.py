@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.errors import UsageError
-from vocprep.features.backbone import FrozenBackbone
+from vocprep.features.backbone import FrozenBackbone, set_tf32
 from vocprep.features.compiling import compiling, require_compiler
 from vocprep.features.exact import ExactBackbone
 from vocprep.features.probe import probe_patches, prove
@@ -198,7 +198,7 @@ class Embedder:
     @torch.inference_mode()
     def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
         """Return the embeddings of network inputs uint8 [N, s, s, 3], copied back in one piece."""
-        _set_tf32(allowed=self.spec.precision == "tf32")
+        set_tf32(allowed=self.spec.precision == "tf32")
         places = self._described.patches_per_input
         dim = self._described.embedding_size((), self.spec.layers)
         out = torch.empty(len(inputs) * places, dim, device=self.device)
@@ -267,16 +267,6 @@ def _cut(image: Tensor, step: int) -> Tensor:
     """Cut an image [h, w, 3] into tiles [P, 32, 32, 3], row-major, ``step`` pixels apart."""
     tiles = image.unfold(0, PATCH, step).unfold(1, PATCH, step)
     return tiles.permute(0, 1, 3, 4, 2).flatten(0, 1)
-
-
-def _set_tf32(*, allowed: bool) -> None:
-    """Allow or forbid that CUDA rounds fp32 products to TF32, which keeps 10 of 23 bits.
-
-    cuDNN's default allows it. The setting is global, so it is set before each pass, by torch's
-    older switches: they can no longer be read once the newer ones are used.
-    """
-    torch.backends.cudnn.allow_tf32 = allowed
-    torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _chunks(count: int, size: int, *, whole: bool = False) -> Iterator[slice]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.errors import UsageError
+from vocprep.features.backbone import set_tf32
 from vocprep.features.exact import Carrier, ExactBackbone, integers_of
 from vocprep.features.exact_integers import IntegerNetwork
 from vocprep.features.image import decode_jpeg
@@ -125,6 +126,7 @@ def _try(
     """
     backbone = ExactBackbone(network, BACKBONES[DEFAULT_BACKBONE], LAYERS, carrier)
     backbone.to(inputs.device)
+    set_tf32(allowed=False)
     backbone(inputs[:2])
     started = time.perf_counter()
     embeddings = backbone(inputs).cpu()
