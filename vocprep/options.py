@@ -19,7 +19,7 @@ from vocprep.backbones import DEFAULT_BACKBONE, NormalisationName
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
 from vocprep.manifests import SplitFlags
-from vocprep.recipe import BackboneName, EmbeddingDtype, Precision, View
+from vocprep.recipe import BackboneName, EmbeddingDtype, Precision, View, check_precision
 from vocprep.validation import NotNegative, Positive, checked
 
 ShardFormat = Literal["hdf5", "webdataset"]
@@ -56,6 +56,12 @@ class BuildChoices:
     """Arithmetic of the backbone; ``exact`` gives the same bits on every machine."""
     embedding_dtype: EmbeddingDtype = "float16"
     views: tuple[View, ...] = ("identity",)
+
+    @model_validator(mode="after")
+    def _has_precision(self) -> Self:
+        """Refuse a precision that the backbone does not have, before its weights are read."""
+        check_precision(self.precision, self.backbone)
+        return self
 
 
 @checked

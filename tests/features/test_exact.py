@@ -197,7 +197,7 @@ def test_the_embeddings_are_those_of_the_float_network_but_for_quantisation() ->
     expected = Embedder(WEIGHTS, spec, device=CPU).embed(pictures)
     found = Embedder(WEIGHTS, replace(spec, precision="exact"), device=CPU).embed(pictures)
     for part in (slice(0, 512), slice(512, 768)):
-        assert measure_deviation(found[:, part], expected[:, part]).smallest_cosine > 0.995
+        assert measure_deviation(found[:, part], expected[:, part]).smallest_cosine > 0.98
 
 
 def test_the_normalisation_is_part_of_the_integers() -> None:
