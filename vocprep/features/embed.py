@@ -26,7 +26,7 @@ CHUNK = 98
 """Patches per forward pass on a CPU: two images of 7×7 patches suit its caches best."""
 GPU_CHUNK = 12_544
 """Patches per forward pass on a GPU: 256 images of 7×7 patches."""
-EXACT_CHUNK = 49
+EXACT_CHUNK = 28
 """Patches per forward pass of exact arithmetic on a CPU, which passes memory more often."""
 IMAGE_CHUNK, GPU_IMAGE_CHUNK = 4, 256
 """Images per forward pass of a backbone of whole images."""

@@ -5,7 +5,10 @@ significant bits, in bfloat16 or float32. Every partial sum of a convolution is 
 2²⁴, so that float32 holds it exactly, and no order of summation can change it. What follows the
 sum are single, correctly rounded operations per number.
 
-Shape legend: N inputs, O outputs and I inputs of a convolution, D embedding.
+Between convolutions activations are rows of 64 numbers, the channels of 4, 2 or 1 places side by
+side in channels-last order: compiled code is several times as fast with these as with 16 channels.
+
+Shape legend: N inputs, O outputs and I inputs of a convolution, s side of a map, D embedding.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ class Carrier:
 
 
 FLOAT32 = Carrier(torch.float32)
+COLUMNS = 64
+"""Numbers in a row of activations."""
 
 
 def _constant(values: Tensor) -> nn.Parameter:
@@ -58,8 +63,23 @@ def round_to_bfloat16(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(torch.bfloat16).to(dtype)
 
 
+def to_rows(x: Tensor) -> Tensor:
+    """Return a map [N, C, s, s] as rows [N·s²·C/64, 64]."""
+    return x.permute(0, 2, 3, 1).reshape(-1, COLUMNS)
+
+
+def to_map(rows: Tensor, channels: int, side: int) -> Tensor:
+    """Return contiguous rows as a map [N, C, s, s] in channels-last order.
+
+    ``as_strided``, since the compiler copies the numbers one by one for ``view`` and ``permute``.
+    """
+    count = rows.numel() // (channels * side * side)
+    strides = side * side * channels, 1, side * channels, channels
+    return rows.as_strided((count, channels, side, side), strides)
+
+
 class ExactConvolution(nn.Module):
-    """A convolution with its batch norm: integers [N, I, h, w] → float32 [N, O, h', w']."""
+    """A convolution with its batch norm: map [N, I, s, s] → rows of [N, O, s', s']."""
 
     def __init__(self, integers: IntegerConvolution, carrier: Carrier) -> None:
         super().__init__()
@@ -67,8 +87,8 @@ class ExactConvolution(nn.Module):
         bias = torch.from_numpy(integers.bias).float()
         multiplier = torch.from_numpy(integers.multiplier)
         self.weight = _constant(weight.contiguous(memory_format=torch.channels_last))
-        self.bias = _constant(bias.view(-1, 1, 1))
-        self.multiplier = _constant(multiplier.view(-1, 1, 1))
+        self.bias = _constant(bias.repeat(COLUMNS // len(bias)))
+        self.multiplier = _constant(multiplier.repeat(COLUMNS // len(bias)))
         self.stride = integers.stride
         self.padding = weight.shape[-1] // 2
         self.by_matmul = carrier.by_matmul
@@ -76,7 +96,7 @@ class ExactConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return round((sum + bias) × multiplier), the sum rounded to 8 significant bits."""
         sums = self._convolve_unfolded(x) if self.by_matmul else self._convolve(x)
-        rounded = round_to_bfloat16(sums, torch.float32)
+        rounded = round_to_bfloat16(to_rows(sums), torch.float32)
         return rounded.add_(self.bias).mul_(self.multiplier).round_()
 
     def _convolve(self, x: Tensor) -> Tensor:
@@ -93,42 +113,54 @@ class ExactConvolution(nn.Module):
 class ExactBlock(nn.Module):
     """Two convolutions with a shortcut, as ``networks.BasicBlock``: integers to integers."""
 
-    def __init__(self, integers: IntegerBlock, carrier: Carrier) -> None:
+    def __init__(self, integers: IntegerBlock, carrier: Carrier, side: int) -> None:
         super().__init__()
         self.conv1 = ExactConvolution(integers.first, carrier)
         self.conv2 = ExactConvolution(integers.second, carrier)
         shortcut = integers.shortcut
         self.downsample = None if shortcut is None else ExactConvolution(shortcut, carrier)
+        outputs, inputs = integers.first.weight.shape[:2]
+        self.inputs = inputs, side
+        self.inner = outputs, side // integers.first.stride
         self.dtype = carrier.dtype
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return integers 0..2040 float32 [N, O, h', w'] of such integers [N, I, h, w]."""
-        x = round_to_bfloat16(x, self.dtype)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        y = self.conv1(x).clamp_(0, ACTIVATION_MAX)
-        total: Tensor = self.conv2(round_to_bfloat16(y, self.dtype))
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return rows of integers 0..2040 float32 of such rows."""
+        rows = round_to_bfloat16(rows, self.dtype)
+        x = to_map(rows, *self.inputs)
+        shortcut = rows if self.downsample is None else self.downsample(x)
+        y = round_to_bfloat16(self.conv1(x).clamp_(0, ACTIVATION_MAX), self.dtype)
+        total: Tensor = self.conv2(to_map(y, *self.inner))
         return total.add_(shortcut).clamp_(0, ACTIVATION_MAX)
 
 
 class ExactStage(nn.Module):
     """Blocks one after the other, and the real value of 1 in each channel of their output."""
 
-    def __init__(self, integers: IntegerStage, carrier: Carrier) -> None:
+    def __init__(self, integers: IntegerStage, carrier: Carrier, side: int) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(ExactBlock(block, carrier) for block in integers.blocks))
+        after = side // integers.blocks[0].first.stride
+        self.blocks = nn.Sequential(
+            *(
+                ExactBlock(block, carrier, after if place else side)
+                for place, block in enumerate(integers.blocks)
+            )
+        )
+        self.outputs = len(integers.step), after
         self.step = _constant(torch.from_numpy(integers.step).float().view(-1, 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, rows: Tensor) -> Tensor:
         """Return the last block's output."""
-        y: Tensor = self.blocks(x)
-        return y
+        found: Tensor = self.blocks(rows)
+        return found
 
-    def pool(self, x: Tensor, cells: int) -> Tensor:
+    def pool(self, rows: Tensor, cells: int) -> Tensor:
         """Return means over square cells as real values [N, C·cells²].
 
         Nothing is rounded: a sum of 16 integers has at most 15 bits and a step has 8, so that
         float32 holds their product.
         """
+        x = to_map(rows, *self.outputs)
         return (F.adaptive_avg_pool2d(x, cells) * self.step).flatten(1)
 
 
@@ -155,8 +187,13 @@ class ExactBackbone(nn.Module):
         names = [f"layer{number}" for number in range(1, len(integers.stages) + 1)]
         last = max(names.index(name) for name in layers)
         self.names = names[: last + 1]
-        stages = (ExactStage(stage, carrier) for stage in integers.stages[: last + 1])
-        self.stages = nn.Sequential(*stages)
+        sides = (backbone.input_side >> max(place - 1, 0) for place in range(last + 1))
+        self.stages = nn.Sequential(
+            *(
+                ExactStage(stage, carrier, side)
+                for stage, side in zip(integers.stages, sides, strict=False)
+            )
+        )
         self.layers = tuple(layers)
         self.cells = {name: backbone.layers[name].cells for name in layers}
         self.dtype = carrier.dtype
@@ -178,12 +215,12 @@ class ExactBackbone(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return embeddings."""
         centred = pixels.to(self.dtype, memory_format=torch.channels_last).sub_(self.centre)
-        x = self.stem(centred).clamp_(0, ACTIVATION_MAX)
+        rows = self.stem(centred).clamp_(0, ACTIVATION_MAX)
         found = {}
         for name, stage in zip(self.names, self.stages, strict=True):
-            x = stage(x)
+            rows = stage(rows)
             if name in self.cells:
-                found[name] = cast(ExactStage, stage).pool(x, self.cells[name])
+                found[name] = cast(ExactStage, stage).pool(rows, self.cells[name])
         return torch.cat([found[name] for name in self.layers], dim=1)
 
 
