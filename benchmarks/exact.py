@@ -29,8 +29,8 @@ from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.features.compiling import can_compile
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.exact import integers_of
-from vocprep.features.exact_integers import SUM_LIMIT, IntegerConvolution
 from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.features.integer_network import SUM_LIMIT, IntegerConvolution
 from vocprep.features.weights import load_weights
 from vocprep.geometry import WINDOWS, Geometry, place_image
 from vocprep.recipe import Precision

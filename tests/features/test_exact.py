@@ -20,7 +20,7 @@ from vocprep.features import probe
 from vocprep.features.compiling import can_compile
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.exact import Carrier, ExactBackbone, ExactConvolution, integers_of, to_rows
-from vocprep.features.exact_integers import IntegerConvolution, IntegerNetwork
+from vocprep.features.integer_network import IntegerConvolution, IntegerNetwork
 from vocprep.features.weights import StateDict, load_weights
 
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Self, cast
 
 import torch
@@ -22,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, Normalisation
-from vocprep.features.exact_integers import (
+from vocprep.features.exact_integers import derive_integers
+from vocprep.features.integer_network import (
     ACTIVATION_MAX,
     IntegerBlock,
     IntegerConvolution,
     IntegerNetwork,
     IntegerStage,
-    derive_integers,
 )
 from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import StateDict, load_strictly
@@ -40,12 +41,15 @@ class Carrier:
 
     dtype: torch.dtype
     """Which holds the integers: bfloat16 or float32."""
+    tf32: bool = False
+    """Whether a GPU may round float32 inputs to TF32, which holds the integers as well."""
     by_matmul: bool = False
     """Whether convolutions are matrix products of unfolded inputs: slower, but no library replaces
     these by an algorithm of another arithmetic, such as Winograd's."""
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')}{' matmul' if self.by_matmul else ''}"
+        words = str(self.dtype).removeprefix("torch."), "tf32", "matmul"
+        return " ".join(compress(words, (True, self.tf32, self.by_matmul)))
 
 
 FLOAT32 = Carrier(torch.float32)

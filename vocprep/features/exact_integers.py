@@ -11,9 +11,9 @@ Shape legend: O outputs and I inputs of a convolution, k side of its kernels, C 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,21 @@ from torch import Tensor, nn
 
 from vocprep.backbones import Normalisation
 from vocprep.errors import WeightsError
+from vocprep.features.integer_network import (
+    ACTIVATION_MAX,
+    SUM_LIMIT,
+    IntegerBlock,
+    IntegerConvolution,
+    IntegerNetwork,
+    Integers,
+    IntegerStage,
+    Range,
+    Reals,
+)
 from vocprep.features.networks import BasicBlock, CifarResNet
 
-SUM_LIMIT = 1 << 24
-"""Every partial sum of a convolution is smaller than this, so that float32 holds it exactly."""
 SIGNIFICANT_BITS = 8
 """Of weights and activations, as bfloat16 has them."""
-ACTIVATION_MAX = 2040
-"""Largest activation, an integer of 8 significant bits."""
 WEIGHT_MAX = 1020
 """What a channel's largest weight is scaled to, unless the bound on sums makes it smaller."""
 DEVIATIONS = 11
@@ -40,78 +47,7 @@ LEAST_MULTIPLIER = 2.0**-24
 MULTIPLIER_LIMIT = 2.0**60
 """Multipliers of a trained network are far below; beyond, float32 could overflow."""
 
-Reals = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.generic)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """The integers that stand for inputs, per channel [C]: real value = step × integer."""
-
-    step: Reals
-    low: Integers
-    high: Integers
-
-    @classmethod
-    def of_activations(cls, step: Reals) -> Self:
-        """Return the range after a ReLU: 0 to ``ACTIVATION_MAX``."""
-        low = np.zeros(step.shape, dtype=np.int64)
-        return cls(step=step, low=low, high=low + ACTIVATION_MAX)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerConvolution:
-    """A convolution and its batch norm: output = round((sum + bias) × multiplier)."""
-
-    weight: Integers
-    """[O, I, k, k], of at most 8 significant bits."""
-    bias: Integers
-    """[O], below 2²⁴."""
-    multiplier: NDArray[np.float32]
-    """[O]"""
-    largest_sum: int
-    """What no partial sum exceeds in absolute value, whatever the input; below 2²⁴."""
-    stride: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerBlock:
-    """The convolutions of a ``BasicBlock``."""
-
-    first: IntegerConvolution
-    second: IntegerConvolution
-    shortcut: IntegerConvolution | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerStage:
-    """Blocks whose outputs have the same steps, so that shortcuts are added as integers."""
-
-    blocks: tuple[IntegerBlock, ...]
-    step: Reals
-    """[C], of 8 significant bits each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerNetwork:
-    """A ``CifarResNet`` in integers, without its classifier."""
-
-    centre: Integers
-    """[3]: what is subtracted from each pixel, so that padding by zeros is padding by the mean."""
-    stem: IntegerConvolution
-    stages: tuple[IntegerStage, ...]
-
-    def convolutions(self) -> Iterator[tuple[str, IntegerConvolution]]:
-        """Yield every convolution with its name in the float network."""
-        yield "conv1", self.stem
-        for number, stage in enumerate(self.stages, 1):
-            for place, block in enumerate(stage.blocks):
-                name = f"layer{number}.{place}"
-                yield f"{name}.conv1", block.first
-                yield f"{name}.conv2", block.second
-                if block.shortcut is not None:
-                    yield f"{name}.downsample", block.shortcut
 
 
 def derive_integers(network: CifarResNet, normalisation: Normalisation) -> IntegerNetwork:

@@ -27,8 +27,8 @@ from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features.backbone import set_tf32
 from vocprep.features.exact import Carrier, ExactBackbone, integers_of
-from vocprep.features.exact_integers import IntegerNetwork
 from vocprep.features.image import decode_jpeg
+from vocprep.features.integer_network import IntegerNetwork
 from vocprep.features.weights import load_weights
 from vocprep.geometry import PATCH, Geometry, place_image, split_patches
 
@@ -112,6 +112,8 @@ def _rows(count: int, batch: int | None) -> list[int]:
 def _carriers(device: torch.device) -> Sequence[Sequence[Carrier]]:
     """Return what may compute convolutions, in groups: a later one where none before is exact."""
     fast = [Carrier(torch.bfloat16), Carrier(torch.float32)]
+    if device.type == "cuda":
+        fast.append(Carrier(torch.float32, tf32=True))
     return fast, [Carrier(torch.float32, by_matmul=True)]
 
 
@@ -126,7 +128,7 @@ def _try(
     """
     backbone = ExactBackbone(network, BACKBONES[DEFAULT_BACKBONE], LAYERS, carrier)
     backbone.to(inputs.device)
-    set_tf32(allowed=False)
+    set_tf32(allowed=carrier.tf32)
     backbone(inputs[:2])
     started = time.perf_counter()
     embeddings = backbone(inputs).cpu()
