@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from vocprep.errors import UsageError
 
@@ -26,6 +27,18 @@ def require_compiler() -> None:
             "compiling needs a C++ compiler: found none of c++, g++, clang++; install one, or "
             "use --no-compile"
         )
+
+
+def compiler_options() -> dict[str, Any]:
+    """Return the options that all compiled code needs: the bits of a vector register here.
+
+    torch keeps compiled code in a cache that may be older than the machine, or that several share,
+    and whose keys hold no instruction set unless it is an option: code for shorter vectors, linked
+    for longer ones, writes past the end of its arrays.
+    """
+    from torch._inductor.cpu_vec_isa import pick_vec_isa  # noqa: PLC0415  # takes a second
+
+    return {"cpp.simdlen": pick_vec_isa().bit_width()}
 
 
 @contextmanager

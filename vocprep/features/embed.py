@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features.backbone import FrozenBackbone, set_tf32
-from vocprep.features.compiling import compiling, require_compiler
-from vocprep.features.exact import ExactBackbone
+from vocprep.features.compiling import compiler_options, compiling, require_compiler
+from vocprep.features.exact import Carrier, ExactBackbone
 from vocprep.features.probe import probe_patches, prove
 from vocprep.features.weights import StateDict
 from vocprep.geometry import PATCH, shrink_windows
@@ -101,7 +101,9 @@ class Embedder:
         self.spec = spec
         self.chunk = chunk
         self._described = backbone
-        self.backbone = self._make_backbone(weights)
+        carrier = self._prove() if spec.precision == "exact" else None
+        self._tf32 = spec.precision == "tf32" if carrier is None else carrier.tf32
+        self.backbone = self._make_backbone(weights, carrier)
         self._network: Callable[[Tensor], Tensor] = self.backbone
         # cuDNN chooses its algorithm by the size of the batch.
         self._fixed_shape = on_gpu
@@ -109,12 +111,15 @@ class Embedder:
         self._std = torch.tensor(spec.normalisation.std, device=device).view(3, 1, 1)
         self._streams = threading.local()
 
-    def _make_backbone(self, weights: StateDict) -> nn.Module:
+    def _prove(self) -> Carrier:
+        """Return what computes exactly here; on a GPU in batches as they will be."""
+        return prove(self.device, self.chunk if self.device.type == "cuda" else None)
+
+    def _make_backbone(self, weights: StateDict, carrier: Carrier | None) -> nn.Module:
         spec = self.spec
-        if spec.precision != "exact":
+        if carrier is None:
             frozen = FrozenBackbone.from_weights(weights, spec.backbone, spec.layers)
             return frozen.to(self.device, _DTYPES[spec.precision])
-        carrier = prove(self.device, self.chunk if self.device.type == "cuda" else None)
         return ExactBackbone.from_weights(
             weights, spec.backbone, spec.layers, spec.normalisation, carrier
         ).to(self.device)
@@ -132,13 +137,10 @@ class Embedder:
         """
         require_compiler()
         before = self._network, self._fixed_shape
-        # Without the second option the compiler leaves out roundings to bfloat16 and back.
         is_exact = self.spec.precision == "exact"
-        self._network = torch.compile(
-            self.backbone,
-            options={"freezing": True, "emulate_precision_casts": is_exact},
-            dynamic=False,
-        )
+        # Without the last option the compiler leaves out roundings to bfloat16 and back.
+        options = {**compiler_options(), "freezing": True, "emulate_precision_casts": is_exact}
+        self._network = torch.compile(self.backbone, options=options, dynamic=False)
         self._fixed_shape = True
         side = self._described.input_side
         try:
@@ -198,7 +200,7 @@ class Embedder:
     @torch.inference_mode()
     def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
         """Return the embeddings of network inputs uint8 [N, s, s, 3], copied back in one piece."""
-        set_tf32(allowed=self.spec.precision == "tf32")
+        set_tf32(allowed=self._tf32)
         places = self._described.patches_per_input
         dim = self._described.embedding_size((), self.spec.layers)
         out = torch.empty(len(inputs) * places, dim, device=self.device)

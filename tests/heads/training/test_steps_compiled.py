@@ -62,7 +62,7 @@ def test_without_a_compiler_the_user_is_told_before_anything_is_written(
 def test_a_compiler_that_fails_is_told_in_a_sentence(
     dataset: ShardDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def broken(_: Any) -> Any:
+    def broken(_: Any, **options: Any) -> Any:
         def fail(_: Any) -> Any:
             raise TorchDynamoException("backend='inductor' raised:\nld: out of disk\nmore lines")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vocprep.features.compiling import compiling
+from vocprep.features.compiling import compiler_options, compiling
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.losses import Losses, compute_losses
 from vocprep.heads.model.spiking import reset_spike_counts, spike_rates
@@ -133,7 +133,7 @@ def set_up(
         processes=processes,
         feed=feed,
         model=model,
-        compute_losses=torch.compile(losses_of) if options.compiled else losses_of,
+        compute_losses=_compiled(losses_of) if options.compiled else losses_of,
         optimizer=torch.optim.AdamW(groups, lr=options.lr, fused=True),
         precision="bf16" if bf16 else "fp32",
     )
@@ -149,6 +149,11 @@ def _loss_function(model: nn.Module, config: HeadsConfig, bf16: bool) -> Callabl
         return compute_losses(class_logits, mask_logits, batch, config.class_loss, config.slots)
 
     return losses_of
+
+
+def _compiled(losses_of: Callable[[Batch], Losses]) -> Callable[[Batch], Losses]:
+    compiled: Callable[[Batch], Losses] = torch.compile(losses_of, options=compiler_options())
+    return compiled
 
 
 def _compiler_errors(options: TrainOptions) -> AbstractContextManager[None]:
