@@ -1,33 +1,51 @@
-"""Build two of the sample's pictures in exact arithmetic and print the version's content_id.
+"""Make the sample, build four of its pictures in exact arithmetic and print what must be the same.
 
 Run by tests/arm/run.sh, once on this machine and once on emulated 64-bit ARM:
-python build_there.py TREE OUT
+python build_there.py FOLDER
 """
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
+from pathlib import Path
 
+import numpy as np
 import torch
 
 import vocprep
+from vocprep.geometry import Geometry, place_image
 from vocprep.options import BuildChoices, BuildOptions
+
+SIZES = range(33, 1025)
+
+
+def resized_sha256() -> str:
+    """Return the digest of noise of every usual width after the resize."""
+    digest = hashlib.sha256()
+    for size in SIZES:
+        noise = np.random.default_rng(size).integers(0, 256, (33, size, 3), dtype=np.uint8)
+        digest.update(place_image(noise, Geometry(geometry="squash")).tobytes())
+    return digest.hexdigest()
 
 
 def main() -> None:
     """Build and print."""
-    tree, out = sys.argv[1:]
+    folder = Path(sys.argv[1])
+    vocprep.sample(folder / "data", images=6)
     result = vocprep.build(
         "pascal-context",
-        out=out,
-        data_dir=tree,
+        out=folder / "shards",
+        data_dir=folder / "data",
         weights="random:0",
-        choices=BuildChoices(limit=1, precision="exact", layers=("layer3", "layer2")),
+        choices=BuildChoices(limit=3, precision="exact", layers=("layer3", "layer2")),
         options=BuildOptions(device="cpu", workers=1, compiled=False),
     )
     print(f"{platform.machine()}, torch {torch.__version__}", file=sys.stderr)
-    print(result.index.content_id)
+    print("source_id ", result.index.source_id)
+    print("content_id", result.index.content_id)
+    print("resizes   ", resized_sha256())
 
 
 if __name__ == "__main__":
