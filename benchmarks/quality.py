@@ -66,10 +66,10 @@ EMBEDDINGS = {
     "wide": Embeddings(
         BuildChoices(views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2")),
     ),
-    "exact": Embeddings(BuildChoices(views=VIEWS, precision="exact")),
-    "wide-exact": Embeddings(
+    "fp32": Embeddings(BuildChoices(views=VIEWS, precision="fp32")),
+    "wide-fp32": Embeddings(
         BuildChoices(
-            views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2"), precision="exact"
+            views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2"), precision="fp32"
         ),
     ),
     "random": Embeddings(BuildChoices(views=VIEWS), untrained=True),
@@ -83,10 +83,16 @@ VARIANTS = {
     "random": Variant("default, untrained backbone", shards="random"),
     "imagenet": Variant("default, ImageNet normalisation", shards="imagenet"),
     "wide": Variant("wide: windows 32, 64, 128, layer3 + layer2", preset="wide", shards="wide"),
-    "exact": Variant("default, exact", shards="exact"),
-    "wide-exact": Variant("wide, exact", preset="wide", shards="wide-exact"),
+    "fp32": Variant("default, fp32", shards="fp32"),
+    "wide-fp32": Variant("wide, fp32", preset="wide", shards="wide-fp32"),
 }
-ASKED = (("default", "seed", 2.0), ("default", "random", 8.0), ("wide", "default", 5.0))
+ASKED = (
+    ("default", "seed", 2.0),
+    ("default", "random", 8.0),
+    ("wide", "default", 5.0),
+    ("default", "fp32", -0.5),
+    ("wide", "wide-fp32", -0.5),
+)
 """The first row's lead over the second that is asked for, in points of mIoU ≥1 %."""
 
 MASK_IOU: dict[RowKind, Callable[[MaskQuality], float]] = {

@@ -71,7 +71,9 @@ def compare(
     geometry: Geometry = request.param
 
     def run(dtype: EmbeddingDtype) -> tuple[Outputs, Outputs, list[Tensor], list[Tensor]]:
-        choices = BuildChoices(splits=("val",), geometry=geometry, embedding_dtype=dtype)
+        choices = BuildChoices(
+            splits=("val",), geometry=geometry, embedding_dtype=dtype, precision="fp32"
+        )
         built = build(sample_tree, tmp_path / dtype, choices)
         (batch,) = built.dataset.loader("val", LoaderOptions())
         torch.manual_seed(0)

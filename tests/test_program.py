@@ -264,7 +264,7 @@ def test_signs_that_an_encoding_lacks_are_replaced(encoding: str) -> None:
 def test_commands_print_in_any_encoding(crop_hdf5: Built, environment: dict[str, str]) -> None:
     done = vocprep("inspect", crop_hdf5.path, **environment)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"context460-crop224-resnet32-fp32@" in done.stdout
+    assert b"context460-crop224-resnet32-exact@" in done.stdout
 
 
 @pytest.mark.parametrize(

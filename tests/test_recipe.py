@@ -103,8 +103,8 @@ def test_layout_and_engine_options_share_no_field_with_the_recipe() -> None:
 def test_choices_default_to_the_recipes_defaults() -> None:
     of_recipe = {item.name for item in fields(Recipe)}
     shared = {item.name for item in fields(BuildChoices)} & of_recipe - {"splits", "schema"}
-    chosen_by_the_backbone = {"windows", "layers", "normalisation"}
-    expected = {"geometry", "backbone", "precision", "embedding_dtype", "views"}
+    chosen_by_the_backbone = {"windows", "layers", "normalisation", "precision"}
+    expected = {"geometry", "backbone", "embedding_dtype", "views"}
     assert shared == expected | chosen_by_the_backbone
     for name in shared - chosen_by_the_backbone:
         assert getattr(BuildChoices(), name) == getattr(RECIPE, name)

@@ -76,7 +76,7 @@ class Backbone:
     default_windows: tuple[int, ...] = field(default=(PATCH,))
     """Windows around each patch that pass the network; none where it takes whole images."""
     has_exact: bool = False
-    """Whether the precision ``exact`` is defined for it (``vocprep.features.exact``)."""
+    """Whether the precision ``exact`` is defined for it, which is then the default."""
 
     @property
     def takes_whole_images(self) -> bool:

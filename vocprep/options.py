@@ -52,15 +52,17 @@ class BuildChoices:
     """Layers that an embedding is taken from; the backbone's last when None."""
     normalisation: NormalisationName | None = None
     """Constants of the input; those that the backbone was trained with when None."""
-    precision: Precision = "fp32"
-    """Arithmetic of the backbone; ``exact`` gives the same bits on every machine."""
+    precision: Precision | None = None
+    """Arithmetic of the backbone; when None ``exact``, which gives the same bits on every machine,
+    or ``fp32`` with a backbone that it is not defined for."""
     embedding_dtype: EmbeddingDtype = "float16"
     views: tuple[View, ...] = ("identity",)
 
     @model_validator(mode="after")
     def _has_precision(self) -> Self:
         """Refuse a precision that the backbone does not have, before its weights are read."""
-        check_precision(self.precision, self.backbone)
+        if self.precision is not None:
+            check_precision(self.precision, self.backbone)
         return self
 
 

@@ -178,6 +178,15 @@ def _check_windows(recipe: Recipe) -> None:
         )
 
 
+def default_precision(backbone: BackboneName) -> Precision:
+    """Return the precision of a build that chooses none.
+
+    >>> default_precision("resnet32-cifar100"), default_precision("resnet18-imagenet")
+    ('exact', 'fp32')
+    """
+    return "exact" if BACKBONES[backbone].has_exact else "fp32"
+
+
 def check_precision(precision: Precision, backbone: BackboneName) -> None:
     """Raise UsageError for exact arithmetic with a backbone that has none."""
     if precision == "exact" and not BACKBONES[backbone].has_exact:

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from vocprep.building.pipeline import worth_compiling
 from vocprep.errors import FailureBudgetError, ShardError, UsageError
 from vocprep.features.embed import Embedder
 from vocprep.options import BuildChoices, BuildOptions, Layout
+from vocprep.recipe import Precision
 from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.reader import ShardDataset
 
@@ -347,16 +349,18 @@ def test_precision_is_part_of_the_recipe(sample_tree: Path) -> None:
     assert half.recipe.short_name.endswith("resnet32-bf16")
 
 
-def test_only_long_builds_in_bf16_are_worth_compiling(
-    sample_tree: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["bf16", "exact"])
+def test_only_long_builds_but_in_fp32_are_worth_compiling(
+    precision: Precision, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"), ONE_PER_SHARD)
+    plan = make_plan(sample_tree, BuildChoices(limit=2, precision=precision), ONE_PER_SHARD)
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: True)
     assert not worth_compiling(plan, 4)
     monkeypatch.setattr("vocprep.building.pipeline.COMPILE_FROM", 4)
     assert worth_compiling(plan, 4)
     assert not worth_compiling(plan, 3)
-    assert not worth_compiling(make_plan(sample_tree, FOUR, ONE_PER_SHARD), 4)
+    in_fp32 = make_plan(sample_tree, replace(FOUR, precision="fp32"), ONE_PER_SHARD)
+    assert not worth_compiling(in_fp32, 4)
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: False)
     assert not worth_compiling(plan, 4)
 

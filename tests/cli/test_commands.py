@@ -165,7 +165,7 @@ def test_json_of_build_shards_and_inspect_is_the_index(
     assert built == json.loads((out / "dataset.json").read_text())
     inspected = json.loads(assert_done(vocprep("inspect", out, "--json")))
     assert {name: inspected[name] for name in built} == built
-    assert inspected["short_id"] == f"context460-crop224-resnet32-fp32@{built['content_id'][:12]}"
+    assert inspected["short_id"] == f"context460-crop224-resnet32-exact@{built['content_id'][:12]}"
 
 
 def test_summary_and_inspect_show_the_identities(
@@ -177,7 +177,7 @@ def test_summary_and_inspect_show_the_identities(
     for text in (inspected, built):
         for name in ("recipe_id", "source_id", "content_id"):
             assert index[name] in text
-        assert f"context460-crop224-resnet32-fp32@{index['content_id'][:12]}" in text
+        assert f"context460-crop224-resnet32-exact@{index['content_id'][:12]}" in text
         assert "untrained (random:0)" in text
     for shard in index["shards"]:
         assert shard["name"] in inspected

@@ -333,7 +333,7 @@ def test_lock_of_an_own_dataset_asks_for_its_manifest(
 def test_damaged_index_is_named_with_the_way_out(
     sample_tree: Path, copied: Path, vocprep: Run
 ) -> None:
-    for text in ("", "{}", (copied / "dataset.json").read_text().replace("cpu", "cxu")):
+    for text in ("", "{}", (copied / "dataset.json").read_text().replace("h5py", "h6py")):
         (copied / "dataset.json").write_text(text)
         assert "--if-exists overwrite" in said(vocprep(*build(sample_tree, copied)), 3)
     done(vocprep(*build(sample_tree, copied, "--if-exists", "overwrite")))

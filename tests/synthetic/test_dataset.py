@@ -96,7 +96,7 @@ def test_a_larger_sample_begins_with_the_smaller(tree: Path, tmp_path: Path) -> 
 def test_no_time_of_day_in_the_mat_files(tree: Path) -> None:
     data = (tree / "trainval" / "2010_000001.mat").read_bytes()
     assert data[:116].rstrip() == b"MATLAB 5.0 MAT-file, written by vocprep sample"
-    assert data[128] == 15  # miCOMPRESSED
+    assert data[128] == 14  # miMATRIX: not compressed
 
 
 def test_labels_txt_is_the_official_file(tree: Path) -> None:
@@ -264,6 +264,15 @@ def test_another_sample_is_not_overwritten(tmp_path: Path, other: dict[str, int]
     with pytest.raises(UsageError, match=found):
         sample(tmp_path, **other)
     assert tree_digest(tmp_path) == before
+
+
+def test_the_sample_of_another_version_is_refused(tmp_path: Path) -> None:
+    sample(tmp_path, images=2)
+    marker = tmp_path / MARKER
+    marker.write_text(marker.read_text().replace('"generation": 2', '"generation": 1'))
+    found = r"found that of 2 images and seed 0, made by another version of vocprep; choose"
+    with pytest.raises(UsageError, match=found):
+        sample(tmp_path, images=2)
 
 
 @pytest.mark.parametrize("marker", [None, b"{", b"[]", b'{"made_by": 1}'])

@@ -30,7 +30,7 @@ from vocprep.manifests import (
     load_source,
 )
 from vocprep.options import BuildChoices, Layout
-from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, default_precision
 from vocprep.shards.containers import CONTAINERS
 
 SHARD_NAME = re.compile(
@@ -202,7 +202,7 @@ def _recipe(
         layers=backbone.default_layers if choices.layers is None else choices.layers,
         geometry=choices.geometry,
         normalisation=NORMALISATIONS[choices.normalisation or backbone.normalisation],
-        precision=choices.precision,
+        precision=choices.precision or default_precision(choices.backbone),
         embedding_dtype=choices.embedding_dtype,
         views=choices.views,
     )

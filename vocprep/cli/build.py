@@ -133,10 +133,9 @@ def _whole_numbers(
 @click.option(
     "--precision",
     type=_choice(Precision),
-    default=BuildChoices.precision,
-    show_default=True,
-    help="Arithmetic of the backbone. exact: integers, the same bits on every machine. tf32 and "
-    "fp16 need a GPU.",
+    help="Arithmetic of the backbone. exact: integers, the same bits on every machine; fp32 and "
+    "bf16: floating point, other bits on other processors; tf32 and fp16: on a GPU.  [default: "
+    "exact where the backbone has it, else fp32]",
 )
 @click.option(
     "--embedding-dtype",

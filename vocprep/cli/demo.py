@@ -42,6 +42,7 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
         *("build-shards", "pascal-context", "--data-dir", data, "--weights", WEIGHTS),
         *("--out", shards, "--if-exists", "overwrite"),
     )
+    click.echo(_agreement(shards))
     _run(
         context,
         *("train", shards, "--out", run, "--epochs", epochs, "--batch-size", 8),
@@ -71,6 +72,27 @@ def _clear(folder: Path, data: Path) -> None:
         shutil.rmtree(data)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not empty and no earlier demo's; choose another DIR")
+
+
+def _agreement(shards: Path) -> str:
+    """Return whether the version is the README's, which the sample's lock file pins."""
+    from vocprep.checks.lock import read_lock
+    from vocprep.manifests import manifests_dir
+    from vocprep.shards.version import Version
+
+    lock = read_lock(manifests_dir() / "locks" / "sample.lock.json")
+    index = Version.read(shards).index
+    if index.recipe_id != lock.recipe_id:
+        return "its content_id is the same on every machine"
+    if index.content_id == lock.content_id:
+        return "its content_id agrees with the README's, as on every machine"
+    if index.source_id != lock.source_id:
+        reason = "source_id does: Pillow compresses the sample's pictures to other bytes here"
+    elif index.targets_id != lock.targets_id:
+        reason = "targets_id does, though source_id agrees: please report it"
+    else:
+        reason = "the embeddings do, though the probe of this machine passed: please report it"
+    return f"its content_id differs from the README's, {lock.content_id[:12]}…, since {reason}"
 
 
 def _run(context: click.Context, *words: object) -> None:

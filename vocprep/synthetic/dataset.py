@@ -50,7 +50,7 @@ MARKER = "sample.json"
 _HELD = ("trainval", "labels.txt", "VOCdevkit", MARKER)
 _STAGING = f"{TEMPORARY_PREFIX}sample"
 """Inside the folder and not beside it: the folder may be a mount point or the current one."""
-_GENERATION = 1  # raised whenever the bytes of a sample change
+_GENERATION = 2  # raised whenever the bytes of a sample change
 _VOID = 255
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, written by vocprep sample".ljust(116)
 _VOC = Path("VOCdevkit/VOC2010")
@@ -144,6 +144,8 @@ def _existing(folder: Path, options: _Options) -> SampleSummary | None:
         if made_by == {"generation": _GENERATION, **to_json(options)}:
             return _summary(folder, holds)
         found = f"that of {made_by['images']} images and seed {made_by['seed']}"
+        if made_by["generation"] != _GENERATION:
+            found += ", made by another version of vocprep"
     raise UsageError(
         f"{folder}: expected a new or empty folder, or the sample of {options.images} images and "
         f"seed {options.seed}, found {found}; choose another folder"
@@ -192,7 +194,8 @@ def _write_files(
     classes.putpalette(palette().tobytes())
     classes.save(staging / _VOC / "SegmentationClass" / f"{image_id}.png", "PNG", compress_level=6)
     mat = staging / "trainval" / f"{image_id}.mat"
-    savemat(str(mat), {"LabelMap": label_map}, do_compression=True)
+    # Not compressed, since not every zlib makes the same bytes.
+    savemat(str(mat), {"LabelMap": label_map}, do_compression=False)
     with mat.open("r+b") as stream:  # SciPy puts the time of day into the header text
         stream.write(_MAT_HEADER)
 
