@@ -16,7 +16,7 @@ from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features.backbone import FrozenBackbone, set_tf32
 from vocprep.features.compiling import compiler_options, compiling, require_compiler
-from vocprep.features.exact import Carrier, ExactBackbone
+from vocprep.features.exact import Carrier, ExactBackbone, without_signed_zeros
 from vocprep.features.probe import probe_patches, prove
 from vocprep.features.weights import StateDict
 from vocprep.geometry import PATCH, shrink_windows
@@ -95,7 +95,7 @@ class Embedder:
         if spec.precision in _GPU_ONLY and not on_gpu:
             raise UsageError(
                 f"precision {spec.precision!r} needs a GPU, found device {str(device)!r}: expected "
-                "fp32 or bf16"
+                "exact, fp32 or bf16"
             )
         self.device = device
         self.spec = spec
@@ -207,6 +207,8 @@ class Embedder:
         for part in _chunks(len(inputs), self.chunk, whole=self._fixed_shape):
             rows = slice(part.start * places, part.stop * places)
             out[rows] = self._forward(inputs[part])[: rows.stop - rows.start]
+        if self.spec.precision == "exact":
+            return without_signed_zeros(out)
         embeddings: NDArray[np.float32] = out.cpu().numpy()
         return embeddings
 

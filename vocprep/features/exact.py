@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -226,6 +228,17 @@ class ExactBackbone(nn.Module):
             if name in self.cells:
                 found[name] = cast(ExactStage, stage).pool(rows, self.cells[name])
         return torch.cat([found[name] for name in self.layers], dim=1)
+
+
+def without_signed_zeros(embeddings: Tensor) -> NDArray[np.float32]:
+    """Return embeddings on the CPU with +0 for -0.
+
+    Clamping -0 to 0 gives either, by the instruction set. Done outside of the network, since a
+    compiler may leave out what changes nothing but the sign of a zero.
+    """
+    found: NDArray[np.float32] = embeddings.cpu().numpy()
+    found += 0
+    return found
 
 
 def integers_of(weights: StateDict, normalisation: Normalisation) -> IntegerNetwork:

@@ -186,8 +186,8 @@ def _quantise(name: str, folded: _Folded, inputs: Range, step: Reals) -> Integer
     scale = _smallest_scale(weight, folded.shift, inputs, step)
     if not np.isfinite(scale).all() or (scale / step >= MULTIPLIER_LIMIT).any():
         raise WeightsError(
-            f"weights: {name} with its batch norm is out of the range that precision 'exact' is "
-            "defined for; expected those of a trained network, or use --precision fp32"
+            f"weights: what surrounds {name} is out of the range that precision 'exact' is defined "
+            "for; expected weights of a trained network, or use --precision fp32"
         )
     while True:
         integers = _round_taps(weight / scale[:, None, None, None])

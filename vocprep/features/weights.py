@@ -10,15 +10,16 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
-from vocprep.features.networks import MAKERS
+from vocprep.features.exact_integers import derive_integers
+from vocprep.features.networks import MAKERS, CifarResNet
 from vocprep.files.reading import read_file, read_json
 from vocprep.files.writing import write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
@@ -172,19 +173,30 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
     network.load_state_dict(dict(weights))
 
 
-def load_fitting_weights(weights: str | None, data_dir: Path, backbone: str) -> dict[str, Tensor]:
-    """Load the weights for a build and check that they fit the backbone."""
+def load_fitting_weights(
+    weights: str | None, data_dir: Path, backbone: str, exact: Normalisation | None = None
+) -> dict[str, Tensor]:
+    """Load the weights for a build and check that they fit the backbone.
+
+    With ``exact``, the normalisation of a build in exact arithmetic, also that they have integers.
+    """
     try:
         state = load_weights(weights, data_dir, backbone)
     except SourceUnavailableError as error:
         raise SourceUnavailableError(
             f"{error}, or --weights random:0 for an untrained backbone"
         ) from error
+    where = weights or data_dir / official_weights(backbone).path
+    network = MAKERS[backbone]()
     try:
-        load_strictly(MAKERS[backbone](), state)
+        load_strictly(network, state)
     except WeightsError as error:
-        where = weights or data_dir / official_weights(backbone).path
         raise WeightsError(f"{where}: {error} for {backbone}") from error
+    if exact is not None:
+        try:
+            derive_integers(cast(CifarResNet, network), exact)
+        except WeightsError as error:
+            raise WeightsError(f"{where}: {error}") from error
     return state
 
 
