@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, ValidationError, model_validator
 
@@ -218,6 +218,28 @@ def differing_fields(one: dict[str, Any], other: dict[str, Any], prefix: str = "
         elif left != right:
             lines.append(printable(f"{prefix}{key}: {_shown(left)} and {_shown(right)}"))
     return lines
+
+
+def differing_choices(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return ``differing_fields`` without the numerics class where it follows from the precision.
+
+    >>> one = {"precision": "fp32", "numerics_class": {"device": "cpu"}}
+    >>> differing_choices(one, {"precision": "exact", "numerics_class": {"probe": "1"}})
+    ["precision: 'fp32' and 'exact'"]
+    """
+    if one.get("precision") != other.get("precision"):
+        one, other = ({**values, "numerics_class": {}} for values in (one, other))
+    return differing_fields(one, other)
+
+
+def precision_advice(lines: Sequence[str], found: object) -> str:
+    """Return advice to choose the precision found, where lines of ``differing_fields`` name it.
+
+    >>> precision_advice(["precision: 'fp32' and 'exact'"], "fp32")
+    'add --precision fp32, or '
+    """
+    is_other = any(line.startswith("precision: ") for line in lines)
+    return f"add --precision {found}, or " if is_other and found in get_args(Precision) else ""
 
 
 def joined_differences(lines: Sequence[str]) -> str:

@@ -14,7 +14,9 @@ import pytest
 import torch
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, WEIGHTS, Built, build, make_plan
+from safetensors.torch import save_file
 
+import vocprep
 from vocprep.building.local import build_plan
 from vocprep.building.plan import BuildKey
 from vocprep.building.resume import has_same_tools
@@ -22,9 +24,10 @@ from vocprep.checks.diff import diff
 from vocprep.checks.lock import lock
 from vocprep.checks.recompute import recompute
 from vocprep.checks.remake import build_locked
-from vocprep.errors import UsageError
+from vocprep.errors import UsageError, WeightsError
 from vocprep.features.devices import numerics_class
 from vocprep.features.exact import Carrier
+from vocprep.features.weights import load_weights
 from vocprep.options import BuildChoices, BuildOptions, VerifyOptions
 
 EXACT = BuildChoices(limit=1, precision="exact")
@@ -178,6 +181,36 @@ def test_it_is_the_default_where_the_backbone_has_it(exact: Built, sample_tree: 
     assert make_plan(sample_tree, BuildChoices(limit=1)).recipe == exact.index.recipe
     whole = make_plan(sample_tree, BuildChoices(limit=1, backbone="resnet18-imagenet"))
     assert whole.recipe.precision == "fp32"
+
+
+@pytest.fixture(scope="module")
+def in_fp32(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The same images with what was the default before; not to be written to."""
+    choices = BuildChoices(limit=1, precision="fp32")
+    return build(sample_tree, tmp_path_factory.mktemp("fp32") / "out", choices)
+
+
+def test_how_to_go_on_with_a_version_of_another_precision_is_said(
+    in_fp32: Built, sample_tree: Path, tmp_path: Path
+) -> None:
+    before = version_bytes(in_fp32.path)
+    differing = "precision: 'fp32' and 'exact'; add --precision fp32, or"
+    with pytest.raises(UsageError, match=f"{differing} choose another --out"):
+        build(sample_tree, in_fp32.path, BuildChoices(limit=1))
+    assert version_bytes(in_fp32.path) == before
+    with pytest.raises(UsageError, match=f"there and here {differing} leave --reuse out"):
+        build(sample_tree, tmp_path / "out", BuildChoices(limit=1), reuse=in_fp32.path)
+
+
+def test_weights_without_integers_are_named_before_anything_is_made(
+    sample_tree: Path, tmp_path: Path
+) -> None:
+    weights = load_weights(WEIGHTS, tmp_path)
+    path = tmp_path / "huge.safetensors"
+    save_file({**weights, "conv1.weight": weights["conv1.weight"] * 1e30}, path)
+    with pytest.raises(WeightsError, match=r"huge\.safetensors: weights: what surrounds conv1 is "):
+        vocprep.build("pascal-context", data_dir=sample_tree, weights=path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_pixels_of_a_gpu_decoder_are_refused() -> None:

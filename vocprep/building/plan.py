@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from vocprep.backbones import BACKBONES, NORMALISATIONS
+from vocprep.backbones import BACKBONES, NORMALISATIONS, Normalisation
 from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples, read_split
 from vocprep.features.weights import (
     OFFICIAL,
@@ -30,7 +30,7 @@ from vocprep.manifests import (
     load_source,
 )
 from vocprep.options import BuildChoices, Layout
-from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, default_precision
+from vocprep.recipe import LabelSpaceId, Precision, Recipe, SplitIds, default_precision
 from vocprep.shards.containers import CONTAINERS
 
 SHARD_NAME = re.compile(
@@ -143,7 +143,12 @@ def plan(
         manifest.schema_for(choices.schema), void_unknown=choices.void_unknown
     )
     samples = _samples(manifest, data_dir, choices, allow_missing=allow_missing)
-    state = load_fitting_weights(weights, data_dir, choices.backbone)
+    state = load_fitting_weights(
+        weights,
+        data_dir,
+        choices.backbone,
+        _normalisation(choices) if _precision(choices) == "exact" else None,
+    )
     digest = tensor_digest(state)
     label = weights_label(weights, digest, choices.backbone)
     by_split = _by_split(samples)
@@ -201,11 +206,19 @@ def _recipe(
         windows=backbone.default_windows if choices.windows is None else choices.windows,
         layers=backbone.default_layers if choices.layers is None else choices.layers,
         geometry=choices.geometry,
-        normalisation=NORMALISATIONS[choices.normalisation or backbone.normalisation],
-        precision=choices.precision or default_precision(choices.backbone),
+        normalisation=_normalisation(choices),
+        precision=_precision(choices),
         embedding_dtype=choices.embedding_dtype,
         views=choices.views,
     )
+
+
+def _normalisation(choices: BuildChoices) -> Normalisation:
+    return NORMALISATIONS[choices.normalisation or BACKBONES[choices.backbone].normalisation]
+
+
+def _precision(choices: BuildChoices) -> Precision:
+    return choices.precision or default_precision(choices.backbone)
 
 
 def _sources(

@@ -23,7 +23,7 @@ from vocprep.files.writing import check_output_folder, disk_advice, remove_path,
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
-from vocprep.recipe import Recipe, differing_fields, joined_differences
+from vocprep.recipe import Recipe, differing_choices, joined_differences, precision_advice
 from vocprep.shards.index import (
     DATASET_FILE,
     DatasetIndex,
@@ -167,11 +167,13 @@ def _read_earlier(out: Path, key: BuildKey, note: Callable[[str], None]) -> Vers
 def _refuse_differing(
     out: Path, state: str, found: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    differing = differing_fields(found, expected)
+    differing = differing_choices(found, expected)
     if differing:
+        advice = precision_advice(differing, found.get("precision"))
         raise UsageError(
             f"{out}: holds {state} of another recipe or layout, there and here: "
-            f"{joined_differences(differing)}; choose another --out, or --if-exists overwrite"
+            f"{joined_differences(differing)}; {advice}choose another --out, or --if-exists "
+            "overwrite"
         )
 
 

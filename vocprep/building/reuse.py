@@ -12,7 +12,7 @@ from vocprep.building.plan import BuildKey
 from vocprep.building.publish import Output
 from vocprep.building.stages import Embeddings
 from vocprep.errors import ShardError, UsageError
-from vocprep.recipe import Recipe, differing_fields, joined_differences
+from vocprep.recipe import Recipe, differing_choices, joined_differences, precision_advice
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.samples import SampleEntry
 from vocprep.shards.version import Version, read_sample
@@ -89,14 +89,15 @@ class StoredEmbeddings:
         """
         version = Version.read(path)
         index = version.index
-        differing = differing_fields(
+        differing = differing_choices(
             {**index.recipe.embedding_choices, "numerics_class": index.numerics_class},
             {**recipe.embedding_choices, "numerics_class": dict(numerics_class)},
         )
         if differing:
+            advice = precision_advice(differing, index.recipe.precision)
             raise UsageError(
                 f"{path}: its embeddings cannot be reused, they are others than would be made: "
-                f"there and here {joined_differences(differing)}; leave --reuse out"
+                f"there and here {joined_differences(differing)}; {advice}leave --reuse out"
             )
         return cls(path, version)
 
