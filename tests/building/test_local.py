@@ -22,7 +22,7 @@ from filelock import FileLock
 
 import vocprep
 from vocprep.building.local import build_plan
-from vocprep.building.pipeline import worth_compiling
+from vocprep.building.pipeline import COMPILE_FROM, worth_compiling
 from vocprep.errors import FailureBudgetError, ShardError, UsageError
 from vocprep.features.embed import Embedder
 from vocprep.options import BuildChoices, BuildOptions, Layout
@@ -356,7 +356,7 @@ def test_only_long_builds_but_in_fp32_are_worth_compiling(
     plan = make_plan(sample_tree, BuildChoices(limit=2, precision=precision), ONE_PER_SHARD)
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: True)
     assert not worth_compiling(plan, 4)
-    monkeypatch.setattr("vocprep.building.pipeline.COMPILE_FROM", 4)
+    monkeypatch.setitem(COMPILE_FROM, precision, 4)
     assert worth_compiling(plan, 4)
     assert not worth_compiling(plan, 3)
     in_fp32 = make_plan(sample_tree, replace(FOUR, precision="fp32"), ONE_PER_SHARD)

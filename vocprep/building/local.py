@@ -211,8 +211,8 @@ class _Run:
             progress.advance(len(plan.samples) - len(samples))
         if self.options.compiled is None and worth_compiling(plan, len(samples)):
             progress.note(
-                f"compiling the backbone first, which pays from {COMPILE_FROM:,} views on in "
-                f"{plan.recipe.precision}"
+                "compiling the backbone first, which pays from "
+                f"{COMPILE_FROM[plan.recipe.precision]:,} views on in {plan.recipe.precision}"
             )
         reuse = Reuse.open(self.key, self.output, self.options.reuse)
         with (

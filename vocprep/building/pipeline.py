@@ -37,7 +37,7 @@ from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
 from vocprep.features.nvjpeg import decode_jpegs
 from vocprep.options import BuildOptions, MaxFailures
 from vocprep.parallel import StageTimes, map_ordered
-from vocprep.recipe import EmbeddingDtype
+from vocprep.recipe import EmbeddingDtype, Precision
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
 
@@ -49,9 +49,10 @@ NVJPEG_BATCH = 64
 """Images that a GPU decodes together."""
 MOST_NAMED = 3
 """Quarantined samples that FailureBudgetError names, the latest ones."""
-COMPILE_FROM = 5000
-"""Views from which on compiling saves more time than it takes, in bf16 and exact: see
-docs/performance.md."""
+COMPILE_FROM: dict[Precision, int] = {"bf16": 5000, "exact": 8000}
+"""Views from which on compiling saves more time than it takes the first time (docs/performance.md).
+
+With one core per group, fp32 gains nothing by it."""
 
 
 @contextmanager
@@ -207,13 +208,9 @@ def _embedding_threads(devices: Sequence[torch.device]) -> Iterator[int]:
 
 
 def worth_compiling(plan: BuildPlan, samples: int) -> bool:
-    """Return whether compiling the backbone pays for so many images, and can be done here.
-
-    With one core per group, fp32 gains nothing by it.
-    """
-    views = samples * len(plan.recipe.views)
-    gains = plan.recipe.precision in ("bf16", "exact")
-    return gains and views >= COMPILE_FROM and can_compile()
+    """Return whether compiling the backbone pays for so many images, and can be done here."""
+    least = COMPILE_FROM.get(plan.recipe.precision)
+    return least is not None and samples * len(plan.recipe.views) >= least and can_compile()
 
 
 def make_embedder(
