@@ -1,8 +1,9 @@
 """What more pictures cost: seconds and peak memory of `vocprep build-shards` over N of them.
 
-Each row is the command in a process of its own, fp32 on two workers, as a user runs it; its peak is
-what the system says of that process when it has ended. Start-up is what a short run takes beyond
-its own pictures, and is taken out of the seconds: so t(N) = (T(N) − T(short)) · N / (N − short).
+Each row is the command in a process of its own on two workers, in fp32, which is not compiled
+unless asked for; its peak is what the system says of that process when it has ended. Start-up is
+what a short run takes beyond its own pictures, and is taken out of the seconds: so
+t(N) = (T(N) − T(short)) · N / (N − short).
 What is asked of the numbers stands beside them: the peak does not grow with the number
 of pictures, and four times as many take four times as long.
 
@@ -65,7 +66,7 @@ def build(pictures: Pictures, images: int, out: Path) -> Run:
     words = [sys.executable, "-m", "vocprep", "build-shards", str(pictures.manifest)]
     words += ["--data-dir", str(pictures.data_dir), "--out", str(out)]
     words += ["--weights", pictures.weights, "--limit", str(images)]
-    words += ["--device", "cpu", "--workers", str(WORKERS)]
+    words += ["--device", "cpu", "--workers", str(WORKERS), "--precision", "fp32"]
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", _WAIT, *words], stdout=subprocess.PIPE, text=True, check=False

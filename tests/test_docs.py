@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -26,6 +27,13 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         target for target in targets if "://" not in target and not (page.parent / target).exists()
     ]
     assert not broken
+
+
+def test_the_readme_shows_the_version_that_the_demo_compares_with() -> None:
+    lock = json.loads((ROOT / "manifests" / "locks" / "sample.lock.json").read_text())
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    for identity in ("recipe_id", "source_id", "content_id", "targets_id"):
+        assert f"{identity.ljust(10)}  {lock[identity]}\n" in shown
 
 
 def test_every_decision_is_listed() -> None:

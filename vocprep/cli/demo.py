@@ -83,16 +83,16 @@ def _agreement(shards: Path) -> str:
     lock = read_lock(manifests_dir() / "locks" / "sample.lock.json")
     index = Version.read(shards).index
     if index.recipe_id != lock.recipe_id:
-        return "its content_id is the same on every machine"
+        return "content_id is the same on every machine"
     if index.content_id == lock.content_id:
-        return "its content_id agrees with the README's, as on every machine"
+        return "content_id agrees with the README's, as it does on every machine"
     if index.source_id != lock.source_id:
         reason = "source_id does: Pillow compresses the sample's pictures to other bytes here"
     elif index.targets_id != lock.targets_id:
         reason = "targets_id does, though source_id agrees: please report it"
     else:
         reason = "the embeddings do, though the probe of this machine passed: please report it"
-    return f"its content_id differs from the README's, {lock.content_id[:12]}…, since {reason}"
+    return f"content_id differs from the README's, {lock.content_id[:12]}…, since {reason}"
 
 
 def _run(context: click.Context, *words: object) -> None:
