@@ -132,20 +132,20 @@ class Embedder:
     def compile(self) -> None:
         """Compile the backbone for whole chunks, which takes seconds: the same bits, faster.
 
-        The weights become constants of the code. Raises UsageError, and leaves the embedder
-        unchanged, where there is no C++ compiler or it fails.
+        Raises UsageError, and leaves the embedder unchanged, where there is no C++ compiler or it
+        fails.
         """
         require_compiler()
         before = self._network, self._fixed_shape
         is_exact = self.spec.precision == "exact"
-        # Without the last option the compiler leaves out roundings to bfloat16 and back.
-        options = {**compiler_options(), "freezing": True, "emulate_precision_casts": is_exact}
-        self._network = torch.compile(self.backbone, options=options, dynamic=False)
         self._fixed_shape = True
         side = self._described.input_side
         try:
             # The compiler raises errors of many types, and so do its tools.
-            with compiling("the backbone does", Exception), _freezing(effective=is_exact):
+            with compiling("the backbone does", Exception), _frozen_weights(frozen=is_exact):
+                # Without the last option the compiler leaves out roundings to bfloat16 and back.
+                options = {**compiler_options(), "emulate_precision_casts": is_exact}
+                self._network = torch.compile(self.backbone, options=options, dynamic=False)
                 self._embed(torch.zeros(self.chunk, side, side, 3, dtype=torch.uint8))
             if is_exact:
                 self._require_same_bits()
@@ -244,12 +244,13 @@ class Embedder:
 
 
 @contextmanager
-def _freezing(*, effective: bool) -> Iterator[None]:
-    """Make the option "freezing" effective, which recent versions of torch read from globals.
+def _frozen_weights(*, frozen: bool) -> Iterator[None]:
+    """Let weights become constants of compiled code, which makes it faster.
 
     It changes the bits of bf16, whose sums it fuses with what follows, but not those of ``exact``.
+    As an option of ``torch.compile`` it has no effect in recent versions of torch.
     """
-    if not effective:
+    if not frozen:
         yield
         return
     from torch._inductor import config  # noqa: PLC0415  # takes a second to import
