@@ -126,6 +126,15 @@ BACKBONES: dict[str, Backbone] = {
 DEFAULT_BACKBONE = next(iter(BACKBONES))
 
 
+def listed_without_exact() -> str:
+    """Return the names of the backbones that exact arithmetic is not defined for.
+
+    >>> listed_without_exact()
+    'resnet18-imagenet'
+    """
+    return ", ".join(name for name, backbone in BACKBONES.items() if not backbone.has_exact)
+
+
 def listed_by_input() -> str:
     """Return the titles of all backbones for a help text, by what one input of the network is.
 

@@ -233,13 +233,15 @@ def differing_choices(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def precision_advice(lines: Sequence[str], found: object) -> str:
-    """Return advice to choose the precision found, where lines of ``differing_fields`` name it.
+    """Return advice to choose the precision found, where it is all that lines say to differ.
 
     >>> precision_advice(["precision: 'fp32' and 'exact'"], "fp32")
     'add --precision fp32, or '
+    >>> precision_advice(["layers: 'layer2' and 'layer3'", "precision: 'fp32' and 'exact'"], "fp32")
+    ''
     """
-    is_other = any(line.startswith("precision: ") for line in lines)
-    return f"add --precision {found}, or " if is_other and found in get_args(Precision) else ""
+    is_all = len(lines) == 1 and lines[0].startswith("precision: ")
+    return f"add --precision {found}, or " if is_all and found in get_args(Precision) else ""
 
 
 def joined_differences(lines: Sequence[str]) -> str:

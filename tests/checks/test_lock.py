@@ -84,18 +84,23 @@ def test_other_bits_of_another_numerics_class_are_judged_by_the_tolerance(
     assert "beyond the tolerance" in details(locked, copied)
 
 
-def test_same_records_in_other_bytes_by_other_versions_are_a_note(
+def test_same_records_in_other_bytes_by_other_makers_are_a_note(
     two_views: Built, copied: Path
 ) -> None:
     locked = lock(two_views.path)
     index = read_index(copied)
     shards = tuple(shard.model_copy(update={"sha256": "00" * 32}) for shard in index.shards)
-    changed = index.model_copy(update={"shards": shards, "versions": {"h5py": "0"}}).sealed()
-    write_index(copied, changed)
-    check = compare_with_lock(locked, Version.read(copied), copied)
-    assert check.differences == []
-    assert any("h5py" in note for note in check.notes)
-    write_index(copied, changed.model_copy(update={"versions": index.versions}).sealed())
+    changed = index.model_copy(update={"shards": shards})
+    for makers, said in (
+        ({"versions": {"h5py": "0"}}, "h5py: "),
+        ({"numerics_class": OTHER_CLASS}, "instruction_set: "),
+    ):
+        write_index(copied, changed.model_copy(update=makers).sealed())
+        check = compare_with_lock(locked, Version.read(copied), copied)
+        assert check.differences == []
+        start = f"the same records in other bytes (files: {shards[0].name}, "
+        assert any(note.startswith(start) and said in note for note in check.notes)
+    write_index(copied, changed.sealed())
     assert "00" * 32 in details(locked, copied)
 
 

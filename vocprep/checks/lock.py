@@ -27,7 +27,7 @@ from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.files.reading import read_json
 from vocprep.files.writing import write_json
 from vocprep.options import Layout, ShardFormat
-from vocprep.recipe import Recipe, differing_fields
+from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.shards.index import (
     DATASET_FILE,
     DatasetIndex,
@@ -274,9 +274,13 @@ def _compare_files(locked: LockFile, index: DatasetIndex, found: LockComparison)
             detail = f"expected sha256 {sha256[0]}, found {sha256[1]}"
             found.differences.append(changed(name, detail))
     elif differing and index.content_id == locked.content_id:
+        makers = [
+            *differing_fields(locked.versions, index.versions),
+            *differing_fields(locked.numerics_class, index.numerics_class),
+        ]
         found.notes.append(
-            f"the same records in other bytes ({len(differing)} files), written by other versions: "
-            f"{'; '.join(differing_fields(locked.versions, index.versions))}"
+            f"the same records in other bytes (files: {', '.join(differing)}), since others made "
+            f"them: {joined_differences(makers)}"
         )
 
 

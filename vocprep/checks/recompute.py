@@ -78,7 +78,8 @@ class Measurements:
             notes.append(f"{recipe.precision} from fp32, same patches: {self.embeddings_from_fp32}")
         heads, allowed = self.head_outputs, HEAD_OUTPUT_TOLERANCES[recipe.embedding_dtype]
         notes.append(
-            "outputs of untrained heads from stored and recomputed embeddings deviate by "
+            "outputs of untrained heads from embeddings as stored, and as recomputed before they "
+            f"are rounded to {recipe.embedding_dtype}, deviate by "
             f"{heads.class_logits:.2g} (class logits) and {heads.mask_logits:.2g} (mask logits) "
             f"of the largest, allowed {allowed:g}"
         )

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
-from vocprep.backbones import BACKBONES, NormalisationName, listed_by_input
+from vocprep.backbones import (
+    BACKBONES,
+    NormalisationName,
+    listed_by_input,
+    listed_without_exact,
+)
 from vocprep.cli.bars import Bars, stop
 from vocprep.cli.common import (
     PATH,
@@ -133,9 +138,9 @@ def _whole_numbers(
 @click.option(
     "--precision",
     type=_choice(Precision),
-    help="Arithmetic of the backbone. exact: integers, the same bits on every machine; fp32 and "
-    "bf16: floating point, other bits on other processors; tf32 and fp16: on a GPU.  [default: "
-    "exact where the backbone has it, else fp32]",
+    help="Arithmetic of the backbone. exact: integers, the same bits on every machine; fp32, bf16: "
+    "floating point, whose bits other processors may not make; tf32, fp16: the same on a GPU.  "
+    f"[default: exact; fp32 with {listed_without_exact()}]",
 )
 @click.option(
     "--embedding-dtype",

@@ -83,7 +83,7 @@ def _agreement(shards: Path) -> str:
     lock = read_lock(manifests_dir() / "locks" / "sample.lock.json")
     index = Version.read(shards).index
     if index.recipe_id != lock.recipe_id:
-        return "content_id is the same on every machine"
+        return "the README has no content_id of so many images to compare with"
     if index.content_id == lock.content_id:
         return "content_id agrees with the README's, as it does on every machine"
     if index.source_id != lock.source_id:

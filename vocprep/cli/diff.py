@@ -53,8 +53,9 @@ def _print_diff(found: VersionDiff) -> None:
         click.echo(f"{letter}  {version}")
     for line in found.recipe:
         click.echo(f"recipe      {line}")
-    for line in found.numerics_class:
-        click.echo(f"numerics    {line}")
+    if not any(line.startswith("precision: ") for line in found.recipe):  # which decides them
+        for line in found.numerics_class:
+            click.echo(f"numerics    {line}")
     for title, ids in (
         ("added", found.added),
         ("removed", found.removed),
