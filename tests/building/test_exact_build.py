@@ -102,6 +102,7 @@ def build_apart(
     assert child.stdout.strip() == exact.index.content_id, environment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SOME[:1], ids=" ".join)
 def test_another_instruction_set_makes_the_same_version(
     setting: tuple[str, ...], exact: Built, tmp_path: Path

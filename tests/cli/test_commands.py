@@ -23,6 +23,8 @@ from vocprep.heads.runs.options import EXECUTION, TrainOptions
 from vocprep.heads.runs.presets import PRESET_FIELDS
 from vocprep.options import BuildChoices, BuildOptions, Layout
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 COMMANDS = sorted(main.commands)
 
@@ -185,7 +187,6 @@ def test_summary_and_inspect_show_the_identities(
     assert "torch" in inspected
 
 
-@pytest.mark.slow
 def test_build_with_every_choice_of_content(
     sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -264,7 +265,6 @@ def test_train_leaves_a_run_with_curves(run: Path) -> None:
         picture.load()
 
 
-@pytest.mark.slow
 def test_json_of_train_and_evaluate_parses(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     out = tmp_path / "run"
     words = ["--epochs", 1, "--device", "cpu", "--batch-size", 1, "--no-position", "--json"]
@@ -296,7 +296,6 @@ def test_train_says_what_of_the_data_matters_to_its_scores(
     assert "note" not in vocprep("train", shards, "--out", tmp_path / "no-flip", *words).stderr
 
 
-@pytest.mark.slow
 def test_train_says_what_resuming_came_to(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     words = ["--epochs", 2, "--set", "encoder=none", "--checkpoint-every", 0, "--out"]
     whole, out = tmp_path / "whole", tmp_path / "run"
@@ -320,7 +319,6 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.slow
 def test_train_with_a_preset_and_settings(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     out, again = tmp_path / "run", tmp_path / "again"
     words = ["--preset", "seed", "--set", "encoder=spikformer", "--set", "slots=predicted"]
@@ -395,7 +393,6 @@ def test_evaluate_scores_whole_images_with_the_data_dir(
         assert row["pixel_accuracy"] == pytest.approx(expected)
 
 
-@pytest.mark.slow
 def test_evaluate_of_several_runs_is_one_table(
     run: Path, shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -418,7 +415,6 @@ def test_evaluate_of_several_runs_is_one_table(
     assert one["rows"] == two["rows"]
 
 
-@pytest.mark.slow
 def test_evaluate_scores_each_run_on_the_shards_that_fit_it(
     run: Path, shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -470,7 +466,6 @@ def test_evaluate_draws_and_writes_the_confusion_matrix(
     assert sum(int(line.split(",")[2]) for line in lines) == value["pixels"]
 
 
-@pytest.mark.slow
 def test_runs_of_one_name_are_told_apart_and_one_run_counts_once(
     run: Path, shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:

@@ -12,6 +12,8 @@ import pytest
 from builders.own_data import write_own_data
 from click.testing import Result
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 CAR = "im000  1\nim001 -1\nim002  0\n"
 """The training split as VOC's files of one class write it."""

@@ -12,6 +12,8 @@ from builders.version_bytes import version_bytes
 from builders.versions import JPEGS
 from click.testing import Result
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 
 
@@ -59,7 +61,6 @@ def test_same_command_again_says_that_all_is_there(
     assert version_bytes(copied) == before
 
 
-@pytest.mark.slow
 def test_bad_sample_stops_with_code_5_or_is_listed(
     tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -280,7 +281,6 @@ def test_missing_files_are_bad_samples_where_some_are_allowed(
     assert (bad["id"], bad["stage"], bad["image_sha256"]) == (jpeg.stem, "read", None)
 
 
-@pytest.mark.slow
 def test_locked_version_with_bad_samples_is_built_again(
     tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -313,7 +313,6 @@ def test_lock_pins_the_files_beside_the_shards(copied: Path, lock: Path, vocprep
     assert "changed: README.md" in done(vocprep("verify", copied, "--lock", lock), 1)
 
 
-@pytest.mark.slow
 def test_lock_of_an_own_dataset_asks_for_its_manifest(
     sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -380,7 +379,6 @@ def test_write_error_names_the_file_that_the_user_asked_for(
     assert ".tmp-" not in line
 
 
-@pytest.mark.slow
 def test_own_label_space_goes_with_the_version(
     sample_tree: Path, tmp_path: Path, vocprep: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from fuzz.verbs import VERBS, BrokenPromise, Job, Verb
 from fuzz.worker import Done
 from vocprep.errors import ShardError
 
+pytestmark = pytest.mark.slow
+
 SEED = "4"
 """Of the short form."""
 
@@ -39,7 +41,6 @@ def guard(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gua
         yield started
 
 
-@pytest.mark.slow
 def test_every_kind_of_file_once(
     guard: Guard, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +52,6 @@ def test_every_kind_of_file_once(
     assert all(f"\n{kind.name} " in printed for kind in KINDS)
 
 
-@pytest.mark.slow
 def test_sound_files_pass_every_verb(guard: Guard, sound: Path) -> None:
     tasks: dict[str, Input] = {}
     for kind in KINDS:

@@ -85,7 +85,8 @@ READS = [
     read_with_threads,
     read_resident,
     read_by_id,
-    read_in_workers,
+    # torch waits five seconds for each worker process that it ends after an error.
+    pytest.param(read_in_workers, marks=pytest.mark.slow),
     read_by_lines,
     read_as_webdataset,
 ]
@@ -239,6 +240,7 @@ def test_file_is_digested_once_until_it_changes(
     assert digested == [*sizes, sizes[1]]
 
 
+@pytest.mark.slow
 @FEW_CORES
 def test_what_one_worker_process_digested_no_later_one_digests_again(
     form: ShardFormat, tmp_path: Path, digested: list[int]
