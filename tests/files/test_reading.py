@@ -9,22 +9,10 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from builders.json_values import json_values
 from hypothesis import given
-from hypothesis import strategies as st
 
 from vocprep.files.reading import parse_json, parse_toml, read_file, read_json, read_toml
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from builders.json_values import json_values
 from hypothesis import given
-from hypothesis import strategies as st
 
 from vocprep.files import writing
 from vocprep.files.locking import try_lock
@@ -23,17 +23,6 @@ from vocprep.files.names import TEMPORARY_PREFIX
 from vocprep.files.writing import atomic_file, canonical_json, sha256_hex, write_atomic, write_json
 
 FAILURES: list[type[BaseException]] = [ValueError, KeyboardInterrupt, SystemExit]
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
 
 
 def test_atomic_file_shows_the_final_name_only_when_done(tmp_path: Path) -> None:
