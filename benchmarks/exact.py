@@ -37,6 +37,7 @@ from vocprep.recipe import Precision
 
 CPU = torch.device("cpu")
 LAYERS = tuple(BACKBONES[DEFAULT_BACKBONE].layers)
+COMPARED: tuple[Precision, ...] = ("exact", "bf16")
 GROUP = 16
 """Images that are embedded together."""
 WARM = 32
@@ -64,7 +65,7 @@ BOUNDS = (
 
 
 def compare(pictures: Pictures, count: int, windows: Sequence[int]) -> Table:
-    """Return the table of cosines between exact and fp32 embeddings of the same patches."""
+    """Return the table of cosines with the fp32 embeddings of the same patches."""
     samples = pictures.samples()[:count]
     images = [
         place_image(decode_jpeg(read_image_file(sample.image_path), sample.image_id), Geometry())
@@ -72,15 +73,16 @@ def compare(pictures: Pictures, count: int, windows: Sequence[int]) -> Table:
     ]
     rows: list[dict[str, Cell]] = []
     for window in windows:
-        one, other = (
-            embed(pictures.weights, window, precision, images) for precision in ("exact", "fp32")
-        )
-        start = 0
-        for layer in LAYERS:
-            size = BACKBONES[DEFAULT_BACKBONE].layers[layer].size
-            part = np.s_[:, start : start + size]
-            rows.append({"name": f"window {window}, {layer}", **describe(one[part], other[part])})
-            start += size
+        expected = embed(pictures.weights, window, "fp32", images)
+        for precision in COMPARED:
+            found = embed(pictures.weights, window, precision, images)
+            start = 0
+            for layer in LAYERS:
+                size = BACKBONES[DEFAULT_BACKBONE].layers[layer].size
+                part = np.s_[:, start : start + size]
+                name = f"{precision}, window {window}, {layer}"
+                rows.append({"name": name, **describe(found[part], expected[part])})
+                start += size
     return Table("", COSINES, rows)
 
 
