@@ -197,8 +197,7 @@ def test_shard_that_may_not_be_read_is_no_damaged_one(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return open_regular(path)
 
-    for module in ("containers", "version"):
-        monkeypatch.setattr(f"vocprep.shards.{module}.open_regular", may_not_read)
+    monkeypatch.setattr("vocprep.storage.reading.open_regular", may_not_read)
     with pytest.raises(ShardError) as caught:
         read_streaming(dataset)
     said = f"{tmp_path / name}: cannot be read: Permission denied; make it readable"

@@ -16,6 +16,7 @@ from vocprep.recipe import Recipe, differing_choices, joined_differences, precis
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.samples import SampleEntry
 from vocprep.shards.version import Version, read_sample
+from vocprep.storage.places import Place
 
 MOST_OPEN = 2
 """Shards of a version that are in memory: records are read in about their stored order."""
@@ -71,7 +72,7 @@ class StoredEmbeddings:
     What it returns agrees with its digest. ``find`` may be called by several threads.
     """
 
-    def __init__(self, path: Path, version: Version) -> None:
+    def __init__(self, path: Place, version: Version) -> None:
         self.lost: dict[str, str] = {}
         """Names of shards by the ids of the records that could not be read from them."""
         self._path = path

@@ -15,6 +15,7 @@ from vocprep.data_dir.layout import DATA_DIR_VARIABLE, default_data_dir
 from vocprep.errors import UsageError
 from vocprep.manifests import SplitFlags
 from vocprep.options import BuildOptions, usable_cores
+from vocprep.storage.places import Place, local_path, parse_place
 
 PROGRESS_DELAY = 2.0
 """Seconds before a progress bar shows."""
@@ -22,7 +23,31 @@ PROGRESS_DELAY = 2.0
 DIFFERENCES = 1
 """Exit code of a check that ran to its end and found something."""
 
-PATH = click.Path(path_type=Path)
+
+class _LocalPath(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
+    """A path of this machine: a URL is refused, not taken for the name of a folder."""
+
+    name = "path"
+
+    def convert(
+        self, value: str | Path, _option: click.Parameter | None, _context: click.Context | None
+    ) -> Path:
+        return local_path(value)
+
+
+class _PlaceType(click.ParamType):  # type: ignore[type-arg]
+    """A folder of this machine, or one of an object store by its URL."""
+
+    name = "path"
+
+    def convert(
+        self, value: str | Place, _option: click.Parameter | None, _context: click.Context | None
+    ) -> Place:
+        return parse_place(value)
+
+
+PATH = _LocalPath()
+PLACE = _PlaceType()
 
 data_dir_option = click.option(
     "--data-dir",

@@ -23,6 +23,7 @@ from vocprep.features.networks import MAKERS, CifarResNet
 from vocprep.files.reading import read_file, read_json
 from vocprep.files.writing import write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
+from vocprep.storage.places import Place
 from vocprep.validation import checked, explain, from_json, to_json
 
 RANDOM_PREFIX = "random:"
@@ -76,14 +77,15 @@ class WeightsOrigin:
         )
 
     @classmethod
-    def of_version(cls, path: Path, label: str, tensors_sha256: str) -> Self | None:
+    def of_version(cls, path: Place, label: str, tensors_sha256: str) -> Self | None:
         """Return the origin of a dataset version's weights; None when it is not known.
 
-        ``label`` is what its index says of them, ``tensors_sha256`` their digest.
+        ``label`` is what its index says of them, ``tensors_sha256`` their digest. A version in an
+        object store has no hint: its weights lie on some machine.
         """
         if label.startswith(UNTRAINED):
             return cls.of(label.removeprefix(UNTRAINED).removesuffix(")"), tensors_sha256)
-        origin = cls.read(path / WEIGHTS_HINT)
+        origin = cls.read(path / WEIGHTS_HINT) if isinstance(path, Path) else None
         return origin if origin and origin.tensors_sha256 == tensors_sha256 else None
 
     @classmethod

@@ -10,18 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, SupportsInt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.files.reading import open_regular
 from vocprep.files.writing import sha256_hex
 from vocprep.options import ShardFormat
 from vocprep.shards import hdf5, tar
 from vocprep.shards.index import DatasetIndex, FileEntry, FileProblem, foreign_file
 from vocprep.shards.record import Record
+from vocprep.storage.cache import DigestMismatchError
+from vocprep.storage.places import Place
+from vocprep.storage.reading import forget_damaged, open_listed
 
 
 class ShardReader(Protocol):
@@ -77,7 +78,7 @@ class ProvedShards:
     """
 
     def __init__(
-        self, folder: Path, index: DatasetIndex, fingerprints: Fingerprints | None = None
+        self, folder: Place, index: DatasetIndex, fingerprints: Fingerprints | None = None
     ) -> None:
         """``fingerprints`` holds a zero per shard; give shared memory for worker processes."""
         self._folder, self._index = folder, index
@@ -109,13 +110,22 @@ class ProvedFile:
     """By which the file is known again; 0 when it was written to while it was read."""
 
 
-def read_entry(path: Path, entry: FileEntry, proved: int = 0) -> ProvedFile | FileProblem:
+def read_entry(path: Place, entry: FileEntry, proved: int = 0) -> ProvedFile | FileProblem:
     """Read a file that must have the size and digest of an entry; return what else was found.
 
-    A file with the fingerprint ``proved`` is not digested again.
+    A file with the fingerprint ``proved`` is not digested again. A damaged copy in the cache of an
+    object store is fetched again, once.
     """
+    read = _read_once(path, entry, proved)
+    is_damaged = isinstance(read, FileProblem) and read.state == "changed"
+    if is_damaged and forget_damaged(path, entry.sha256):
+        return _read_once(path, entry, 0)
+    return read
+
+
+def _read_once(path: Place, entry: FileEntry, proved: int) -> ProvedFile | FileProblem:
     try:
-        with open_regular(path) as stream:
+        with open_listed(path, entry.sha256, entry.bytes) as stream:
             fingerprint = _fingerprint(stream.fileno())
             size = os.fstat(stream.fileno()).st_size
             if size != entry.bytes:
@@ -124,6 +134,8 @@ def read_entry(path: Path, entry: FileEntry, proved: int = 0) -> ProvedFile | Fi
             count = stream.readinto(data.data)
             if _fingerprint(stream.fileno()) != fingerprint:
                 fingerprint = 0
+    except DigestMismatchError as error:
+        return FileProblem.of_mismatch(entry.bytes, error.size, error.sha256)
     except OSError as error:
         return FileProblem.of_error(error)
     if count != size or not fingerprint or fingerprint != proved:

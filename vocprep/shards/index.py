@@ -13,12 +13,14 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.files.names import UNFINISHED, found_at
-from vocprep.files.reading import not_regular, read_json
+from vocprep.files.reading import not_regular
 from vocprep.files.replacing import is_being_replaced
 from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import Recipe
 from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256
+from vocprep.storage.places import Place
+from vocprep.storage.reading import read_json_at
 from vocprep.validation import explain, from_json, printable
 
 DATASET_FILE = "dataset.json"
@@ -126,7 +128,7 @@ def has_index(folder: Path) -> bool:
     return (folder / DATASET_FILE).is_file()
 
 
-def read_index(folder: Path) -> DatasetIndex:
+def read_index(folder: Place) -> DatasetIndex:
     """Read dataset.json; ShardError when there is none, or it is not one, or it was altered.
 
     Waits for a moment where a build is exchanging the version for another one.
@@ -159,10 +161,15 @@ def read_index(folder: Path) -> DatasetIndex:
     return index
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Place) -> Any:
     try:
-        return _read_when_exchanged(path)
+        return _read_when_exchanged(path) if isinstance(path, Path) else read_json_at(path)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if not isinstance(path, Path):
+            raise ShardError(
+                f"{path.parent}: expected a dataset version, found no {DATASET_FILE} there; check "
+                "the URL, or publish a version there with vocprep push"
+            ) from error
         if is_being_replaced(path.parent):
             raise ShardError(
                 f"{path.parent}: is being replaced by a build; open it again when that has "
@@ -203,6 +210,11 @@ class FileProblem:
         return cls(state="changed", found=f"{size:,} bytes")
 
     @classmethod
+    def of_mismatch(cls, expected: int, size: int, sha256: str) -> Self:
+        """Return the problem of bytes of this size and digest where others were expected."""
+        return cls.of_size(size) if size != expected else cls.of_digest(size, sha256)
+
+    @classmethod
     def of_digest(cls, size: int, sha256: str) -> Self:
         """Return the problem of a file of the right size with another digest."""
         return cls(state="changed", found=f"{size:,} others of sha256 {sha256[:12]}…")
@@ -213,7 +225,7 @@ def _read_when_exchanged(path: Path) -> Any:
     deadline = time.monotonic() + _MOST_WAITING
     while True:
         try:
-            return read_json(path)
+            return read_json_at(path)
         except FileNotFoundError:
             # In this order: the exchange ends after dataset.json has its name.
             is_coming = is_being_replaced(path.parent) or path.exists()
@@ -222,8 +234,13 @@ def _read_when_exchanged(path: Path) -> Any:
         time.sleep(_POLL_SECONDS)
 
 
-def check_files(folder: Path, index: DatasetIndex) -> None:
-    """Check that every shard exists and has its size; ShardError naming the first that has not."""
+def check_files(folder: Place, index: DatasetIndex) -> None:
+    """Check that every shard exists and has its size; ShardError naming the first that has not.
+
+    In an object store, where each look is a request, shards are compared when they are read.
+    """
+    if not isinstance(folder, Path):
+        return
     for shard in index.shards:
         problem = _size_problem(folder / shard.name, shard.bytes)
         if problem is not None:
@@ -242,7 +259,7 @@ def _size_problem(path: Path, expected: int) -> FileProblem | None:
 
 
 def foreign_file(
-    folder: Path, index: DatasetIndex, entry: FileEntry, problem: FileProblem
+    folder: Place, index: DatasetIndex, entry: FileEntry, problem: FileProblem
 ) -> ShardError:
     """Return the error for a file in whose place other bytes were found than the index lists.
 
@@ -266,10 +283,10 @@ def foreign_file(
     )
 
 
-def _index_sha256(folder: Path) -> str | None:
+def _index_sha256(folder: Place) -> str | None:
     """Return what dataset.json states as its digest now; None when there is none."""
     try:
-        value = read_json(folder / DATASET_FILE)
+        value = read_json_at(folder / DATASET_FILE)
     except (OSError, ValueError):
         return None
     return str(value.get("index_sha256")) if isinstance(value, dict) else None

@@ -33,6 +33,7 @@ from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
 from vocprep.shards.tar import TarShard
 from vocprep.shards.version import Version, read_listed, read_sample
+from vocprep.storage.places import Place, parse_place
 from vocprep.validation import explain
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ _MAX_LABELS = 64 << 20
 class ShardDataset:
     """A finished dataset version, opened by its index."""
 
-    def __init__(self, path: Path, version: Version) -> None:
+    def __init__(self, path: Place, version: Version) -> None:
         self.path = path
         self.version = version
         self.index: DatasetIndex = version.index
@@ -74,12 +75,12 @@ class ShardDataset:
         return {**vars(self), "_last": None}  # not a whole shard into every worker process
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
-        """Open the folder that ``vocprep build-shards`` wrote.
+    def open(cls, path: Place | str) -> Self:
+        """Open what ``vocprep build-shards`` wrote: a folder, or the URL of one in an object store.
 
         ShardError when it is no finished version, or when a shard is missing or has another size.
         """
-        path = Path(path)
+        path = parse_place(path)
         version = Version.read(path)
         check_files(path, version.index)
         return cls(path, version)

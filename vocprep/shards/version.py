@@ -8,10 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 
 from vocprep.errors import ShardError
-from vocprep.files.reading import open_regular
 from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
 from vocprep.shards.index import DatasetIndex, FileEntry, FileProblem, foreign_file, read_index
 from vocprep.shards.record import Record
@@ -26,6 +24,9 @@ from vocprep.shards.samples import (
     pair_digests,
     parse_lines,
 )
+from vocprep.storage.cache import DigestMismatchError
+from vocprep.storage.places import Place
+from vocprep.storage.reading import open_listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Version:
     """Bytes by name of what is beside shards and dataset.json, of a version still to be written."""
 
     @classmethod
-    def read(cls, path: Path) -> Version:
+    def read(cls, path: Place) -> Version:
         """Read a finished version; ShardError when its files are not those of its index."""
         index = read_index(path)
         for entry in index.files:
@@ -73,7 +74,7 @@ class Version:
         return found
 
     def records(
-        self, folder: Path, samples: Iterable[SampleEntry]
+        self, folder: Place, samples: Iterable[SampleEntry]
     ) -> Iterator[tuple[SampleEntry, Record]]:
         """Yield the records of some samples in their order, from the shards in ``folder``.
 
@@ -102,7 +103,7 @@ def read_sample(shard: ShardReader, sample: SampleEntry, where: str) -> Record:
     return shard.read(sample.row)
 
 
-def _check_places(path: Path, index: DatasetIndex, samples: Sequence[SampleEntry]) -> None:
+def _check_places(path: Place, index: DatasetIndex, samples: Sequence[SampleEntry]) -> None:
     """Raise ShardError where a line names a row that dataset.json does not list."""
     records = {shard.name: shard.records for shard in index.shards}
     for number, sample in enumerate(samples, start=1):
@@ -113,7 +114,7 @@ def _check_places(path: Path, index: DatasetIndex, samples: Sequence[SampleEntry
             )
 
 
-def read_listed(path: Path, index: DatasetIndex, name: str, max_bytes: int) -> bytes:
+def read_listed(path: Place, index: DatasetIndex, name: str, max_bytes: int) -> bytes:
     """Return the bytes of a file of a version that is no shard.
 
     ShardError when they are not those that the index lists, or are more than ``max_bytes``.
@@ -132,19 +133,21 @@ def read_listed(path: Path, index: DatasetIndex, name: str, max_bytes: int) -> b
     return read.data.tobytes()
 
 
-def is_unchanged(path: Path, entry: FileEntry) -> bool:
+def is_unchanged(path: Place, entry: FileEntry) -> bool:
     """Return whether a file has the size and digest of its entry."""
     return file_problem(path, entry) is None
 
 
-def file_problem(path: Path, entry: FileEntry) -> FileProblem | None:
+def file_problem(path: Place, entry: FileEntry) -> FileProblem | None:
     """Return what was found in the place of the bytes of an entry; None when they are there."""
     try:
-        with open_regular(path) as stream:
+        with open_listed(path, entry.sha256, entry.bytes) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size != entry.bytes:
                 return FileProblem.of_size(size)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except DigestMismatchError as error:
+        return FileProblem.of_mismatch(entry.bytes, error.size, error.sha256)
     except OSError as error:
         return FileProblem.of_error(error)
     return None if digest == entry.sha256 else FileProblem.of_digest(size, digest)

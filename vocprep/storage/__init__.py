@@ -1,0 +1,5 @@
+"""Places: folders of this machine and of object stores, and the cache of what is read from a store.
+
+``places`` turns what a user writes into a place, ``store`` is the one module that uses obstore,
+``cache`` keeps whole files by their digest, ``reading`` opens a file of either kind of place.
+"""

@@ -1,0 +1,89 @@
+"""Places: what a user names as a folder, on this machine or in an object store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from vocprep.errors import UsageError
+from vocprep.storage.store import SCHEMES, StorePath, require_obstore
+from vocprep.validation import printable
+
+Place: TypeAlias = Path | StorePath
+"""A folder, or a file in it; either kind has ``/``, ``name``, ``parent`` and prints as its path."""
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_ACCEPTED = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, "file"))
+
+
+def parse_place(text: str | Place) -> Place:
+    """Return the place that a path or URL names; UsageError for a URL that cannot be used here.
+
+    >>> parse_place("shards/voc"), parse_place("file:///data/shards")
+    (PosixPath('shards/voc'), PosixPath('/data/shards'))
+    >>> parse_place("http://example.org/shards")
+    Traceback (most recent call last):
+    ...
+    vocprep.errors.UsageError: http://example.org/shards: expected a folder or a URL of s3://, \
+gs://, az://, file://, found one of http://; copy the files to a folder, or name such a URL
+    """
+    if isinstance(text, StorePath):
+        return text
+    scheme = url_scheme(text)
+    if scheme is None:
+        return Path(text)
+    url = str(text)
+    if scheme == "file":
+        return _file_path(url)
+    if scheme not in SCHEMES:
+        raise UsageError(
+            f"{shown_url(url)}: expected a folder or a URL of {_ACCEPTED}, found one of "
+            f"{scheme}://; copy the files to a folder, or name such a URL"
+        )
+    require_obstore(url)
+    return StorePath.parse(url)
+
+
+def local_path(text: str | Path, what: str = "a folder of this machine") -> Path:
+    """Return a path; UsageError for the URL of an object store, where nothing else will do.
+
+    >>> local_path("s3://bucket/run")
+    Traceback (most recent call last):
+    ...
+    vocprep.errors.UsageError: s3://bucket/run: expected a folder of this machine, found a URL; \
+name a folder
+    """
+    scheme = url_scheme(text)
+    if scheme is None:
+        return Path(text)
+    if scheme == "file":
+        return _file_path(str(text))
+    raise UsageError(f"{shown_url(str(text))}: expected {what}, found a URL; name a folder")
+
+
+def url_scheme(text: str | Path) -> str | None:
+    """Return the scheme of a URL in small letters; None for a path.
+
+    ``s3:/bucket``, which a path makes of a URL, counts as one, so that no folder ``s3:`` is made.
+    """
+    match = _URL.match(str(text))
+    return match[1].lower() if match else None
+
+
+def shown_url(url: str) -> str:
+    """Return a URL for messages, without what stands before an ``@`` and after a ``?``."""
+    head, separator, rest = url.partition("://")
+    path = rest.partition("?")[0]
+    host, slash, tail = path.partition("/")
+    return printable(f"{head}{separator}{host.rpartition('@')[2]}{slash}{tail}")
+
+
+def _file_path(url: str) -> Path:
+    """Return the path of a ``file://`` URL; UsageError when it is not of this machine."""
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise UsageError(
+            f"{printable(url)}: expected file:// and an absolute path, such as file:///data/shards"
+        )
+    return Path(unquote(parts.path))

@@ -1,0 +1,37 @@
+"""Reading a file of a place: of a folder directly, of an object store through the cache."""
+
+from __future__ import annotations
+
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from vocprep.files.reading import MAX_JSON_BYTES, open_regular, parse_json, read_file
+from vocprep.storage.cache import discard, open_cached
+from vocprep.storage.places import Place
+
+
+def read_bytes(place: Place, max_bytes: int) -> bytes:
+    """Return the bytes of a file; OSError when it is not read or is larger than ``max_bytes``."""
+    return read_file(place, max_bytes) if isinstance(place, Path) else place.read(max_bytes)
+
+
+def read_json_at(place: Place, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Return the values of a JSON file; OSError when it is not read, ValueError when it is none."""
+    return parse_json(read_bytes(place, max_bytes))
+
+
+def open_listed(place: Place, sha256: str, size: int) -> BufferedReader:
+    """Open a file that must have this digest and size: of a store, the copy in the cache.
+
+    OSError when it is not there; the caller compares digest and size, since files can be damaged.
+    """
+    return open_regular(place) if isinstance(place, Path) else open_cached(place, sha256, size)
+
+
+def forget_damaged(place: Place, sha256: str) -> bool:
+    """Remove what the cache holds of a damaged file; return whether opening it again may help."""
+    if isinstance(place, Path):
+        return False
+    discard(sha256)
+    return True
