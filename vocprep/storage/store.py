@@ -35,6 +35,8 @@ _RETRY_SECONDS: Final = 60
 _CONNECT_SECONDS: Final = 5
 _ANSWER_SECONDS: Final = 60
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_SETTINGS: Final = ("AWS_", "GOOGLE_", "AZURE_", "HTTP", "http")
+"""How the names of environment variables begin that clients read when they are made."""
 _LONGEST_REASON: Final = 200
 
 
@@ -206,12 +208,17 @@ def require_obstore(url: str) -> None:
 
 
 def _client(path: StorePath) -> ObjectStore:
-    return _client_of(path.scheme, path.bucket, os.getpid())
+    return _client_of(path.scheme, path.bucket, os.getpid(), _settings())
+
+
+def _settings() -> int:
+    """Return a number for the environment's settings of object stores, which clients keep."""
+    return hash(frozenset((k, v) for k, v in os.environ.items() if k.startswith(_SETTINGS)))
 
 
 @lru_cache(maxsize=32)
-def _client_of(scheme: str, bucket: str, _process: int) -> ObjectStore:
-    """Return the client of a bucket, made anew in a forked process."""
+def _client_of(scheme: str, bucket: str, _process: int, _settings: int) -> ObjectStore:
+    """Return the client of a bucket: another one in a forked process, and with other settings."""
     from obstore.store import from_url  # noqa: PLC0415  # an extra
 
     options: Any = {
