@@ -47,7 +47,13 @@ def test_files_of_the_index_hold_the_documented_keys(tmp_path: Path) -> None:
     assert json.loads(lines[0]).keys() >= {"id", "split", "shard", "row", "grid", "status"}
     value = json.loads((tmp_path / "dataset.json").read_text())
     assert value["format"] == "vocprep-dataset"
-    assert value["format_version"] == 1
+    assert value["format_version"] == 3
+    assert value["shards"][0]["span"] == {
+        "images": 2,
+        "first_id": "a",
+        "last_id": "b",
+        "ids_sha256": hashlib.sha256(b"a\na#flip\nb\n").hexdigest(),
+    }
     assert {"recipe_id", "source_id", "content_id", "numerics_class", "shards"} <= value.keys()
     files = {entry["name"]: entry for entry in value["files"]}
     assert files.keys() == {"samples.jsonl", "labels.json", "README.md", "croissant.json"}
@@ -122,7 +128,9 @@ def assert_refused(read: Callable[[Path], Any], folder: Path, *said: str) -> Non
     ("change", "said"),
     [
         ({"recipe_id": "00" * 32}, "edited"),
-        ({"format_version": 2}, "format version 2"),
+        ({"format_version": 2}, "format version 2: this version of vocprep reads 1 and 3 of hdf5"),
+        ({"format_version": 4}, "format version 4: this version of vocprep reads 1, 2 and 3; use"),
+        ({"format_version": 1}, "shards[0].span: expected none in format version 1"),
         ({"format_version": None}, "format version None"),
         ({"format": "other"}, "format"),
         ({"container": "zip"}, "container 'zip': expected one of hdf5, webdataset"),

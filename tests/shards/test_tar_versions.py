@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from builders.old_tars import as_format_1
+from builders.old_versions import as_format_1
 from builders.records import assert_same_records, make_record, write_version
 from builders.versions import JPEGS, TWO_PER_SHARD, Built, build, write_records
 from PIL import Image
@@ -70,7 +70,7 @@ def test_stock_decoders_leave_label_maps_alone(decoder: str | None, new: Path) -
 
 
 def test_new_tars_are_of_version_2(new: Path) -> None:
-    assert read_index(new).format_version == 2
+    assert (read_index(new).format_version, read_index(new).shard_version) == (3, 2)
     assert lock(new).format_version == 2
     assert "label_map.png16" in member_names(next(new.glob("*.tar")))
 
@@ -78,7 +78,7 @@ def test_new_tars_are_of_version_2(new: Path) -> None:
 def test_old_tars_read_as_the_new_ones(old: Path, new: Path) -> None:
     assert "label_map.png" in member_names(next(old.glob("*.tar")))
     dataset = ShardDataset.open(old)
-    assert dataset.index.format_version == 1
+    assert (dataset.index.format_version, dataset.index.shard_version) == (1, 1)
     for name in dataset.shard_names("train"):
         assert_same_records(
             list(dataset.read_shard(name)), list(ShardDataset.open(new).read_shard(name))
@@ -154,14 +154,14 @@ def test_build_that_succeeds_old_tars_gives_what_a_new_one_gives(
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
     build(tree, old, CHOICES, built.plan.layout)
     fresh = build(tree, tmp_path / "fresh", CHOICES, built.plan.layout)
-    assert read_index(old).format_version == 2
+    assert read_index(old).format_version == 3
     for path in fresh.path.glob("*.tar"):
         assert path.read_bytes() == (old / path.name).read_bytes()
     assert verify(old, VerifyOptions(level="content", workers=1)).ok
 
 
-def test_index_of_hdf5_is_of_version_1_only(tmp_path: Path) -> None:
+def test_no_index_of_hdf5_is_of_version_2(tmp_path: Path) -> None:
     path = write_records(tmp_path / "out", RECORDS) / "dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
-    with pytest.raises(ShardError, match="this version of vocprep reads 1 of hdf5 shards"):
+    with pytest.raises(ShardError, match="this version of vocprep reads 1 and 3 of hdf5 shards"):
         read_index(tmp_path / "out")

@@ -20,7 +20,7 @@ from vocprep.labels.targets import STATE_OTHER, unpack_states
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.identity import Identities
-from vocprep.shards.index import FORMAT_VERSIONS, DatasetIndex, ShardEntry, describe_file
+from vocprep.shards.index import INDEX_VERSION, DatasetIndex, ShardEntry, describe_file
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
     LABELS_FILE,
@@ -32,6 +32,7 @@ from vocprep.shards.samples import (
     SampleEntry,
     jsonl_bytes,
 )
+from vocprep.shards.spans import ShardSpan
 from vocprep.shards.version import Version
 
 COUNTED = (
@@ -51,6 +52,15 @@ class FinishedShard(Entry):
     quarantined: tuple[QuarantinedSample, ...]
     statistics: dict[str, int] = Field(default_factory=dict)
     label_pixels: dict[int, int] = Field(default_factory=dict)
+
+    @property
+    def indexed(self) -> ShardEntry | None:
+        """Its entry with the span, which earlier versions and their staging do not state."""
+        if self.entry is None or self.entry.span is not None:
+            return self.entry
+        rows = sorted(self.samples, key=lambda sample: sample.row)
+        span = ShardSpan.of([sample.id for sample in rows])
+        return self.entry.model_copy(update={"span": span})
 
     @property
     def members(self) -> list[Sample]:
@@ -95,6 +105,7 @@ def describe_shard(
             split=shard.split,
             records=len(records),
             patches=sum(len(record.embeddings) for record in records),
+            span=ShardSpan.of([record.image_id for record in records]),
         )
     return FinishedShard(
         split=shard.split,
@@ -166,7 +177,7 @@ def assemble(
     )
     identities = Identities.of(samples, quarantined)
     index = DatasetIndex(
-        format_version=FORMAT_VERSIONS[plan.layout.format][-1],
+        format_version=INDEX_VERSION,
         recipe_id=plan.recipe.recipe_id,
         source_id=identities.source_id,
         content_id=identities.content_id,
@@ -176,7 +187,7 @@ def assemble(
         recipe=plan.recipe,
         numerics_class=key.numerics_class,
         weights=plan.weights_label,
-        shards=tuple(shard.entry for shard in shards if shard.entry is not None),
+        shards=tuple(entry for shard in shards if (entry := shard.indexed) is not None),
         files=(),
         quarantined=len(quarantined),
         statistics=dataset_statistics(shards, plan.label_space.void),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,11 +250,15 @@ def write_dataset(
             shards = [
                 _write_shard(staged / name, split, members, layout)
                 for split, records in splits.items()
-                for name, members in cut_shards(split, records, layout)
+                for name, members in cut_shards(split, _in_id_order(records), layout)
             ]
             version = assemble(key, shards, dict.fromkeys(STAGES, 0.0))
             _commit(exchange, version)
     return version.index
+
+
+def _in_id_order(records: Iterable[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: record.image_id)
 
 
 def _write_shard(

@@ -26,7 +26,7 @@ from vocprep.labels.decode import read_label_file
 from vocprep.options import Layout
 from vocprep.parallel import map_ordered
 from vocprep.shards.containers import CONTAINERS, read_entry
-from vocprep.shards.index import FORMAT_VERSIONS, DatasetIndex, FileProblem, ShardEntry
+from vocprep.shards.index import DatasetIndex, FileProblem, ShardEntry, shard_versions
 from vocprep.shards.record import Record
 from vocprep.shards.samples import PairDigests, QuarantinedSample, pair_digests
 from vocprep.shards.version import Version, is_unchanged
@@ -196,7 +196,7 @@ def _stage(candidate: ReusableShard, staging: Staging, layout: Layout) -> Finish
         source, data = found
         try:
             shard = CONTAINERS[layout.format].parse(data, str(source))
-            if shard.format_version != FORMAT_VERSIONS[layout.format][-1]:
+            if shard.format_version != shard_versions(layout.format)[-1]:
                 return _stage_in_current_format(candidate, list(shard), staging, layout)
             if not finished.statistics:  # which dataset.json keeps only summed up
                 finished = describe_shard(

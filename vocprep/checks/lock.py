@@ -7,7 +7,7 @@ patches, the probes, so that a version from another machine can be compared with
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -33,7 +33,9 @@ from vocprep.shards.index import (
     DatasetIndex,
     FileEntry,
     ShardEntry,
-    check_entries,
+    check_names,
+    check_version,
+    shard_versions,
 )
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
@@ -68,7 +70,7 @@ class LockFile(SealedEntry):
 
     format: Literal["vocprep-lock"] = "vocprep-lock"
     format_version: int
-    """That of the version's dataset.json."""
+    """That of the shards, which has the same number as that of dataset.json before version 3."""
     version: str
     """The version's short id, for people."""
     recipe_id: Sha256
@@ -91,7 +93,8 @@ class LockFile(SealedEntry):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        check_entries(self.container, self.format_version, (*self.shards, *self.files))
+        check_version(self.container, self.format_version, shard_versions(self.container))
+        check_names((*self.shards, *self.files))
         return self
 
     def __repr__(self) -> str:
@@ -112,7 +115,7 @@ def lock(path: str | Path, file: str | Path | None = None) -> LockFile:
     version = Version.read(path)
     index = version.index
     content = LockFile(
-        format_version=index.format_version,
+        format_version=index.shard_version,
         version=index.short_id,
         recipe_id=index.recipe_id,
         source_id=index.source_id,
@@ -121,7 +124,7 @@ def lock(path: str | Path, file: str | Path | None = None) -> LockFile:
         recipe=index.recipe,
         container=index.container,
         samples_per_shard=index.samples_per_shard,
-        shards=index.shards,
+        shards=tuple(shard.model_copy(update={"span": None}) for shard in index.shards),
         files=index.files,
         quarantined=tuple(bad.id for bad in version.quarantined),
         numerics_class=index.numerics_class,
@@ -255,15 +258,17 @@ def _compare_files(locked: LockFile, index: DatasetIndex, found: LockComparison)
     if layout != (locked.container, locked.samples_per_shard):
         found.notes.append("the shards have another layout than those of the locked version")
         return
-    if index.format_version != locked.format_version:
+    if index.shard_version != locked.format_version:
         found.notes.append(
-            f"the shards are of format version {index.format_version}, those of the locked version "
+            f"the shards are of format version {index.shard_version}, those of the locked version "
             f"of {locked.format_version}: their bytes cannot be compared, their records were"
         )
         return
     here: dict[str, FileEntry] = {item.name: item for item in (*index.shards, *index.files)}
     there: dict[str, FileEntry] = {item.name: item for item in (*locked.shards, *locked.files)}
-    differing = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
+    differing = [
+        name for name in sorted(here | there) if _bytes_of(here, name) != _bytes_of(there, name)
+    ]
     same_makers = (locked.versions, locked.numerics_class) == (
         index.versions,
         index.numerics_class,
@@ -282,6 +287,12 @@ def _compare_files(locked: LockFile, index: DatasetIndex, found: LockComparison)
             f"the same records in other bytes (files: {', '.join(differing)}), since others made "
             f"them: {joined_differences(makers)}"
         )
+
+
+def _bytes_of(entries: Mapping[str, FileEntry], name: str) -> tuple[int, str] | None:
+    """Return size and digest of a file; None when it is not listed."""
+    entry = entries.get(name)
+    return None if entry is None else (entry.bytes, entry.sha256)
 
 
 def _spread(samples: Sequence[SampleEntry]) -> list[SampleEntry]:

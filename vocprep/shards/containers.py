@@ -1,7 +1,7 @@
 """The shard containers, and the one way to open a shard of a version: its bytes are proved first.
 
 To add a container: a codec module with an ``encode`` and a class that satisfies ``ShardReader``, an
-entry in ``CONTAINERS``, its versions in ``vocprep.shards.index.FORMAT_VERSIONS`` and its name in
+entry in ``CONTAINERS``, its versions in ``vocprep.shards.index.SHARD_VERSIONS`` and its name in
 ``vocprep.options.ShardFormat``.
 """
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from vocprep.errors import ShardError
 from vocprep.shards.hdf5_layout import PATCH_NAMES, TEXTS, map_datasets, read_attributes
-from vocprep.shards.index import FORMAT_VERSIONS
+from vocprep.shards.index import shard_versions
 from vocprep.shards.record import Record, check_record
 from vocprep.validation import printable
 
 _FORMAT = "vocprep-shard"
+_VERSIONS = shard_versions("hdf5")
 _ATTRIBUTES = ("format", "format_version", "split")
 _DAMAGE = (LookupError, OSError, ValueError, TypeError, AttributeError, RuntimeError)
 """What h5py raises for a damaged file, and this module for one of another form."""
@@ -38,7 +39,7 @@ def encode(records: Sequence[Record]) -> bytes:
     # file ever has a name.
     with h5py.File("shard", "w", driver="core", backing_store=False, libver="v108") as file:
         file.attrs["format"] = _FORMAT
-        file.attrs["format_version"] = FORMAT_VERSIONS["hdf5"][-1]
+        file.attrs["format_version"] = _VERSIONS[-1]
         file.attrs["split"] = records[0].split
         for name, array in arrays.items():
             file.create_dataset(name, data=array, track_times=False)
@@ -79,10 +80,10 @@ class Hdf5Shard:
         if attributes.get("format") != _FORMAT:
             raise ShardError(f"{self._where}: an HDF5 file, but not a vocprep shard")
         version, split = attributes.get("format_version"), attributes.get("split")
-        if version not in FORMAT_VERSIONS["hdf5"] or not isinstance(version, int):
+        if version not in _VERSIONS or not isinstance(version, int):
             raise ShardError(
                 f"{self._where}: format version {version}: this version of vocprep reads "
-                f"{FORMAT_VERSIONS['hdf5'][-1]}"
+                f"{_VERSIONS[-1]}"
             )
         if not isinstance(split, str) or len(attributes) != len(_ATTRIBUTES):
             raise self._damaged(f"expected the attributes {', '.join(_ATTRIBUTES)}")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.files.names import UNFINISHED, found_at
@@ -19,13 +25,21 @@ from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import Recipe
 from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256
+from vocprep.shards.spans import ShardSpan
 from vocprep.storage.places import Place
 from vocprep.storage.reading import read_json_at
 from vocprep.validation import explain, from_json, printable
 
 DATASET_FILE = "dataset.json"
-FORMAT_VERSIONS: Mapping[ShardFormat, tuple[int, ...]] = {"hdf5": (1,), "webdataset": (1, 2)}
-"""Versions of docs/format.md that are read, by container; the last one is written."""
+INDEX_VERSION = 3
+"""Format version of dataset.json that is written."""
+SHARD_VERSIONS: Mapping[ShardFormat, Mapping[int, int]] = {
+    "hdf5": {1: 1, INDEX_VERSION: 1},
+    "webdataset": {1: 1, 2: 2, INDEX_VERSION: 2},
+}
+"""By container: the format versions of dataset.json that are read, each with that of its shards."""
+SPANS_SINCE = 3
+"""First format version of dataset.json that tells which records each shard spans."""
 _ADVICE = "copy it again, or build the shards again with --if-exists overwrite"
 _ACCESS = "make it a readable file, or copy it again"
 _MOST_WAITING = 1.0
@@ -63,16 +77,43 @@ class ShardEntry(FileEntry):
     split: str
     records: Annotated[Count, Field(ge=1)]
     patches: Annotated[Count, Field(ge=1)]
+    span: ShardSpan | None = None
+    """None before ``SPANS_SINCE``, and in lock files."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = write(self)
+        if self.span is None:
+            value.pop("span", None)
+        return value
 
 
-def check_entries(container: ShardFormat, version: int, entries: Sequence[FileEntry]) -> None:
-    """Raise ValueError where two files of a version have one name, or its format is not known."""
-    known = FORMAT_VERSIONS[container]
+def shard_versions(container: ShardFormat) -> tuple[int, ...]:
+    """Return the format versions of shards that are read; the last one is written.
+
+    >>> shard_versions("webdataset")
+    (1, 2)
+    """
+    return tuple(sorted({*SHARD_VERSIONS[container].values()}))
+
+
+def check_version(container: ShardFormat, version: int, known: Iterable[int]) -> None:
+    """Raise ValueError where the format version of an index or a lock file is not known."""
     if version not in known:
         raise ValueError(
-            f"format version {version}: this version of vocprep reads "
-            f"{' and '.join(map(str, known))} of {container} shards"
+            f"format version {version}: this version of vocprep reads {_listed(known)} of "
+            f"{container} shards"
         )
+
+
+def _listed(versions: Iterable[int]) -> str:
+    """Return numbers in words: ``1, 2 and 3``."""
+    *others, last = map(str, versions)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def check_names(entries: Iterable[FileEntry]) -> None:
+    """Raise ValueError where two files of a version have one name."""
     names = set()
     for entry in entries:
         if entry.name in names:
@@ -109,8 +150,21 @@ class DatasetIndex(SealedEntry):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        check_entries(self.container, self.format_version, (*self.shards, *self.files))
+        version = self.format_version
+        check_version(self.container, version, SHARD_VERSIONS[self.container])
+        check_names((*self.shards, *self.files))
+        for row, shard in enumerate(self.shards):
+            if (shard.span is None) == (version >= SPANS_SINCE):
+                expected = "none in" if shard.span else "one since"
+                raise ValueError(
+                    f"shards[{row}].span: expected {expected} format version {version}"
+                )
         return self
+
+    @property
+    def shard_version(self) -> int:
+        """Format version of its shards."""
+        return SHARD_VERSIONS[self.container][self.format_version]
 
     @property
     def short_id(self) -> str:
@@ -136,12 +190,12 @@ def read_index(folder: Place) -> DatasetIndex:
     path = folder / DATASET_FILE
     value = _read_json(path)
     version = value.get("format_version") if isinstance(value, dict) else None
-    known = sorted({each for versions in FORMAT_VERSIONS.values() for each in versions})
+    known = sorted({each for versions in SHARD_VERSIONS.values() for each in versions})
     if isinstance(value, dict) and version not in known:
         shown = version if isinstance(version, int | None) else type(version).__name__
         raise ShardError(
             f"{path}: format version {printable(str(shown))}: this version of vocprep reads "
-            f"{' and '.join(map(str, known))}; use the version that wrote it, or {_ADVICE}"
+            f"{_listed(known)}; use the version that wrote it, or {_ADVICE}"
         )
     try:
         index = from_json(DatasetIndex, value)

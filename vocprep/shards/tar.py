@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from vocprep.errors import ShardError
 from vocprep.files.writing import canonical_json
 from vocprep.formats.npy import npy_bytes, read_npy
-from vocprep.shards.index import FORMAT_VERSIONS
+from vocprep.shards.index import shard_versions
 from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
 from vocprep.shards.samples import Entry, GridSide
 from vocprep.shards.tar_members import find_members
@@ -33,7 +33,7 @@ _LABEL_MAPS = {1: "label_map.png", 2: "label_map.png16"}
 Stock decoders turn a ``.png`` of 16 bits into one of 8 bits, and clip ids above 255.
 """
 _JSON = "json"
-_VERSION = FORMAT_VERSIONS["webdataset"][-1]
+_VERSION = shard_versions("webdataset")[-1]
 
 
 class RecordInfo(Entry):

@@ -1,4 +1,4 @@
-"""Tar versions of format version 1, written with the standard library alone."""
+"""Dataset versions as earlier releases wrote them, made with the standard library alone."""
 
 from __future__ import annotations
 
@@ -8,22 +8,38 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
+
+
+def as_index_of(version: Path, out: Path, number: int) -> Path:
+    """Copy a version, with dataset.json of an earlier format version and the same shards."""
+    shutil.copytree(version, out, ignore=shutil.ignore_patterns(".lock"))
+    index = json.loads((out / "dataset.json").read_text())
+    _write_index(out, index, number)
+    return out
 
 
 def as_format_1(version: Path, out: Path, *, in_json: int = 1) -> Path:
-    """Copy a tar version, its shards and index written as earlier releases wrote them."""
+    """Copy a tar version, its shards and index of format version 1."""
     shutil.copytree(version, out, ignore=shutil.ignore_patterns("*.tar", ".lock"))
     index = json.loads((out / "dataset.json").read_text())
-    index["format_version"] = 1
     for shard in index["shards"]:
         data = _old_tar((version / shard["name"]).read_bytes(), in_json)
         shard["bytes"], shard["sha256"] = len(data), hashlib.sha256(data).hexdigest()
         (out / shard["name"]).write_bytes(data)
+    _write_index(out, index, 1)
+    return out
+
+
+def _write_index(out: Path, index: dict[str, Any], number: int) -> None:
+    """Write an index without what came with version 3."""
+    index["format_version"] = number
+    for shard in index["shards"]:
+        del shard["span"]
     del index["index_sha256"]
     text = json.dumps(index, sort_keys=True, separators=(",", ":"))
     index["index_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     (out / "dataset.json").write_text(json.dumps(index, indent=2) + "\n")
-    return out
 
 
 def _old_tar(data: bytes, in_json: int) -> bytes:
