@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription, describe_build
     from vocprep.building.local import BuildResult, build
+    from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup, build_shard
     from vocprep.building.plan import BuildPlan, plan
     from vocprep.building.publish import write_dataset
     from vocprep.checks.diff import VersionDiff, diff
@@ -50,6 +51,7 @@ _HOMES = {
     "BuildOptions": "options",
     "BuildPlan": "building.plan",
     "BuildResult": "building.local",
+    "BuiltShard": "building.orders",
     "DecodeOptions": "labels.export",
     "DownloadOptions": "downloading.download",
     "DownloadOutcome": "downloading.outcomes",
@@ -70,6 +72,7 @@ _HOMES = {
     "RunScores": "heads.scoring.scores",
     "RunSummary": "heads.training.train",
     "ShardDataset": "shards.reader",
+    "ShardOrder": "building.orders",
     "TFDetHeads": "heads.model.tfdet",
     "TrainOptions": "heads.runs.options",
     "Verification": "checks.verify",
@@ -77,8 +80,10 @@ _HOMES = {
     "VersionDiff": "checks.diff",
     "VersionSummary": "checks.inspect",
     "VocprepError": "errors",
+    "WorkerSetup": "building.orders",
     "build": "building.local",
     "build_locked": "checks.remake",
+    "build_shard": "building.orders",
     "decode": "labels.export",
     "describe_build": "building.describe",
     "diff": "checks.diff",
@@ -109,6 +114,7 @@ __all__ = [
     "BuildOptions",
     "BuildPlan",
     "BuildResult",
+    "BuiltShard",
     "DecodeOptions",
     "DownloadOptions",
     "DownloadOutcome",
@@ -129,6 +135,7 @@ __all__ = [
     "RunScores",
     "RunSummary",
     "ShardDataset",
+    "ShardOrder",
     "TFDetHeads",
     "TrainOptions",
     "Verification",
@@ -136,9 +143,11 @@ __all__ = [
     "VersionDiff",
     "VersionSummary",
     "VocprepError",
+    "WorkerSetup",
     "__version__",
     "build",
     "build_locked",
+    "build_shard",
     "decode",
     "describe_build",
     "diff",

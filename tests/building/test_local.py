@@ -355,14 +355,14 @@ def test_only_long_builds_but_in_fp32_are_worth_compiling(
 ) -> None:
     plan = make_plan(sample_tree, BuildChoices(limit=2, precision=precision), ONE_PER_SHARD)
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: True)
-    assert not worth_compiling(plan, 4)
+    assert not worth_compiling(plan.recipe, 4)
     monkeypatch.setitem(COMPILE_FROM, precision, 4)
-    assert worth_compiling(plan, 4)
-    assert not worth_compiling(plan, 3)
+    assert worth_compiling(plan.recipe, 4)
+    assert not worth_compiling(plan.recipe, 3)
     in_fp32 = make_plan(sample_tree, replace(FOUR, precision="fp32"), ONE_PER_SHARD)
-    assert not worth_compiling(in_fp32, 4)
+    assert not worth_compiling(in_fp32.recipe, 4)
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: False)
-    assert not worth_compiling(plan, 4)
+    assert not worth_compiling(plan.recipe, 4)
 
 
 def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_asked_for(

@@ -278,7 +278,7 @@ def deadline(seconds: float) -> Iterator[None]:
     [
         "vocprep.building.stages.make_targets",
         "vocprep.features.embed.Embedder._forward",
-        "vocprep.building.local.finish_shard",
+        "vocprep.building.pipeline.finish_shard",
     ],
 )
 def test_worker_that_fails_ends_the_build_and_does_not_hang_it(

@@ -125,7 +125,7 @@ def quarantined(
 ) -> Outcome[DecodedSample]:
     plan = make_plan(tree, BuildChoices(geometry=geometry, limit=1))
     damage(plan.samples[0])
-    stages = SampleStages(plan=plan)
+    stages = SampleStages(recipe=plan.recipe, label_space=plan.label_space, data_dir=plan.data_dir)
     outcome = begin(plan.samples[0]).then(stages.read).then(stages.decode_image)
     return outcome.then(stages.decode_labels).then(stages.place)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vocprep.building.pipeline import FailureBudget, worth_compiling
+from vocprep.building.pipeline import FailureBudget, is_compiled
 from vocprep.building.plan import BuildPlan, plan
 from vocprep.building.stages import Outcome, SampleStages, begin
 from vocprep.data_dir.layout import SampleRef
@@ -84,7 +84,7 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
     be read than ``options.max_failures`` allows, as the build itself would.
     """
     options = options or BuildOptions()
-    stages = SampleStages(plan=plan)
+    stages = SampleStages(recipe=plan.recipe, label_space=plan.label_space, data_dir=plan.data_dir)
     budget = FailureBudget(plan, options.max_failures)
 
     def measure(sample: SampleRef) -> Outcome[Grid]:
@@ -98,14 +98,11 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
         elif outcome.made is not None:
             patches += outcome.made[0] * outcome.made[1]
     patches *= len(plan.recipe.views)
-    compiled = options.compiled
-    if compiled is None:
-        compiled = worth_compiling(plan, len(plan.samples))
     return PlanDescription(
         recipe=plan.recipe.short_name,
         recipe_id=plan.recipe.recipe_id,
         weights=plan.weights_label,
-        compiled=compiled,
+        compiled=is_compiled(plan.recipe, len(plan.samples), options),
         samples=len(plan.samples),
         unreadable=unreadable,
         patches=patches,

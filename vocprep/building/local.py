@@ -7,25 +7,29 @@ get their final names together once all of them are there.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
-from vocprep.building.finish import FinishedShard, assemble, finish_shard, version_notes
-from vocprep.building.pipeline import COMPILE_FROM, FailureBudget, make_records, worth_compiling
+from vocprep.building.finish import FinishedShard, assemble, version_notes
+from vocprep.building.pipeline import (
+    COMPILE_FROM,
+    FailureBudget,
+    ShardWriter,
+    is_compiled,
+    make_embedders,
+    make_shards,
+)
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
 from vocprep.building.publish import Output, open_output, publish, write_weights_hint
 from vocprep.building.resume import find_existing
 from vocprep.building.reuse import Reuse
-from vocprep.building.stages import STAGES, SampleStages
-from vocprep.building.staging import Staging
+from vocprep.building.stages import STAGES, Outcome, SampleStages
 from vocprep.features.devices import choose_devices, numerics_class
+from vocprep.features.embed import Embedder
 from vocprep.features.nvjpeg import check_nvjpeg
 from vocprep.manifests import DatasetManifest
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
@@ -33,7 +37,6 @@ from vocprep.parallel import StageTimes
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DatasetIndex
 from vocprep.shards.record import Record
-from vocprep.shards.samples import QuarantinedSample
 from vocprep.shards.version import Version
 
 CheckVersion = Callable[[Version, Path], None]
@@ -206,86 +209,48 @@ class _Run:
         and writes a shard while the next is made (``ShardWriter``).
         """
         plan, times = self.key.plan, StageTimes(STAGES)
-        samples = [sample for shard in missing for sample in shard.samples]
-        if len(samples) < len(plan.samples):
-            progress.advance(len(plan.samples) - len(samples))
-        if self.options.compiled is None and worth_compiling(plan, len(samples)):
-            progress.note(
-                "compiling the backbone first, which pays from "
-                f"{COMPILE_FROM[plan.recipe.precision]:,} views on in {plan.recipe.precision}"
-            )
+        samples = sum(len(shard.samples) for shard in missing)
+        progress.advance(len(plan.samples) - samples)
         reuse = Reuse.open(self.key, self.output, self.options.reuse)
-        with (
-            ShardWriter(self.output.staging, plan.layout, times) as writer,
-            make_records(
-                samples,
-                SampleStages(plan=plan, times=times, find_embeddings=reuse.find, turned=turned),
-                self.devices,
-                self.options,
-            ) as outcomes,
-        ):
-            for shard in missing:
-                records: list[Record] = []
-                quarantined: list[QuarantinedSample] = []
-                for outcome in islice(outcomes, len(shard.samples)):
-                    progress.advance(1)
-                    records += outcome.made or ()
-                    if outcome.quarantined is not None:
-                        quarantined.append(outcome.quarantined)
-                        budget.spend(outcome.quarantined, problem=outcome.problem)
-                writer.write(shard, records, quarantined)
+        stages = SampleStages(
+            recipe=plan.recipe,
+            label_space=plan.label_space,
+            data_dir=plan.data_dir,
+            times=times,
+            find_embeddings=reuse.find,
+            turned=turned,
+        )
+
+        def count(outcome: Outcome[list[Record]]) -> None:
+            progress.advance(1)
+            if outcome.quarantined is not None:
+                budget.spend(outcome.quarantined, problem=outcome.problem)
+
+        embedders = self.make_embedders(samples, progress.note) if samples else []
+        with ShardWriter(self.output.staging, plan.layout, times) as writer:
+            make_shards(missing, stages, embedders, self.options, writer, count)
         return MadeShards(
             shards=writer.finished,
-            samples=len(samples),
+            samples=samples,
             reused=reuse.found,
             times=times,
             turned=turned,
             notes=(*self.output.notes, *reuse.notes()),
         )
 
-
-class ShardWriter:
-    """Encodes, digests and stages shards in a thread; at most one waits for the one before it.
-
-    A context manager: without an error, every shard is in ``finished`` when it ends.
-    """
-
-    def __init__(self, staging: Staging, layout: Layout, times: StageTimes) -> None:
-        self.finished: dict[str, FinishedShard] = {}
-        self._staging = staging
-        self._layout = layout
-        self._times = times
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="vocprep")
-        self._pending: deque[Future[None]] = deque()
-
-    def write(
-        self,
-        shard: ShardPlan,
-        records: Sequence[Record],
-        quarantined: Sequence[QuarantinedSample],
-    ) -> None:
-        """Begin to write a shard; waits for, and raises the error of, the last but one."""
-        self._pending.append(self._pool.submit(self._write, shard, records, quarantined))
-        if len(self._pending) > 1:
-            self._pending.popleft().result()
-
-    def _write(
-        self,
-        shard: ShardPlan,
-        records: Sequence[Record],
-        quarantined: Sequence[QuarantinedSample],
-    ) -> None:
-        with self._times.stage("write"):
-            data, finished = finish_shard(shard, records, quarantined, self._layout)
-            self._staging.add(shard.name, data, finished)
-        self.finished[shard.name] = finished
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            while self._pending and kind is None:
-                self._pending.popleft().result()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
+    def make_embedders(self, samples: int, note: Callable[[str], None]) -> list[Embedder]:
+        """Return the backbone on each device, for so many images."""
+        plan, options = self.key.plan, self.options
+        compiled = is_compiled(plan.recipe, samples, options)
+        if compiled and options.compiled is None:
+            note(
+                "compiling the backbone first, which pays from "
+                f"{COMPILE_FROM[plan.recipe.precision]:,} views on in {plan.recipe.precision}"
+            )
+        return make_embedders(
+            plan.recipe,
+            plan.weights,
+            self.devices,
+            compiled=compiled,
+            required=bool(options.compiled),
+        )

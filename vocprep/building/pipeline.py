@@ -1,4 +1,4 @@
-"""From samples to records, on all devices of this machine at once.
+"""From samples to records to staged shards, on all devices of this machine at once.
 
 A chain of pools, each a few items ahead of the next and no more, so that memory does not grow with
 the number of images: threads read, decode and make targets; threads run the backbone.
@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain, cycle, islice
+from typing import Self
 
 import torch
 
-from vocprep.building.plan import BuildPlan
+from vocprep.building.finish import FinishedShard, finish_shard
+from vocprep.building.plan import BuildPlan, ShardPlan
 from vocprep.building.stages import (
     DecodedImage,
     Outcome,
@@ -30,14 +34,16 @@ from vocprep.building.stages import (
     SampleStages,
     begin,
 )
+from vocprep.building.staging import Staging
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
 from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
 from vocprep.features.nvjpeg import decode_jpegs
-from vocprep.options import BuildOptions, MaxFailures
+from vocprep.features.weights import StateDict
+from vocprep.options import BuildOptions, Layout, MaxFailures
 from vocprep.parallel import StageTimes, map_ordered
-from vocprep.recipe import EmbeddingDtype, Precision
+from vocprep.recipe import EmbeddingDtype, Precision, Recipe
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
 
@@ -55,23 +61,96 @@ COMPILE_FROM: dict[Precision, int] = {"bf16": 5000, "exact": 8000}
 With one core per group, fp32 gains nothing by it."""
 
 
+def make_shards(  # what, how, with which networks and threads, where to, who is told
+    shards: Sequence[ShardPlan],
+    stages: SampleStages,
+    embedders: Sequence[Embedder],
+    options: BuildOptions,
+    writer: ShardWriter,
+    count: Callable[[Outcome[list[Record]]], None],
+) -> None:
+    """Make shards one after the other, and stage each; ``count`` is called once per sample.
+
+    Threads read and draft samples, threads embed them (``make_records``), one thread encodes and
+    writes a shard while the next is made (``writer``).
+    """
+    samples = [sample for shard in shards for sample in shard.samples]
+    with make_records(samples, stages, embedders, options) as outcomes:
+        for shard in shards:
+            records: list[Record] = []
+            quarantined: list[QuarantinedSample] = []
+            for outcome in islice(outcomes, len(shard.samples)):
+                count(outcome)
+                records += outcome.made or ()
+                if outcome.quarantined is not None:
+                    quarantined.append(outcome.quarantined)
+            writer.write(shard, records, quarantined)
+
+
+class ShardWriter:
+    """Encodes, digests and stages shards in a thread; at most one waits for the one before it.
+
+    A context manager: without an error, every shard is in ``finished`` when it ends.
+    """
+
+    def __init__(self, staging: Staging, layout: Layout, times: StageTimes) -> None:
+        self.finished: dict[str, FinishedShard] = {}
+        self._staging = staging
+        self._layout = layout
+        self._times = times
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="vocprep")
+        self._pending: deque[Future[None]] = deque()
+
+    def write(
+        self,
+        shard: ShardPlan,
+        records: Sequence[Record],
+        quarantined: Sequence[QuarantinedSample],
+    ) -> None:
+        """Begin to write a shard; waits for, and raises the error of, the last but one."""
+        self._pending.append(self._pool.submit(self._write, shard, records, quarantined))
+        if len(self._pending) > 1:
+            self._pending.popleft().result()
+
+    def _write(
+        self,
+        shard: ShardPlan,
+        records: Sequence[Record],
+        quarantined: Sequence[QuarantinedSample],
+    ) -> None:
+        with self._times.stage("write"):
+            data, finished = finish_shard(shard, records, quarantined, self._layout)
+            self._staging.add(shard.name, data, finished)
+        self.finished[shard.name] = finished
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            while self._pending and kind is None:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+
 @contextmanager
 def make_records(
     samples: Sequence[SampleRef],
     stages: SampleStages,
-    devices: Sequence[torch.device],
+    embedders: Sequence[Embedder],
     options: BuildOptions,
 ) -> Iterator[Iterator[Outcome[list[Record]]]]:
     """Yield an iterator over each sample's records, one per view, in the order of the samples.
 
+    ``embedders`` are the recipe's backbone on each device; ``make_embedders`` makes them.
     On exit all threads have ended, and the time that the backbone waited is accounted for.
     """
     if not samples:
         yield iter(())
         return
-    plan, times = stages.plan, stages.times
-    embedders = [make_embedder(plan, device, options, len(samples)) for device in devices]
-    embed = _EmbedInThreads(embedders, plan, stages)
+    times, devices = stages.times, [embedder.device for embedder in embedders]
+    embed = _EmbedInThreads(embedders, stages)
     group_patches = GROUP_PATCHES if devices[0].type == "cpu" else GPU_CHUNK
     with (
         _embedding_threads(devices) as threads,
@@ -177,10 +256,8 @@ def embed_group(
 class _EmbedInThreads:
     """Embeds groups; each thread that calls it keeps to one of the embedders."""
 
-    def __init__(
-        self, embedders: Sequence[Embedder], plan: BuildPlan, stages: SampleStages
-    ) -> None:
-        self._dtype = plan.recipe.embedding_dtype
+    def __init__(self, embedders: Sequence[Embedder], stages: SampleStages) -> None:
+        self._dtype = stages.recipe.embedding_dtype
         self._times = stages.times
         self._in_turn = cycle(embedders)
         self._lock = threading.Lock()
@@ -207,23 +284,35 @@ def _embedding_threads(devices: Sequence[torch.device]) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def worth_compiling(plan: BuildPlan, samples: int) -> bool:
+def worth_compiling(recipe: Recipe, samples: int) -> bool:
     """Return whether compiling the backbone pays for so many images, and can be done here."""
-    least = COMPILE_FROM.get(plan.recipe.precision)
-    return least is not None and samples * len(plan.recipe.views) >= least and can_compile()
+    least = COMPILE_FROM.get(recipe.precision)
+    return least is not None and samples * len(recipe.views) >= least and can_compile()
 
 
-def make_embedder(
-    plan: BuildPlan, device: torch.device, options: BuildOptions, samples: int
-) -> Embedder:
-    """Return the plan's backbone on a device, compiled where chosen or where it pays."""
-    embedder = Embedder(plan.weights, EmbeddingSpec.of(plan.recipe), device=device)
-    if options.compiled:
-        embedder.compile()
-    elif options.compiled is None and worth_compiling(plan, samples):
-        with suppress(UsageError):  # it was not requested, and the bits are the same without
+def is_compiled(recipe: Recipe, samples: int, options: BuildOptions) -> bool:
+    """Return whether to compile the backbone for so many images: as chosen, or where it pays."""
+    return worth_compiling(recipe, samples) if options.compiled is None else options.compiled
+
+
+def make_embedders(
+    recipe: Recipe,
+    weights: StateDict,
+    devices: Sequence[torch.device],
+    *,
+    compiled: bool,
+    required: bool = False,
+) -> list[Embedder]:
+    """Return the recipe's backbone on each device.
+
+    ``compiled`` compiles it; where that fails it stays as it is, with the same bits, unless
+    ``required``.
+    """
+    embedders = [Embedder(weights, EmbeddingSpec.of(recipe), device=device) for device in devices]
+    for embedder in embedders if compiled else ():
+        with nullcontext() if required else suppress(UsageError):
             embedder.compile()
-    return embedder
+    return embedders
 
 
 class FailureBudget:

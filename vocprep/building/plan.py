@@ -22,6 +22,7 @@ from vocprep.features.weights import (
     tensor_digest,
     weights_label,
 )
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import (
     DatasetManifest,
@@ -107,6 +108,11 @@ class BuildKey:
             "numerics_class": self.numerics_class,
             "versions": versions(),
         }
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of the key's canonical JSON."""
+        return sha256_hex(canonical_json(self.to_json()))
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,6 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.building.plan import BuildPlan
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
@@ -26,10 +25,11 @@ from vocprep.formats.jpeg import UPRIGHT, orientation, swaps_sides
 from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
 from vocprep.labels.advice import fit_to_picture
 from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import Targets, make_targets
 from vocprep.parallel import StageTimes
-from vocprep.recipe import EmbeddingDtype, View
+from vocprep.recipe import EmbeddingDtype, Recipe, View
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import QuarantinedSample
 from vocprep.validation import explain
@@ -123,7 +123,7 @@ class DecodedSample:
     pixels: Pixels | None
     """[H, W, 3], placed [32·ny, 32·nx, 3]; None where no embeddings have to be computed."""
     label_map: NDArray[np.uint16]
-    """[H, W], placed [32·ny, 32·nx]; ids of the plan's label space."""
+    """[H, W], placed [32·ny, 32·nx]; ids of the label space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,10 @@ class RecordDraft:
 class SampleStages:
     """The stages before the backbone. Each raises SampleError for a sample that it cannot use."""
 
-    plan: BuildPlan
+    recipe: Recipe
+    label_space: LabelSpace
+    data_dir: Path
+    """Folder below which the samples' files are."""
     times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
     find_embeddings: FindEmbeddings = lambda _record_id, _image_sha256: None
     turned: set[str] = field(default_factory=set)
@@ -184,7 +187,7 @@ class SampleStages:
         with self._stage("read", sample, sample.label_path, image_sha256=image_sha256):
             label_bytes = read_label_file(sample.label_path)
             label_sha256 = sha256_hex(label_bytes)
-        views = self.plan.recipe.views
+        views = self.recipe.views
         found = {
             view: self.find_embeddings(record_id(sample, view), image_sha256) for view in views
         }
@@ -196,7 +199,7 @@ class SampleStages:
             image_sha256=image_sha256,
             label_sha256=label_sha256,
             reused=reused,
-            needs_pixels=len(reused) < len(self.plan.recipe.views),
+            needs_pixels=len(reused) < len(self.recipe.views),
         )
 
     def decode_image(
@@ -215,11 +218,11 @@ class SampleStages:
             return DecodedImage(files=files, size=pixels.shape[:2], pixels=pixels)
 
     def decode_labels(self, image: DecodedImage) -> DecodedSample:
-        """Decode the label map into ids of the plan's label space."""
+        """Decode the label map into ids of the label space."""
         files, sample = image.files, image.files.sample
         with self._stage("decode", sample, sample.label_path, **files.digests):
             raw = decode_label_map(files.label_bytes, sample.label_path)
-            label_map = self.plan.label_space.apply(raw, str(sample.label_path))
+            label_map = self.label_space.apply(raw, str(sample.label_path))
             if raw.shape != image.size:
                 problem = (
                     f"{sample.label_path}: label map of {raw.shape[1]}×{raw.shape[0]} pixels: "
@@ -233,16 +236,16 @@ class SampleStages:
 
     def place(self, decoded: DecodedSample) -> DecodedSample:
         """Bring image and label map onto the patch grid."""
-        files, geometry = decoded.files, self.plan.recipe.geometry
+        files, geometry = decoded.files, self.recipe.geometry
         with self._stage("geometry", files.sample, files.sample.image_path, **files.digests):
             pixels = None if decoded.pixels is None else place_image(decoded.pixels, geometry)
-            label_map = place_labels(decoded.label_map, geometry, self.plan.label_space.void)
+            label_map = place_labels(decoded.label_map, geometry, self.label_space.void)
         return DecodedSample(files=files, pixels=pixels, label_map=label_map)
 
     def make_targets(self, placed: DecodedSample) -> list[RecordDraft]:
         """Make the targets of each view."""
         with self.times.stage("targets"):
-            return [self._draft(placed, view) for view in self.plan.recipe.views]
+            return [self._draft(placed, view) for view in self.recipe.views]
 
     def _draft(self, placed: DecodedSample, view: View) -> RecordDraft:
         files, label_map, pixels = placed.files, placed.label_map, placed.pixels
@@ -256,7 +259,7 @@ class SampleStages:
             record_id=record_id(files.sample, view),
             split=files.sample.split,
             grid=(label_map.shape[0] // PATCH, label_map.shape[1] // PATCH),
-            targets=make_targets(label_map, self.plan.label_space.void),
+            targets=make_targets(label_map, self.label_space.void),
             label_png=encode_png(label_map),
             image_sha256=files.image_sha256,
             label_sha256=files.label_sha256,
@@ -266,7 +269,7 @@ class SampleStages:
 
     def measure_grid(self, sample: SampleRef) -> Grid:
         """Return a sample's patch grid without decoding it: native geometry needs the header."""
-        geometry, path = self.plan.recipe.geometry, sample.image_path
+        geometry, path = self.recipe.geometry, sample.image_path
         for file in (path, sample.label_path):
             with self._stage("read", sample, file):
                 try:
@@ -296,7 +299,7 @@ class SampleStages:
                 yield
         except DataError as error:
             # The words must not depend on where the data dir is.
-            data_dir = self.plan.data_dir
+            data_dir = self.data_dir
             is_below = file.is_relative_to(data_dir)
             place = file.relative_to(data_dir).as_posix() if is_below else file.name
             reason = error.recorded.replace(f"{data_dir}/", "").removeprefix(f"{place}: ")

@@ -16,7 +16,7 @@ from typing import Any
 
 from vocprep.building.finish import FinishedShard
 from vocprep.building.plan import BuildKey
-from vocprep.errors import ShardError
+from vocprep.errors import ShardError, UsageError
 from vocprep.files.names import TEMPORARY_PREFIX
 from vocprep.files.reading import MAX_JSON_BYTES, parse_json, read_file
 from vocprep.files.writing import canonical_json, remove_path, sha256_hex, write_atomic
@@ -51,7 +51,7 @@ class Staging:
     def begin(self, key: BuildKey) -> None:
         """Make it ready for a build: shards of another build are deleted."""
         expected = key.to_json()
-        self._build = sha256_hex(canonical_json(expected))
+        self._build = key.digest
         if self.read_key() != expected:
             self.remove()
         self.path.mkdir(exist_ok=True)
@@ -63,6 +63,23 @@ class Staging:
             self._add_keys()
         value = {_FORMAT_FIELD: _FORMAT, "key": expected}
         _write_sealed(self.path / _KEY_FILE, canonical_json(value))
+
+    def join(self, build: str) -> None:
+        """Let another process of a build, given by its key's digest, stage shards here.
+
+        UsageError when the folder is of another build, or of none any more.
+        """
+        key = self.read_key()
+        if key is None:
+            self.remove()  # what was staged after its build had ended
+        found = None if key is None else sha256_hex(canonical_json(key))
+        if found != build:
+            holds = "is of no build" if found is None else f"is of another build, {found[:12]}…"
+            raise UsageError(
+                f"{self.path}: {holds}, and this shard of build {build[:12]}…: that build has "
+                "ended or was replaced; make shards of the build that is running there"
+            )
+        self._build = build
 
     def add(self, name: str, data: bytes, shard: FinishedShard) -> None:
         """Keep a finished shard; it counts from the moment its description is there."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vocprep.building.pipeline import make_records
+from vocprep.building.pipeline import is_compiled, make_embedders, make_records
 from vocprep.building.plan import BuildPlan
 from vocprep.building.reuse import StoredEmbeddings
 from vocprep.building.stages import Embeddings, FindEmbeddings, Outcome, SampleStages
@@ -155,11 +155,23 @@ def _remake(
     samples: Sequence[SampleRef] | None = None,
 ) -> AbstractContextManager[Iterator[Outcome[list[Record]]]]:
     """Make records whose embeddings are float32, so that the loss by storage can be measured."""
-    unrounded = replace(plan, recipe=replace(plan.recipe, embedding_dtype="float32"))
+    chosen = plan.samples if samples is None else samples
+    recipe = replace(plan.recipe, embedding_dtype="float32")
     return make_records(
-        plan.samples if samples is None else samples,
-        SampleStages(plan=unrounded, find_embeddings=find),
-        choose_devices(options.device),
+        chosen,
+        SampleStages(
+            recipe=recipe,
+            label_space=plan.label_space,
+            data_dir=plan.data_dir,
+            find_embeddings=find,
+        ),
+        make_embedders(
+            recipe,
+            plan.weights,
+            choose_devices(options.device),
+            compiled=is_compiled(recipe, len(chosen), options),
+            required=bool(options.compiled),
+        ),
         options,
     )
 
