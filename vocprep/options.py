@@ -9,9 +9,10 @@ the heads are in ``vocprep.heads.runs.options``.
 from __future__ import annotations
 
 import os
-from dataclasses import field
+import sys
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -20,7 +21,7 @@ from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
 from vocprep.manifests import SplitFlags
 from vocprep.recipe import BackboneName, EmbeddingDtype, Precision, View, check_precision
-from vocprep.validation import NotNegative, Positive, checked
+from vocprep.validation import NotNegative, Positive, checked, printable
 
 ShardFormat = Literal["hdf5", "webdataset"]
 Decoder = Literal["simplejpeg", "nvjpeg"]
@@ -147,6 +148,9 @@ class BuildOptions:
 class LoaderOptions:
     """How batches are drawn.
 
+    Batches are a function of the dataset version, ``batch_size``, ``shuffle``, ``seed``, ``lanes``,
+    ``all_views`` and the epoch. Mode, workers and the number of ranks change nothing of them.
+
     >>> options = LoaderOptions(batch_size=64, shuffle=True, rank=1, world_size=4)
     >>> LoaderOptions(rank=4, world_size=4)
     Traceback (most recent call last):
@@ -155,16 +159,21 @@ class LoaderOptions:
     """
 
     batch_size: Positive = 64
+    """Records per batch, those of all ranks together."""
     mode: LoaderMode = "resident"
-    """``resident`` holds the split in memory; ``streaming`` holds a few shards at a time."""
+    """``resident`` holds the split in memory; ``streaming`` holds a shard per lane at a time."""
     shuffle: bool = False
     """A new order each epoch, decided by ``seed`` and the epoch: of the shards, and of the records
     of each shard. It is the same in either mode."""
     seed: NotNegative = 0
+    lanes: Positive = 1
+    """Parts of the epoch's order from which records are drawn in turn, at most one per shard. A
+    streaming rank reads the shards of its own lanes only, lane l being that of rank l mod
+    ``world_size``; with fewer lanes than ranks, several ranks read each lane's shards."""
     workers: NotNegative = 0
-    """Threads that read ahead, streaming only; the batches are the same for any number. Up to
-    two shards more than threads are in memory. Processes would be slower: handing a batch over
-    takes longer than reading it."""
+    """Threads that read ahead, streaming only. Up to two shards more than threads are in memory
+    beside those of the lanes. Processes would be slower: handing a batch over takes longer than
+    reading it."""
     label_maps: bool = False
     """Whether batches carry the full label maps."""
     all_views: bool = False
@@ -172,9 +181,8 @@ class LoaderOptions:
     rank: NotNegative = 0
     """Which of ``world_size`` processes this is, from 0."""
     world_size: Positive = 1
-    """Processes that draw an epoch together. Each draws one of as many consecutive parts of the
-    epoch's order, in batches of ``batch_size``: together every record once, each rank the same
-    number of batches."""
+    """Processes that draw an epoch together. Each draws a part of every batch: together every
+    record once, each rank the same number of batches."""
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -183,6 +191,41 @@ class LoaderOptions:
         if self.rank >= self.world_size:
             raise UsageError(f"rank {self.rank}: expected less than world_size, {self.world_size}")
         return self
+
+    def for_this_process(self) -> Self:
+        """Return the same options with the rank and world size of this process.
+
+        They are those of the process group that ``torch.distributed`` has initialised, else of
+        the environment variables ``RANK`` and ``WORLD_SIZE``, which ``torchrun`` sets, else 0 and
+        1. UsageError when only one of the variables is set, or they are no rank and world size.
+        """
+        rank, world_size = _process_group() or _process_environment()
+        return replace(self, rank=rank, world_size=world_size)
+
+
+def _process_group() -> tuple[int, int] | None:
+    """Return rank and world size of the initialised process group, if any."""
+    # Nothing here loads torch; without its module there is no group.
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _process_environment() -> tuple[int, int]:
+    """Return the rank and world size that ``torchrun`` or a scheduler has set."""
+    texts = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
+    found = ", ".join(f"{name}={text}" for name, text in texts.items() if text is not None)
+    if not found:
+        return 0, 1
+    numbers = [int(text) for text in texts.values() if text is not None and text.isdecimal()]
+    if len(numbers) < len(texts) or not 0 <= numbers[0] < numbers[1]:
+        raise UsageError(
+            "environment variables RANK and WORLD_SIZE: expected a rank from 0 and a larger number "
+            f"of ranks, as torchrun sets them, found {printable(found)}; start the program with "
+            "torchrun, or give rank and world_size"
+        )
+    return numbers[0], numbers[1]
 
 
 @checked

@@ -138,6 +138,7 @@ def as_older_run(run_dir: Path, version: int, changes: Callable[[dict[str, Any]]
     """
     value = json.loads((run_dir / "run.json").read_text())
     value["run_format_version"] = version
+    del value["options"]["lanes"]
     for part in (value["heads"], value["options"]):
         for old, new in RENAMED.items():
             if new in part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +119,33 @@ def write_version(
     layout = Layout(format=container, samples_per_shard=per_shard)
     write_records(out, records, layout, geometry=Geometry(geometry="native"))
     return ShardDataset.open(out)
+
+
+class MemorySource:
+    """A ``ShardSource`` of records in memory, which notes what is read of it."""
+
+    content_id = "ab" * 32
+
+    def __init__(self, shards: Sequence[Sequence[Record]]) -> None:
+        self.shards = {f"train-{number:05d}.h5": shard for number, shard in enumerate(shards)}
+        self.opened: list[str] = []
+        self.prefetched: list[str] = []
+
+    def shard_names(self, split: str) -> list[str]:
+        return list(self.shards)
+
+    def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
+        return [len(self._chosen(name, all_views)) for name in self.shards]
+
+    def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
+        self.opened.append(name)
+        yield from self._chosen(name, all_views)
+
+    def prefetch(self, names: Sequence[str]) -> None:
+        self.prefetched += names
+
+    def _chosen(self, name: str, all_views: bool) -> list[Record]:
+        return [r for r in self.shards[name] if all_views or not r.image_id.endswith("#flip")]
 
 
 BATCH_TENSORS = ("grids", "padding", "embeddings", "slot_labels", "slot_pixels", "slot_planes")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from vocprep.labels.targets import unpack_states
 from vocprep.shards.batches import PatchTable, collate
-from vocprep.shards.loading import ResidentDataset
+from vocprep.shards.datasets import ResidentDataset
 from vocprep.shards.record import Record
 
 

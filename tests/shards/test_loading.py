@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,16 +22,13 @@ from builders.records import (
     write_version,
 )
 from builders.versions import Built
-from hypothesis import assume, given
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.options import LoaderOptions, ShardFormat
 from vocprep.shards.batches import Batch, collate
-from vocprep.shards.loading import ResidentDataset, StreamingDataset, batch_bounds, epoch_order
+from vocprep.shards.datasets import ResidentDataset, StreamingDataset
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import Record
 
 
 def test_label_maps_come_only_when_asked_for(native_hdf5: Built) -> None:
@@ -244,6 +240,7 @@ def test_unknown_split_is_refused_with_the_known_ones(nine: ShardDataset) -> Non
         {"rank": -1},
         {"rank": 1},
         {"rank": 2, "world_size": 2},
+        {"lanes": 0},
     ],
 )
 def test_options_that_cannot_be_followed_are_refused(options: dict[str, object]) -> None:
@@ -270,87 +267,6 @@ def test_missing_shard_is_a_shard_error(mode: str, copied: Path) -> None:
     assert str(copied / name) in str(caught.value)
 
 
-@given(
-    st.lists(st.integers(1, 7), min_size=1, max_size=6),
-    st.integers(1, 5),
-    st.integers(1, 9),
-    st.booleans(),
-    st.integers(0, 3),
-)
-def test_ranks_together_draw_every_record_once_in_equally_many_batches(
-    sizes: list[int], world_size: int, batch_size: int, shuffle: bool, epoch: int
-) -> None:
-    assume(sum(sizes) >= world_size)
-    ranks = [
-        LoaderOptions(batch_size=batch_size, shuffle=shuffle, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
-    orders = [epoch_order(sizes, options, epoch).tolist() for options in ranks]
-    alone = epoch_order(sizes, LoaderOptions(shuffle=shuffle), epoch).tolist()
-    assert [row for order in orders for row in order] == alone
-    bounds = [batch_bounds(sum(sizes), options) for options in ranks]
-    assert len({len(places) for places in bounds}) == 1
-    for order, places in zip(orders, bounds, strict=True):
-        assert places[0] == 0
-        assert places[-1] == len(order)
-        lengths = np.diff(places)
-        assert lengths.min() >= 1
-        assert lengths.max() <= max(batch_size, 2 if world_size > 1 else 1)
-    if batch_size > 1:
-        assert len(bounds[0]) - 1 == -(-max(map(len, orders)) // batch_size)
-
-
-@pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("world_size", [2, 3, 4])
-@pytest.mark.parametrize("mode", ["resident", "streaming"])
-def test_loaders_of_all_ranks_draw_what_one_would(
-    mode: str, world_size: int, shuffle: bool, nine: ShardDataset
-) -> None:
-    alone = drawn(nine, mode=mode, shuffle=shuffle, epoch=2)
-    loaders = [
-        nine.loader(
-            "train",
-            LoaderOptions(
-                mode=mode,  # type: ignore[arg-type]
-                shuffle=shuffle,
-                batch_size=2,
-                rank=rank,
-                world_size=world_size,
-            ),
-        )
-        for rank in range(world_size)
-    ]
-    seen: list[str] = []
-    for loader in loaders:
-        loader.set_epoch(2)
-        batches = list(loader)
-        assert len(batches) == len(loader) == len(loaders[0])
-        own = [image_id for batch in batches for image_id in batch.image_ids]
-        assert len(own) == loader.samples
-        seen += own
-    assert seen == alone
-
-
-def test_streaming_rank_reads_no_shard_that_it_draws_nothing_of(
-    nine: ShardDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
-    read_shard = ShardDataset.read_shard
-
-    def noted(self: ShardDataset, name: str, *, all_views: bool = False) -> Iterator[Record]:
-        opened.append(name)
-        return read_shard(self, name, all_views=all_views)
-
-    monkeypatch.setattr(ShardDataset, "read_shard", noted)
-    drawn(nine, mode="streaming", rank=0, world_size=3)
-    assert opened == nine.shard_names("train")[:2]
-
-
-def test_more_ranks_than_records_are_refused(nine: ShardDataset) -> None:
-    with pytest.raises(UsageError, match=r"world_size 10: .*9 records"):
-        nine.loader("train", LoaderOptions(rank=3, world_size=10))
-
-
 TWO_PROCESSES = """
 import sys
 import torch.distributed as dist
@@ -358,10 +274,9 @@ from vocprep import LoaderOptions, ShardDataset
 
 shards, meeting, rank = sys.argv[1:]
 dist.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=2)
-options = LoaderOptions(
-    batch_size=2, shuffle=True, rank=dist.get_rank(), world_size=dist.get_world_size()
-)
-loader = ShardDataset.open(shards).loader("train", options)
+options = LoaderOptions(batch_size=2, shuffle=True, lanes=2, mode="streaming")
+loader = ShardDataset.open(shards).loader("train", options.for_this_process())
+assert (loader.options.rank, loader.options.world_size) == (int(rank), 2)
 for epoch in range(2):
     loader.set_epoch(epoch)
     for batch in loader:
@@ -431,9 +346,9 @@ def test_items_of_a_resident_dataset_are_in_the_epochs_order(nine: ShardDataset)
 
 
 def test_reprs_say_what_is_drawn(nine: ShardDataset) -> None:
-    options = LoaderOptions(batch_size=2, shuffle=True, seed=3, rank=1, world_size=2)
+    options = LoaderOptions(batch_size=2, shuffle=True, seed=3, lanes=4, rank=1, world_size=2)
     assert repr(nine.loader("train", options)) == (
-        "Loader('train', 3 batches, resident, shuffled with seed 3, rank 1 of 2)"
+        "Loader('train', 5 batches, resident, shuffled with seed 3, 4 lanes, rank 1 of 2)"
     )
     streaming = LoaderOptions(mode="streaming", all_views=True)
     assert repr(StreamingDataset(nine, "train", streaming)) == (

@@ -40,7 +40,7 @@ class Batch:
     """The patches of several records, padded to one number."""
 
     image_ids: tuple[str, ...]
-    """The B records' ids."""
+    """The B records' ids; none where the batch is blank, whose B rows are padding."""
     grids: Tensor
     """int64 [B, 2]: (ny, nx)."""
     padding: Tensor
@@ -62,9 +62,9 @@ class Batch:
         return len(self.image_ids)
 
     def __repr__(self) -> str:
-        images, patches, size = self.embeddings.shape
+        _, patches, size = self.embeddings.shape
         return (
-            f"Batch({images} records, {patches} patches each, {size} numbers per patch, "
+            f"Batch({len(self)} records, {patches} patches each, {size} numbers per patch, "
             f"{'some' if self.has_padding else 'no'} padding, {self.embeddings.device})"
         )
 
@@ -90,13 +90,14 @@ class Batch:
         )
 
     def blank(self) -> Batch:
-        """Return a batch of the same shapes in which every patch is padding."""
+        """Return a batch without records: tensors of the same shapes, all of padding."""
         fields: dict[str, Any] = {"padding": torch.ones_like(self.padding)}
         for name, value in PADDING.items():
             field = getattr(self, name)
             filler = torch.as_tensor(value, dtype=field.dtype, device=field.device)
             fields[name] = filler.expand_as(field)
-        return replace(self, has_padding=True, **fields)
+        label_maps = None if self.label_maps is None else ()
+        return replace(self, image_ids=(), has_padding=True, label_maps=label_maps, **fields)
 
 
 class PatchTable:

@@ -1,253 +1,55 @@
-"""Drawing a split: the order of an epoch, PyTorch datasets over it, and the loader of its batches.
-
-The order is a function of seed and epoch: a permutation of the shards, and one of the records of
-each shard. With several ranks (``LoaderOptions.world_size``) each draws one of as many consecutive
-parts of it, whose sizes differ by one record at most.
-"""
+"""The loader of a split's batches, and its state, from which another one goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice, pairwise
-from math import ceil
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Annotated, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from pydantic import Field
 
 from vocprep.errors import UsageError
-from vocprep.options import LoaderOptions, usable_cores
-from vocprep.parallel import map_ordered
-from vocprep.shards.batches import Batch, PatchTable, collate, with_label_maps
-from vocprep.shards.record import Record
-
-_MOST_READERS = 4
-"""Threads that read a split into memory."""
-
-
-class ShardSource(Protocol):
-    """The shards that records are drawn from: ``vocprep.shards.reader.ShardDataset`` is one."""
-
-    def shard_names(self, split: str) -> list[str]:
-        """Return the names of a split's shards, in order."""
-        ...
-
-    def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
-        """Return the number of records that ``read_shard`` yields of each of them."""
-        ...
-
-    def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
-        """Yield a shard's records in row order."""
-        ...
+from vocprep.files.writing import canonical_json, sha256_hex
+from vocprep.options import LoaderOptions
+from vocprep.recipe import differing_fields, joined_differences
+from vocprep.shards.batches import Batch, collate
+from vocprep.shards.datasets import (
+    LAST_EPOCH,
+    ResidentDataset,
+    ShardSource,
+    StreamingDataset,
+    described,
+)
+from vocprep.shards.order import BatchPlan, batch_bounds
+from vocprep.validation import NotNegative, Positive, checked, explain, from_json, to_json
 
 
-@dataclass(frozen=True)
-class ShardPart:
-    """What one rank draws of one shard in an epoch."""
+@checked
+class _LoaderState:
+    """Where a loader is in an epoch, and what decides its batches."""
 
-    shard: int
-    """Number of the shard within its split."""
-    rows: NDArray[np.intp]
-    """Records within the shard, in the order in which they are drawn."""
-
-
-def epoch_parts(shard_sizes: Sequence[int], options: LoaderOptions, epoch: int) -> list[ShardPart]:
-    """Return what this rank draws in an epoch, shard after shard.
-
-    >>> options = LoaderOptions(rank=1, world_size=2)
-    >>> [(part.shard, part.rows.tolist()) for part in epoch_parts([3, 2, 3], options, epoch=0)]
-    [(1, [1]), (2, [0, 1, 2])]
-    """
-    first, last = _rank_bounds(sum(shard_sizes), options)
-    parts, start = [], 0
-    for shard in _permutation(len(shard_sizes), options, epoch, stream=0).tolist():
-        size = shard_sizes[shard]
-        if start < last and first < start + size:
-            rows = _permutation(size, options, epoch, stream=1 + shard)
-            parts.append(ShardPart(shard, rows[max(0, first - start) : last - start]))
-        start += size
-    return parts
-
-
-def epoch_order(shard_sizes: Sequence[int], options: LoaderOptions, epoch: int) -> NDArray[np.intp]:
-    """Return what this rank draws in an epoch, its records numbered as stored, shard after shard.
-
-    >>> epoch_order([3, 2, 3], LoaderOptions(rank=1, world_size=2), epoch=0).tolist()
-    [4, 5, 6, 7]
-    """
-    starts = np.cumsum([0, *shard_sizes])
-    return np.concatenate(
-        [starts[part.shard] + part.rows for part in epoch_parts(shard_sizes, options, epoch)]
-    )
-
-
-def batch_bounds(records: int, options: LoaderOptions) -> list[int]:
-    """Return where an epoch's batches begin and end in what this rank draws of so many records.
-
-    Every rank draws the same number of batches and none of them is empty. For that, a rank that has
-    one record less may have a batch less full by one before its last; with ``batch_size`` 1, the
-    last batch of the others has two records.
-
-    >>> batch_bounds(9, LoaderOptions(batch_size=4))
-    [0, 4, 8, 9]
-    >>> [batch_bounds(17, LoaderOptions(batch_size=4, rank=r, world_size=2)) for r in (0, 1)]
-    [[0, 4, 7, 8], [0, 4, 8, 9]]
-    """
-    first, last = _rank_bounds(records, options)
-    own = last - first
-    fewest, most = records // options.world_size, ceil(records / options.world_size)
-    if not fewest:
-        raise UsageError(
-            f"world_size {options.world_size}: more ranks than the {records} records to draw from; "
-            "use at most one rank per record"
-        )
-    batches = min(ceil(most / options.batch_size), fewest)
-    # Each batch leaves a record for each of those behind it.
-    inner = [min(n * options.batch_size, own - (batches - n)) for n in range(1, batches)]
-    return [0, *inner, own]
-
-
-def _rank_bounds(records: int, options: LoaderOptions) -> tuple[int, int]:
-    """Return where a rank's part of an epoch's order begins and ends."""
-    rank, world_size = options.rank, options.world_size
-    return records * rank // world_size, records * (rank + 1) // world_size
-
-
-def _permutation(count: int, options: LoaderOptions, epoch: int, stream: int) -> NDArray[np.intp]:
-    """Return the order of an epoch: as stored, or a permutation from (seed, epoch, stream)."""
-    if not options.shuffle:
-        return np.arange(count)
-    generator = np.random.default_rng([options.seed, epoch, stream])
-    return generator.permutation(count)
-
-
-class _Epoch:
-    """The epoch of a dataset, in memory shared with the worker processes of a DataLoader.
-
-    Workers that persist have a copy of the dataset from before the first epoch.
-    """
-
-    def __init__(self) -> None:
-        self._epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose order is drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass, in worker processes too."""
-        self._epoch.fill_(epoch)
-
-
-class ResidentDataset(_Epoch, Dataset[Record]):
-    """A split held in memory: item i is the i-th record that this rank draws in the epoch.
-
-    A DataLoader over it needs ``collate_fn=collate`` and no ``shuffle``: the options have it.
-    """
-
-    def __init__(
-        self, dataset: ShardSource, split: str, options: LoaderOptions | None = None
-    ) -> None:
-        super().__init__()
-        self._split, self._options = split, options or LoaderOptions()
-
-        def read(name: str) -> list[Record]:
-            return list(dataset.read_shard(name, all_views=self._options.all_views))
-
-        readers = min(_MOST_READERS, usable_cores())
-        # Threads, since comparing a shard's digest takes longer than all else of reading it.
-        shards = list(map_ordered(read, dataset.shard_names(split), readers, ahead=1))
-        self.shard_sizes = [len(shard) for shard in shards]
-        """Records of each shard."""
-        records = [record for shard in shards for record in shard]
-        self.table = PatchTable.of(records)
-        """The patches of all records, in the order in which they are stored."""
-        self._records = _moved_into(self.table, records)
-        self._drawn: tuple[int, NDArray[np.intp]] = (-1, np.arange(0))
-
-    @property
-    def order(self) -> NDArray[np.intp]:
-        """What this rank draws in the epoch, in order: row numbers of the table."""
-        epoch = self.epoch
-        if self._drawn[0] != epoch:
-            self._drawn = epoch, epoch_order(self.shard_sizes, self._options, epoch)
-        return self._drawn[1]
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> Record:
-        return self._records[int(self.order[index])]
-
-    def __repr__(self) -> str:
-        return _described(self, self._split, self._options)
-
-    def batch(self, indices: Sequence[int], *, label_maps: bool = False) -> Batch:
-        """Return the batch of some items: what ``collate`` would return, sooner."""
-        return self.gather(self.order[indices], label_maps=label_maps)
-
-    def gather(self, rows: NDArray[np.intp], *, label_maps: bool = False) -> Batch:
-        """Return the batch of some rows of the table; each field is copied in one piece."""
-        batch = self.table.gather(rows)
-        return with_label_maps(batch, [self._records[row] for row in rows]) if label_maps else batch
-
-
-def _moved_into(table: PatchTable, records: Sequence[Record]) -> list[Record]:
-    """Return the records as views of the table, so that their patches are in memory once."""
-    ends = np.cumsum(table.lengths).tolist()
-    moved = []
-    for record, patches in zip(records, map(slice, [0, *ends], ends), strict=True):
-        # A small array that may be a view of the whole shard's bytes, and would keep them.
-        fields: dict[str, Any] = {"label_count": record.label_count.copy()}
-        for name, field in table.fields.items():
-            fields[name] = field[patches].numpy().view(getattr(record, name).dtype)
-        moved.append(replace(record, **fields))
-    return moved
-
-
-class StreamingDataset(_Epoch, IterableDataset[Record]):
-    """A split read shard by shard, ``workers`` threads ahead, in the epoch's order.
-
-    In a DataLoader with worker processes each of them takes its own shards. It needs
-    ``collate_fn=collate``.
-    """
-
-    def __init__(
-        self, dataset: ShardSource, split: str, options: LoaderOptions | None = None
-    ) -> None:
-        super().__init__()
-        self._dataset, self._split, self._options = dataset, split, options or LoaderOptions()
-        self._names = dataset.shard_names(split)
-        self._sizes = dataset.shard_sizes(split, all_views=self._options.all_views)
-
-    def __repr__(self) -> str:
-        return _described(self, self._split, self._options)
-
-    def __iter__(self) -> Iterator[Record]:
-        process = get_worker_info()
-        first, step = (process.id, process.num_workers) if process else (0, 1)
-        parts = epoch_parts(self._sizes, self._options, self.epoch)[first::step]
-        workers = self._options.workers
-        read = (
-            map_ordered(self._read, parts, workers, ahead=1) if workers else map(self._read, parts)
-        )
-        return (record for records in read for record in records)
-
-    def _read(self, part: ShardPart) -> list[Record]:
-        name = self._names[part.shard]
-        records = list(self._dataset.read_shard(name, all_views=self._options.all_views))
-        return [records[row] for row in part.rows]
+    content_id: str
+    split: str
+    all_views: bool
+    shards_sha256: str
+    """Of the number of records of each of the split's shards."""
+    shuffle: bool
+    seed: NotNegative
+    batch_size: Positive
+    lanes: Positive
+    epoch: Annotated[int, Field(ge=0, le=LAST_EPOCH)] = 0
+    batches: NotNegative = 0
+    """Batches of the epoch that were drawn."""
 
 
 class Loader:
-    """Iterates over the batches that this rank draws of a split.
+    """Iterates over the batches of a split: over each one's records that this rank draws.
 
-    ``set_epoch`` chooses the order of the next pass.
+    All ranks draw the same number of batches. One of which a rank draws no record is blank there:
+    it has no image ids, and its tensors hold one record of padding only. ``set_epoch`` chooses the
+    order of the next pass.
     """
 
     def __init__(
@@ -255,44 +57,119 @@ class Loader:
     ) -> None:
         self.options = options = options or LoaderOptions()
         sizes = dataset.shard_sizes(split, all_views=options.all_views)
-        self._split, self._bounds = split, batch_bounds(sum(sizes), options)
+        self._split, self._plan = split, BatchPlan.of(sizes, options)
+        self._begun = _LoaderState(
+            content_id=dataset.content_id,
+            split=split,
+            all_views=options.all_views,
+            shards_sha256=sha256_hex(canonical_json(sizes)),
+            shuffle=options.shuffle,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            lanes=self._plan.lanes,
+        )
+        self._next = self._drawn = 0  # batches before the next pass, and those that were drawn
+        self._blank: Batch | None = None
         self._source: ResidentDataset | StreamingDataset
         if options.mode == "resident":
             self._source = ResidentDataset(dataset, split, options)
+            self._bounds = batch_bounds(sizes, options)
         else:
             self._source = StreamingDataset(dataset, split, options)
 
     @property
     def samples(self) -> int:
-        """Records that this rank draws per epoch."""
-        return self._bounds[-1]
+        """Records per epoch, those of all ranks together."""
+        return self._plan.records
 
     def __len__(self) -> int:
         """Return the number of batches per epoch, which is the same for every rank."""
-        return len(self._bounds) - 1
+        return self._plan.batches
 
     def __repr__(self) -> str:
-        return _described(self, self._split, self.options, f"{len(self)} batches, ")
+        return described(self, self._split, self.options, f"{len(self)} batches, ")
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose order is drawn, from 0."""
+        return self._source.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass."""
-        self._source.set_epoch(epoch)
+        """Choose the order of the next pass.
+
+        It begins with the first batch, unless ``load_state_dict`` has set another one of the same
+        epoch.
+        """
+        if epoch != self.epoch:
+            self._source.set_epoch(epoch)
+            self._next = self._drawn = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader is, after the last batch that it gave: plain JSON values.
+
+        It is the same on every rank.
+        """
+        return to_json(replace(self._begun, epoch=self.epoch, batches=self._drawn))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let the next pass go on where the loader was that ``state_dict`` is of.
+
+        It draws the rest of that epoch, whatever mode, workers, rank and world size were, and reads
+        nothing of what comes before. Raises UsageError when the state is of another split, or of
+        options that draw other batches.
+        """
+        try:
+            state = from_json(_LoaderState, dict(state_dict))
+        except (TypeError, ValueError, UsageError) as error:
+            raise UsageError(
+                f"state of a loader: {explain(error)}; expected what a loader's state_dict returned"
+            ) from error
+        begun = replace(self._begun, epoch=state.epoch, batches=state.batches)
+        if differences := differing_fields(to_json(state), to_json(begun)):
+            raise UsageError(
+                "state of a loader of other batches, there and here: "
+                f"{joined_differences(differences)}; load it into a loader of the same version, "
+                "split and options, or begin the epoch anew"
+            )
+        if state.batches > len(self):
+            raise UsageError(
+                f"state of a loader: batches {state.batches}: expected at most the {len(self)} of "
+                "an epoch"
+            )
+        self._source.set_epoch(state.epoch)
+        self._next = self._drawn = state.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        label_maps, places = self.options.label_maps, pairwise(self._bounds)
-        if isinstance(self._source, ResidentDataset):
-            gather, order = self._source.gather, self._source.order
-            return (gather(order[start:stop], label_maps=label_maps) for start, stop in places)
-        records = iter(self._source)
+        first, self._next = self._next, 0
+        self._drawn = first
+        return self._counted(self._batches(first), first)
+
+    def _counted(self, batches: Iterator[Batch], first: int) -> Iterator[Batch]:
+        for number, batch in enumerate(batches, start=first + 1):
+            self._drawn = number
+            yield batch
+
+    def _batches(self, first: int) -> Iterator[Batch]:
+        label_maps, source = self.options.label_maps, self._source
+        if isinstance(source, ResidentDataset):
+            order, places = source.order, pairwise(self._bounds[first:])
+            return (
+                source.gather(order[start:stop], label_maps=label_maps)
+                if start < stop
+                else self._blank_batch()
+                for start, stop in places
+            )
         return (
-            collate(list(islice(records, stop - start)), label_maps=label_maps)
-            for start, stop in places
+            collate(records, label_maps=label_maps) if records else self._blank_batch()
+            for records in source.batches(first)
         )
 
-
-def _described(value: object, split: str, options: LoaderOptions, size: str = "") -> str:
-    """Return what a loader or dataset draws, for people."""
-    order = f"shuffled with seed {options.seed}" if options.shuffle else "in stored order"
-    rank = f", rank {options.rank} of {options.world_size}" if options.world_size > 1 else ""
-    views = ", mirrored views too" if options.all_views else ""
-    return f"{type(value).__name__}({split!r}, {size}{options.mode}, {order}{views}{rank})"
+    def _blank_batch(self) -> Batch:
+        """Return a batch without records, made once of any record that there is."""
+        if self._blank is None:
+            source, label_maps = self._source, self.options.label_maps
+            if isinstance(source, ResidentDataset):
+                self._blank = source.gather(np.zeros(1, np.intp), label_maps=label_maps).blank()
+            else:
+                self._blank = collate([source.example()], label_maps=label_maps).blank()
+        return self._blank

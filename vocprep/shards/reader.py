@@ -22,13 +22,10 @@ from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
 from vocprep.shards.batches import Batch, collate
 from vocprep.shards.containers import ProvedShards, ShardReader
+from vocprep.shards.datasets import ResidentDataset, StreamingDataset
 from vocprep.shards.index import DatasetIndex, check_files
-from vocprep.shards.loading import (
-    Loader,
-    ResidentDataset,
-    StreamingDataset,
-    epoch_order,
-)
+from vocprep.shards.loading import Loader
+from vocprep.shards.order import epoch_order
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
 from vocprep.shards.tar import TarShard
@@ -109,6 +106,11 @@ class ShardDataset:
             )
         return label_space
 
+    @property
+    def content_id(self) -> str:
+        """Digest of all records, whichever files hold them."""
+        return self.index.content_id
+
     def shard_names(self, split: str) -> list[str]:
         """Return a split's shards in order; UsageError when there is no such split."""
         names = [shard.name for shard in self.index.shards if shard.split == split]
@@ -128,6 +130,9 @@ class ShardDataset:
         for record in self._open_shard(name):
             if all_views or not record.image_id.endswith(FLIP_SUFFIX):
                 yield record
+
+    def prefetch(self, names: Sequence[str]) -> None:
+        """Begin to fetch shards that are read next: of a folder there is nothing to fetch."""
 
     def _open_shard(self, name: str) -> ShardReader:
         """Return the shard; ShardError when its records are not those of samples.jsonl."""

@@ -29,7 +29,7 @@ from vocprep.recipe import Recipe
 from vocprep.shards.reader import ShardDataset
 from vocprep.validation import checked, explain, from_json, to_json
 
-RUN_FORMAT_VERSION = 4
+RUN_FORMAT_VERSION = 5
 
 
 def library_versions() -> dict[str, str]:
@@ -158,7 +158,7 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
     version = value["run_format_version"]
     if version == RUN_FORMAT_VERSION:
         return dict(value)
-    if version not in (1, 2, 3):
+    if version not in (1, 2, 3, 4):
         raise RunError(
             f"expected a run_format_version from 1 to {RUN_FORMAT_VERSION}, found "
             f"{reprlib.repr(version)}"
@@ -172,6 +172,7 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
         recipe = {"windows": [32], "layers": ["layer3"], **recipe}
     if version == 2:
         options["dropout_factor"] = options.pop("dropout")
+    options.setdefault("lanes", 1)
     for fields in (heads, options):
         for old, new in RENAMED.items():
             if old in fields:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vocprep.files.reading import read_json
 from vocprep.files.writing import check_output_folder, remove_path, write_atomic, write_json
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EVENTS_DIR
-from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.options import STREAMING_LANES, TrainOptions
 from vocprep.heads.runs.presets import (
     OPTIONS_FILE,
     differing_options,
@@ -71,6 +72,16 @@ def options_for(
     if preset is None and resumes and holds_run(Path(run_dir)):
         return load_options(read_config(Path(run_dir)).options, settings, overrides)
     return load_options(preset or TrainOptions.preset, settings, overrides)
+
+
+def decide_lanes(run_dir: Path, options: TrainOptions, shards: int) -> TrainOptions:
+    """Return options with the number of lanes, for a train split of so many shards."""
+    if options.lanes is not None:
+        return options
+    lanes = min(STREAMING_LANES, shards) if options.mode == "streaming" else 1
+    if options.resume and holds_run(run_dir):
+        lanes = read_config(run_dir).options.lanes or lanes
+    return replace(options, lanes=lanes)
 
 
 def holds_run(run_dir: Path) -> bool:

@@ -54,6 +54,10 @@ class TrainOptions:
     """Passes over the train split."""
     batch_size: Positive = 128
     """Images per step, of all processes together."""
+    lanes: Positive | None = None
+    """Parts of an epoch's order that batches are drawn from in turn, as in ``LoaderOptions``; each
+    streaming process reads the shards of its own. When None, as many as the run has that is
+    resumed, else 1 in mode ``resident``; in ``streaming`` 8, but at most one per shard."""
     lr: PositiveFloat = 3e-4
     """Peak learning rate of AdamW, reached after the warm-up; then a cosine down to 0."""
     weight_decay: NotNegativeFloat = 0.05
@@ -76,8 +80,8 @@ class TrainOptions:
     device: str = "auto"
     """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     mode: LoaderMode = "resident"
-    """``resident`` keeps a split on the device; ``streaming`` reads it again each epoch. The
-    batches are the same."""
+    """``resident`` keeps a split on the device; ``streaming`` reads it again each epoch. With the
+    same ``lanes`` the batches are the same."""
     compiled: bool = False
     """Compile the step: a minute or more before the first one, and rounding of its own."""
     checkpoint_every: NotNegativeFloat = 20.0
@@ -94,9 +98,14 @@ class TrainOptions:
         return self
 
 
+STREAMING_LANES = 8
+"""Lanes of a streamed train split: enough for the processes of one machine with eight GPUs."""
+
+
 EXECUTION = ("device", "mode", "compiled", "checkpoint_every", "resume", "overwrite")
 """Fields of TrainOptions that determine where and how a training runs. They change the weights by
-rounding at most: another device rounds differently, and so does a compiled step."""
+rounding at most: another device rounds differently, and so does a compiled step. The mode decides
+what ``lanes`` are where they are not given."""
 
 
 RENAMED = {"category_loss": "class_loss", "categories": "outputs", "recipe": "preset"}

@@ -67,7 +67,9 @@ def load_options(
 def options_toml(options: TrainOptions) -> str:
     """Return options as a preset of their own: what ``load_options`` reads back."""
     # JSON writes text, numbers and booleans as TOML does.
-    lines = [f"{name} = {json.dumps(getattr(options, name))}" for name in PRESET_FIELDS]
+    values = {name: getattr(options, name) for name in PRESET_FIELDS}
+    # TOML has no null: a field without a value is left out.
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None]
     head = f"# The options of this run, overrides included; they began as preset {options.preset}."
     return "\n".join([head, *lines, ""])
 

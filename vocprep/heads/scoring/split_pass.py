@@ -221,12 +221,14 @@ def measure_split(
 def _run_batches(
     model: TFDetHeads, loader: Iterable[Batch], space: LabelSpace
 ) -> Iterator[ScoredBatch]:
-    """Yield every batch on the model's device with the model's outputs.
+    """Yield every batch on the model's device with the model's outputs, but blank ones.
 
     Raises RunError when the embeddings are not of the size that the model was made for.
     """
     device, expected = model.cat.weight.device, model.config.embedding_dim
     for loaded in loader:
+        if not loaded.image_ids:  # of several ranks, this one draws nothing of it
+            continue
         if (found := loaded.embeddings.shape[-1]) != expected:
             raise RunError(
                 f"{loaded.image_ids[0]}: expected embeddings of {expected} numbers, found {found}; "

@@ -37,16 +37,19 @@ class Processes:
         """Whether this is rank 0, which writes the run's files."""
         return self.rank == 0
 
-    @property
-    def share(self) -> slice:
-        """This rank's part of a sequence that all of them take parts of."""
-        return slice(self.rank, None, self.world_size)
-
     def total(self, value: Tensor) -> Tensor:
         """Sum a tensor over all ranks in place, and return it."""
         if self.world_size > 1:
             dist.all_reduce(value)
         return value
+
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's value, by rank, on every rank; each is pickled."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return cast("list[T]", values)
 
     def on_leader(self, act: Callable[[], T]) -> T:
         """Run a function on rank 0 and return its result, or raise its error, on every rank."""

@@ -1,6 +1,6 @@
 """Feeding: a split's batches on the device that trains, resident there or streamed to it.
 
-Either way the batches are those of ``vocprep.shards.loading.Loader``, in its order; each rank takes
+Either way the batches are those of ``vocprep.shards.loading.Loader``, in its order; each rank draws
 its part of every batch. The resident split stays as stored, float16 and bit planes, and a batch is
 one gather on the device, which neither loops over images nor waits for a GPU.
 
@@ -10,6 +10,7 @@ Shape legend: D embedding.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -21,8 +22,11 @@ from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.training.distributed import Processes
 from vocprep.options import LoaderOptions
 from vocprep.shards.batches import Batch
-from vocprep.shards.loading import Loader, ResidentDataset, batch_bounds, epoch_order
+from vocprep.shards.datasets import ResidentDataset, announced
+from vocprep.shards.loading import Loader
+from vocprep.shards.order import BatchPlan, batch_bounds, epoch_order
 from vocprep.shards.reader import ShardDataset
+from vocprep.shards.record import Record
 
 _STATISTICS_ROWS = 4096
 """Patches whose squares are summed at once, in float64."""
@@ -57,20 +61,19 @@ def open_splits(
         mode=options.mode,
         shuffle=True,
         seed=options.seed,
+        lanes=options.lanes or 1,  # decided by ``decide_lanes``
         all_views=options.flip,
     )
     feed = make_feed(dataset, options.train_split, train_options, processes)
     if not options.val_split:
         return feed, None
-    ranks = min(processes.world_size, dataset.count(options.val_split))
-    if processes.rank >= ranks:  # more ranks than images
-        return feed, ()
     val_options = LoaderOptions(
-        batch_size=options.batch_size,
+        batch_size=options.batch_size * processes.world_size,
         mode=options.mode,
+        lanes=processes.world_size,  # sums over the split depend on no order
         label_maps=True,
         rank=processes.rank,
-        world_size=ranks,
+        world_size=processes.world_size,
     )
     return feed, dataset.loader(options.val_split, val_options)
 
@@ -79,6 +82,7 @@ def make_feed(
     dataset: ShardDataset, split: str, options: LoaderOptions, processes: Processes
 ) -> Feed:
     """Return the feed of a split, resident or streaming as the options say."""
+    options = replace(options, rank=processes.rank, world_size=processes.world_size)
     if options.mode == "resident":
         return ResidentFeed(dataset, split, options, processes)
     return StreamingFeed(dataset, split, options, processes)
@@ -91,75 +95,99 @@ class ResidentFeed:
         self, dataset: ShardDataset, split: str, options: LoaderOptions, processes: Processes
     ) -> None:
         resident = ResidentDataset(dataset, split, options)
-        self._options, self._processes = options, processes
+        self._options, self._device = options, processes.device
         self._shard_sizes = resident.shard_sizes
         self._table = resident.table.to(processes.device)
-        self._bounds = batch_bounds(len(resident), options)
-        self.batch_sizes = [stop - start for start, stop in pairwise(self._bounds)]
+        self._bounds = batch_bounds(self._shard_sizes, options)
+        self.batch_sizes = BatchPlan.of(self._shard_sizes, options).batch_sizes()
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield this rank's part of every batch of an epoch, on its device."""
         order = epoch_order(self._shard_sizes, self._options, epoch)
-        placed = torch.from_numpy(order).to(self._processes.device)
+        placed = torch.from_numpy(order).to(self._device)
         for start, stop in pairwise(self._bounds):
-            rows = order[start:stop][self._processes.share]
-            if len(rows):
-                yield self._table.gather(rows, placed[start:stop][self._processes.share])
+            if start < stop:
+                yield self._table.gather(order[start:stop], placed[start:stop])
             else:  # a rank without an image takes the step all the same
-                yield self._table.gather(order[:1], placed[:1]).blank()
+                yield self._table.gather(np.zeros(1, np.intp)).blank()
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation float32 [D] of every embedding component, over all patches."""
         ends = np.cumsum(self._table.lengths)[np.cumsum(self._shard_sizes) - 1].tolist()
         embeddings = self._table.fields["embeddings"]
-        return _statistics(embeddings[start:stop] for start, stop in pairwise([0, *ends]))
+        shift = embeddings[0].double()
+        return _moments(
+            (_sums(embeddings[start:stop], shift) for start, stop in pairwise([0, *ends])), shift
+        )
 
 
 class StreamingFeed:
-    """The split read again each epoch, by every rank; each keeps its part."""
+    """The split read again each epoch; each rank reads the shards of its lanes."""
 
     def __init__(
         self, dataset: ShardDataset, split: str, options: LoaderOptions, processes: Processes
     ) -> None:
         self._dataset, self._split, self._processes = dataset, split, processes
+        self._views = options.all_views
         self._loader = Loader(dataset, split, options)
-        bounds = batch_bounds(self._loader.samples, options)
-        self.batch_sizes = [stop - start for start, stop in pairwise(bounds)]
+        sizes = dataset.shard_sizes(split, all_views=options.all_views)
+        self.batch_sizes = BatchPlan.of(sizes, options).batch_sizes()
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield this rank's part of every batch of an epoch, on its device."""
         self._loader.set_epoch(epoch)
-        share, device = self._processes.share, self._processes.device
-        for batch in self._loader:
-            if batch.image_ids[share]:
-                yield batch.part(share).to(device)
-            else:  # a rank without an image takes the step all the same
-                yield batch.part(slice(1)).blank().to(device)
+        return (batch.to(self._processes.device) for batch in self._loader)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation float32 [D] of every embedding component, over all patches."""
-        views = self._loader.options.all_views
-        return _statistics(
-            torch.from_numpy(
-                np.concatenate(
-                    [r.embeddings for r in self._dataset.read_shard(name, all_views=views)]
-                )
-            )
-            for name in self._dataset.shard_names(self._split)
-        )
+        """Return mean and deviation float32 [D] of every embedding component, over all patches.
+
+        Each rank reads every ``world_size``-th shard; all add up the sums of all shards in order.
+        """
+        names, processes = self._dataset.shard_names(self._split), self._processes
+        first = processes.on_leader(lambda: next(self._read(names[0])).embeddings[0])
+        shift = torch.from_numpy(first).double()
+        own = names[processes.rank :: processes.world_size]
+        sums = (self._shard_sums(name, shift) for name in announced(own, self._dataset, str, 1))
+        rounds = range(0, len(names), processes.world_size)
+        gathered = (processes.gather(next(sums, None)) for _ in rounds)
+        return _moments((each for sums in gathered for each in sums if each is not None), shift)
+
+    def _shard_sums(self, name: str, shift: Tensor) -> _Sums:
+        patches = np.concatenate([record.embeddings for record in self._read(name)])
+        return _sums(torch.from_numpy(patches), shift)
+
+    def _read(self, name: str) -> Iterator[Record]:
+        return self._dataset.read_shard(name, all_views=self._views)
 
 
-def _statistics(shards: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation [D] over the embeddings [·, D] of all shards, summed in float64."""
-    count, shift, sums = 0, torch.zeros(1), torch.zeros(1)
+@dataclass(frozen=True)
+class _Sums:
+    """The sums of a shard's patches and of their squares."""
+
+    patches: int
+    parts: list[Tensor]
+    """float64 [2, D], each over ``_STATISTICS_ROWS`` patches at most."""
+
+
+def _sums(embeddings: Tensor, shift: Tensor) -> _Sums:
+    """Return the sums over embeddings [·, D] of what is off ``shift`` [D], one of all patches.
+
+    So a component that never varies comes to exactly 0.
+    """
+    parts = []
+    for start in range(0, len(embeddings), _STATISTICS_ROWS):
+        off = embeddings[start : start + _STATISTICS_ROWS].double() - shift
+        parts.append(torch.stack([off.sum(dim=0), off.square().sum(dim=0)]))
+    return _Sums(len(embeddings), parts)
+
+
+def _moments(shards: Iterable[_Sums], shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation float32 [D] from the sums of all shards, added in their order."""
+    patches, sums = 0, torch.zeros(2, len(shift), dtype=torch.float64, device=shift.device)
     for shard in shards:
-        for start in range(0, len(shard), _STATISTICS_ROWS):
-            rows = shard[start : start + _STATISTICS_ROWS]
-            # Sums of what is off the first patch: a component that never varies comes to exactly 0.
-            shift = shift if count else rows[0].double()
-            off = rows.double() - shift
-            sums = sums.to(off) + torch.stack([off.sum(dim=0), off.square().sum(dim=0)])
-            count += len(rows)
-    mean, squares = (sums / count).unbind(0)
+        patches += shard.patches
+        for part in shard.parts:
+            sums += part
+    mean, squares = (sums / patches).unbind(0)
     deviation = (squares - mean.square()).clamp(min=0).sqrt()
     return (mean + shift).float(), deviation.float()

@@ -18,7 +18,7 @@ from vocprep.features.weights import WeightsOrigin
 from vocprep.files.writing import write_atomic
 from vocprep.geometry import PATCH
 from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.folder import begin_or_resume, check_folder, hold_folder
+from vocprep.heads.runs.folder import begin_or_resume, check_folder, decide_lanes, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
@@ -134,13 +134,15 @@ class _Job:
 
 def _train_with(job: _Job, processes: Processes) -> RunSummary:
     """Train on this rank: begin or resume the run, then one epoch after another."""
-    options, run_dir = job.options, job.run_dir
-    require_splits(job.dataset, options)
-    new = RunConfig.of(job.dataset, options)
+    dataset, run_dir = job.dataset, job.run_dir
+    require_splits(dataset, job.options)
+    shards = len(dataset.shard_names(job.options.train_split))
     with _held_folder(job, processes):
+        options = processes.on_leader(lambda: decide_lanes(run_dir, job.options, shards))
+        new = processes.on_leader(lambda: RunConfig.of(dataset, options))
         # Before the splits are read, which may take minutes.
         processes.on_leader(lambda: check_folder(run_dir, new))
-        feed, val_batches = open_splits(job.dataset, options, processes)
+        feed, val_batches = open_splits(dataset, options, processes)
         config = processes.on_leader(lambda: begin_or_resume(run_dir, new, job.origin))
         training = set_up(config.heads, options, feed, processes)
         return _train_epochs(job, training, config, val_batches)

@@ -1,0 +1,253 @@
+"""PyTorch datasets over a split: held in memory, or read shard by shard.
+
+Either draws in the order of ``vocprep.shards.order``, a function of seed, epoch and lanes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from vocprep.errors import UsageError
+from vocprep.options import LoaderOptions, usable_cores
+from vocprep.parallel import map_ordered
+from vocprep.shards.batches import Batch, PatchTable, with_label_maps
+from vocprep.shards.order import BatchPlan, EpochOrder, Ints, Piece, epoch_order
+from vocprep.shards.record import Record
+
+Item = TypeVar("Item")
+
+LAST_EPOCH = 2**63 - 1
+_MOST_READERS = 4
+"""Threads that read a split into memory."""
+
+
+class ShardSource(Protocol):
+    """The shards that records are drawn from: ``vocprep.shards.reader.ShardDataset`` is one."""
+
+    @property
+    def content_id(self) -> str:
+        """Digest of all records."""
+        ...
+
+    def shard_names(self, split: str) -> list[str]:
+        """Return the names of a split's shards, in order."""
+        ...
+
+    def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
+        """Return the number of records that ``read_shard`` yields of each of them."""
+        ...
+
+    def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
+        """Yield a shard's records in row order."""
+        ...
+
+    def prefetch(self, names: Sequence[str]) -> None:
+        """Begin to fetch shards that are read next, in this order, and return at once.
+
+        It only makes ``read_shard`` return sooner; for files there is nothing to do.
+        """
+        ...
+
+
+def announced(
+    items: Iterable[Item], source: ShardSource, name_of: Callable[[Item], str], ahead: int
+) -> Iterator[Item]:
+    """Yield items, whose shards are named to the source so many items before they are yielded."""
+    remaining = iter(items)
+    coming = deque(islice(remaining, ahead))
+    source.prefetch([name_of(item) for item in coming])
+    while coming:
+        for item in islice(remaining, 1):
+            source.prefetch([name_of(item)])
+            coming.append(item)
+        yield coming.popleft()
+
+
+class _Epoch:
+    """The epoch of a dataset, in memory shared with the worker processes of a DataLoader.
+
+    Workers that persist have a copy of the dataset from before the first epoch.
+    """
+
+    def __init__(self) -> None:
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose order is drawn."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass, in worker processes too."""
+        if not 0 <= epoch <= LAST_EPOCH:
+            raise UsageError(f"epoch {epoch}: expected a whole number from 0 to {LAST_EPOCH}")
+        self._epoch.fill_(epoch)
+
+
+class ResidentDataset(_Epoch, Dataset[Record]):
+    """A split held in memory: item i is the i-th record that this rank draws in the epoch.
+
+    A DataLoader over it needs ``collate_fn=collate`` and no ``shuffle``: the options have it.
+    """
+
+    def __init__(
+        self, dataset: ShardSource, split: str, options: LoaderOptions | None = None
+    ) -> None:
+        super().__init__()
+        self._split, self._options = split, options or LoaderOptions()
+
+        def read(name: str) -> list[Record]:
+            return list(dataset.read_shard(name, all_views=self._options.all_views))
+
+        readers = min(_MOST_READERS, usable_cores())
+        names = announced(dataset.shard_names(split), dataset, str, ahead=2 * readers)
+        # Threads, since comparing a shard's digest takes longer than all else of reading it.
+        shards = list(map_ordered(read, names, readers, ahead=1))
+        self.shard_sizes = [len(shard) for shard in shards]
+        """Records of each shard."""
+        records = [record for shard in shards for record in shard]
+        self.table = PatchTable.of(records)
+        """The patches of all records, in the order in which they are stored."""
+        self._records = _moved_into(self.table, records)
+        self._drawn: tuple[int, Ints] = (-1, np.arange(0))
+
+    @property
+    def order(self) -> Ints:
+        """What this rank draws in the epoch, in order: row numbers of the table."""
+        epoch = self.epoch
+        if self._drawn[0] != epoch:
+            self._drawn = epoch, epoch_order(self.shard_sizes, self._options, epoch)
+        return self._drawn[1]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._records[int(self.order[index])]
+
+    def __repr__(self) -> str:
+        return described(self, self._split, self._options)
+
+    def batch(self, indices: Sequence[int], *, label_maps: bool = False) -> Batch:
+        """Return the batch of some items: what ``collate`` would return, sooner."""
+        return self.gather(self.order[indices], label_maps=label_maps)
+
+    def gather(self, rows: NDArray[np.intp], *, label_maps: bool = False) -> Batch:
+        """Return the batch of some rows of the table; each field is copied in one piece."""
+        batch = self.table.gather(rows)
+        return with_label_maps(batch, [self._records[row] for row in rows]) if label_maps else batch
+
+
+def _moved_into(table: PatchTable, records: Sequence[Record]) -> list[Record]:
+    """Return the records as views of the table, so that their patches are in memory once."""
+    ends = np.cumsum(table.lengths).tolist()
+    moved = []
+    for record, patches in zip(records, map(slice, [0, *ends], ends), strict=True):
+        # A small array that may be a view of the whole shard's bytes, and would keep them.
+        fields: dict[str, Any] = {"label_count": record.label_count.copy()}
+        for name, field in table.fields.items():
+            fields[name] = field[patches].numpy().view(getattr(record, name).dtype)
+        moved.append(replace(record, **fields))
+    return moved
+
+
+class StreamingDataset(_Epoch, IterableDataset[Record]):
+    """A split read shard by shard, ``workers`` threads ahead, in the epoch's order.
+
+    In memory are one shard of each lane that this rank reads, and what is read ahead. In a
+    DataLoader with worker processes each of them takes its own shards. It needs
+    ``collate_fn=collate``.
+    """
+
+    def __init__(
+        self, dataset: ShardSource, split: str, options: LoaderOptions | None = None
+    ) -> None:
+        super().__init__()
+        self._dataset, self._split, self._options = dataset, split, options or LoaderOptions()
+        self._names = dataset.shard_names(split)
+        self._sizes = dataset.shard_sizes(split, all_views=self._options.all_views)
+        self._plan = BatchPlan.of(self._sizes, self._options)
+
+    def __repr__(self) -> str:
+        return described(self, self._split, self._options)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for batch in self.batches() for record in batch)
+
+    def batches(self, first: int = 0) -> Iterator[list[Record]]:
+        """Return this rank's records, none of them perhaps, of each batch of the epoch.
+
+        Nothing is read for the batches before the ``first``.
+        """
+        return self._draw(EpochOrder(self._sizes, self._options, self.epoch), first)
+
+    def _draw(self, order: EpochOrder, first: int) -> Iterator[list[Record]]:
+        plan, size = self._plan, self._plan.batch_size
+        process = get_worker_info()
+        worker, workers = (process.id, process.num_workers) if process else (0, 1)
+        pieces = order.pieces(plan, first * size)
+        own = (piece for piece in pieces if piece.turn % workers == worker)
+        read = self._read_ahead(order, own)
+        held: dict[int, _HeldPiece] = {}
+        for start in range(first * size, plan.records, size):
+            positions = plan.drawn(start, min(start + size, plan.records))
+            places = plan.places(positions)
+            if workers > 1:
+                is_own = order.turns(places) % workers == worker
+                positions, places = positions[is_own], places[is_own]
+            batch = []
+            for lane, place in zip((positions % plan.lanes).tolist(), places.tolist(), strict=True):
+                # The pieces come in the order in which they are needed.
+                while lane not in held or place >= held[lane].piece.last:
+                    held.pop(lane, None)  # before another is read
+                    taken = next(read)
+                    held[taken.piece.lane] = taken
+                batch.append(held[lane].records[place - held[lane].piece.first])
+            yield batch
+
+    def _read_ahead(self, order: EpochOrder, pieces: Iterable[Piece]) -> Iterator[_HeldPiece]:
+        """Yield the records of pieces, which ``workers`` threads read ahead."""
+
+        def read(piece: Piece) -> _HeldPiece:
+            records = list(self._read(self._names[piece.shard]))
+            return _HeldPiece(piece, [records[row] for row in order.rows(piece)])
+
+        workers = self._options.workers
+        ahead = len(self._plan.own_lanes) + workers + 1
+        coming = announced(pieces, self._dataset, lambda piece: self._names[piece.shard], ahead)
+        return map_ordered(read, coming, workers, ahead=1) if workers else map(read, coming)
+
+    def _read(self, name: str) -> Iterator[Record]:
+        return self._dataset.read_shard(name, all_views=self._options.all_views)
+
+    def example(self) -> Record:
+        """Return a record of a shard that this rank reads."""
+        order = EpochOrder(self._sizes, self._options, self.epoch)
+        return next(self._read(self._names[next(order.pieces(self._plan)).shard]))
+
+
+@dataclass(frozen=True)
+class _HeldPiece:
+    """A piece in memory."""
+
+    piece: Piece
+    records: list[Record]
+
+
+def described(value: object, split: str, options: LoaderOptions, size: str = "") -> str:
+    """Return what a loader or dataset draws, for people."""
+    order = f"shuffled with seed {options.seed}" if options.shuffle else "in stored order"
+    lanes = f", {options.lanes} lanes" if options.lanes > 1 else ""
+    rank = f", rank {options.rank} of {options.world_size}" if options.world_size > 1 else ""
+    views = ", mirrored views too" if options.all_views else ""
+    return f"{type(value).__name__}({split!r}, {size}{options.mode}, {order}{views}{lanes}{rank})"
