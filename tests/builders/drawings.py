@@ -101,11 +101,11 @@ class Drawing:
                 found[rank].append(part)
         return found
 
-    def own_shards(self, rank: int) -> set[int]:
-        """Shards that hold a record of a rank's lanes."""
-        lanes = enumerate(self.lane_lists())
-        own = [lane for number, lane in lanes if rank in self.ranks_of(number)]
-        return {shard for lane in own for shard, _ in lane}
+    def reads(self, rank: int, first: int = 0) -> list[int]:
+        """Shards of a rank's lanes in the order of need, from a batch on; each once per lane."""
+        batches = self._batches_with_lanes()[first:]
+        pairs = [(lane, shard) for batch in batches for (shard, _), lane in batch]
+        return [shard for lane, shard in dict.fromkeys(pairs) if rank in self.ranks_of(lane)]
 
 
 def drawings() -> st.SearchStrategy[Drawing]:
