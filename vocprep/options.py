@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import field, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -21,6 +20,7 @@ from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
 from vocprep.manifests import SplitFlags
 from vocprep.recipe import BackboneName, EmbeddingDtype, Precision, View, check_precision
+from vocprep.storage.places import AnyPlace, LocalPath
 from vocprep.validation import NotNegative, Positive, checked, printable
 
 ShardFormat = Literal["hdf5", "webdataset"]
@@ -140,8 +140,9 @@ class BuildOptions:
         default_factory=MaxFailures
     )
     """Samples that may be quarantined before the build stops; quarantine.jsonl lists them."""
-    reuse: Path | None = None
-    """A dataset version whose embeddings are taken over where image and recipe agree."""
+    reuse: AnyPlace | None = None
+    """A dataset version, in a folder or at a URL, whose embeddings are taken over where image and
+    recipe agree."""
 
 
 @checked
@@ -240,9 +241,9 @@ class VerifyOptions:
     version: the manifest that it was built by, where it is not a shipped one."""
     partial: bool = False
     """Data dir: missing files are allowed."""
-    lock: Path | None = None
+    lock: LocalPath | None = None
     """Dataset version: lock file that it is compared with, too."""
-    data_dir: Path | None = None
+    data_dir: LocalPath | None = None
     """``recompute``: where the images and label maps are; the default data dir when None."""
     weights: str | None = None
     """``recompute``: path of the backbone's weights or ``random:SEED``, as for a build."""

@@ -29,6 +29,7 @@ from vocprep.files.reading import read_text_lines
 from vocprep.geometry import PATCH, Geometry, place_image, place_labels
 from vocprep.heads.model.tfdet import TFDetHeads, to_segment
 from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.storage.places import local_path
 from vocprep.validation import explain, printable
 
 if TYPE_CHECKING:
@@ -164,9 +165,9 @@ class PascalSet(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, image_folder: str | Path, mat_folder: str | Path, label_file: str | Path):
-        self.names = _read_label_file(Path(label_file))
-        images = _by_stem(Path(image_folder), ".jpg")
-        segmentations = _by_stem(Path(mat_folder), ".mat")
+        self.names = _read_label_file(local_path(label_file))
+        images = _by_stem(local_path(image_folder), ".jpg")
+        segmentations = _by_stem(local_path(mat_folder), ".mat")
         self.image_ids = sorted(images.keys() & segmentations.keys())
         self._files = [(images[key], segmentations[key]) for key in self.image_ids]
         print(f"images: {len(images)}")

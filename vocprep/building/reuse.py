@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Self
 
 from vocprep.building.plan import BuildKey
@@ -35,7 +34,7 @@ class Reuse:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, key: BuildKey, output: Output, reuse: Path | None) -> Self:
+    def open(cls, key: BuildKey, output: Output, reuse: Place | None) -> Self:
         """Open the versions that can hold what a build needs."""
         versions = []
         if reuse is not None:
@@ -83,7 +82,7 @@ class StoredEmbeddings:
         self._lock = threading.Lock()
 
     @classmethod
-    def open_fitting(cls, path: Path, recipe: Recipe, numerics_class: Mapping[str, str]) -> Self:
+    def open_fitting(cls, path: Place, recipe: Recipe, numerics_class: Mapping[str, str]) -> Self:
         """Open a dataset version for ``--reuse``.
 
         UsageError when its embeddings are not those that the recipe and this machine would make.

@@ -16,7 +16,7 @@ from vocprep.errors import DataError, ShardError
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files.locking import LOCK
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
-from vocprep.files.reading import MAX_JSON_BYTES, read_file
+from vocprep.files.reading import MAX_JSON_BYTES
 from vocprep.files.writing import json_bytes
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import Targets, make_targets
@@ -29,7 +29,9 @@ from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEnt
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import SAMPLES_FILE, SampleEntry
-from vocprep.shards.version import Version, file_problem
+from vocprep.shards.version import Version, stored_problem
+from vocprep.storage.places import Place
+from vocprep.storage.reading import read_bytes
 
 _DESCRIBED = (
     *("id", "split", "grid", "image_sha256", "label_sha256"),
@@ -38,7 +40,7 @@ _DESCRIBED = (
 """Fields of samples.jsonl that follow from the record."""
 
 
-def verify_version_files(path: Path, workers: int, progress: Progress = NO_PROGRESS) -> Report:
+def verify_version_files(path: Place, workers: int, progress: Progress = NO_PROGRESS) -> Report:
     """Compare every file with its digest, and the parts of the index with each other.
 
     Finds any changed bit of any file, and any file that is missing or that does not belong there.
@@ -46,7 +48,7 @@ def verify_version_files(path: Path, workers: int, progress: Progress = NO_PROGR
     try:
         index = read_index(path)
     except ShardError as error:
-        is_there = (path / DATASET_FILE).exists()
+        is_there = DATASET_FILE in _names_in(path)
         difference = Difference(
             path=DATASET_FILE, state="changed" if is_there else "missing", detail=str(error)
         )
@@ -65,7 +67,7 @@ def verify_version_files(path: Path, workers: int, progress: Progress = NO_PROGR
 
 
 def _compare(
-    path: Path, entries: Sequence[FileEntry], workers: int, progress: Progress
+    path: Place, entries: Sequence[FileEntry], workers: int, progress: Progress
 ) -> Iterator[Difference]:
     """Yield how files differ from their entries in the index."""
     progress.begin("files", sum(entry.bytes for entry in entries), 0)
@@ -79,15 +81,15 @@ def _compare(
         progress.end()
 
 
-def _check_index_file(path: Path, index: DatasetIndex) -> list[Difference]:
+def _check_index_file(path: Place, index: DatasetIndex) -> list[Difference]:
     """Compare dataset.json with the bytes that its content is written as."""
-    if read_file(path / DATASET_FILE, MAX_JSON_BYTES) == json_bytes(index.model_dump(mode="json")):
+    if read_bytes(path / DATASET_FILE, MAX_JSON_BYTES) == json_bytes(index.model_dump(mode="json")):
         return []
     return [changed(DATASET_FILE, "expected the bytes that vocprep writes, found others")]
 
 
-def _check_file(path: Path, entry: FileEntry) -> Difference | None:
-    problem = file_problem(path / entry.name, entry)
+def _check_file(path: Place, entry: FileEntry) -> Difference | None:
+    problem = stored_problem(path / entry.name, entry)
     if problem is None:
         return None
     if problem.state == "unreadable":
@@ -97,12 +99,18 @@ def _check_file(path: Path, entry: FileEntry) -> Difference | None:
     return Difference(path=entry.name, state=problem.state, detail=detail)
 
 
-def _extra(path: Path, known: set[str]) -> Iterator[Difference]:
-    for item in sorted(path.iterdir()):
-        is_known = item.name in (*known, DATASET_FILE, LOCK, WEIGHTS_HINT)
-        if not (is_known or item.name.startswith(TEMPORARY_PREFIX) or is_clutter(item.name)):
+def _extra(path: Place, known: set[str]) -> Iterator[Difference]:
+    for name in sorted(_names_in(path) - {*known, DATASET_FILE, LOCK, WEIGHTS_HINT}):
+        if not (name.startswith(TEMPORARY_PREFIX) or is_clutter(name)):
             detail = "expected nothing of this name, found what dataset.json does not list"
-            yield Difference(path=item.name, state="extra", detail=detail)
+            yield Difference(path=name, state="extra", detail=detail)
+
+
+def _names_in(path: Place) -> set[str]:
+    """Return all names in a folder, clutter too."""
+    if isinstance(path, Path):
+        return {item.name for item in path.iterdir()}
+    return set(path.names())
 
 
 def _check_consistency(version: Version) -> Iterator[Difference]:
@@ -134,7 +142,7 @@ def _check_consistency(version: Version) -> Iterator[Difference]:
             yield changed(SAMPLES_FILE, f"not all records of {shard.name} are of {shard.split}")
 
 
-def verify_version_content(path: Path, workers: int, progress: Progress = NO_PROGRESS) -> Report:
+def verify_version_content(path: Place, workers: int, progress: Progress = NO_PROGRESS) -> Report:
     """Decode every record: compare it with its digests, targets with label maps, and statistics.
 
     Needs files that ``verify_version_files`` found whole; ShardError when the index cannot be

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import SampleEntry
 from vocprep.shards.version import Version
+from vocprep.storage.places import Place, parse_place
 
 PARTS = {
     "image": "image_sha256",
@@ -117,13 +117,13 @@ def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in items}
 
 
-def diff(a: str | Path, b: str | Path, progress: Progress = NO_PROGRESS) -> VersionDiff:
+def diff(a: str | Place, b: str | Place, progress: Progress = NO_PROGRESS) -> VersionDiff:
     """Compare two finished dataset versions, from A to B.
 
     Raises ShardError when one of them is no version, when its index was altered, or when a shard
     is missing, has another size, or is read and not the one that the index lists.
     """
-    folders = Path(a), Path(b)
+    folders = parse_place(a), parse_place(b)
     versions = Version.read(folders[0]), Version.read(folders[1])
     for folder, version in zip(folders, versions, strict=True):
         check_files(folder, version.index)
@@ -143,7 +143,7 @@ EntryPair = tuple[SampleEntry, SampleEntry]
 RecordPair = tuple[Record, Record]
 
 
-def _shared_label_space(folder: Path, versions: tuple[Version, Version]) -> LabelSpace | None:
+def _shared_label_space(folder: Place, versions: tuple[Version, Version]) -> LabelSpace | None:
     """Return the label space of both versions, None when it is not the same one."""
     one, other = (version.index.recipe.schema for version in versions)
     return ShardDataset(folder, versions[0]).label_space if one == other else None
@@ -168,7 +168,7 @@ def _differing_parts(pair: EntryPair) -> tuple[str, ...]:
 
 
 def _read_where_needed(
-    folders: tuple[Path, Path], versions: tuple[Version, Version], pairs: Sequence[EntryPair]
+    folders: tuple[Place, Place], versions: tuple[Version, Version], pairs: Sequence[EntryPair]
 ) -> Iterator[tuple[EntryPair, RecordPair | None]]:
     """Yield each pair of lines with its records, where arrays differ; else None."""
     arrays = {"targets", "embeddings"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 from vocprep.errors import ShardError
 from vocprep.shards.index import DATASET_FILE, DatasetIndex, check_files, read_index
 from vocprep.shards.samples import Count
+from vocprep.storage.places import Place, parse_place
 from vocprep.validation import explain, from_json
 
 
@@ -102,12 +102,12 @@ def _summarize_split(split: str, counts: _SplitCounts | None) -> SplitSummary:
     )
 
 
-def inspect(path: str | Path) -> VersionSummary:
+def inspect(path: str | Place) -> VersionSummary:
     """Return what a finished dataset version is and holds.
 
     Raises ShardError when it is no version, or a shard is missing or of another size.
     """
-    path = Path(path)
+    path = parse_place(path)
     index = read_index(path)
     check_files(path, index)
     return VersionSummary.of(index)

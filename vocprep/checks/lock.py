@@ -48,6 +48,7 @@ from vocprep.shards.samples import (
     Sha256,
 )
 from vocprep.shards.version import Version
+from vocprep.storage.places import Place, local_path, parse_place
 from vocprep.validation import explain, from_json
 
 PROBES = 16
@@ -106,12 +107,13 @@ class LockFile(SealedEntry):
         return Layout(format=self.container, samples_per_shard=self.samples_per_shard)
 
 
-def lock(path: str | Path, file: str | Path | None = None) -> LockFile:
+def lock(path: str | Place, file: str | Path | None = None) -> LockFile:
     """Return what pins a finished dataset version, and write it to ``file`` where one is given.
 
     Raises ShardError when the folder is no version or was altered.
     """
-    path = Path(path)
+    path = parse_place(path)
+    written = None if file is None else local_path(file)
     version = Version.read(path)
     index = version.index
     content = LockFile(
@@ -135,15 +137,16 @@ def lock(path: str | Path, file: str | Path | None = None) -> LockFile:
             for sample, record in version.records(path, _spread(version.samples))
         ),
     ).sealed()
-    if file is not None:
-        write_json(Path(file), content.model_dump(mode="json"))
+    if written is not None:
+        write_json(written, content.model_dump(mode="json"))
     return content
 
 
 def read_lock(file: str | Path) -> LockFile:
     """Read a lock file; DataError when it is none or was altered."""
+    file = local_path(file)
     try:
-        value = read_json(Path(file))
+        value = read_json(file)
         content = from_json(LockFile, value)
         recipe = Recipe.from_json(value["recipe"])  # which has every field
     except OSError as error:
@@ -170,14 +173,14 @@ class LockComparison:
     """What differs and is allowed to."""
 
 
-def verify_lock(locked: LockFile, version: Version, folder: Path) -> tuple[Report, list[str]]:
+def verify_lock(locked: LockFile, version: Version, folder: Place) -> tuple[Report, list[str]]:
     """Compare a version with a lock file; return the report of its files, and notes."""
     found = compare_with_lock(locked, version, folder)
     matching = 0 if found.differences else len(locked.shards) + len(locked.files)
     return Report.of("lock", matching, found.differences), found.notes
 
 
-def compare_with_lock(locked: LockFile, version: Version, folder: Path) -> LockComparison:
+def compare_with_lock(locked: LockFile, version: Version, folder: Place) -> LockComparison:
     """Compare a version, whose shards are in ``folder``, with a lock file.
 
     In the lock file's numerics class the records must have the same bits; in another, everything
@@ -216,7 +219,7 @@ def _differing_samples(locked: LockFile, version: Version) -> list[Difference]:
 
 
 def _compare_embeddings(
-    locked: LockFile, version: Version, folder: Path, found: LockComparison
+    locked: LockFile, version: Version, folder: Place, found: LockComparison
 ) -> None:
     """Judge another content_id by the numerics class."""
     index = version.index
@@ -237,7 +240,7 @@ def _compare_embeddings(
         found.differences.append(changed(DATASET_FILE, detail))
 
 
-def measure_probes(locked: LockFile, version: Version, folder: Path) -> Deviation:
+def measure_probes(locked: LockFile, version: Version, folder: Place) -> Deviation:
     """Measure the embeddings of those probes whose records the version has."""
     probes = {probe.id: probe for probe in locked.probes}
     chosen = [sample for sample in version.samples if sample.id in probes]

@@ -24,6 +24,7 @@ from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import Recipe, SplitIds, differing_fields, joined_differences
 from vocprep.shards.version import Version
+from vocprep.storage.places import local_path
 
 MOST_DIFFERENCES = 3
 """Differences from the lock file that the error names."""
@@ -190,7 +191,7 @@ def _plan(
             f"in vocprep build-shards {name}.toml --lock {lock}"
         )
     sources = RemakeSources(
-        data_dir=default_data_dir() if data_dir is None else Path(data_dir),
+        data_dir=default_data_dir() if data_dir is None else local_path(data_dir),
         dataset=None if dataset is None else str(dataset),
         weights=None if weights is None else str(weights),
         weights_label=locked.weights,

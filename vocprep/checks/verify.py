@@ -11,10 +11,14 @@ from vocprep.checks.data_content import datasets_in, verify_data_content
 from vocprep.checks.data_files import has_download_records, verify_data_files
 from vocprep.checks.report import Report
 from vocprep.errors import DataError, UsageError
-from vocprep.files.names import UNFINISHED, UNINDEXED, VERSION, found_at
+from vocprep.files.names import OTHER, UNFINISHED, UNINDEXED, VERSION, found_at, kind_by_names
 from vocprep.manifests import load_dataset
 from vocprep.options import VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.storage.places import Place, parse_place
+from vocprep.storage.reading import access_advice
+from vocprep.storage.store import StorePath
+from vocprep.validation import explain
 
 if TYPE_CHECKING:
     from vocprep.checks.recompute import Measurements
@@ -47,11 +51,12 @@ class Verification:
 
 
 def verify(
-    path: str | Path, options: VerifyOptions | None = None, progress: Progress = NO_PROGRESS
+    path: str | Place, options: VerifyOptions | None = None, progress: Progress = NO_PROGRESS
 ) -> Verification:
     """Check a data dir or a dataset version; nothing is changed.
 
-    A data dir is compared with the records of its downloads, a dataset version with its index.
+    A data dir is compared with the records of its downloads, a dataset version, in a folder or an
+    object store, with its index.
     What differs is in the result; only input that cannot be checked at all is an error: UsageError
     for a folder that does not exist or options that do not fit its kind, DataError for a folder
     that is neither or for damaged records of downloads. The content of a data dir is decoded in
@@ -65,7 +70,10 @@ def verify(
     ...     verify(folder, VerifyOptions(level="content", workers=1)).ok
     True
     """
-    options, path = options or VerifyOptions(), Path(path)
+    options, path = options or VerifyOptions(), parse_place(path)
+    if not isinstance(path, Path):
+        _require_version(path)
+        return _verify_version(path, options, progress)
     found = found_at(path)
     if not path.is_dir():
         raise UsageError(
@@ -79,6 +87,21 @@ def verify(
             "name the manifest of a data dir of your own with --dataset"
         )
     return _verify_data_dir(path, options, progress)
+
+
+def _require_version(url: StorePath) -> None:
+    """Raise UsageError or DataError where objects of a store are no dataset version."""
+    try:
+        names = url.names()
+    except OSError as error:
+        raise DataError(
+            f"{url}: cannot be listed: {explain(error)}; {access_advice(url, error)}"
+        ) from error
+    if not names:
+        raise UsageError(f"{url}: expected a dataset version, found nothing; check the URL")
+    kind = kind_by_names(names)
+    if kind not in (VERSION, UNINDEXED):
+        raise DataError(f"{url}: expected a dataset version, found {kind or OTHER}; check the URL")
 
 
 def _verify_data_dir(path: Path, options: VerifyOptions, progress: Progress) -> Verification:
@@ -101,7 +124,7 @@ def _verify_data_dir(path: Path, options: VerifyOptions, progress: Progress) -> 
     return Verification(reports=tuple(reports), notes=notes)
 
 
-def _verify_version(path: Path, options: VerifyOptions, progress: Progress) -> Verification:
+def _verify_version(path: Place, options: VerifyOptions, progress: Progress) -> Verification:
     """Compare the files; where they are whole, check their content and the lock file."""
     # Imported where it is used, so that the check of a data dir does not load torch.
     from vocprep.checks.dataset_version import (
@@ -133,7 +156,7 @@ def _verify_version(path: Path, options: VerifyOptions, progress: Progress) -> V
 
 
 def _with_recomputation(
-    path: Path,
+    path: Place,
     options: VerifyOptions,
     progress: Progress,
     reports: Sequence[Report],

@@ -20,6 +20,7 @@ from vocprep.backbones import (
 from vocprep.cli.bars import Bars, stop
 from vocprep.cli.common import (
     PATH,
+    PLACE,
     comma_list,
     data_dir_option,
     device_option,
@@ -196,9 +197,10 @@ def _whole_numbers(
 )
 @click.option(
     "--reuse",
-    type=PATH,
+    type=PLACE,
     metavar="SHARDS",
-    help="Dataset version whose embeddings are reused where images and recipe agree.",
+    help="Dataset version, in a folder or at a URL, whose embeddings are reused where images and "
+    "recipe agree.",
 )
 @click.option(
     "--lock",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import DIFFERENCES, PATH, json_option, print_json, print_more, print_table
+from vocprep.cli.common import DIFFERENCES, PLACE, json_option, print_json, print_more, print_table
+from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
     from vocprep.checks.diff import VersionDiff
@@ -21,10 +21,10 @@ _NOT_READ = "their shards were not read: vocprep verify checks them"
 
 
 @click.command()
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("a", type=PLACE)
+@click.argument("b", type=PLACE)
 @json_option
-def diff(a: Path, b: Path, as_json: bool) -> None:
+def diff(a: Place, b: Place, as_json: bool) -> None:
     """Print what differs between two dataset versions, from A to B, and by which cause.
 
     Recipe fields; images added, removed, quarantined; records whose image, label map, targets or

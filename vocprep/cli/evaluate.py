@@ -9,16 +9,18 @@ import click
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import (
     PATH,
+    PLACE,
     device_option,
     json_option,
     print_json,
 )
 from vocprep.cli.scores import print_scores
 from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
+from vocprep.storage.places import Place
 
 
 @click.command()
-@click.argument("paths", type=PATH, nargs=-1, required=True, metavar="RUN... SHARDS...")
+@click.argument("paths", type=PLACE, nargs=-1, required=True, metavar="RUN... SHARDS...")
 @click.option("--split", default=TrainOptions.val_split, show_default=True)
 @click.option(
     "--data-dir",
@@ -44,7 +46,7 @@ from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
 @device_option
 @json_option
 def evaluate(
-    paths: tuple[Path, ...],
+    paths: tuple[Place, ...],
     split: str,
     data_dir: Path | None,
     dataset: str | None,

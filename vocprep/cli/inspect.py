@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vocprep.cli.common import PATH, json_option, print_json, print_table
+from vocprep.cli.common import PATH, PLACE, json_option, print_json, print_table
+from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
     from vocprep.shards.index import DatasetIndex
 
 
 @click.command()
-@click.argument("shards", type=PATH)
+@click.argument("shards", type=PLACE)
 @click.option(
     "--lock",
     type=PATH,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     help="Also write a lock file: recipe, identities and digests, for a git repository.",
 )
 @json_option
-def inspect(shards: Path, lock: Path | None, as_json: bool) -> None:
+def inspect(shards: Place, lock: Path | None, as_json: bool) -> None:
     """Print what a dataset version is and holds: its identities, recipe, splits, shards.
 
     \b
@@ -51,7 +52,7 @@ def inspect(shards: Path, lock: Path | None, as_json: bool) -> None:
     click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in index.versions.items()))
 
 
-def print_summary(out: Path, index: DatasetIndex) -> None:
+def print_summary(out: Place, index: DatasetIndex) -> None:
     """Print what a dataset version is: identities first, then what it holds."""
     from vocprep.checks.inspect import VersionSummary
 

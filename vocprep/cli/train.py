@@ -10,6 +10,7 @@ import click
 
 from vocprep.cli.common import (
     PATH,
+    PLACE,
     check_folder,
     counted,
     device_option,
@@ -20,6 +21,7 @@ from vocprep.cli.common import (
 )
 from vocprep.heads.runs.options import EXECUTION, TrainOptions
 from vocprep.options import LoaderMode
+from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
     from vocprep.heads.runs.log import EpochMetrics
@@ -30,7 +32,7 @@ PRESETS = "preset's"
 
 
 @click.command()
-@click.argument("shards", type=PATH)
+@click.argument("shards", type=PLACE)
 @click.option("--out", type=PATH, required=True, help="Folder for the run.")
 @click.option(
     "--preset",
@@ -87,7 +89,7 @@ PRESETS = "preset's"
 )
 @json_option
 def train(
-    shards: Path,
+    shards: Place,
     out: Path,
     preset: str | None,
     settings: tuple[str, ...],

@@ -11,6 +11,7 @@ from vocprep.cli.bars import Bars, stop
 from vocprep.cli.common import (
     DIFFERENCES,
     PATH,
+    PLACE,
     data_dir_option,
     device_option,
     json_option,
@@ -19,6 +20,7 @@ from vocprep.cli.common import (
     workers_option,
 )
 from vocprep.options import VerifyLevel, VerifyOptions
+from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
     from vocprep.checks.report import Report
@@ -37,7 +39,7 @@ class _Bars(Bars):
 
 
 @click.command()
-@click.argument("path", type=PATH)
+@click.argument("path", type=PLACE)
 @click.option(
     "--level",
     type=click.Choice(["files", "content", "recompute"]),
@@ -81,7 +83,7 @@ class _Bars(Bars):
 @workers_option
 @json_option
 def verify(
-    path: Path,
+    path: Place,
     level: VerifyLevel,
     datasets: tuple[str, ...],
     partial: bool,

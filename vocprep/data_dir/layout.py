@@ -12,6 +12,7 @@ from vocprep.data_dir.split_files import PLAIN_NAME, read_split_file
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files.names import DATA_DIR, OTHER, found_at, is_plain_name, names_in
 from vocprep.manifests import DatasetManifest
+from vocprep.storage.places import local_path
 from vocprep.validation import explain, printable
 
 DATA_DIR_VARIABLE = "VOCPREP_DATA_DIR"
@@ -31,7 +32,7 @@ class SampleRef:
 
 def default_data_dir() -> Path:
     """Return ``$VOCPREP_DATA_DIR``, else ``./data``."""
-    return Path(os.environ.get(DATA_DIR_VARIABLE) or "data")
+    return local_path(os.environ.get(DATA_DIR_VARIABLE) or "data")
 
 
 def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str]:

@@ -36,6 +36,7 @@ from vocprep.files.locking import file_lock
 from vocprep.files.writing import check_output_folder, link_or_copy
 from vocprep.manifests import SourceFile
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.storage.places import LocalPath, local_path
 from vocprep.validation import checked, explain
 
 
@@ -45,7 +46,7 @@ class DownloadOptions:
 
     mirrors: tuple[str, ...] = ()
     """Folders (http, https or file URLs) that are requested before the manifest's mirrors."""
-    from_dir: Path | None = None
+    from_dir: LocalPath | None = None
     """Folder of files that the user already has; they are verified, then linked or copied."""
     offline: bool = False
     """Use no network: what is neither here, in ``from_dir`` nor at a file URL is an error."""
@@ -85,7 +86,7 @@ def download(
     >>> outcomes[0].path, outcomes[0].ok, outcomes[0].state
     ('downloads/VOCtrainval_11-May-2012.tar', False, 'failed')
     """
-    folder = default_data_dir() if data_dir is None else Path(data_dir)
+    folder = default_data_dir() if data_dir is None else local_path(data_dir)
     job = _Job(folder, options or DownloadOptions(), progress)
     sources = resolve_sources(names)
     check_output_folder(folder, "data dir")

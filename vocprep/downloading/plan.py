@@ -26,6 +26,7 @@ from vocprep.manifests import (
     load_source,
     manifest_names,
 )
+from vocprep.storage.places import local_path
 
 Step = Literal["verify", "fetch", "unpack"]
 SourceName = str | Path | SourceManifest
@@ -81,7 +82,7 @@ def list_sources(data_dir: str | Path | None = None) -> list[ListedSource]:
     >>> [source.size for source in list_sources("/nowhere") if source.name == "voc2012"]
     ['1,999,639,040']
     """
-    folder = default_data_dir() if data_dir is None else Path(data_dir)
+    folder = default_data_dir() if data_dir is None else local_path(data_dir)
     recorded = read_source_digests(folder)
     listed = []
     for name in manifest_names("sources"):

@@ -23,7 +23,7 @@ from vocprep.features.networks import MAKERS, CifarResNet
 from vocprep.files.reading import read_file, read_json
 from vocprep.files.writing import write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
-from vocprep.storage.places import Place
+from vocprep.storage.places import Place, local_path
 from vocprep.validation import checked, explain, from_json, to_json
 
 RANDOM_PREFIX = "random:"
@@ -71,10 +71,9 @@ class WeightsOrigin:
     @classmethod
     def of(cls, spec: str, tensors_sha256: str) -> Self:
         """Describe weights by what ``load_weights`` was given."""
-        is_random = spec.startswith(RANDOM_PREFIX)
-        return cls(
-            weights=spec if is_random else str(Path(spec).absolute()), tensors_sha256=tensors_sha256
-        )
+        if not spec.startswith(RANDOM_PREFIX):
+            spec = str(local_path(spec).absolute())
+        return cls(weights=spec, tensors_sha256=tensors_sha256)
 
     @classmethod
     def of_version(cls, path: Place, label: str, tensors_sha256: str) -> Self | None:
@@ -146,7 +145,7 @@ def load_weights(
         return _read_weights(path)
     if spec.startswith(RANDOM_PREFIX):
         return _random_weights(spec, MAKERS[backbone]())
-    return _read_weights(Path(spec))
+    return _read_weights(local_path(spec))
 
 
 def load_strictly(network: nn.Module, weights: StateDict) -> None:

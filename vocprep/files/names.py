@@ -100,8 +100,12 @@ def found_at(path: Path) -> str:
         return f"what cannot be read ({explain(error)})"
     if path.name.startswith(TEMPORARY_PREFIX):
         return "unfinished work"
-    kind = next((words for words, fits in _KINDS if fits(names)), None)
-    return kind or _of_others(path, names)
+    return kind_by_names(names) or _of_others(path, names)
+
+
+def kind_by_names(names: frozenset[str]) -> str | None:
+    """Return what kind of folder has these names in it; None for one of other files."""
+    return next((words for words, fits in _KINDS if fits(names)), None)
 
 
 def _of_others(path: Path, names: frozenset[str]) -> str:

@@ -32,6 +32,7 @@ from vocprep.labels.png import decode_png, encode_png
 from vocprep.labels.statistics import label_areas
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.storage.places import LocalPath, local_path
 from vocprep.validation import checked
 
 
@@ -49,7 +50,7 @@ class PredictOptions:
     weights: str | Path | None = None
     """Path or ``random:SEED`` of the run's backbone; by default those of the run's
     ``weights.json``, else the official weights."""
-    data_dir: Path | None = None
+    data_dir: LocalPath | None = None
     """Where the official weights are: ``$VOCPREP_DATA_DIR`` or ``./data`` when None."""
     geometry: Annotated[Geometry | GeometryKind | None, BeforeValidator(_as_geometry)] = None
     """Geometry or its name: ``native`` labels every pixel of an image of any size, ``crop`` and
@@ -165,12 +166,12 @@ def predict(
     """
     options = options or PredictOptions()
     given = [images] if isinstance(images, str | Path) else images
-    paths = list(dict.fromkeys(Path(path) for path in given))
-    folder = None if out is None else Path(out)
+    paths = list(dict.fromkeys(local_path(path) for path in given))
+    folder = None if out is None else local_path(out)
     if folder is not None:
         check_output_folder(folder)
         check_names_differ(paths, [path.stem for path in paths], "predictions")
-    trained = run if isinstance(run, Run) else load_run(Path(run))
+    trained = run if isinstance(run, Run) else load_run(run)
     embedder, geometry = make_embedder(trained, options), _as_geometry(options.geometry)
     label = partial(_predict_file, trained, embedder=embedder, geometry=geometry, out=folder)
     with memory_errors("use smaller images or --geometry crop, or free memory"):

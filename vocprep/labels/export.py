@@ -25,6 +25,7 @@ from vocprep.manifests import SplitFlags, load_dataset
 from vocprep.options import usable_cores
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.storage.places import LocalPath, local_path
 from vocprep.validation import Positive, checked
 
 STATISTICS_FILE = "labels.json"
@@ -46,7 +47,7 @@ class DecodeOptions:
     """Which lines of split files with flags are taken; as the manifest says when None."""
     workers: Positive = field(default_factory=usable_cores)
     """Threads that decode and compress; as many as there are cores by default."""
-    chart: Path | None = None
+    chart: LocalPath | None = None
     """File to draw the classes with the most pixels into, as a bar chart (PNG)."""
 
     @model_validator(mode="after")
@@ -73,10 +74,10 @@ def decode(
     do not fit the dataset or for a folder with other files, DataDirError for missing files,
     LabelDecodeError for damaged ones.
     """
-    out, options = Path(out), options or DecodeOptions()
+    out, options = local_path(out), options or DecodeOptions()
     manifest = load_dataset(str(dataset)).with_flags(options.split_flags)
     space = load_label_space(manifest.schema_for(options.schema), void_unknown=options.void_unknown)
-    folder = default_data_dir() if data_dir is None else Path(data_dir)
+    folder = default_data_dir() if data_dir is None else local_path(data_dir)
     samples = list_samples(folder, manifest, options.splits or manifest.splits)
     statistics = write_label_maps(
         samples,

@@ -137,7 +137,7 @@ def _read_once(path: Place, entry: FileEntry, proved: int) -> ProvedFile | FileP
     except DigestMismatchError as error:
         return FileProblem.of_mismatch(entry.bytes, error.size, error.sha256)
     except OSError as error:
-        return FileProblem.of_error(error)
+        return FileProblem.of_error(path, error)
     if count != size or not fingerprint or fingerprint != proved:
         digest = sha256_hex(data.data)
         if digest != entry.sha256:

@@ -27,7 +27,7 @@ from vocprep.recipe import Recipe
 from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256
 from vocprep.shards.spans import ShardSpan
 from vocprep.storage.places import Place
-from vocprep.storage.reading import read_json_at
+from vocprep.storage.reading import access_advice, read_json_at
 from vocprep.validation import explain, from_json, printable
 
 DATASET_FILE = "dataset.json"
@@ -40,8 +40,6 @@ SHARD_VERSIONS: Mapping[ShardFormat, Mapping[int, int]] = {
 """By container: the format versions of dataset.json that are read, each with that of its shards."""
 SPANS_SINCE = 3
 """First format version of dataset.json that tells which records each shard spans."""
-_ADVICE = "copy it again, or build the shards again with --if-exists overwrite"
-_ACCESS = "make it a readable file, or copy it again"
 _MOST_WAITING = 1.0
 """Seconds that a reader waits for a build to exchange the version in a folder: about 0.01 s."""
 _POLL_SECONDS = 0.01
@@ -187,7 +185,7 @@ def read_index(folder: Place) -> DatasetIndex:
 
     Waits for a moment where a build is exchanging the version for another one.
     """
-    path = folder / DATASET_FILE
+    path, advice = folder / DATASET_FILE, _remake_advice(folder)
     value = _read_json(path)
     version = value.get("format_version") if isinstance(value, dict) else None
     known = sorted({each for versions in SHARD_VERSIONS.values() for each in versions})
@@ -195,22 +193,22 @@ def read_index(folder: Place) -> DatasetIndex:
         shown = version if isinstance(version, int | None) else type(version).__name__
         raise ShardError(
             f"{path}: format version {printable(str(shown))}: this version of vocprep reads "
-            f"{_listed(known)}; use the version that wrote it, or {_ADVICE}"
+            f"{_listed(known)}; use the version that wrote it, or {advice}"
         )
     try:
         index = from_json(DatasetIndex, value)
         recipe_id = Recipe.from_json(value["recipe"]).recipe_id  # which has every field
     except (ValueError, UsageError, ShardError) as error:
-        raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
+        raise ShardError(f"{path}: not a dataset index: {explain(error)}; {advice}") from error
     if recipe_id != index.recipe_id:
         raise ShardError(
             f"{path}: recipe_id {index.recipe_id[:12]}… is not that of its recipe, which has "
-            f"{recipe_id[:12]}…; the file was edited: {_ADVICE}"
+            f"{recipe_id[:12]}…; the file was edited: {advice}"
         )
     if not DatasetIndex.is_intact(value):
         raise ShardError(
             f"{path}: its content does not have its own digest {index.index_sha256[:12]}…; the "
-            f"file was altered: {_ADVICE}"
+            f"file was altered: {advice}"
         )
     return index
 
@@ -236,9 +234,19 @@ def _read_json(path: Place) -> Any:
             f"wrote, found {found}; {advice if found == UNFINISHED else 'check the path'}"
         ) from error
     except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {explain(error)}; {_ACCESS}") from error
+        raise ShardError(
+            f"{path}: cannot be read: {explain(error)}; {access_advice(path, error)}"
+        ) from error
     except ValueError as error:
-        raise ShardError(f"{path}: not a dataset index: {explain(error)}; {_ADVICE}") from error
+        advice = _remake_advice(path.parent)
+        raise ShardError(f"{path}: not a dataset index: {explain(error)}; {advice}") from error
+
+
+def _remake_advice(folder: Place) -> str:
+    """Return how to get a whole version in a place again."""
+    if isinstance(folder, Path):
+        return "copy it again, or build the shards again with --if-exists overwrite"
+    return "publish it again with vocprep push --if-exists overwrite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,14 +257,15 @@ class FileProblem:
     found: str
     """In words; why it cannot be read, where it is unreadable."""
     advice: str = "copy it again, or build the shards again"
+    """Where it is in a folder; an object is published again."""
 
     @classmethod
-    def of_error(cls, error: OSError) -> Self:
+    def of_error(cls, place: Place, error: OSError) -> Self:
         """Return the problem of a file that could not be opened or read."""
         if isinstance(error, FileNotFoundError):
             return cls(state="missing", found="no file")
-        advice = "make it readable" if isinstance(error, PermissionError) else _ACCESS
-        return cls(state="unreadable", found=error.strerror or explain(error), advice=advice)
+        found, advice = error.strerror or explain(error), access_advice(place, error)
+        return cls(state="unreadable", found=found, advice=advice)
 
     @classmethod
     def of_size(cls, size: int) -> Self:
@@ -308,7 +317,7 @@ def _size_problem(path: Path, expected: int) -> FileProblem | None:
         if not stat.S_ISREG(status.st_mode):
             raise not_regular(status.st_mode, path)
     except OSError as error:
-        return FileProblem.of_error(error)
+        return FileProblem.of_error(path, error)
     return None if status.st_size == expected else FileProblem.of_size(status.st_size)
 
 
@@ -330,11 +339,10 @@ def foreign_file(
             "it was opened; open it again when the build there has finished"
         )
     expected = f"expected {entry.bytes:,} bytes of sha256 {entry.sha256[:12]}…"
+    advice = problem.advice if isinstance(folder, Path) else _remake_advice(folder)
     if problem.state == "missing":
-        return ShardError(f"{path}: is missing: {expected}; {problem.advice}")
-    return ShardError(
-        f"{path}: {expected}, found {problem.found} (damaged or replaced); {problem.advice}"
-    )
+        return ShardError(f"{path}: is missing: {expected}; {advice}")
+    return ShardError(f"{path}: {expected}, found {problem.found} (damaged or replaced); {advice}")
 
 
 def _index_sha256(folder: Place) -> str | None:

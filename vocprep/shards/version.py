@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 
 from vocprep.errors import ShardError
 from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
@@ -138,6 +139,22 @@ def is_unchanged(path: Place, entry: FileEntry) -> bool:
     return file_problem(path, entry) is None
 
 
+def stored_problem(path: Place, entry: FileEntry) -> FileProblem | None:
+    """Return what ``file_problem`` does, of an object's bytes in the store, past the cache."""
+    if isinstance(path, Path):
+        return file_problem(path, entry)
+    digest, size = hashlib.sha256(), 0
+    try:
+        for chunk in path.chunks():
+            digest.update(chunk)
+            size += len(chunk)
+    except OSError as error:
+        return FileProblem.of_error(path, error)
+    found = digest.hexdigest()
+    is_right = (size, found) == (entry.bytes, entry.sha256)
+    return None if is_right else FileProblem.of_mismatch(entry.bytes, size, found)
+
+
 def file_problem(path: Place, entry: FileEntry) -> FileProblem | None:
     """Return what was found in the place of the bytes of an entry; None when they are there."""
     try:
@@ -149,5 +166,5 @@ def file_problem(path: Place, entry: FileEntry) -> FileProblem | None:
     except DigestMismatchError as error:
         return FileProblem.of_mismatch(entry.bytes, error.size, error.sha256)
     except OSError as error:
-        return FileProblem.of_error(error)
+        return FileProblem.of_error(path, error)
     return None if digest == entry.sha256 else FileProblem.of_digest(size, digest)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
+
+from pydantic import BeforeValidator, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from vocprep.errors import UsageError
 from vocprep.storage.store import SCHEMES, StorePath, require_obstore
@@ -13,7 +16,7 @@ from vocprep.validation import printable
 
 Place: TypeAlias = Path | StorePath
 """A folder, or a file in it; either kind has ``/``, ``name``, ``parent`` and prints as its path."""
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/+")
 _ACCEPTED = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, "file"))
 
 
@@ -42,27 +45,45 @@ gs://, az://, file://, found one of http://; copy the files to a folder, or name
             f"{scheme}://; copy the files to a folder, or name such a URL"
         )
     require_obstore(url)
-    return StorePath.parse(url)
+    return StorePath.parse(_URL.sub(r"\1://", url))
 
 
-def local_path(text: str | Path, what: str = "a folder of this machine") -> Path:
+def local_path(text: str | Place) -> Path:
     """Return a path; UsageError for the URL of an object store, where nothing else will do.
 
     >>> local_path("s3://bucket/run")
     Traceback (most recent call last):
     ...
-    vocprep.errors.UsageError: s3://bucket/run: expected a folder of this machine, found a URL; \
-name a folder
+    vocprep.errors.UsageError: s3://bucket/run: expected a path of this machine, found a URL; \
+give a path
     """
     scheme = url_scheme(text)
     if scheme is None:
-        return Path(text)
+        return Path(str(text))
     if scheme == "file":
         return _file_path(str(text))
-    raise UsageError(f"{shown_url(str(text))}: expected {what}, found a URL; name a folder")
+    url = shown_url(_URL.sub(r"\1://", str(text)))
+    raise UsageError(f"{url}: expected a path of this machine, found a URL; give a path")
 
 
-def url_scheme(text: str | Path) -> str | None:
+def _checked_path(value: Any) -> Any:
+    """Return the path of what a user gave for one; other values as they are."""
+    return local_path(value) if isinstance(value, str | Path | StorePath) else value
+
+
+def _checked_place(value: Any) -> Place:
+    if isinstance(value, str | Path | StorePath):
+        return parse_place(value)
+    raise PydanticCustomError("path_type", "expected a path")
+
+
+LocalPath = Annotated[Path, BeforeValidator(_checked_path)]
+"""A path among checked options; the URL of an object store is refused."""
+AnyPlace = Annotated[Place, PlainValidator(_checked_place)]
+"""A place among checked options, from a path or URL."""
+
+
+def url_scheme(text: str | Place) -> str | None:
     """Return the scheme of a URL in small letters; None for a path.
 
     ``s3:/bucket``, which a path makes of a URL, counts as one, so that no folder ``s3:`` is made.

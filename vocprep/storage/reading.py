@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vocprep.files.reading import MAX_JSON_BYTES, open_regular, parse_json, read_file
-from vocprep.storage.cache import discard, open_cached
+from vocprep.storage.cache import CACHE_VARIABLE, cache_folder, discard, open_cached
 from vocprep.storage.places import Place
+from vocprep.storage.store import StoreError
 
 
 def read_bytes(place: Place, max_bytes: int) -> bytes:
@@ -27,6 +28,18 @@ def open_listed(place: Place, sha256: str, size: int) -> BufferedReader:
     OSError when it is not there; the caller compares digest and size, since files can be damaged.
     """
     return open_regular(place) if isinstance(place, Path) else open_cached(place, sha256, size)
+
+
+def access_advice(place: Place, error: OSError) -> str:
+    """Return what to do where a file of a place could not be read."""
+    if isinstance(place, Path):
+        is_refused = isinstance(error, PermissionError)
+        return "make it readable" if is_refused else "make it a readable file, or copy it again"
+    if isinstance(error, StoreError):
+        return "do it again when the store answers"
+    if error.filename == str(place):  # PermissionError, of the store
+        return "set credentials that may read there"
+    return f"make room in the cache {cache_folder()}, or name another by ${CACHE_VARIABLE}"
 
 
 def forget_damaged(place: Place, sha256: str) -> bool:

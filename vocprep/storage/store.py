@@ -185,6 +185,19 @@ class StorePath:
         except FileNotFoundError:
             pass
 
+    def names(self) -> frozenset[str]:
+        """Return the names in a folder: of its objects, and of the folders in it."""
+        prefix = f"{self.key}/" if self.key else ""
+        with _translated(self):
+            import obstore  # noqa: PLC0415  # an extra
+
+            found = obstore.list_with_delimiter(_client(self), prefix=prefix or None)
+            objects = [each["path"] for each in found["objects"]]
+            return frozenset(
+                path.removeprefix(prefix).strip("/")
+                for path in (*objects, *found["common_prefixes"])
+            )
+
     def list(self) -> Iterator[ObjectFacts]:
         """Yield the objects of a folder, those of folders in it too, in no order."""
         prefix = f"{self.key}/" if self.key else ""

@@ -41,6 +41,7 @@ from vocprep.files.reading import read_json
 from vocprep.files.replacing import Replacement, empty_staging, locked_output
 from vocprep.files.writing import disk_advice, remove_path, write_json
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.storage.places import local_path
 from vocprep.synthetic.scene import CLASSES, LabelMap, class_names, draw_image, draw_label_map
 from vocprep.validation import NotNegative, checked, explain, from_json, to_json
 
@@ -95,7 +96,7 @@ def sample(
     >>> summary.train, summary.val
     (1, 1)
     """
-    folder, options = Path(folder), _Options(images=images, seed=seed)
+    folder, options = local_path(folder), _Options(images=images, seed=seed)
     exchange = Replacement(
         folder=folder, staged=folder / _STAGING, marker=MARKER, is_own=_HELD.__contains__
     )

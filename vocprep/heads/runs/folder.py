@@ -34,6 +34,7 @@ from vocprep.heads.runs.run import (
 )
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE
 from vocprep.recipe import differing_fields, joined_differences
+from vocprep.storage.places import local_path
 
 
 @contextmanager
@@ -68,9 +69,10 @@ def options_for(
     Without a preset they are the default's, or, where ``overrides`` have ``resume``, those of the
     run that the folder holds.
     """
+    run_dir = local_path(run_dir)
     resumes = (overrides or {}).get("resume", False)
-    if preset is None and resumes and holds_run(Path(run_dir)):
-        return load_options(read_config(Path(run_dir)).options, settings, overrides)
+    if preset is None and resumes and holds_run(run_dir):
+        return load_options(read_config(run_dir).options, settings, overrides)
     return load_options(preset or TrainOptions.preset, settings, overrides)
 
 

@@ -16,6 +16,7 @@ from vocprep.drawing.charts import Curve, curves_png
 from vocprep.errors import RunError
 from vocprep.files.reading import parse_json, read_file
 from vocprep.files.writing import write_atomic
+from vocprep.storage.places import local_path
 from vocprep.validation import Positive, explain, from_json
 
 HISTORY_FILE = "metrics.jsonl"
@@ -110,7 +111,7 @@ def read_history(run_dir: str | Path) -> list[EpochMetrics]:
 
     Raises RunError when ``metrics.jsonl`` is missing or a line of it cannot be read.
     """
-    path = Path(run_dir) / HISTORY_FILE
+    path = local_path(run_dir) / HISTORY_FILE
     advice = "continue with --resume where it was interrupted, or train again with --overwrite"
     return _parse_lines(path, _read_lines(path), advice)
 

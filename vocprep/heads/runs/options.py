@@ -6,7 +6,6 @@ Nothing here loads torch, so that the command line can read defaults and presets
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +13,7 @@ from pydantic import Field, model_validator
 from vocprep.errors import UsageError
 from vocprep.heads.model.config import ClassLoss, EncoderName, HeadsConfig, SlotRule
 from vocprep.options import LoaderMode
+from vocprep.storage.places import LocalPath
 from vocprep.validation import NotNegative, Positive, checked
 
 StepPrecision = Literal["auto", "fp32", "bf16"]
@@ -124,7 +124,7 @@ class EvaluateOptions:
     """As for training; every image is needed once, so streaming costs nothing."""
     worst: NotNegative = 5
     """How many of the images with the lowest pixel accuracy are listed."""
-    data_dir: Path | None = None
+    data_dir: LocalPath | None = None
     """Data dir of the build: its label maps say what the geometry leaves out, so that whole images
     are scored too."""
     dataset: str | None = None

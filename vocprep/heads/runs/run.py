@@ -22,6 +22,7 @@ from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import HISTORY_FILE
 from vocprep.heads.runs.presets import OPTIONS_FILE
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE, read_state
+from vocprep.storage.places import local_path
 from vocprep.validation import explain
 
 CONFIG_FILE = "run.json"
@@ -69,7 +70,7 @@ def load_run(run_dir: str | Path, device: torch.device | str = "cpu") -> Run:
 
     Raises RunError when a file is missing, cannot be read, or does not fit the others.
     """
-    run_dir = Path(run_dir)
+    run_dir = local_path(run_dir)
     config = read_config(run_dir)
     path = run_dir / MODEL_FILE
     if not path.exists():

@@ -20,10 +20,11 @@ from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DATASET_FILE
 from vocprep.shards.reader import ShardDataset
+from vocprep.storage.places import Place, local_path, parse_place
 
 T = TypeVar("T")
 RunLike = str | Path | Run
-ShardsLike = str | Path | ShardDataset
+ShardsLike = str | Place | ShardDataset
 
 
 def evaluate(
@@ -45,13 +46,13 @@ def evaluate(
     """
     options = options or EvaluateOptions()
     run_list = _distinct([runs] if isinstance(runs, str | Path | Run) else runs)
-    shards_list = _distinct([shards] if isinstance(shards, str | Path | ShardDataset) else shards)
+    shards_list = _distinct([shards] if isinstance(shards, ShardsLike) else shards)
     if not (run_list and shards_list):
         raise UsageError("expected at least one run and the shards to score it on, found none")
-    folder = None if out is None else _output_folder(Path(out), run_list)
+    folder = None if out is None else _output_folder(local_path(out), run_list)
     datasets = [s if isinstance(s, ShardDataset) else ShardDataset.open(s) for s in shards_list]
     # Everything is opened before the first run is scored, which may take minutes.
-    trained = [item if isinstance(item, Run) else load_run(Path(item)) for item in run_list]
+    trained = [item if isinstance(item, Run) else load_run(item) for item in run_list]
     chosen = [choose_dataset(run, datasets) for run in trained]
     require_one_truth(chosen, split)
     with memory_errors("use a smaller --batch-size, or free memory"):
@@ -68,14 +69,18 @@ def evaluate(
     )
 
 
-def runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def runs_and_shards(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
     """Separate the paths of runs from those of dataset versions, by the files in them.
 
-    Raises DataError for a path that is neither, UsageError where one of the two is missing.
+    A URL is taken for a dataset version. Raises DataError for a path that is neither, UsageError
+    where one of the two is missing.
     """
-    runs = [path for path in paths if (path / CONFIG_FILE).is_file()]
-    shards = [path for path in paths if (path / DATASET_FILE).is_file()]
-    for path in paths:
+    folders = [path for path in paths if isinstance(path, Path)]
+    runs = [path for path in folders if (path / CONFIG_FILE).is_file()]
+    shards = [
+        path for path in paths if not isinstance(path, Path) or (path / DATASET_FILE).is_file()
+    ]
+    for path in folders:
         if path not in runs and path not in shards:
             raise DataError(
                 f"{path}: expected a run or a dataset version, found {found_at(path)}; check the "
@@ -92,7 +97,7 @@ def runs_and_shards(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 def _output_folder(out: Path, runs: Sequence[RunLike]) -> Path:
     """Return the folder of the confusion matrices; UsageError where they cannot be written."""
     check_output_folder(out)
-    paths = [item.path if isinstance(item, Run) else Path(item) for item in runs]
+    paths = [item.path if isinstance(item, Run) else local_path(item) for item in runs]
     check_names_differ(paths, [path.resolve().name for path in paths], "confusion matrices")
     return out
 
@@ -101,9 +106,15 @@ def _distinct(items: Iterable[T]) -> list[T]:
     """Return runs or dataset versions in their order, equal paths once."""
     distinct: dict[object, T] = {}
     for item in items:
-        key = Path(item).resolve() if isinstance(item, str | Path) else id(item)
+        key = _place_key(item) if isinstance(item, str | Place) else id(item)
         distinct.setdefault(key, item)
     return list(distinct.values())
+
+
+def _place_key(item: str | Place) -> Place:
+    """Return one value for all ways to name a place."""
+    place = parse_place(item)
+    return place.resolve() if isinstance(place, Path) else place
 
 
 def _score_all(

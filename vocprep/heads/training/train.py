@@ -33,6 +33,7 @@ from vocprep.labels.label_space import LabelSpace
 from vocprep.memory import memory_errors
 from vocprep.shards.batches import Batch
 from vocprep.shards.reader import ShardDataset
+from vocprep.storage.places import Place, local_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ class RunSummary:
 
 
 def train(
-    shards: ShardDataset | str | Path,
+    shards: ShardDataset | str | Place,
     out: str | Path,
     options: TrainOptions | str | Path = TrainOptions.preset,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
@@ -106,7 +107,7 @@ def train(
         require_compiler()
     job = _Job(
         dataset=dataset,
-        run_dir=Path(out),
+        run_dir=local_path(out),
         options=options,
         origin=weights_origin(dataset, weights),
         on_epoch=on_epoch or (lambda _metrics: None),
