@@ -42,7 +42,9 @@ def test_statistics_of_shards_do_not_depend_on_their_order(native_hdf5: Built) -
     records = list(native_hdf5.records.values())
     plan = native_hdf5.plan
     shards = [
-        finish_shard(replace(plan.shards[0], split=record.split), [record], [], plan.layout)[1]
+        finish_shard(
+            replace(plan.shards[0], split=record.split), [record], [], plan.layout
+        ).finished
         for record in records
     ]
     found = dataset_statistics(shards[::-1], void=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import random
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.old_staging import as_staging_format
 from builders.progress import CountedProgress
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, TWO_PER_SHARD, make_plan
@@ -312,24 +312,47 @@ def test_staged_shard_that_another_process_changes_is_not_published(
     assert not (out / "dataset.json").exists()
 
 
-def sealed(value: object) -> bytes:
-    data = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(data).hexdigest().encode() + b"\n" + data
-
-
-def test_unfinished_build_of_the_first_staging_format_goes_on(
+@pytest.mark.parametrize("version", [1, 2])
+def test_unfinished_build_of_an_earlier_staging_format_goes_on(
+    version: int,
     interrupted: Path,
     sample_tree: Path,
     expected: dict[str, bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It has the bare key, and bare parts of the index."""
     count = len(staged(interrupted))
-    for path in [*(interrupted / STAGING).glob("*.about"), interrupted / STAGING / "build.json"]:
-        value = json.loads(path.read_bytes().partition(b"\n")[2])
-        path.write_bytes(sealed(value["key" if path.name == "build.json" else "shard"]))
+    as_staging_format(interrupted / STAGING, version)
     assert embedded(sample_tree, interrupted, monkeypatch) == 12 - 2 * count
     assert version_bytes(interrupted) == expected
+
+
+def test_shard_of_the_second_staging_format_and_another_build_is_not_taken_over(
+    interrupted: Path, sample_tree: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    interrupt(sample_tree, tmp_path / "older", 9, choices=BuildChoices(schema="context59"))
+    for folder in (tmp_path / "older", interrupted):
+        as_staging_format(folder / STAGING, 2)
+    for path in staged(tmp_path / "older"):
+        for name in (path.name, f"{path.name}.about"):
+            shutil.copy(path.with_name(name), interrupted / STAGING / name)
+    build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
+    assert version_bytes(interrupted) == expected
+
+
+def test_lines_of_a_staged_shard_that_change_while_the_build_runs_are_not_published(
+    interrupted: Path, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vocprep.building.local import assemble  # noqa: PLC0415  # to call what is replaced
+
+    def meddled(*arguments: Any) -> Any:
+        about = next((interrupted / STAGING).glob("*.about"))
+        about.write_bytes(about.read_bytes().replace(b'"row":0', b'"row":1'))
+        return assemble(*arguments)
+
+    monkeypatch.setattr("vocprep.building.local.assemble", meddled)
+    with pytest.raises(ShardError, match=r"\.about: the description .* was changed or removed"):
+        build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
+    assert not (interrupted / "dataset.json").exists()
 
 
 def test_staging_folder_that_is_a_link_is_refused(sample_tree: Path, tmp_path: Path) -> None:

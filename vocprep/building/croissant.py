@@ -8,11 +8,12 @@ It holds no date: the same version has the same bytes whenever it is built.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from vocprep.backbones import BACKBONES
 from vocprep.building.plan import BuildPlan
-from vocprep.shards.index import DatasetIndex, FileEntry, describe_file
+from vocprep.shards.index import DatasetIndex, FileEntry
 from vocprep.shards.samples import SAMPLES_FILE
 
 CROISSANT_FILE = "croissant.json"
@@ -37,8 +38,8 @@ _TERMS = (
 )
 
 
-def croissant(index: DatasetIndex, samples: bytes, plan: BuildPlan) -> bytes:
-    """Return croissant.json of a version whose samples.jsonl has these bytes."""
+def croissant(index: DatasetIndex, samples: FileEntry, plan: BuildPlan) -> Iterator[bytes]:
+    """Yield croissant.json, piece by piece, of a version with this samples.jsonl."""
     recipe = index.recipe
     shards = ", ".join(recipe.splits)
     description = (
@@ -63,12 +64,14 @@ def croissant(index: DatasetIndex, samples: bytes, plan: BuildPlan) -> bytes:
         "license": [source.terms for source in plan.sources] or ["The terms of its pictures."],
         "citeAs": f"{cited}; see the card for the pictures and labels.",
         "distribution": [
-            _file(describe_file(SAMPLES_FILE, samples), "application/jsonlines"),
+            _file(samples, "application/jsonlines"),
             *(_file(shard, _MIME_TYPES[_suffix(shard.name)]) for shard in index.shards),
         ],
         "recordSet": [_record_set()],
     }
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
+        yield piece.encode()
+    yield b"\n"
 
 
 def _suffix(name: str) -> str:

@@ -1,39 +1,40 @@
-"""Finished shards: their bytes and their part of the index, and the version of all of them."""
+"""Finished shards: their bytes, their part of the index, the lines of their samples."""
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field
 
-from vocprep.building.card import CARD_FILE, dataset_card
-from vocprep.building.croissant import CROISSANT_FILE, croissant
-from vocprep.building.plan import BuildKey, ShardPlan, versions
+from vocprep.building.plan import ShardPlan
+from vocprep.errors import ShardError
 from vocprep.features.image_errors import turned_note
-from vocprep.files.writing import json_bytes
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.statistics import label_areas, label_notes
 from vocprep.labels.targets import STATE_OTHER, unpack_states
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS
-from vocprep.shards.identity import Identities
-from vocprep.shards.index import INDEX_VERSION, DatasetIndex, ShardEntry, describe_file
+from vocprep.shards.index import DatasetIndex, ShardEntry, describe_file
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
-    LABELS_FILE,
-    QUARANTINE_FILE,
-    SAMPLES_FILE,
+    Count,
     Entry,
+    Line,
     QuarantinedSample,
+    RecordId,
     Sample,
     SampleEntry,
+    Sha256,
     jsonl_bytes,
 )
-from vocprep.shards.spans import ShardSpan
-from vocprep.shards.version import Version
+from vocprep.shards.spans import ShardSpan, ids_sha256, is_mirrored
+from vocprep.validation import explain
 
 COUNTED = (
     *("records", "patches", "pixels", "void_pixels", "other_pixels"),
@@ -43,38 +44,109 @@ COUNTED = (
 
 
 class FinishedShard(Entry):
-    """A finished shard's part of the index."""
+    """What a build keeps in memory of a finished shard, whose samples are in its ShardSamples."""
 
     split: str
     entry: ShardEntry | None
-    """None when all of its samples are quarantined: there is no file then."""
-    samples: tuple[SampleEntry, ...]
-    quarantined: tuple[QuarantinedSample, ...]
+    """Its part of the index; None when all of its samples are quarantined: it has no file then."""
+    images: Count
+    """Its images, quarantined ones included."""
+    quarantined: Count
+    """Those of them that no record could be made of."""
+    ids_sha256: Sha256
+    """``vocprep.shards.spans.ids_sha256`` of the ids of its images, sorted."""
+    first_id: RecordId
+    """The first of the ids of its records and quarantined samples."""
+    last_id: RecordId
     statistics: dict[str, int] = Field(default_factory=dict)
     label_pixels: dict[int, int] = Field(default_factory=dict)
 
-    @property
-    def indexed(self) -> ShardEntry | None:
-        """Its entry with the span, which earlier versions and their staging do not state."""
-        if self.entry is None or self.entry.span is not None:
-            return self.entry
-        rows = sorted(self.samples, key=lambda sample: sample.row)
-        span = ShardSpan.of([sample.id for sample in rows])
-        return self.entry.model_copy(update={"span": span})
+    @classmethod
+    def of(
+        cls, split: str, entry: ShardEntry | None, samples: Sequence[Sample], **counted: Any
+    ) -> Self:
+        """Describe a shard with these records and quarantined samples.
 
-    @property
-    def members(self) -> list[Sample]:
-        """All of its samples, quarantined ones included."""
-        return [*self.samples, *self.quarantined]
+        ``counted`` are its ``statistics`` and ``label_pixels``.
+        """
+        image_ids = sorted(sample.id for sample in samples if not is_mirrored(sample.id))
+        return cls(
+            split=split,
+            entry=entry,
+            images=len(image_ids),
+            quarantined=sum(isinstance(sample, QuarantinedSample) for sample in samples),
+            ids_sha256=ids_sha256(image_ids),
+            first_id=min(sample.id for sample in samples),
+            last_id=max(sample.id for sample in samples),
+            **counted,
+        )
 
     def named(self, name: str) -> FinishedShard:
         """Return the same shard under another name."""
-        return self.model_copy(
-            update={
-                "entry": self.entry and self.entry.model_copy(update={"name": name}),
-                "samples": tuple(s.model_copy(update={"shard": name}) for s in self.samples),
-            }
+        entry = self.entry and self.entry.model_copy(update={"name": name})
+        return self.model_copy(update={"entry": entry})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSamples:
+    """The lines of samples.jsonl and of quarantine.jsonl that describe one shard."""
+
+    records: bytes
+    """Lines of samples.jsonl, in id order."""
+    quarantined: bytes
+    """Lines of quarantine.jsonl, in id order."""
+
+    @classmethod
+    def of(cls, records: Iterable[SampleEntry], quarantined: Iterable[QuarantinedSample]) -> Self:
+        """Return the lines of records and quarantined samples that come in any order."""
+        return cls(
+            records=jsonl_bytes(sorted(records, key=attrgetter("id"))),
+            quarantined=jsonl_bytes(sorted(quarantined, key=attrgetter("id"))),
         )
+
+    def lines(self) -> Iterator[tuple[Sample, bytes]]:
+        """Yield records and quarantined samples in the order of their ids, each with its line."""
+        records = _parsed(self.records, SampleEntry)
+        quarantined = _parsed(self.quarantined, QuarantinedSample)
+        return heapq.merge(records, quarantined, key=line_id)
+
+    def read_quarantined(self) -> list[QuarantinedSample]:
+        """Return the quarantined samples."""
+        return [sample for sample, _ in _parsed(self.quarantined, QuarantinedSample)]
+
+    def named(self, name: str) -> ShardSamples:
+        """Return the lines of the same shard under another name."""
+        renamed = (
+            sample.model_copy(update={"shard": name})
+            for sample, _ in _parsed(self.records, SampleEntry)
+        )
+        return replace(self, records=jsonl_bytes(renamed))
+
+
+def _parsed(lines: bytes, kind: type[Line]) -> Iterator[tuple[Line, bytes]]:
+    for line in lines.splitlines(keepends=True):
+        try:
+            yield kind.model_validate_json(line, strict=True), line
+        except ValueError as error:
+            raise ShardError(
+                f"description of a finished shard: {explain(error)}; run the same command again "
+                "with --if-exists overwrite"
+            ) from error
+
+
+def line_id(line: tuple[Sample, bytes]) -> str:
+    """Return the id of a sample with its line."""
+    return line[0].id
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EncodedShard:
+    """A finished shard as a whole, ready to be staged."""
+
+    finished: FinishedShard
+    samples: ShardSamples
+    data: bytes
+    """Of its file; empty when all of its samples are quarantined."""
 
 
 def finish_shard(
@@ -82,10 +154,10 @@ def finish_shard(
     records: Sequence[Record],
     quarantined: Sequence[QuarantinedSample],
     layout: Layout,
-) -> tuple[bytes, FinishedShard]:
-    """Return a shard's bytes, and its part of the index."""
+) -> EncodedShard:
+    """Encode a shard, and describe it."""
     data = CONTAINERS[layout.format].encode(records) if records else b""
-    return data, describe_shard(shard, records, quarantined, data)
+    return describe_shard(shard, records, quarantined, data)
 
 
 def describe_shard(
@@ -93,8 +165,8 @@ def describe_shard(
     records: Sequence[Record],
     quarantined: Sequence[QuarantinedSample],
     data: bytes,
-) -> FinishedShard:
-    """Return the part of the index of a shard with these records and bytes."""
+) -> EncodedShard:
+    """Describe a shard with these records and bytes."""
     label_pixels: Counter[int] = Counter()
     for record in records:
         label_pixels.update(label_areas(record.label_map))
@@ -107,16 +179,15 @@ def describe_shard(
             patches=sum(len(record.embeddings) for record in records),
             span=ShardSpan.of([record.image_id for record in records]),
         )
-    return FinishedShard(
-        split=shard.split,
-        entry=entry,
-        samples=tuple(
-            SampleEntry.of(record, shard.name, row) for row, record in enumerate(records)
-        ),
-        quarantined=tuple(quarantined),
+    samples = [SampleEntry.of(record, shard.name, row) for row, record in enumerate(records)]
+    finished = FinishedShard.of(
+        shard.split,
+        entry,
+        [*samples, *quarantined],
         statistics=_statistics(records),
         label_pixels=label_pixels,
     )
+    return EncodedShard(finished=finished, samples=ShardSamples.of(samples, quarantined), data=data)
 
 
 def _statistics(records: Sequence[Record]) -> Counter[str]:
@@ -133,7 +204,7 @@ def _statistics(records: Sequence[Record]) -> Counter[str]:
     return counts
 
 
-def dataset_statistics(shards: Sequence[FinishedShard], void: int) -> dict[str, Any]:
+def dataset_statistics(shards: Iterable[FinishedShard], void: int) -> dict[str, Any]:
     """Return dataset.json's statistics: counts per split, and the pixels of each class."""
     splits: dict[str, Counter[str]] = {}
     label_pixels: Counter[int] = Counter()
@@ -164,45 +235,3 @@ def version_notes(
     pixels_of = {int(label): count for label, count in statistics["label_pixels"].items()}
     notes = label_notes(space, pixels_of, void_pixels)
     return (*notes, turned_note(turned)) if turned else notes
-
-
-def assemble(
-    key: BuildKey, shards: Sequence[FinishedShard], stage_seconds: Mapping[str, float]
-) -> Version:
-    """Return the version of finished shards: its index, and the files beside its shards."""
-    plan = key.plan
-    samples = sorted((item for shard in shards for item in shard.samples), key=lambda s: s.id)
-    quarantined = sorted(
-        (item for shard in shards for item in shard.quarantined), key=lambda q: q.id
-    )
-    identities = Identities.of(samples, quarantined)
-    index = DatasetIndex(
-        format_version=INDEX_VERSION,
-        recipe_id=plan.recipe.recipe_id,
-        source_id=identities.source_id,
-        content_id=identities.content_id,
-        targets_id=identities.targets_id,
-        container=plan.layout.format,
-        samples_per_shard=plan.layout.samples_per_shard,
-        recipe=plan.recipe,
-        numerics_class=key.numerics_class,
-        weights=plan.weights_label,
-        shards=tuple(entry for shard in shards if (entry := shard.indexed) is not None),
-        files=(),
-        quarantined=len(quarantined),
-        statistics=dataset_statistics(shards, plan.label_space.void),
-        versions=versions(),
-    )
-    files = {
-        SAMPLES_FILE: jsonl_bytes(samples),
-        LABELS_FILE: json_bytes(plan.label_space.to_json()),
-    }
-    if quarantined:
-        files[QUARANTINE_FILE] = jsonl_bytes(quarantined)
-    files[CARD_FILE] = dataset_card(index, plan).encode()
-    files[CROISSANT_FILE] = croissant(index, files[SAMPLES_FILE], plan)
-    entries = tuple(describe_file(name, data) for name, data in files.items())
-    # How long it took is the one thing in a version that no two builds share.
-    statistics = {**index.statistics, "seconds": dict(stage_seconds)}
-    index = index.model_copy(update={"files": entries, "statistics": statistics})
-    return Version(index=index.sealed(), samples=samples, quarantined=quarantined, files=files)

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from vocprep.building.finish import FinishedShard, assemble, version_notes
+from vocprep.building.assemble import assemble
+from vocprep.building.finish import FinishedShard, version_notes
 from vocprep.building.pipeline import (
     COMPILE_FROM,
     FailureBudget,
@@ -190,9 +191,10 @@ class _Run:
         missing = [shard for shard in plan.shards if shard.name not in existing.shards]
         made = self.make_shards(missing, budget, turned, progress)
         shards = {**existing.shards, **made.shards}
-        in_order = [shards[shard.name] for shard in plan.shards]
-        version = assemble(self.key, in_order, made.times.seconds())
-        check(version, output.staging.path)
+        in_order = {shard.name: shards[shard.name] for shard in plan.shards}
+        staging = output.staging
+        version = assemble(self.key, in_order, staging.samples, staging.path, made.times.seconds())
+        check(version, staging.path)
         publish(output, version, plan)
         return version, made
 

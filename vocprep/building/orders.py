@@ -109,7 +109,7 @@ class BuiltShard:
 
     name: str
     finished: FinishedShard
-    """The shard's part of the index, its quarantined samples among it."""
+    """The shard's part of the index; its samples are in the staging folder too."""
     problems: tuple[str, ...]
     """Why samples are quarantined, for people."""
     turned: frozenset[str]

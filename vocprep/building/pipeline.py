@@ -119,9 +119,9 @@ class ShardWriter:
         quarantined: Sequence[QuarantinedSample],
     ) -> None:
         with self._times.stage("write"):
-            data, finished = finish_shard(shard, records, quarantined, self._layout)
-            self._staging.add(shard.name, data, finished)
-        self.finished[shard.name] = finished
+            encoded = finish_shard(shard, records, quarantined, self._layout)
+            self._staging.add(shard.name, encoded)
+        self.finished[shard.name] = encoded.finished
 
     def __enter__(self) -> Self:
         return self

@@ -49,10 +49,9 @@ class ShardPlan:
     split: str
     samples: tuple[SampleRef, ...]
 
-    @property
-    def image_ids(self) -> frozenset[str]:
-        """Ids of its images."""
-        return frozenset(sample.image_id for sample in self.samples)
+    def image_ids(self) -> Iterator[str]:
+        """Yield the ids of its images, in order."""
+        return (sample.image_id for sample in self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)

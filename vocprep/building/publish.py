@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocprep.building.card import CARD_FILE
-from vocprep.building.croissant import CROISSANT_FILE
-from vocprep.building.finish import FinishedShard, assemble, finish_shard
+from vocprep.building.assemble import SIDE_FILES, assemble
+from vocprep.building.finish import FinishedShard, finish_shard
 from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cut_shards
 from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
@@ -19,7 +18,7 @@ from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files.locking import LOCK, file_lock
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.replacing import Replacement, empty_staging
-from vocprep.files.writing import check_output_folder, disk_advice, remove_path, write_atomic
+from vocprep.files.writing import check_output_folder, disk_advice, remove_path
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import manifest_names
 from vocprep.options import IfExists, Layout
@@ -32,14 +31,12 @@ from vocprep.shards.index import (
     write_index,
 )
 from vocprep.shards.record import Record
-from vocprep.shards.samples import LABELS_FILE, QUARANTINE_FILE, SAMPLES_FILE
 from vocprep.shards.version import Version
 from vocprep.validation import explain
 
 _RECORDS = f"{TEMPORARY_PREFIX}records"
 """Staging folder of ``write_dataset``."""
-SIDE_FILES = (SAMPLES_FILE, QUARANTINE_FILE, LABELS_FILE, CARD_FILE, CROISSANT_FILE)
-"""Files of a version beside its shards and dataset.json."""
+_NO_SECONDS = dict.fromkeys(STAGES, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +190,7 @@ def publish(output: Output, version: Version, plan: BuildPlan) -> None:
     out, staging = output.path, output.staging
     staging.check(version.index.shards)
     write_weights_hint(staging.path, plan)
-    _commit(_exchange(out, staging.path), version)
+    _commit(_exchange(out, staging.path), version.index)
     for path in out.glob(f"{TEMPORARY_PREFIX}*"):
         with suppress(OSError):  # the next build deletes it
             remove_path(path)
@@ -209,13 +206,11 @@ def _exchange(out: Path, staged: Path) -> Replacement:
     )
 
 
-def _commit(exchange: Replacement, version: Version) -> None:
-    """Write what stands beside the staged shards, and exchange all of it."""
+def _commit(exchange: Replacement, index: DatasetIndex) -> None:
+    """Write dataset.json beside the other staged files, and exchange all of them."""
     staged = exchange.staged
-    for name, data in version.files.items():
-        write_atomic(staged / name, data)
-    write_index(staged, version.index)
-    names = {*version.files, *(shard.name for shard in version.index.shards), DATASET_FILE}
+    write_index(staged, index)
+    names = {*(entry.name for entry in (*index.shards, *index.files)), DATASET_FILE}
     if (staged / WEIGHTS_HINT).exists():
         names.add(WEIGHTS_HINT)
     exchange.commit(names)
@@ -246,28 +241,29 @@ def write_dataset(
         exchange.restore()
         if has_index(out):
             raise UsageError(f"{out}: holds a finished dataset version; choose another folder")
-        with empty_staging(out / _RECORDS) as staged:
-            shards = [
-                _write_shard(staged / name, split, members, layout)
-                for split, records in splits.items()
-                for name, members in cut_shards(split, _in_id_order(records), layout)
-            ]
-            version = assemble(key, shards, dict.fromkeys(STAGES, 0.0))
-            _commit(exchange, version)
+        staging = Staging(out, _RECORDS)
+        with empty_staging(staging.path) as staged:
+            shards = _write_shards(staging, splits, layout)
+            version = assemble(key, shards, staging.samples, staged, _NO_SECONDS)
+            _commit(exchange, version.index)
     return version.index
+
+
+def _write_shards(
+    staging: Staging, splits: Mapping[str, Sequence[Record]], layout: Layout
+) -> dict[str, FinishedShard]:
+    """Encode and stage the shards of records, and return them by name."""
+    finished = {}
+    for split, records in splits.items():
+        for name, members in cut_shards(split, _in_id_order(records), layout):
+            shard = finish_shard(ShardPlan(name=name, split=split, samples=()), members, [], layout)
+            staging.add(name, shard)
+            finished[name] = shard.finished
+    return finished
 
 
 def _in_id_order(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda record: record.image_id)
-
-
-def _write_shard(
-    path: Path, split: str, records: Sequence[Record], layout: Layout
-) -> FinishedShard:
-    shard = ShardPlan(name=path.name, split=split, samples=())
-    data, finished = finish_shard(shard, records, [], layout)
-    write_atomic(path, data)
-    return finished
 
 
 def _plan_of_records(

@@ -6,7 +6,7 @@ digests now as then, and its own bytes agree with their digest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,21 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.building.finish import FinishedShard, describe_shard, finish_shard
-from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, versions
+from vocprep.building.plan import BuildKey, ShardPlan, versions
 from vocprep.building.publish import Output
+from vocprep.building.sources import PublishedShards, StagedShards, digest_sources
 from vocprep.building.staging import Staging
-from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError
-from vocprep.features.image import read_image_file
-from vocprep.files.writing import link_or_copy, sha256_hex
-from vocprep.formats.jpeg import UPRIGHT, orientation
-from vocprep.labels.decode import read_label_file
+from vocprep.files.writing import link_or_copy
 from vocprep.options import Layout
-from vocprep.parallel import map_ordered
-from vocprep.shards.containers import CONTAINERS, read_entry
+from vocprep.shards.containers import CONTAINERS, ShardReader, read_entry
 from vocprep.shards.index import DatasetIndex, FileProblem, ShardEntry, shard_versions
-from vocprep.shards.record import Record
-from vocprep.shards.samples import PairDigests, QuarantinedSample, pair_digests
+from vocprep.shards.samples import QuarantinedSample
 from vocprep.shards.version import Version, is_unchanged
 
 
@@ -38,15 +33,10 @@ class Existing:
 
     shards: dict[str, FinishedShard]
     """By the name that is planned; their bytes are in the staging folder."""
+    quarantined: tuple[QuarantinedSample, ...]
+    """The quarantined samples of it."""
     version: Version | None = None
     """The version in the output folder, when the build would make the same."""
-
-    @property
-    def quarantined(self) -> list[QuarantinedSample]:
-        """The quarantined samples of it."""
-        if self.version is not None:
-            return list(self.version.quarantined)
-        return [bad for shard in self.shards.values() for bad in shard.quarantined]
 
 
 def find_existing(key: BuildKey, output: Output, workers: int, turned: set[str]) -> Existing:
@@ -56,18 +46,25 @@ def find_existing(key: BuildKey, output: Output, workers: int, turned: set[str])
     metadata state an orientation other than upright.
     """
     plan, earlier = key.plan, output.earlier
-    candidates = list(staged_shards(plan, output))
-    if earlier is not None and has_same_tools(earlier.index, key):
-        candidates += published_shards(plan, output.path, earlier)
-    if earlier is not None and earlier.index.recipe_id == plan.recipe.recipe_id:
-        sources = digest_sources(plan.samples, workers, turned)
-        if is_current(earlier, sources, output.path):
-            return Existing(shards={}, version=earlier)
-    else:
-        planned = {candidate.shard.name: candidate.shard for candidate in candidates}
-        samples = [sample for shard in planned.values() for sample in shard.samples]
-        sources = digest_sources(samples, workers, turned)
-    return Existing(shards=stage_reusable(candidates, sources, output.staging, plan.layout))
+    may_be_same = earlier is not None and earlier.index.recipe_id == plan.recipe.recipe_id
+    mixable = earlier is not None and has_same_tools(earlier.index, key)
+    staged = StagedShards(plan, output.staging)
+    published = PublishedShards(plan, earlier, mixable=mixable)
+    chosen = [
+        shard
+        for shard in plan.shards
+        if may_be_same or shard.name in staged or shard.name in published
+    ]
+    for shard, image_id, sources in digest_sources(chosen, workers, turned):
+        staged.compare(shard, image_id, sources)
+        published.compare(shard, image_id, sources)
+    is_same = may_be_same and published.are_same()
+    if earlier is not None and is_same and are_whole(earlier, output.path):
+        return Existing(shards={}, quarantined=tuple(earlier.quarantined), version=earlier)
+    reusable = Reusable(staged=staged, published=published, output=output, layout=plan.layout)
+    staged_now = {shard.name: reusable.stage(shard) for shard in chosen}
+    shards = {name: finished for name, finished in staged_now.items() if finished is not None}
+    return Existing(shards=shards, quarantined=tuple(read_quarantined(output.staging, shards)))
 
 
 def has_same_tools(index: DatasetIndex, key: BuildKey) -> bool:
@@ -75,157 +72,114 @@ def has_same_tools(index: DatasetIndex, key: BuildKey) -> bool:
     return index.numerics_class == key.numerics_class and index.versions == versions()
 
 
-def is_current(version: Version, sources: Mapping[str, PairDigests], folder: Path) -> bool:
-    """Return whether a version was made of these source files, and its shards are whole."""
-    return version.sources == sources and all(
-        is_unchanged(folder / entry.name, entry) for entry in version.index.shards
-    )
+def are_whole(version: Version, folder: Path) -> bool:
+    """Return whether the shards of a version are the files that its index lists."""
+    return all(is_unchanged(folder / entry.name, entry) for entry in version.index.shards)
+
+
+def read_quarantined(
+    staging: Staging, shards: Mapping[str, FinishedShard]
+) -> Iterator[QuarantinedSample]:
+    """Yield the quarantined samples of staged shards."""
+    for name, shard in shards.items():
+        if shard.quarantined:
+            yield from staging.samples(name, shard).read_quarantined()
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReusableShard:
-    """A shard of the same images as a planned one."""
+class Reusable:
+    """Shards that were made of the present source files."""
 
-    shard: ShardPlan
-    finished: FinishedShard
-    paths: tuple[Path, ...]
-    """Where its bytes may be."""
+    staged: StagedShards
+    published: PublishedShards
+    output: Output
+    layout: Layout
 
-    def has_sources(self, sources: Mapping[str, PairDigests]) -> bool:
-        """Return whether it was made of these source files, all of them readable."""
-        return all(
-            None not in digests and sources[image_id] == digests
-            for image_id, digests in pair_digests(self.finished.members).items()
-        )
-
-
-def staged_shards(plan: BuildPlan, output: Output) -> Iterator[ReusableShard]:
-    """Yield the shards of an interrupted run that hold the images of a planned one.
-
-    A run that was interrupted while it gave its shards their names has some in the output folder
-    already.
-    """
-    staged = {
-        (finished.split, frozenset(pair_digests(finished.members))): (name, finished)
-        for name, finished in output.staging.shards()
-    }
-    for shard in plan.shards:
-        if found := staged.get((shard.split, shard.image_ids)):
-            name, finished = found
-            paths = (output.staging.path / name, output.path / name)
-            yield ReusableShard(shard=shard, finished=finished, paths=paths)
-
-
-def published_shards(plan: BuildPlan, out: Path, earlier: Version) -> Iterator[ReusableShard]:
-    """Yield the shards of a finished version that hold the images of a planned one."""
-    by_shard = earlier.by_shard
-    stored = {
-        (entry.split, frozenset(pair_digests(by_shard[entry.name]))): entry
-        for entry in earlier.index.shards
-    }
-    bad = {item.id: item for item in earlier.quarantined}
-    for shard in plan.shards:
-        quarantined = tuple(bad[i] for i in sorted(shard.image_ids & bad.keys()))
-        entry = stored.get((shard.split, shard.image_ids.difference(bad)))
-        if entry is not None:
-            finished = FinishedShard(
-                split=shard.split,
-                entry=entry,
-                samples=tuple(by_shard[entry.name]),
-                quarantined=quarantined,
-            )
-            yield ReusableShard(shard=shard, finished=finished, paths=(out / entry.name,))
-
-
-def digest_sources(
-    samples: Iterable[SampleRef], workers: int, turned: set[str]
-) -> dict[str, PairDigests]:
-    """Return the digests of the samples' files as they are now; see ``find_existing``."""
-    chosen = list(samples)
-    digests: dict[str, PairDigests] = {}
-    for sample, (pair, is_turned) in zip(
-        chosen, map_ordered(_digest_pair, chosen, workers), strict=True
-    ):
-        digests[sample.image_id] = pair
-        if is_turned:
-            turned.add(sample.image_id)
-    return digests
-
-
-def _digest_pair(sample: SampleRef) -> tuple[PairDigests, bool]:
-    """Return the digests of a sample's files, and whether its image states an orientation."""
-    image = _read(read_image_file, sample.image_path)
-    label = _read(read_label_file, sample.label_path)
-    image_sha256, label_sha256 = (
-        None if data is None else sha256_hex(data) for data in (image, label)
-    )
-    return (image_sha256, label_sha256), orientation(image or b"") != UPRIGHT
-
-
-def _read(read: Callable[[Path], bytes], path: Path) -> bytes | None:
-    try:
-        return read(path)
-    except DataError:
+    def stage(self, shard: ShardPlan) -> FinishedShard | None:
+        """Put a planned shard into the staging folder; None when there is none to be reused."""
+        for stage in (self._stage_unfinished, self._stage_published):
+            try:
+                finished = stage(shard)
+            except DataError:  # damaged; or its writer did not follow docs/format.md
+                continue
+            if finished is not None:
+                return finished
         return None
 
+    def _stage_unfinished(self, shard: ShardPlan) -> FinishedShard | None:
+        """Take over a shard of an interrupted run.
 
-def stage_reusable(
-    candidates: Iterable[ReusableShard],
-    sources: Mapping[str, PairDigests],
-    staging: Staging,
-    layout: Layout,
-) -> dict[str, FinishedShard]:
-    """Put the shards that were made of these source files into the staging folder, by name."""
-    staged: dict[str, FinishedShard] = {}
-    for candidate in candidates:
-        name = candidate.shard.name
-        if name not in staged and candidate.has_sources(sources):
-            finished = _stage(candidate, staging, layout)
-            if finished is not None:
-                staged[name] = finished
-    return staged
-
-
-def _stage(candidate: ReusableShard, staging: Staging, layout: Layout) -> FinishedShard | None:
-    """Put a shard into the staging folder; None when its bytes are gone or damaged."""
-    finished, name = candidate.finished, candidate.shard.name
-    if finished.entry is not None:
-        found = _find_bytes(candidate.paths, finished.entry)
+        One that was interrupted while it gave its shards their names has some in the output folder
+        already.
+        """
+        staging, found = self.output.staging, self.staged.find(shard.name)
         if found is None:
             return None
-        source, data = found
-        try:
-            shard = CONTAINERS[layout.format].parse(data, str(source))
-            if shard.format_version != shard_versions(layout.format)[-1]:
-                return _stage_in_current_format(candidate, list(shard), staging, layout)
-            if not finished.statistics:  # which dataset.json keeps only summed up
-                finished = describe_shard(
-                    candidate.shard, list(shard), finished.quarantined, data.tobytes()
-                )
-        except DataError:  # the digest is right: its writer did not follow docs/format.md
+        name, finished = found
+        samples = staging.samples(name, finished)
+        if finished.entry is not None:
+            stored = self._read((staging.path / name, self.output.path / name), finished.entry)
+            if stored is None:
+                return None
+            if not stored.is_current:
+                return self._write_anew(shard, stored, samples.read_quarantined())
+            self._link(stored.path, shard.name)
+        if name == shard.name:
+            staging.recognise(name, finished)
+            return finished
+        finished = finished.named(shard.name)
+        staging.describe(shard.name, finished, samples.named(shard.name))
+        return finished
+
+    def _stage_published(self, shard: ShardPlan) -> FinishedShard | None:
+        """Take over a shard of the version that is succeeded."""
+        found = self.published.find(shard.name)
+        if found is None:
             return None
-        target = staging.path / name
+        entry, quarantined = found
+        stored = self._read((self.output.path / entry.name,), entry)
+        if stored is None:
+            return None
+        if not stored.is_current:
+            return self._write_anew(shard, stored, quarantined)
+        described = describe_shard(shard, list(stored.reader), quarantined, stored.data.tobytes())
+        self._link(stored.path, shard.name)
+        self.output.staging.describe(shard.name, described.finished, described.samples)
+        return described.finished
+
+    def _read(self, paths: Sequence[Path], entry: ShardEntry) -> StoredShard | None:
+        """Read the file that has the size and digest of an entry; None where there is none."""
+        for path in paths:
+            read = read_entry(path, entry)
+            if not isinstance(read, FileProblem):
+                reader = CONTAINERS[self.layout.format].parse(read.data, str(path))
+                is_current = reader.format_version == shard_versions(self.layout.format)[-1]
+                return StoredShard(path, read.data, reader, is_current=is_current)
+        return None
+
+    def _link(self, source: Path, name: str) -> None:
+        """Give a file its name in the staging folder."""
+        target = self.output.staging.path / name
         if source != target:
             target.unlink(missing_ok=True)
             link_or_copy(source, target)
-    finished = finished.named(name)
-    staging.describe(name, finished)
-    return finished
+
+    def _write_anew(
+        self, shard: ShardPlan, stored: StoredShard, quarantined: Sequence[QuarantinedSample]
+    ) -> FinishedShard:
+        """Write a shard's records into the staging folder as a new build would."""
+        encoded = finish_shard(shard, list(stored.reader), quarantined, self.layout)
+        self.output.staging.add(shard.name, encoded)
+        return encoded.finished
 
 
-def _find_bytes(paths: Sequence[Path], entry: ShardEntry) -> tuple[Path, NDArray[np.uint8]] | None:
-    """Return the file that has the size and digest of an entry, and its bytes [N]; None if none."""
-    for path in paths:
-        read = read_entry(path, entry)
-        if not isinstance(read, FileProblem):
-            return path, read.data
-    return None
+@dataclass(frozen=True, eq=False)
+class StoredShard:
+    """A shard in memory, whose bytes have their digest."""
 
-
-def _stage_in_current_format(
-    candidate: ReusableShard, records: Sequence[Record], staging: Staging, layout: Layout
-) -> FinishedShard:
-    """Write a shard's records into the staging folder as a new build would."""
-    data, finished = finish_shard(candidate.shard, records, candidate.finished.quarantined, layout)
-    staging.add(candidate.shard.name, data, finished)
-    return finished
+    path: Path
+    data: NDArray[np.uint8]
+    """[N]"""
+    reader: ShardReader
+    is_current: bool
+    """Whether it has the version of the format that is written."""

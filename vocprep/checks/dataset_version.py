@@ -216,7 +216,7 @@ def _check_shard(
     return _CheckedShard(
         differences=found,
         matching=sum(not each for each in details),
-        described=describe_shard(plan, records, [], b""),
+        described=describe_shard(plan, records, [], b"").finished if records else None,
     )
 
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Self
 
 from vocprep.errors import UsageError
 from vocprep.files.locking import try_lock
@@ -148,6 +148,35 @@ def write_atomic(final: Path, data: bytes) -> None:
     """Write a whole file so that its final name never holds anything but all of ``data``."""
     with atomic_file(final) as stream:
         stream.write(data)
+
+
+class DigestedFile:
+    """A file that is digested while it is written."""
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self.path = path
+        self.bytes = 0
+        """Written so far."""
+        self._stream = stream
+        self._digest = hashlib.sha256()
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[Self]:
+        """Yield a file that gets its name as that of ``atomic_file`` does."""
+        with atomic_file(path) as stream:
+            yield cls(path, stream)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._stream.write(data)
+        self._digest.update(data)
+        self.bytes += len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what was written so far, as 64 hex digits."""
+        return self._digest.hexdigest()
 
 
 def write_json(final: Path, value: Any) -> None:

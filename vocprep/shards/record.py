@@ -6,6 +6,7 @@ Shape legend: P patches, D embedding (256 for ResNet-32), K = 4 slots, h×w = 32
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,9 +16,21 @@ from numpy.typing import NDArray
 from vocprep.errors import LabelDecodeError, ShardError
 from vocprep.geometry import PATCH, Grid
 from vocprep.labels.png import decode_png
+from vocprep.recipe import View
 
 FLIP_SUFFIX = "#flip"
 """Follows the image id in the record id of a mirrored view."""
+
+
+def record_ids_of(image_ids: Iterable[str], views: Sequence[View]) -> Iterator[str]:
+    """Yield the ids of the records of images, in the order that they have in a shard.
+
+    >>> list(record_ids_of(["a", "b"], ("identity", "flip")))
+    ['a', 'a#flip', 'b', 'b#flip']
+    """
+    for image_id in image_ids:
+        for view in views:
+            yield image_id + (FLIP_SUFFIX if view == "flip" else "")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -132,7 +132,7 @@ def pair_digests(samples: Iterable[Sample]) -> dict[str, PairDigests]:
 Line = TypeVar("Line", SampleEntry, QuarantinedSample)
 
 
-def jsonl_bytes(entries: Sequence[Entry]) -> bytes:
+def jsonl_bytes(entries: Iterable[Entry]) -> bytes:
     """Return the bytes of a .jsonl file: canonical JSON, one line per entry."""
     return b"".join(canonical_json(entry.model_dump(mode="json")) + b"\n" for entry in entries)
 

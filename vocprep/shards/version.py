@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -39,8 +39,6 @@ class Version:
     """In id order."""
     quarantined: Sequence[QuarantinedSample]
     """In id order."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Bytes by name of what is beside shards and dataset.json, of a version still to be written."""
 
     @classmethod
     def read(cls, path: Place) -> Version:
@@ -51,6 +49,11 @@ class Version:
                 continue  # compared when they are read
             if (problem := file_problem(path / entry.name, entry)) is not None:
                 raise foreign_file(path, index, entry, problem)
+        return cls.of(index, path)
+
+    @classmethod
+    def of(cls, index: DatasetIndex, path: Place) -> Version:
+        """Return the version of an index whose lists of samples are in a folder; see ``read``."""
         lines = sum(shard.records for shard in index.shards)
         data = read_listed(path, index, SAMPLES_FILE, lines * MAX_LINE)
         samples = parse_lines(data, SampleEntry, str(path / SAMPLES_FILE))

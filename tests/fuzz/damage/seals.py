@@ -87,14 +87,30 @@ def seal_lock(_: random.Random, __: Path, path: str, data: bytes) -> Files:
 
 def seal_staged(_: random.Random, world: Path, path: str, data: bytes) -> Files:
     """Seal a file of a staging folder: by its first line, or by the description of a shard."""
-    if path.endswith((".about", ".json")):
+    if path.endswith(".json"):
         body = data.partition(b"\n")[2]
         return {path: _sha256(body).encode() + b"\n" + body}
+    if path.endswith(".about"):
+        _, head, *rest = [*data.split(b"\n", 2), b"", b""][:3]
+        return {path: _sealed_head(head, b"".join(rest))}
     about_path = f"{path}.about"
-    about = json.loads((world / about_path).read_bytes().partition(b"\n")[2])
+    _, head, lines = (world / about_path).read_bytes().split(b"\n", 2)
+    about = json.loads(head)
     about["shard"]["entry"] |= {"bytes": len(data), "sha256": _sha256(data)}
-    body = _canonical(about)
-    return {path: data, about_path: _sha256(body).encode() + b"\n" + body}
+    return {path: data, about_path: _sealed_head(_canonical(about), lines)}
+
+
+def _sealed_head(head: bytes, lines: bytes) -> bytes:
+    """Return a description whose head lists its lines and has its digest, where it is one."""
+    about = _parsed(head)
+    try:
+        end = about["records"]["size"]
+        for name, part in (("records", lines[:end]), ("quarantined", lines[end:])):
+            about[name] = {"size": len(part), "sha256": _sha256(part)}
+        head = _canonical(about)
+    except (KeyError, TypeError):
+        pass
+    return _sha256(head).encode() + b"\n" + head + b"\n" + lines
 
 
 def seal_run(_: random.Random, world: Path, path: str, data: bytes) -> Files:
