@@ -36,12 +36,21 @@ if TYPE_CHECKING:
     from vocprep.labels.label_space import LabelSpace, load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
     from vocprep.manifests import load_dataset
-    from vocprep.options import BuildChoices, BuildOptions, Layout, LoaderOptions, VerifyOptions
+    from vocprep.options import (
+        BuildChoices,
+        BuildOptions,
+        Layout,
+        LoaderOptions,
+        TransferOptions,
+        VerifyOptions,
+    )
     from vocprep.progress import Progress
     from vocprep.recipe import Recipe
     from vocprep.shards.reader import Batch, ShardDataset, open  # noqa: A004
     from vocprep.shards.record import Record
     from vocprep.synthetic.dataset import sample
+    from vocprep.transfer.pull import PullResult, pull
+    from vocprep.transfer.push import PushResult, push
 
     __version__: str
 
@@ -66,6 +75,8 @@ _HOMES = {
     "PredictOptions": "heads.predict",
     "PredictionResult": "heads.predict",
     "Progress": "progress",
+    "PullResult": "transfer.pull",
+    "PushResult": "transfer.push",
     "Recipe": "recipe",
     "Record": "shards.record",
     "Run": "heads.runs.run",
@@ -75,6 +86,7 @@ _HOMES = {
     "ShardOrder": "building.orders",
     "TFDetHeads": "heads.model.tfdet",
     "TrainOptions": "heads.runs.options",
+    "TransferOptions": "options",
     "Verification": "checks.verify",
     "VerifyOptions": "options",
     "VersionDiff": "checks.diff",
@@ -100,6 +112,8 @@ _HOMES = {
     "open": "shards.reader",
     "plan": "building.plan",
     "predict": "heads.predict",
+    "pull": "transfer.pull",
+    "push": "transfer.push",
     "raise_failures": "downloading.outcomes",
     "sample": "synthetic.dataset",
     "targets_to_label_map": "labels.targets",
@@ -129,6 +143,8 @@ __all__ = [
     "PredictOptions",
     "PredictionResult",
     "Progress",
+    "PullResult",
+    "PushResult",
     "Recipe",
     "Record",
     "Run",
@@ -138,6 +154,7 @@ __all__ = [
     "ShardOrder",
     "TFDetHeads",
     "TrainOptions",
+    "TransferOptions",
     "Verification",
     "VerifyOptions",
     "VersionDiff",
@@ -164,6 +181,8 @@ __all__ = [
     "open",
     "plan",
     "predict",
+    "pull",
+    "push",
     "raise_failures",
     "sample",
     "targets_to_label_map",

@@ -255,3 +255,14 @@ class VerifyOptions:
     """``recompute``: as for a build."""
     workers: Positive = field(default_factory=usable_cores)
     """Threads or processes that read and decode."""
+
+
+@checked
+class TransferOptions:
+    """How a dataset version is pushed or pulled."""
+
+    workers: Positive = 8
+    """Files in flight; a push holds each of them in memory."""
+    if_exists: IfExists = "resume"
+    """What to do when something is there already: go on with the same version, replace another
+    one, or refuse."""

@@ -73,6 +73,11 @@ def build(
     return Built(made, out, build_plan(made, out, options).index)
 
 
+def version_files(folder: Path) -> dict[str, bytes]:
+    """The files of a version by name: of what it was pushed from and is pulled to, byte by byte."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
 def first_jpeg(tree: Path) -> Path:
     """The first image of a tree in the layout of VOC 2010."""
     return sorted((tree / JPEGS).iterdir())[0]

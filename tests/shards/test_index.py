@@ -251,8 +251,8 @@ def test_version_whose_exchange_does_not_end_is_named(
     monkeypatch.setattr("vocprep.shards.index._MOST_WAITING", 0.02)
     for name in (".tmp-replaced", ".tmp-build"):
         (tmp_path / name).mkdir()
-    said = "is being replaced by a build; open it again when that has finished"
-    assert_refused(read_index, tmp_path, said, "where none runs any more, run the same")
+    said = "is being replaced; open it again when that has finished"
+    assert_refused(read_index, tmp_path, said, "where nothing writes there any more, run the same")
 
 
 def read_samples(folder: Path) -> None:

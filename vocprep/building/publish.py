@@ -66,8 +66,8 @@ def open_output(
     """
     with _locked(out, note):
         staging = Staging(out)
-        _exchange(out, staging.path).restore()
-        _refuse_foreign_files(out)
+        version_exchange(out, staging.path).restore()
+        refuse_foreign_files(out)
         if if_exists == "fail":
             _refuse_existing(out, staging)
         earlier, notes = None, list[str]()
@@ -100,15 +100,14 @@ def _locked(out: Path, note: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _refuse_foreign_files(out: Path) -> None:
-    """Refuse a folder that holds anything but a dataset version."""
+def refuse_foreign_files(out: Path, other: str = "an empty --out") -> None:
+    """Refuse a folder that holds anything but a dataset version; ``other`` is what to choose."""
     for path in sorted(out.iterdir()):
         name = path.name
         if name.startswith(TEMPORARY_PREFIX) or is_version_file(name) or is_clutter(name):
             continue
         raise UsageError(
-            f"{out}: holds {path.name!r}, which is no part of a dataset version; choose an empty "
-            "--out"
+            f"{out}: holds {path.name!r}, which is no part of a dataset version; choose {other}"
         )
 
 
@@ -190,13 +189,13 @@ def publish(output: Output, version: Version, plan: BuildPlan) -> None:
     out, staging = output.path, output.staging
     staging.check(version.index.shards)
     write_weights_hint(staging.path, plan)
-    _commit(_exchange(out, staging.path), version.index)
+    _commit(version_exchange(out, staging.path), version.index)
     for path in out.glob(f"{TEMPORARY_PREFIX}*"):
         with suppress(OSError):  # the next build deletes it
             remove_path(path)
 
 
-def _exchange(out: Path, staged: Path) -> Replacement:
+def version_exchange(out: Path, staged: Path) -> Replacement:
     """Return the exchange of the version that a folder holds for a staged one."""
     return Replacement(
         folder=out,
@@ -236,7 +235,7 @@ def write_dataset(
         raise UsageError(f"{out}: holds a finished dataset version; choose another folder")
     plan = _plan_of_records(out, recipe, layout, label_space)
     key = BuildKey(plan=plan, numerics_class=dict(numerics_class or {}))
-    exchange = _exchange(out, out / _RECORDS)
+    exchange = version_exchange(out, out / _RECORDS)
     with _locked(out, lambda _: None):
         exchange.restore()
         if has_index(out):

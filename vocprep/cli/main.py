@@ -22,6 +22,7 @@ from vocprep.cli.inspect import inspect
 from vocprep.cli.predict import predict
 from vocprep.cli.sources import decode, sample
 from vocprep.cli.train import train
+from vocprep.cli.transfer import pull, push
 from vocprep.cli.verify import verify
 from vocprep.errors import DataError, VocprepError
 from vocprep.files.writing import disk_advice
@@ -162,6 +163,6 @@ def main() -> None:
 
 for _command in (
     *(demo, sample, download, verify, decode),
-    *(build_shards, inspect, diff, train, evaluate, predict),
+    *(build_shards, inspect, diff, push, pull, train, evaluate, predict),
 ):
     main.add_command(_command)

@@ -51,12 +51,16 @@ _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.(h5|tar)")
 _YEAR = re.compile(r"VOC20\d\d")
 VERSION: Final = "a dataset version"
 UNFINISHED: Final = "an unfinished build"
+PULLING: Final = f"{TEMPORARY_PREFIX}pull"
+"""Folder that the files of a dataset version are fetched into, inside the one that gets it."""
+UNFINISHED_PULL: Final = "an unfinished pull"
 UNINDEXED: Final = "shards without their dataset.json"
 DATA_DIR: Final = "a data dir"
 OTHER: Final = "a folder of other files"
 _KINDS: tuple[tuple[str, Callable[[frozenset[str]], bool]], ...] = (
     (VERSION, lambda names: "dataset.json" in names),
     (UNFINISHED, lambda names: ".tmp-build" in names),
+    (UNFINISHED_PULL, lambda names: PULLING in names),
     (UNINDEXED, lambda names: "samples.jsonl" in names or any(map(_SHARD.fullmatch, names))),
     ("a run", lambda names: "run.json" in names),
     (DATA_DIR, lambda names: bool(names & {"VOCdevkit", ".vocprep"})),

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from vocprep.errors import ShardError, UsageError
-from vocprep.files.names import UNFINISHED, found_at
+from vocprep.files.names import UNFINISHED, UNFINISHED_PULL, found_at
 from vocprep.files.reading import not_regular
 from vocprep.files.replacing import is_being_replaced
 from vocprep.files.writing import sha256_hex, write_json
@@ -40,6 +40,10 @@ SHARD_VERSIONS: Mapping[ShardFormat, Mapping[int, int]] = {
 """By container: the format versions of dataset.json that are read, each with that of its shards."""
 SPANS_SINCE = 3
 """First format version of dataset.json that tells which records each shard spans."""
+_UNFINISHED_ADVICE = {
+    UNFINISHED: "run the same vocprep build-shards again to go on with it",
+    UNFINISHED_PULL: "run the same vocprep pull again to go on with it",
+}
 _MOST_WAITING = 1.0
 """Seconds that a reader waits for a build to exchange the version in a folder: about 0.01 s."""
 _POLL_SECONDS = 0.01
@@ -224,14 +228,13 @@ def _read_json(path: Place) -> Any:
             ) from error
         if is_being_replaced(path.parent):
             raise ShardError(
-                f"{path.parent}: is being replaced by a build; open it again when that has "
-                "finished, or where none runs any more, run the same vocprep build-shards again"
+                f"{path.parent}: is being replaced; open it again when that has finished, or where "
+                "nothing writes there any more, run the same vocprep build-shards or pull again"
             ) from error
         found = found_at(path.parent)
-        advice = "run the same vocprep build-shards again to go on with it"
         raise ShardError(
             f"{path.parent}: expected a dataset version, the folder that vocprep build-shards "
-            f"wrote, found {found}; {advice if found == UNFINISHED else 'check the path'}"
+            f"wrote, found {found}; {_UNFINISHED_ADVICE.get(found, 'check the path')}"
         ) from error
     except OSError as error:
         raise ShardError(

@@ -1,0 +1,39 @@
+"""What the tests of push and pull share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders.records import make_record, write_version
+
+from vocprep.building import store_publish
+
+
+@pytest.fixture(scope="session")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of nine small records in five shards; not to be written to."""
+    return _write(tmp_path_factory.mktemp("version") / "out", seed=0)
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of the same images with other records; not to be written to."""
+    return _write(tmp_path_factory.mktemp("other") / "out", seed=1)
+
+
+def _write(out: Path, seed: int) -> Path:
+    write_version(out, [make_record(f"id_{n}", (1, 1 + n % 3), seed=seed) for n in range(9)])
+    return out
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that break off are not sent again."""
+    monkeypatch.setattr(store_publish, "TRIES", 1)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may take long to start on a busy machine."""
+    monkeypatch.setattr(store_publish, "TRIES", 40)

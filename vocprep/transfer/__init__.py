@@ -1,0 +1,1 @@
+"""Finished dataset versions between this machine and object stores: ``push`` and ``pull``."""
