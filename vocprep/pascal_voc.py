@@ -165,9 +165,9 @@ class PascalSet(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, image_folder: str | Path, mat_folder: str | Path, label_file: str | Path):
+        images_at, labels_at = local_path(image_folder), local_path(mat_folder)
         self.names = _read_label_file(local_path(label_file))
-        images = _by_stem(local_path(image_folder), ".jpg")
-        segmentations = _by_stem(local_path(mat_folder), ".mat")
+        images, segmentations = _by_stem(images_at, ".jpg"), _by_stem(labels_at, ".mat")
         self.image_ids = sorted(images.keys() & segmentations.keys())
         self._files = [(images[key], segmentations[key]) for key in self.image_ids]
         print(f"images: {len(images)}")

@@ -39,6 +39,7 @@ from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DatasetIndex
 from vocprep.shards.record import Record
 from vocprep.shards.version import Version
+from vocprep.storage.places import local_path
 
 CheckVersion = Callable[[Version, Path], None]
 """Called with a version and the folder of its shards before any file of it has its final name; an
@@ -125,7 +126,7 @@ def build_plan(
     FailureBudgetError when more samples are quarantined than ``options.max_failures`` allows.
     """
     started = time.perf_counter()
-    out, options = Path(out), options or BuildOptions()
+    out, options = local_path(out), options or BuildOptions()
     devices = choose_devices(options.device)
     if options.decoder == "nvjpeg":
         check_nvjpeg(devices[0])

@@ -33,6 +33,7 @@ from vocprep.manifests import (
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import LabelSpaceId, Precision, Recipe, SplitIds, default_precision
 from vocprep.shards.containers import CONTAINERS
+from vocprep.storage.places import local_path
 
 SHARD_NAME = re.compile(
     rf".+-\d{{5}}-of-\d{{5}}({'|'.join(re.escape(each.suffix) for each in CONTAINERS.values())})"
@@ -141,7 +142,7 @@ def plan(
     """
     manifest = dataset if isinstance(dataset, DatasetManifest) else load_dataset(str(dataset))
     manifest = manifest.with_flags((choices or BuildChoices()).split_flags)
-    data_dir = default_data_dir() if data_dir is None else Path(data_dir)
+    data_dir = default_data_dir() if data_dir is None else local_path(data_dir)
     weights = None if weights is None else str(weights)
     choices, layout = choices or BuildChoices(), layout or Layout()
     label_space = load_label_space(

@@ -32,6 +32,7 @@ from vocprep.shards.index import (
 )
 from vocprep.shards.record import Record
 from vocprep.shards.version import Version
+from vocprep.storage.places import local_path
 from vocprep.validation import explain
 
 _RECORDS = f"{TEMPORARY_PREFIX}records"
@@ -230,7 +231,7 @@ def write_dataset(
     recipe; UsageError when its digest is not the recipe's, or when ``out`` holds a version already.
     ``numerics_class`` is what computed the embeddings.
     """
-    out, layout = Path(out), layout or Layout()
+    out, layout = local_path(out), layout or Layout()
     if has_index(out):
         raise UsageError(f"{out}: holds a finished dataset version; choose another folder")
     plan = _plan_of_records(out, recipe, layout, label_space)

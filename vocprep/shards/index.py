@@ -265,7 +265,9 @@ class FileProblem:
     @classmethod
     def of_error(cls, place: Place, error: OSError) -> Self:
         """Return the problem of a file that could not be opened or read."""
-        if isinstance(error, FileNotFoundError):
+        # Of a store, the error may be one of the cache.
+        is_own = isinstance(place, Path) or error.filename == str(place)
+        if isinstance(error, FileNotFoundError) and is_own:
             return cls(state="missing", found="no file")
         found, advice = error.strerror or explain(error), access_advice(place, error)
         return cls(state="unreadable", found=found, advice=advice)

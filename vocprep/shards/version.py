@@ -27,7 +27,7 @@ from vocprep.shards.samples import (
 )
 from vocprep.storage.cache import DigestMismatchError
 from vocprep.storage.places import Place
-from vocprep.storage.reading import open_listed
+from vocprep.storage.reading import forget_damaged, open_listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,18 @@ def stored_problem(path: Place, entry: FileEntry) -> FileProblem | None:
 
 
 def file_problem(path: Place, entry: FileEntry) -> FileProblem | None:
-    """Return what was found in the place of the bytes of an entry; None when they are there."""
+    """Return what was found in the place of the bytes of an entry; None when they are there.
+
+    A damaged copy in the cache of an object store is fetched again, once.
+    """
+    problem = _problem_once(path, entry)
+    is_damaged = problem is not None and problem.state == "changed"
+    if is_damaged and forget_damaged(path, entry.sha256):
+        return _problem_once(path, entry)
+    return problem
+
+
+def _problem_once(path: Place, entry: FileEntry) -> FileProblem | None:
     try:
         with open_listed(path, entry.sha256, entry.bytes) as stream:
             size = os.fstat(stream.fileno()).st_size

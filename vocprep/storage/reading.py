@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ def access_advice(place: Place, error: OSError) -> str:
         return "do it again when the store answers"
     if error.filename == str(place):  # PermissionError, of the store
         return "set credentials that may read there"
-    return f"make room in the cache {cache_folder()}, or name another by ${CACHE_VARIABLE}"
+    cache = cache_folder()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"make room in the cache {cache}, or name another by ${CACHE_VARIABLE}"
+    return f"name a folder for the cache by ${CACHE_VARIABLE}, in place of {cache}"
 
 
 def forget_damaged(place: Place, sha256: str) -> bool:

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from vocprep.errors import UsageError
 from vocprep.files.reading import parse_toml, read_toml
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
+from vocprep.storage.places import local_path
 from vocprep.validation import explain
 
 OPTIONS_FILE = "options.toml"
@@ -93,7 +94,7 @@ def _read(preset: str) -> dict[str, Any]:
             f"preset {preset!r}: expected one of {', '.join(names)}, or the path of a .toml file"
             f"{advice}"
         )
-    path = Path(str(_SHIPPED / f"{preset}{_SUFFIX}")) if preset in names else Path(preset)
+    path = Path(str(_SHIPPED / f"{preset}{_SUFFIX}")) if preset in names else local_path(preset)
     try:
         values = read_toml(path)
     except (OSError, ValueError) as error:
