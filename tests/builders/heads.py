@@ -25,6 +25,7 @@ from vocprep.heads.runs.run import Run
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
+from vocprep.options import Layout
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.reader import Batch, ShardDataset
 from vocprep.shards.record import Record
@@ -99,10 +100,13 @@ def make_recipe(splits: Mapping[str, Sequence[Record]], **changes: object) -> Re
 
 
 def make_dataset(
-    out: Path, splits: Mapping[str, Sequence[Record]], **recipe_changes: object
+    out: Path,
+    splits: Mapping[str, Sequence[Record]],
+    layout: Layout | None = None,
+    **recipe_changes: object,
 ) -> ShardDataset:
-    """Write one real HDF5 shard a split and open the folder."""
-    write_dataset(out, make_recipe(splits, **recipe_changes), splits)
+    """Write real shards, of HDF5 and one a split by default, and open the folder."""
+    write_dataset(out, make_recipe(splits, **recipe_changes), splits, layout)
     return ShardDataset.open(out)
 
 

@@ -66,7 +66,7 @@ PRESETS = "preset's"
     type=click.Choice(get_args(LoaderMode)),
     default=TrainOptions.mode,
     show_default=True,
-    help="Keep the split on the device, or read it again each epoch: the same batches.",
+    help="Keep the split on the device, or read it again each epoch: from --set lanes=N alike.",
 )
 @click.option(
     "--compile/--no-compile",

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.drawings import Drawing
 from builders.heads import make_dataset, random_records
 from safetensors.torch import load_file
 
 from vocprep.heads.runs.folder import hold_folder
 from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.run import load_run
 from vocprep.heads.training.train import train
+from vocprep.options import Layout
 from vocprep.shards.reader import ShardDataset
 
 # Gloo rounds sums in another order: a spike on the edge of its threshold could turn on it, so the
@@ -34,12 +37,17 @@ from vocprep.shards.reader import ShardDataset
 from test_distributed import REFUSED, options
 
 shards, run, meeting, rank, encoder, mode = sys.argv[1:]
-validated = []
+validated, opened = [], []
+
+def note_shards(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".h5"):
+        opened.append(Path(arguments[0]).name)
 
 def count(module, inputs):
     if isinstance(module, TFDetHeads) and not module.training:
         validated.append(len(inputs[0]))
 
+sys.addaudithook(note_shards)
 register_module_forward_pre_hook(count)
 dist.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=2)
 seen = []
@@ -51,6 +59,7 @@ finally:
     dist.destroy_process_group()
 assert summary.leads == (rank == "0") == bool(seen)
 Path(f"{run}-{rank}.validated").write_text(str(sum(validated)))
+Path(f"{run}-{rank}.opened").write_text(" ".join(opened))
 """
 
 
@@ -77,6 +86,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
         "val": random_records("val", [(1, 2), (2, 1), (1, 1), (2, 2), (1, 2), (3, 1)]),
     }
     return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
+    """Eleven pictures to train on in six shards, and three to validate on in two."""
+    splits = {
+        "train": random_records("train", [(1, 2), (2, 2), (1, 1), (2, 1), (1, 3)] * 2 + [(1, 1)]),
+        "val": random_records("val", [(1, 2), (2, 1), (1, 1)]),
+    }
+    folder = tmp_path_factory.mktemp("data") / "sharded"
+    return make_dataset(folder, splits, Layout(samples_per_shard=2))
 
 
 def losses_of(run_dir: Path) -> list[float]:
@@ -116,21 +136,43 @@ def test_a_folder_that_another_training_holds_is_refused_to_both_processes(
         assert [path.name for path in (tmp_path / "two").iterdir()] == [".lock"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("encoder", "mode"),
-    [("transformer", "resident"), ("spikformer", "resident"), ("none", "streaming")],
-)
-def test_two_processes_and_one_give_the_same_losses(
-    dataset: ShardDataset, tmp_path: Path, encoder: str, mode: str
-):
-    assert train_in_two(dataset, tmp_path, encoder, mode) == [0, 0]
-    train(dataset, tmp_path / "one", options(encoder))
-    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+def assert_alike(one_run: Path, two_run: Path) -> None:
+    assert losses_of(two_run) == pytest.approx(losses_of(one_run), rel=1e-4)
+    one, two = (load_file(run / "model.safetensors") for run in (one_run, two_run))
     apart = torch.cat([(two[name] - tensor).abs().flatten() for name, tensor in one.items()])
     # AdamW's first steps are ±lr (1e-4) whatever a gradient's size, even one that is all rounding.
     assert (apart > 1e-5).float().mean() < 1e-3
+    for name in ("standardise.mean", "standardise.std"):
+        assert torch.equal(one[name], two[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["transformer", "spikformer"])
+def test_two_processes_and_one_give_the_same_losses(
+    dataset: ShardDataset, tmp_path: Path, encoder: str
+):
+    assert train_in_two(dataset, tmp_path, encoder, "resident") == [0, 0]
+    train(dataset, tmp_path / "one", options(encoder))
+    assert_alike(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_streaming_processes_read_their_own_shards_and_come_to_the_same(
+    sharded: ShardDataset, tmp_path: Path
+):
+    assert train_in_two(sharded, tmp_path, "none", "streaming") == [0, 0]
+    train(sharded, tmp_path / "one", options("none", "streaming"))
+    assert_alike(tmp_path / "one", tmp_path / "two")
+    assert load_run(tmp_path / "two").config.options.lanes == 6
+    for rank in range(2):
+        names = (tmp_path / f"two-{rank}.opened").read_text().split()
+        shards = [int(name.split("-")[1].split(".")[0]) for name in names if "train" in name]
+        # The sizes of the embeddings, and a patch of the first shard; then its part for the means.
+        expected = ([0, 0] if rank == 0 else []) + list(range(rank, 6, 2))
+        for epoch in (1, 2, 3):
+            drawing = Drawing([2, 2, 2, 2, 2, 1], 6, 4, 2, shuffle=True, seed=0, epoch=epoch)
+            expected += drawing.reads(rank)
+        assert shards == expected
 
 
 @pytest.mark.slow
