@@ -143,16 +143,10 @@ def as_older_run(run_dir: Path, version: int, changes: Callable[[dict[str, Any]]
     value = json.loads((run_dir / "run.json").read_text())
     value["run_format_version"] = version
     del value["options"]["lanes"]
-    for part in (value["heads"], value["options"]):
-        for old, new in RENAMED.items():
-            if new in part:
-                part[old] = part.pop(new)
+    if version < 4:
+        _as_before_presets(run_dir, value)
     changes(value)
     (run_dir / "run.json").write_text(json.dumps(value))
-    (run_dir / "options.toml").rename(run_dir / "recipe.toml")
-    history = run_dir / "metrics.jsonl"
-    if history.exists():
-        history.write_text(history.read_text().replace("class_loss", "category_loss"))
     run_id = sha256_hex(canonical_json(value))
     for path in run_dir.glob("*.safetensors"):
         with safe_open(path, framework="pt") as stream:
@@ -160,6 +154,17 @@ def as_older_run(run_dir: Path, version: int, changes: Callable[[dict[str, Any]]
         about = json.dumps({"run_id": run_id, "epoch": epoch})
         save_file(load_file(path), path, metadata={"vocprep": about})
     return run_id
+
+
+def _as_before_presets(run_dir: Path, value: dict[str, Any]) -> None:
+    for part in (value["heads"], value["options"]):
+        for old, new in RENAMED.items():
+            if new in part:
+                part[old] = part.pop(new)
+    (run_dir / "options.toml").rename(run_dir / "recipe.toml")
+    history = run_dir / "metrics.jsonl"
+    if history.exists():
+        history.write_text(history.read_text().replace("class_loss", "category_loss"))
 
 
 def run_for(dataset: ShardDataset, model: TFDetHeads | None = None) -> Run:

@@ -66,7 +66,7 @@ PRESETS = "preset's"
     type=click.Choice(get_args(LoaderMode)),
     default=TrainOptions.mode,
     show_default=True,
-    help="Keep the split on the device, or read it again each epoch: from --set lanes=N alike.",
+    help="Keep the split on the device, or read it again, shard by shard, in each epoch.",
 )
 @click.option(
     "--compile/--no-compile",

@@ -25,6 +25,7 @@ from vocprep.heads.runs.log import EVENTS_DIR, EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.training.train import train
+from vocprep.options import Layout
 from vocprep.shards.reader import ShardDataset
 
 pytestmark = pytest.mark.slow
@@ -172,6 +173,52 @@ def test_a_run_of_the_third_format_resumes(
     assert [metrics.epoch for metrics in read_history(tmp_path / "run")] == [1, 2, 3, 4, 5]
     with pytest.raises(UsageError, match=r"the run's own are in .*recipe\.toml"):
         train(dataset, tmp_path / "run", replace(OPTIONS, lr=0.1))
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
+    """Seven records to train on in four shards."""
+    splits = {
+        "train": random_records("train", [(1, 2), (2, 1), (1, 1)] * 2 + [(2, 2)]),
+        "val": random_records("val", [(1, 2)]),
+    }
+    folder = tmp_path_factory.mktemp("data") / "sharded"
+    return make_dataset(folder, splits, Layout(samples_per_shard=2))
+
+
+def lanes_of(run_dir: Path) -> int | None:
+    return json.loads((run_dir / "run.json").read_text())["options"].get("lanes")
+
+
+def test_a_run_resumes_with_its_own_lanes_in_either_mode(sharded: ShardDataset, tmp_path: Path):
+    streaming = replace(OPTIONS, mode="streaming")
+    train(sharded, tmp_path / "whole", streaming)
+    assert lanes_of(tmp_path / "whole") == 4  # at most one per shard
+    interrupted(sharded, tmp_path / "run", streaming, 2)
+    interrupted(sharded, tmp_path / "run", OPTIONS, 4)
+    train(sharded, tmp_path / "run", streaming)
+    assert_ends_alike(tmp_path / "run", tmp_path / "whole")
+    train(sharded, tmp_path / "resident", OPTIONS)
+    assert lanes_of(tmp_path / "resident") == 1
+    train(sharded, tmp_path / "given", replace(OPTIONS, lanes=4))
+    assert_ends_alike(tmp_path / "given", tmp_path / "whole")
+    with pytest.raises(UsageError, match=r"here: lanes: 4 and 2; leave"):
+        train(sharded, tmp_path / "run", replace(streaming, lanes=2))
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_run_of_an_older_format_goes_on_with_one_lane_while_streaming(
+    sharded: ShardDataset, tmp_path: Path, version: int
+):
+    train(sharded, tmp_path / "whole", OPTIONS)
+    interrupted(sharded, tmp_path / "run", OPTIONS, 2)
+    as_older_run(tmp_path / "run", version, lambda value: None)
+    assert lanes_of(tmp_path / "run") is None
+    train(sharded, tmp_path / "run", replace(OPTIONS, mode="streaming"))
+    found, expected = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole")
+    )
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_where_and_how_leave_the_files_the_same(dataset: ShardDataset, tmp_path: Path):
