@@ -107,10 +107,18 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3:
     """A folder in the server's bucket; the environment names the server and an empty cache."""
+    s3_server.wait()
     if not s3_server.is_running:  # a test has killed it
         s3_server.start()
     set_environment(monkeypatch, s3_server.endpoint, tmp_path / "cache")
     return S3(server=s3_server, folder=f"tests/{tmp_path.name}", environment=monkeypatch)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Object stores are given up after a moment, not after half a minute."""
+    monkeypatch.setattr("vocprep.storage.client.PATIENCE", 0.3)
+    monkeypatch.setattr("vocprep.storage.client._CONNECT_SECONDS", 0.5)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,6 +49,7 @@ class S3Server:
         numbers = iter(_free_ports(2 * len(_SERVICES)))
         self._ports = {(name, kind): next(numbers) for name in _SERVICES for kind in ("", ".grpc")}
         self._process: subprocess.Popen[bytes] | None = None
+        self._restart: threading.Thread | None = None
 
     @property
     def endpoint(self) -> str:
@@ -62,6 +64,7 @@ class S3Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.wait()
         self.kill()
 
     def start(self) -> None:
@@ -82,13 +85,14 @@ class S3Server:
             *(f"-s3.localSocket={self.folder}/s3.sock", f"-filer.localSocket={self.folder}/f.sock"),
         ]
         with (self.folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process = _STARTER.submit(
+                subprocess.Popen,
                 [PROGRAM, f"-logdir={self.folder}", "mini", *ports, *arguments],
                 cwd=self.folder,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  # one system call, no lock
-            )
+                preexec_fn=_end_with_parent,
+            ).result()
         deadline = time.monotonic() + _SECONDS_TO_START
         while not self._answers():
             if not self.is_running or time.monotonic() > deadline:
@@ -104,6 +108,18 @@ class S3Server:
         for (name, _), port in self._ports.items():  # which it makes beside its folder
             for kind in ("", "-grpc"):
                 Path(f"/tmp/seaweedfs-{name}{kind}-{port}.sock").unlink(missing_ok=True)
+
+    def kill_and_start(self) -> None:
+        """Kill it, and start it again while the caller goes on."""
+        self.wait()
+        self.kill()
+        self._restart = threading.Thread(target=self.start)
+        self._restart.start()
+
+    def wait(self) -> None:
+        """Wait until it is there again, after ``kill_and_start``."""
+        if self._restart is not None:
+            self._restart.join()
 
     def get(self, key: str) -> bytes:
         """Return the bytes of an object."""
@@ -221,6 +237,8 @@ class Exchange:
     body: bytes = b""
     cut_after: int | None = None
     """Send this many bytes of the answer's body, and close the connection."""
+    after: Callable[[], object] | None = None
+    """Called before the connection is closed."""
     forward_first: bool = False
     """Forward a request whose answer is replaced: the server has done it, and nobody hears so."""
 
@@ -335,14 +353,9 @@ class S3Proxy:
             self.accept()
 
     def refuse_for(self, seconds: float) -> None:
-        """Refuse connections for a while; returns at once. From a fault too."""
-
-        def refuse() -> None:
-            self.refuse()
-            time.sleep(seconds)
-            self.accept()
-
-        threading.Thread(target=refuse, daemon=True).start()
+        """Refuse connections for a while; returns at once."""
+        self.refuse()
+        threading.Timer(seconds, self.accept).start()
 
     def _listen(self) -> None:
         proxy = self
@@ -470,12 +483,15 @@ class _Handler(BaseHTTPRequestHandler):
         left = exchange.cut_after
         for piece in [body] if is_chunked else iter(lambda: answer.read(64 << 10), b""):
             part = piece if left is None else piece[:left]
-            self.wfile.write(part)
             self.owner.add_sent(exchange.key, len(part))
+            self.wfile.write(part)
             if left is not None:
                 left -= len(part)
                 if left <= 0:
-                    raise ConnectionResetError
+                    if exchange.after is not None:
+                        exchange.after()
+                    self.close_connection = True
+                    return
 
     def _reset(self) -> None:
         """Close the connection as one that breaks."""
@@ -499,6 +515,8 @@ def set_environment(environment: pytest.MonkeyPatch, endpoint: str, cache: Path)
 _PRCTL = getattr(ctypes.CDLL(None), "prctl", None)
 """Of Linux."""
 _SET_SIGNAL_OF_PARENTS_END = 1
+_STARTER = ThreadPoolExecutor(1)
+"""Starts servers, since the kernel ends them with the thread that did."""
 
 
 def _free_ports(count: int) -> list[int]:

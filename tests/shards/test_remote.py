@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -193,8 +194,8 @@ def test_refused_credentials_are_said_to_be_and_are_not_shown(
     with pytest.raises(ShardError) as caught:
         vocprep.open(url)
     assert str(caught.value) == (
-        f"{url}/dataset.json: cannot be read: the object store refuses the credentials of the "
-        "environment; set credentials that may read there"
+        f"{url}/dataset.json: cannot be read: {urlsplit(s3.server.endpoint).netloc} refuses the "
+        "credentials (SignatureDoesNotMatch); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     )
 
 

@@ -70,7 +70,7 @@ def test_each_fault_happens(s3: S3) -> None:
         assert proxy.sent[path.key] == len(data)
 
 
-def test_proxy_refuses_and_accepts_again(s3: S3) -> None:
+def test_proxy_refuses_and_accepts_again(s3: S3, impatient: None) -> None:
     s3.put("x", b"x")
     with s3.through_proxy() as proxy:
         path = _path(s3.url("x"))

@@ -16,9 +16,8 @@ from vocprep.manifests import load_dataset
 from vocprep.options import VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.storage.places import Place, parse_place
-from vocprep.storage.reading import access_advice
+from vocprep.storage.reading import why_unread
 from vocprep.storage.store import StorePath
-from vocprep.validation import explain
 
 if TYPE_CHECKING:
     from vocprep.checks.recompute import Measurements
@@ -94,9 +93,8 @@ def _require_version(url: StorePath) -> None:
     try:
         names = url.names()
     except OSError as error:
-        raise DataError(
-            f"{url}: cannot be listed: {explain(error)}; {access_advice(url, error)}"
-        ) from error
+        found, advice = why_unread(url, error)
+        raise DataError(f"{url}: cannot be listed: {found}; {advice}") from error
     if not names:
         raise UsageError(f"{url}: expected a dataset version, found nothing; check the URL")
     kind = kind_by_names(names)

@@ -27,7 +27,7 @@ from vocprep.recipe import Recipe
 from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256
 from vocprep.shards.spans import ShardSpan
 from vocprep.storage.places import Place
-from vocprep.storage.reading import access_advice, read_json_at
+from vocprep.storage.reading import read_json_at, why_unread
 from vocprep.validation import explain, from_json, printable
 
 DATASET_FILE = "dataset.json"
@@ -237,9 +237,8 @@ def _read_json(path: Place) -> Any:
             f"wrote, found {found}; {_UNFINISHED_ADVICE.get(found, 'check the path')}"
         ) from error
     except OSError as error:
-        raise ShardError(
-            f"{path}: cannot be read: {explain(error)}; {access_advice(path, error)}"
-        ) from error
+        found, advice = why_unread(path, error)
+        raise ShardError(f"{path}: cannot be read: {found}; {advice}") from error
     except ValueError as error:
         advice = _remake_advice(path.parent)
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {advice}") from error
@@ -269,7 +268,7 @@ class FileProblem:
         is_own = isinstance(place, Path) or error.filename == str(place)
         if isinstance(error, FileNotFoundError) and is_own:
             return cls(state="missing", found="no file")
-        found, advice = error.strerror or explain(error), access_advice(place, error)
+        found, advice = why_unread(place, error)
         return cls(state="unreadable", found=found, advice=advice)
 
     @classmethod

@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from vocprep.errors import UsageError
-from vocprep.storage.store import SCHEMES, StorePath, require_obstore
+from vocprep.storage.client import require_obstore
+from vocprep.storage.store import SCHEMES, StorePath
 from vocprep.validation import printable
 
 Place: TypeAlias = Path | StorePath

@@ -11,6 +11,7 @@ from vocprep.files.reading import MAX_JSON_BYTES, open_regular, parse_json, read
 from vocprep.storage.cache import CACHE_VARIABLE, cache_folder, discard, open_cached
 from vocprep.storage.places import Place
 from vocprep.storage.store import StoreError
+from vocprep.validation import explain
 
 
 def read_bytes(place: Place, max_bytes: int) -> bytes:
@@ -31,19 +32,22 @@ def open_listed(place: Place, sha256: str, size: int) -> BufferedReader:
     return open_regular(place) if isinstance(place, Path) else open_cached(place, sha256, size)
 
 
-def access_advice(place: Place, error: OSError) -> str:
-    """Return what to do where a file of a place could not be read."""
+def why_unread(place: Place, error: OSError) -> tuple[str, str]:
+    """Return in words why a file of a place could not be read, and what to do."""
+    words = error.strerror or explain(error)
     if isinstance(place, Path):
         is_refused = isinstance(error, PermissionError)
-        return "make it readable" if is_refused else "make it a readable file, or copy it again"
-    if isinstance(error, StoreError):
-        return "do it again when the store answers"
-    if error.filename == str(place):  # PermissionError, of the store
-        return "set credentials that may read there"
+        return (
+            words,
+            "make it readable" if is_refused else "make it a readable file, or copy it again",
+        )
+    if isinstance(error, StoreError) or error.filename == str(place):
+        found, _, advice = words.partition("; ")
+        return found, advice or "do it again when the store answers"
     cache = cache_folder()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"make room in the cache {cache}, or name another by ${CACHE_VARIABLE}"
-    return f"name a folder for the cache by ${CACHE_VARIABLE}, in place of {cache}"
+        return words, f"make room in the cache {cache}, or name another by ${CACHE_VARIABLE}"
+    return words, f"name a folder for the cache by ${CACHE_VARIABLE}, in place of {cache}"
 
 
 def forget_damaged(place: Place, sha256: str) -> bool:

@@ -1,4 +1,4 @@
-"""Object stores: S3, Google Cloud Storage and Azure, through obstore, which only this module uses.
+"""Object stores: S3, Google Cloud Storage and Azure.
 
 What goes wrong is an OSError, as with files: FileNotFoundError for an object that is not there,
 PermissionError for credentials that are refused, StoreError for a store that does not answer.
@@ -9,39 +9,22 @@ file holds them.
 from __future__ import annotations
 
 import errno
-import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from vocprep.errors import UsageError
+from vocprep.storage import client, forked
+from vocprep.storage.client import CHUNK, SHA256_FIELD
+from vocprep.storage.problems import StoreError
 from vocprep.validation import printable
 
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-
+__all__ = ["CHUNK", "SHA256_FIELD", "ObjectFacts", "StoreError", "StorePath"]
 SCHEMES: Final = ("s3", "gs", "az")
-SHA256_FIELD: Final = "sha256"
-"""Metadata of an object that holds the sha256 of its bytes."""
 MOST_IN_ONE_PIECE: Final = 5 << 30
 """Bytes that S3 takes in one request, which is how objects are written: all of one or nothing."""
-CHUNK: Final = 1 << 20
-"""Bytes of an object that are handed out at once."""
-_RETRIES: Final = 8
-_RETRY_SECONDS: Final = 60
-_CONNECT_SECONDS: Final = 5
-_ANSWER_SECONDS: Final = 60
-_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_SETTINGS: Final = ("AWS_", "GOOGLE_", "AZURE_", "HTTP", "http")
-"""How the names of environment variables begin that clients read when they are made."""
-_LONGEST_REASON: Final = 200
-
-
-class StoreError(OSError):
-    """An object store that does not answer, or not as expected."""
+_BUCKET: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,45 +86,22 @@ class StorePath:
 
     def read(self, max_bytes: int) -> bytes:
         """Return the bytes of an object; OSError when it is not there or is larger."""
-        with _translated(self):
-            import obstore  # noqa: PLC0415  # an extra
-
-            result = obstore.get(_client(self), self.key)
-            size = result.meta["size"]
-            if size > max_bytes:
-                raise StoreError(
-                    errno.EFBIG,
-                    f"{size:,} bytes, where at most {max_bytes:,} are expected",
-                    str(self),
-                )
-            return bytes(result.bytes())
+        data: bytes = _call("read", self, max_bytes)
+        return data
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Return the bytes of an object from ``start`` to ``stop``, which must not be empty."""
-        with _translated(self):
-            import obstore  # noqa: PLC0415  # an extra
+        data: bytes = _call("read_range", self, start, stop)
+        return data
 
-            return bytes(obstore.get_range(_client(self), self.key, start=start, end=stop))
-
-    def chunks(self) -> Iterator[memoryview]:
+    def chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes of an object in pieces of about ``CHUNK`` while they come in."""
-        with _translated(self):
-            import obstore  # noqa: PLC0415  # an extra
-
-            for chunk in obstore.get(_client(self), self.key).stream(min_chunk_size=CHUNK):
-                yield memoryview(chunk)
+        return _iterate("chunks", self)
 
     def facts(self) -> ObjectFacts | None:
         """Return size and digest of an object as the store has them; None when there is none."""
-        try:
-            with _translated(self):
-                import obstore  # noqa: PLC0415  # an extra
-
-                result = obstore.get(_client(self), self.key, options={"head": True})
-                sha256 = result.attributes.get(SHA256_FIELD)
-                return ObjectFacts(name=self.name, bytes=result.meta["size"], sha256=sha256)
-        except FileNotFoundError:
-            return None
+        found = _call("facts", self)
+        return found and ObjectFacts(name=self.name, bytes=found[0], sha256=found[1])
 
     def put_new(self, data: bytes | memoryview, sha256: str) -> bool:
         """Write an object that is not there yet; False, with nothing done, where there is one."""
@@ -151,7 +111,7 @@ class StorePath:
         """Write an object, or replace it as a whole."""
         self._put(data, sha256, "overwrite")
 
-    def _put(self, data: bytes | memoryview, sha256: str, mode: Any) -> bool:
+    def _put(self, data: bytes | memoryview, sha256: str, mode: str) -> bool:
         if len(data) > MOST_IN_ONE_PIECE:
             raise StoreError(
                 errno.EFBIG,
@@ -159,119 +119,34 @@ class StorePath:
                 f"{MOST_IN_ONE_PIECE:,} in one piece",
                 str(self),
             )
-        with _translated(self):
-            import obstore  # noqa: PLC0415  # an extra
-
-            try:
-                obstore.put(
-                    _client(self),
-                    self.key,
-                    data,
-                    attributes={SHA256_FIELD: sha256},
-                    mode=mode,
-                    use_multipart=False,
-                )
-            except obstore.exceptions.AlreadyExistsError:
-                return False
-        return True
+        is_written: bool = _call("put", self, data, sha256, mode)
+        return is_written
 
     def delete(self) -> None:
         """Delete an object, if there is one."""
-        try:
-            with _translated(self):
-                import obstore  # noqa: PLC0415  # an extra
-
-                obstore.delete(_client(self), self.key)
-        except FileNotFoundError:
-            pass
+        _call("delete", self)
 
     def names(self) -> frozenset[str]:
         """Return the names in a folder: of its objects, and of the folders in it."""
-        prefix = f"{self.key}/" if self.key else ""
-        with _translated(self):
-            import obstore  # noqa: PLC0415  # an extra
-
-            found = obstore.list_with_delimiter(_client(self), prefix=prefix or None)
-            objects = [each["path"] for each in found["objects"]]
-            return frozenset(
-                path.removeprefix(prefix).strip("/")
-                for path in (*objects, *found["common_prefixes"])
-            )
+        found: frozenset[str] = _call("names_in", self)
+        return found
 
     def list(self) -> Iterator[ObjectFacts]:
         """Yield the objects of a folder, those of folders in it too, in no order."""
-        prefix = f"{self.key}/" if self.key else ""
-        with _translated(self):
-            import obstore  # noqa: PLC0415  # an extra
-
-            for objects in obstore.list(_client(self), prefix=prefix or None):
-                for each in objects:
-                    yield ObjectFacts(name=each["path"].removeprefix(prefix), bytes=each["size"])
+        for page in _iterate("list_below", self):
+            for name, size in page:
+                yield ObjectFacts(name=name, bytes=size)
 
 
-def require_obstore(url: str) -> None:
-    """Raise UsageError where the library is not installed that talks to object stores."""
-    try:
-        import obstore  # noqa: F401, PLC0415  # an extra
-    except ImportError as error:
-        raise UsageError(
-            f"{printable(url)}: object stores need the extra cloud: run pip install "
-            "'vocprep[cloud]', or name a folder"
-        ) from error
+def _call(name: str, *arguments: Any) -> Any:
+    """Return what a function of ``client`` returns."""
+    if client.is_lost():
+        return forked.call(name, *arguments)
+    return getattr(client, name)(*arguments)
 
 
-def _client(path: StorePath) -> ObjectStore:
-    return _client_of(path.scheme, path.bucket, os.getpid(), _settings())
-
-
-def _settings() -> int:
-    """Return a number for the environment's settings of object stores, which clients keep."""
-    return hash(frozenset((k, v) for k, v in os.environ.items() if k.startswith(_SETTINGS)))
-
-
-@lru_cache(maxsize=32)
-def _client_of(scheme: str, bucket: str, _process: int, _settings: int) -> ObjectStore:
-    """Return the client of a bucket: another one in a forked process, and with other settings."""
-    from obstore.store import from_url  # noqa: PLC0415  # an extra
-
-    options: Any = {
-        "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-        "timeout": timedelta(seconds=_ANSWER_SECONDS),
-    }
-    if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
-        options["allow_http"] = True
-    retries: Any = {
-        "max_retries": _RETRIES,
-        "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=100),
-            "max_backoff": timedelta(seconds=5),
-            "base": 2,
-        },
-    }
-    return from_url(f"{scheme}://{bucket}", client_options=options, retry_config=retries)
-
-
-@contextmanager
-def _translated(path: StorePath) -> Iterator[None]:
-    """Turn obstore's errors into an OSError about a path; credentials are in none of them."""
-    import obstore.exceptions as raised  # noqa: PLC0415  # an extra
-
-    try:
-        yield
-    except (FileNotFoundError, raised.NotFoundError) as error:
-        raise FileNotFoundError(errno.ENOENT, "no such object", str(path)) from error
-    except (raised.PermissionDeniedError, raised.UnauthenticatedError) as error:
-        raise PermissionError(
-            errno.EACCES, "the object store refuses the credentials of the environment", str(path)
-        ) from error
-    except raised.BaseError as error:
-        raise StoreError(
-            errno.EIO, f"the object store failed: {_reason(error)}", str(path)
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of an error, bounded, without headers and the rest of a request."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return printable(lines[0])[:_LONGEST_REASON]
+def _iterate(name: str, *arguments: Any) -> Iterator[Any]:
+    """Return what a function of ``client`` yields."""
+    if client.is_lost():
+        return forked.iterate(name, *arguments)
+    return iter(getattr(client, name)(*arguments))
