@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription, describe_build
-    from vocprep.building.local import BuildResult, build
+    from vocprep.building.local import build
     from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup, build_shard
     from vocprep.building.plan import BuildPlan, plan
     from vocprep.building.publish import write_dataset
+    from vocprep.building.results import BuildResult, PartResult
     from vocprep.checks.diff import VersionDiff, diff
     from vocprep.checks.inspect import VersionSummary, inspect
     from vocprep.checks.lock import LockFile, lock
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         BuildOptions,
         Layout,
         LoaderOptions,
+        Part,
         TransferOptions,
         VerifyOptions,
     )
@@ -59,7 +61,7 @@ _HOMES = {
     "BuildChoices": "options",
     "BuildOptions": "options",
     "BuildPlan": "building.plan",
-    "BuildResult": "building.local",
+    "BuildResult": "building.results",
     "BuiltShard": "building.orders",
     "DecodeOptions": "labels.export",
     "DownloadOptions": "downloading.download",
@@ -71,6 +73,8 @@ _HOMES = {
     "Layout": "options",
     "LoaderOptions": "options",
     "LockFile": "checks.lock",
+    "Part": "options",
+    "PartResult": "building.results",
     "PlanDescription": "building.describe",
     "PredictOptions": "heads.predict",
     "PredictionResult": "heads.predict",
@@ -139,6 +143,8 @@ __all__ = [
     "Layout",
     "LoaderOptions",
     "LockFile",
+    "Part",
+    "PartResult",
     "PlanDescription",
     "PredictOptions",
     "PredictionResult",

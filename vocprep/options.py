@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -22,6 +23,8 @@ from vocprep.manifests import SplitFlags
 from vocprep.recipe import BackboneName, EmbeddingDtype, Precision, View, check_precision
 from vocprep.storage.places import AnyPlace, LocalPath
 from vocprep.validation import NotNegative, Positive, checked, printable
+
+T = TypeVar("T")
 
 ShardFormat = Literal["hdf5", "webdataset"]
 Decoder = Literal["simplejpeg", "nvjpeg"]
@@ -109,6 +112,60 @@ class MaxFailures:
         return self.count if self.percent is None else int(samples * self.percent / 100)
 
 
+@checked
+class Part:
+    """A part of a build that several processes share: its shards whose number has a remainder."""
+
+    number: NotNegative
+    """From 0 to ``count`` − 1."""
+    count: Positive
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.number >= self.count:
+            raise UsageError(f"number {self.number}: expected less than count, {self.count}")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``I/N``; UsageError for anything else.
+
+        >>> Part.parse("2/3").choose("abcdefgh")
+        ['c', 'f']
+        """
+        number, _, count = text.partition("/")
+        try:
+            return cls(number=_digits(number), count=_digits(count))
+        except (ValueError, UsageError) as error:
+            raise UsageError(
+                f"part {printable(text)!r}: expected I/N with a number I from 0 to N−1, e.g. 0/4 "
+                "to 3/4 for four parts"
+            ) from error
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def choose(self, shards: Sequence[T]) -> list[T]:
+        """Return the shards of this part, of all in the order of the plan."""
+        return list(shards[self.number :: self.count])
+
+    def beside(self, numbers: Iterable[int]) -> list[Self]:
+        """Return the parts, of as many as this one is of, that hold the shards of these numbers."""
+        chosen = sorted({number % self.count for number in numbers})
+        return [type(self)(number=number, count=self.count) for number in chosen]
+
+
+def _digits(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("no number")
+    return int(text)
+
+
+def _part(value: object) -> object:
+    """Accept what a user would write: ``"0/2"``."""
+    return Part.parse(value) if isinstance(value, str) else value
+
+
 def _max_failures(value: object) -> object:
     """Accept what a user would write: ``10``, ``"10"`` or ``"0.5%"``."""
     is_number = isinstance(value, int) and not isinstance(value, bool)
@@ -143,6 +200,19 @@ class BuildOptions:
     reuse: AnyPlace | None = None
     """A dataset version, in a folder or at a URL, whose embeddings are taken over where image and
     recipe agree."""
+    part: Annotated[Part, BeforeValidator(_part)] | None = None
+    """Make the shards of this part only, ``I/N``, and publish nothing: processes that share the
+    output folder make one each, and a build without a part publishes."""
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> Self:
+        if self.part is not None and self.if_exists != "resume":
+            verb = "delete" if self.if_exists == "overwrite" else "refuse"
+            raise UsageError(
+                f"if_exists {self.if_exists!r} beside part {self.part}: expected resume, since "
+                f"parts would {verb} each other's shards"
+            )
+        return self
 
 
 @checked

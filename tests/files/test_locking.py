@@ -67,6 +67,25 @@ def test_a_second_holder_in_the_same_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_several_share_a_lock_that_nobody_holds_alone(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with (
+        file_lock(path, busy="busy", note=print, shared=True),
+        file_lock(path, busy="busy", note=print, shared=True),
+        pytest.raises(UsageError, match="busy"),
+        file_lock(path, busy="busy", note=print),
+    ):
+        pass
+    with (
+        held_by_another(path),
+        pytest.raises(UsageError, match="busy"),
+        file_lock(path, busy="busy", note=print, shared=True),
+    ):
+        pass
+    with file_lock(path, busy="busy", note=print):
+        pass
+
+
 def test_what_waits_says_so_and_goes_on_when_the_other_ends(tmp_path: Path) -> None:
     path, events = tmp_path / ".lock", []
     with held_by_another(path) as child:

@@ -46,6 +46,8 @@ class PlanDescription:
     estimated_bytes: int
     """About how large the shards would be."""
     shards: tuple[PlannedShard, ...]
+    part: str | None = None
+    """Which part of a build this is, as ``I/N``; all numbers are its own."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -84,8 +86,10 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
     be read than ``options.max_failures`` allows, as the build itself would.
     """
     options = options or BuildOptions()
+    compiled = is_compiled(plan.recipe, len(plan.samples), options)
     stages = SampleStages(recipe=plan.recipe, label_space=plan.label_space, data_dir=plan.data_dir)
     budget = FailureBudget(plan, options.max_failures)
+    plan = plan.restricted(options.part)
 
     def measure(sample: SampleRef) -> Outcome[Grid]:
         return begin(sample).then(stages.measure_grid)
@@ -102,7 +106,7 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
         recipe=plan.recipe.short_name,
         recipe_id=plan.recipe.recipe_id,
         weights=plan.weights_label,
-        compiled=is_compiled(plan.recipe, len(plan.samples), options),
+        compiled=compiled,
         samples=len(plan.samples),
         unreadable=unreadable,
         patches=patches,
@@ -110,6 +114,7 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
         shards=tuple(
             PlannedShard(name=shard.name, samples=len(shard.samples)) for shard in plan.shards
         ),
+        part=None if options.part is None else str(options.part),
     )
 
 

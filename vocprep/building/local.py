@@ -7,10 +7,9 @@ get their final names together once all of them are there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,18 +24,24 @@ from vocprep.building.pipeline import (
     make_shards,
 )
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
-from vocprep.building.publish import Output, open_output, publish, write_weights_hint
-from vocprep.building.resume import find_existing
+from vocprep.building.publish import (
+    Output,
+    open_output,
+    publish,
+    share_output,
+    write_weights_hint,
+)
+from vocprep.building.results import BuildResult, PartResult
+from vocprep.building.resume import Existing, find_existing
 from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, Outcome, SampleStages
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder
 from vocprep.features.nvjpeg import check_nvjpeg
 from vocprep.manifests import DatasetManifest
-from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
+from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures, Part
 from vocprep.parallel import StageTimes
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.shards.index import DatasetIndex
 from vocprep.shards.record import Record
 from vocprep.shards.version import Version
 from vocprep.storage.places import local_path
@@ -44,43 +49,6 @@ from vocprep.storage.places import local_path
 CheckVersion = Callable[[Version, Path], None]
 """Called with a version and the folder of its shards before any file of it has its final name; an
 exception keeps the version from being published."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildResult:
-    """A finished dataset version, and what making it took."""
-
-    path: Path
-    index: DatasetIndex
-    """dataset.json of the version."""
-    images: int
-    """Images of the version, quarantined ones included."""
-    made: int
-    """Those of them that this build had to process; 0 when the folder was up to date."""
-    reused: int
-    """Records whose embeddings were taken from an earlier version."""
-    seconds: float
-    """Of the whole build."""
-    stage_seconds: Mapping[str, float]
-    """By stage (``vocprep.building.stages.STAGES``), summed over all threads."""
-    notes: tuple[str, ...] = ()
-    """What is odd about the version as a whole, what was damaged of an earlier one, and allowed
-    deviations from a lock file."""
-
-    def __repr__(self) -> str:
-        return (
-            f"BuildResult('{self.path}': {self.index.short_id}, {self.images:,} images, "
-            f"{self.made:,} made, {self.seconds:.1f} s)"
-        )
-
-    @property
-    def up_to_date(self) -> bool:
-        """Whether nothing had to be made."""
-        return self.made == 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: those of dataset.json, and the notes."""
-        return {**self.index.model_dump(mode="json"), "notes": list(self.notes)}
 
 
 def build(  # noqa: PLR0913  # where from, where to, three groups of options, progress
@@ -93,9 +61,10 @@ def build(  # noqa: PLR0913  # where from, where to, three groups of options, pr
     layout: Layout | None = None,
     options: BuildOptions | None = None,
     progress: Progress = NO_PROGRESS,
-) -> BuildResult:
+) -> BuildResult | PartResult:
     """Build a dataset version into the folder ``out``, or what is missing or has changed of it.
 
+    With ``options.part`` only the shards of that part are made, and nothing is published.
     ``dataset``, ``data_dir``, ``weights``, ``choices`` and ``layout`` are those of ``plan``; errors
     are those of ``plan`` and ``build_plan``.
     """
@@ -118,24 +87,28 @@ def build_plan(
     *,
     progress: Progress = NO_PROGRESS,
     check: CheckVersion = lambda _version, _folder: None,
-) -> BuildResult:
-    """Build what is missing of a planned dataset version in the folder ``out``.
+) -> BuildResult | PartResult:
+    """Build what is missing of a planned dataset version, or of a part, in the folder ``out``.
 
     No file gets its final name before every shard is made; dataset.json comes last. On any error
     ``out`` still holds what it held, and finished shards are kept for the next run. Raises
     FailureBudgetError when more samples are quarantined than ``options.max_failures`` allows.
     """
-    started = time.perf_counter()
     out, options = local_path(out), options or BuildOptions()
-    devices = choose_devices(options.device)
-    if options.decoder == "nvjpeg":
-        check_nvjpeg(devices[0])
-    made_in = numerics_class(devices, options.decoder, plan.recipe.precision)
-    key = BuildKey(plan=plan, numerics_class=made_in)
+    if options.part is not None:
+        return _build_part(plan, options.part, out, options, progress)
+    started = time.perf_counter()
+    key, devices = _key(plan, options)
     progress.begin("images", len(plan.samples), 0)
     try:
         with open_output(out, key, options.if_exists, progress.note) as output:
-            run = _Run(key=key, output=output, devices=devices, options=options)
+            run = _Run(
+                key=key,
+                output=output,
+                devices=devices,
+                options=options,
+                budget=FailureBudget(plan, options.max_failures),
+            )
             version, made = run.make_version(check, progress)
     finally:
         progress.end()
@@ -147,8 +120,61 @@ def build_plan(
         reused=made.reused,
         seconds=time.perf_counter() - started,
         stage_seconds=made.times.seconds(),
+        published=made.published,
         notes=(*version_notes(version.index, plan.label_space, made.turned), *made.notes),
     )
+
+
+def _build_part(
+    plan: BuildPlan, part: Part, out: Path, options: BuildOptions, progress: Progress
+) -> PartResult:
+    """Make the shards of one part beside processes that make the others."""
+    started = time.perf_counter()
+    own = plan.restricted(part)
+    key, devices = _key(own, options)
+    progress.begin("images", len(own.samples), 0)
+    try:
+        with share_output(out, key, progress.note) as output:
+            run = _Run(
+                key=key,
+                output=output,
+                devices=devices,
+                options=options,
+                budget=FailureBudget(plan, options.max_failures),
+                size=len(plan.samples),  # so that all parts make the same choice
+            )
+            existing, made = run.make_missing(progress)
+            staged = {name for name, _ in output.staging.shards()}
+            missing = {
+                number: shard.name
+                for number, shard in enumerate(plan.shards)
+                if existing.version is None and shard.name not in staged
+            }
+    finally:
+        progress.end()
+    return PartResult(
+        path=out,
+        part=part,
+        shards=tuple(shard.name for shard in own.shards),
+        missing=tuple(missing.values()),
+        unfinished=tuple(part.beside(missing)),
+        images=len(own.samples),
+        made=made.samples,
+        reused=made.reused,
+        quarantined=run.budget.spent,
+        seconds=time.perf_counter() - started,
+        stage_seconds=made.times.seconds(),
+        notes=made.notes,
+    )
+
+
+def _key(plan: BuildPlan, options: BuildOptions) -> tuple[BuildKey, list[torch.device]]:
+    """Return what decides the bytes that a build makes here, and the devices that compute them."""
+    devices = choose_devices(options.device)
+    if options.decoder == "nvjpeg":
+        check_nvjpeg(devices[0])
+    made_in = numerics_class(devices, options.decoder, plan.recipe.precision)
+    return BuildKey(plan=plan, numerics_class=made_in), devices
 
 
 @dataclass(kw_only=True)
@@ -158,6 +184,8 @@ class MadeShards:
     shards: dict[str, FinishedShard] = field(default_factory=dict)
     """By name; their bytes are in the staging folder."""
     samples: int = 0
+    published: bool = True
+    """False where the output folder holds the version already."""
     reused: int = 0
     """Records whose embeddings were taken from an earlier version."""
     times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
@@ -175,22 +203,19 @@ class _Run:
     output: Output
     devices: Sequence[torch.device]
     options: BuildOptions
+    budget: FailureBudget
+    size: int | None = None
+    """Images by whose number it is decided whether compiling pays; those to be made when None."""
 
     def make_version(self, check: CheckVersion, progress: Progress) -> tuple[Version, MadeShards]:
         """Return the version that the output folder then holds, and what was made of it now."""
         plan, output = self.key.plan, self.output
-        budget = FailureBudget(plan, self.options.max_failures)
-        turned: set[str] = set()
-        existing = find_existing(self.key, output, self.options.workers, turned)
-        budget.spend(*existing.quarantined)
+        existing, made = self.make_missing(progress)
         if existing.version is not None:
-            progress.advance(len(plan.samples))
             check(existing.version, output.path)
             write_weights_hint(output.path, plan)
             output.staging.remove()
-            return existing.version, MadeShards(turned=turned)
-        missing = [shard for shard in plan.shards if shard.name not in existing.shards]
-        made = self.make_shards(missing, budget, turned, progress)
+            return existing.version, made
         shards = {**existing.shards, **made.shards}
         in_order = {shard.name: shards[shard.name] for shard in plan.shards}
         staging = output.staging
@@ -199,12 +224,19 @@ class _Run:
         publish(output, version, plan)
         return version, made
 
+    def make_missing(self, progress: Progress) -> tuple[Existing, MadeShards]:
+        """Make the shards that are not there yet; return what was there, and what was made."""
+        plan, turned = self.key.plan, set[str]()
+        existing = find_existing(self.key, self.output, self.options.workers, turned)
+        self.budget.spend(*existing.quarantined)
+        if existing.version is not None:
+            progress.advance(len(plan.samples))
+            return existing, MadeShards(published=False, turned=turned)
+        missing = [shard for shard in plan.shards if shard.name not in existing.shards]
+        return existing, self.make_shards(missing, turned, progress)
+
     def make_shards(
-        self,
-        missing: Sequence[ShardPlan],
-        budget: FailureBudget,
-        turned: set[str],
-        progress: Progress,
+        self, missing: Sequence[ShardPlan], turned: set[str], progress: Progress
     ) -> MadeShards:
         """Make shards one after the other, and put each into the staging folder.
 
@@ -227,7 +259,7 @@ class _Run:
         def count(outcome: Outcome[list[Record]]) -> None:
             progress.advance(1)
             if outcome.quarantined is not None:
-                budget.spend(outcome.quarantined, problem=outcome.problem)
+                self.budget.spend(outcome.quarantined, problem=outcome.problem)
 
         embedders = self.make_embedders(samples, progress.note) if samples else []
         with ShardWriter(self.output.staging, plan.layout, times) as writer:
@@ -244,7 +276,7 @@ class _Run:
     def make_embedders(self, samples: int, note: Callable[[str], None]) -> list[Embedder]:
         """Return the backbone on each device, for so many images."""
         plan, options = self.key.plan, self.options
-        compiled = is_compiled(plan.recipe, samples, options)
+        compiled = is_compiled(plan.recipe, self.size or samples, options)
         if compiled and options.compiled is None:
             note(
                 "compiling the backbone first, which pays from "

@@ -33,6 +33,8 @@ from vocprep.options import BuildOptions, Decoder, Layout
 from vocprep.parallel import StageTimes
 from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.shards.record import Record
+from vocprep.shards.samples import QuarantinedSample
+from vocprep.storage.places import AnyPlace, LocalPath
 from vocprep.validation import Positive, checked
 
 ORDER_VERSION = 1
@@ -88,9 +90,9 @@ class ShardOrder:
 class WorkerSetup:
     """Where a worker finds on its machine what an order is followed with."""
 
-    data_dir: Path
+    data_dir: LocalPath
     """Folder of images and label maps."""
-    out: Path
+    out: LocalPath
     """The output folder of the build, which the driver and all workers share."""
     weights: str | None = None
     """The backbone's weights as for ``plan``: the downloaded ones below the data dir when None."""
@@ -99,7 +101,7 @@ class WorkerSetup:
     threads: Positive | None = None
     """Threads that read, and on a CPU as many that embed: torch's own number when None, which
     ``OMP_NUM_THREADS`` sets."""
-    reuse: tuple[Path, ...] = ()
+    reuse: tuple[AnyPlace, ...] = ()
     """Dataset versions whose embeddings are taken over where image and recipe agree."""
 
 
@@ -109,9 +111,10 @@ class BuiltShard:
 
     name: str
     finished: FinishedShard
-    """The shard's part of the index; its samples are in the staging folder too."""
+    """The shard's part of the index; its samples are in the staging folder."""
+    quarantined: tuple[QuarantinedSample, ...]
     problems: tuple[str, ...]
-    """Why samples are quarantined, for people."""
+    """Why each of them is quarantined, for people."""
     turned: frozenset[str]
     """Ids of images whose metadata state an orientation other than upright."""
     reused: int
@@ -137,7 +140,7 @@ def build_shard(order: ShardOrder, setup: WorkerSetup) -> BuiltShard:
         staging = Staging(setup.out)
         staging.join(order.build)
         options = BuildOptions(device=setup.device, workers=threads, decoder=order.decoder)
-        times, problems = StageTimes(STAGES), list[str]()
+        times, bad = StageTimes(STAGES), list[tuple[QuarantinedSample, str]]()
         reuse = Reuse(_kept.versions(order, setup))
         stages = SampleStages(
             recipe=order.recipe,
@@ -147,19 +150,20 @@ def build_shard(order: ShardOrder, setup: WorkerSetup) -> BuiltShard:
             find_embeddings=reuse.find,
         )
 
-        def note_problem(outcome: Outcome[list[Record]]) -> None:
+        def count(outcome: Outcome[list[Record]]) -> None:
             if outcome.quarantined is not None:
-                problems.append(outcome.problem)
+                bad.append((outcome.quarantined, outcome.problem))
 
         shard = _placed(order.shard, setup.data_dir)
         embedders = _kept.embedders(order, setup, devices)
         with ShardWriter(staging, order.layout, times) as writer:
-            make_shards([shard], stages, embedders, options, writer, note_problem)
+            make_shards([shard], stages, embedders, options, writer, count)
         staging.join(order.build)  # it may have been replaced or published while the shard was made
     return BuiltShard(
         name=shard.name,
         finished=writer.finished[shard.name],
-        problems=tuple(problems),
+        quarantined=tuple(sample for sample, _ in bad),
+        problems=tuple(problem for _, problem in bad),
         turned=frozenset(stages.turned),
         reused=reuse.found,
         stage_seconds=times.seconds(),

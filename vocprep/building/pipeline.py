@@ -324,6 +324,11 @@ class FailureBudget:
         self._allowed = limit.allowed(len(plan.samples))
         self._problems: list[str] = []
 
+    @property
+    def spent(self) -> int:
+        """How many samples are quarantined so far."""
+        return len(self._problems)
+
     def spend(self, *quarantined: QuarantinedSample, problem: str = "") -> None:
         """Count quarantined samples; FailureBudgetError as soon as there are more than allowed.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from torch import Tensor
 
@@ -30,7 +30,7 @@ from vocprep.manifests import (
     load_dataset,
     load_source,
 )
-from vocprep.options import BuildChoices, Layout
+from vocprep.options import BuildChoices, Layout, Part
 from vocprep.recipe import LabelSpaceId, Precision, Recipe, SplitIds, default_precision
 from vocprep.shards.containers import CONTAINERS
 from vocprep.storage.places import local_path
@@ -80,6 +80,10 @@ class BuildPlan:
             f"{len(self.samples):,} samples, {len(self.shards):,} {self.layout.format} shards, "
             f"weights {self.weights_label})"
         )
+
+    def restricted(self, part: Part | None) -> Self:
+        """Return the plan with the shards of one part only; itself where there is none."""
+        return self if part is None else replace(self, shards=tuple(part.choose(self.shards)))
 
     @property
     def samples(self) -> list[SampleRef]:

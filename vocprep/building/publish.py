@@ -15,7 +15,7 @@ from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
 from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
-from vocprep.files.locking import LOCK, file_lock
+from vocprep.files.locking import LOCK, alone_in, file_lock
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.replacing import Replacement, empty_staging
 from vocprep.files.writing import check_output_folder, disk_advice, remove_path
@@ -69,6 +69,8 @@ def open_output(
         staging = Staging(out)
         version_exchange(out, staging.path).restore()
         refuse_foreign_files(out)
+        if not staging.holds_shards():
+            staging.remove()
         if if_exists == "fail":
             _refuse_existing(out, staging)
         earlier, notes = None, list[str]()
@@ -83,16 +85,38 @@ def open_output(
 
 
 @contextmanager
-def _locked(out: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Hold the output folder's file lock; UsageError when another build holds it, DataError when
-    there is no writing there.
+def share_output(
+    out: Path, key: BuildKey, note: Callable[[str], None] = lambda _text: None
+) -> Iterator[Output]:
+    """Lock ``out`` for processes that make parts of one build, and begin or join its staging.
+
+    As ``open_output`` with ``if_exists`` resume, but nothing that another process may be using is
+    deleted: a staging folder of another build is a UsageError, and none is removed at the end.
+    """
+    with _locked(out, note, shared=True):
+        staging, notes = Staging(out), list[str]()
+        with alone_in(out):  # no build holds the lock now, but other parts may begin as well
+            version_exchange(out, staging.path).restore()
+            refuse_foreign_files(out)
+            _refuse_other_parts(out, staging, key)
+            staging.begin(key, shared=True)
+        earlier = _read_earlier(out, key, notes.append) if has_index(out) else None
+        yield Output(path=out, staging=staging, earlier=earlier, notes=tuple(notes))
+
+
+@contextmanager
+def _locked(out: Path, note: Callable[[str], None], *, shared: bool = False) -> Iterator[None]:
+    """Hold the output folder's file lock, for parts ``shared`` with other parts.
+
+    UsageError when another build holds it, DataError when there is no writing there.
     """
     busy = f"{out}: another build is writing there; wait for it or choose another --out"
     check_output_folder(out)
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(file_lock(out / LOCK, busy=busy, note=note))
+            lock = file_lock(out / LOCK, busy=busy, note=note, shared=shared)
+            stack.enter_context(lock)
         except OSError as error:
             raise DataError(
                 f"{out}: cannot be written to: {explain(error)}; {disk_advice(error)}, or choose "
@@ -134,6 +158,14 @@ def _refuse_other_staging(out: Path, staging: Staging, key: BuildKey) -> None:
         _refuse_differing(out, "an unfinished build", found, key.to_json())
 
 
+def _refuse_other_parts(out: Path, staging: Staging, key: BuildKey) -> None:
+    """Refuse to make parts where those of another build are."""
+    found = staging.read_key()
+    if found is not None:
+        advice = f"delete {staging.path} where nothing is being built"
+        _refuse_differing(out, "an unfinished build", found, key.to_json(), advice)
+
+
 def _read_earlier(out: Path, key: BuildKey, note: Callable[[str], None]) -> Version | None:
     """Read the finished version; UsageError when the new one may not succeed it."""
     index = read_index(out)
@@ -162,15 +194,18 @@ def _read_earlier(out: Path, key: BuildKey, note: Callable[[str], None]) -> Vers
 
 
 def _refuse_differing(
-    out: Path, state: str, found: dict[str, Any], expected: dict[str, Any]
+    out: Path,
+    state: str,
+    found: dict[str, Any],
+    expected: dict[str, Any],
+    otherwise: str = "--if-exists overwrite",
 ) -> None:
     differing = differing_choices(found, expected)
     if differing:
         advice = precision_advice(differing, found.get("precision"))
         raise UsageError(
             f"{out}: holds {state} of another recipe or layout, there and here: "
-            f"{joined_differences(differing)}; {advice}choose another --out, or --if-exists "
-            "overwrite"
+            f"{joined_differences(differing)}; {advice}choose another --out, or {otherwise}"
         )
 
 

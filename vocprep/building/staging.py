@@ -56,14 +56,17 @@ class Staging:
             key = key.get("key")
         return key if isinstance(key, dict) else None
 
-    def begin(self, key: BuildKey) -> None:
-        """Make it ready for a build: shards of another build are deleted."""
+    def begin(self, key: BuildKey, *, shared: bool = False) -> None:
+        """Make it ready for a build: shards of another build are deleted.
+
+        Where other processes of the build may be writing there, nothing of theirs is (``shared``).
+        """
         expected = key.to_json()
         self._build = key.digest
         if self.read_key() != expected:
             self.remove()
         self.path.mkdir(exist_ok=True)
-        for path in list(self.path.iterdir()):
+        for path in () if shared else list(self.path.iterdir()):
             is_unfinished = path.name.startswith(TEMPORARY_PREFIX)
             if is_unfinished or not stat.S_ISREG(path.lstat().st_mode):  # a link, a folder, a pipe
                 remove_path(path)
@@ -142,6 +145,10 @@ class Staging:
                     f"{path}: another process has changed or removed it while this build ran; let "
                     "one build at a time write there, and run the same command again"
                 )
+
+    def holds_shards(self) -> bool:
+        """Return whether there is a description of a shard, of whatever build."""
+        return any(self.path.glob(f"*{ABOUT}"))
 
     def remove_if_empty(self) -> None:
         """Delete the folder unless the next build can use something in it."""

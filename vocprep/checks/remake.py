@@ -8,8 +8,9 @@ from typing import get_args
 
 from vocprep.backbones import normalisation_name
 from vocprep.building.describe import PlanDescription, describe_plan
-from vocprep.building.local import BuildResult, build_plan
+from vocprep.building.local import build_plan
 from vocprep.building.plan import BuildPlan, plan
+from vocprep.building.results import BuildResult, PartResult
 from vocprep.checks.lock import LockFile, compare_with_lock, read_lock
 from vocprep.data_dir.layout import default_data_dir, read_split
 from vocprep.errors import DataDirError, DataError, SourceUnavailableError, UsageError
@@ -128,8 +129,8 @@ def build_locked(  # noqa: PLR0913  # where from, where to, how, progress
     weights: str | Path | None = None,
     options: BuildOptions | None = None,
     progress: Progress = NO_PROGRESS,
-) -> BuildResult:
-    """Build the version that a lock file pins into the folder ``out``.
+) -> BuildResult | PartResult:
+    """Build the version that a lock file pins into the folder ``out``, or a part of it.
 
     ``dataset`` is needed where the version is of one's own manifest. By default as many samples
     may be quarantined as were when the lock file was made. Raises DataError, and publishes

@@ -22,6 +22,7 @@ from vocprep.cli.common import (
     PATH,
     PLACE,
     comma_list,
+    counted,
     data_dir_option,
     device_option,
     json_option,
@@ -40,13 +41,14 @@ from vocprep.options import (
     IfExists,
     Layout,
     MaxFailures,
+    Part,
     ShardFormat,
 )
 from vocprep.recipe import EmbeddingDtype, Precision
 
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription
-    from vocprep.building.local import BuildResult
+    from vocprep.building.results import BuildResult, PartResult
 
 Options = TypeVar("Options", BuildChoices, BuildOptions, Geometry, Layout)
 _LOCKED_CHOICES = (
@@ -65,6 +67,8 @@ _LOCKED_CHOICES = (
     *("embedding_dtype", "shard_format", "samples_per_shard"),
 )
 """Parameters that a lock file decides."""
+_MOST_PARTS = 8
+"""Parts that are named as unfinished."""
 
 
 def _choice(alias: Any) -> click.Choice[str]:
@@ -73,6 +77,10 @@ def _choice(alias: Any) -> click.Choice[str]:
 
 def _max_failures(_context: click.Context, _option: click.Parameter, value: str) -> MaxFailures:
     return MaxFailures.parse(value)
+
+
+def _part(_context: click.Context, _option: click.Parameter, value: str | None) -> Part | None:
+    return None if value is None else Part.parse(value)
 
 
 def _whole_numbers(
@@ -208,6 +216,13 @@ def _whole_numbers(
     metavar="FILE",
     help="Build the version that this lock file pins, or fail; it decides all choices.",
 )
+@click.option(
+    "--part",
+    callback=_part,
+    metavar="I/N",
+    help="Make every N-th shard from the I-th on, I from 0 to N−1, and publish nothing: processes "
+    "that share --out make one part each; the same command without --part publishes.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
 @click.pass_context
@@ -233,6 +248,7 @@ def build_shards(
     Example:
       vocprep build-shards voc2012 --data-dir data --out shards/voc --dry-run
       vocprep build-shards voc2012 --data-dir data --out shards/voc
+      vocprep build-shards voc2012 --data-dir data --out shards/voc --part 0/4
       vocprep build-shards --lock voc.lock.json --data-dir data --out shards/again
     """
     describe, make = _library_calls(context, dataset, lock, flags)
@@ -250,7 +266,7 @@ def build_shards(
 
 def _library_calls(
     context: click.Context, dataset: str | None, lock: Path | None, flags: Mapping[str, Any]
-) -> tuple[Callable[..., PlanDescription], Callable[..., BuildResult]]:
+) -> tuple[Callable[..., PlanDescription], Callable[..., BuildResult | PartResult]]:
     """Return the functions that describe and make a version: a lock file's, or one of choices."""
     from vocprep.building.describe import describe_build
     from vocprep.building.local import build
@@ -285,15 +301,24 @@ def _refuse_choices(context: click.Context) -> None:
         raise UsageError(f"--{option} beside --lock: the lock file decides it; leave it out")
 
 
-def _print_result(result: BuildResult, *, as_json: bool) -> None:
+def _print_result(result: BuildResult | PartResult, *, as_json: bool) -> None:
+    from vocprep.building.results import PartResult
+
     for note in result.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
         print_json(result.to_json())
-        return
+    elif isinstance(result, PartResult):
+        _print_part(result)
+    else:
+        _print_version(result)
+
+
+def _print_version(result: BuildResult) -> None:
     print_summary(result.path, result.index)
     if result.up_to_date:
-        click.echo(f"up to date: checked in {result.seconds:.1f} s, nothing to build")
+        state = "its shards were there, now published" if result.published else "up to date"
+        click.echo(f"{state}: checked in {result.seconds:.1f} s, nothing to build")
         return
     if result.reused:
         click.echo(f"embeddings of {result.reused:,} records reused")
@@ -304,6 +329,26 @@ def _print_result(result: BuildResult, *, as_json: bool) -> None:
     )
 
 
+def _print_part(result: PartResult) -> None:
+    staged = counted(len(result.shards), "shard")
+    click.echo(
+        f"part     {result.part}: {staged} finished, {counted(result.images, 'image')}, "
+        f"{result.made:,} of them made now in {result.seconds:.1f} s"
+    )
+    if result.quarantined:
+        click.echo(f"bad      {counted(result.quarantined, 'image')} quarantined")
+    if not result.missing:
+        click.echo("missing  none: the same command without --part publishes")
+        return
+    parts = [f"{part}" for part in result.unfinished]
+    more = f" and {len(parts) - _MOST_PARTS:,} more" if len(parts) > _MOST_PARTS else ""
+    click.echo(
+        f"missing  {counted(len(result.missing), 'shard')}, of --part "
+        f"{', '.join(parts[:_MOST_PARTS])}{more}"
+    )
+    click.echo("next     once they are there, the same command without --part publishes")
+
+
 def _print_plan(plan: PlanDescription, *, as_json: bool) -> None:
     if as_json:
         print_json(plan.to_json())
@@ -311,6 +356,8 @@ def _print_plan(plan: PlanDescription, *, as_json: bool) -> None:
     click.echo(f"recipe   {plan.recipe}  (recipe_id {plan.recipe_id[:12]}…)")
     click.echo(f"weights  {plan.weights}")
     click.echo(f"backbone {'compiled first' if plan.compiled else 'as it is, not compiled'}")
+    if plan.part is not None:
+        click.echo(f"part     {plan.part}, which alone is counted below")
     click.echo(f"samples  {plan.samples:,}")
     if plan.unreadable:
         click.echo(f"missing  {plan.unreadable:,} of them, which cannot be read")

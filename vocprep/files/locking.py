@@ -25,9 +25,16 @@ _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 
 @contextmanager
 def file_lock(
-    path: Path, *, busy: str, note: Callable[[str], None], wait: bool = False
+    path: Path,
+    *,
+    busy: str,
+    note: Callable[[str], None],
+    wait: bool = False,
+    shared: bool = False,
 ) -> Iterator[None]:
     """Hold the lock of a folder, or of a lock file, which is made and stays there.
+
+    Several may hold it ``shared`` at once, while nobody holds it alone.
 
     While another process, or another thread, holds it: UsageError with the text ``busy`` and the
     process, at once; with ``wait`` the same is noted and the lock waited for. On a file system
@@ -36,7 +43,7 @@ def file_lock(
     """
     descriptor = _open(path)
     try:
-        held = try_lock(descriptor)
+        held = try_lock(descriptor, shared=shared)
         if held is None:
             note(_no_locks(path))
         elif not held:
@@ -44,7 +51,7 @@ def file_lock(
             if not wait:
                 raise UsageError(text)
             note(text)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, _kind(shared=shared))
         yield
     finally:
         os.close(descriptor)
@@ -60,10 +67,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def try_lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
     """Lock an open file without waiting; None where its file system has no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, _kind(shared=shared) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return None
@@ -71,6 +78,10 @@ def try_lock(descriptor: int) -> bool | None:
             return False
         raise
     return True
+
+
+def _kind(*, shared: bool) -> int:
+    return fcntl.LOCK_SH if shared else fcntl.LOCK_EX
 
 
 def _open(path: Path) -> int:

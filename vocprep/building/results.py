@@ -1,0 +1,93 @@
+"""What a build returns: of a whole dataset version, or of a part of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vocprep.options import Part
+from vocprep.shards.index import DatasetIndex
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """A finished dataset version, and what making it took."""
+
+    path: Path
+    index: DatasetIndex
+    """dataset.json of the version."""
+    images: int
+    """Images of the version, quarantined ones included."""
+    made: int
+    """Those of them that this build had to process; 0 when the folder was up to date."""
+    reused: int
+    """Records whose embeddings were taken from an earlier version."""
+    seconds: float
+    """Of the whole build."""
+    stage_seconds: Mapping[str, float]
+    """By stage (``vocprep.building.stages.STAGES``), summed over all threads."""
+    published: bool = True
+    """Whether the folder did not hold this very version before."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the version as a whole, what was damaged of an earlier one, and allowed
+    deviations from a lock file."""
+
+    def __repr__(self) -> str:
+        return (
+            f"BuildResult('{self.path}': {self.index.short_id}, {self.images:,} images, "
+            f"{self.made:,} made, {self.seconds:.1f} s)"
+        )
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether nothing had to be made."""
+        return self.made == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: those of dataset.json, and the notes."""
+        return {**self.index.model_dump(mode="json"), "notes": list(self.notes)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartResult:
+    """The shards of one part of a build, all of them finished, and what making them took.
+
+    They wait in the staging folder of the output folder; a build without a part publishes them.
+    """
+
+    path: Path
+    """The output folder."""
+    part: Part
+    shards: tuple[str, ...]
+    """Names of the part's shards."""
+    missing: tuple[str, ...]
+    """Names of the version's shards that are not finished yet."""
+    unfinished: tuple[Part, ...]
+    """The parts that they are of."""
+    images: int
+    """Images of the part, quarantined ones included."""
+    made: int
+    """Those of them that were processed now."""
+    reused: int
+    """Records whose embeddings were taken from an earlier version."""
+    quarantined: int
+    """Images of the part that no record could be made of."""
+    seconds: float
+    stage_seconds: Mapping[str, float]
+    """By stage (``vocprep.building.stages.STAGES``), summed over all threads."""
+    notes: tuple[str, ...] = ()
+    """What was damaged of an earlier version."""
+
+    def __repr__(self) -> str:
+        return (
+            f"PartResult('{self.path}': part {self.part}, {len(self.shards):,} shards, "
+            f"{self.images:,} images, {self.made:,} made, {len(self.missing):,} shards missing)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        unfinished = [str(part) for part in self.unfinished]
+        own = {"path": str(self.path), "part": str(self.part), "unfinished": unfinished}
+        return {**asdict(self), **own}
