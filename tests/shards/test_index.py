@@ -257,7 +257,8 @@ def test_version_whose_exchange_does_not_end_is_named(
 
 def read_samples(folder: Path) -> None:
     path = folder / "samples.jsonl"
-    parse_lines(path.read_bytes(), SampleEntry, str(path))
+    with path.open("rb") as lines:
+        list(parse_lines(lines, SampleEntry, str(path)))
 
 
 def with_second_line(folder: Path, line: str) -> None:

@@ -29,8 +29,8 @@ from vocprep.files.reading import open_regular
 from vocprep.options import LoaderOptions, ShardFormat, VerifyOptions
 from vocprep.shards import containers
 from vocprep.shards.containers import CONTAINERS, ProvedShards
+from vocprep.shards.index import DatasetIndex, check_files
 from vocprep.shards.reader import ShardDataset, StreamingDataset, collate
-from vocprep.shards.version import Version
 
 IDS = [f"id_{number}" for number in range(6)]
 FORMS: tuple[ShardFormat, ...] = ("hdf5", "webdataset")
@@ -136,16 +136,23 @@ def test_version_replaced_while_it_is_opened_is_named(
 ) -> None:
     write(tmp_path / "out", "hdf5")
     write(tmp_path / "other", "hdf5", seed=1)
-    read_listed = Version.read.__globals__["read_listed"]
 
-    def replaced_first(*args: Any) -> bytes:
+    def replaced_first(folder: Path, index: DatasetIndex) -> None:
         shutil.copytree(tmp_path / "other", tmp_path / "out", dirs_exist_ok=True)
-        found: bytes = read_listed(*args)
-        return found
+        (folder / "train-00000-of-00003").with_suffix(".h5").write_bytes(b"shorter")
+        check_files(folder, index)
 
-    monkeypatch.setattr("vocprep.shards.version.read_listed", replaced_first)
-    with pytest.raises(ShardError, match=r"samples\.jsonl: this version was replaced"):
+    monkeypatch.setattr("vocprep.shards.version.check_files", replaced_first)
+    with pytest.raises(ShardError, match=r"\.h5: this version was replaced"):
         ShardDataset.open(tmp_path / "out")
+
+
+def test_list_of_a_version_that_was_replaced_is_refused(tmp_path: Path) -> None:
+    dataset = write(tmp_path / "out", "hdf5")
+    write(tmp_path / "other", "hdf5", seed=1)
+    shutil.copytree(tmp_path / "other", tmp_path / "out", dirs_exist_ok=True)
+    with pytest.raises(ShardError, match=r"samples\.jsonl: this version was replaced"):
+        _ = dataset.samples
 
 
 def test_labels_of_a_version_that_was_replaced_are_refused(tmp_path: Path) -> None:

@@ -202,16 +202,14 @@ class _InOrder:
 
 def _image_samples(version: Version) -> Iterator[Sample]:
     """Yield one sample per image of a version, in id order."""
-    lists: tuple[Iterable[Sample], ...] = (version.samples, version.quarantined)
-    samples = heapq.merge(*lists, key=lambda sample: sample.id)
-    return (sample for sample in samples if not is_mirrored(sample.id))
+    return (sample for sample in version.stream_all() if not is_mirrored(sample.id))
 
 
 def _stored_shards(version: Version) -> dict[tuple[str, str], ShardEntry]:
     """Return the shards of a version by split and digest of their record ids."""
     shards = version.index.shards
     digests = {shard.name: hashlib.sha256() for shard in shards if shard.span is None}
-    for sample in version.samples if digests else ():
+    for sample in version.stream_samples() if digests else ():
         digests[sample.shard].update(f"{sample.id}\n".encode())
     return {
         (shard.split, shard.span.ids_sha256 if shard.span else digests[shard.name].hexdigest()): (

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vocprep.building.finish import FinishedShard, dataset_statistics, describe_shard
 from vocprep.building.plan import ShardPlan
@@ -24,11 +27,12 @@ from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import SplitIds
 from vocprep.shards.containers import ProvedShards
-from vocprep.shards.identity import Identities
+from vocprep.shards.identity import IdentityTrees
 from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry, read_index
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
-from vocprep.shards.samples import SAMPLES_FILE, SampleEntry
+from vocprep.shards.samples import SAMPLES_FILE, Sample, SampleEntry
+from vocprep.shards.spans import ShardSpan
 from vocprep.shards.version import Version, stored_problem
 from vocprep.storage.places import Place
 from vocprep.storage.reading import read_bytes
@@ -60,7 +64,7 @@ def verify_version_files(path: Place, workers: int, progress: Progress = NO_PROG
     # The samples can be compared with the index only when the files that list them are whole.
     if {difference.path for difference in found} <= {shard.name for shard in index.shards}:
         try:
-            found += _check_consistency(Version.read(path))
+            found += _check_consistency(Version.of(index, path))
         except ShardError as error:
             found.append(changed(DATASET_FILE, str(error)))
     return Report.of("files", matching=matching, differences=found)
@@ -114,32 +118,67 @@ def _names_in(path: Place) -> set[str]:
 
 
 def _check_consistency(version: Version) -> Iterator[Difference]:
-    """Compare identities, splits, shards and samples with each other."""
-    index = version.index
-    identities = Identities.of(version.samples, version.quarantined)
-    for name in ("source_id", "content_id", "targets_id"):
-        expected, found = getattr(identities, name), getattr(index, name)
+    """Compare identities, splits, shards and samples with each other, in one pass over the lists.
+
+    In memory are the samples of one unfinished shard per split.
+    """
+    index, images, identities = version.index, _ImageIds(), IdentityTrees()
+
+    def listed() -> Iterator[SampleEntry]:
+        for sample in version.stream_all():
+            identities.add(sample)
+            images.add(sample)
+            if isinstance(sample, SampleEntry):
+                yield sample
+
+    for shard, samples in version.stream_shards(listed()):
+        yield from _check_listed_shard(shard, samples)
+    for name, expected in identities.roots().items():
+        found = getattr(index, name)
         if expected != found:
             yield changed(
                 DATASET_FILE, f"{name}: expected {expected} of the samples, found {found}"
             )
-    if len(version.quarantined) != index.quarantined:
-        yield changed(DATASET_FILE, f"quarantined: expected {len(version.quarantined)}")
     for split, expected_ids in index.recipe.splits.items():
-        ids = {
-            sample.id.removesuffix(FLIP_SUFFIX)
-            for sample in version.samples
-            if sample.split == split
-        }
-        ids |= {bad.id for bad in version.quarantined if bad.split == split}
-        if SplitIds.of(list(ids)) != expected_ids:
+        if images.of(split) != expected_ids:
             yield changed(SAMPLES_FILE, f"its {split} ids are not those of the recipe")
-    for shard in index.shards:
-        samples = version.by_shard[shard.name]
-        if [sample.row for sample in samples] != list(range(shard.records)):
-            yield changed(SAMPLES_FILE, f"does not list the {shard.records} rows of {shard.name}")
-        if any(sample.split != shard.split for sample in samples):
-            yield changed(SAMPLES_FILE, f"not all records of {shard.name} are of {shard.split}")
+
+
+def _check_listed_shard(shard: ShardEntry, samples: Sequence[SampleEntry]) -> Iterator[Difference]:
+    """Compare a shard's entry with the lines of its records, which are in row order."""
+    if any(sample.split != shard.split for sample in samples):
+        yield changed(SAMPLES_FILE, f"not all records of {shard.name} are of {shard.split}")
+    if shard.span is None:
+        return
+    ids = [sample.id for sample in samples]
+    if ShardSpan.of(ids) != shard.span:
+        yield changed(DATASET_FILE, f"the span of {shard.name} is not that of its records")
+    if ids != sorted(ids):
+        yield changed(SAMPLES_FILE, f"the rows of {shard.name} are not in the order of their ids")
+
+
+class _ImageIds:
+    """Counts and digests of the image ids of each split, added in id order."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._digests: dict[str, Any] = {}
+        self._last: dict[str, str] = {}
+
+    def add(self, sample: Sample) -> None:
+        """Add the image of a record or quarantined sample; its views follow one another."""
+        image_id, split = sample.id.removesuffix(FLIP_SUFFIX), sample.split
+        if self._last.get(split) == image_id:
+            return
+        self._last[split] = image_id
+        self._counts[split] += 1
+        digest = self._digests.setdefault(split, hashlib.sha256())
+        digest.update(f"{image_id}\n".encode())
+
+    def of(self, split: str) -> SplitIds:
+        """Return count and digest of a split, as a recipe has them."""
+        digest = self._digests.get(split, hashlib.sha256())
+        return SplitIds(count=self._counts[split], ids_sha256=digest.hexdigest())
 
 
 def verify_version_content(path: Place, workers: int, progress: Progress = NO_PROGRESS) -> Report:
@@ -148,27 +187,28 @@ def verify_version_content(path: Place, workers: int, progress: Progress = NO_PR
     Needs files that ``verify_version_files`` found whole; ShardError when the index cannot be
     used at all.
     """
-    version = Version.read(path)
-    index = version.index
+    index = read_index(path)
+    version = Version.of(index, path)
     label_space = ShardDataset(path, version).label_space
     opened = ProvedShards(path, index)
 
-    def check(shard: ShardEntry) -> _CheckedShard:
-        return _check_shard(opened, shard, version.by_shard[shard.name], label_space)
+    def check(listed: tuple[ShardEntry, list[SampleEntry]]) -> _CheckedShard:
+        return _check_shard(opened, *listed, label_space)
 
-    shards: list[_CheckedShard] = []
+    shards: dict[str, _CheckedShard] = {}
     progress.begin("shards", len(index.shards), 0)
     try:
-        for checked in map_ordered(check, index.shards, workers, ahead=1):
-            shards.append(checked)
+        for checked in map_ordered(check, version.stream_shards(), workers, ahead=1):
+            shards[checked.name] = checked
             progress.advance(1)
     finally:
         progress.end()
-    found = [difference for checked in shards for difference in checked.differences]
+    in_order = [shards[shard.name] for shard in index.shards]
+    found = [difference for checked in in_order for difference in checked.differences]
     if not found:
-        described = [checked.described for checked in shards if checked.described]
+        described = [checked.described for checked in in_order if checked.described]
         found += _check_statistics(index, described, label_space)
-    matching = sum(checked.matching for checked in shards)
+    matching = sum(checked.matching for checked in in_order)
     return Report.of("content", matching=matching, differences=found)
 
 
@@ -184,6 +224,7 @@ def _check_statistics(
 class _CheckedShard:
     """The result of decoding a shard."""
 
+    name: str
     differences: list[Difference]
     matching: int = 0
     """Records that are as expected."""
@@ -207,13 +248,14 @@ def _check_shard(
             for sample, record in zip(samples, records, strict=False)
         ]
     except DataError as error:
-        return _CheckedShard(differences=[changed(shard.name, str(error))])
+        return _CheckedShard(name=shard.name, differences=[changed(shard.name, str(error))])
     found = [changed(shard.name, detail) for each in details for detail in each]
     if len(records) != len(samples):
         detail = f"expected the {len(samples)} records of samples.jsonl, found {len(records)}"
         found.append(changed(shard.name, detail))
     plan = ShardPlan(name=shard.name, split=shard.split, samples=())
     return _CheckedShard(
+        name=shard.name,
         differences=found,
         matching=sum(not each for each in details),
         described=describe_shard(plan, records, [], b"").finished if records else None,

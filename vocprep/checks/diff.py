@@ -9,9 +9,11 @@ Shape legend: P patches, D embedding, h×w pixels.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby, repeat
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,10 @@ from vocprep.checks.deviation import Deviation, measure_deviation
 from vocprep.labels.label_space import LabelSpace
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields
-from vocprep.shards.index import check_files
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, Record
-from vocprep.shards.samples import SampleEntry
+from vocprep.shards.samples import QuarantinedSample, Sample, SampleEntry
+from vocprep.shards.spans import is_mirrored
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place, parse_place
 
@@ -124,19 +126,17 @@ def diff(a: str | Place, b: str | Place, progress: Progress = NO_PROGRESS) -> Ve
     is missing, has another size, or is read and not the one that the index lists.
     """
     folders = parse_place(a), parse_place(b)
-    versions = Version.read(folders[0]), Version.read(folders[1])
-    for folder, version in zip(folders, versions, strict=True):
-        check_files(folder, version.index)
+    versions = Version.open(folders[0]), Version.open(folders[1])
     comparison = _RecordComparison(_shared_label_space(folders[0], versions))
-    pairs = _differing_entries(*versions)
-    progress.begin("records", len(pairs), 0)
+    lists = _compare_lists(versions)
+    progress.begin("records", len(lists.differing), 0)
     try:
-        for entries, records in _read_where_needed(folders, versions, pairs):
+        for entries, records in _read_where_needed(folders, versions, lists.differing):
             comparison.add(entries, records)
             progress.advance(1)
     finally:
         progress.end()
-    return _summary(versions, comparison)
+    return _summary(versions, lists, comparison)
 
 
 EntryPair = tuple[SampleEntry, SampleEntry]
@@ -149,16 +149,66 @@ def _shared_label_space(folder: Place, versions: tuple[Version, Version]) -> Lab
     return ShardDataset(folder, versions[0]).label_space if one == other else None
 
 
-def _differing_entries(one: Version, other: Version) -> list[EntryPair]:
-    """Return the index lines of the records of both versions that differ, in A's shard order."""
+@dataclass(frozen=True, kw_only=True)
+class _ListChanges:
+    """What differs between the lists of samples of two versions; ids of images, in order."""
+
+    added: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    newly_quarantined: list[str] = field(default_factory=list)
+    no_longer_quarantined: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    differing: list[EntryPair] = field(default_factory=list)
+    """Lines of the records of both that differ, in A's shard order."""
+
+
+def _compare_lists(versions: tuple[Version, Version]) -> _ListChanges:
+    """Read the lists of both versions side by side; only what differs stays in memory.
+
+    Versions of one content_id have the same records, and the same images in quarantine.
+    """
+    one, other = versions
+    found = _ListChanges()
     if one.index.content_id == other.index.content_id:
-        return []
-    others = {sample.id: sample for sample in other.samples}
-    pairs = [(sample, others[sample.id]) for sample in one.samples if sample.id in others]
-    return sorted(
-        (pair for pair in pairs if _differing_parts(pair)),
-        key=lambda pair: (pair[0].shard, pair[0].row),
-    )
+        pairs = _side_by_side(one.stream_quarantined(), other.stream_quarantined())
+    else:
+        pairs = _side_by_side(one.stream_all(), other.stream_all())
+    for before, after in pairs:
+        _add_change(found, before, after)
+    found.differing.sort(key=lambda pair: (pair[0].shard, pair[0].row))
+    return found
+
+
+def _side_by_side(
+    one: Iterable[Sample], other: Iterable[Sample]
+) -> Iterator[tuple[Sample | None, Sample | None]]:
+    """Yield the samples of two lists in id order, those of one id together."""
+    tagged = (zip(side, repeat(number)) for number, side in enumerate((one, other)))
+    merged = heapq.merge(*tagged, key=lambda item: item[0].id)
+    for _, group in groupby(merged, key=lambda item: item[0].id):
+        found: list[Sample | None] = [None, None]
+        for sample, number in group:
+            found[number] = sample
+        yield found[0], found[1]
+
+
+def _add_change(found: _ListChanges, before: Sample | None, after: Sample | None) -> None:
+    """Add how a sample of one id differs, if it does."""
+    for alone, ids in ((before, found.removed), (after, found.added)):
+        if alone is not None and None in (before, after) and not is_mirrored(alone.id):
+            ids.append(alone.id)
+    if before is None or after is None:
+        return
+    if isinstance(before, SampleEntry) and isinstance(after, SampleEntry):
+        pair = before, after
+        found.differing.extend([pair] if _differing_parts(pair) else [])
+    if is_mirrored(after.id):
+        return
+    was, is_now = (isinstance(sample, QuarantinedSample) for sample in (before, after))
+    if was != is_now:
+        (found.newly_quarantined if is_now else found.no_longer_quarantined).append(after.id)
+    if before.split != after.split:
+        found.moved.append(after.id)
 
 
 def _differing_parts(pair: EntryPair) -> tuple[str, ...]:
@@ -249,21 +299,19 @@ class _RecordComparison:
             )
 
 
-def _summary(versions: tuple[Version, Version], comparison: _RecordComparison) -> VersionDiff:
+def _summary(
+    versions: tuple[Version, Version], lists: _ListChanges, comparison: _RecordComparison
+) -> VersionDiff:
     one, other = (version.index for version in versions)
-    sources = [version.sources for version in versions]
-    bad = [{item.id for item in version.quarantined} for version in versions]
-    splits = [{item.id: item.split for item in version.all_samples} for version in versions]
-    both = sources[0].keys() & sources[1].keys()
     return VersionDiff(
         versions=(one.short_id, other.short_id),
         recipe=tuple(differing_fields(one.recipe.to_json(), other.recipe.to_json())),
         numerics_class=tuple(differing_fields(one.numerics_class, other.numerics_class)),
-        added=tuple(sorted(sources[1].keys() - both)),
-        removed=tuple(sorted(sources[0].keys() - both)),
-        newly_quarantined=tuple(sorted(both & (bad[1] - bad[0]))),
-        no_longer_quarantined=tuple(sorted(both & (bad[0] - bad[1]))),
-        moved=tuple(sorted(i for i in both if splits[0][i] != splits[1][i])),
+        added=tuple(lists.added),
+        removed=tuple(lists.removed),
+        newly_quarantined=tuple(lists.newly_quarantined),
+        no_longer_quarantined=tuple(lists.no_longer_quarantined),
+        moved=tuple(lists.moved),
         samples=tuple(sorted(comparison.samples, key=lambda sample: sample.id)),
         class_changes=tuple(comparison.class_changes()),
         embeddings=comparison.deviation,

@@ -7,7 +7,7 @@ patches, the probes, so that a version from another machine can be compared with
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -134,7 +134,7 @@ def lock(path: str | Place, file: str | Path | None = None) -> LockFile:
         weights=index.weights,
         probes=tuple(
             Probe(id=sample.id, embedding=_encode(record.embeddings[0]))
-            for sample, record in version.records(path, _spread(version.samples))
+            for sample, record in version.records(path, _spread(version))
         ),
     ).sealed()
     if written is not None:
@@ -243,7 +243,7 @@ def _compare_embeddings(
 def measure_probes(locked: LockFile, version: Version, folder: Place) -> Deviation:
     """Measure the embeddings of those probes whose records the version has."""
     probes = {probe.id: probe for probe in locked.probes}
-    chosen = [sample for sample in version.samples if sample.id in probes]
+    chosen = [sample for sample in version.stream_samples() if sample.id in probes]
     dtype = np.dtype(locked.recipe.embedding_dtype).newbyteorder("<")
     return total_deviation(
         [
@@ -298,9 +298,11 @@ def _bytes_of(entries: Mapping[str, FileEntry], name: str) -> tuple[int, str] | 
     return None if entry is None else (entry.bytes, entry.sha256)
 
 
-def _spread(samples: Sequence[SampleEntry]) -> list[SampleEntry]:
-    places = np.linspace(0, len(samples) - 1, min(PROBES, len(samples)))
-    return [samples[int(place)] for place in places]
+def _spread(version: Version) -> list[SampleEntry]:
+    records = sum(shard.records for shard in version.index.shards)
+    places = {int(place) for place in np.linspace(0, records - 1, min(PROBES, records))}
+    samples = enumerate(version.stream_samples())
+    return [sample for place, sample in samples if place in places]
 
 
 def _encode(embedding: NDArray[np.floating]) -> str:

@@ -7,9 +7,10 @@ tolerance of ``vocprep.checks.deviation``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ from vocprep.shards.index import DATASET_FILE, DatasetIndex
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import QUARANTINE_FILE, SampleEntry
+from vocprep.shards.spans import is_mirrored
+from vocprep.shards.version import Version
 
+IsChosen = Callable[[str], bool]
 MOST_PAIRS = 32
 """Records whose embeddings are also compared through heads."""
 _COMPARED = ("split", "grid", "image_sha256", "label_sha256", "targets_sha256")
@@ -105,20 +109,20 @@ def recompute(
     """
     plan = _plan(dataset, options)
     build_options = BuildOptions(device=options.device, workers=options.workers)
-    chosen = _choose(dataset, options)
+    is_chosen = _choose(dataset, options)
     stored = StoredEmbeddings(dataset.path, dataset.version)
     comparison = _Comparison(dataset=dataset, stored=stored, options=build_options)
     progress.begin("images", len(plan.samples), 0)
     try:
-        with _remake(plan, comparison.embeddings_to_keep(chosen), build_options) as outcomes:
+        with _remake(plan, comparison.embeddings_to_keep(is_chosen), build_options) as outcomes:
             for outcome in outcomes:
-                comparison.add(outcome, is_chosen=outcome.sample.image_id in chosen)
+                comparison.add(outcome, is_chosen=is_chosen(outcome.sample.image_id))
                 progress.advance(1)
     finally:
         progress.end()
     from_fp32 = None
     if plan.recipe.precision != "fp32":
-        from_fp32 = _measure_from_fp32(plan, chosen, stored, build_options)
+        from_fp32 = _measure_from_fp32(plan, is_chosen, stored, build_options)
     return comparison.result(from_fp32)
 
 
@@ -139,13 +143,39 @@ def _plan(dataset: ShardDataset, options: VerifyOptions) -> BuildPlan:
     return plan_remake(index.recipe, layout, sources)
 
 
-def _choose(dataset: ShardDataset, options: VerifyOptions) -> set[str]:
-    """Return the ids of the images whose embeddings are recomputed."""
-    ids = sorted({sample.id.removesuffix(FLIP_SUFFIX) for sample in dataset.samples})
-    if options.samples is None or options.samples >= len(ids):
-        return set(ids)
+def _choose(dataset: ShardDataset, options: VerifyOptions) -> IsChosen:
+    """Return which images, by their ids, have their embeddings recomputed."""
+    images = sum(span.images for span in dataset.version.spans.values())
+    if options.samples is None or options.samples >= images:
+        return lambda _: True
     generator = np.random.default_rng(options.seed)
-    return {ids[place] for place in generator.permutation(len(ids))[: options.samples]}
+    places = set(generator.permutation(images)[: options.samples].tolist())
+    ids = (each.id for each in dataset.version.stream_samples() if not is_mirrored(each.id))
+    return {image_id for place, image_id in enumerate(ids) if place in places}.__contains__
+
+
+class _StoredLines:
+    """The lines of a version's records by image, which is asked for as a plan has the images."""
+
+    def __init__(self, version: Version) -> None:
+        self._version = version
+        self._split: str | None = None
+        self._lines: Iterator[tuple[str, list[SampleEntry]]] = iter(())
+        self._next: tuple[str, list[SampleEntry]] | None = None
+
+    def of(self, sample: SampleRef) -> dict[str, SampleEntry]:
+        """Return the lines of the records of an image, by record id; of its split in id order."""
+        if self._split != sample.split:
+            self._split, of_split = sample.split, sample.split
+            lines = (each for each in self._version.stream_samples() if each.split == of_split)
+            by_image = groupby(lines, key=lambda each: each.id.removesuffix(FLIP_SUFFIX))
+            self._lines = ((image_id, list(group)) for image_id, group in by_image)
+            self._next = next(self._lines, None)
+        while self._next is not None and self._next[0] < sample.image_id:
+            self._next = next(self._lines, None)
+        if self._next is None or self._next[0] != sample.image_id:
+            return {}
+        return {each.id: each for each in self._next[1]}
 
 
 def _remake(
@@ -177,11 +207,11 @@ def _remake(
 
 
 def _measure_from_fp32(
-    plan: BuildPlan, chosen: set[str], stored: StoredEmbeddings, options: BuildOptions
+    plan: BuildPlan, is_chosen: IsChosen, stored: StoredEmbeddings, options: BuildOptions
 ) -> Deviation:
     """Measure the stored embeddings against those that fp32 gives."""
     in_fp32 = replace(plan, recipe=replace(plan.recipe, precision="fp32"))
-    samples = [sample for sample in plan.samples if sample.image_id in chosen]
+    samples = [sample for sample in plan.samples if is_chosen(sample.image_id)]
     eager = replace(options, compiled=False)
     found = Deviation()
     with _remake(in_fp32, lambda *_: None, eager, samples) as outcomes:
@@ -200,7 +230,7 @@ class _Comparison:
         self, dataset: ShardDataset, stored: StoredEmbeddings, options: BuildOptions
     ) -> None:
         self._index, self._stored = dataset.index, stored
-        self._entries = {sample.id: sample for sample in dataset.samples}
+        self._lines = _StoredLines(dataset.version)
         self._quarantined = {bad.id for bad in dataset.quarantined}
         devices, precision = choose_devices(options.device), dataset.index.recipe.precision
         here = numerics_class(devices, options.decoder, precision)
@@ -211,11 +241,11 @@ class _Comparison:
         self._differences: list[Difference] = []
         self._pairs: list[EmbeddingPair] = []
 
-    def embeddings_to_keep(self, chosen: set[str]) -> FindEmbeddings:
+    def embeddings_to_keep(self, is_chosen: IsChosen) -> FindEmbeddings:
         """Return the look-up of stored embeddings that gives none for the chosen images."""
 
         def find(record_id: str, image_sha256: str) -> Embeddings | None:
-            if record_id.removesuffix(FLIP_SUFFIX) in chosen:
+            if is_chosen(record_id.removesuffix(FLIP_SUFFIX)):
                 return None
             return self._stored.find(record_id, image_sha256)
 
@@ -227,8 +257,9 @@ class _Comparison:
         if outcome.quarantined is not None or image_id in self._quarantined:
             self._add_quarantined(outcome)
             return
+        entries = self._lines.of(outcome.sample)
         for record in outcome.made or ():
-            entry = self._entries[record.image_id]
+            entry = entries[record.image_id]
             details = list(_differing_fields(record, entry))
             if is_chosen:
                 details += self._compare_embeddings(record, entry)
@@ -242,7 +273,7 @@ class _Comparison:
         if outcome.quarantined is None:
             self._differ(QUARANTINE_FILE, image_id, "was quarantined, and is not any more")
         elif image_id not in self._quarantined:
-            shard = self._entries[image_id].shard
+            shard = self._lines.of(outcome.sample)[image_id].shard
             self._differ(shard, image_id, f"cannot be used any more: {outcome.problem}")
         else:
             self._matching += 1

@@ -141,13 +141,13 @@ def _verify_version(path: Place, options: VerifyOptions, progress: Progress) -> 
     reports, notes = [files], []
     if options.level != "files":
         reports.append(verify_version_content(path, options.workers, progress))
-    version = Version.read(path)
+    version = Version.open(path)
     if lock is not None:
         report, lock_notes = verify_lock(lock, version, path)
         reports.append(report)
         notes += lock_notes
-    if version.quarantined:
-        notes.append(f"quarantined images: {len(version.quarantined):,}, see quarantine.jsonl")
+    if version.index.quarantined:
+        notes.append(f"quarantined images: {version.index.quarantined:,}, see quarantine.jsonl")
     if options.level != "recompute" or not all(report.ok for report in reports):
         return Verification(reports=tuple(reports), notes=tuple(notes))
     return _with_recomputation(path, options, progress, reports, notes)

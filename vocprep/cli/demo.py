@@ -78,10 +78,10 @@ def _agreement(shards: Path) -> str:
     """Return whether the version is the README's, which the sample's lock file pins."""
     from vocprep.checks.lock import read_lock
     from vocprep.manifests import manifests_dir
-    from vocprep.shards.version import Version
+    from vocprep.shards.index import read_index
 
     lock = read_lock(manifests_dir() / "locks" / "sample.lock.json")
-    index = Version.read(shards).index
+    index = read_index(shards)
     if index.recipe_id != lock.recipe_id:
         return "the README has no content_id of so many images to compare with"
     if index.content_id == lock.content_id:

@@ -25,7 +25,7 @@ from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import Recipe
 from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256
-from vocprep.shards.spans import ShardSpan
+from vocprep.shards.spans import ShardSpan, check_spans, check_sums
 from vocprep.storage.places import Place
 from vocprep.storage.reading import read_json_at, why_unread
 from vocprep.validation import explain, from_json, printable
@@ -214,6 +214,13 @@ def read_index(folder: Place) -> DatasetIndex:
             f"{path}: its content does not have its own digest {index.index_sha256[:12]}…; the "
             f"file was altered: {advice}"
         )
+    if index.format_version >= SPANS_SINCE:
+        try:
+            images = {split: ids.count for split, ids in index.recipe.splits.items()}
+            check_spans(index.shards, images)
+            check_sums(index.shards, index.statistics)
+        except ValueError as error:
+            raise ShardError(f"{path}: contradicts itself: {error}; {advice}") from error
     return index
 
 
@@ -302,16 +309,16 @@ def _read_when_exchanged(path: Path) -> Any:
 
 
 def check_files(folder: Place, index: DatasetIndex) -> None:
-    """Check that every shard exists and has its size; ShardError naming the first that has not.
+    """Check that every file exists and has its size; ShardError naming the first that has not.
 
-    In an object store, where each look is a request, shards are compared when they are read.
+    In an object store, where each look is a request, files are compared when they are read.
     """
     if not isinstance(folder, Path):
         return
-    for shard in index.shards:
-        problem = _size_problem(folder / shard.name, shard.bytes)
+    for entry in (*index.shards, *index.files):
+        problem = _size_problem(folder / entry.name, entry.bytes)
         if problem is not None:
-            raise foreign_file(folder, index, shard, problem)
+            raise foreign_file(folder, index, entry, problem)
 
 
 def _size_problem(path: Path, expected: int) -> FileProblem | None:

@@ -23,13 +23,14 @@ from vocprep.options import LoaderOptions
 from vocprep.shards.batches import Batch, collate
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.datasets import ResidentDataset, StreamingDataset
-from vocprep.shards.index import DatasetIndex, check_files
+from vocprep.shards.index import DatasetIndex, ShardEntry
 from vocprep.shards.loading import Loader
 from vocprep.shards.order import epoch_order
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
+from vocprep.shards.spans import ids_sha256
 from vocprep.shards.tar import TarShard
-from vocprep.shards.version import Version, read_listed, read_sample
+from vocprep.shards.version import Version, read_listed
 from vocprep.storage.places import Place, parse_place
 from vocprep.validation import explain
 
@@ -59,9 +60,6 @@ class ShardDataset:
         self.path = path
         self.version = version
         self.index: DatasetIndex = version.index
-        self.samples: Sequence[SampleEntry] = version.samples
-        self.quarantined: Sequence[QuarantinedSample] = version.quarantined
-        """Images that no record could be made of, and why; the shards hold nothing of them."""
         # Shared with the worker processes of a DataLoader, so that none proves a shard again.
         fingerprints = torch.zeros(len(version.index.shards), dtype=torch.int64)
         fingerprints.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -75,12 +73,21 @@ class ShardDataset:
     def open(cls, path: Place | str) -> Self:
         """Open what ``vocprep build-shards`` wrote: a folder, or the URL of one in an object store.
 
-        ShardError when it is no finished version, or when a shard is missing or has another size.
+        Reads dataset.json alone: time and memory follow the number of shards. ShardError when it is
+        no finished version, or when a file is missing or has another size.
         """
         path = parse_place(path)
-        version = Version.read(path)
-        check_files(path, version.index)
-        return cls(path, version)
+        return cls(path, Version.open(path))
+
+    @property
+    def samples(self) -> Sequence[SampleEntry]:
+        """The lines of samples.jsonl, in id order; read when first used, about 2 kB each."""
+        return self.version.samples
+
+    @property
+    def quarantined(self) -> Sequence[QuarantinedSample]:
+        """Images that no record could be made of, and why; the shards hold nothing of them."""
+        return self.version.quarantined
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -135,13 +142,16 @@ class ShardDataset:
         """Begin to fetch shards that are read next: of a folder there is nothing to fetch."""
 
     def _open_shard(self, name: str) -> ShardReader:
-        """Return the shard; ShardError when its records are not those of samples.jsonl."""
-        expected = [sample.id for sample in self.version.by_shard[name]]
+        """Return the shard; ShardError when its records are not those that it is to span."""
         shard = self._shards.open(name)
-        if shard.image_ids != expected:
+        expected = self._entries[name].records
+        is_right = len(shard) == expected and (
+            ids_sha256(shard.image_ids) == self.version.spans[name].ids_sha256
+        )
+        if not is_right:
             raise ShardError(
-                f"{self.path / name}: its {len(shard.image_ids)} records are not the "
-                f"{len(expected)} that the index lists; build the shards again"
+                f"{self.path / name}: its {len(shard)} records are not the {expected} that the "
+                "index lists; build the shards again"
             )
         return shard
 
@@ -150,49 +160,67 @@ class ShardDataset:
 
         Reads its shard, which is kept for the next call. UsageError when there is none of this id.
         """
-        sample = self._by_id.get(image_id)
-        if sample is None:
+        found = self._find(image_id)
+        if found is None:
             raise UsageError(f"{self.path}: no record {image_id!r}: {self._why_missing(image_id)}")
-        if self._last is None or self._last[0] != sample.shard:
-            self._last = sample.shard, self._shards.open(sample.shard)
-        record = read_sample(self._last[1], sample, str(self.path / sample.shard))
+        shard, row = found
+        record = shard.read(row)
         # Copied, so that what a caller writes to is not what the next call returns.
         fields: dict[str, Any] = {name: getattr(record, name).copy() for name in _ARRAYS}
         return replace(record, **fields)
 
+    def _find(self, record_id: str) -> tuple[ShardReader, int] | None:
+        """Return the shard that holds a record, and its row there; None when none does."""
+        names = list(self.version.search.find(record_id))
+        if self._last is not None:  # one split's records are often asked for in their order
+            split = self._entries[self._last[0]].split
+            names.sort(key=lambda name: self._entries[name].split != split)
+        for name in names:
+            shard = self._kept(name)
+            if record_id in shard.image_ids:
+                return shard, shard.image_ids.index(record_id)
+        return None
+
+    def _kept(self, name: str) -> ShardReader:
+        """Return a shard, kept for the next call."""
+        if self._last is None or self._last[0] != name:
+            self._last = name, self._open_shard(name)
+        return self._last[1]
+
     def _why_missing(self, image_id: str) -> str:
         """Return why no record has this id."""
         plain = image_id.removesuffix(FLIP_SUFFIX)
-        for bad in self.quarantined:
-            if bad.id == plain:
-                return f"{plain} is in quarantine.jsonl: {bad.reason}"
-        if plain in self._by_id:
+        if bad := next((bad for bad in self.version.stream_quarantined() if bad.id == plain), None):
+            return f"{plain} is in quarantine.jsonl: {bad.reason}"
+        if plain != image_id and self._find(plain) is not None:
             return "this version holds no mirrored views"
-        if close := get_close_matches(plain, self._by_id, n=1):
+        nearest = list(self.version.search.nearest(plain))
+        near = [record_id for name in nearest for record_id in self._kept(name).image_ids]
+        if close := get_close_matches(plain, near, n=1):
             return f"did you mean {close[0]!r}?"
-        example = next(iter(self._by_id), None)
+        example = min(span.first_id for span in self.version.spans.values()) if nearest else None
         return f"expected an id of samples.jsonl, such as {example!r}"
 
     @cached_property
-    def _by_id(self) -> dict[str, SampleEntry]:
-        return {sample.id: sample for sample in self.samples}
+    def _entries(self) -> dict[str, ShardEntry]:
+        return {shard.name: shard for shard in self.index.shards}
 
     def __len__(self) -> int:
         """Return the number of records of all splits, mirrored views included."""
-        return len(self.samples)
+        return sum(shard.records for shard in self.index.shards)
 
     def __repr__(self) -> str:
-        counts = Counter(sample.split for sample in self.samples)
+        counts: Counter[str] = Counter()
+        for shard in self.index.shards:
+            counts[shard.split] += shard.records
         splits = ", ".join(f"{split} {counts[split]:,}" for split in self.splits)
         return f"ShardDataset('{self.path}': {self.index.short_id}, records: {splits})"
 
     def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
         """Return how many records ``read_shard`` yields of each of a split's shards."""
-        by_shard = self.version.by_shard
-        return [
-            sum(all_views or not sample.id.endswith(FLIP_SUFFIX) for sample in by_shard[name])
-            for name in self.shard_names(split)
-        ]
+        if all_views:
+            return [self._entries[name].records for name in self.shard_names(split)]
+        return [self.version.spans[name].images for name in self.shard_names(split)]
 
     def count(self, split: str, *, all_views: bool = False) -> int:
         """Return how many records of a split are drawn per epoch, by all ranks together."""

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -137,18 +136,16 @@ def jsonl_bytes(entries: Iterable[Entry]) -> bytes:
     return b"".join(canonical_json(entry.model_dump(mode="json")) + b"\n" for entry in entries)
 
 
-def parse_lines(data: bytes, kind: type[Line], where: str) -> list[Line]:
-    """Return the entries of a .jsonl file; ShardError with the number of the first bad line."""
-    entries: list[Line] = []
-    stream = io.BytesIO(data)
-    try:
-        while line := stream.readline(MAX_LINE + 1):
+def parse_lines(lines: Iterable[bytes], kind: type[Line], where: str) -> Iterator[Line]:
+    """Yield the entries of a .jsonl file; ShardError with the number of the first bad line."""
+    for number, line in enumerate(lines, start=1):
+        try:
             if len(line) > MAX_LINE:
                 raise ValueError(f"more than {MAX_LINE:,} bytes")
-            entries.append(kind.model_validate_json(line, strict=True))
-    except ValueError as error:  # ValidationError is one
-        raise ShardError(
-            f"{where}: line {len(entries) + 1}: {explain(error)}; build the shards again with "
-            "--if-exists overwrite"
-        ) from error
-    return entries
+            entry = kind.model_validate_json(line, strict=True)
+        except ValueError as error:  # ValidationError is one
+            raise ShardError(
+                f"{where}: line {number}: {explain(error)}; build the shards again with "
+                "--if-exists overwrite"
+            ) from error
+        yield entry

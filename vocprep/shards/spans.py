@@ -7,8 +7,11 @@ samples.jsonl.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Self
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Protocol, Self
 
 from vocprep.shards.record import FLIP_SUFFIX
 from vocprep.shards.samples import Count, Entry, RecordId, Sha256
@@ -39,9 +42,133 @@ class ShardSpan(Entry):
             ids_sha256=ids_sha256(record_ids),
         )
 
-    def spans(self, record_id: str) -> bool:
-        """Return whether a record of this id can be in the shard."""
-        return self.first_id <= record_id <= self.last_id
+    def check(self, records: int) -> None:
+        """Raise ValueError where it cannot be that of a shard of so many records."""
+        if self.images > records:
+            raise ValueError(f"images {self.images:,}: expected at most its {records:,} records")
+        if self.first_id > self.last_id or (self.first_id == self.last_id) != (records == 1):
+            raise ValueError(
+                f"first_id {self.first_id!r} and last_id {self.last_id!r}: expected the ends of "
+                f"{records:,} different ids in order"
+            )
+
+
+class SpannedShard(Protocol):
+    """A shard as an index lists it."""
+
+    @property
+    def split(self) -> str:
+        """Name of its split."""
+        ...
+
+    @property
+    def records(self) -> int:
+        """Number of its records."""
+        ...
+
+    @property
+    def patches(self) -> int:
+        """Number of their patches."""
+        ...
+
+    @property
+    def span(self) -> ShardSpan | None:
+        """Which records it holds."""
+        ...
+
+
+def check_spans(shards: Sequence[SpannedShard], images: Mapping[str, int]) -> None:
+    """Raise ValueError where spans contradict each other, or hold more than a split's images.
+
+    ``images`` are those of each split, quarantined ones included.
+    """
+    last_ids: dict[str, str] = {}
+    held = dict.fromkeys(images, 0)
+    for row, shard in enumerate(shards):
+        if shard.split not in held:
+            raise ValueError(f"shards[{row}].split {shard.split!r}: expected one of the recipe")
+        if shard.span is None:
+            continue
+        try:
+            shard.span.check(shard.records)
+            if shard.span.first_id <= last_ids.get(shard.split, ""):
+                raise ValueError(
+                    f"first_id {shard.span.first_id!r}: expected one after "
+                    f"{last_ids[shard.split]!r}, the last of the shard before it"
+                )
+        except ValueError as error:
+            raise ValueError(f"shards[{row}].span: {error}") from error
+        last_ids[shard.split] = shard.span.last_id
+        held[shard.split] += shard.span.images
+    for split, count in held.items():
+        if count > images[split]:
+            raise ValueError(
+                f"spans of split {split}: expected at most the {images[split]:,} images of the "
+                f"recipe, found {count:,}"
+            )
+
+
+def check_sums(shards: Sequence[SpannedShard], statistics: Mapping[str, Any]) -> None:
+    """Raise ValueError where records and patches of shards are not those of the statistics."""
+    sums: dict[str, dict[str, int]] = {}
+    for shard in shards:
+        counts = sums.setdefault(shard.split, {"records": 0, "patches": 0})
+        counts["records"] += shard.records
+        counts["patches"] += shard.patches
+    stated = statistics.get("splits")
+    stated = stated if isinstance(stated, dict) else {}
+    for split in sorted({*sums, *stated}):
+        found = stated.get(split)
+        for name, count in sums.get(split, {"records": 0, "patches": 0}).items():
+            number = found.get(name) if isinstance(found, dict) else None
+            if number != count:
+                raise ValueError(
+                    f"statistics.splits.{split}.{name}: expected {count:,}, the sum over its "
+                    f"shards, found {number!r}"
+                )
+
+
+class SpanSearch:
+    """Finds the shards of a version that can hold a record, by bisection."""
+
+    def __init__(self, shards: Iterable[tuple[str, str, ShardSpan]]) -> None:
+        """``shards`` are their splits, names and spans."""
+        by_split: dict[str, list[tuple[ShardSpan, str]]] = defaultdict(list)
+        for split, name, span in shards:
+            by_split[split].append((span, name))
+        self._shards = {
+            split: sorted(each, key=lambda shard: shard[0].first_id)
+            for split, each in by_split.items()
+        }
+        self._first_ids = {
+            split: [span.first_id for span, _ in each] for split, each in self._shards.items()
+        }
+        # The greatest id up to each shard, since in versions of earlier formats spans may overlap.
+        self._last_ids = {
+            split: list(accumulate((span.last_id for span, _ in each), max))
+            for split, each in self._shards.items()
+        }
+
+    def find(self, record_id: str) -> Iterator[str]:
+        """Yield the names of the shards that can hold a record: at most one of each split.
+
+        >>> spans = [ShardSpan.of(ids) for ids in (["a", "c"], ["b", "e"], ["f"])]
+        >>> search = SpanSearch(zip(["train", "val", "train"], ["t0", "v0", "t1"], spans))
+        >>> [list(search.find(record_id)) for record_id in ("b", "f", "g")]
+        [['t0', 'v0'], ['t1'], []]
+        """
+        for split, first_ids in self._first_ids.items():
+            place = bisect_right(first_ids, record_id) - 1
+            while place >= 0 and self._last_ids[split][place] >= record_id:
+                span, name = self._shards[split][place]
+                if record_id <= span.last_id:
+                    yield name
+                place -= 1
+
+    def nearest(self, record_id: str) -> Iterator[str]:
+        """Yield the names of the shards, of each split, that would hold a record of this id."""
+        for split, first_ids in self._first_ids.items():
+            yield self._shards[split][max(0, bisect_right(first_ids, record_id) - 1)][1]
 
 
 def ids_sha256(record_ids: Iterable[str]) -> str:

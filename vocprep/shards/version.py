@@ -1,23 +1,40 @@
-"""A dataset version as a whole: its index, and all that its folder holds beside the shards."""
+"""A dataset version as a whole: its index, and all that its folder holds beside the shards.
+
+The lists of its samples are read when something needs them, line by line: what is in memory does
+not grow with the number of samples, unless a list is asked for as a whole.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedReader
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from vocprep.errors import ShardError
 from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
-from vocprep.shards.index import DatasetIndex, FileEntry, FileProblem, foreign_file, read_index
+from vocprep.shards.index import (
+    DatasetIndex,
+    FileEntry,
+    FileProblem,
+    ShardEntry,
+    check_files,
+    foreign_file,
+    read_index,
+)
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
     MAX_LINE,
     QUARANTINE_FILE,
     SAMPLES_FILE,
+    Line,
     PairDigests,
     QuarantinedSample,
     Sample,
@@ -25,6 +42,7 @@ from vocprep.shards.samples import (
     pair_digests,
     parse_lines,
 )
+from vocprep.shards.spans import ShardSpan, SpanSearch
 from vocprep.storage.cache import DigestMismatchError
 from vocprep.storage.places import Place
 from vocprep.storage.reading import forget_damaged, open_listed
@@ -35,47 +53,123 @@ class Version:
     """A dataset version without its shards."""
 
     index: DatasetIndex
-    samples: Sequence[SampleEntry]
-    """In id order."""
-    quarantined: Sequence[QuarantinedSample]
-    """In id order."""
+    path: Place
+    """Where samples.jsonl and the other files beside the shards are."""
+
+    @classmethod
+    def open(cls, path: Place) -> Version:
+        """Open a finished version; ShardError when it is none, or a file has another size.
+
+        Reads dataset.json alone; other files are compared with it when they are read.
+        """
+        index = read_index(path)
+        check_files(path, index)
+        return cls.of(index, path)
 
     @classmethod
     def read(cls, path: Place) -> Version:
-        """Read a finished version; ShardError when its files are not those of its index."""
+        """Open a finished version and compare every file with it but the shards."""
         index = read_index(path)
         for entry in index.files:
-            if entry.name in (SAMPLES_FILE, QUARANTINE_FILE):
-                continue  # compared when they are read
             if (problem := file_problem(path / entry.name, entry)) is not None:
                 raise foreign_file(path, index, entry, problem)
         return cls.of(index, path)
 
     @classmethod
     def of(cls, index: DatasetIndex, path: Place) -> Version:
-        """Return the version of an index whose lists of samples are in a folder; see ``read``."""
-        lines = sum(shard.records for shard in index.shards)
-        data = read_listed(path, index, SAMPLES_FILE, lines * MAX_LINE)
-        samples = parse_lines(data, SampleEntry, str(path / SAMPLES_FILE))
-        _check_places(path, index, samples)
-        quarantined: list[QuarantinedSample] = []
-        if index.quarantined:
-            data = read_listed(path, index, QUARANTINE_FILE, index.quarantined * MAX_LINE)
-            quarantined = parse_lines(data, QuarantinedSample, str(path / QUARANTINE_FILE))
-        return cls(index=index, samples=samples, quarantined=quarantined)
+        """Return the version of an index whose other files are in a folder."""
+        return cls(index=index, path=path)
 
-    @property
-    def all_samples(self) -> list[Sample]:
-        """Records and quarantined samples."""
-        return [*self.samples, *self.quarantined]
+    def __getstate__(self) -> dict[str, object]:
+        # Lists that were read stay in this process.
+        return {"index": self.index, "path": self.path}
+
+    def stream_samples(self) -> Iterator[SampleEntry]:
+        """Yield the lines of samples.jsonl, in id order; ShardError where one is not as listed."""
+        shards = {shard.name: shard.records for shard in self.index.shards}
+        lines = self._stream(SAMPLES_FILE, SampleEntry, sum(shards.values()))
+        for number, sample in enumerate(lines, start=1):
+            if sample.row >= shards.get(sample.shard, 0):
+                raise ShardError(
+                    f"{self.path / SAMPLES_FILE}: line {number}: puts {sample.id} into row "
+                    f"{sample.row} of {sample.shard}, which dataset.json does not list; build the "
+                    "shards again"
+                )
+            yield sample
+
+    def stream_quarantined(self) -> Iterator[QuarantinedSample]:
+        """Yield the lines of quarantine.jsonl, in id order; none where there is no such file."""
+        if not self.index.quarantined:
+            return iter(())
+        return self._stream(QUARANTINE_FILE, QuarantinedSample, self.index.quarantined)
+
+    def stream_all(self) -> Iterator[Sample]:
+        """Yield records and quarantined samples in id order."""
+        return heapq.merge(self.stream_samples(), self.stream_quarantined(), key=attrgetter("id"))
+
+    def stream_shards(
+        self, samples: Iterable[SampleEntry] | None = None
+    ) -> Iterator[tuple[ShardEntry, list[SampleEntry]]]:
+        """Yield each shard with its records in row order, when the last of them was read.
+
+        ``samples`` are those of ``stream_samples``. Where records go to shards in id order, one
+        unfinished shard per split is in memory. ShardError when the rows are not those of a shard.
+        """
+        shards = {shard.name: shard for shard in self.index.shards}
+        unfinished: dict[str, list[SampleEntry]] = {name: [] for name in shards}
+        for sample in self.stream_samples() if samples is None else samples:
+            shard, rows = shards[sample.shard], unfinished.get(sample.shard)
+            if rows is None:
+                raise self._bad_rows(shard)
+            rows.append(sample)
+            if len(rows) == shard.records:
+                rows.sort(key=attrgetter("row"))
+                if [each.row for each in rows] != list(range(shard.records)):
+                    raise self._bad_rows(shard)
+                del unfinished[shard.name]
+                yield shard, rows
+        for name in unfinished:
+            raise self._bad_rows(shards[name])
+
+    def _bad_rows(self, shard: ShardEntry) -> ShardError:
+        return ShardError(
+            f"{self.path / SAMPLES_FILE}: does not list the {shard.records} rows of {shard.name}; "
+            "build the shards again"
+        )
+
+    @cached_property
+    def samples(self) -> Sequence[SampleEntry]:
+        """All records in id order, about 2 kB each; ``stream_samples`` holds one at a time."""
+        return tuple(self.stream_samples())
+
+    @cached_property
+    def quarantined(self) -> Sequence[QuarantinedSample]:
+        """All quarantined samples in id order."""
+        return tuple(self.stream_quarantined())
 
     @cached_property
     def by_shard(self) -> dict[str, list[SampleEntry]]:
         """Records in row order, by each shard of the index."""
-        found: dict[str, list[SampleEntry]] = {shard.name: [] for shard in self.index.shards}
-        for sample in sorted(self.samples, key=lambda sample: sample.row):
-            found[sample.shard].append(sample)
-        return found
+        found = {shard.name: samples for shard, samples in self.stream_shards(self.samples)}
+        return {shard.name: found[shard.name] for shard in self.index.shards}
+
+    @cached_property
+    def spans(self) -> Mapping[str, ShardSpan]:
+        """Which records each shard holds: of the index, or of samples.jsonl in earlier formats."""
+        stated = {shard.name: shard.span for shard in self.index.shards if shard.span}
+        if len(stated) == len(self.index.shards):
+            return stated
+        return {
+            shard.name: ShardSpan.of([sample.id for sample in samples])
+            for shard, samples in self.stream_shards()
+        }
+
+    @cached_property
+    def search(self) -> SpanSearch:
+        """Finds the shards that can hold a record."""
+        return SpanSearch(
+            (shard.split, shard.name, self.spans[shard.name]) for shard in self.index.shards
+        )
 
     def records(
         self, folder: Place, samples: Iterable[SampleEntry]
@@ -86,7 +180,7 @@ class Version:
         shard is opened once. ShardError when a row holds another record than samples.jsonl lists.
         """
         shards = ProvedShards(folder, self.index)
-        for name, group in groupby(samples, key=lambda sample: sample.shard):
+        for name, group in groupby(samples, key=attrgetter("shard")):
             shard = shards.open(name)
             for sample in group:
                 yield sample, read_sample(shard, sample, str(folder / name))
@@ -94,7 +188,52 @@ class Version:
     @property
     def sources(self) -> dict[str, PairDigests]:
         """Digests of the source files by image id, of quarantined images too."""
-        return pair_digests(self.all_samples)
+        return pair_digests(self.stream_all())
+
+    def _stream(self, name: str, kind: type[Line], count: int) -> Iterator[Line]:
+        """Yield ``count`` lines of a file in id order; ShardError where it has others."""
+        number, before, where = 0, "", self.path / name
+        with closing(self._lines(name, count * MAX_LINE)) as lines:
+            try:
+                for number, line in enumerate(parse_lines(lines, kind, str(where)), start=1):
+                    if line.id <= before:
+                        raise ShardError(
+                            f"{where}: line {number}: {line.id} does not follow {before} in the "
+                            "order of ids; build the shards again"
+                        )
+                    before = line.id
+                    yield line
+                if number != count:
+                    raise ShardError(
+                        f"{where}: expected the {count:,} lines that dataset.json counts, found "
+                        f"{number:,}; build the shards again"
+                    )
+            except ShardError:
+                for _ in lines:  # to its end, where a file that has changed meanwhile is noticed
+                    pass
+                raise
+
+    def _lines(self, name: str, max_bytes: int) -> Generator[bytes, None, None]:
+        """Yield the lines of a file of the version, whose bytes are those of its entry.
+
+        They are digested before any of them is given out, and once more while they are.
+        """
+        entry = _listed(self.path, self.index, name, max_bytes)
+        opened = _open_proved(self.path / name, entry)
+        if isinstance(opened, FileProblem):
+            raise foreign_file(self.path, self.index, entry, opened)
+        with opened:
+            digest = hashlib.sha256()
+            try:
+                while line := opened.readline(MAX_LINE + 1):
+                    digest.update(line)
+                    yield line
+            except OSError as error:
+                problem = FileProblem.of_error(self.path / name, error)
+                raise foreign_file(self.path, self.index, entry, problem) from error
+            if (found := digest.hexdigest()) != entry.sha256:
+                problem = FileProblem.of_mismatch(entry.bytes, opened.tell(), found)
+                raise foreign_file(self.path, self.index, entry, problem)
 
 
 def read_sample(shard: ShardReader, sample: SampleEntry, where: str) -> Record:
@@ -107,22 +246,20 @@ def read_sample(shard: ShardReader, sample: SampleEntry, where: str) -> Record:
     return shard.read(sample.row)
 
 
-def _check_places(path: Place, index: DatasetIndex, samples: Sequence[SampleEntry]) -> None:
-    """Raise ShardError where a line names a row that dataset.json does not list."""
-    records = {shard.name: shard.records for shard in index.shards}
-    for number, sample in enumerate(samples, start=1):
-        if sample.row >= records.get(sample.shard, 0):
-            raise ShardError(
-                f"{path / SAMPLES_FILE}: line {number}: puts {sample.id} into row {sample.row} of "
-                f"{sample.shard}, which dataset.json does not list; build the shards again"
-            )
-
-
 def read_listed(path: Place, index: DatasetIndex, name: str, max_bytes: int) -> bytes:
     """Return the bytes of a file of a version that is no shard.
 
     ShardError when they are not those that the index lists, or are more than ``max_bytes``.
     """
+    entry = _listed(path, index, name, max_bytes)
+    read = read_entry(path / name, entry)
+    if isinstance(read, FileProblem):
+        raise foreign_file(path, index, entry, read)
+    return read.data.tobytes()
+
+
+def _listed(path: Place, index: DatasetIndex, name: str, max_bytes: int) -> FileEntry:
+    """Return the entry of a file; ShardError where there is none, or of more than ``max_bytes``."""
     entry = next((entry for entry in index.files if entry.name == name), None)
     if entry is None:
         raise ShardError(f"{path}: dataset.json does not list {name}; build the shards again")
@@ -131,10 +268,7 @@ def read_listed(path: Place, index: DatasetIndex, name: str, max_bytes: int) -> 
             f"{path / name}: {entry.bytes:,} bytes, where at most {max_bytes:,} are expected; "
             "build the shards again"
         )
-    read = read_entry(path / name, entry)
-    if isinstance(read, FileProblem):
-        raise foreign_file(path, index, entry, read)
-    return read.data.tobytes()
+    return entry
 
 
 def is_unchanged(path: Place, entry: FileEntry) -> bool:
@@ -159,26 +293,46 @@ def stored_problem(path: Place, entry: FileEntry) -> FileProblem | None:
 
 
 def file_problem(path: Place, entry: FileEntry) -> FileProblem | None:
-    """Return what was found in the place of the bytes of an entry; None when they are there.
+    """Return what was found in the place of the bytes of an entry; None when they are there."""
+    opened = _open_proved(path, entry)
+    if isinstance(opened, FileProblem):
+        return opened
+    opened.close()
+    return None
+
+
+def _open_proved(path: Place, entry: FileEntry) -> BufferedReader | FileProblem:
+    """Open a file whose bytes are those of its entry; return what else was found.
 
     A damaged copy in the cache of an object store is fetched again, once.
     """
-    problem = _problem_once(path, entry)
-    is_damaged = problem is not None and problem.state == "changed"
+    opened = _open_once(path, entry)
+    is_damaged = isinstance(opened, FileProblem) and opened.state == "changed"
     if is_damaged and forget_damaged(path, entry.sha256):
-        return _problem_once(path, entry)
-    return problem
+        return _open_once(path, entry)
+    return opened
 
 
-def _problem_once(path: Place, entry: FileEntry) -> FileProblem | None:
-    try:
-        with open_listed(path, entry.sha256, entry.bytes) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size != entry.bytes:
-                return FileProblem.of_size(size)
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    except DigestMismatchError as error:
-        return FileProblem.of_mismatch(entry.bytes, error.size, error.sha256)
-    except OSError as error:
-        return FileProblem.of_error(path, error)
+def _open_once(path: Place, entry: FileEntry) -> BufferedReader | FileProblem:
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(open_listed(path, entry.sha256, entry.bytes))
+            problem = _problem_of(stream, entry)
+            stream.seek(0)
+        except DigestMismatchError as error:
+            return FileProblem.of_mismatch(entry.bytes, error.size, error.sha256)
+        except OSError as error:
+            return FileProblem.of_error(path, error)
+        if problem is not None:
+            return problem
+        stack.pop_all()
+        return stream
+
+
+def _problem_of(stream: BufferedReader, entry: FileEntry) -> FileProblem | None:
+    """Return how the bytes of an open file are not those of its entry."""
+    size = os.fstat(stream.fileno()).st_size
+    if size != entry.bytes:
+        return FileProblem.of_size(size)
+    digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return None if digest == entry.sha256 else FileProblem.of_digest(size, digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from vocprep.errors import RunError, UsageError
@@ -9,7 +10,7 @@ from vocprep.heads.runs.options import require_split
 from vocprep.heads.runs.run import Run
 from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX
+from vocprep.shards.spans import is_mirrored
 
 MUST_AGREE = ("backbone", "weights_sha256", "windows", "layers", "normalisation", "schema")
 """Recipe fields without which a run's heads mean nothing on a dataset version."""
@@ -51,22 +52,36 @@ def require_one_truth(datasets: Sequence[ShardDataset], split: str) -> None:
 
     Scores on them must not stand side by side.
     """
-    truths = []
     for dataset in datasets:
         require_split(dataset.splits, split, "split")
-        truths.append(
-            {
-                sample.id: (sample.image_sha256, sample.targets_sha256)
-                for sample in dataset.samples
-                if sample.split == split and not sample.id.endswith(FLIP_SUFFIX)
-            }
-        )
-    for dataset, truth in zip(datasets, truths, strict=True):
-        if truth != truths[0]:
+    for dataset in datasets[1:]:
+        if not _has_same_truth(datasets[0], dataset, split):
             raise UsageError(
                 f"{dataset.path}: expected the images, geometry and labels of {datasets[0].path} "
                 f"in split {split}, found others; evaluate the runs one by one"
             )
+
+
+def _has_same_truth(one: ShardDataset, other: ShardDataset, split: str) -> bool:
+    """Return whether a split has the same images and ground truth in two dataset versions.
+
+    Their samples are read only where the identities do not tell.
+    """
+    identities = [
+        (each.source_id, each.targets_id, each.recipe.splits[split])
+        for each in (one.index, other.index)
+    ]
+    return identities[0] == identities[1] or _truth(one, split) == _truth(other, split)
+
+
+def _truth(dataset: ShardDataset, split: str) -> str:
+    """Return a digest of the images and the ground truth of a split, mirrored views left out."""
+    digest = hashlib.sha256()
+    for sample in dataset.version.stream_samples():
+        if sample.split == split and not is_mirrored(sample.id):
+            fields = (sample.id, sample.image_sha256, sample.targets_sha256)
+            digest.update("\0".join((*fields, "")).encode())
+    return digest.hexdigest()
 
 
 def _blocking_fields(run: Run, recipe: Recipe) -> list[str]:

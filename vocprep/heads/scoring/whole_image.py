@@ -41,7 +41,7 @@ def whole_image_pixels(
         )
     space, geometry = dataset.label_space, dataset.index.recipe.geometry
     pixels = np.zeros(space.outputs, dtype=np.int64)
-    for sample in dataset.samples:
+    for sample in dataset.version.stream_samples():
         if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):
             path = folder / f"{sample.id}.{manifest.label_kind}"
             pixels += _class_pixels(path, sample, space, geometry)

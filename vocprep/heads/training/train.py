@@ -305,8 +305,8 @@ def _notes(dataset: ShardDataset, options: TrainOptions, run_dir: Path, done: in
         yield f"nothing to resume in {run_dir}: this training is a new one"
     if options.val_split == options.train_split:
         yield "val scores are of the split that is trained on: they are too high"
-    if dataset.quarantined:
-        missing = f"{len(dataset.quarantined):,} quarantined images are not in {dataset.path}"
+    if dataset.index.quarantined:
+        missing = f"{dataset.index.quarantined:,} quarantined images are not in {dataset.path}"
         yield f"{missing}; see quarantine.jsonl"
     if options.flip and "flip" not in dataset.index.recipe.views:
         yield f"no mirrored views in {dataset.path}: build-shards --views flip makes them"
