@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 import weakref
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 from builders.drawings import Drawing, drawings
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from vocprep.errors import UsageError
 from vocprep.options import LoaderMode, LoaderOptions
 from vocprep.shards.batches import Batch
+from vocprep.shards.datasets import StreamingDataset
 from vocprep.shards.loading import Loader
 from vocprep.shards.record import Record
 
@@ -236,24 +240,30 @@ def test_rank_without_a_record_has_a_blank_batch(mode: LoaderMode) -> None:
 def test_streaming_holds_a_shard_per_lane_and_what_is_read_ahead(
     ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read, not yet drawn from to the end."""
-    lanes, alive = 3, weakref.WeakSet[Record]()
-    shards = source([4] * 12)
-    plain = MemorySource.read_shard
+    lanes, at_reads, at_batches = 3, [0], [0]
+    alive: weakref.WeakSet[Record] = weakref.WeakSet()
+    lock, plain = threading.Lock(), MemorySource.read_shard
+
+    def shards_in_memory() -> int:
+        gc.collect()
+        with lock:
+            return len({each.image_id.split("_")[0] for each in alive})
 
     def copied(self: MemorySource, name: str, *, all_views: bool = False) -> Iterator[Record]:
+        at_reads.append(shards_in_memory())
         for each in plain(self, name, all_views=all_views):
             made = Record(**vars(each))
-            alive.add(made)
+            with lock:
+                alive.add(made)
             yield made
 
     monkeypatch.setattr(MemorySource, "read_shard", copied)
     options = LoaderOptions(batch_size=3, mode="streaming", lanes=lanes, workers=ahead)
-    most = 0
-    for _ in Loader(shards, "train", options):
-        gc.collect()
-        most = max(most, len({each.image_id.split("_")[0] for each in alive}))
-    assert lanes <= most <= lanes + (ahead + 2 if ahead else 0)
+    for _ in Loader(source([4] * 12), "train", options):
+        at_batches.append(shards_in_memory())
+    assert max(at_batches) <= lanes + (ahead + 2 if ahead else 0)
+    if not ahead:  # a lane's shard is gone before its next one is read
+        assert max(at_reads) == lanes - 1
 
 
 def test_shards_are_named_to_the_source_before_they_are_read() -> None:
@@ -270,6 +280,24 @@ def test_shards_are_named_to_the_source_before_they_are_read() -> None:
     resident = source([4] * 12)
     Loader(resident, "train")
     assert sorted(resident.prefetched) == sorted(resident.opened) == list(resident.shards)
+
+
+@given(drawings(), st.integers(1, 3))
+def test_worker_processes_share_out_what_their_rank_draws(drawing: Drawing, workers: int) -> None:
+    """Without processes: each worker is told its number as torch tells it."""
+    for rank, batches in enumerate(drawing.rank_batches()):
+        seen, opened = [], []
+        for number in range(workers):
+            shards = source(drawing.sizes)
+            dataset = StreamingDataset(shards, "train", drawing.options(rank, mode="streaming"))
+            dataset.set_epoch(drawing.epoch)
+            info = SimpleNamespace(id=number, num_workers=workers)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("vocprep.shards.datasets.get_worker_info", lambda info=info: info)
+                seen += [record.image_id for record in dataset]
+            opened += shards.opened
+        assert sorted(seen) == sorted(chain(*names(batches)))
+        assert len(opened) <= len(drawing.reads(rank))
 
 
 def test_rank_and_world_size_come_from_the_environment_when_asked_for(

@@ -22,7 +22,8 @@ from vocprep.shards.datasets import (
     StreamingDataset,
     described,
 )
-from vocprep.shards.order import BatchPlan, batch_bounds
+from vocprep.shards.order import BatchPlan, Ints, batch_bounds
+from vocprep.shards.record import Record
 from vocprep.validation import NotNegative, Positive, checked, explain, from_json, to_json
 
 
@@ -150,19 +151,25 @@ class Loader:
             yield batch
 
     def _batches(self, first: int) -> Iterator[Batch]:
-        label_maps, source = self.options.label_maps, self._source
-        if isinstance(source, ResidentDataset):
-            order, places = source.order, pairwise(self._bounds[first:])
-            return (
-                source.gather(order[start:stop], label_maps=label_maps)
-                if start < stop
-                else self._blank_batch()
-                for start, stop in places
-            )
-        return (
-            collate(records, label_maps=label_maps) if records else self._blank_batch()
-            for records in source.batches(first)
-        )
+        if isinstance(self._source, ResidentDataset):
+            return self._gathered(self._source, self._source.order, first)
+        return self._collated(self._source.batches(first))
+
+    def _gathered(self, source: ResidentDataset, order: Ints, first: int) -> Iterator[Batch]:
+        for start, stop in pairwise(self._bounds[first:]):
+            if start < stop:
+                yield source.gather(order[start:stop], label_maps=self.options.label_maps)
+            else:
+                yield self._blank_batch()
+
+    def _collated(self, batches: Iterator[list[Record]]) -> Iterator[Batch]:
+        for records in batches:
+            if records:
+                batch = collate(records, label_maps=self.options.label_maps)
+            else:
+                batch = self._blank_batch()
+            records.clear()  # which are views of their shards, in memory for as long
+            yield batch
 
     def _blank_batch(self) -> Batch:
         """Return a batch without records, made once of any record that there is."""

@@ -63,6 +63,22 @@ Path(f"{run}-{rank}.opened").write_text(" ".join(opened))
 """
 
 
+NOTES_SHARDS = """
+import os, sys
+from pathlib import Path
+
+if "RANK" in os.environ:
+    path = Path(os.environ["NOTES"], f"rank-{os.environ['RANK']}")
+
+    def note(event, arguments):
+        if event == "open" and str(arguments[0]).endswith(".h5"):
+            with path.open("a") as stream:
+                print(Path(arguments[0]).name, file=stream)
+
+    sys.addaudithook(note)
+"""
+
+
 def options(encoder: str, mode: str = "resident") -> TrainOptions:
     return TrainOptions(
         epochs=STEPS[encoder],
@@ -184,19 +200,27 @@ def test_every_process_validates_a_share(dataset: ShardDataset, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_command(dataset: ShardDataset, tmp_path: Path):
+def test_torchrun_starts_the_command(sharded: ShardDataset, tmp_path: Path):
     """In a network of its own, whose only address is 127.0.0.1."""
     alone = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     try:
         subprocess.run([*alone, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this machine lets nobody make a network namespace")
+    (tmp_path / "sitecustomize.py").write_text(NOTES_SHARDS)
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"]
-    words = ["train", dataset.path, "--out", tmp_path / "run", "--set", "encoder=none"]
-    words += ["--epochs", 1, "--device", "cpu", "--set", "precision=fp32"]
+    words = ["train", sharded.path, "--out", tmp_path / "run", "--set", "encoder=none"]
+    words += ["--epochs", 1, "--device", "cpu", "--set", "precision=fp32", "--mode", "streaming"]
+    words += ["--set", "lanes=4", "--set", "standardise=false"]
+    variables = environment()
     done = subprocess.run(
         [*alone, sys.executable, *torchrun, "-m", "vocprep", *map(str, words)],
-        env={**environment(), "MASTER_ADDR": "127.0.0.1"},
+        env={
+            **variables,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), variables["PYTHONPATH"]]),
+            "MASTER_ADDR": "127.0.0.1",
+            "NOTES": str(tmp_path),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -207,3 +231,9 @@ def test_torchrun_starts_the_command(dataset: ShardDataset, tmp_path: Path):
     assert done.stdout.count("1 epoch in") == 1
     assert len(losses_of(tmp_path / "run")) == 3
     assert (tmp_path / "run" / "curves.png").is_file()
+    drawing = Drawing([2, 2, 2, 2, 2, 1], 4, 128, 2, shuffle=True, seed=0, epoch=1)
+    for rank in range(2):
+        opened = (tmp_path / f"rank-{rank}").read_text().split()
+        shards = [int(name.split("-")[1].split(".")[0]) for name in opened if "train" in name]
+        # Rank 0 reads the size of the embeddings first.
+        assert shards == [0] * (rank == 0) + drawing.reads(rank)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from builders.heads import make_dataset, random_records
 
+from vocprep.heads.model.tfdet import TFDetHeads
+from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.feed import Feed, make_feed
 from vocprep.options import LoaderOptions
@@ -97,6 +99,19 @@ def test_parts_of_a_batch_are_the_whole_batch(dataset: ShardDataset, mode: str, 
             for found, wanted in zip(patches_of(part), own, strict=True):
                 for name in FIELDS:
                     assert torch.equal(found[name], wanted[name])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_blank_batches_add_nothing_to_a_score(dataset: ShardDataset, mode: str):
+    model = TFDetHeads(outputs=21).eval()
+    options = LoaderOptions(batch_size=2, mode=mode, label_maps=True)  # type: ignore[arg-type]
+    whole = score_split(model, dataset.loader("train", options), dataset.label_space)
+    ranks = [replace(options, rank=rank, world_size=4) for rank in range(4)]
+    loaders = [dataset.loader("train", each) for each in ranks]
+    parts = [score_split(model, loader, dataset.label_space) for loader in loaders]
+    assert [part.images for part in parts] == [3, 2, 0, 0]
+    truth = [counts.model.counts.sum(axis=1) for counts in [*parts, whole]]
+    assert np.array_equal(np.sum(truth[:-1], axis=0), truth[-1])
 
 
 @pytest.mark.parametrize("mode", MODES)
