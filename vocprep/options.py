@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 ShardFormat = Literal["hdf5", "webdataset"]
 Decoder = Literal["simplejpeg", "nvjpeg"]
+Engine = Literal["local", "ray"]
 IfExists = Literal["resume", "overwrite", "fail"]
 LoaderMode = Literal["resident", "streaming"]
 VerifyLevel = Literal["files", "content", "recompute"]
@@ -203,6 +204,16 @@ class BuildOptions:
     part: Annotated[Part, BeforeValidator(_part)] | None = None
     """Make the shards of this part only, ``I/N``, and publish nothing: processes that share the
     output folder make one each, and a build without a part publishes."""
+    engine: Engine = "local"
+    """What makes the shards: this process, or the nodes of a Ray cluster."""
+    ray_address: str | None = None
+    """``HOST:PORT`` of the cluster's head, or ``auto`` for the one that this machine belongs to;
+    ``$RAY_ADDRESS`` when None, else a cluster of this machine alone, which ends with the build."""
+    task_cpus: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs of each task on the cluster, or the share of one: a task reads, and without a GPU
+    embeds, in as many threads."""
+    task_gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of each task, or the share of one; when None 1 if ``device`` is a GPU here, else 0."""
 
     @model_validator(mode="after")
     def _can_be_shared(self) -> Self:
@@ -212,6 +223,24 @@ class BuildOptions:
                 f"if_exists {self.if_exists!r} beside part {self.part}: expected resume, since "
                 f"parts would {verb} each other's shards"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_engine(self) -> Self:
+        """Refuse options of an engine that is not used."""
+        defaults = {"ray_address": None, "task_cpus": 1.0, "task_gpus": None}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        if given and self.engine != "ray":
+            raise UsageError(f"{given[0]} {getattr(self, given[0])!r}: only engine 'ray' has it")
+        if self.part is not None and self.engine != "local":
+            raise UsageError(
+                f"part {self.part} beside engine {self.engine!r}: a cluster shares the shards out "
+                "itself; give one of the two"
+            )
+        for name in ("task_cpus", "task_gpus"):
+            count = getattr(self, name) or 0
+            if count > 1 and count % 1:
+                raise UsageError(f"{name} {count:g}: expected a whole number, or a share of one")
         return self
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from vocprep.building.assemble import assemble
-from vocprep.building.finish import FinishedShard, version_notes
+from vocprep.building.finish import version_notes
 from vocprep.building.pipeline import (
     COMPILE_FROM,
     FailureBudget,
@@ -31,7 +31,9 @@ from vocprep.building.publish import (
     share_output,
     write_weights_hint,
 )
-from vocprep.building.results import BuildResult, PartResult
+from vocprep.building.ray.build import ClusterBuild
+from vocprep.building.ray.cluster import check_ray
+from vocprep.building.results import BuildResult, MadeShards, PartResult
 from vocprep.building.resume import Existing, find_existing
 from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, Outcome, SampleStages
@@ -170,29 +172,13 @@ def _build_part(
 
 def _key(plan: BuildPlan, options: BuildOptions) -> tuple[BuildKey, list[torch.device]]:
     """Return what decides the bytes that a build makes here, and the devices that compute them."""
+    if options.engine == "ray":
+        check_ray(options)
     devices = choose_devices(options.device)
     if options.decoder == "nvjpeg":
         check_nvjpeg(devices[0])
     made_in = numerics_class(devices, options.decoder, plan.recipe.precision)
     return BuildKey(plan=plan, numerics_class=made_in), devices
-
-
-@dataclass(kw_only=True)
-class MadeShards:
-    """Shards that a run made, and what it took."""
-
-    shards: dict[str, FinishedShard] = field(default_factory=dict)
-    """By name; their bytes are in the staging folder."""
-    samples: int = 0
-    published: bool = True
-    """False where the output folder holds the version already."""
-    reused: int = 0
-    """Records whose embeddings were taken from an earlier version."""
-    times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
-    turned: set[str] = field(default_factory=set)
-    """Ids of images whose metadata state an orientation other than upright."""
-    notes: tuple[str, ...] = ()
-    """Why something that was there already was made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +219,8 @@ class _Run:
             progress.advance(len(plan.samples))
             return existing, MadeShards(published=False, turned=turned)
         missing = [shard for shard in plan.shards if shard.name not in existing.shards]
+        if self.options.engine == "ray":
+            return existing, self.make_on_cluster(missing, turned, progress)
         return existing, self.make_shards(missing, turned, progress)
 
     def make_shards(
@@ -272,6 +260,22 @@ class _Run:
             turned=turned,
             notes=(*self.output.notes, *reuse.notes()),
         )
+
+    def make_on_cluster(
+        self, missing: Sequence[ShardPlan], turned: set[str], progress: Progress
+    ) -> MadeShards:
+        """Make shards on the nodes of a Ray cluster, which put them into the staging folder."""
+        there = ClusterBuild(
+            key=self.key,
+            output=self.output,
+            device=self.devices[0],
+            options=self.options,
+            budget=self.budget,
+        )
+        made = there.make_shards(missing, progress)
+        made.turned |= turned
+        made.notes = (*self.output.notes, *made.notes)
+        return made
 
     def make_embedders(self, samples: int, note: Callable[[str], None]) -> list[Embedder]:
         """Return the backbone on each device, for so many images."""

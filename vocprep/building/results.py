@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vocprep.building.finish import FinishedShard
+from vocprep.building.stages import STAGES
 from vocprep.options import Part
+from vocprep.parallel import StageTimes
 from vocprep.shards.index import DatasetIndex
 
 
@@ -91,3 +94,21 @@ class PartResult:
         unfinished = [str(part) for part in self.unfinished]
         own = {"path": str(self.path), "part": str(self.part), "unfinished": unfinished}
         return {**asdict(self), **own}
+
+
+@dataclass(kw_only=True)
+class MadeShards:
+    """Shards that a run made, and what it took."""
+
+    shards: dict[str, FinishedShard] = field(default_factory=dict)
+    """By name; their bytes are in the staging folder."""
+    samples: int = 0
+    published: bool = True
+    """False where the output folder holds the version already."""
+    reused: int = 0
+    """Records whose embeddings were taken from an earlier version."""
+    times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
+    turned: set[str] = field(default_factory=set)
+    """Ids of images whose metadata state an orientation other than upright."""
+    notes: tuple[str, ...] = ()
+    """Why something that was there already was made again."""

@@ -132,6 +132,14 @@ class Staging:
                 "build at a time write there, and run the same command again"
             ) from error
 
+    def holds(self, name: str, shard: FinishedShard) -> bool:
+        """Return whether a shard and its description are there, by size and name."""
+        try:
+            size = 0 if shard.entry is None else (self.path / name).stat().st_size
+            return self._about(name).exists() and (not shard.entry or size == shard.entry.bytes)
+        except OSError:
+            return False
+
     def check(self, shards: Iterable[ShardEntry]) -> None:
         """Raise ShardError unless the shards are the files that this process staged."""
         for shard in shards:

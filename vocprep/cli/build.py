@@ -38,6 +38,7 @@ from vocprep.options import (
     BuildChoices,
     BuildOptions,
     Decoder,
+    Engine,
     IfExists,
     Layout,
     MaxFailures,
@@ -222,6 +223,32 @@ def _whole_numbers(
     metavar="I/N",
     help="Make every N-th shard from the I-th on, I from 0 to N−1, and publish nothing: processes "
     "that share --out make one part each; the same command without --part publishes.",
+)
+@click.option(
+    "--engine",
+    type=_choice(Engine),
+    default=BuildOptions.engine,
+    show_default=True,
+    help="What makes the shards: this process, or the nodes of a Ray cluster, to the same bytes. "
+    "They read --data-dir and write --out under the same paths.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="HOST:PORT of the cluster's head, or auto.  [default: $RAY_ADDRESS, else a cluster of "
+    "this machine alone]",
+)
+@click.option(
+    "--task-cpus",
+    type=float,
+    default=BuildOptions.task_cpus,
+    show_default=True,
+    help="CPUs of each Ray task, which makes one shard.",
+)
+@click.option(
+    "--task-gpus",
+    type=float,
+    help="GPUs of each Ray task, or the share of one.  [default: 1 where --device is a GPU here]",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
