@@ -42,7 +42,8 @@ def example(cls: type[Exception]) -> Exception:
     own = next(base.__init__ for base in cls.__mro__ if "__init__" in vars(base))
     given = inspect.signature(own).parameters.values() if inspect.isfunction(own) else ()
     needed = [p for p in given if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
-    return cls(*["the message"] * max(1, len(needed) - 1))
+    values = [1 if parameter.annotation == "int" else "the message" for parameter in needed[1:]]
+    return cls(*(values or ["the message"]))
 
 
 @pytest.mark.parametrize("cls", exceptions(), ids=lambda cls: cls.__name__)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription, describe_build
-    from vocprep.building.local import build
+    from vocprep.building.local import build, shard_orders
     from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup, build_shard
     from vocprep.building.plan import BuildPlan, plan
     from vocprep.building.publish import write_dataset
@@ -120,6 +120,7 @@ _HOMES = {
     "push": "transfer.push",
     "raise_failures": "downloading.outcomes",
     "sample": "synthetic.dataset",
+    "shard_orders": "building.local",
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
     "verify": "checks.verify",
@@ -191,6 +192,7 @@ __all__ = [
     "push",
     "raise_failures",
     "sample",
+    "shard_orders",
     "targets_to_label_map",
     "train",
     "verify",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from builders.version_bytes import version_bytes
-from builders.versions import ENGINE, ONE_PER_SHARD, VOC, WEIGHTS, make_plan
+from builders.versions import ENGINE, ONE_PER_SHARD, TWO_PER_SHARD, VOC, WEIGHTS, make_plan
 
 import vocprep
 from vocprep.building.local import build_plan
@@ -84,6 +84,54 @@ def test_shards_made_by_orders_are_those_of_one_process(
     result = build_plan(plan, out, ENGINE)
     assert result.made == 0
     assert version_bytes(out) == version_bytes(finished)
+
+
+def test_workers_of_ones_own_make_what_is_missing(
+    sample_tree: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Begun again, only the shards that are missing have orders."""
+    plan, out = make_plan(sample_tree, FOUR, ONE_PER_SHARD), tmp_path / "out"
+    orders = vocprep.shard_orders(plan, out, ENGINE)
+    assert [order.shard.name for order in orders] == [shard.name for shard in plan.shards]
+    follow(orders[:3], setup_of(sample_tree, out))
+    again = vocprep.shard_orders(plan, out, ENGINE)
+    assert [order.shard.name for order in again] == [plan.shards[3].name]
+    follow(again, setup_of(sample_tree, out))
+    assert build_plan(plan, out, ENGINE).made == 0
+    assert version_bytes(out) == version_bytes(finished)
+    assert vocprep.shard_orders(plan, out, ENGINE) == []
+
+
+def test_a_plan_and_an_order_pickle(sample_tree: Path) -> None:
+    plan = make_plan(sample_tree, FOUR, ONE_PER_SHARD)
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    for order in orders_of(plan):
+        assert pickle.loads(pickle.dumps(order)) == order
+
+
+def test_quarantined_samples_are_returned_for_the_driver_to_count(
+    tree: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(tree, FOUR, TWO_PER_SHARD)
+    bad, good = plan.shards[0].samples
+    bad.image_path.write_bytes(b"")
+    with begun(plan, tmp_path / "out") as orders:
+        (built,) = follow(orders[:1], setup_of(tree, tmp_path / "out"))
+    assert [sample.id for sample in built.quarantined] == [bad.image_id]
+    assert built.problems[0].startswith(f"{bad.image_path}: ")
+    assert built.finished.entry is not None
+    assert (built.finished.entry.records, good.split) == (1, built.finished.split)
+
+
+def test_embeddings_of_an_earlier_version_are_reused(
+    sample_tree: Path, finished: Path, tmp_path: Path
+) -> None:
+    other = make_plan(sample_tree, replace(FOUR, schema="context59"), TWO_PER_SHARD)
+    setup = setup_of(sample_tree, tmp_path / "out", reuse=[finished])
+    with begun(other, tmp_path / "out") as orders:
+        built = follow(orders, setup)
+    assert [shard.reused for shard in built] == [2, 2]
+    assert sum(shard.stage_seconds["read"] for shard in built) > 0
 
 
 def test_an_order_is_small(sample_tree: Path) -> None:

@@ -20,7 +20,14 @@ from hypothesis import given
 from vocprep.files import writing
 from vocprep.files.locking import try_lock
 from vocprep.files.names import TEMPORARY_PREFIX
-from vocprep.files.writing import atomic_file, canonical_json, sha256_hex, write_atomic, write_json
+from vocprep.files.writing import (
+    atomic_file,
+    canonical_json,
+    link_or_copy,
+    sha256_hex,
+    write_atomic,
+    write_json,
+)
 
 FAILURES: list[type[BaseException]] = [ValueError, KeyboardInterrupt, SystemExit]
 
@@ -234,3 +241,16 @@ def test_write_json_keeps_the_order_of_keys(tmp_path: Path) -> None:
 def test_sha256_of_bytes() -> None:
     data = bytes(range(256)) * 9000
     assert sha256_hex(data) == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("held", [None, b"old", "linked"])
+def test_a_second_name_replaces_what_had_it(held: bytes | str | None, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"new")
+    if held == "linked":
+        target.hardlink_to(source)
+    elif held is not None:
+        target.write_bytes(held)
+    assert link_or_copy(source, target) == "linked"
+    assert target.samefile(source)
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "target"}

@@ -15,6 +15,7 @@ import torch
 
 from vocprep.building.assemble import assemble
 from vocprep.building.finish import version_notes
+from vocprep.building.orders import ShardOrder
 from vocprep.building.pipeline import (
     COMPILE_FROM,
     FailureBudget,
@@ -168,6 +169,25 @@ def _build_part(
         stage_seconds=made.times.seconds(),
         notes=made.notes,
     )
+
+
+def shard_orders(
+    plan: BuildPlan, out: str | Path, options: BuildOptions | None = None
+) -> list[ShardOrder]:
+    """Begin a build in the folder ``out`` for workers of one's own: an order per missing shard.
+
+    ``build_shard`` follows them, in any processes that share the folder, and ``build`` publishes
+    the version. Of the options, those count that decide bytes and devices. Errors are those of
+    ``build_plan``.
+    """
+    out, options = local_path(out), options or BuildOptions()
+    key, _ = _key(plan, options)
+    compiled = is_compiled(plan.recipe, len(plan.samples), options)
+    with share_output(out, key) as output:
+        existing = find_existing(key, output, options.workers, set())
+    missing = [shard for shard in plan.shards if shard.name not in existing.shards]
+    chosen = missing if existing.version is None else []
+    return [ShardOrder.of(key, shard, options.decoder, compiled=compiled) for shard in chosen]
 
 
 def _key(plan: BuildPlan, options: BuildOptions) -> tuple[BuildKey, list[torch.device]]:

@@ -161,7 +161,6 @@ class Reusable:
         """Give a file its name in the staging folder."""
         target = self.output.staging.path / name
         if source != target:
-            target.unlink(missing_ok=True)
             link_or_copy(source, target)
 
     def _write_anew(

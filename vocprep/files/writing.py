@@ -247,9 +247,17 @@ def remove_path(path: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> Literal["linked", "copied"]:
-    """Give a file a second name, or copy it where the filesystem or its owner forbids that."""
+    """Give a file a second name, or copy it where the filesystem or its owner forbids that.
+
+    Whatever had the name is replaced, and there is no moment without a file of it.
+    """
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     try:
-        os.link(source, target)
+        os.link(source, temporary)
+        try:
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)  # it stays where it is the target already
         return "linked"
     except OSError:
         copy_file(source, target)

@@ -29,6 +29,9 @@ class DigestMismatchError(OSError):
         super().__init__(f"{size:,} bytes of sha256 {sha256}")
         self.size, self.sha256 = size, sha256
 
+    def __reduce__(self) -> tuple[type[DigestMismatchError], tuple[int, str]]:
+        return DigestMismatchError, (self.size, self.sha256)
+
 
 def cache_folder() -> Path:
     """Return ``$VOCPREP_CACHE``, else vocprep's folder in the user's cache folder."""
