@@ -28,12 +28,6 @@ def _write(out: Path, seed: int) -> Path:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that break off are not sent again."""
-    monkeypatch.setattr(store_publish, "TRIES", 1)
-
-
-@pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server may take long to start on a busy machine."""
     monkeypatch.setattr(store_publish, "TRIES", 40)

@@ -184,7 +184,7 @@ def test_answers_that_are_lost(s3: S3, version: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_store_that_does_not_answer(s3: S3, version: Path, impatient: None) -> None:
+def test_store_that_does_not_answer(s3: S3, version: Path) -> None:
     push(version, s3.url("v"))
     with s3.through_proxy() as proxy, proxy.refusing():
         result = invoke("push", version, s3.url("v"))

@@ -37,8 +37,8 @@ from vocprep.validation import explain
 
 CLAIM: Final = f"{STAGING}/build.json"
 """Name of the object that says what is being written."""
-TRIES = 2
-"""How often a request is sent that breaks off; the store's client waits for a store itself."""
+TRIES = 1
+"""How often a request is sent that fails after the store's client has waited and sent it again."""
 AT_ONCE: Final = 8
 """Requests of a few bytes in flight."""
 Result = TypeVar("Result")

@@ -140,6 +140,8 @@ class ShardDataset:
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Begin to fetch shards that are read next: of a folder there is nothing to fetch."""
+        for name in names:
+            self._shards.prefetch(name)
 
     def _open_shard(self, name: str) -> ShardReader:
         """Return the shard; ShardError when its records are not those that it is to span."""

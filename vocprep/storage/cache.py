@@ -1,25 +1,39 @@
 """The cache of what is read from object stores: whole files, named by the sha256 of their bytes.
 
 A file is hashed while it streams in, and gets its name when all of it is there and has the digest.
-Several processes may fill one cache: each file is fetched by one of them, under a file lock.
+Several processes may fill one cache: each file is fetched by one of them, under a file lock. Where
+nothing can be kept, files are read from memory, with one note.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
+import logging
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Final
 
+from vocprep.errors import UsageError
 from vocprep.files.names import TEMPORARY_PREFIX
-from vocprep.files.reading import open_regular
+from vocprep.storage import cache_space
+from vocprep.storage.cache_space import OBJECTS, SIZE_VARIABLE
+from vocprep.storage.places import url_scheme
 from vocprep.storage.store import StorePath
+from vocprep.validation import explain
 
 CACHE_VARIABLE: Final = "VOCPREP_CACHE"
+_SECONDS_BETWEEN_STAMPS: Final = 600
+"""Of a file's time of use: a file with other times is digested again."""
+_proved: dict[str, tuple[int, ...]] = {}
+"""By digest, of files that this process has hashed when it wrote them: by what they are known."""
+_noted: set[str] = set()
+_log = logging.getLogger(__name__)
 
 
 class DigestMismatchError(OSError):
@@ -36,31 +50,54 @@ class DigestMismatchError(OSError):
 def cache_folder() -> Path:
     """Return ``$VOCPREP_CACHE``, else vocprep's folder in the user's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen and url_scheme(chosen) is not None:
+        raise UsageError(f"{CACHE_VARIABLE}: expected a folder of this machine, found a URL")
     if chosen:
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vocprep"
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:  # a user without a home folder
+        raise UsageError(
+            f"no home folder to cache files in; name one by ${CACHE_VARIABLE}"
+        ) from error
+    return base / "vocprep"
+
+
+def cached_path(sha256: str) -> Path:
+    """Return where the file with a digest is kept."""
+    return cache_folder() / OBJECTS / sha256[:2] / sha256
 
 
 def open_cached(path: StorePath, sha256: str, size: int) -> BufferedReader:
     """Open the file with a digest, fetched from a store unless the cache holds it.
 
     What the cache holds already is not digested again: the caller does that. Raises
-    DigestMismatchError when the object has other bytes, OSError when it cannot be fetched or kept.
+    DigestMismatchError when the object has other bytes, OSError when it cannot be fetched.
     """
-    final = cached_path(sha256)
-    try:
-        stream = open_regular(final)
-    except FileNotFoundError:
-        fetch(path, sha256, size)
-        stream = open_regular(final)
-    os.utime(stream.fileno())
-    return stream
+    stream = _open_kept(cached_path(sha256))
+    if stream is not None:
+        return stream
+    for may_free in (True, False):
+        try:
+            fetch(path, sha256, size)
+        except CannotKeepError as error:
+            if not (may_free and error.is_full and cache_space.free(cache_folder(), 2 * size)):
+                _note(str(error))
+                break
+        else:
+            stream = _open_kept(cached_path(sha256))
+            break
+    return stream or _open_unnamed(path, sha256, size)
 
 
-def cached_path(sha256: str) -> Path:
-    """Return where the file with a digest is kept."""
-    return cache_folder() / "objects" / sha256[:2] / sha256
+def is_cached(sha256: str) -> bool:
+    """Return whether the file with a digest is kept, damaged perhaps."""
+    return cached_path(sha256).exists()
+
+
+def is_proved(descriptor: int, sha256: str) -> bool:
+    """Return whether an open file is one that this process has hashed when it fetched it."""
+    return _proved.get(sha256) == _known_by(descriptor)
 
 
 def discard(sha256: str) -> None:
@@ -69,35 +106,158 @@ def discard(sha256: str) -> None:
 
 
 def fetch(path: StorePath, sha256: str, size: int) -> None:
-    """Fetch an object into the cache, unless another process has done so meanwhile."""
+    """Fetch an object into the cache, unless it is there or another process fetches it meanwhile.
+
+    Raises CannotKeepError where the cache cannot keep it.
+    """
     final = cached_path(sha256)
-    with _partial(final) as partial:
+    with _keeping(), _partial(final) as stream:
         if final.exists():
             return
-        digest, count = hashlib.sha256(), 0
-        with partial.open("r+b") as stream:
-            stream.truncate(0)
-            for chunk in path.chunks():
-                count += len(chunk)
-                if count > size:
-                    break
-                digest.update(chunk)
-                stream.write(chunk)
-        if count != size or digest.hexdigest() != sha256:
-            partial.unlink()
-            raise DigestMismatchError(count, digest.hexdigest())
-        partial.rename(final)
+        if not cache_space.reserve(cache_folder(), size):
+            raise OSError(
+                errno.EFBIG,
+                f"a file of {size:,} bytes is larger than all that it may hold by ${SIZE_VARIABLE}",
+            )
+        try:
+            _fill(stream, path, sha256, size)
+            _partial_of(final).rename(final)
+            _proved[sha256] = _known_by(stream.fileno())
+        except BaseException:
+            cache_space.release(cache_folder(), size)
+            raise
+
+
+def _fill(stream: FileIO, path: StorePath, sha256: str, size: int) -> None:
+    """Write an object's bytes into a file, and compare their digest."""
+    digest, count = hashlib.sha256(), 0
+    for chunk in path.chunks():
+        count += len(chunk)
+        if count > size:
+            break
+        digest.update(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[stream.write(rest) :]
+    if count != size or digest.hexdigest() != sha256:
+        raise DigestMismatchError(count, digest.hexdigest())
+
+
+class CannotKeepError(Exception):
+    """The cache cannot keep a file; the message says why."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(explain(error))
+        self.is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def _partial(final: Path) -> Iterator[Path]:
-    """Yield the file that is filled before it gets its name; one process at a time has it."""
-    path = final.with_name(f"{TEMPORARY_PREFIX}{final.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+def _keeping() -> Iterator[None]:
+    """Turn what keeps files from being kept into one error; those of the store stay."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        path.touch()  # another process may have renamed it while this one waited
-        yield path
-    finally:
+        yield
+    except DigestMismatchError:
+        raise
+    except OSError as error:
+        if "://" in str(error.filename):  # of the store
+            raise
+        raise CannotKeepError(error) from error
+
+
+def _open_kept(final: Path) -> BufferedReader | None:
+    """Open a file of the cache, and remember that it is used; None where there is none.
+
+    What is no file of its own, as a link or a pipe, is removed.
+    """
+    try:
+        descriptor = os.open(final, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            _remove(final)
+        return None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
+        _remove(final)
+        return None
+    if cache_space.now() - found.st_mtime > _SECONDS_BETWEEN_STAMPS:
+        try:
+            os.utime(descriptor)
+        except OSError:
+            """Another user's, or a file system that is not written to."""
+    return os.fdopen(descriptor, "rb")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:
+        """A folder, which nothing of vocprep's is; files are then read from memory."""
+
+
+@contextmanager
+def _partial(final: Path) -> Iterator[FileIO]:
+    """Yield the file that is filled before it gets its name; one process at a time has it.
+
+    It is removed unless it has got its name.
+    """
+    path = _partial_of(final)
+    cache_space.make_folder(final.parent, cache_folder())
+    while True:
+        with cache_space.locked(path) as stream:
+            if not _is_at(stream.fileno(), path):
+                continue  # another process has renamed or removed it meanwhile
+            try:
+                stream.truncate(0)
+                yield stream
+            finally:
+                if _is_at(stream.fileno(), path):
+                    path.unlink(missing_ok=True)
+            return
+
+
+def _partial_of(final: Path) -> Path:
+    return final.with_name(f"{TEMPORARY_PREFIX}{final.name}")
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _open_unnamed(path: StorePath, sha256: str, size: int) -> BufferedReader:
+    """Fetch an object into a file without a name, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("vocprep")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    stream = FileIO(descriptor, "r+b")
+    try:
+        _fill(stream, path, sha256, size)
+    except BaseException:
+        stream.close()
+        raise
+    stream.seek(0)
+    _proved[sha256] = _known_by(descriptor)
+    return BufferedReader(stream)
+
+
+def _known_by(descriptor: int) -> tuple[int, ...]:
+    found = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _note(reason: str) -> None:
+    """Say once per process and reason that nothing is kept."""
+    text = f"the cache {cache_folder()} keeps nothing: {reason}"
+    if text not in _noted:
+        _noted.add(text)
+        _log.warning(
+            "note: %s; files are read from memory, each time anew; make room or name another "
+            "folder by $%s",
+            *(text, CACHE_VARIABLE),
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vocprep.files.reading import MAX_JSON_BYTES, open_regular, parse_json, read_file
+from vocprep.storage import ahead, cache
 from vocprep.storage.cache import CACHE_VARIABLE, cache_folder, discard, open_cached
 from vocprep.storage.places import Place
 from vocprep.storage.store import StoreError
@@ -29,7 +30,24 @@ def open_listed(place: Place, sha256: str, size: int) -> BufferedReader:
 
     OSError when it is not there; the caller compares digest and size, since files can be damaged.
     """
-    return open_regular(place) if isinstance(place, Path) else open_cached(place, sha256, size)
+    if isinstance(place, Path):
+        return open_regular(place)
+    ahead.taken(sha256)
+    return open_cached(place, sha256, size)
+
+
+def fetch_ahead(place: Place, sha256: str, size: int) -> None:
+    """Begin to fetch a file that is read soon, where the cache has room for one more; of a store.
+
+    Returns at once. It only makes ``open_listed`` return sooner.
+    """
+    if not isinstance(place, Path):
+        ahead.fetch_ahead(place, sha256, size)
+
+
+def is_proved(place: Place, stream: BufferedReader, sha256: str) -> bool:
+    """Return whether an open file was digested by this process when it was fetched."""
+    return not isinstance(place, Path) and cache.is_proved(stream.fileno(), sha256)
 
 
 def why_unread(place: Place, error: OSError) -> tuple[str, str]:
@@ -44,10 +62,10 @@ def why_unread(place: Place, error: OSError) -> tuple[str, str]:
     if isinstance(error, StoreError) or error.filename == str(place):
         found, _, advice = words.partition("; ")
         return found, advice or "do it again when the store answers"
-    cache = cache_folder()
+    folder = cache_folder()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return words, f"make room in the cache {cache}, or name another by ${CACHE_VARIABLE}"
-    return words, f"name a folder for the cache by ${CACHE_VARIABLE}, in place of {cache}"
+        return words, f"make room in the cache {folder}, or name another by ${CACHE_VARIABLE}"
+    return words, f"name a folder for the cache by ${CACHE_VARIABLE}, in place of {folder}"
 
 
 def forget_damaged(place: Place, sha256: str) -> bool:
