@@ -35,7 +35,7 @@ from vocprep.building.stages import (
     begin,
 )
 from vocprep.building.staging import Staging
-from vocprep.data_dir.layout import SampleRef
+from vocprep.data_dir.layout import JoinedSamples, SampleRef
 from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
 from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
@@ -74,7 +74,7 @@ def make_shards(  # what, how, with which networks and threads, where to, who is
     Threads read and draft samples, threads embed them (``make_records``), one thread encodes and
     writes a shard while the next is made (``writer``).
     """
-    samples = [sample for shard in shards for sample in shard.samples]
+    samples = JoinedSamples([shard.samples for shard in shards])
     with make_records(samples, stages, embedders, options) as outcomes:
         for shard in shards:
             records: list[Record] = []
@@ -322,7 +322,9 @@ class FailureBudget:
         self._plan = plan
         self._limit = limit
         self._allowed = limit.allowed(len(plan.samples))
-        self._problems: list[str] = []
+        self._count = 0
+        self._latest: deque[str] = deque(maxlen=MOST_NAMED)
+        """What the error says of them."""
 
     @property
     def spent(self) -> int:
@@ -335,14 +337,15 @@ class FailureBudget:
         ``problem`` is what the error says of one, its recorded reason where it is empty.
         """
         folder = self._plan.data_dir
-        self._problems += [problem or f"{folder / bad.file}: {bad.reason}" for bad in quarantined]
-        if len(self._problems) > self._allowed:
+        self._latest.extend(problem or f"{folder / bad.file}: {bad.reason}" for bad in quarantined)
+        self._count += len(quarantined)
+        if self._count > self._allowed:
             raise FailureBudgetError(self._message())
 
     def _message(self) -> str:
-        named = "; ".join(self._problems[-MOST_NAMED:])
+        named = "; ".join(self._latest)
         return (
-            f"at least {len(self._problems)} of {len(self._plan.samples):,} samples cannot be "
+            f"at least {self._count} of {len(self._plan.samples):,} samples cannot be "
             f"used, expected at most {self._allowed} (--max-failures {self._limit}): {named}; or "
             "take their ids out of the split files, or allow more; verify --level content names "
             "all of them"

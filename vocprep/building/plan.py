@@ -6,15 +6,23 @@ import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from torch import Tensor
 
 from vocprep.backbones import BACKBONES, NORMALISATIONS, Normalisation
-from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples, read_split
+from vocprep.data_dir.image_ids import ImageIds
+from vocprep.data_dir.layout import (
+    JoinedSamples,
+    SampleRef,
+    SplitSamples,
+    default_data_dir,
+    list_splits,
+    read_split_ids,
+)
 from vocprep.features.weights import (
     OFFICIAL,
     WeightsOrigin,
@@ -48,7 +56,7 @@ class ShardPlan:
 
     name: str
     split: str
-    samples: tuple[SampleRef, ...]
+    samples: Sequence[SampleRef]
 
     def image_ids(self) -> Iterator[str]:
         """Yield the ids of its images, in order."""
@@ -71,7 +79,7 @@ class BuildPlan:
     """The file that the weights were read from."""
     sources: tuple[SourceManifest, ...] = ()
     """Where images, labels and weights come from, for the dataset's card."""
-    left_out: frozenset[str] = frozenset()
+    left_out: ImageIds = field(default_factory=lambda: ImageIds.of([]))
     """Ids of the dataset's own splits that ``--splits`` or ``--limit`` leave out."""
 
     def __repr__(self) -> str:
@@ -85,10 +93,10 @@ class BuildPlan:
         """Return the plan with the shards of one part only; itself where there is none."""
         return self if part is None else replace(self, shards=tuple(part.choose(self.shards)))
 
-    @property
-    def samples(self) -> list[SampleRef]:
-        """All samples, shard by shard."""
-        return [sample for shard in self.shards for sample in shard.samples]
+    @cached_property
+    def samples(self) -> Sequence[SampleRef]:
+        """All samples, shard by shard, each made when it is asked for."""
+        return JoinedSamples([shard.samples for shard in self.shards])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +160,7 @@ def plan(
     label_space = load_label_space(
         manifest.schema_for(choices.schema), void_unknown=choices.void_unknown
     )
-    samples = _samples(manifest, data_dir, choices, allow_missing=allow_missing)
+    by_split = _samples(manifest, data_dir, choices, allow_missing=allow_missing)
     state = load_fitting_weights(
         weights,
         data_dir,
@@ -161,7 +169,6 @@ def plan(
     )
     digest = tensor_digest(state)
     label = weights_label(weights, digest, choices.backbone)
-    by_split = _by_split(samples)
     return BuildPlan(
         data_dir=data_dir,
         recipe=_recipe(manifest, choices, label_space, by_split, digest),
@@ -172,16 +179,16 @@ def plan(
         weights_origin=WeightsOrigin.of_build(weights, data_dir, choices.backbone, digest),
         shards=tuple(_shard_plans(by_split, layout)),
         sources=_sources(manifest, choices.backbone, label),
-        left_out=_left_out(manifest, data_dir, samples),
+        left_out=_left_out(manifest, data_dir, by_split),
     )
 
 
 def _samples(
     dataset: DatasetManifest, data_dir: Path, choices: BuildChoices, *, allow_missing: bool
-) -> list[SampleRef]:
-    """Return the chosen samples of a dataset; DataDirError when a split has none."""
+) -> dict[str, SplitSamples]:
+    """Return the chosen samples of a dataset by split; DataDirError when a split has none."""
     splits = choices.splits or dataset.splits
-    return list_samples(
+    found = list_splits(
         data_dir,
         dataset,
         splits,
@@ -189,13 +196,14 @@ def _samples(
         allow_missing=allow_missing,
         skip_option="--max-failures",
     )
+    return dict(sorted(found.items()))
 
 
 def _recipe(
     dataset: DatasetManifest,
     choices: BuildChoices,
     label_space: LabelSpace,
-    by_split: dict[str, list[SampleRef]],
+    by_split: Mapping[str, SplitSamples],
     weights_sha256: str,
 ) -> Recipe:
     """Return the recipe of a user's choices; what they leave open follows from the backbone."""
@@ -208,7 +216,7 @@ def _recipe(
             void_unknown=label_space.void_unknown,
         ),
         splits={
-            split: SplitIds.of([sample.image_id for sample in members])
+            split: SplitIds(count=len(members), ids_sha256=members.image_ids.sha256())
             for split, members in by_split.items()
         },
         backbone=choices.backbone,
@@ -242,30 +250,23 @@ def _sources(
 
 
 def _left_out(
-    dataset: DatasetManifest, data_dir: Path, samples: Sequence[SampleRef]
-) -> frozenset[str]:
+    dataset: DatasetManifest, data_dir: Path, chosen: Mapping[str, SplitSamples]
+) -> ImageIds:
     """Return the ids of the dataset's splits that are not among the samples."""
-    chosen = {sample.image_id for sample in samples}
     present = [s for s in dataset.splits if (data_dir / dataset.split_files / f"{s}.txt").is_file()]
-    return (
-        frozenset(
-            image_id for split in present for image_id in read_split(data_dir, dataset, split)
-        )
-        - chosen
-    )
+    left_out = []
+    for split in present:
+        image_ids = read_split_ids(data_dir, dataset, split)
+        for samples in chosen.values():
+            image_ids = image_ids.without(samples.image_ids)
+        left_out.append(image_ids)
+    return ImageIds.union(left_out)
 
 
-def _by_split(samples: Sequence[SampleRef]) -> dict[str, list[SampleRef]]:
-    ordered = sorted(samples, key=lambda sample: (sample.split, sample.image_id))
-    return {split: list(group) for split, group in groupby(ordered, lambda sample: sample.split)}
-
-
-def _shard_plans(
-    by_split: Mapping[str, Sequence[SampleRef]], layout: Layout
-) -> Iterator[ShardPlan]:
+def _shard_plans(by_split: Mapping[str, SplitSamples], layout: Layout) -> Iterator[ShardPlan]:
     for split, samples in by_split.items():
         for name, members in cut_shards(split, samples, layout):
-            yield ShardPlan(name=name, split=split, samples=tuple(members))
+            yield ShardPlan(name=name, split=split, samples=members)
 
 
 def cut_shards(

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vocprep.building.assemble import SIDE_FILES, assemble
 from vocprep.building.finish import FinishedShard, finish_shard
 from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cut_shards
+from vocprep.building.sources import image_samples
 from vocprep.building.stages import STAGES
 from vocprep.building.staging import Staging
+from vocprep.data_dir.image_ids import ImageIds
 from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files.locking import LOCK, alone_in, file_lock
@@ -37,6 +40,8 @@ from vocprep.validation import explain
 
 _RECORDS = f"{TEMPORARY_PREFIX}records"
 """Staging folder of ``write_dataset``."""
+_TOGETHER = 4096
+"""Ids that are looked up at a time."""
 _NO_SECONDS = dict.fromkeys(STAGES, 0.0)
 
 
@@ -183,14 +188,26 @@ def _read_earlier(out: Path, key: BuildKey, note: Callable[[str], None]) -> Vers
         problem = str(error).rpartition("; ")[0]  # without its advice
         note(f"{problem}: nothing of the earlier version is reused, its records are made again")
         return None
-    ids = earlier.sources.keys()
-    left_out = sorted(ids & key.plan.left_out)
-    if left_out:
-        raise UsageError(
-            f"{out}: holds {len(ids):,} images, {len(left_out):,} of which --splits or --limit "
-            f"leave out, e.g. {left_out[0]}; choose another --out, or --if-exists overwrite"
-        )
+    _refuse_left_out(out, earlier, key.plan.left_out)
     return earlier
+
+
+def _refuse_left_out(out: Path, earlier: Version, left_out: ImageIds) -> None:
+    """Refuse to leave images out of a version that the dataset still lists."""
+    if not left_out:
+        return
+    images, lost, first = 0, 0, ""
+    samples = image_samples(earlier)
+    while block := [sample.id for sample in islice(samples, _TOGETHER)]:
+        images += len(block)
+        places = left_out.places(block)
+        lost += len(places)
+        first = first or (left_out[int(places[0])] if len(places) else "")
+    if lost:
+        raise UsageError(
+            f"{out}: holds {images:,} images, {lost:,} of which --splits or --limit leave out, "
+            f"e.g. {first}; choose another --out, or --if-exists overwrite"
+        )
 
 
 def _refuse_differing(

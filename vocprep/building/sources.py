@@ -137,7 +137,7 @@ class PublishedShards:
     """
 
     def __init__(self, plan: BuildPlan, version: Version | None, *, mixable: bool) -> None:
-        self._samples = _InOrder(() if version is None else _image_samples(version))
+        self._samples = _InOrder(() if version is None else image_samples(version))
         self._is_same = version is not None
         self._found: dict[str, tuple[ShardEntry, tuple[QuarantinedSample, ...]]] = {}
         """By planned shard: the stored one, and the quarantined samples of the planned one."""
@@ -200,7 +200,7 @@ class _InOrder:
         return is_at_end and not self._passed_over
 
 
-def _image_samples(version: Version) -> Iterator[Sample]:
+def image_samples(version: Version) -> Iterator[Sample]:
     """Yield one sample per image of a version, in id order."""
     return (sample for sample in version.stream_all() if not is_mirrored(sample.id))
 

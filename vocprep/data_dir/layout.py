@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 from pathlib import Path
+from typing import overload
 
-from vocprep.data_dir.missing_files import list_folder
-from vocprep.data_dir.split_files import PLAIN_NAME, read_split_file
+from vocprep.data_dir.image_ids import ImageIds
+from vocprep.data_dir.missing_files import holds_all, list_folder
+from vocprep.data_dir.split_files import PLAIN_NAME, ListedIds, read_split_file
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files.names import DATA_DIR, OTHER, found_at, is_plain_name, names_in
 from vocprep.manifests import DatasetManifest
@@ -16,6 +21,7 @@ from vocprep.storage.places import local_path
 from vocprep.validation import explain, printable
 
 DATA_DIR_VARIABLE = "VOCPREP_DATA_DIR"
+IMAGE_SUFFIX = ".jpg"
 _MOST_SPLITS = 10
 """Names of split files that a message lists."""
 
@@ -30,6 +36,78 @@ class SampleRef:
     label_path: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleFiles:
+    """Where the images and the label maps of a dataset are."""
+
+    images: Path
+    labels: Path
+    label_suffix: str
+
+    def of(self, split: str, image_id: str) -> SampleRef:
+        """Return the files of one sample."""
+        return SampleRef(
+            image_id=image_id,
+            split=split,
+            image_path=self.images / f"{image_id}{IMAGE_SUFFIX}",
+            label_path=self.labels / f"{image_id}{self.label_suffix}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSamples(Sequence[SampleRef]):
+    """Samples of one split in id order, of which only the ids are in memory."""
+
+    split: str
+    image_ids: ImageIds
+    files: SampleFiles
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @overload
+    def __getitem__(self, place: int) -> SampleRef: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> SplitSamples: ...
+
+    def __getitem__(self, place: int | slice) -> SampleRef | SplitSamples:
+        if isinstance(place, slice):
+            return replace(self, image_ids=self.image_ids[place])
+        return self.files.of(self.split, self.image_ids[place])
+
+    def __iter__(self) -> Iterator[SampleRef]:
+        return (self.files.of(self.split, image_id) for image_id in self.image_ids)
+
+
+class JoinedSamples(Sequence[SampleRef]):
+    """The samples of several sequences, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[SampleRef]]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, place: int) -> SampleRef: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[SampleRef]: ...
+
+    def __getitem__(self, place: int | slice) -> SampleRef | list[SampleRef]:
+        places = range(len(self))[place]
+        return self._at(places) if isinstance(places, int) else [self._at(each) for each in places]
+
+    def __iter__(self) -> Iterator[SampleRef]:
+        return chain.from_iterable(self._parts)
+
+    def _at(self, place: int) -> SampleRef:
+        part = bisect_right(self._ends, place)
+        return self._parts[part][place - self._ends[part]]  # counted from the part's end
+
+
 def default_data_dir() -> Path:
     """Return ``$VOCPREP_DATA_DIR``, else ``./data``."""
     return local_path(os.environ.get(DATA_DIR_VARIABLE) or "data")
@@ -41,10 +119,15 @@ def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str
     Raises DataDirError when the file is missing or holds anything but ids (see
     ``vocprep.data_dir.split_files``), UsageError for a split whose name is no plain one.
     """
-    return sorted(_read_split(data_dir, dataset, split))
+    return list(read_split_ids(data_dir, dataset, split))
 
 
-def _read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> dict[str, int]:
+def read_split_ids(data_dir: Path, dataset: DatasetManifest, split: str) -> ImageIds:
+    """Return the image ids of a split in compact form; see ``read_split``."""
+    return _read_split(data_dir, dataset, split).sorted()
+
+
+def _read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> ListedIds:
     """Return the image ids of a split, each with its line."""
     path = split_path(data_dir, dataset, split)
     try:
@@ -98,56 +181,93 @@ def list_samples(  # which samples, and what to do about missing files
 ) -> list[SampleRef]:
     """Return the samples of the splits in id order, at most ``limit`` of each split.
 
+    Files and errors are those of ``list_splits``.
+    """
+    listed = list_splits(
+        data_dir, dataset, splits, limit, allow_missing=allow_missing, skip_option=skip_option
+    )
+    return list(heapq.merge(*listed.values(), key=lambda sample: sample.image_id))
+
+
+def list_splits(  # which samples, and what to do about missing files
+    data_dir: Path,
+    dataset: DatasetManifest,
+    splits: Sequence[str],
+    limit: int | None = None,
+    *,
+    allow_missing: bool = False,
+    skip_option: str | None = None,
+) -> dict[str, SplitSamples]:
+    """Return the samples of each split in id order, at most ``limit`` of each.
+
     Every image and label file must exist, unless ``allow_missing``. Raises DataDirError with the
     first missing file or the first split that lists no image, UsageError when an id belongs to two
     of the splits. ``skip_option`` is the caller's option that leaves samples without files out, for
     the message.
     """
-    owner: dict[str, str] = {}
-    lines: dict[str, int] = {}
+    files = SampleFiles(
+        images=data_dir / dataset.images,
+        labels=data_dir / dataset.labels,
+        label_suffix=f".{dataset.label_kind}",
+    )
+    found: dict[str, SplitSamples] = {}
     for split in splits:
-        numbered = _read_split(data_dir, dataset, split)
-        if not numbered:
+        listed = _read_split(data_dir, dataset, split)
+        if not listed:
             raise _empty_split(data_dir, dataset, split)
-        for image_id in sorted(numbered)[:limit]:
-            if image_id in owner:
-                first, second = owner[image_id], split
-                raise UsageError(
-                    f"splits {first} and {second} both hold image {image_id}, line "
-                    f"{lines[image_id]} of {first}.txt and line {numbered[image_id]} of "
-                    f"{second}.txt in {data_dir / dataset.split_files}: expected splits that share "
-                    "no image; name fewer with --splits, or remove one line"
-                )
-            owner[image_id], lines[image_id] = split, numbered[image_id]
-    samples = [
-        SampleRef(
-            image_id=image_id,
-            split=owner[image_id],
-            image_path=data_dir / dataset.images / f"{image_id}.jpg",
-            label_path=data_dir / dataset.labels / f"{image_id}.{dataset.label_kind}",
-        )
-        for image_id in sorted(owner)
-    ]
-    if samples and not allow_missing:
-        _check_present(samples, data_dir, dataset, skip_option)
-    return samples
+        image_ids = listed.sorted()[:limit]
+        _check_disjoint(data_dir, dataset, split, image_ids, found)
+        found[split] = SplitSamples(split=split, image_ids=image_ids, files=files)
+    if found and not allow_missing:
+        _check_present(found, data_dir, dataset, skip_option)
+    return found
+
+
+def _check_disjoint(
+    data_dir: Path,
+    dataset: DatasetManifest,
+    split: str,
+    image_ids: ImageIds,
+    others: Mapping[str, SplitSamples],
+) -> None:
+    """Raise UsageError naming the first id that another split holds too."""
+    common = {other: image_ids.common(samples.image_ids) for other, samples in others.items()}
+    first = min(((ids[0], other) for other, ids in common.items() if ids), default=None)
+    if first is None:
+        return
+    image_id, other = first
+    lines = [_read_split(data_dir, dataset, each)[image_id] for each in (other, split)]
+    raise UsageError(
+        f"splits {other} and {split} both hold image {image_id}, line {lines[0]} of {other}.txt "
+        f"and line {lines[1]} of {split}.txt in {data_dir / dataset.split_files}: expected splits "
+        "that share no image; name fewer with --splits, or remove one line"
+    )
 
 
 def _check_present(
-    samples: Sequence[SampleRef], data_dir: Path, dataset: DatasetManifest, skip_option: str | None
+    splits: Mapping[str, SplitSamples],
+    data_dir: Path,
+    dataset: DatasetManifest,
+    skip_option: str | None,
 ) -> None:
     """Raise DataDirError when the image or label file of a listed id is missing."""
+    image_ids = ImageIds.union([samples.image_ids for samples in splits.values()])
+    files = next(iter(splits.values())).files
+    folders = {files.images: IMAGE_SUFFIX, files.labels: files.label_suffix}
+    if all(holds_all(folder, image_ids, suffix) for folder, suffix in folders.items()):
+        return
     hint = _download_hint(data_dir, dataset)
+    kinds = (("image", files.images, IMAGE_SUFFIX), ("label map", files.labels, files.label_suffix))
     try:
-        kinds = [
-            list_folder("image", [sample.image_path for sample in samples]),
-            list_folder("label map", [sample.label_path for sample in samples]),
+        listed = [
+            list_folder(kind, [folder / f"{image_id}{suffix}" for image_id in image_ids])
+            for kind, folder, suffix in kinds
         ]
     except DataDirError as error:
         raise DataDirError(f"{error}; check --data-dir and the dataset{hint}") from error
-    lacking = {path.stem for kind in kinds for path in kind.missing}
+    lacking = {path.stem for kind in listed for path in kind.missing}
     skip = f", or leave such images out with {skip_option} {len(lacking)}" if skip_option else ""
-    for kind in kinds:
+    for kind in listed:
         if kind.missing:
             raise DataDirError(f"{kind.in_words()}{hint}{skip}")
 

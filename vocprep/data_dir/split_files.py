@@ -8,14 +8,20 @@ chosen by ``SplitFlags``. A line that holds anything else is refused, never read
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.data_dir.image_ids import Column, ImageIds, as_column
 from vocprep.errors import DataDirError
 from vocprep.files.names import is_plain_name
-from vocprep.files.reading import read_text_lines
+from vocprep.files.reading import text_lines
 from vocprep.manifests import SplitFlags
 from vocprep.validation import explain, printable
 
@@ -27,6 +33,7 @@ _CHOSEN: Mapping[SplitFlags, frozenset[int]] = {
     "all": frozenset({-1, 0, 1}),
 }
 _FLAGS = {"-1": -1, "0": 0, "1": 1, "+1": 1}
+_NO_FLAG = 2
 _SUFFIX = re.compile(r"\.(jpe?g|png|mat|bmp|gif|tiff?|webp|ppm|xml|txt)", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _HEADER = re.compile(r"id|name|(image|img|file)_?(id|name)?", re.IGNORECASE)
@@ -36,16 +43,76 @@ _SHORT = 3
 _LONGEST_SHOWN = 80
 
 
-class _Line(NamedTuple):
-    """One line of a split file."""
+class ListedIds(Mapping[str, int]):
+    """The image ids of a split file in its order, each with the number of its line.
 
-    number: int
-    image_id: str
-    flag: int | None
-    """None where the line holds an id alone."""
+    They are held as columns: 16 bytes per id of VOC's.
+    """
+
+    def __init__(self, column: Column, numbers: NDArray[np.int32]) -> None:
+        self.column = column
+        """[N]"""
+        self.numbers = numbers
+        """[N]: from 1."""
+
+    def sorted(self) -> ImageIds:
+        """Return the ids in sorted order."""
+        return ImageIds(np.sort(self.column))
+
+    def __getitem__(self, image_id: str) -> int:
+        (found,) = np.nonzero(self.column == image_id.encode())
+        if not len(found):
+            raise KeyError(image_id)
+        return int(self.numbers[found[0]])
+
+    def __iter__(self) -> Iterator[str]:
+        return (image_id.decode("ascii") for image_id in self.column)
+
+    def __len__(self) -> int:
+        return len(self.column)
 
 
-def read_split_file(path: Path, flags: SplitFlags | None = None) -> dict[str, int]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Lines:
+    """The lines of a split file that hold an id."""
+
+    column: Column
+    """[N]: the ids."""
+    numbers: NDArray[np.int32]
+    """[N]: of the lines, from 1."""
+    flags: NDArray[np.int8]
+    """[N]: ``_NO_FLAG`` where a line holds an id alone."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the lines; DataDirError naming the first that holds anything else."""
+        numbers, flags = array("i"), array("b")
+
+        def image_ids() -> Iterator[str]:
+            for number, text in enumerate(text_lines(path), start=1):
+                if words := text.split():
+                    image_id, flag = _parse(path, number, words, text)
+                    numbers.append(number)
+                    flags.append(flag)
+                    yield image_id
+
+        column = as_column(image_ids())
+        return cls(
+            column=column,
+            numbers=np.array(numbers, dtype=np.int32),
+            flags=np.array(flags, dtype=np.int8),
+        )
+
+    def kept(self, rows: NDArray[np.bool_]) -> ListedIds:
+        """Return some of the lines."""
+        return ListedIds(self.column[rows], self.numbers[rows])
+
+    def id_at(self, row: int) -> str:
+        """Return the id of a row."""
+        return bytes(self.column[row]).decode("ascii")
+
+
+def read_split_file(path: Path, flags: SplitFlags | None = None) -> ListedIds:
     """Return the image ids of a split file in its order, each with the number of its line.
 
     ``flags`` chooses the lines of a file with flags; files of ids alone are read whole. Blanks
@@ -54,26 +121,21 @@ def read_split_file(path: Path, flags: SplitFlags | None = None) -> dict[str, in
     flag, when an id is listed twice, and for flags without a choice.
     """
     try:
-        texts = read_text_lines(path)
+        lines = _Lines.read(path)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise DataDirError(f"{path}: cannot be read as a split file: {explain(error)}") from error
-    lines = [
-        _parse(path, number, words, text)
-        for number, text in enumerate(texts, start=1)
-        if (words := text.split())
-    ]
-    flagged = [line for line in lines if line.flag is not None]
-    if flagged:
-        _check_flagged(path, lines, flagged)
-    _check_once_each(path, lines, is_flagged=bool(flagged))
-    if flagged:
-        lines = _choose(path, lines, flags)
-    return {line.image_id: line.number for line in lines}
+    is_flagged = bool((lines.flags != _NO_FLAG).any())
+    if is_flagged:
+        _check_flagged(path, lines)
+    _check_once_each(path, lines, is_flagged=is_flagged)
+    if is_flagged:
+        return lines.kept(_chosen(path, lines, flags))
+    return ListedIds(lines.column, lines.numbers)
 
 
-def _parse(path: Path, number: int, words: list[str], text: str) -> _Line:
+def _parse(path: Path, number: int, words: list[str], text: str) -> tuple[str, int]:
     """Return the id and the flag of a line; DataDirError for a line that holds anything else."""
     if not is_plain_name(words[0]) or len(words) > 2 or (words[1:] and words[1] not in _FLAGS):
         shown = text.strip()
@@ -82,44 +144,47 @@ def _parse(path: Path, number: int, words: list[str], text: str) -> _Line:
             f"{path}: line {number}: expected an image id, found '{printable(shown)}': "
             f"{_what_to_do(words)}"
         )
-    flag = _FLAGS[words[1]] if len(words) == 2 else None
-    return _Line(number=number, image_id=words[0], flag=flag)
+    return words[0], _FLAGS[words[1]] if len(words) == 2 else _NO_FLAG
 
 
-def _check_flagged(path: Path, lines: list[_Line], flagged: list[_Line]) -> None:
+def _check_flagged(path: Path, lines: _Lines) -> None:
     """Raise DataDirError when some lines hold an id and a flag, and others an id alone."""
-    alone = next((line for line in lines if line.flag is None), None)
-    if alone is not None:
+    (alone,) = np.nonzero(lines.flags == _NO_FLAG)
+    if len(alone):
+        flagged = int(np.argmax(lines.flags != _NO_FLAG))
         raise DataDirError(
-            f"{path}: line {flagged[0].number}: expected an image id alone, as in line "
-            f"{alone.number}, found '{flagged[0].image_id} {flagged[0].flag}'; write a flag (-1, 0 "
-            "or 1) in every line or in none; ids hold no blanks"
+            f"{path}: line {lines.numbers[flagged]}: expected an image id alone, as in line "
+            f"{lines.numbers[alone[0]]}, found '{lines.id_at(flagged)} {lines.flags[flagged]}'; "
+            "write a flag (-1, 0 or 1) in every line or in none; ids hold no blanks"
         )
 
 
-def _check_once_each(path: Path, lines: list[_Line], *, is_flagged: bool) -> None:
-    first_with: dict[str, int] = {}
-    for line in lines:
-        first = first_with.setdefault(line.image_id, line.number)
-        if first != line.number:
-            rename = ", or rename the image if the number is a part of its name"
-            raise DataDirError(
-                f"{path}: line {line.number}: image id {line.image_id} is listed twice, in line "
-                f"{first} too; remove one line{rename if is_flagged else ''}"
-            )
+def _check_once_each(path: Path, lines: _Lines, *, is_flagged: bool) -> None:
+    order = np.argsort(lines.column, kind="stable")
+    ordered = lines.column[order]
+    (again,) = np.nonzero(ordered[1:] == ordered[:-1])
+    if len(again):
+        earliest = again[np.argmin(order[again + 1])]
+        first, second = order[earliest], order[earliest + 1]
+        rename = ", or rename the image if the number is a part of its name"
+        raise DataDirError(
+            f"{path}: line {lines.numbers[second]}: image id {lines.id_at(second)} is listed "
+            f"twice, in line {lines.numbers[first]} too; remove one line"
+            f"{rename if is_flagged else ''}"
+        )
 
 
-def _choose(path: Path, lines: list[_Line], flags: SplitFlags | None) -> list[_Line]:
-    """Return the lines whose flag is chosen; DataDirError where no choice was made."""
+def _chosen(path: Path, lines: _Lines, flags: SplitFlags | None) -> NDArray[np.bool_]:
+    """Return which lines have a flag that is chosen; DataDirError where no choice was made."""
     if flags is None:
-        counts = Counter(line.flag for line in lines)
+        counts = Counter(lines.flags.tolist())
         found = ", ".join(f"{count:,} with {flag}" for flag, count in counts.most_common())
         raise DataDirError(
-            f"{path}: line {lines[0].number}: flags follow the image ids ({found}), as in VOC's "
+            f"{path}: line {lines.numbers[0]}: flags follow the image ids ({found}), as in VOC's "
             "files of one class; choose with --split-flags, or split_flags in the manifest: "
             "positive (flag 1), present (1 and 0) or all"
         )
-    return [line for line in lines if line.flag in _CHOSEN[flags]]
+    return np.isin(lines.flags, list(_CHOSEN[flags]))
 
 
 def _what_to_do(words: list[str]) -> str:

@@ -182,7 +182,12 @@ def decode_text(data: bytes) -> str:
 
 
 def read_text_lines(path: Path) -> list[str]:
-    """Return the lines of a text file without their ends (LF, CR LF or CR).
+    """Return the lines of a text file without their ends; errors are those of ``text_lines``."""
+    return list(text_lines(path))
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file without their ends (LF, CR LF or CR).
 
     OSError when it is not read, ValueError when it is no UTF-8 text, or has more lines or longer
     ones than ``MAX_LINES`` and ``MAX_LINE``. A byte order mark is read over.
@@ -191,11 +196,14 @@ def read_text_lines(path: Path) -> list[str]:
     text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
     if (count := text.count("\n") + 1) > MAX_LINES:
         raise ValueError(f"{count:,} lines, where at most {MAX_LINES:,} are expected")
-    lines = text.split("\n") if text else []
-    for number, line in enumerate(lines, start=1):
+    start = 0
+    for number in range(1, count + 1) if text else ():
+        end = text.find("\n", start)
+        line = text[start:] if end < 0 else text[start:end]
         if len(line) > MAX_LINE:
             raise ValueError(
                 f"line {number} has {len(line):,} characters, where at most {MAX_LINE:,} are "
                 "expected"
             )
-    return lines
+        yield line
+        start = end + 1
