@@ -239,9 +239,10 @@ class _Run:
             progress.advance(len(plan.samples))
             return existing, MadeShards(published=False, turned=turned)
         missing = [shard for shard in plan.shards if shard.name not in existing.shards]
-        if self.options.engine == "ray":
-            return existing, self.make_on_cluster(missing, turned, progress)
-        return existing, self.make_shards(missing, turned, progress)
+        make = self.make_on_cluster if self.options.engine == "ray" else self.make_shards
+        made = make(missing, turned, progress)
+        made.notes = (*existing.notes, *made.notes)
+        return existing, made
 
     def make_shards(
         self, missing: Sequence[ShardPlan], turned: set[str], progress: Progress

@@ -329,7 +329,7 @@ class FailureBudget:
     @property
     def spent(self) -> int:
         """How many samples are quarantined so far."""
-        return len(self._problems)
+        return self._count
 
     def spend(self, *quarantined: QuarantinedSample, problem: str = "") -> None:
         """Count quarantined samples; FailureBudgetError as soon as there are more than allowed.

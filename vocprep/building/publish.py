@@ -184,12 +184,17 @@ def _read_earlier(out: Path, key: BuildKey, note: Callable[[str], None]) -> Vers
     _refuse_differing(out, "a finished dataset version", found, expected)
     try:
         earlier = Version.read(out)
+        _refuse_left_out(out, earlier, key.plan.left_out)
     except ShardError as error:
-        problem = str(error).rpartition("; ")[0]  # without its advice
-        note(f"{problem}: nothing of the earlier version is reused, its records are made again")
+        note(useless_note(error))
         return None
-    _refuse_left_out(out, earlier, key.plan.left_out)
     return earlier
+
+
+def useless_note(error: ShardError) -> str:
+    """Return the note of a build that can reuse nothing of the version that it succeeds."""
+    problem = str(error).rpartition("; ")[0]  # without its advice
+    return f"{problem}: nothing of the earlier version is reused, its records are made again"
 
 
 def _refuse_left_out(out: Path, earlier: Version, left_out: ImageIds) -> None:

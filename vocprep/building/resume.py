@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vocprep.building.finish import FinishedShard, describe_shard, finish_shard
 from vocprep.building.plan import BuildKey, ShardPlan, versions
-from vocprep.building.publish import Output
+from vocprep.building.publish import Output, useless_note
 from vocprep.building.sources import PublishedShards, StagedShards, digest_sources
 from vocprep.building.staging import Staging
 from vocprep.errors import DataError
@@ -37,6 +37,8 @@ class Existing:
     """The quarantined samples of it."""
     version: Version | None = None
     """The version in the output folder, when the build would make the same."""
+    notes: tuple[str, ...] = ()
+    """Why nothing of a damaged version is reused."""
 
 
 def find_existing(key: BuildKey, output: Output, workers: int, turned: set[str]) -> Existing:
@@ -64,7 +66,11 @@ def find_existing(key: BuildKey, output: Output, workers: int, turned: set[str])
     reusable = Reusable(staged=staged, published=published, output=output, layout=plan.layout)
     staged_now = {shard.name: reusable.stage(shard) for shard in chosen}
     shards = {name: finished for name, finished in staged_now.items() if finished is not None}
-    return Existing(shards=shards, quarantined=tuple(read_quarantined(output.staging, shards)))
+    return Existing(
+        shards=shards,
+        quarantined=tuple(read_quarantined(output.staging, shards)),
+        notes=(useless_note(published.problem),) if published.problem else (),
+    )
 
 
 def has_same_tools(index: DatasetIndex, key: BuildKey) -> bool:

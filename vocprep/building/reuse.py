@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vocprep.building.plan import BuildKey
 from vocprep.building.publish import Output
 from vocprep.building.stages import Embeddings
+from vocprep.data_dir.image_ids import Column
 from vocprep.errors import ShardError, UsageError
 from vocprep.recipe import Recipe, differing_choices, joined_differences, precision_advice
 from vocprep.shards.containers import ProvedShards, ShardReader
-from vocprep.shards.samples import SampleEntry
-from vocprep.shards.version import Version, read_sample
+from vocprep.shards.version import Version
 from vocprep.storage.places import Place
 
+_TOGETHER = 4096
+"""Samples that are read at a time."""
 MOST_OPEN = 2
 """Shards of a version that are in memory: records are read in about their stored order."""
 
@@ -43,7 +51,8 @@ class Reuse:
             )
         earlier = output.earlier
         if earlier is not None and earlier.index.numerics_class == key.numerics_class:
-            versions.append(StoredEmbeddings(output.path, earlier))
+            with suppress(ShardError):  # its lists are of no use: ``find_existing`` notes it
+                versions.append(StoredEmbeddings(output.path, earlier))
         return cls(versions)
 
     def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
@@ -76,7 +85,7 @@ class StoredEmbeddings:
         """Names of shards by the ids of the records that could not be read from them."""
         self._path = path
         self._shards = ProvedShards(path, version.index)
-        self._samples = {sample.id: sample for sample in version.samples}
+        self._places = StoredPlaces.of(version)
         self._readers: OrderedDict[str, ShardReader] = OrderedDict()
         self._damaged: set[str] = set()
         self._lock = threading.Lock()
@@ -103,16 +112,16 @@ class StoredEmbeddings:
 
     def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
         """Return embeddings [P, D] of a record made of an image with this digest, or None."""
-        sample = self._samples.get(record_id)
-        if sample is None or sample.image_sha256 != image_sha256:
+        place = self._places.find(record_id, image_sha256)
+        if place is None:
             return None
         with self._lock:
             try:
-                embeddings = self._read(sample)
+                embeddings = self._read(place, record_id, image_sha256)
             except ShardError:  # damaged: they are computed again
                 embeddings = None
             if embeddings is None:
-                self.lost[record_id] = sample.shard
+                self.lost[record_id] = place.shard
             return embeddings
 
     def note(self) -> str:
@@ -125,10 +134,13 @@ class StoredEmbeddings:
             f"vocprep verify {self._path} shows what is wrong"
         )
 
-    def _read(self, sample: SampleEntry) -> Embeddings | None:
-        record = read_sample(self._reader(sample.shard), sample, str(self._path / sample.shard))
-        agrees = record.embeddings_sha256 == sample.embeddings_sha256
-        return record.embeddings if agrees else None
+    def _read(self, place: StoredPlace, record_id: str, image_sha256: str) -> Embeddings | None:
+        shard = self._reader(place.shard)
+        if place.row >= len(shard) or shard.image_ids[place.row] != record_id:
+            return None
+        record = shard.read(place.row)
+        found = (record.image_sha256, _prefix(record.embeddings_sha256))
+        return record.embeddings if found == (image_sha256, place.embeddings) else None
 
     def _reader(self, name: str) -> ShardReader:
         if name not in self._readers:
@@ -141,3 +153,67 @@ class StoredEmbeddings:
                 self._readers.popitem(last=False)
         self._readers.move_to_end(name)
         return self._readers[name]
+
+
+class StoredPlace(NamedTuple):
+    """Where a record is."""
+
+    shard: str
+    row: int
+    embeddings: int
+    """The first bytes of the digest of its embeddings."""
+
+
+class StoredPlaces:
+    """Where the records of a version are: 40 bytes each, with ids of VOC's.
+
+    Of each digest the first eight bytes are kept, which tell records from each other; that shards
+    are whole, the sha256 of their files tells.
+    """
+
+    def __init__(
+        self, shards: Sequence[str], record_ids: Column, numbers: NDArray[np.uint64]
+    ) -> None:
+        self._shards = shards
+        self._ids = record_ids
+        """[N]: sorted, as UTF-8."""
+        self._numbers = numbers
+        """[N, 4]: number of the shard, row, first bytes of the digests of image and embeddings."""
+
+    @classmethod
+    def of(cls, version: Version) -> Self:
+        """Read the places of all records of a version."""
+        shards = [shard.name for shard in version.index.shards]
+        number_of = {name: number for number, name in enumerate(shards)}
+        ids, numbers = [np.array([], dtype="S1")], array("Q")
+        samples = version.stream_samples()
+        while block := list(islice(samples, _TOGETHER)):
+            ids.append(np.array([sample.id.encode() for sample in block], dtype=np.bytes_))
+            for sample in block:
+                numbers.append(number_of[sample.shard])
+                numbers.append(sample.row)
+                numbers.append(_prefix(sample.image_sha256))
+                numbers.append(_prefix(sample.embeddings_sha256))
+        columns = np.array(numbers, dtype=np.uint64).reshape(-1, 4)
+        return cls(shards, np.concatenate(ids), columns)
+
+    def find(self, record_id: str, image_sha256: str) -> StoredPlace | None:
+        """Return the place of a record that seems to be made of an image with this digest."""
+        wanted = record_id.encode()
+        if len(wanted) > self._ids.itemsize:
+            return None
+        place = int(np.searchsorted(self._ids, np.bytes_(wanted)))
+        if place == len(self._ids) or bytes(self._ids[place]) != wanted:
+            return None
+        shard, row, image, embeddings = map(int, self._numbers[place])
+        if image != _prefix(image_sha256):
+            return None
+        return StoredPlace(self._shards[shard], row, embeddings)
+
+
+def _prefix(sha256: str) -> int:
+    """Return the first eight bytes of a digest as a number; 0 for what is no digest."""
+    try:
+        return int(sha256[:16], 16)
+    except ValueError:  # records of one's own may state anything
+        return 0

@@ -6,7 +6,6 @@ that order too: memory does not grow with the number of samples.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
@@ -137,6 +136,8 @@ class PublishedShards:
     """
 
     def __init__(self, plan: BuildPlan, version: Version | None, *, mixable: bool) -> None:
+        self.problem: ShardError | None = None
+        """Why the version's list of samples is of no use."""
         self._samples = _InOrder(() if version is None else image_samples(version))
         self._is_same = version is not None
         self._found: dict[str, tuple[ShardEntry, tuple[QuarantinedSample, ...]]] = {}
@@ -144,8 +145,14 @@ class PublishedShards:
         self._changed: set[str] = set()
         if version is None or not mixable:
             return
-        stored = _stored_shards(version)
-        bad = {sample.id: sample for sample in version.quarantined}
+        try:
+            spans = version.spans
+            bad = {sample.id: sample for sample in version.quarantined}
+        except ShardError as error:
+            self._give_up(error)
+            return
+        shards = version.index.shards
+        stored = {(shard.split, spans[shard.name].ids_sha256): shard for shard in shards}
         for shard in plan.shards:
             made = (image_id for image_id in shard.image_ids() if image_id not in bad)
             record_ids = record_ids_of(made, plan.recipe.views)
@@ -159,7 +166,13 @@ class PublishedShards:
 
     def compare(self, shard: ShardPlan, image_id: str, sources: PairDigests) -> None:
         """Compare the files of a planned sample with those that were; in the order of ids."""
-        sample = self._samples.find(image_id)
+        if self.problem:
+            return
+        try:
+            sample = self._samples.find(image_id)
+        except ShardError as error:
+            self._give_up(error)
+            return
         is_same = sample is not None and (sample.image_sha256, sample.label_sha256) == sources
         self._is_same = self._is_same and is_same
         if None in sources or not is_same:
@@ -171,7 +184,16 @@ class PublishedShards:
 
     def are_same(self) -> bool:
         """Return whether the version was made of the files that were compared, and of no others."""
-        return self._is_same and self._samples.are_all_found()
+        try:
+            return self._is_same and self._samples.are_all_found()
+        except ShardError as error:
+            self._give_up(error)
+            return False
+
+    def _give_up(self, error: ShardError) -> None:
+        """Reuse nothing of a version whose lists have their digests and cannot be read."""
+        self.problem = error
+        self._found, self._is_same = {}, False
 
 
 class _InOrder:
@@ -203,17 +225,3 @@ class _InOrder:
 def image_samples(version: Version) -> Iterator[Sample]:
     """Yield one sample per image of a version, in id order."""
     return (sample for sample in version.stream_all() if not is_mirrored(sample.id))
-
-
-def _stored_shards(version: Version) -> dict[tuple[str, str], ShardEntry]:
-    """Return the shards of a version by split and digest of their record ids."""
-    shards = version.index.shards
-    digests = {shard.name: hashlib.sha256() for shard in shards if shard.span is None}
-    for sample in version.stream_samples() if digests else ():
-        digests[sample.shard].update(f"{sample.id}\n".encode())
-    return {
-        (shard.split, shard.span.ids_sha256 if shard.span else digests[shard.name].hexdigest()): (
-            shard
-        )
-        for shard in shards
-    }
