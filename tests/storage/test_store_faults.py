@@ -102,6 +102,17 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(s3: S3) -> None:
         assert proxy.count("GET") == 1
 
 
+def test_a_connection_that_breaks_while_an_object_is_written(s3: S3) -> None:
+    def break_off(_: Forwarded) -> None:
+        if proxy.requests.total() <= 3:
+            raise ConnectionResetError
+
+    with s3.through_proxy(break_off) as proxy:
+        assert path_of(s3.url("x")).put_new(DATA, sha256(DATA))
+        assert proxy.count("PUT") == 4
+    assert s3.get("x") == DATA
+
+
 @pytest.mark.slow
 def test_a_server_killed_in_the_middle_of_writing(s3: S3) -> None:
     with s3.through_proxy(call_once("x", s3.server.kill_and_start, method="PUT")) as proxy:

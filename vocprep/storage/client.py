@@ -38,7 +38,9 @@ _READ_SECONDS: Final = 60
 """Until the next bytes of an answer come in."""
 _SLOWEST: Final = 256 << 10
 """Bytes per second at which an object is expected to be written at least."""
-_PUT_TRIES: Final = 3
+_LONG_TRIES: Final = 3
+"""How often an object is written whose writing breaks off after more than ``PATIENCE``."""
+_PAUSE: Final = 0.3
 _SETTINGS: Final = ("AWS_", "GOOGLE_", "AZURE_")
 """How the names of environment variables begin that clients read when they are made."""
 _ADDRESS: Final = re.compile(
@@ -169,15 +171,20 @@ def put(path: StorePath, data: bytes | memoryview, sha256: str, mode: Any) -> bo
             return False
         return True
 
-    for tries_left in reversed(range(_PUT_TRIES)):
+    first, long_ones = 0.0, 0
+    while True:
         begun = time.monotonic()
         try:
             return _request(path, write)
-        except StoreError:
-            # obstore does not repeat a request that broke off after PATIENCE seconds of sending.
-            if not tries_left or time.monotonic() - begun < PATIENCE + 2 * _CONNECT_SECONDS:
+        except StoreError as error:
+            # obstore repeats no request of which a store may have got a part.
+            now = time.monotonic()
+            is_long = now - begun > PATIENCE + 2 * _CONNECT_SECONDS
+            long_ones += is_long
+            first = now if is_long else first or begun
+            if error.errno != errno.EIO or now - first >= PATIENCE or long_ones >= _LONG_TRIES:
                 raise
-    raise AssertionError  # the last try returns or raises
+            time.sleep(_PAUSE)
 
 
 def delete(path: StorePath) -> None:

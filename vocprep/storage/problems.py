@@ -118,6 +118,11 @@ class _Facts:
         )
 
     @property
+    def is_passing(self) -> bool:
+        """Whether the answer is that of a store which is busy or broken for now."""
+        return self.status is not None and (self.status >= 500 or self.status == 429)
+
+    @property
     def answer(self) -> str:
         """The status and the name of the error."""
         return " ".join(filter(None, (str(self.status or ""), self.code)))
@@ -144,7 +149,7 @@ def _what(facts: _Facts, path: StorePath) -> tuple[type[OSError], int, str]:
         return StoreError, errno.EREMOTE, _other_region(facts, bucket)
     if facts.status in (401, 403):
         return PermissionError, errno.EACCES, _refused(facts, path.scheme)
-    return StoreError, errno.EIO, _failed(facts, path.scheme)
+    return StoreError, _number(facts), _failed(facts, path.scheme)
 
 
 def as_usage_error(error: Exception, path: StorePath) -> UsageError:
@@ -157,6 +162,14 @@ def as_usage_error(error: Exception, path: StorePath) -> UsageError:
         f"{path}: expected settings in the environment that fit together, found others; check "
         f"{names}, {_ADDRESS[path.scheme]} and the other variables of {names.partition('_')[0]}_"
     )
+
+
+def _number(facts: _Facts) -> int:
+    """Return EIO for what may pass, so that a request may be made again, EPROTO for the rest."""
+    if facts.status is None:
+        stays = r"InvalidCertificate|InvalidContentType|Precondition|Header|Parse\("
+        return errno.EPROTO if re.search(stays, facts.text) else errno.EIO
+    return errno.EIO if facts.is_passing else errno.EPROTO
 
 
 def _no_credentials(scheme: str) -> str:
@@ -190,8 +203,8 @@ def _failed(facts: _Facts, scheme: str) -> str:
     if facts.status == 412:
         return _REPLACED
     if facts.status is not None:
-        is_passing = facts.status >= 500 or facts.status == 429
-        return f"{facts.host} answers {facts.answer}" + ("; try again later" if is_passing else "")
+        again = "; try again later" if facts.is_passing else ""
+        return f"{facts.host} answers {facts.answer}{again}"
     for pattern, words in _NO_ANSWER:
         if match := pattern.search(facts.text):
             found = match[1] if pattern.groups else ""
