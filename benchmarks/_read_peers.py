@@ -111,3 +111,27 @@ def mosaic_loader(folder: Path, batch_size: int, workers: int) -> Iterable[Field
         dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate_fields
     )
     return loader
+
+
+def litdata_from_store(url: str, cache: Path, batch_size: int, workers: int) -> Iterable[Fields]:
+    """Litdata's own dataset and loader over chunks in an object store, with an own cache."""
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    dataset = StreamingDataset(url, cache_dir=str(cache), shuffle=True, max_cache_size="10GB")
+    loader: Iterable[Fields] = StreamingDataLoader(
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate_fields
+    )
+    return loader
+
+
+def mosaic_from_store(url: str, cache: Path, batch_size: int, workers: int) -> Iterable[Fields]:
+    """MosaicML streaming's dataset and loader over shards in an object store, with an own cache."""
+    from streaming import StreamingDataLoader, StreamingDataset
+    from streaming.base.util import clean_stale_shared_memory
+
+    clean_stale_shared_memory()
+    dataset = StreamingDataset(remote=url, local=str(cache), shuffle=True, batch_size=batch_size)
+    loader: Iterable[Fields] = StreamingDataLoader(
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate_fields
+    )
+    return loader

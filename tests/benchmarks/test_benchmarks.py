@@ -28,6 +28,7 @@ TINY = {
     "read": ["--records", "600", "--repeats", "1"],
     "scaling": ["--images", "8"],
     "segment": ["--patches", "3", "--repeats", "1"],
+    "storage": ["--records", "600", "--repeats", "1"],
     "targets": ["--maps", "3", "--repeats", "1"],
     "train": ["--images", "8", "--batch-size", "4", "--repeats", "1"],
 }

@@ -173,10 +173,8 @@ def test_an_object_that_cannot_be_read_is_a_difference(s3: S3, url: str, two_vie
         result = verify(url)
     assert differences(result) == [(name, "unreadable")]
     (found,) = result.reports[0].differences
-    assert found.detail == (
-        "cannot be read: the object store refuses the credentials of the environment; set "
-        "credentials that may read there"
-    )
+    assert found.detail.startswith("cannot be read: ")
+    assert "AccessDenied" in found.detail
 
 
 def _refuse(name: str):

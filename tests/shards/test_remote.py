@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from builders.records import (
     make_record,
     write_version,
 )
-from builders.s3 import S3, SECRET_KEY, S3Proxy, busy, cut
+from builders.s3 import S3, SECRET_KEY, S3Proxy, busy, call_once, cut
 from builders.versions import Built
 
 import vocprep
@@ -151,7 +152,7 @@ def test_an_object_of_other_bytes_is_named(s3: S3, url: str, nine: ShardDataset)
     data[-1] ^= 1
     s3.put(name, bytes(data))
     with pytest.raises(ShardError, match=r"found [\d,]+ others of sha256 .* publish it again"):
-        vocprep.open(url).record("id_0")
+        batches(vocprep.open(url), STREAMED)
 
 
 def test_a_missing_object_is_named(s3: S3, url: str, nine: ShardDataset) -> None:
@@ -210,6 +211,34 @@ def test_a_connection_that_ends_in_the_middle_of_a_shard_is_made_again(
 ) -> None:
     with s3.through_proxy(*(cut(shard.name, 1500) for shard in nine.index.shards)):
         assert_same_batches(batches(vocprep.open(url), STREAMED), batches(nine, STREAMED))
+
+
+def test_files_that_leave_the_cache_are_fetched_again_in_the_middle_of_an_epoch(
+    url: str, nine: ShardDataset, tmp_path: Path
+) -> None:
+    loader = iter(vocprep.open(url).loader("train", STREAMED))
+    found = [next(loader)]
+    for path in cached_files(tmp_path / "cache"):
+        path.unlink()
+    assert_same_batches([*found, *loader], batches(nine, STREAMED))
+
+
+def test_the_server_is_killed_and_started_again_in_the_middle_of_an_epoch(
+    s3: S3, url: str, nine: ShardDataset
+) -> None:
+    third = nine.shard_names("train")[2]
+    restarted = threading.Thread(target=s3.server.start)
+
+    def kill() -> None:
+        s3.server.kill()
+        restarted.start()
+
+    try:
+        with s3.through_proxy(call_once(third, kill)):
+            opened = vocprep.open(url)
+            assert_same_batches(batches(opened, STREAMED), batches(nine, STREAMED))
+    finally:
+        restarted.join()
 
 
 def test_what_the_cache_holds_needs_no_server(s3: S3, url: str, nine: ShardDataset) -> None:

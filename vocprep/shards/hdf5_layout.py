@@ -7,9 +7,9 @@ where texts of variable length are, makes it loop for ever. So the attributes ar
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,18 @@ _MAX_MESSAGES = 256
 _MAX_HEAP = 1 << 16
 
 
+PlacedArray = tuple[np.dtype[Any], tuple[int, ...], int]
+"""Type, shape and first byte of an array in a file."""
+
+
+class FileBytes(Protocol):
+    """The bytes of a file: a memoryview of them, or what reads those that are needed."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> bytes | memoryview: ...
+
+
 def map_datasets(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """Return the datasets of an HDF5 file uint8 [N] as views of its bytes.
 
@@ -64,7 +76,7 @@ def map_datasets(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
             if h5py.h5o.get_info(file.id, name.encode()).type != h5py.h5o.TYPE_DATASET:
                 raise ValueError(f"{name} is no dataset")
         places = {name: _place(file[name].id, name) for name in _SIZES}
-    _check_extents(places, len(data))
+    check_extents(places, len(data))
     arrays = {}
     for name, (dtype, shape, start) in places.items():
         array = np.ndarray(shape, dtype, data, start)
@@ -72,10 +84,7 @@ def map_datasets(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-_Place = tuple[np.dtype[Any], tuple[int, ...], int]
-
-
-def _place(dataset: Any, name: str) -> _Place:
+def _place(dataset: Any, name: str) -> PlacedArray:
     """Return type, shape and first byte of a dataset; ValueError unless it is a plain array."""
     import h5py  # noqa: PLC0415  # see map_datasets
 
@@ -89,6 +98,16 @@ def _place(dataset: Any, name: str) -> _Place:
     if dataset.get_type().committed():
         raise ValueError(f"{name} has a named type")
     dtype, shape, start = dataset.dtype, dataset.shape, dataset.get_offset()
+    check_type(name, dtype, shape)
+    if start is None:
+        raise ValueError(f"{name} has no data")
+    return dtype, shape, start
+
+
+def check_type(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Raise ValueError where an array is not of the documented type and dimensions."""
+    if name not in _SIZES:
+        raise ValueError(f"expected the datasets {', '.join(_SIZES)}, found another name")
     if not _is_expected(dtype, name):
         raise ValueError(f"{name} is of type {dtype}")
     wanted = _SIZES[name]
@@ -96,9 +115,6 @@ def _place(dataset: Any, name: str) -> _Place:
         size is not None and size != found for size, found in zip(wanted, shape, strict=True)
     ):
         raise ValueError(f"{name} has the shape {shape}")
-    if start is None:
-        raise ValueError(f"{name} has no data")
-    return dtype, shape, start
 
 
 def _is_expected(dtype: np.dtype[Any], name: str) -> bool:
@@ -109,8 +125,10 @@ def _is_expected(dtype: np.dtype[Any], name: str) -> bool:
     return dtype.str == _DTYPES[name]
 
 
-def _check_extents(places: dict[str, _Place], size: int) -> None:
-    """Raise ValueError unless all data lies within the file, none of it twice."""
+def check_extents(places: Mapping[str, PlacedArray], size: int) -> None:
+    """Raise ValueError unless all arrays are there, within the file, none of them over another."""
+    if places.keys() != _SIZES.keys():
+        raise ValueError(f"expected the datasets {', '.join(_SIZES)}, found {len(places)} names")
     extents = []
     for name, (dtype, shape, start) in places.items():
         count = dtype.itemsize
@@ -130,80 +148,86 @@ def read_attributes(data: NDArray[np.uint8]) -> dict[str, str | int]:
     ValueError where the file uint8 [N] is no HDF5 file of the documented form.
     """
     view = data.data
-    if bytes(view[:8]) != b"\x89HDF\r\n\x1a\n":
-        raise ValueError("it does not begin as HDF5 files do")
-    version, offsets, lengths = _unpack("<BBB", view, 8)
-    base, _, end, root = _unpack("<QQQQ", view, 12)
-    if (offsets, lengths, base) != (8, 8, 0) or version not in (2, 3):
-        raise ValueError(f"its superblock is of version {version}, where 2 or 3 is expected")
-    if end != len(data):
-        raise ValueError(f"it declares {end:,} bytes, and has {len(data):,}")
     return dict(
         _attribute(view, start, stop)
-        for kind, start, stop in _messages(view, root)
+        for kind, start, stop in messages(view, root_group(view))
         if kind == _ATTRIBUTE
     )
 
 
-def _unpack(form: str, view: memoryview, start: int) -> tuple[int, ...]:
+def root_group(view: FileBytes) -> int:
+    """Return where the root group's object header is; ValueError where it is no such HDF5 file."""
+    if bytes(view[:8]) != b"\x89HDF\r\n\x1a\n":
+        raise ValueError("it does not begin as HDF5 files do")
+    version, offsets, lengths = unpack("<BBB", view, 8)
+    base, _, end, root = unpack("<QQQQ", view, 12)
+    if (offsets, lengths, base) != (8, 8, 0) or version not in (2, 3):
+        raise ValueError(f"its superblock is of version {version}, where 2 or 3 is expected")
+    if end != len(view):
+        raise ValueError(f"it declares {end:,} bytes, and has {len(view):,}")
+    return root
+
+
+def unpack(form: str, view: FileBytes, start: int) -> tuple[int, ...]:
     """Return the numbers at a place; ValueError where it is not within the file."""
-    if start + struct.calcsize(form) > len(view):
+    stop = start + struct.calcsize(form)
+    if stop > len(view):
         raise ValueError(f"it ends before byte {start:,}, where its structure continues")
-    return struct.unpack_from(form, view, start)
+    return struct.unpack(form, view[start:stop])
 
 
-def _messages(view: memoryview, root: int) -> Iterator[tuple[int, int, int]]:
-    """Yield kind, first byte and end of the messages in a group's object header of version 2."""
+def messages(view: FileBytes, root: int) -> Iterator[tuple[int, int, int]]:
+    """Yield kind, first byte and end of the messages in an object header of version 2."""
     if bytes(view[root : root + 5]) != b"OHDR\2":
         raise ValueError("its root group has no object header of version 2")
-    (flags,) = _unpack("<B", view, root + 5)
+    (flags,) = unpack("<B", view, root + 5)
     sizes = root + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
-    (length,) = _unpack("<" + "BHIQ"[flags & 3], view, sizes)
+    (length,) = unpack("<" + "BHIQ"[flags & 3], view, sizes)
     first = sizes + (1 << (flags & 3))
     chunks, count = [(first, first + length)], 0
     header = 6 if flags & 4 else 4
     for place, stop in chunks:  # which grow by continuations
         start = place
         while start + header <= stop:
-            kind, size = _unpack("<BH", view, start)
+            kind, size = unpack("<BH", view, start)
             start, count = start + header + size, count + 1
             if count > _MAX_MESSAGES:
                 raise ValueError(f"its root group has more than {_MAX_MESSAGES} messages")
             if start > min(stop, len(view)):
                 raise ValueError(f"a message at byte {start - size:,} leaves its object header")
             if kind == _CONTINUATION:
-                more, length = _unpack("<QQ", view, start - size)
+                more, length = unpack("<QQ", view, start - size)
                 # Between a signature and a checksum, of 4 bytes each.
                 chunks.append((more + 4, more + length - 4))
             yield kind, start - size, start
 
 
-def _attribute(view: memoryview, start: int, stop: int) -> tuple[str, str | int]:
+def _attribute(view: FileBytes, start: int, stop: int) -> tuple[str, str | int]:
     """Return name and value of an attribute message of version 3."""
-    version, _, name_size, type_size, space_size, _ = _unpack("<BBHHHB", view, start)
+    version, _, name_size, type_size, space_size, _ = unpack("<BBHHHB", view, start)
     type_at = start + 9 + name_size
     value_at = type_at + type_size + space_size
     name = bytes(view[start + 9 : type_at]).rstrip(b"\0").decode("utf-8", "replace")[:_MAX_TEXT]
-    kind, bits, _, _, size = _unpack("<BBBBI", view, type_at)
-    rank = _unpack("<BB", view, type_at + type_size)[1]
+    kind, bits, _, _, size = unpack("<BBBBI", view, type_at)
+    rank = unpack("<BB", view, type_at + type_size)[1]
     if version == _ATTRIBUTE_VERSION and rank == 0 and value_at + size <= stop:
         if kind & 15 == _VARIABLE_LENGTH and bits & 15 == 1 and size == 16:
-            return name, _heap_text(view, *_unpack("<IQI", view, value_at))
+            return name, _heap_text(view, *unpack("<IQI", view, value_at))
         if kind & 15 == _FIXED_POINT and not bits & 1 and size in (1, 2, 4, 8):
             value = bytes(view[value_at : value_at + size])
             return name, int.from_bytes(value, "little", signed=bool(bits & 8))
     raise ValueError(f"its attribute {name!r} is neither a text nor a whole number")
 
 
-def _heap_text(view: memoryview, length: int, heap: int, wanted: int) -> str:
+def _heap_text(view: FileBytes, length: int, heap: int, wanted: int) -> str:
     """Return a text of variable length from the global heap at a place."""
-    version, size = _unpack("<B3xQ", view, heap + 4)
+    version, size = unpack("<B3xQ", view, heap + 4)
     end = heap + min(size, _MAX_HEAP)
     if bytes(view[heap : heap + 4]) != b"GCOL" or version != 1 or end > len(view):
         raise ValueError(f"there is no global heap at byte {heap:,}")
     start = heap + 16
     while start + 16 <= end:
-        index, _, size = _unpack("<HHxxxxQ", view, start)
+        index, _, size = unpack("<HHxxxxQ", view, start)
         start += 16
         if index == wanted and length <= size and start + size <= end:
             try:

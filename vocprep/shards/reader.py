@@ -25,6 +25,7 @@ from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.datasets import ResidentDataset, StreamingDataset
 from vocprep.shards.index import DatasetIndex, ShardEntry
 from vocprep.shards.loading import Loader
+from vocprep.shards.one_record import RangedRecords
 from vocprep.shards.order import epoch_order
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
@@ -65,6 +66,7 @@ class ShardDataset:
         fingerprints.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._shards = ProvedShards(path, version.index, fingerprints)
         self._last: tuple[str, ShardReader] | None = None
+        self._ranged = None if isinstance(path, Path) else RangedRecords(path, version.index)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_last": None}  # not a whole shard into every worker process
@@ -160,8 +162,13 @@ class ShardDataset:
     def record(self, image_id: str) -> Record:
         """Return one record, ``ID#flip`` for a mirrored view.
 
-        Reads its shard, which is kept for the next call. UsageError when there is none of this id.
+        Reads its shard, which is kept for the next call; of an HDF5 shard in an object store, which
+        the cache does not hold, the record alone. UsageError when there is none of this id.
         """
+        if self._ranged is not None:
+            alone = self._ranged.read(image_id, self.version.search.find(image_id))
+            if alone is not None:
+                return alone
         found = self._find(image_id)
         if found is None:
             raise UsageError(f"{self.path}: no record {image_id!r}: {self._why_missing(image_id)}")

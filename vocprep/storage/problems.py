@@ -165,7 +165,12 @@ def as_usage_error(error: Exception, path: StorePath) -> UsageError:
 
 
 def _number(facts: _Facts) -> int:
-    """Return EIO for what may pass, so that a request may be made again, EPROTO for the rest."""
+    """Return EIO for what may pass, so that a request may be made again, EPROTO for the rest.
+
+    ERANGE is for a range beyond the end of an object.
+    """
+    if facts.status == 416:
+        return errno.ERANGE
     if facts.status is None:
         stays = r"InvalidCertificate|InvalidContentType|Precondition|Header|Parse\("
         return errno.EPROTO if re.search(stays, facts.text) else errno.EIO
