@@ -25,19 +25,14 @@ from vocprep.building.pipeline import (
     make_shards,
 )
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
-from vocprep.building.publish import (
-    Output,
-    open_output,
-    publish,
-    share_output,
-    write_weights_hint,
-)
+from vocprep.building.publish import write_weights_hint
 from vocprep.building.ray.build import ClusterBuild
 from vocprep.building.ray.cluster import check_ray
 from vocprep.building.results import BuildResult, MadeShards, PartResult
 from vocprep.building.resume import Existing, find_existing
 from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, Outcome, SampleStages
+from vocprep.building.store_output import AnyOutput, open_place, refuse_own_reuse, share_place
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder
 from vocprep.features.nvjpeg import check_nvjpeg
@@ -47,17 +42,17 @@ from vocprep.parallel import StageTimes
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.record import Record
 from vocprep.shards.version import Version
-from vocprep.storage.places import local_path
+from vocprep.storage.places import Place, parse_place
 
-CheckVersion = Callable[[Version, Path], None]
-"""Called with a version and the folder of its shards before any file of it has its final name; an
+CheckVersion = Callable[[Version, Place], None]
+"""Called with a version and the folder of its shards before it is published; an
 exception keeps the version from being published."""
 
 
 def build(  # noqa: PLR0913  # where from, where to, three groups of options, progress
     dataset: str | Path | DatasetManifest,
     *,
-    out: str | Path,
+    out: str | Place,
     data_dir: str | Path | None = None,
     weights: str | Path | None = None,
     choices: BuildChoices | None = None,
@@ -65,7 +60,7 @@ def build(  # noqa: PLR0913  # where from, where to, three groups of options, pr
     options: BuildOptions | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> BuildResult | PartResult:
-    """Build a dataset version into the folder ``out``, or what is missing or has changed of it.
+    """Build a dataset version in the folder or URL ``out``, or what is missing of it.
 
     With ``options.part`` only the shards of that part are made, and nothing is published.
     ``dataset``, ``data_dir``, ``weights``, ``choices`` and ``layout`` are those of ``plan``; errors
@@ -85,26 +80,28 @@ def build(  # noqa: PLR0913  # where from, where to, three groups of options, pr
 
 def build_plan(
     plan: BuildPlan,
-    out: str | Path,
+    out: str | Place,
     options: BuildOptions | None = None,
     *,
     progress: Progress = NO_PROGRESS,
     check: CheckVersion = lambda _version, _folder: None,
 ) -> BuildResult | PartResult:
-    """Build what is missing of a planned dataset version, or of a part, in the folder ``out``.
+    """Build what is missing of a planned dataset version, or of a part, in a folder or URL.
 
     No file gets its final name before every shard is made; dataset.json comes last. On any error
-    ``out`` still holds what it held, and finished shards are kept for the next run. Raises
+    ``out`` still holds what it held, and finished shards are kept for the next run. In an object
+    store shards have their final names at once, and a version is never changed in place. Raises
     FailureBudgetError when more samples are quarantined than ``options.max_failures`` allows.
     """
-    out, options = local_path(out), options or BuildOptions()
+    out, options = parse_place(out), options or BuildOptions()
+    refuse_own_reuse(out, options)
     if options.part is not None:
         return _build_part(plan, options.part, out, options, progress)
     started = time.perf_counter()
     key, devices = _key(plan, options)
     progress.begin("images", len(plan.samples), 0)
     try:
-        with open_output(out, key, options.if_exists, progress.note) as output:
+        with open_place(out, key, options.if_exists, progress.note) as output:
             run = _Run(
                 key=key,
                 output=output,
@@ -129,7 +126,7 @@ def build_plan(
 
 
 def _build_part(
-    plan: BuildPlan, part: Part, out: Path, options: BuildOptions, progress: Progress
+    plan: BuildPlan, part: Part, out: Place, options: BuildOptions, progress: Progress
 ) -> PartResult:
     """Make the shards of one part beside processes that make the others."""
     started = time.perf_counter()
@@ -137,7 +134,7 @@ def _build_part(
     key, devices = _key(own, options)
     progress.begin("images", len(own.samples), 0)
     try:
-        with share_output(out, key, progress.note) as output:
+        with share_place(out, key, progress.note) as output:
             run = _Run(
                 key=key,
                 output=output,
@@ -172,18 +169,18 @@ def _build_part(
 
 
 def shard_orders(
-    plan: BuildPlan, out: str | Path, options: BuildOptions | None = None
+    plan: BuildPlan, out: str | Place, options: BuildOptions | None = None
 ) -> list[ShardOrder]:
-    """Begin a build in the folder ``out`` for workers of one's own: an order per missing shard.
+    """Begin a build in a folder or URL for workers of one's own: an order per missing shard.
 
-    ``build_shard`` follows them, in any processes that share the folder, and ``build`` publishes
+    ``build_shard`` follows them, in any processes that share ``out``, and ``build`` publishes
     the version. Of the options, those count that decide bytes and devices. Errors are those of
     ``build_plan``.
     """
-    out, options = local_path(out), options or BuildOptions()
+    out, options = parse_place(out), options or BuildOptions()
     key, _ = _key(plan, options)
     compiled = is_compiled(plan.recipe, len(plan.samples), options)
-    with share_output(out, key) as output:
+    with share_place(out, key) as output:
         existing = find_existing(key, output, options.workers, set())
     missing = [shard for shard in plan.shards if shard.name not in existing.shards]
     chosen = missing if existing.version is None else []
@@ -206,7 +203,7 @@ class _Run:
     """One run of a build: what it makes, where, and on which devices."""
 
     key: BuildKey
-    output: Output
+    output: AnyOutput
     devices: Sequence[torch.device]
     options: BuildOptions
     budget: FailureBudget
@@ -226,8 +223,8 @@ class _Run:
         in_order = {shard.name: shards[shard.name] for shard in plan.shards}
         staging = output.staging
         version = assemble(self.key, in_order, staging.samples, staging.path, made.times.seconds())
-        check(version, staging.path)
-        publish(output, version, plan)
+        check(version, output.made_at)
+        output.publish(version, plan)
         return version, made
 
     def make_missing(self, progress: Progress) -> tuple[Existing, MadeShards]:

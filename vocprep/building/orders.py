@@ -21,7 +21,7 @@ from vocprep.building.pipeline import ShardWriter, make_embedders, make_shards
 from vocprep.building.plan import BuildKey, ShardPlan, versions
 from vocprep.building.reuse import Reuse, StoredEmbeddings
 from vocprep.building.stages import STAGES, Outcome, SampleStages
-from vocprep.building.staging import Staging
+from vocprep.building.store_output import joined_staging
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import UsageError, WeightsError
 from vocprep.features.devices import choose_devices, numerics_class
@@ -92,8 +92,8 @@ class WorkerSetup:
 
     data_dir: LocalPath
     """Folder of images and label maps."""
-    out: LocalPath
-    """The output folder of the build, which the driver and all workers share."""
+    out: AnyPlace
+    """The output of the build, which the driver and all workers share: a folder or a URL."""
     weights: str | None = None
     """The backbone's weights as for ``plan``: the downloaded ones below the data dir when None."""
     device: str = "auto"
@@ -137,28 +137,26 @@ def build_shard(order: ShardOrder, setup: WorkerSetup) -> BuiltShard:
         refuse_unfit(order, devices)
         if order.decoder == "nvjpeg":
             check_nvjpeg(devices[0])
-        staging = Staging(setup.out)
-        staging.join(order.build)
-        options = BuildOptions(device=setup.device, workers=threads, decoder=order.decoder)
-        times, bad = StageTimes(STAGES), list[tuple[QuarantinedSample, str]]()
-        reuse = Reuse(_kept.versions(order, setup))
-        stages = SampleStages(
-            recipe=order.recipe,
-            label_space=order.label_space,
-            data_dir=setup.data_dir,
-            times=times,
-            find_embeddings=reuse.find,
-        )
+        with joined_staging(setup.out, order.build) as staging:
+            options = BuildOptions(device=setup.device, workers=threads, decoder=order.decoder)
+            times, bad = StageTimes(STAGES), list[tuple[QuarantinedSample, str]]()
+            reuse = Reuse(_kept.versions(order, setup))
+            stages = SampleStages(
+                recipe=order.recipe,
+                label_space=order.label_space,
+                data_dir=setup.data_dir,
+                times=times,
+                find_embeddings=reuse.find,
+            )
 
-        def count(outcome: Outcome[list[Record]]) -> None:
-            if outcome.quarantined is not None:
-                bad.append((outcome.quarantined, outcome.problem))
+            def count(outcome: Outcome[list[Record]]) -> None:
+                if outcome.quarantined is not None:
+                    bad.append((outcome.quarantined, outcome.problem))
 
-        shard = _placed(order.shard, setup.data_dir)
-        embedders = _kept.embedders(order, setup, devices)
-        with ShardWriter(staging, order.layout, times) as writer:
-            make_shards([shard], stages, embedders, options, writer, count)
-        staging.join(order.build)  # it may have been replaced or published while the shard was made
+            shard = _placed(order.shard, setup.data_dir)
+            embedders = _kept.embedders(order, setup, devices)
+            with ShardWriter(staging, order.layout, times) as writer:
+                make_shards([shard], stages, embedders, options, writer, count)
     return BuiltShard(
         name=shard.name,
         finished=writer.finished[shard.name],

@@ -34,7 +34,7 @@ from vocprep.building.stages import (
     SampleStages,
     begin,
 )
-from vocprep.building.staging import Staging
+from vocprep.building.staging import FinishedShards
 from vocprep.data_dir.layout import JoinedSamples, SampleRef
 from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
@@ -93,7 +93,7 @@ class ShardWriter:
     A context manager: without an error, every shard is in ``finished`` when it ends.
     """
 
-    def __init__(self, staging: Staging, layout: Layout, times: StageTimes) -> None:
+    def __init__(self, staging: FinishedShards, layout: Layout, times: StageTimes) -> None:
         self.finished: dict[str, FinishedShard] = {}
         self._staging = staging
         self._layout = layout

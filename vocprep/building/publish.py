@@ -35,7 +35,8 @@ from vocprep.shards.index import (
 )
 from vocprep.shards.record import Record
 from vocprep.shards.version import Version
-from vocprep.storage.places import local_path
+from vocprep.storage.places import Place, local_path
+from vocprep.storage.store import StorePath
 from vocprep.validation import explain
 
 _RECORDS = f"{TEMPORARY_PREFIX}records"
@@ -55,6 +56,25 @@ class Output:
     """The finished version that it holds, unless it is damaged or to be overwritten."""
     notes: tuple[str, ...] = ()
     """Why nothing of a damaged version can be reused."""
+
+    @property
+    def made_at(self) -> Path:
+        """Where the shards are before the version is published."""
+        return self.staging.path
+
+    def publish(self, version: Version, plan: BuildPlan) -> bool:
+        """Give a version, whose shards are staged, its place: with an error ``path`` keeps its own.
+
+        All of it is written before the first file gets its final name.
+        """
+        out, staging = self.path, self.staging
+        staging.check(version.index.shards)
+        write_weights_hint(staging.path, plan)
+        _commit(version_exchange(out, staging.path), version.index)
+        for path in out.glob(f"{TEMPORARY_PREFIX}*"):
+            with suppress(OSError):  # the next build deletes it
+                remove_path(path)
+        return True
 
 
 @contextmanager
@@ -160,7 +180,7 @@ def _refuse_other_staging(out: Path, staging: Staging, key: BuildKey) -> None:
     """Refuse to discard the unfinished build of another recipe or layout."""
     found = staging.read_key()
     if found is not None and not has_index(out):
-        _refuse_differing(out, "an unfinished build", found, key.to_json())
+        refuse_differing(out, "an unfinished build", found, key.to_json())
 
 
 def _refuse_other_parts(out: Path, staging: Staging, key: BuildKey) -> None:
@@ -168,20 +188,12 @@ def _refuse_other_parts(out: Path, staging: Staging, key: BuildKey) -> None:
     found = staging.read_key()
     if found is not None:
         advice = f"delete {staging.path} where nothing is being built"
-        _refuse_differing(out, "an unfinished build", found, key.to_json(), advice)
+        refuse_differing(out, "an unfinished build", found, key.to_json(), advice)
 
 
 def _read_earlier(out: Path, key: BuildKey, note: Callable[[str], None]) -> Version | None:
     """Read the finished version; UsageError when the new one may not succeed it."""
-    index = read_index(out)
-    found = {
-        **index.recipe.to_json(),
-        "container": index.container,
-        "samples_per_shard": index.samples_per_shard,
-    }
-    expected = {name: value for name, value in key.to_json().items() if name in found}
-    del found["splits"]
-    _refuse_differing(out, "a finished dataset version", found, expected)
+    refuse_other_recipe(out, read_index(out), key)
     try:
         earlier = Version.read(out)
         _refuse_left_out(out, earlier, key.plan.left_out)
@@ -215,13 +227,26 @@ def _refuse_left_out(out: Path, earlier: Version, left_out: ImageIds) -> None:
         )
 
 
-def _refuse_differing(
-    out: Path,
+def refuse_other_recipe(out: Place, index: DatasetIndex, key: BuildKey) -> None:
+    """Raise UsageError when a finished version is of another recipe or layout than a build."""
+    found = {
+        **index.recipe.to_json(),
+        "container": index.container,
+        "samples_per_shard": index.samples_per_shard,
+    }
+    expected = {name: value for name, value in key.to_json().items() if name in found}
+    del found["splits"]
+    refuse_differing(out, "a finished dataset version", found, expected)
+
+
+def refuse_differing(
+    out: Place,
     state: str,
     found: dict[str, Any],
     expected: dict[str, Any],
     otherwise: str = "--if-exists overwrite",
 ) -> None:
+    """Raise UsageError when what is there, in words, is of other choices than a build."""
     differing = differing_choices(found, expected)
     if differing:
         advice = precision_advice(differing, found.get("precision"))
@@ -231,26 +256,17 @@ def _refuse_differing(
         )
 
 
-def write_weights_hint(out: Path, plan: BuildPlan) -> None:
-    """Write where the weights were read from beside a version, so that ``train`` can pass it on."""
+def write_weights_hint(out: Place, plan: BuildPlan) -> None:
+    """Write where the weights were read from beside a version, so that ``train`` can pass it on.
+
+    Not in an object store, which other machines read.
+    """
+    if isinstance(out, StorePath):
+        return
     if plan.weights_origin is None:
         (out / WEIGHTS_HINT).unlink(missing_ok=True)
     else:
         plan.weights_origin.write(out / WEIGHTS_HINT)
-
-
-def publish(output: Output, version: Version, plan: BuildPlan) -> None:
-    """Give a version, whose shards are staged, its place: with an error the folder keeps its own.
-
-    All of it is written before the first file gets its final name.
-    """
-    out, staging = output.path, output.staging
-    staging.check(version.index.shards)
-    write_weights_hint(staging.path, plan)
-    _commit(version_exchange(out, staging.path), version.index)
-    for path in out.glob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(OSError):  # the next build deletes it
-            remove_path(path)
 
 
 def version_exchange(out: Path, staged: Path) -> Replacement:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vocprep.building.finish import FinishedShard
@@ -12,13 +11,14 @@ from vocprep.building.stages import STAGES
 from vocprep.options import Part
 from vocprep.parallel import StageTimes
 from vocprep.shards.index import DatasetIndex
+from vocprep.storage.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
     """A finished dataset version, and what making it took."""
 
-    path: Path
+    path: Place
     index: DatasetIndex
     """dataset.json of the version."""
     images: int
@@ -60,7 +60,7 @@ class PartResult:
     They wait in the staging folder of the output folder; a build without a part publishes them.
     """
 
-    path: Path
+    path: Place
     """The output folder."""
     part: Part
     shards: tuple[str, ...]

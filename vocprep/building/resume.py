@@ -17,7 +17,8 @@ from vocprep.building.finish import FinishedShard, describe_shard, finish_shard
 from vocprep.building.plan import BuildKey, ShardPlan, versions
 from vocprep.building.publish import Output, useless_note
 from vocprep.building.sources import PublishedShards, StagedShards, digest_sources
-from vocprep.building.staging import Staging
+from vocprep.building.staging import FinishedShards
+from vocprep.building.store_output import AnyOutput, StoreOutput
 from vocprep.errors import DataError
 from vocprep.files.writing import link_or_copy
 from vocprep.options import Layout
@@ -25,6 +26,8 @@ from vocprep.shards.containers import CONTAINERS, ShardReader, read_entry
 from vocprep.shards.index import DatasetIndex, FileProblem, ShardEntry, shard_versions
 from vocprep.shards.samples import QuarantinedSample
 from vocprep.shards.version import Version, is_unchanged
+from vocprep.storage.places import Place
+from vocprep.storage.store import StorePath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class Existing:
     """Why nothing of a damaged version is reused."""
 
 
-def find_existing(key: BuildKey, output: Output, workers: int, turned: set[str]) -> Existing:
+def find_existing(key: BuildKey, output: AnyOutput, workers: int, turned: set[str]) -> Existing:
     """Find what an interrupted run, or the version that is succeeded, has of a build.
 
     Reads every source file of what may be reused, and adds to ``turned`` the ids of images whose
@@ -61,10 +64,18 @@ def find_existing(key: BuildKey, output: Output, workers: int, turned: set[str])
         staged.compare(shard, image_id, sources)
         published.compare(shard, image_id, sources)
     is_same = may_be_same and published.are_same()
+    if isinstance(output, StoreOutput):
+        if output.is_part:  # the version has the samples of other parts too
+            is_same = may_be_same and all(published.find(shard.name) for shard in plan.shards)
+        output.refuse_succession(is_same=is_same)
     if earlier is not None and is_same and are_whole(earlier, output.path):
         return Existing(shards={}, quarantined=tuple(earlier.quarantined), version=earlier)
-    reusable = Reusable(staged=staged, published=published, output=output, layout=plan.layout)
-    staged_now = {shard.name: reusable.stage(shard) for shard in chosen}
+    if isinstance(output, StoreOutput):
+        take_over = output.staging.take_over
+        staged_now = {each.name: take_over(each.name, staged.find(each.name)) for each in chosen}
+    else:
+        reusable = Reusable(staged=staged, published=published, output=output, layout=plan.layout)
+        staged_now = {shard.name: reusable.stage(shard) for shard in chosen}
     shards = {name: finished for name, finished in staged_now.items() if finished is not None}
     return Existing(
         shards=shards,
@@ -78,13 +89,18 @@ def has_same_tools(index: DatasetIndex, key: BuildKey) -> bool:
     return index.numerics_class == key.numerics_class and index.versions == versions()
 
 
-def are_whole(version: Version, folder: Path) -> bool:
-    """Return whether the shards of a version are the files that its index lists."""
+def are_whole(version: Version, folder: Place) -> bool:
+    """Return whether the shards of a version are the files that its index lists.
+
+    In an object store they have been compared by the digests that the store has of them.
+    """
+    if isinstance(folder, StorePath):
+        return True
     return all(is_unchanged(folder / entry.name, entry) for entry in version.index.shards)
 
 
 def read_quarantined(
-    staging: Staging, shards: Mapping[str, FinishedShard]
+    staging: FinishedShards, shards: Mapping[str, FinishedShard]
 ) -> Iterator[QuarantinedSample]:
     """Yield the quarantined samples of staged shards."""
     for name, shard in shards.items():

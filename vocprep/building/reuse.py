@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.building.plan import BuildKey
-from vocprep.building.publish import Output
 from vocprep.building.stages import Embeddings
+from vocprep.building.store_output import AnyOutput
 from vocprep.data_dir.image_ids import Column
 from vocprep.errors import ShardError, UsageError
 from vocprep.recipe import Recipe, differing_choices, joined_differences, precision_advice
@@ -42,7 +42,7 @@ class Reuse:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, key: BuildKey, output: Output, reuse: Place | None) -> Self:
+    def open(cls, key: BuildKey, output: AnyOutput, reuse: Place | None) -> Self:
         """Open the versions that can hold what a build needs."""
         versions = []
         if reuse is not None:

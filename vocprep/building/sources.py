@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vocprep.building.finish import FinishedShard
 from vocprep.building.plan import BuildPlan, ShardPlan
-from vocprep.building.staging import Staging
+from vocprep.building.staging import FinishedShards
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, ShardError
 from vocprep.features.image import read_image_file
@@ -88,7 +88,7 @@ def _read(read: Callable[[Path], bytes], path: Path) -> bytes | None:
 class StagedShards:
     """Shards of an interrupted run that hold the images of planned ones."""
 
-    def __init__(self, plan: BuildPlan, staging: Staging) -> None:
+    def __init__(self, plan: BuildPlan, staging: FinishedShards) -> None:
         staged = {
             (shard.split, shard.ids_sha256): (name, shard) for name, shard in staging.shards()
         }

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from vocprep.building.finish import EncodedShard, FinishedShard, ShardSamples
 from vocprep.building.plan import BuildKey
@@ -37,6 +37,30 @@ _FORMAT_FIELD, _FORMAT = "staging_format_version", 3
 """Format 1 has neither this field nor the build's digest in the descriptions; those of formats 1
 and 2 hold the samples as JSON."""
 _DIGEST_LINE = 65
+
+
+class FinishedShards(Protocol):
+    """Where a build keeps its finished shards until their version is published."""
+
+    path: Path
+    """Folder in which the files beside the shards are written."""
+
+    def add(self, name: str, shard: EncodedShard) -> None:
+        """Keep a finished shard; it counts from the moment its description is there."""
+
+    def shards(self) -> Iterator[tuple[str, FinishedShard]]:
+        """Yield this build's shards whose description is whole, with the names they were given."""
+        ...
+
+    def samples(self, name: str, shard: FinishedShard) -> ShardSamples:
+        """Return the samples of a shard; ShardError when there is no whole description of it."""
+        ...
+
+    def join(self, build: str) -> None:
+        """Let another process of a build, given by its key's digest, keep shards here."""
+
+    def remove(self) -> None:
+        """Delete all that is kept."""
 
 
 class Staging:

@@ -10,17 +10,18 @@ Objects have no renames and no locks, so that the order of requests makes a vers
    claim must still be there, else another writer has taken the URL over, and dataset.json goes.
 4. Everything below ``.tmp-build/`` is deleted, the claim last.
 
-A writer that overwrites puts its claim first, then deletes dataset.json: so either it deletes that
-of another writer, or the other one finds its claim. It checks all objects once dataset.json is
-there. Each object is one request, so that nothing half written is left in the store.
+A writer that overwrites puts its claim first, deletes dataset.json before it replaces the first
+object, and checks all objects once its own dataset.json is there. Each object is one request, so
+that nothing half written is left in the store.
 """
 
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from vocprep.building.publish import is_version_file
@@ -44,15 +45,20 @@ AT_ONCE: Final = 8
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class StoreTarget:
-    """The folder of an object store that a version is written to."""
+    """The folder of an object store that a version is written to; several threads may put to it."""
 
     url: StorePath
     claim: Mapping[str, Any]
     """What is being written: writers of equal claims write the same objects."""
     replaces: bool
     """Whether objects with other bytes are replaced, which is a refusal otherwise."""
+    overwrites: bool
+    """Whether another version, or the unfinished work on one, is replaced."""
+    _unpublishing: threading.Lock = field(default_factory=threading.Lock)
+    _is_unpublished: bool = False
+    """Whether dataset.json of an earlier version was deleted."""
 
     def begin(self) -> bool:
         """Claim the URL; return whether it was not claimed for the same before.
@@ -60,22 +66,32 @@ class StoreTarget:
         UsageError while it is claimed for something else, unless that is to be replaced.
         """
         data = canonical_json(dict(self.claim))
-        path = self.url / CLAIM
-        if persistently(lambda: path.put_new(data, sha256_hex(data))):
-            is_new = True
-        else:
-            found = self._read_claim()
-            is_new = found != self.claim
-            if is_new and not self.replaces:
+        path, sha256 = self.url / CLAIM, sha256_hex(data)
+        while not persistently(lambda: path.put_new(data, sha256)):
+            found = self.read_claim()
+            if found == self.claim:
+                return False
+            if found is not None and not self.overwrites:
                 raise UsageError(
-                    f"{self.url}: holds {_claimed(found)}; choose another URL, or --if-exists "
+                    f"{self.url}: holds {claimed(found)}; choose another URL, or --if-exists "
                     "overwrite"
                 )
-            if is_new:
-                persistently(lambda: path.put(data, sha256_hex(data)))
-        if self.replaces:
-            persistently((self.url / DATASET_FILE).delete)
-        return is_new
+            if found is not None:
+                persistently(lambda: path.put(data, sha256))
+                break
+        return True
+
+    def hold(self) -> None:
+        """Claim the URL again where its claim is gone; DataError when it is another writer's now.
+
+        Another writer of equal claims may have given it up, or have published its version.
+        """
+        if self.read_claim() is not None:
+            self._check_claim()
+        elif persistently((self.url / DATASET_FILE).facts) is not None:
+            raise self._ended()
+        else:
+            self.begin()
 
     def put(self, name: str, data: bytes | memoryview, sha256: str, *, anew: bool = False) -> bool:
         """Put an object, unless it is there and is not to be put anew; return whether it was put.
@@ -92,6 +108,8 @@ class StoreTarget:
             if not self.replaces:
                 raise foreign_object(path, found, sha256, len(data))
         self._check_claim()
+        if self.overwrites:
+            self._unpublish()
         persistently(lambda: path.put(data, sha256))
         return True
 
@@ -106,7 +124,7 @@ class StoreTarget:
         if not is_new:
             there = published_at(self.url)
             if there is None or not is_same_version(there, index):
-                if not self.replaces:
+                if not self.overwrites:
                     raise another_version(self.url, there, index)
                 persistently(lambda: path.put(data, sha256))
                 is_new = True
@@ -122,8 +140,8 @@ class StoreTarget:
         return is_new
 
     def end(self, index: DatasetIndex) -> None:
-        """Delete the claim and, where objects are replaced, those that are not of this version."""
-        if self.replaces:
+        """Delete the claim and, where a version is overwritten, the objects of that one alone."""
+        if self.overwrites:
             kept = {CLAIM, DATASET_FILE, *(entry.name for entry in (*index.shards, *index.files))}
             old = sorted(object_names(self.url) - kept)
             for _ in map_ordered(lambda name: persistently((self.url / name).delete), old, AT_ONCE):
@@ -132,10 +150,10 @@ class StoreTarget:
 
     def release(self) -> None:
         """Delete the claim, where it is this one."""
-        if self._read_claim() == self.claim:
+        if self.read_claim() == self.claim:
             persistently((self.url / CLAIM).delete)
 
-    def _read_claim(self) -> Any:
+    def read_claim(self) -> Any:
         """Return the claim that is there; None when there is none."""
         try:
             return parse_json(persistently(lambda: (self.url / CLAIM).read(MAX_JSON_BYTES)))
@@ -149,17 +167,33 @@ class StoreTarget:
 
         The claim may be gone where the same version, of this index, has been published.
         """
-        found = self._read_claim()
+        found = self.read_claim()
         if found == self.claim:
             return
         if found is None and index is not None:
             there = published_at(self.url)
             if there is not None and is_same_version(there, index):
                 return
+        if found is None:
+            raise self._ended()
         raise DataError(
             f"{self.url}: another vocprep has begun to write there with --if-exists overwrite; "
             "wait for it, or choose another URL"
         )
+
+    def _ended(self) -> DataError:
+        """Return the error of a claim that is gone."""
+        return DataError(
+            f"{self.url}: another process has published a version there meanwhile; run the same "
+            "command again, which compares it"
+        )
+
+    def _unpublish(self) -> None:
+        """Delete dataset.json of the version that is overwritten, once."""
+        with self._unpublishing:
+            if not self._is_unpublished:
+                persistently((self.url / DATASET_FILE).delete)
+                self._is_unpublished = True
 
     def _take_back(self, index: DatasetIndex) -> None:
         """Delete dataset.json, where it is that of this index."""
@@ -168,7 +202,8 @@ class StoreTarget:
             persistently((self.url / DATASET_FILE).delete)
 
 
-def _claimed(claim: Any) -> str:
+def claimed(claim: Any) -> str:
+    """Return in words what a URL is claimed for."""
     is_push = isinstance(claim, dict) and "push" in claim
     return "an unfinished push of another version" if is_push else "an unfinished build"
 

@@ -25,7 +25,7 @@ from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import Recipe, SplitIds, differing_fields, joined_differences
 from vocprep.shards.version import Version
-from vocprep.storage.places import local_path
+from vocprep.storage.places import Place, local_path
 
 MOST_DIFFERENCES = 3
 """Differences from the lock file that the error names."""
@@ -123,7 +123,7 @@ def _recorded_weights(recipe: Recipe, sources: RemakeSources) -> str | None:
 def build_locked(  # noqa: PLR0913  # where from, where to, how, progress
     lock: str | Path,
     *,
-    out: str | Path,
+    out: str | Place,
     dataset: str | Path | None = None,
     data_dir: str | Path | None = None,
     weights: str | Path | None = None,
@@ -142,7 +142,7 @@ def build_locked(  # noqa: PLR0913  # where from, where to, how, progress
     options = _locked_options(locked, options)
     notes: list[str] = []
 
-    def check(version: Version, folder: Path) -> None:
+    def check(version: Version, folder: Place) -> None:
         found = compare_with_lock(locked, version, folder)
         notes.extend(found.notes)
         if found.differences:

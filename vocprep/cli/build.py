@@ -46,6 +46,7 @@ from vocprep.options import (
     ShardFormat,
 )
 from vocprep.recipe import EmbeddingDtype, Precision
+from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription
@@ -97,7 +98,12 @@ def _whole_numbers(
 @click.command("build-shards")
 @click.argument("dataset", required=False)
 @data_dir_option
-@click.option("--out", type=PATH, required=True, help="Folder for the shards and dataset.json.")
+@click.option(
+    "--out",
+    type=PLACE,
+    required=True,
+    help="Folder, or URL of an object store, for the shards and dataset.json.",
+)
 @click.option(
     "--weights", help="PATH or random:SEED.  [default: the downloaded ones below --data-dir]"
 )
@@ -258,7 +264,7 @@ def build_shards(
     /,
     dataset: str | None,
     data_dir: Path,
-    out: Path,
+    out: Place,
     weights: str | None,
     lock: Path | None,
     dry_run: bool,

@@ -101,6 +101,7 @@ def push(
         url=target_url,
         claim={"push": _digest(index)},
         replaces=options.if_exists == "overwrite",
+        overwrites=options.if_exists == "overwrite",
     )
     with store_errors(_KEPT):
         sent, published = _Push(folder=folder, index=index, data=data, target=target).publish(

@@ -12,11 +12,11 @@ import torch
 from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup
 from vocprep.building.pipeline import FailureBudget, is_compiled
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan
-from vocprep.building.publish import Output
 from vocprep.building.ray.cluster import RayCluster, task_of
 from vocprep.building.ray.messages import counted
 from vocprep.building.results import MadeShards
 from vocprep.building.sources import digest_sources
+from vocprep.building.store_output import AnyOutput
 from vocprep.errors import DataError
 from vocprep.features.weights import WeightsOrigin
 from vocprep.options import BuildOptions
@@ -34,7 +34,7 @@ class ClusterBuild:
     """A build whose shards a Ray cluster makes."""
 
     key: BuildKey
-    output: Output
+    output: AnyOutput
     device: torch.device
     """What this machine would compute on."""
     options: BuildOptions
@@ -50,7 +50,7 @@ class ClusterBuild:
         task = task_of(options, on_gpu=self.device.type == "cuda")
         setup = WorkerSetup(
             data_dir=plan.data_dir.absolute(),
-            out=self.output.path.absolute(),
+            out=_absolute(self.output.path),
             weights=_weights(plan),
             device="cuda" if task.gpus else "cpu",
             threads=max(1, int(task.cpus)),
@@ -75,17 +75,13 @@ class ClusterBuild:
         earlier = self.output.earlier
         is_fitting = earlier and earlier.index.numerics_class == self.key.numerics_class
         found = (self.options.reuse, self.output.path if is_fitting else None)
-        return tuple(
-            place.absolute() if isinstance(place, Path) else place
-            for place in found
-            if place is not None
-        )
+        return tuple(_absolute(place) for place in found if place is not None)
 
     def _check(self, node: str, built: BuiltShard, shard: ShardPlan) -> None:
         """Count a shard's quarantined samples; DataError where its node sees other files."""
         if not self._has_arrived(built):
             raise DataError(
-                f"{self.output.staging.path / built.name}: Ray node {node} has written it, and "
+                f"{self.output.made_at / built.name}: Ray node {node} has written it, and "
                 "this machine does not see it; give an --out that all nodes and this machine share"
             )
         if not built.finished.quarantined:
@@ -111,6 +107,11 @@ class ClusterBuild:
                 return False
             time.sleep(0.5)
         return True
+
+
+def _absolute(place: Place) -> Place:
+    """Return a place by a name that does not depend on the working folder."""
+    return place.absolute() if isinstance(place, Path) else place
 
 
 def _weights(plan: BuildPlan) -> str | None:
