@@ -25,7 +25,7 @@ def serve(descriptor: int) -> None:
     build.recv()
     for step, *words in json.loads(os.environ[VARIABLE]):
         if step == "nodes":
-            build.send(tuple(Node(id=word, name=word, cpus=1.0, gpus=0.0) for word in words))
+            build.send(tuple(_node(word) for word in words))
         elif step == "deliver":
             shard = build.recv().shard
             build.send(Delivery(node="here", built=pickle.dumps(shard)))
@@ -37,3 +37,7 @@ def serve(descriptor: int) -> None:
             return
     while build.recv() is not None:
         pass
+
+
+def _node(name: str) -> Node:
+    return Node(id=name, address=name, name=name, cpus=1.0, gpus=0.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,6 +146,28 @@ def test_address_where_nothing_answers_is_refused(
     with pytest.raises(UsageError, match=r"at '127\.0\.0\.1:1': cannot be reached: "):
         build_plan(make_plan(sample_tree), tmp_path / "out", BuildOptions(engine="ray"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Ray cluster"), (b"", "timed out")],
+)
+def test_server_of_another_kind_is_no_cluster(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, problem: str
+) -> None:
+    monkeypatch.setattr(module, "REACH_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def serve() -> socket.socket:
+            connection, _ = server.accept()
+            connection.sendall(answer)
+            return connection
+
+        accepted = pool.submit(serve)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"cannot be reached: .*{problem}; start it with"):
+            check_ray(BuildOptions(engine="ray", ray_address=address))
+        accepted.result().close()
 
 
 def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,10 @@ NO_ROOM_SECONDS = 600.0
 END_SECONDS = 8.0
 """How long the process that Ray runs in has to cancel its tasks and to end."""
 _POLL_SECONDS = 0.2
+_FRAME_HEAD = 9
+_SETTINGS_FRAME = b"\x04"
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS_FRAME + b"\0" * 5
+"""How a client begins (RFC 9113, 3.4): the preface, and settings without any."""
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(RETRIES)}
 """Nothing is reported to Ray's makers; tasks that take too much memory are not retried for ever."""
 
@@ -83,12 +87,26 @@ def _reach(address: str) -> None:
             "auto"
         )
     try:
-        socket.create_connection((host, port), REACH_SECONDS).close()
+        with socket.create_connection((host, port), REACH_SECONDS) as connection:
+            problem = None if _is_ray(connection) else "what answers there is no Ray cluster"
     except OSError as error:
+        problem = explain(error)
+    if problem is not None:
         raise UsageError(
-            f"Ray cluster at {address!r}: cannot be reached: {explain(error)}; start it with ray "
-            f"start --head, or correct --ray-address or {ADDRESS_VARIABLE}"
-        ) from error
+            f"Ray cluster at {address!r}: cannot be reached: {problem}; start it with ray start "
+            f"--head, or correct --ray-address or {ADDRESS_VARIABLE}"
+        )
+
+
+def _is_ray(connection: socket.socket) -> bool:
+    """Return whether gRPC answers, which begins with settings of HTTP/2; True where TLS hides it.
+
+    Ray itself tries for two minutes.
+    """
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return True
+    connection.sendall(_HTTP2_HELLO)
+    return connection.recv(_FRAME_HEAD)[3:4] == _SETTINGS_FRAME
 
 
 class RayCluster:

@@ -24,6 +24,7 @@ class Node:
     """A node of a cluster."""
 
     id: str
+    address: str
     name: str
     """Its host name and address, for people."""
     cpus: float

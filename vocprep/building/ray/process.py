@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import pickle
 import queue
+import re
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +137,7 @@ class _Tasks:
         self._build = build
         self._open: dict[Any, str] = {}
         """Names of shards by the references of their tasks."""
+        self._nodes: tuple[Node, ...] = ()
         self._reported = -REPORT_SECONDS
 
     def run(self, arrived: Orders) -> None:
@@ -161,6 +164,7 @@ class _Tasks:
             return
         nodes = tuple(_described(node) for node in self._ray.nodes() if node["Alive"])
         self._reported = time.monotonic()
+        self._nodes = nodes
         self._build.send(nodes)
 
     def _outcome(self, task: Any, shard: str) -> Delivery | Exception:
@@ -172,7 +176,7 @@ class _Tasks:
         except errors.RayTaskError as error:
             if isinstance(error.cause, VocprepError | WorkerError):
                 return error.cause
-            return _as_named(error.cause, f"{shard} on a Ray node", shard)
+            return self._unbegun(shard, error)
         except errors.OutOfMemoryError:
             return OutOfMemoryError(
                 f"{shard}: the memory of its Ray node did not suffice, {RETRIES + 1} times; "
@@ -183,6 +187,19 @@ class _Tasks:
                 f"{shard}: given up after {RETRIES + 1} tries that lost their process or their "
                 f"node: {type(error).__name__}: {_line(error)}{KEPT}"
             )
+
+    def _unbegun(self, shard: str, error: Any) -> Exception:
+        """Return what the build raises of a task that failed before its first line."""
+        found = re.search(r"\bip=([^,)\s]+)", str(error))
+        address = found[1] if found else ""
+        node = next((node.name for node in self._nodes if node.address == address), address)
+        where = f"{shard} on Ray node {node}"
+        if isinstance(error.cause, ImportError) or "failed to import" in str(error.cause):
+            return UsageError(
+                f"{where}: vocprep cannot be loaded there; install vocprep {version('vocprep')} in "
+                "the environment that Ray was started in, and the same versions of all packages"
+            )
+        return _as_named(error.cause, where, shard)
 
     def _cancel(self) -> None:
         """Interrupt the tasks that run, drop the others, and wait a moment for their end."""
@@ -208,6 +225,7 @@ def _described(node: dict[str, Any]) -> Node:
     """Return what a build needs to know of a node, as Ray describes it."""
     return Node(
         id=node["NodeID"],
+        address=node["NodeManagerAddress"],
         name=node_name(node["NodeManagerHostname"], node["NodeManagerAddress"]),
         cpus=node["Resources"].get("CPU", 0.0),
         gpus=node["Resources"].get("GPU", 0.0),
