@@ -7,18 +7,23 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from builders.records import make_record
 from builders.versions import Built, first_jpeg, write_records
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from vocprep.building.publish import write_dataset
 from vocprep.checks.diff import VersionDiff, diff
 from vocprep.errors import ShardError
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
-from vocprep.recipe import LabelSpaceId
+from vocprep.options import Layout
+from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.hdf5 import Hdf5Shard
 from vocprep.shards.record import Record
 
@@ -202,3 +207,52 @@ def test_damaged_or_missing_version_is_a_shard_error(base: Path, tmp_path: Path)
     (base / "samples.jsonl").write_text("")
     with pytest.raises(ShardError, match=r"samples\.jsonl"):
         diff(base, base)
+
+
+KEYS = st.dictionaries(
+    st.text("abc", min_size=1, max_size=2),
+    st.tuples(st.sampled_from(["train", "val"]), st.integers(0, 1)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(KEYS, KEYS)
+def test_lists_are_compared_as_sets_of_ids_are(
+    before: dict[str, tuple[str, int]], after: dict[str, tuple[str, int]]
+) -> None:
+    with TemporaryDirectory() as folder:
+        paths = [made(Path(folder) / str(row), each) for row, each in enumerate((before, after))]
+        found = diff(*paths)
+    both = before.keys() & after.keys()
+    assert found.added == tuple(sorted(after.keys() - both))
+    assert found.removed == tuple(sorted(before.keys() - both))
+    assert found.moved == tuple(sorted(key for key in both if before[key][0] != after[key][0]))
+    changed = sorted(key for key in both if before[key][1] != after[key][1])
+    assert [record.id for record in found.samples] == changed
+    assert found.same_content == (before == after)
+
+
+def made(out: Path, images: dict[str, tuple[str, int]]) -> Path:
+    """A version of small records, by image id their split and seed."""
+    records: dict[str, list[Record]] = {}
+    for image_id, (split, seed) in images.items():
+        record = make_record(image_id, (1, 1), dim=1, split=split, seed=seed)
+        records.setdefault(split, []).append(record)
+    recipe = Recipe(
+        dataset="made",
+        schema=LabelSpaceId(name="context460", sha256=load_label_space("context460").sha256),
+        splits={split: SplitIds.of([r.image_id for r in each]) for split, each in records.items()},
+        backbone="resnet32-cifar100",
+        weights_sha256="00" * 32,
+    )
+    write_dataset(out, recipe, records, Layout(samples_per_shard=2))
+    return out
+
+
+def test_versions_of_one_content_are_compared_without_their_lists(
+    two_views: Built, copied: Path
+) -> None:
+    (copied / "samples.jsonl").write_bytes(b"?" * (copied / "samples.jsonl").stat().st_size)
+    assert diff(two_views.path, copied).same

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.records import make_record
+from builders.records import make_record, write_version
 
 from vocprep.building.publish import write_dataset
 from vocprep.errors import ShardError
@@ -351,6 +351,89 @@ def test_digest_that_is_none_is_refused(digest: Any, tmp_path: Path) -> None:
     value = made_value(tmp_path)
     value["shards"][0]["sha256"] = digest
     assert_refused(read_resealed(value), tmp_path, "dataset.json", "shards[0].sha256")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": 4}, "shards[0].span: images 4: expected at most its 2 records"),
+        ({"images": -1}, "shards[0].span.images -1: expected 0 or more"),
+        ({"images": None}, "shards[0].span.images None: expected a whole number"),
+        ({"first_id": "c"}, "span: first_id 'c' and last_id 'b': expected the ends of 2 different"),
+        ({"first_id": "b"}, "span: first_id 'b' and last_id 'b': expected the ends of 2 different"),
+        ({"last_id": "c"}, "shards[1].span: first_id 'c': expected one after 'c', the last of the"),
+        ({"last_id": "cc"}, "shards[1].span: first_id 'c': expected one after 'cc', the last of"),
+        ({"first_id": ""}, "shards[0].span.first_id '': expected at least 1"),
+        ({"last_id": "x" * 256}, "shards[0].span.last_id"),
+        ({"ids_sha256": "00"}, "shards[0].span.ids_sha256 '00'"),
+        ({"rows": 1}, "shards[0].span.rows: no field of this name is known"),
+    ],
+    ids=str,
+)
+def test_span_that_cannot_be_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    value = three_shards(tmp_path)
+    value["shards"][0]["span"] |= change
+    assert_refused(read_resealed(value), tmp_path, "dataset.json", said)
+
+
+def test_spans_out_of_order_are_refused(tmp_path: Path) -> None:
+    value = three_shards(tmp_path)
+    value["shards"].reverse()
+    said = "contradicts itself: shards[1].span: first_id 'c': expected one after 'e'"
+    assert_refused(read_resealed(value), tmp_path, said)
+
+
+@pytest.mark.parametrize("change", [{}, {"span": None}])
+def test_shard_without_a_span_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    value = three_shards(tmp_path)
+    del value["shards"][2]["span"]
+    value["shards"][2] |= change
+    said = "shards[2].span: expected one since format version 3"
+    assert_refused(read_resealed(value), tmp_path, said)
+
+
+def test_counts_that_do_not_add_up_are_refused(tmp_path: Path) -> None:
+    value = three_shards(tmp_path)
+    refused = {
+        "shards[1].split 'test': expected one of the recipe": ("shards", 1, "split", "test"),
+        "statistics.splits.train.records: expected 6, the sum over its shards, found 5": (
+            *("shards", 2, "records", 2),
+        ),
+        "statistics.splits.train.patches: expected 33": ("shards", 0, "patches", 15),
+        "statistics.splits.train.records: expected 5, the sum over its shards, found 7": (
+            *("statistics", "splits", "train", "records", 7),
+        ),
+        "statistics.splits.train.records: expected 5, the sum over its shards, found None": (
+            *("statistics", "splits", "train", []),
+        ),
+        "statistics.splits.val.records: expected 0": (
+            *("statistics", "splits", "val", {"records": 9}),
+        ),
+    }
+    for said, (*path, last, new) in refused.items():
+        changed = json.loads(json.dumps(value))
+        place = changed
+        for step in path:
+            place = place[step]
+        place[last] = new
+        if last == "records" and path[0] == "shards":
+            place["span"]["last_id"] = "f"
+        assert_refused(read_resealed(changed), tmp_path, "dataset.json: contradicts itself", said)
+
+
+def test_spans_of_more_images_than_the_recipe_has_are_refused(tmp_path: Path) -> None:
+    value = three_shards(tmp_path)
+    value["recipe"]["splits"]["train"]["count"] = 4
+    value["recipe_id"] = Recipe.from_json(value["recipe"]).recipe_id
+    said = "spans of split train: expected at most the 4 images of the recipe, found 5"
+    assert_refused(read_resealed(value), tmp_path, said)
+
+
+def three_shards(folder: Path) -> dict[str, Any]:
+    """The index of records a, b; c, d; e."""
+    write_version(folder, [make_record(image_id) for image_id in "abcde"])
+    value: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+    return value
 
 
 def made_value(folder: Path) -> dict[str, Any]:

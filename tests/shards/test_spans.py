@@ -8,7 +8,7 @@ from builders.records import IMAGE_IDS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocprep.shards.spans import ShardSpan, ids_sha256
+from vocprep.shards.spans import ShardSpan, SpanSearch, ids_sha256
 
 RECORD_IDS = st.builds(str.__add__, IMAGE_IDS, st.sampled_from(["", "#flip"]))
 
@@ -36,3 +36,39 @@ def test_other_ids_or_another_order_have_another_digest(
     other = data.draw(st.permutations(record_ids))
     assert (ids_sha256(other) == ids_sha256(record_ids)) == (other == record_ids)
     assert ids_sha256(record_ids[:-1]) != ids_sha256(record_ids)
+
+
+SHARDS = st.lists(st.sets(RECORD_IDS, min_size=1, max_size=4), max_size=8)
+
+
+@given(SHARDS, SHARDS, RECORD_IDS)
+def test_search_finds_the_shards_whose_ends_enclose_an_id(
+    train: list[set[str]], val: list[set[str]], record_id: str
+) -> None:
+    """Of spans that overlap too, as earlier formats do not exclude."""
+    shards = {
+        f"{split}-{number}": sorted(ids)
+        for split, each in (("train", train), ("val", val))
+        for number, ids in enumerate(each)
+    }
+    search = SpanSearch(
+        (name.partition("-")[0], name, ShardSpan.of(ids)) for name, ids in shards.items()
+    )
+    for asked in (record_id, *(ids[0] for ids in shards.values())):
+        expected = [name for name, ids in shards.items() if ids[0] <= asked <= ids[-1]]
+        assert sorted(search.find(asked)) == sorted(expected)
+    assert {*search.nearest(record_id)} <= {*shards}
+    assert len({*search.nearest(record_id)}) == bool(train) + bool(val)
+
+
+@given(st.sets(RECORD_IDS, min_size=1), st.integers(1, 4), st.data())
+def test_search_names_one_shard_of_ids_that_were_cut_in_order(
+    record_ids: set[str], size: int, data: st.DataObject
+) -> None:
+    in_order = sorted(record_ids)
+    cuts = [in_order[start : start + size] for start in range(0, len(in_order), size)]
+    search = SpanSearch(("train", str(row), ShardSpan.of(ids)) for row, ids in enumerate(cuts))
+    asked = data.draw(st.sampled_from(in_order))
+    (found,) = search.find(asked)
+    assert asked in cuts[int(found)]
+    assert list(search.nearest(asked)) == [found]
