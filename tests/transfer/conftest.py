@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from builders.records import make_record, write_version
 
-from vocprep.building import store_publish
-
 
 @pytest.fixture(scope="session")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -25,9 +23,3 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _write(out: Path, seed: int) -> Path:
     write_version(out, [make_record(f"id_{n}", (1, 1 + n % 3), seed=seed) for n in range(9)])
     return out
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server may take long to start on a busy machine."""
-    monkeypatch.setattr(store_publish, "TRIES", 40)

@@ -124,7 +124,6 @@ def test_interrupted_command_says_how_to_go_on(
     )
 
 
-@pytest.mark.usefixtures("patient")
 def test_server_killed_and_started_again(s3: S3, url: str, version: Path, tmp_path: Path) -> None:
     reached = threading.Event()
     with (

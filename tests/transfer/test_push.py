@@ -142,7 +142,6 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.usefixtures("patient")
 def test_server_killed_and_started_again(s3: S3, version: Path) -> None:
     reached = threading.Event()
     with (

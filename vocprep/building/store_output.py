@@ -47,7 +47,6 @@ from vocprep.building.store_publish import (
     claimed,
     is_object,
     object_names,
-    persistently,
     published_at,
     store_errors,
 )
@@ -134,7 +133,7 @@ class StoreStaging:
 
     def shards(self) -> Iterator[tuple[str, FinishedShard]]:
         """Yield this build's shards that are there as their descriptions say, with their names."""
-        described = [each.name for each in persistently(lambda: list(self._about.list()))]
+        described = [each.name for each in self._about.list()]
         names = sorted(each.removesuffix(ABOUT) for each in described if each.endswith(ABOUT))
         for name, shard in map_ordered(self._read_head, names, AT_ONCE):
             if shard is not None:
@@ -192,10 +191,8 @@ class StoreStaging:
         self._target.release()
 
     def _remove_descriptions(self) -> None:
-        names = [each.name for each in persistently(lambda: list(self._about.list()))]
-        for _ in map_ordered(
-            lambda name: persistently((self._about / name).delete), names, AT_ONCE
-        ):
+        names = [each.name for each in self._about.list()]
+        for _ in map_ordered(lambda name: (self._about / name).delete(), names, AT_ONCE):
             pass
 
     @property
@@ -204,11 +201,11 @@ class StoreStaging:
 
     def _write(self, name: str, suffix: str, data: bytes | memoryview) -> None:
         path, sha256 = self._about / f"{name}{suffix}", sha256_hex(data)
-        persistently(lambda: path.put(data, sha256))
+        path.put(data, sha256)
 
     def _read(self, name: str, suffix: str) -> bytes:
         limit = MAX_JSON_BYTES if suffix == ABOUT else _MAX_LINES
-        return persistently(lambda: (self._about / f"{name}{suffix}").read(limit))
+        return (self._about / f"{name}{suffix}").read(limit)
 
     def _read_head(self, name: str) -> tuple[str, FinishedShard | None]:
         """Return a shard with its name; None unless its description and its object agree."""
@@ -218,7 +215,7 @@ class StoreStaging:
             return name, None
         entry = head.shard.entry
         if entry is not None:
-            found = persistently((self._url / name).facts)
+            found = (self._url / name).facts()
             if found is None or not is_object(found, entry.sha256, entry.bytes):
                 return name, None
         return name, head.shard if head.build == self._build else None

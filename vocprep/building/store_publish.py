@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from vocprep.building.publish import is_version_file
 from vocprep.building.staging import STAGING
@@ -33,16 +33,13 @@ from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.parallel import map_ordered
 from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, read_index
 from vocprep.storage.places import Place
-from vocprep.storage.store import ObjectFacts, StoreError, StorePath
+from vocprep.storage.store import ObjectFacts, StorePath
 from vocprep.validation import explain
 
 CLAIM: Final = f"{STAGING}/build.json"
 """Name of the object that says what is being written."""
-TRIES = 1
-"""How often a request is sent that fails after the store's client has waited and sent it again."""
 AT_ONCE: Final = 8
 """Requests of a few bytes in flight."""
-Result = TypeVar("Result")
 
 
 @dataclass(kw_only=True)
@@ -67,7 +64,7 @@ class StoreTarget:
         """
         data = canonical_json(dict(self.claim))
         path, sha256 = self.url / CLAIM, sha256_hex(data)
-        while not persistently(lambda: path.put_new(data, sha256)):
+        while not path.put_new(data, sha256):
             found = self.read_claim()
             if found == self.claim:
                 return False
@@ -77,7 +74,7 @@ class StoreTarget:
                     "overwrite"
                 )
             if found is not None:
-                persistently(lambda: path.put(data, sha256))
+                path.put(data, sha256)
                 break
         return True
 
@@ -88,7 +85,7 @@ class StoreTarget:
         """
         if self.read_claim() is not None:
             self._check_claim()
-        elif persistently((self.url / DATASET_FILE).facts) is not None:
+        elif (self.url / DATASET_FILE).facts() is not None:
             raise self._ended()
         else:
             self.begin()
@@ -100,9 +97,9 @@ class StoreTarget:
         """
         path = self.url / name
         if not anew:
-            if persistently(lambda: path.put_new(data, sha256)):
+            if path.put_new(data, sha256):
                 return True
-            found = persistently(path.facts)
+            found = path.facts()
             if found is not None and is_object(found, sha256, len(data)):
                 return False
             if not self.replaces:
@@ -110,7 +107,7 @@ class StoreTarget:
         self._check_claim()
         if self.overwrites:
             self._unpublish()
-        persistently(lambda: path.put(data, sha256))
+        path.put(data, sha256)
         return True
 
     def commit(self, data: bytes, index: DatasetIndex) -> bool:
@@ -120,13 +117,13 @@ class StoreTarget:
         meanwhile: the URL holds no version then.
         """
         path, sha256 = self.url / DATASET_FILE, sha256_hex(data)
-        is_new = persistently(lambda: path.put_new(data, sha256))
+        is_new = path.put_new(data, sha256)
         if not is_new:
             there = published_at(self.url)
             if there is None or not is_same_version(there, index):
                 if not self.overwrites:
                     raise another_version(self.url, there, index)
-                persistently(lambda: path.put(data, sha256))
+                path.put(data, sha256)
                 is_new = True
         try:
             if is_new:
@@ -144,19 +141,19 @@ class StoreTarget:
         if self.overwrites:
             kept = {CLAIM, DATASET_FILE, *(entry.name for entry in (*index.shards, *index.files))}
             old = sorted(object_names(self.url) - kept)
-            for _ in map_ordered(lambda name: persistently((self.url / name).delete), old, AT_ONCE):
+            for _ in map_ordered(lambda name: (self.url / name).delete(), old, AT_ONCE):
                 pass
         self.release()
 
     def release(self) -> None:
         """Delete the claim, where it is this one."""
         if self.read_claim() == self.claim:
-            persistently((self.url / CLAIM).delete)
+            (self.url / CLAIM).delete()
 
     def read_claim(self) -> Any:
         """Return the claim that is there; None when there is none."""
         try:
-            return parse_json(persistently(lambda: (self.url / CLAIM).read(MAX_JSON_BYTES)))
+            return parse_json((self.url / CLAIM).read(MAX_JSON_BYTES))
         except FileNotFoundError:
             return None
         except ValueError:
@@ -192,34 +189,20 @@ class StoreTarget:
         """Delete dataset.json of the version that is overwritten, once."""
         with self._unpublishing:
             if not self._is_unpublished:
-                persistently((self.url / DATASET_FILE).delete)
+                (self.url / DATASET_FILE).delete()
                 self._is_unpublished = True
 
     def _take_back(self, index: DatasetIndex) -> None:
         """Delete dataset.json, where it is that of this index."""
         there = published_at(self.url)
         if there is not None and is_same_version(there, index):
-            persistently((self.url / DATASET_FILE).delete)
+            (self.url / DATASET_FILE).delete()
 
 
 def claimed(claim: Any) -> str:
     """Return in words what a URL is claimed for."""
     is_push = isinstance(claim, dict) and "push" in claim
     return "an unfinished push of another version" if is_push else "an unfinished build"
-
-
-def persistently(request: Callable[[], Result]) -> Result:
-    """Return what a request does, which is sent again when it breaks off.
-
-    For requests that may be repeated: where an answer is lost, an object can be there already.
-    """
-    for _ in range(TRIES - 1):
-        try:
-            return request()
-        except StoreError as error:
-            if error.errno != errno.EIO:
-                raise
-    return request()
 
 
 @contextmanager
@@ -242,15 +225,15 @@ def store_errors(kept: str) -> Iterator[None]:
 
 def published_at(url: StorePath) -> DatasetIndex | None:
     """Return the index of the version at a URL; None when there is none."""
-    if persistently((url / DATASET_FILE).facts) is None:
+    if (url / DATASET_FILE).facts() is None:
         return None
-    return persistently(lambda: read_index(url))
+    return read_index(url)
 
 
 def object_names(url: StorePath) -> set[str]:
     """Return the names of all objects below a URL; UsageError for one that no version has."""
     names = set()
-    for name in persistently(lambda: [each.name for each in url.list()]):
+    for name in (each.name for each in url.list()):
         is_known = is_version_file(name) or name.startswith(f"{STAGING}/")
         if is_known:
             names.add(name)
@@ -318,7 +301,7 @@ def check_objects(url: StorePath, entries: Iterable[FileEntry]) -> None:
     """Raise DataError unless each object has the size and the sha256 of its entry."""
 
     def look(entry: FileEntry) -> tuple[FileEntry, ObjectFacts | None]:
-        return entry, persistently((url / entry.name).facts)
+        return entry, (url / entry.name).facts()
 
     for entry, found in map_ordered(look, entries, AT_ONCE):
         if found is None or not is_object(found, entry.sha256, entry.bytes):

@@ -15,7 +15,6 @@ from vocprep.building.staging import STAGING
 from vocprep.building.store_publish import (
     another_version,
     is_same_version,
-    persistently,
     store_errors,
 )
 from vocprep.errors import DataError, ShardError, UsageError
@@ -140,7 +139,7 @@ def _read_index(source: StorePath) -> tuple[DatasetIndex, bytes]:
     """Return the index of the version at a URL, and the bytes of dataset.json."""
     data = b""
     with suppress(FileNotFoundError):  # of which read_index has the sentence
-        data = persistently(lambda: (source / DATASET_FILE).read(MAX_JSON_BYTES))
+        data = (source / DATASET_FILE).read(MAX_JSON_BYTES)
     index = read_index(source)
     if not data or parse_json(data).get("index_sha256") != index.index_sha256:
         raise ShardError(f"{source}: was replaced while it was read; run the same command again")
@@ -260,7 +259,7 @@ class _Pull:
             return False
         try:
             chunks = (self.source / entry.name).chunks
-            persistently(lambda: _write_proved(target, entry, chunks()))
+            _write_proved(target, entry, chunks())
         except _OtherBytesError as error:
             problem = FileProblem.of_mismatch(entry.bytes, error.size, error.sha256)
         except FileNotFoundError as error:

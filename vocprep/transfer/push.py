@@ -16,7 +16,6 @@ from vocprep.building.store_publish import (
     is_same_version,
     listed_files,
     object_names,
-    persistently,
     published_at,
     store_errors,
 )
@@ -224,7 +223,7 @@ class _Push:
     def _is_there(self, entry: FileEntry) -> bool:
         """Return whether a file was sent before; UsageError when another object is there."""
         path = self.target.url / entry.name
-        found = persistently(path.facts)
+        found = path.facts()
         if found is None or is_object(found, entry.sha256, entry.bytes):
             return found is not None
         if self.target.replaces:
