@@ -133,12 +133,20 @@ def test_process_that_does_not_end_is_killed(scripted: Any) -> None:
 # Before there is a cluster
 
 
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts as installed, whether it is or not."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+
+
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:1", "127.0.0.1:port", ":6379"])
 def test_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="expected HOST:PORT or ray://HOST:PORT of its head"):
         check_ray(BuildOptions(engine="ray", ray_address=address))
 
 
+@pytest.mark.usefixtures("installed")
 def test_address_where_nothing_answers_is_refused(
     sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +156,7 @@ def test_address_where_nothing_answers_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Ray cluster"), (b"", "timed out")],
