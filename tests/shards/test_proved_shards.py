@@ -29,7 +29,8 @@ from vocprep.files.reading import open_regular
 from vocprep.options import LoaderOptions, ShardFormat, VerifyOptions
 from vocprep.shards import containers
 from vocprep.shards.containers import CONTAINERS, ProvedShards
-from vocprep.shards.index import DatasetIndex, check_files
+from vocprep.shards.index import DatasetIndex
+from vocprep.shards.listed import check_files
 from vocprep.shards.reader import ShardDataset, StreamingDataset, collate
 
 IDS = [f"id_{number}" for number in range(6)]

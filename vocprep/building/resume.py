@@ -23,9 +23,10 @@ from vocprep.errors import DataError
 from vocprep.files.writing import link_or_copy
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS, ShardReader, read_entry
-from vocprep.shards.index import DatasetIndex, FileProblem, ShardEntry, shard_versions
+from vocprep.shards.index import DatasetIndex, ShardEntry, shard_versions
+from vocprep.shards.listed import FileProblem, is_unchanged
 from vocprep.shards.samples import QuarantinedSample
-from vocprep.shards.version import Version, is_unchanged
+from vocprep.shards.version import Version
 from vocprep.storage.places import Place
 from vocprep.storage.store import StorePath
 

@@ -24,9 +24,9 @@ from vocprep.files.names import TEMPORARY_PREFIX
 from vocprep.files.reading import MAX_JSON_BYTES, open_regular, parse_json, read_file
 from vocprep.files.writing import canonical_json, remove_path, sha256_hex, write_atomic
 from vocprep.shards.index import ShardEntry
+from vocprep.shards.listed import is_unchanged
 from vocprep.shards.samples import Count, Entry, QuarantinedSample, SampleEntry, Sha256
 from vocprep.shards.spans import ShardSpan
-from vocprep.shards.version import is_unchanged
 from vocprep.validation import from_json
 
 STAGING = f"{TEMPORARY_PREFIX}build"

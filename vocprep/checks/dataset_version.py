@@ -29,11 +29,12 @@ from vocprep.recipe import SplitIds
 from vocprep.shards.containers import ProvedShards
 from vocprep.shards.identity import IdentityTrees
 from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry, read_index
+from vocprep.shards.listed import stored_problem
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import SAMPLES_FILE, Sample, SampleEntry
 from vocprep.shards.spans import ShardSpan
-from vocprep.shards.version import Version, stored_problem
+from vocprep.shards.version import Version
 from vocprep.storage.places import Place
 from vocprep.storage.reading import read_bytes
 

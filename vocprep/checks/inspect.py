@@ -8,7 +8,8 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from vocprep.errors import ShardError
-from vocprep.shards.index import DATASET_FILE, DatasetIndex, check_files, read_index
+from vocprep.shards.index import DATASET_FILE, DatasetIndex, read_index
+from vocprep.shards.listed import check_files
 from vocprep.shards.samples import Count
 from vocprep.storage.places import Place, parse_place
 from vocprep.validation import explain, from_json

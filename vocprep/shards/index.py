@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -19,7 +17,6 @@ from pydantic import (
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.files.names import UNFINISHED, UNFINISHED_PULL, found_at
-from vocprep.files.reading import not_regular
 from vocprep.files.replacing import is_being_replaced
 from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
@@ -189,7 +186,7 @@ def read_index(folder: Place) -> DatasetIndex:
 
     Waits for a moment where a build is exchanging the version for another one.
     """
-    path, advice = folder / DATASET_FILE, _remake_advice(folder)
+    path, advice = folder / DATASET_FILE, remake_advice(folder)
     value = _read_json(path)
     version = value.get("format_version") if isinstance(value, dict) else None
     known = sorted({each for versions in SHARD_VERSIONS.values() for each in versions})
@@ -247,51 +244,15 @@ def _read_json(path: Place) -> Any:
         found, advice = why_unread(path, error)
         raise ShardError(f"{path}: cannot be read: {found}; {advice}") from error
     except ValueError as error:
-        advice = _remake_advice(path.parent)
+        advice = remake_advice(path.parent)
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {advice}") from error
 
 
-def _remake_advice(folder: Place) -> str:
+def remake_advice(folder: Place) -> str:
     """Return how to get a whole version in a place again."""
     if isinstance(folder, Path):
         return "copy it again, or build the shards again with --if-exists overwrite"
     return "publish it again with vocprep push --if-exists overwrite"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileProblem:
-    """What is in the place of a listed file, where that is not the file itself."""
-
-    state: Literal["missing", "changed", "unreadable"]
-    found: str
-    """In words; why it cannot be read, where it is unreadable."""
-    advice: str = "copy it again, or build the shards again"
-    """Where it is in a folder; an object is published again."""
-
-    @classmethod
-    def of_error(cls, place: Place, error: OSError) -> Self:
-        """Return the problem of a file that could not be opened or read."""
-        # Of a store, the error may be one of the cache.
-        is_own = isinstance(place, Path) or error.filename == str(place)
-        if isinstance(error, FileNotFoundError) and is_own:
-            return cls(state="missing", found="no file")
-        found, advice = why_unread(place, error)
-        return cls(state="unreadable", found=found, advice=advice)
-
-    @classmethod
-    def of_size(cls, size: int) -> Self:
-        """Return the problem of a file of another size."""
-        return cls(state="changed", found=f"{size:,} bytes")
-
-    @classmethod
-    def of_mismatch(cls, expected: int, size: int, sha256: str) -> Self:
-        """Return the problem of bytes of this size and digest where others were expected."""
-        return cls.of_size(size) if size != expected else cls.of_digest(size, sha256)
-
-    @classmethod
-    def of_digest(cls, size: int, sha256: str) -> Self:
-        """Return the problem of a file of the right size with another digest."""
-        return cls(state="changed", found=f"{size:,} others of sha256 {sha256[:12]}…")
 
 
 def _read_when_exchanged(path: Path) -> Any:
@@ -306,60 +267,3 @@ def _read_when_exchanged(path: Path) -> Any:
             if not is_coming or time.monotonic() > deadline:
                 raise
         time.sleep(_POLL_SECONDS)
-
-
-def check_files(folder: Place, index: DatasetIndex) -> None:
-    """Check that every file exists and has its size; ShardError naming the first that has not.
-
-    In an object store, where each look is a request, files are compared when they are read.
-    """
-    if not isinstance(folder, Path):
-        return
-    for entry in (*index.shards, *index.files):
-        problem = _size_problem(folder / entry.name, entry.bytes)
-        if problem is not None:
-            raise foreign_file(folder, index, entry, problem)
-
-
-def _size_problem(path: Path, expected: int) -> FileProblem | None:
-    """Return what is at a path instead of a regular file of this size, which is not opened."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise not_regular(status.st_mode, path)
-    except OSError as error:
-        return FileProblem.of_error(path, error)
-    return None if status.st_size == expected else FileProblem.of_size(status.st_size)
-
-
-def foreign_file(
-    folder: Place, index: DatasetIndex, entry: FileEntry, problem: FileProblem
-) -> ShardError:
-    """Return the error for a file in whose place other bytes were found than the index lists.
-
-    Either the whole version is another one by now, or this file alone is damaged.
-    """
-    path = folder / entry.name
-    if problem.state == "unreadable":
-        return ShardError(f"{path}: cannot be read: {problem.found}; {problem.advice}")
-    now = _index_sha256(folder)
-    if now != index.index_sha256:
-        state = "gone" if now is None else "another one"
-        return ShardError(
-            f"{path}: this version was replaced while it was read: {DATASET_FILE} is {state} since "
-            "it was opened; open it again when the build there has finished"
-        )
-    expected = f"expected {entry.bytes:,} bytes of sha256 {entry.sha256[:12]}…"
-    advice = problem.advice if isinstance(folder, Path) else _remake_advice(folder)
-    if problem.state == "missing":
-        return ShardError(f"{path}: is missing: {expected}; {advice}")
-    return ShardError(f"{path}: {expected}, found {problem.found} (damaged or replaced); {advice}")
-
-
-def _index_sha256(folder: Place) -> str | None:
-    """Return what dataset.json states as its digest now; None when there is none."""
-    try:
-        value = read_json_at(folder / DATASET_FILE)
-    except (OSError, ValueError):
-        return None
-    return str(value.get("index_sha256")) if isinstance(value, dict) else None

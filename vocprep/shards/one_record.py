@@ -30,7 +30,8 @@ from vocprep.shards.hdf5_layout import (
     root_group,
     unpack,
 )
-from vocprep.shards.index import DatasetIndex, FileProblem, foreign_file
+from vocprep.shards.index import DatasetIndex
+from vocprep.shards.listed import FileProblem, foreign_file
 from vocprep.shards.record import Record, check_record
 from vocprep.shards.samples import SAMPLES_FILE, SampleEntry, parse_lines
 from vocprep.shards.version import read_listed

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from io import BufferedReader
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
 
 from vocprep.errors import ShardError
 from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
-from vocprep.shards.index import (
-    DatasetIndex,
-    FileEntry,
-    FileProblem,
-    ShardEntry,
-    check_files,
-    foreign_file,
-    read_index,
-)
+from vocprep.shards.index import DatasetIndex, FileEntry, ShardEntry, read_index
+from vocprep.shards.listed import FileProblem, check_files, file_problem, foreign_file, open_proved
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
     MAX_LINE,
@@ -43,9 +33,7 @@ from vocprep.shards.samples import (
     parse_lines,
 )
 from vocprep.shards.spans import ShardSpan, SpanSearch
-from vocprep.storage.cache import DigestMismatchError
 from vocprep.storage.places import Place
-from vocprep.storage.reading import forget_damaged, open_listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +207,7 @@ class Version:
         They are digested before any of them is given out, and once more while they are.
         """
         entry = _listed(self.path, self.index, name, max_bytes)
-        opened = _open_proved(self.path / name, entry)
+        opened = open_proved(self.path / name, entry)
         if isinstance(opened, FileProblem):
             raise foreign_file(self.path, self.index, entry, opened)
         with opened:
@@ -269,70 +257,3 @@ def _listed(path: Place, index: DatasetIndex, name: str, max_bytes: int) -> File
             "build the shards again"
         )
     return entry
-
-
-def is_unchanged(path: Place, entry: FileEntry) -> bool:
-    """Return whether a file has the size and digest of its entry."""
-    return file_problem(path, entry) is None
-
-
-def stored_problem(path: Place, entry: FileEntry) -> FileProblem | None:
-    """Return what ``file_problem`` does, of an object's bytes in the store, past the cache."""
-    if isinstance(path, Path):
-        return file_problem(path, entry)
-    digest, size = hashlib.sha256(), 0
-    try:
-        for chunk in path.chunks():
-            digest.update(chunk)
-            size += len(chunk)
-    except OSError as error:
-        return FileProblem.of_error(path, error)
-    found = digest.hexdigest()
-    is_right = (size, found) == (entry.bytes, entry.sha256)
-    return None if is_right else FileProblem.of_mismatch(entry.bytes, size, found)
-
-
-def file_problem(path: Place, entry: FileEntry) -> FileProblem | None:
-    """Return what was found in the place of the bytes of an entry; None when they are there."""
-    opened = _open_proved(path, entry)
-    if isinstance(opened, FileProblem):
-        return opened
-    opened.close()
-    return None
-
-
-def _open_proved(path: Place, entry: FileEntry) -> BufferedReader | FileProblem:
-    """Open a file whose bytes are those of its entry; return what else was found.
-
-    A damaged copy in the cache of an object store is fetched again, once.
-    """
-    opened = _open_once(path, entry)
-    is_damaged = isinstance(opened, FileProblem) and opened.state == "changed"
-    if is_damaged and forget_damaged(path, entry.sha256):
-        return _open_once(path, entry)
-    return opened
-
-
-def _open_once(path: Place, entry: FileEntry) -> BufferedReader | FileProblem:
-    with ExitStack() as stack:
-        try:
-            stream = stack.enter_context(open_listed(path, entry.sha256, entry.bytes))
-            problem = _problem_of(stream, entry)
-            stream.seek(0)
-        except DigestMismatchError as error:
-            return FileProblem.of_mismatch(entry.bytes, error.size, error.sha256)
-        except OSError as error:
-            return FileProblem.of_error(path, error)
-        if problem is not None:
-            return problem
-        stack.pop_all()
-        return stream
-
-
-def _problem_of(stream: BufferedReader, entry: FileEntry) -> FileProblem | None:
-    """Return how the bytes of an open file are not those of its entry."""
-    size = os.fstat(stream.fileno()).st_size
-    if size != entry.bytes:
-        return FileProblem.of_size(size)
-    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return None if digest == entry.sha256 else FileProblem.of_digest(size, digest)

@@ -32,16 +32,8 @@ from vocprep.files.writing import (
 from vocprep.options import IfExists, TransferOptions
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.shards.index import (
-    DATASET_FILE,
-    DatasetIndex,
-    FileEntry,
-    FileProblem,
-    foreign_file,
-    has_index,
-    read_index,
-)
-from vocprep.shards.version import is_unchanged
+from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, has_index, read_index
+from vocprep.shards.listed import FileProblem, foreign_file, is_unchanged
 from vocprep.storage.cache import cached_path
 from vocprep.storage.places import Place, local_path, parse_place
 from vocprep.storage.store import CHUNK, StorePath

@@ -26,16 +26,8 @@ from vocprep.options import TransferOptions
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.containers import read_entry
-from vocprep.shards.index import (
-    DATASET_FILE,
-    DatasetIndex,
-    FileEntry,
-    FileProblem,
-    check_files,
-    foreign_file,
-    read_index,
-)
-from vocprep.shards.version import file_problem
+from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, read_index
+from vocprep.shards.listed import FileProblem, check_files, file_problem, foreign_file
 from vocprep.storage.places import Place, parse_place
 from vocprep.storage.store import StorePath
 
