@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vocprep.data_dir.layout import SampleRef, list_samples
 from vocprep.manifests import DatasetManifest, load_dataset
+from vocprep.storage.places import local_path
 from vocprep.synthetic.dataset import sample
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,8 +67,8 @@ def make_pictures(count: int, folder: Path) -> Pictures:
     suffix = originals[0].label_path.suffix
     ids = [f"p{number:06d}" for number in range(count)]
     for image_id, original in zip(ids, cycle(originals), strict=False):
-        (places[0] / f"{image_id}.jpg").symlink_to(original.image_path.resolve())
-        (places[1] / f"{image_id}{suffix}").symlink_to(original.label_path.resolve())
+        (places[0] / f"{image_id}.jpg").symlink_to(local_path(original.image_path).resolve())
+        (places[1] / f"{image_id}{suffix}").symlink_to(local_path(original.label_path).resolve())
     (places[2] / "train.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
     manifest = folder / "repeated.toml"
     manifest.write_text(

@@ -17,6 +17,7 @@ from vocprep.backbones import Normalisation
 from vocprep.data_dir.layout import SampleRef
 from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import load_weights
+from vocprep.storage.places import local_path
 
 Bytes = NDArray[np.uint8]
 
@@ -49,7 +50,8 @@ def crop(picture: Image.Image, how: Image.Resampling) -> Bytes:
 
 def load(sample: SampleRef) -> tuple[torch.Tensor, Bytes]:
     """Return normalised patches [49, 3, 32, 32] and label patches [49, 1024], with Pillow."""
-    with Image.open(sample.image_path) as picture, Image.open(sample.label_path) as labels:
+    image_path, label_path = local_path(sample.image_path), local_path(sample.label_path)
+    with Image.open(image_path) as picture, Image.open(label_path) as labels:
         pixels = crop(picture.convert("RGB"), Image.Resampling.BILINEAR)
         label_map = crop(labels, Image.Resampling.NEAREST)
     normalisation = Normalisation()

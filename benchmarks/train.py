@@ -48,6 +48,7 @@ from vocprep.heads.runs.options import StepPrecision, TrainOptions
 from vocprep.heads.training.train import train
 from vocprep.options import BuildChoices, BuildOptions
 from vocprep.shards.reader import ResidentDataset, ShardDataset, collate
+from vocprep.storage.places import local_path
 
 COLUMNS = (
     Column("name", ""),
@@ -107,7 +108,10 @@ def seeds_loop(bench: Bench, batch_size: int) -> float:
     normalisation = Normalisation()
     mean, std = torch.tensor(normalisation.mean), torch.tensor(normalisation.std)
     patches = torch.stack(
-        [(torch.from_numpy(_patches(sample.image_path)) / 255 - mean) / std for sample in samples]
+        [
+            (torch.from_numpy(_patches(local_path(sample.image_path))) / 255 - mean) / std
+            for sample in samples
+        ]
     )
     patches = patches.permute(0, 1, 4, 2, 3).contiguous().to(bench.device)
     records = ResidentDataset(bench.shards, "train")

@@ -308,6 +308,9 @@ class S3Proxy:
         """By method and key; those of a listing by ``LIST`` and the prefix."""
         self.sent: Counter[str] = Counter()
         """Bytes of bodies that were sent to the client, by key."""
+        self.most_at_once = 0
+        """Requests that were answered at the same time, at most."""
+        self._at_once = 0
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
@@ -389,6 +392,11 @@ class S3Proxy:
             headers={name.lower(): value for name, value in handler.headers.items()},
         )
 
+    def enter(self, change: int) -> None:
+        with self._lock:
+            self._at_once += change
+            self.most_at_once = max(self.most_at_once, self._at_once)
+
     def opened(self, connection: socket.socket) -> None:
         with self._lock:
             self._open.add(connection)
@@ -435,6 +443,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
 
     def forward(self) -> None:
+        self.owner.enter(1)
+        try:
+            self._forward()
+        finally:
+            self.owner.enter(-1)
+
+    def _forward(self) -> None:
         length = int(self.headers.get("content-length") or 0)
         data = self.rfile.read(length) if length else None
         exchange = self.owner.begin(self)

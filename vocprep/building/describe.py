@@ -17,6 +17,7 @@ from vocprep.manifests import DatasetManifest
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.parallel import map_ordered
 from vocprep.recipe import Recipe
+from vocprep.storage.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class PlanDescription:
 def describe_build(
     dataset: str | Path | DatasetManifest,
     *,
-    data_dir: str | Path | None = None,
+    data_dir: str | Place | None = None,
     weights: str | Path | None = None,
     choices: BuildChoices | None = None,
     layout: Layout | None = None,

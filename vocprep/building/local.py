@@ -53,7 +53,7 @@ def build(  # noqa: PLR0913  # where from, where to, three groups of options, pr
     dataset: str | Path | DatasetManifest,
     *,
     out: str | Place,
-    data_dir: str | Path | None = None,
+    data_dir: str | Place | None = None,
     weights: str | Path | None = None,
     choices: BuildChoices | None = None,
     layout: Layout | None = None,

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ from vocprep.parallel import StageTimes
 from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
-from vocprep.storage.places import AnyPlace, LocalPath
+from vocprep.storage.places import AnyPlace, Place, local_path, path_below
 from vocprep.validation import Positive, checked
 
 ORDER_VERSION = 1
@@ -90,7 +89,7 @@ class ShardOrder:
 class WorkerSetup:
     """Where a worker finds on its machine what an order is followed with."""
 
-    data_dir: LocalPath
+    data_dir: AnyPlace
     """Folder of images and label maps."""
     out: AnyPlace
     """The output of the build, which the driver and all workers share: a folder or a URL."""
@@ -200,22 +199,22 @@ def _advice(differing: Sequence[str]) -> str:
     return "install the same versions of all packages on all machines"
 
 
-def _below(data_dir: Path, sample: SampleRef) -> SampleRef:
+def _below(data_dir: Place, sample: SampleRef) -> SampleRef:
     """Return a sample with paths below the data dir; those outside of it stay as they are."""
     image, label = (
-        path.relative_to(data_dir) if path.is_relative_to(data_dir) else path.absolute()
+        path_below(path, data_dir) or path.absolute()
         for path in (sample.image_path, sample.label_path)
     )
     return replace(sample, image_path=image, label_path=label)
 
 
-def _placed(shard: ShardPlan, data_dir: Path) -> ShardPlan:
+def _placed(shard: ShardPlan, data_dir: Place) -> ShardPlan:
     """Return an order's shard with the paths that its samples have on this machine."""
     samples = tuple(
         replace(
             sample,
-            image_path=data_dir / sample.image_path,
-            label_path=data_dir / sample.label_path,
+            image_path=data_dir / local_path(sample.image_path),
+            label_path=data_dir / local_path(sample.label_path),
         )
         for sample in shard.samples
     )

@@ -19,7 +19,7 @@ from vocprep.data_dir.layout import (
     JoinedSamples,
     SampleRef,
     SplitSamples,
-    default_data_dir,
+    default_data_place,
     list_splits,
     read_split_ids,
 )
@@ -41,7 +41,8 @@ from vocprep.manifests import (
 from vocprep.options import BuildChoices, Layout, Part
 from vocprep.recipe import LabelSpaceId, Precision, Recipe, SplitIds, default_precision
 from vocprep.shards.containers import CONTAINERS
-from vocprep.storage.places import local_path
+from vocprep.storage.places import Place, parse_place
+from vocprep.storage.reading import names_at
 
 SHARD_NAME = re.compile(
     rf".+-\d{{5}}-of-\d{{5}}({'|'.join(re.escape(each.suffix) for each in CONTAINERS.values())})"
@@ -67,7 +68,7 @@ class ShardPlan:
 class BuildPlan:
     """Everything that a build does."""
 
-    data_dir: Path
+    data_dir: Place
     recipe: Recipe
     label_space: LabelSpace
     layout: Layout
@@ -139,7 +140,7 @@ def versions() -> dict[str, str]:
 def plan(
     dataset: str | Path | DatasetManifest,
     *,
-    data_dir: str | Path | None = None,
+    data_dir: str | Place | None = None,
     weights: str | Path | None = None,
     choices: BuildChoices | None = None,
     layout: Layout | None = None,
@@ -154,7 +155,7 @@ def plan(
     """
     manifest = dataset if isinstance(dataset, DatasetManifest) else load_dataset(str(dataset))
     manifest = manifest.with_flags((choices or BuildChoices()).split_flags)
-    data_dir = default_data_dir() if data_dir is None else local_path(data_dir)
+    data_dir = default_data_place() if data_dir is None else parse_place(data_dir)
     weights = None if weights is None else str(weights)
     choices, layout = choices or BuildChoices(), layout or Layout()
     label_space = load_label_space(
@@ -184,7 +185,7 @@ def plan(
 
 
 def _samples(
-    dataset: DatasetManifest, data_dir: Path, choices: BuildChoices, *, allow_missing: bool
+    dataset: DatasetManifest, data_dir: Place, choices: BuildChoices, *, allow_missing: bool
 ) -> dict[str, SplitSamples]:
     """Return the chosen samples of a dataset by split; DataDirError when a split has none."""
     splits = choices.splits or dataset.splits
@@ -250,10 +251,11 @@ def _sources(
 
 
 def _left_out(
-    dataset: DatasetManifest, data_dir: Path, chosen: Mapping[str, SplitSamples]
+    dataset: DatasetManifest, data_dir: Place, chosen: Mapping[str, SplitSamples]
 ) -> ImageIds:
     """Return the ids of the dataset's splits that are not among the samples."""
-    present = [s for s in dataset.splits if (data_dir / dataset.split_files / f"{s}.txt").is_file()]
+    names = names_at(data_dir / dataset.split_files)
+    present = [split for split in dataset.splits if f"{split}.txt" in names]
     left_out = []
     for split in present:
         image_ids = read_split_ids(data_dir, dataset, split)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
-from pathlib import Path
 
 from vocprep.building.finish import FinishedShard
 from vocprep.building.plan import BuildPlan, ShardPlan
@@ -26,6 +25,7 @@ from vocprep.shards.record import record_ids_of
 from vocprep.shards.samples import PairDigests, QuarantinedSample, Sample, pair_digests
 from vocprep.shards.spans import ids_sha256, is_mirrored
 from vocprep.shards.version import Version
+from vocprep.storage.places import Place
 
 _TOGETHER = 32
 """Samples that a thread digests before it takes others."""
@@ -78,7 +78,7 @@ def _digest_pair(sample: SampleRef) -> tuple[PairDigests, bool]:
     return (image_sha256, label_sha256), orientation(image or b"") != UPRIGHT
 
 
-def _read(read: Callable[[Path], bytes], path: Path) -> bytes | None:
+def _read(read: Callable[[Place], bytes], path: Place) -> bytes | None:
     try:
         return read(path)
     except DataError:

@@ -32,6 +32,8 @@ from vocprep.parallel import StageTimes
 from vocprep.recipe import EmbeddingDtype, Recipe, View
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.shards.samples import QuarantinedSample
+from vocprep.storage.places import Place, path_below
+from vocprep.storage.reading import facts_of_source
 from vocprep.validation import explain
 
 STAGES = ("read", "decode", "geometry", "targets", "embed", "write", "waiting")
@@ -170,7 +172,7 @@ class SampleStages:
 
     recipe: Recipe
     label_space: LabelSpace
-    data_dir: Path
+    data_dir: Place
     """Folder below which the samples' files are."""
     times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
     find_embeddings: FindEmbeddings = lambda _record_id, _image_sha256: None
@@ -272,14 +274,7 @@ class SampleStages:
         geometry, path = self.recipe.geometry, sample.image_path
         for file in (path, sample.label_path):
             with self._stage("read", sample, file):
-                try:
-                    open_regular(file).close()
-                except FileNotFoundError as error:
-                    missing = f"{file}: no such file"
-                    problem = f"{file}: {explain(error)}" if file.is_symlink() else missing
-                    raise DataError(problem, recorded=missing) from error
-                except OSError as error:
-                    raise DataError(f"{file}: cannot be read: {explain(error)}") from error
+                _check_readable(file)
         if geometry.geometry != "native":
             return patch_grid(0, 0, geometry)
         with self._stage("read", sample, path):
@@ -291,7 +286,7 @@ class SampleStages:
 
     @contextmanager
     def _stage(
-        self, name: FailingStage, sample: SampleRef, file: Path, **digests: str
+        self, name: FailingStage, sample: SampleRef, file: Place, **digests: str
     ) -> Iterator[None]:
         """Time a block, and turn its DataError into a SampleError that says where it happened."""
         try:
@@ -300,8 +295,8 @@ class SampleStages:
         except DataError as error:
             # The words must not depend on where the data dir is.
             data_dir = self.data_dir
-            is_below = file.is_relative_to(data_dir)
-            place = file.relative_to(data_dir).as_posix() if is_below else file.name
+            below = path_below(file, data_dir)
+            place = file.name if below is None else below.as_posix()
             reason = error.recorded.replace(f"{data_dir}/", "").removeprefix(f"{place}: ")
             message = str(error)
             if not message.startswith(str(file)):
@@ -317,6 +312,22 @@ class SampleStages:
                     **digests,
                 ),
             ) from error
+
+
+def _check_readable(file: Place) -> None:
+    """Raise DataError where there is no file that can be opened."""
+    missing = f"{file}: no such file"
+    if not isinstance(file, Path):
+        if facts_of_source(file) is None:
+            raise DataError(missing)
+        return
+    try:
+        open_regular(file).close()
+    except FileNotFoundError as error:
+        problem = f"{file}: {explain(error)}" if file.is_symlink() else missing
+        raise DataError(problem, recorded=missing) from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {explain(error)}") from error
 
 
 def record_id(sample: SampleRef, view: View) -> str:

@@ -23,7 +23,7 @@ from vocprep.cli.common import (
     PLACE,
     comma_list,
     counted,
-    data_dir_option,
+    data_place_option,
     device_option,
     json_option,
     print_json,
@@ -97,7 +97,7 @@ def _whole_numbers(
 
 @click.command("build-shards")
 @click.argument("dataset", required=False)
-@data_dir_option
+@data_place_option
 @click.option(
     "--out",
     type=PLACE,
@@ -263,7 +263,7 @@ def build_shards(
     context: click.Context,
     /,
     dataset: str | None,
-    data_dir: Path,
+    data_dir: Place,
     out: Place,
     weights: str | None,
     lock: Path | None,

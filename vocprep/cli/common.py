@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import click
 
-from vocprep.data_dir.layout import DATA_DIR_VARIABLE, default_data_dir
+from vocprep.data_dir.layout import DATA_DIR_VARIABLE, default_data_dir, default_data_place
 from vocprep.errors import UsageError
 from vocprep.manifests import SplitFlags
 from vocprep.options import BuildOptions, usable_cores
@@ -55,6 +55,13 @@ data_dir_option = click.option(
     default=default_data_dir,
     show_default=f"${DATA_DIR_VARIABLE} or ./data",
     help="Folder that the sources are unpacked in.",
+)
+data_place_option = click.option(
+    "--data-dir",
+    type=PLACE,
+    default=default_data_place,
+    show_default=f"${DATA_DIR_VARIABLE} or ./data",
+    help="Folder that the sources are unpacked in, or the URL of its copy in an object store.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 device_option = click.option(

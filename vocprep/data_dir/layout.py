@@ -15,9 +15,10 @@ from vocprep.data_dir.image_ids import ImageIds
 from vocprep.data_dir.missing_files import holds_all, list_folder
 from vocprep.data_dir.split_files import PLAIN_NAME, ListedIds, read_split_file
 from vocprep.errors import DataDirError, UsageError
-from vocprep.files.names import DATA_DIR, OTHER, found_at, is_plain_name, names_in
+from vocprep.files.names import DATA_DIR, OTHER, is_plain_name
 from vocprep.manifests import DatasetManifest
-from vocprep.storage.places import local_path
+from vocprep.storage.places import Place, local_path, parse_place
+from vocprep.storage.reading import found_in, names_at
 from vocprep.validation import explain, printable
 
 DATA_DIR_VARIABLE = "VOCPREP_DATA_DIR"
@@ -32,16 +33,16 @@ class SampleRef:
 
     image_id: str
     split: str
-    image_path: Path
-    label_path: Path
+    image_path: Place
+    label_path: Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleFiles:
     """Where the images and the label maps of a dataset are."""
 
-    images: Path
-    labels: Path
+    images: Place
+    labels: Place
     label_suffix: str
 
     def of(self, split: str, image_id: str) -> SampleRef:
@@ -113,7 +114,12 @@ def default_data_dir() -> Path:
     return local_path(os.environ.get(DATA_DIR_VARIABLE) or "data")
 
 
-def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str]:
+def default_data_place() -> Place:
+    """Return ``$VOCPREP_DATA_DIR``, which may be a URL here, else ``./data``."""
+    return parse_place(os.environ.get(DATA_DIR_VARIABLE) or "data")
+
+
+def read_split(data_dir: Place, dataset: DatasetManifest, split: str) -> list[str]:
     """Return the image ids of a split, sorted; ``dataset.split_flags`` chooses among flagged ones.
 
     Raises DataDirError when the file is missing or holds anything but ids (see
@@ -122,12 +128,12 @@ def read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> list[str
     return list(read_split_ids(data_dir, dataset, split))
 
 
-def read_split_ids(data_dir: Path, dataset: DatasetManifest, split: str) -> ImageIds:
+def read_split_ids(data_dir: Place, dataset: DatasetManifest, split: str) -> ImageIds:
     """Return the image ids of a split in compact form; see ``read_split``."""
     return _read_split(data_dir, dataset, split).sorted()
 
 
-def _read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> ListedIds:
+def _read_split(data_dir: Place, dataset: DatasetManifest, split: str) -> ListedIds:
     """Return the image ids of a split, each with its line."""
     path = split_path(data_dir, dataset, split)
     try:
@@ -140,7 +146,7 @@ def _read_split(data_dir: Path, dataset: DatasetManifest, split: str) -> ListedI
         ) from error
 
 
-def _empty_split(data_dir: Path, dataset: DatasetManifest, split: str) -> DataDirError:
+def _empty_split(data_dir: Place, dataset: DatasetManifest, split: str) -> DataDirError:
     flags = f" with the flags {dataset.split_flags!r}" if dataset.split_flags else ""
     return DataDirError(
         f"{split_path(data_dir, dataset, split)}: expected at least one image id{flags}, found "
@@ -148,19 +154,19 @@ def _empty_split(data_dir: Path, dataset: DatasetManifest, split: str) -> DataDi
     )
 
 
-def split_path(data_dir: Path, dataset: DatasetManifest, split: str) -> Path:
+def split_path(data_dir: Place, dataset: DatasetManifest, split: str) -> Place:
     """Return where a split's file is; UsageError for a split whose name is no plain one."""
     if not is_plain_name(split):
         raise UsageError(f"split {printable(split)!r}: {PLAIN_NAME}")
     return data_dir / dataset.split_files / f"{split}.txt"
 
 
-def _splits_in(folder: Path, data_dir: Path) -> str:
+def _splits_in(folder: Place, data_dir: Place) -> str:
     """Return for people which split files there are, or what the data dir is instead."""
     try:
-        names = names_in(folder)
+        names = names_at(folder)
     except (FileNotFoundError, NotADirectoryError):
-        found = found_at(data_dir)
+        found = found_in(data_dir)
         return f"no {folder}" if found in (DATA_DIR, OTHER) else f"{found} at {data_dir}"
     except OSError as error:
         return f"{folder}, which cannot be read: {explain(error)}"
@@ -171,7 +177,7 @@ def _splits_in(folder: Path, data_dir: Path) -> str:
 
 
 def list_samples(  # which samples, and what to do about missing files
-    data_dir: Path,
+    data_dir: Place,
     dataset: DatasetManifest,
     splits: Sequence[str],
     limit: int | None = None,
@@ -190,7 +196,7 @@ def list_samples(  # which samples, and what to do about missing files
 
 
 def list_splits(  # which samples, and what to do about missing files
-    data_dir: Path,
+    data_dir: Place,
     dataset: DatasetManifest,
     splits: Sequence[str],
     limit: int | None = None,
@@ -224,7 +230,7 @@ def list_splits(  # which samples, and what to do about missing files
 
 
 def _check_disjoint(
-    data_dir: Path,
+    data_dir: Place,
     dataset: DatasetManifest,
     split: str,
     image_ids: ImageIds,
@@ -246,7 +252,7 @@ def _check_disjoint(
 
 def _check_present(
     splits: Mapping[str, SplitSamples],
-    data_dir: Path,
+    data_dir: Place,
     dataset: DatasetManifest,
     skip_option: str | None,
 ) -> None:
@@ -272,7 +278,7 @@ def _check_present(
             raise DataDirError(f"{kind.in_words()}{hint}{skip}")
 
 
-def _download_hint(data_dir: Path, dataset: DatasetManifest) -> str:
-    if not dataset.sources:
+def _download_hint(data_dir: Place, dataset: DatasetManifest) -> str:
+    if not dataset.sources or not isinstance(data_dir, Path):
         return ""
     return f", or run: vocprep download {dataset.reference} --data-dir {data_dir}"

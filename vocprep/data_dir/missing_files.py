@@ -15,7 +15,8 @@ import numpy as np
 from vocprep.data_dir.image_ids import ImageIds
 from vocprep.data_dir.split_files import is_header
 from vocprep.errors import DataDirError
-from vocprep.files.names import names_in
+from vocprep.storage.places import Place
+from vocprep.storage.reading import names_at
 from vocprep.validation import explain
 
 _JPEG = (".jpg", ".jpeg")
@@ -32,12 +33,12 @@ class ListedFiles:
 
     kind: str
     """``image`` or ``label map``."""
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     names: frozenset[str]
     """What the folder holds, clutter left out."""
 
     @cached_property
-    def missing(self) -> tuple[Path, ...]:
+    def missing(self) -> tuple[Place, ...]:
         """Those that are not in the folder."""
         return tuple(path for path in self.paths if path.name not in self.names)
 
@@ -52,12 +53,12 @@ class ListedFiles:
             f"({len(self.missing):,} of {len(self.paths):,} {self.kind}s); {advice}"
         )
 
-    def what_to_do(self, path: Path) -> str | None:
+    def what_to_do(self, path: Place) -> str | None:
         """Return what lies in the place of a missing file, and what to do; None for nothing."""
         found = self._in_place_of(path)
         return found and f"found {found} there: {_advice(path, Path(found), self.kind)}"
 
-    def _in_place_of(self, path: Path) -> str | None:
+    def _in_place_of(self, path: Place) -> str | None:
         """Return the file that probably is the missing one under another name."""
         stem = path.stem.casefold()
         for separator in (".", "_", "-"):
@@ -73,12 +74,18 @@ class ListedFiles:
         return sorted((name.casefold(), name) for name in self.names)
 
 
-def holds_all(folder: Path, image_ids: ImageIds, suffix: str) -> bool:
+def holds_all(folder: Place, image_ids: ImageIds, suffix: str) -> bool:
     """Return whether a folder can be listed and holds a file per id, without a list of its names.
 
     The folder is listed once: ten thousand stat calls take seconds on a network disk.
     """
     found = np.zeros(len(image_ids), dtype=bool)
+    if not isinstance(folder, Path):
+        try:
+            listed = names_at(folder)
+        except OSError:
+            return False
+        return all(f"{image_id}{suffix}" in listed for image_id in image_ids)
     try:
         with os.scandir(folder) as entries:
             names = (entry.name for entry in entries)
@@ -90,14 +97,14 @@ def holds_all(folder: Path, image_ids: ImageIds, suffix: str) -> bool:
     return bool(found.all())
 
 
-def list_folder(kind: str, paths: Sequence[Path]) -> ListedFiles:
+def list_folder(kind: str, paths: Sequence[Place]) -> ListedFiles:
     """Return the listed files, all of one folder, beside what the folder holds.
 
     DataDirError when there is no such folder, or when it cannot be read.
     """
     folder = paths[0].parent
     try:
-        names = names_in(folder)
+        names = names_at(folder)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataDirError(
             f"{folder}: expected the folder of the {kind}s, found none ({explain(error)})"
@@ -109,7 +116,7 @@ def list_folder(kind: str, paths: Sequence[Path]) -> ListedFiles:
     return ListedFiles(kind=kind, paths=tuple(paths), names=names)
 
 
-def _advice(path: Path, found: Path, kind: str) -> str:
+def _advice(path: Place, found: Path, kind: str) -> str:
     """Return what makes the found file the expected one."""
     expected, suffix = path.suffix, found.suffix.casefold()
     if suffix == expected or {suffix, expected} <= set(_JPEG):

@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Self
 
 import numpy as np
@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from vocprep.data_dir.image_ids import Column, ImageIds, as_column
 from vocprep.errors import DataDirError
 from vocprep.files.names import is_plain_name
-from vocprep.files.reading import text_lines
+from vocprep.files.reading import MAX_TEXT_BYTES, lines_of
 from vocprep.manifests import SplitFlags
+from vocprep.storage.places import Place
+from vocprep.storage.reading import read_source
 from vocprep.validation import explain, printable
 
 PLAIN_NAME = "expected 1 to 64 characters, none outside A-Z a-z 0-9 _ -"
@@ -84,12 +86,12 @@ class _Lines:
     """[N]: ``_NO_FLAG`` where a line holds an id alone."""
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Place) -> Self:
         """Read the lines; DataDirError naming the first that holds anything else."""
         numbers, flags = array("i"), array("b")
 
         def image_ids() -> Iterator[str]:
-            for number, text in enumerate(text_lines(path), start=1):
+            for number, text in enumerate(lines_of(read_source(path, MAX_TEXT_BYTES)), start=1):
                 if words := text.split():
                     image_id, flag = _parse(path, number, words, text)
                     numbers.append(number)
@@ -112,7 +114,7 @@ class _Lines:
         return bytes(self.column[row]).decode("ascii")
 
 
-def read_split_file(path: Path, flags: SplitFlags | None = None) -> ListedIds:
+def read_split_file(path: Place, flags: SplitFlags | None = None) -> ListedIds:
     """Return the image ids of a split file in its order, each with the number of its line.
 
     ``flags`` chooses the lines of a file with flags; files of ids alone are read whole. Blanks
@@ -135,7 +137,7 @@ def read_split_file(path: Path, flags: SplitFlags | None = None) -> ListedIds:
     return ListedIds(lines.column, lines.numbers)
 
 
-def _parse(path: Path, number: int, words: list[str], text: str) -> tuple[str, int]:
+def _parse(path: Place, number: int, words: list[str], text: str) -> tuple[str, int]:
     """Return the id and the flag of a line; DataDirError for a line that holds anything else."""
     if not is_plain_name(words[0]) or len(words) > 2 or (words[1:] and words[1] not in _FLAGS):
         shown = text.strip()
@@ -147,7 +149,7 @@ def _parse(path: Path, number: int, words: list[str], text: str) -> tuple[str, i
     return words[0], _FLAGS[words[1]] if len(words) == 2 else _NO_FLAG
 
 
-def _check_flagged(path: Path, lines: _Lines) -> None:
+def _check_flagged(path: Place, lines: _Lines) -> None:
     """Raise DataDirError when some lines hold an id and a flag, and others an id alone."""
     (alone,) = np.nonzero(lines.flags == _NO_FLAG)
     if len(alone):
@@ -159,7 +161,7 @@ def _check_flagged(path: Path, lines: _Lines) -> None:
         )
 
 
-def _check_once_each(path: Path, lines: _Lines, *, is_flagged: bool) -> None:
+def _check_once_each(path: Place, lines: _Lines, *, is_flagged: bool) -> None:
     order = np.argsort(lines.column, kind="stable")
     ordered = lines.column[order]
     (again,) = np.nonzero(ordered[1:] == ordered[:-1])
@@ -174,7 +176,7 @@ def _check_once_each(path: Path, lines: _Lines, *, is_flagged: bool) -> None:
         )
 
 
-def _chosen(path: Path, lines: _Lines, flags: SplitFlags | None) -> NDArray[np.bool_]:
+def _chosen(path: Place, lines: _Lines, flags: SplitFlags | None) -> NDArray[np.bool_]:
     """Return which lines have a flag that is chosen; DataDirError where no choice was made."""
     if flags is None:
         counts = Counter(lines.flags.tolist())

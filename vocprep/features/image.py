@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -22,10 +21,12 @@ from PIL import Image, ImageOps
 
 from vocprep.errors import ImageDecodeError
 from vocprep.features.image_errors import describe_failure, image_decode_error, is_cut
-from vocprep.files.reading import read_file, system_reason
+from vocprep.files.reading import system_reason
 from vocprep.formats.headers import HeaderError, check_header
 from vocprep.formats.jpeg import JPEG_BEGINNING, JpegError, check_work, frame_kind, orientation
 from vocprep.formats.png import SIGNATURE, PngError, check_pixel_data, read_png
+from vocprep.storage.places import Place
+from vocprep.storage.reading import read_source
 from vocprep.validation import explain
 
 MAX_PIXELS = 1 << 26
@@ -40,10 +41,10 @@ _NOT_NEEDED = (b"acTL", b"fcTL", b"fdAT", b"iCCP")
 """Chunks of PNG that are left out: animation, and a profile, which Pillow would only unpack."""
 
 
-def read_image_file(path: Path) -> bytes:
+def read_image_file(path: Place) -> bytes:
     """Return an image file's bytes; ImageDecodeError when it cannot be read."""
     try:
-        return read_file(path, MAX_BYTES)
+        return read_source(path, MAX_BYTES)
     except OSError as error:
         problem = f"{path}: picture cannot be read: {explain(error)}"
         recorded = f"{path}: picture cannot be read: {system_reason(error)}"

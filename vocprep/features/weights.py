@@ -20,10 +20,13 @@ from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.exact_integers import derive_integers
 from vocprep.features.networks import MAKERS, CifarResNet
-from vocprep.files.reading import read_file, read_json
+from vocprep.files.reading import read_json
 from vocprep.files.writing import write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
+from vocprep.storage.cache import DigestMismatchError
 from vocprep.storage.places import Place, local_path
+from vocprep.storage.reading import open_listed, read_bytes, read_source, why_unread
+from vocprep.storage.store import StorePath
 from vocprep.validation import checked, explain, from_json, to_json
 
 RANDOM_PREFIX = "random:"
@@ -88,12 +91,12 @@ class WeightsOrigin:
         return origin if origin and origin.tensors_sha256 == tensors_sha256 else None
 
     @classmethod
-    def of_build(cls, spec: str | None, data_dir: Path, backbone: str, digest: str) -> Self | None:
-        """Return the origin of what ``load_weights`` reads; None of untrained ones.
+    def of_build(cls, spec: str | None, data_dir: Place, backbone: str, digest: str) -> Self | None:
+        """Return the origin of what ``load_weights`` reads; None of untrained ones, or of a URL's.
 
-        Those need no hint: they follow from the label in the version's index.
+        The former need no hint: they follow from the label in the version's index.
         """
-        if spec is not None and spec.startswith(RANDOM_PREFIX):
+        if spec.startswith(RANDOM_PREFIX) if spec is not None else not isinstance(data_dir, Path):
             return None
         return cls.of(spec or str(data_dir / official_weights(backbone).path), digest)
 
@@ -122,7 +125,7 @@ def official_weights(backbone: str) -> SourceFile:
 
 
 def load_weights(
-    spec: str | None, data_dir: Path, backbone: str = DEFAULT_BACKBONE
+    spec: str | None, data_dir: Place, backbone: str = DEFAULT_BACKBONE
 ) -> dict[str, Tensor]:
     """Return a backbone's state dict.
 
@@ -137,6 +140,8 @@ def load_weights(
                 f"{backbone}: no weights are published for it; give --weights PATH"
             )
         path = data_dir / official.path
+        if not isinstance(path, Path):
+            return _fetch_weights(path, official)
         if not path.is_file():
             raise SourceUnavailableError(
                 f"{path}: backbone weights are not there; run: vocprep download {backbone} "
@@ -175,7 +180,7 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
 
 
 def load_fitting_weights(
-    weights: str | None, data_dir: Path, backbone: str, exact: Normalisation | None = None
+    weights: str | None, data_dir: Place, backbone: str, exact: Normalisation | None = None
 ) -> dict[str, Tensor]:
     """Load the weights for a build and check that they fit the backbone.
 
@@ -210,10 +215,31 @@ def weights_label(weights: str | None, digest: str, backbone: str) -> str:
     return f"{UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _fetch_weights(path: StorePath, official: SourceFile) -> dict[str, Tensor]:
+    """Read official weights of an object store, by way of the cache where their digest is known."""
+    try:
+        if official.sha256 is None or official.bytes is None:
+            return _read_weights(path, read_source(path, MAX_WEIGHTS_BYTES))
+        with open_listed(path, official.sha256, official.bytes) as stream:
+            return _read_weights(path, stream.read())
+    except DigestMismatchError as error:
+        raise WeightsError(
+            f"{path}: expected the published weights, {official.bytes:,} bytes of sha256 "
+            f"{official.sha256}, found {error}; copy them there again, or give --weights PATH"
+        ) from error
+    except FileNotFoundError as error:
+        raise SourceUnavailableError(
+            f"{path}: backbone weights are not there; copy them there, or give --weights PATH"
+        ) from error
+    except OSError as error:
+        found, advice = why_unread(path, error)
+        raise SourceUnavailableError(f"{path}: cannot be read: {found}; {advice}") from error
+
+
+def _read_weights(path: Place, data: bytes | None = None) -> dict[str, Tensor]:
     """Read a state dict without running code that a file may contain."""
     try:
-        data = read_file(path, MAX_WEIGHTS_BYTES)
+        data = read_bytes(path, MAX_WEIGHTS_BYTES) if data is None else data
         value = _load_safetensors(data) if path.suffix == ".safetensors" else _load_pickle(data)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weights file; check --weights") from error
@@ -251,7 +277,7 @@ def _load_pickle(data: bytes) -> Any:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
-def _checked(value: Any, path: Path, size: int) -> dict[str, Tensor]:
+def _checked(value: Any, path: Place, size: int) -> dict[str, Tensor]:
     """Return the value of a file; WeightsError unless it is a dictionary of usable tensors.
 
     ``size`` is the file's: a tensor of strides 0 could be declared larger than any memory.

@@ -187,12 +187,17 @@ def read_text_lines(path: Path) -> list[str]:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file without their ends (LF, CR LF or CR).
+    """Yield the lines of a text file; OSError when it is not read, else as ``lines_of``."""
+    return lines_of(read_file(path, MAX_TEXT_BYTES))
 
-    OSError when it is not read, ValueError when it is no UTF-8 text, or has more lines or longer
-    ones than ``MAX_LINES`` and ``MAX_LINE``. A byte order mark is read over.
+
+def lines_of(data: bytes) -> Iterator[str]:
+    """Yield the lines of a text file's bytes without their ends (LF, CR LF or CR).
+
+    ValueError when it is no UTF-8 text, or has more lines or longer ones than ``MAX_LINES`` and
+    ``MAX_LINE``. A byte order mark is read over.
     """
-    text = decode_text(read_file(path, MAX_TEXT_BYTES))
+    text = decode_text(data)
     text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
     if (count := text.count("\n") + 1) > MAX_LINES:
         raise ValueError(f"{count:,} lines, where at most {MAX_LINES:,} are expected")

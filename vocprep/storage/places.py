@@ -49,6 +49,15 @@ gs://, az://, file://, found one of http://; copy the files to a folder, or name
     return StorePath.parse(_URL.sub(r"\1://", url))
 
 
+def path_below(place: Place, folder: Place) -> Path | None:
+    """Return the path of a place below a folder; None where it is not below it."""
+    if isinstance(place, Path) and isinstance(folder, Path):
+        return place.relative_to(folder) if place.is_relative_to(folder) else None
+    if isinstance(place, StorePath) and isinstance(folder, StorePath):
+        return Path(place.relative_to(folder)) if place.is_relative_to(folder) else None
+    return None
+
+
 def local_path(text: str | Place) -> Path:
     """Return a path; UsageError for the URL of an object store, where nothing else will do.
 

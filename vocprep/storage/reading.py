@@ -7,17 +7,67 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from vocprep.errors import SourceUnavailableError
+from vocprep.files.names import OTHER, found_at, is_clutter, kind_by_names, names_in
 from vocprep.files.reading import MAX_JSON_BYTES, open_regular, parse_json, read_file
 from vocprep.storage import ahead, cache
 from vocprep.storage.cache import CACHE_VARIABLE, cache_folder, discard, open_cached
 from vocprep.storage.places import Place
-from vocprep.storage.store import StoreError
+from vocprep.storage.store import ObjectFacts, StoreError, StorePath
 from vocprep.validation import explain
 
 
 def read_bytes(place: Place, max_bytes: int) -> bytes:
     """Return the bytes of a file; OSError when it is not read or is larger than ``max_bytes``."""
     return read_file(place, max_bytes) if isinstance(place, Path) else place.read(max_bytes)
+
+
+def read_source(place: Place, max_bytes: int) -> bytes:
+    """Return the bytes of a source's file, as ``read_bytes``.
+
+    Raises SourceUnavailableError where a store fails: its objects are not to be taken for bad.
+    """
+    try:
+        return read_bytes(place, max_bytes)
+    except OSError as error:
+        is_there = isinstance(error, FileNotFoundError) or error.errno == errno.EFBIG
+        if isinstance(place, Path) or is_there:
+            raise
+        found, advice = why_unread(place, error)
+        raise SourceUnavailableError(f"{place}: cannot be read: {found}; {advice}") from error
+
+
+def facts_of_source(place: StorePath) -> ObjectFacts | None:
+    """Return what a store tells of a source's file; SourceUnavailableError where it fails."""
+    try:
+        return place.facts()
+    except OSError as error:
+        found, advice = why_unread(place, error)
+        raise SourceUnavailableError(f"{place}: cannot be read: {found}; {advice}") from error
+
+
+def names_at(place: Place) -> frozenset[str]:
+    """Return the names in a folder, clutter left out; OSError when it cannot be listed."""
+    if isinstance(place, Path):
+        return names_in(place)
+    try:
+        names = place.names()
+    except OSError as error:
+        found, advice = why_unread(place, error)
+        raise SourceUnavailableError(f"{place}: cannot be listed: {found}; {advice}") from error
+    if not names:
+        raise FileNotFoundError(errno.ENOENT, "no objects", str(place))
+    return frozenset(name for name in names if not is_clutter(name))
+
+
+def found_in(place: Place) -> str:
+    """Return in words what is at a place: nothing, a file, or what kind of folder."""
+    if isinstance(place, Path):
+        return found_at(place)
+    try:
+        return kind_by_names(names_at(place)) or OTHER
+    except FileNotFoundError:
+        return "nothing"
 
 
 def read_json_at(place: Place, max_bytes: int = MAX_JSON_BYTES) -> Any:

@@ -12,6 +12,7 @@ import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath, PurePosixPath
 from typing import Any, Final, Self
 
 from vocprep.errors import UsageError
@@ -71,13 +72,44 @@ class StorePath:
     def __repr__(self) -> str:
         return f"StorePath('{self}')"
 
-    def __truediv__(self, name: str) -> StorePath:
-        return StorePath(self.scheme, self.bucket, f"{self.key}/{name}" if self.key else name)
+    def __truediv__(self, name: str | PurePath) -> StorePath:
+        parts = PurePosixPath(name).parts
+        if "/" in parts or ".." in parts:
+            raise UsageError(
+                f"{printable(f'{self}/{name}')}: expected a path below the URL, found one that "
+                "leads out of it; use a folder of this machine, or move the files"
+            )
+        return StorePath(self.scheme, self.bucket, "/".join((*filter(None, [self.key]), *parts)))
 
     @property
     def name(self) -> str:
         """Last part of its key."""
         return self.key.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """Last part of its key, without its suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of its name, with its dot; empty where there is none."""
+        return PurePosixPath(self.name).suffix
+
+    def absolute(self) -> Self:
+        """Return itself, as paths return what does not depend on the working folder."""
+        return self
+
+    def is_relative_to(self, folder: StorePath) -> bool:
+        """Return whether it is below a folder, or the folder itself."""
+        is_same = (self.scheme, self.bucket) == (folder.scheme, folder.bucket)
+        return is_same and PurePosixPath(self.key).is_relative_to(folder.key)
+
+    def relative_to(self, folder: StorePath) -> PurePosixPath:
+        """Return its path below a folder; ValueError where it is not below it."""
+        if not self.is_relative_to(folder):
+            raise ValueError(f"{self} is not below {folder}")
+        return PurePosixPath(self.key).relative_to(folder.key)
 
     @property
     def parent(self) -> StorePath:
