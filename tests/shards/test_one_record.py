@@ -126,6 +126,21 @@ def test_no_damaged_record_is_handed_out(s3: S3, url: str, large: ShardDataset) 
     assert [each for each in refused if not each.startswith(said)] == []
 
 
+@pytest.mark.parametrize("name", ["embeddings", "slot_planes", "image_sha256", "grid", "offsets"])
+def test_a_record_of_other_bytes_is_not_handed_out(
+    name: str, s3: S3, url: str, large: ShardDataset
+) -> None:
+    (shard,) = large.index.shards
+    data = bytearray(s3.get(shard.name))
+    dtype, shape, start = find_arrays(memoryview(data))[name]
+    rows = 30 if shape[0] == 30 * RECORDS else 1  # patches of a record
+    data[start + 123 * rows * dtype.itemsize * int(np.prod(shape[1:]))] ^= 1
+    s3.put(shard.name, bytes(data))
+    with pytest.raises(ShardError, match=r"others of sha256 .* publish it again"):
+        vocprep.open(url).record("id_123")
+    assert_same_record(vocprep.open(url).record("id_007"), large.record("id_007"))
+
+
 @pytest.mark.parametrize("size", [0, 100, 5000, 100_000])
 def test_a_truncated_object_is_named(size: int, s3: S3, url: str, large: ShardDataset) -> None:
     (shard,) = large.index.shards

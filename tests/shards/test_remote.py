@@ -7,7 +7,9 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -247,6 +249,65 @@ def test_what_the_cache_holds_needs_no_server(s3: S3, url: str, nine: ShardDatas
         batches(opened, STREAMED)
         proxy.refuse()
         assert_same_batches(batches(opened, STREAMED, 1), batches(nine, STREAMED, 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_rank_fetches_the_shards_of_its_lanes_alone(
+    workers: int, s3: S3, url: str, nine: ShardDataset, tmp_path: Path
+) -> None:
+    fetched: list[set[str]] = []
+    for rank in (0, 1):
+        s3.environment.setenv("VOCPREP_CACHE", str(tmp_path / f"cache {rank}"))
+        options = replace(STREAMED, workers=workers, lanes=2, rank=rank, world_size=2)
+        with s3.through_proxy() as proxy:
+            assert_same_batches(batches(vocprep.open(url), options), batches(nine, options))
+            gets = [key for method, key in proxy.requests.elements() if method == "GET"]
+        names = [key.rpartition("/")[2] for key in gets if key.endswith(".h5")]
+        assert len(names) == len(set(names))
+        fetched.append(set(names))
+    # Nine records in lanes of five and four: one shard of two is in both.
+    assert fetched[0] | fetched[1] == set(nine.shard_names("train"))
+    assert len(fetched[0] & fetched[1]) <= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_shards_are_fetched_while_one_is_read(
+    workers: int, s3: S3, url: str, nine: ShardDataset
+) -> None:
+    with s3.through_proxy() as proxy:
+        loader = iter(
+            vocprep.open(url).loader("train", replace(STREAMED, batch_size=1, workers=workers))
+        )
+        next(loader)
+        deadline = time.monotonic() + 20
+        while shard_gets(proxy) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        list(loader)
+        assert shard_gets(proxy) == len(nine.index.shards)
+
+
+@pytest.mark.parametrize("setting", ["VOCPREP_CACHE", "VOCPREP_CACHE_SIZE"])
+def test_a_cache_that_can_keep_nothing_is_done_without(
+    setting: str, s3: S3, url: str, nine: ShardDataset, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    value = str(tmp_path / "file") if setting == "VOCPREP_CACHE" else "1000"
+    s3.environment.setenv(setting, value)
+    for epoch in (0, 1):
+        assert_same_batches(
+            batches(vocprep.open(url), STREAMED, epoch), batches(nine, STREAMED, epoch)
+        )
+    assert not cached_files(tmp_path)
+
+
+def test_webdataset_reads_the_tars_of_a_url(s3: S3, native_tar: Built) -> None:
+    s3.put_folder(native_tar.path)
+    here, there = (
+        [sample["__key__"] for sample in vocprep.open(place).as_webdataset("train")]
+        for place in (native_tar.path, s3.url())
+    )
+    assert there == here != []
 
 
 def test_two_processes_fill_one_cache(s3: S3, url: str, nine: ShardDataset, tmp_path: Path) -> None:

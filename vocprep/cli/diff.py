@@ -33,9 +33,12 @@ def diff(a: Place, b: Place, as_json: bool) -> None:
     hold the same records. Records are compared by the digests in the indexes: sizes of shards
     are checked, and shards read where targets or embeddings differ; vocprep verify checks them all.
 
+    A and B are folders, or URLs of an object store, where no sizes are looked at.
+
     \b
     Example:
       vocprep diff shards/v1 shards/v2
+      vocprep diff s3://bucket/v1 shards/v2
     """
     from vocprep.checks.diff import diff as diff_versions
 

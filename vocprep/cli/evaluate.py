@@ -59,6 +59,8 @@ def evaluate(
 ) -> None:
     """Score runs on a split, beside oracles and chance; several runs in one table.
 
+    SHARDS are folders, or URLs of an object store; runs are folders.
+
     Runs that were trained on different embeddings are compared by giving the shards of each: a run
     is scored on those that it was trained on, else on the first whose embeddings and labels fit it.
 

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 def inspect(shards: Place, lock: Path | None, as_json: bool) -> None:
     """Print what a dataset version is and holds: its identities, recipe, splits, shards.
 
+    SHARDS is a folder, or a URL of an object store.
+
     \b
     Example:
       vocprep inspect shards/voc --lock voc.lock.json
+      vocprep inspect s3://bucket/voc
     """
     from vocprep.checks.inspect import inspect as inspect_version
 

@@ -97,7 +97,7 @@ def train(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Train the TFDet heads on a dataset version.
+    """Train the TFDet heads on a dataset version, in a folder or at a URL of an object store.
 
     Writes run.json, options.toml, model.safetensors, metrics.jsonl (one line per epoch),
     curves.png, weights.json (where the backbone's weights are, for predict) and, where tensorboard

@@ -98,7 +98,8 @@ def verify(
 ) -> None:
     """Check a data dir or a dataset version, and name every file that is not as expected.
 
-    Exit code 1 when anything differs.
+    Exit code 1 when anything differs. PATH is a folder, or the URL of a version in an object store,
+    whose objects are all read.
 
     A data dir is compared with the record of its downloads; "content" decodes every image and
     label map and compares the label areas with those that the authors logged.
