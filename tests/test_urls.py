@@ -37,7 +37,6 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "PascalSet labels": lambda url: PascalSet("images", url, "labels.txt"),
     "PascalSet names": lambda url: PascalSet("images", "labels", url),
     "load_weights": lambda url: load_weights(url, Path()),
-    "plan data_dir": lambda url: vocprep.plan("pascal-context", data_dir=url),
     "predict data_dir": lambda url: vocprep.PredictOptions(data_dir=url),
     "predict image": lambda url: vocprep.predict("run", [url]),
     "predict out": lambda url: vocprep.predict("run", "image.jpg", url),
@@ -64,7 +63,6 @@ def test_every_path_of_the_library_refuses_a_url(
 
 
 WORDS = {
-    "build-shards --data-dir": ("build-shards", "voc2012", "--data-dir", URL, "--out", "out"),
     "build-shards --lock": ("build-shards", "--lock", URL, "--out", "out"),
     "decode --out": ("decode", "pascal-context", "--out", URL),
     "demo": ("demo", URL),
