@@ -146,9 +146,12 @@ def _fill(stream: FileIO, path: StorePath, sha256: str, size: int) -> None:
 class CannotKeepError(Exception):
     """The cache cannot keep a file; the message says why."""
 
-    def __init__(self, error: OSError) -> None:
-        super().__init__(explain(error))
-        self.is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    def __init__(self, words: str, is_full: bool = False) -> None:
+        super().__init__(words, is_full)
+        self.is_full = is_full
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @contextmanager
@@ -161,7 +164,8 @@ def _keeping() -> Iterator[None]:
     except OSError as error:
         if "://" in str(error.filename):  # of the store
             raise
-        raise CannotKeepError(error) from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise CannotKeepError(explain(error), is_full) from error
 
 
 def _open_kept(final: Path) -> BufferedReader | None:

@@ -25,7 +25,7 @@ __all__ = ["CHUNK", "SHA256_FIELD", "ObjectFacts", "StoreError", "StorePath"]
 SCHEMES: Final = ("s3", "gs", "az")
 MOST_IN_ONE_PIECE: Final = 5 << 30
 """Bytes that S3 takes in one request, which is how objects are written: all of one or nothing."""
-_BUCKET: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}")
+_BUCKET: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{2,221}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,11 @@ class StorePath:
             raise UsageError(
                 f"{scheme}://…: expected {scheme}://BUCKET/FOLDER without user, query or fragment; "
                 "credentials are taken from the environment"
+            )
+        if not _BUCKET.fullmatch(bucket):
+            raise UsageError(
+                f"{scheme}://{printable(bucket, 60)}: expected the name of a bucket, three or more "
+                "letters, digits, . _ or -, and an address in the environment, not in the URL"
             )
         parts = [part for part in key.split("/") if part]
         if {"..", "."} & {*parts}:
