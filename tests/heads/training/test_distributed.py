@@ -12,6 +12,7 @@ import pytest
 import torch
 from builders.drawings import Drawing
 from builders.heads import make_dataset, random_records
+from builders.s3 import S3
 from safetensors.torch import load_file
 
 from vocprep.heads.runs.folder import hold_folder
@@ -189,6 +190,17 @@ def test_two_streaming_processes_read_their_own_shards_and_come_to_the_same(
             drawing = Drawing([2, 2, 2, 2, 2, 1], 6, 4, 2, shuffle=True, seed=0, epoch=epoch)
             expected += drawing.reads(rank)
         assert shards == expected
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_url_give_the_losses_of_one_on_the_folder(
+    s3: S3, dataset: ShardDataset, tmp_path: Path
+):
+    assert isinstance(dataset.path, Path)
+    s3.put_folder(dataset.path)
+    assert train_in_two(ShardDataset.open(s3.url()), tmp_path, "none", "streaming") == [0, 0]
+    train(dataset, tmp_path / "one", options("none"))
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
 
 
 @pytest.mark.slow
