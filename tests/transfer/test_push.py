@@ -439,3 +439,22 @@ def test_no_output_holds_credentials(s3: S3, version: Path) -> None:
     for text in (result.output, json.loads(result.stdout)["error"]):
         assert "nobody-may-see" not in text
         assert "marked-access-key" not in text
+
+
+def test_object_replaced_before_dataset_json_is_put(s3: S3, version: Path, other: Path) -> None:
+    """Another writer's late object: dataset.json that does not fit it does not stay."""
+
+    def replace(kind: str, path: StorePath) -> None:
+        if kind == "put_new" and path.name == "dataset.json":
+            s3.put("v/" + SHARDS[3], b"of another writer")
+
+    push(version, s3.url("v"))
+    with before_requests(replace), pytest.raises(DataError) as caught:
+        push(other, s3.url("v"), OVERWRITE)
+    assert str(caught.value) == (
+        f"{s3.url('v')}/{SHARDS[3]}: another writer has changed or deleted it while this one "
+        "published; let one at a time overwrite a URL, and run the same command again"
+    )
+    assert "dataset.json" not in s3.names("v")
+    push(other, s3.url("v"), OVERWRITE)
+    assert objects(s3) == version_files(other)
