@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test quick lint bench quality torture fuzz exact-arm clean
+.PHONY: help demo test quick lint bench quality scale torture fuzz exact-arm clean
 .DEFAULT_GOAL := demo
 
 help:  ## this list
@@ -28,13 +28,16 @@ lint: $(READY)  ## format, style, types, import directions
 # The loaders of other libraries are measured where `pip install -e '.[bench]'` brought them: some of
 # them hold numpy back, which an environment for development should not be.
 bench: $(READY)  ## the speed claims, one table each; under ten minutes on two idle cores
-	for script in $(filter-out benchmarks/quality.py,$(wildcard benchmarks/[a-z]*.py)); do \
+	for script in $(filter-out benchmarks/quality.py benchmarks/scale.py,$(wildcard benchmarks/[a-z]*.py)); do \
 		name=$$(basename $$script .py); echo "== $$name"; \
 		$(BIN)/python $$script --json benchmarks/results/$$name.json || exit 1; \
 	done
 
 quality: $(READY)  ## the scores of all training recipes on photographs; an hour and more on two cores
 	$(BIN)/python benchmarks/quality.py --json benchmarks/results/quality.json
+
+scale: $(READY)  ## versions of up to a million samples; half an hour and 3 GB of disk
+	$(BIN)/python benchmarks/scale.py --json benchmarks/results/scale.json
 
 torture: $(READY)  ## the long form of the crash tests
 	$(BIN)/python -m pytest -m torture

@@ -26,6 +26,7 @@ TINY = {
     "exact": ["--images", "34", "--compared", "2", "--windows", "32", "--no-compile"],
     "quality": ["--images", "8", "--passes", "2", "--seeds", "1", "--rows", "default", "seed"],
     "read": ["--records", "600", "--repeats", "1"],
+    "scale": ["--most", "1000"],
     "scaling": ["--images", "8"],
     "segment": ["--patches", "3", "--repeats", "1"],
     "storage": ["--records", "600", "--repeats", "1"],

@@ -18,7 +18,7 @@ from vocprep.building.local import build_plan
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, Layout
-from vocprep.shards.index import DatasetIndex, read_index, write_index
+from vocprep.shards.index import DatasetIndex, describe_file, read_index, write_index
 
 pytestmark = pytest.mark.slow
 
@@ -154,6 +154,31 @@ def test_damaged_side_file_of_a_finished_version_is_made_again(
     said = "(damaged or replaced): nothing of the earlier version is reused, its records are made "
     assert said in note
     assert version_bytes(out) == version_bytes(finished)
+
+
+def swap_lines(folder: Path) -> None:
+    """Exchange two lines of samples.jsonl, and seal the version as a writer of one's own might."""
+    path = folder / "samples.jsonl"
+    first, second, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([second, first, *others]))
+    index = read_index(folder)
+    entry = describe_file(path.name, path.read_bytes())
+    files = tuple(entry if each.name == entry.name else each for each in index.files)
+    write_index(folder, index.model_copy(update={"files": files}).sealed())
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_version_whose_list_is_in_another_order_is_made_again_with_a_note(
+    is_changed: bool, tree: Path, out: Path, tmp_path: Path
+) -> None:
+    swap_lines(out)
+    if is_changed:
+        repaint(tree, 3)
+    found = build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
+    (note,) = (text for text in found.notes if "made again" in text)
+    assert note.startswith(f"{out / 'samples.jsonl'}: line 2: ")
+    assert "nothing of the earlier version is reused, its records are made again" in note
+    assert_as_built_anew(tree, out, tmp_path)
 
 
 def test_version_by_other_tools_is_left_alone_while_nothing_changes(

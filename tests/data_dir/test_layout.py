@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.data_dir.layout import default_data_dir, list_samples, read_split
+from vocprep.data_dir.layout import (
+    JoinedSamples,
+    default_data_dir,
+    list_samples,
+    list_splits,
+    read_split,
+)
 from vocprep.errors import DataDirError, UsageError
 from vocprep.manifests import DatasetManifest, load_dataset
 
@@ -57,6 +63,22 @@ def test_a_missing_split_lists_those_that_are_there(data_dir: Path) -> None:
 def test_a_missing_folder_of_splits_is_named(data_dir: Path) -> None:
     with pytest.raises(DataDirError, match=r"found no .*nowhere"):
         read_split(data_dir, DATASET.model_copy(update={"split_files": "nowhere"}), "train")
+
+
+def test_samples_of_splits_are_sequences_that_make_their_items(data_dir: Path) -> None:
+    splits = list_splits(data_dir, DATASET, ["train", "val"])
+    listed = list_samples(data_dir, DATASET, ["train", "val"])
+    train, val = splits["train"], splits["val"]
+    assert [list(train), list(val)] == [listed[:3], listed[3:]]
+    assert train[-1] == train[1:][1] == listed[2]
+    joined = JoinedSamples([train[:1], val, train[1:], val[:0]])
+    expected = [listed[0], listed[3], listed[1], listed[2]]
+    assert list(joined) == expected
+    assert [joined[place] for place in range(-4, 4)] == [*expected, *expected]
+    assert joined[1:3] == expected[1:3]
+    assert len(JoinedSamples([])) == 0
+    with pytest.raises(IndexError):
+        joined[4]
 
 
 def test_samples_of_all_splits_come_in_id_order(data_dir: Path) -> None:
