@@ -56,6 +56,8 @@ def test_inspect_lock_and_diff_of_a_url(url: str, two_views: Built, tmp_path: Pa
     assert (tmp_path / "lock.json").is_file()
     assert diff(url, two_views.path) == diff(two_views.path, url) == diff(url, url)
     assert diff(url, url).same
+    assert diff(url, url).compared == "indexes"
+    assert diff(url, two_views.path).compared == f"indexes; sizes of shards in {two_views.path}"
 
 
 def test_diff_of_urls_that_differ_is_that_of_the_folders(

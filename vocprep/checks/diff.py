@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,17 +94,13 @@ class VersionDiff:
     """Whether the content_ids agree."""
     records_read: int
     """Records whose arrays were read from the shards of both."""
+    compared: str = field(compare=False)
+    """What was looked at, in words."""
 
     @property
     def same(self) -> bool:
         """Whether both are the same data made by the same recipe."""
         return self.same_content and not self.recipe and not self.moved
-
-    @property
-    def compared(self) -> str:
-        """What was compared, in words."""
-        read = f"; the arrays of {self.records_read:,} records" if self.records_read else ""
-        return f"indexes; sizes of shards{read}"
 
     def count(self, part: str) -> int:
         """Return how many records differ in one of ``PARTS``."""
@@ -112,7 +109,7 @@ class VersionDiff:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         plain = asdict(self, dict_factory=_with_lists)
-        return {"same": self.same, "compared": self.compared, **plain}
+        return {"same": self.same, **plain}
 
 
 def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -317,4 +314,15 @@ def _summary(
         embeddings=comparison.deviation,
         same_content=one.content_id == other.content_id,
         records_read=comparison.records_read,
+        compared="; ".join(_compared(versions, comparison.records_read)),
     )
+
+
+def _compared(versions: tuple[Version, Version], records_read: int) -> Iterator[str]:
+    """Yield in words what was compared: of shards in object stores, those that were read."""
+    folders = [version.path for version in versions if isinstance(version.path, Path)]
+    yield "indexes"
+    if folders:
+        yield "sizes of shards" + (f" in {folders[0]}" if len(folders) == 1 else "")
+    if records_read:
+        yield f"the arrays of {records_read:,} records"

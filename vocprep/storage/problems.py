@@ -60,8 +60,8 @@ _NO_ANSWER: Final = tuple(
     for pattern, words in (
         (
             r"InvalidCertificate\((?:\s|Other\(|OtherError\()*(\w+)",
-            "the certificate of {host} is not accepted ({found}); have AWS_CA_BUNDLE or "
-            "SSL_CERT_FILE name a file with the certificates of its issuer",
+            "the certificate of {host} is not accepted ({found}); have SSL_CERT_FILE "
+            "name a file with the certificates of its issuer",
         ),
         (r"InvalidContentType", "{host} does not answer by TLS; write http:// in {address}"),
         (r"dns error", "the host {host} is not known; check {address} and the network"),
