@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocprep.building.publish import write_dataset
+from vocprep.building.output.publish import write_dataset
 from vocprep.geometry import Geometry, place_labels
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png

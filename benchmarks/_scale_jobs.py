@@ -17,8 +17,8 @@ import numpy as np
 
 from vocprep.building.finish import finish_shard
 from vocprep.building.local import build_plan
+from vocprep.building.output.publish import open_output
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
-from vocprep.building.publish import open_output
 from vocprep.checks.diff import diff
 from vocprep.checks.verify import verify
 from vocprep.features.devices import choose_devices, numerics_class

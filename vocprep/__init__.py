@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription, describe_build
     from vocprep.building.local import build, shard_orders
     from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup, build_shard
+    from vocprep.building.output.publish import write_dataset
     from vocprep.building.plan import BuildPlan, plan
-    from vocprep.building.publish import write_dataset
     from vocprep.building.results import BuildResult, PartResult
     from vocprep.checks.diff import VersionDiff, diff
     from vocprep.checks.inspect import VersionSummary, inspect
@@ -124,7 +124,7 @@ _HOMES = {
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
     "verify": "checks.verify",
-    "write_dataset": "building.publish",
+    "write_dataset": "building.output.publish",
 }
 
 __all__ = [

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vocprep.backbones import Normalisation
-from vocprep.building.publish import write_dataset
+from vocprep.building.output.publish import write_dataset
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.geometry import Geometry, Grid
 from vocprep.heads.model.config import HeadsConfig

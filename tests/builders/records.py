@@ -16,7 +16,7 @@ from vocprep.geometry import Geometry, Grid
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
 from vocprep.options import Layout, ShardFormat
-from vocprep.shards.batches import Batch
+from vocprep.shards.feed.batches import Batch
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 

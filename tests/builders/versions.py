@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.building.local import build_plan
+from vocprep.building.output.publish import write_dataset
 from vocprep.building.plan import BuildPlan, plan
-from vocprep.building.publish import write_dataset
 from vocprep.labels.label_space import load_label_space
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from vocprep.building.assemble import assemble
 from vocprep.building.finish import FinishedShard, ShardSamples
+from vocprep.building.output.publish import write_dataset
 from vocprep.building.plan import BuildKey
-from vocprep.building.publish import write_dataset
 from vocprep.errors import UsageError
 from vocprep.labels.label_space import load_label_space
 from vocprep.options import Layout

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 import vocprep
 from vocprep.building.local import build_plan
+from vocprep.building.output.resume import has_same_tools
 from vocprep.building.plan import BuildKey
-from vocprep.building.resume import has_same_tools
 from vocprep.checks.diff import diff
 from vocprep.checks.lock import lock
 from vocprep.checks.recompute import recompute

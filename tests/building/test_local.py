@@ -299,7 +299,7 @@ def test_index_never_stands_beside_shards_that_are_not_its_own(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("vocprep.building.publish.write_index", crash)
+        patched.setattr("vocprep.building.output.publish.write_index", crash)
         with pytest.raises(OSError, match="No space left"):
             build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), out, OVERWRITE)
     found = version_bytes(out)

@@ -18,8 +18,8 @@ from builders.versions import ENGINE, ONE_PER_SHARD, TWO_PER_SHARD, VOC, WEIGHTS
 import vocprep
 from vocprep.building.local import build_plan
 from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup, build_shard
+from vocprep.building.output.publish import open_output
 from vocprep.building.plan import BuildKey, BuildPlan
-from vocprep.building.publish import open_output
 from vocprep.errors import UsageError, WeightsError
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder

@@ -19,9 +19,9 @@ from builders.versions import ENGINE, ONE_PER_SHARD, TWO_PER_SHARD, WEIGHTS, fir
 import vocprep
 from vocprep.building.describe import describe_plan
 from vocprep.building.local import build_plan
+from vocprep.building.output.publish import open_output, share_output
 from vocprep.building.pipeline import COMPILE_FROM
 from vocprep.building.plan import BuildKey, BuildPlan
-from vocprep.building.publish import open_output, share_output
 from vocprep.building.results import PartResult
 from vocprep.errors import FailureBudgetError, UsageError
 from vocprep.features.devices import choose_devices, numerics_class

@@ -16,7 +16,7 @@ from builders.versions import Built, first_jpeg, write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocprep.building.publish import write_dataset
+from vocprep.building.output.publish import write_dataset
 from vocprep.checks.diff import VersionDiff, diff
 from vocprep.errors import ShardError
 from vocprep.labels.label_space import load_label_space
@@ -24,7 +24,7 @@ from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
 from vocprep.options import Layout
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
-from vocprep.shards.hdf5 import Hdf5Shard
+from vocprep.shards.codecs.hdf5 import Hdf5Shard
 from vocprep.shards.record import Record
 
 

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 
 from vocprep.errors import ShardError
 from vocprep.options import ShardFormat
-from vocprep.shards import hdf5, tar
+from vocprep.shards.codecs import hdf5, tar
 from vocprep.shards.containers import CONTAINERS, Container, ShardReader
 from vocprep.shards.record import Record
 

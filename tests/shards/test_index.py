@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from builders.records import make_record, write_version
 
-from vocprep.building.publish import write_dataset
+from vocprep.building.output.publish import write_dataset
 from vocprep.errors import ShardError
 from vocprep.geometry import Geometry
 from vocprep.labels.label_space import load_label_space

@@ -14,7 +14,7 @@ from builders.versions import Built
 
 import vocprep
 from vocprep.errors import ShardError, UsageError
-from vocprep.shards import hdf5
+from vocprep.shards.codecs import hdf5
 from vocprep.shards.one_record import find_arrays
 from vocprep.shards.reader import ShardDataset
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from vocprep.building.card import CARD_FILE, dataset_card
-from vocprep.building.croissant import CROISSANT_FILE, croissant
+from vocprep.building.description.card import CARD_FILE, dataset_card
+from vocprep.building.description.croissant import CROISSANT_FILE, croissant
 from vocprep.building.finish import (
     FinishedShard,
     ShardSamples,

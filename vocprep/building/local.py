@@ -16,6 +16,14 @@ import torch
 from vocprep.building.assemble import assemble
 from vocprep.building.finish import version_notes
 from vocprep.building.orders import ShardOrder
+from vocprep.building.output.publish import write_weights_hint
+from vocprep.building.output.resume import Existing, find_existing
+from vocprep.building.output.store_output import (
+    AnyOutput,
+    open_place,
+    refuse_own_reuse,
+    share_place,
+)
 from vocprep.building.pipeline import (
     COMPILE_FROM,
     FailureBudget,
@@ -25,14 +33,11 @@ from vocprep.building.pipeline import (
     make_shards,
 )
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
-from vocprep.building.publish import write_weights_hint
 from vocprep.building.ray.build import ClusterBuild
 from vocprep.building.ray.cluster import check_ray
 from vocprep.building.results import BuildResult, MadeShards, PartResult
-from vocprep.building.resume import Existing, find_existing
 from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, Outcome, SampleStages
-from vocprep.building.store_output import AnyOutput, open_place, refuse_own_reuse, share_place
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder
 from vocprep.features.nvjpeg import check_nvjpeg

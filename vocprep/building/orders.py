@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from vocprep.building.finish import FinishedShard
+from vocprep.building.output.store_output import joined_staging
 from vocprep.building.pipeline import ShardWriter, make_embedders, make_shards
 from vocprep.building.plan import BuildKey, ShardPlan, versions
 from vocprep.building.reuse import Reuse, StoredEmbeddings
 from vocprep.building.stages import STAGES, Outcome, SampleStages
-from vocprep.building.store_output import joined_staging
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import UsageError, WeightsError
 from vocprep.features.devices import choose_devices, numerics_class

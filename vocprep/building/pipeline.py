@@ -24,6 +24,7 @@ from typing import Self
 import torch
 
 from vocprep.building.finish import FinishedShard, finish_shard
+from vocprep.building.output.staging import FinishedShards
 from vocprep.building.plan import BuildPlan, ShardPlan
 from vocprep.building.stages import (
     DecodedImage,
@@ -34,7 +35,6 @@ from vocprep.building.stages import (
     SampleStages,
     begin,
 )
-from vocprep.building.staging import FinishedShards
 from vocprep.data_dir.layout import JoinedSamples, SampleRef
 from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile

@@ -13,9 +13,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.building.output.store_output import AnyOutput
 from vocprep.building.plan import BuildKey
 from vocprep.building.stages import Embeddings
-from vocprep.building.store_output import AnyOutput
 from vocprep.data_dir.image_ids import Column
 from vocprep.errors import ShardError, UsageError
 from vocprep.recipe import Recipe, differing_choices, joined_differences, precision_advice

@@ -1,5 +1,5 @@
 """The shard format and reading it: records, containers, index, identities, batches.
 
-Belongs here: what docs/format.md defines, and PyTorch datasets over it. It imports
-neither the data dir nor the backbone.
+Belongs here: what docs/format.md defines (``codecs`` holds the containers' bytes), and PyTorch
+datasets over it (``feed``). It imports neither the data dir nor the backbone.
 """

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vocprep.files.writing import sha256_hex
 from vocprep.options import ShardFormat
-from vocprep.shards import hdf5, tar
+from vocprep.shards.codecs import hdf5, tar
 from vocprep.shards.index import DatasetIndex, FileEntry
 from vocprep.shards.listed import FileProblem, foreign_file
 from vocprep.shards.record import Record

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vocprep.errors import ShardError
 from vocprep.files.writing import canonical_json
 from vocprep.parallel import map_ordered
-from vocprep.shards.hdf5_layout import (
+from vocprep.shards.codecs.hdf5_layout import (
     PATCH_NAMES,
     TEXTS,
     FileBytes,

@@ -20,17 +20,17 @@ from vocprep.errors import ManifestError, ShardError, UsageError
 from vocprep.files.reading import parse_json
 from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
-from vocprep.shards.batches import Batch, collate
+from vocprep.shards.codecs.tar import TarShard
 from vocprep.shards.containers import ProvedShards, ShardReader
-from vocprep.shards.datasets import ResidentDataset, StreamingDataset
+from vocprep.shards.feed.batches import Batch, collate
+from vocprep.shards.feed.datasets import ResidentDataset, StreamingDataset
+from vocprep.shards.feed.loading import Loader
+from vocprep.shards.feed.order import epoch_order
 from vocprep.shards.index import DatasetIndex, ShardEntry
-from vocprep.shards.loading import Loader
 from vocprep.shards.one_record import RangedRecords
-from vocprep.shards.order import epoch_order
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
 from vocprep.shards.spans import ids_sha256
-from vocprep.shards.tar import TarShard
 from vocprep.shards.version import Version, read_listed
 from vocprep.storage.places import Place, parse_place
 from vocprep.validation import explain

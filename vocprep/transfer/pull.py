@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocprep.building.publish import refuse_foreign_files, version_exchange
-from vocprep.building.staging import STAGING
-from vocprep.building.store_publish import (
+from vocprep.building.output.publish import refuse_foreign_files, version_exchange
+from vocprep.building.output.staging import STAGING
+from vocprep.building.output.store_publish import (
     another_version,
     is_same_version,
     store_errors,

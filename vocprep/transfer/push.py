@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocprep.building.store_publish import (
+from vocprep.building.output.store_publish import (
     StoreTarget,
     another_version,
     foreign_object,

@@ -15,8 +15,8 @@ from builders.versions import ENGINE, TWO_PER_SHARD, build, first_jpeg, make_pla
 
 from vocprep.building.local import build_plan
 from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup, build_shard
+from vocprep.building.output.staging import STAGING
 from vocprep.building.ray import build as module
-from vocprep.building.staging import STAGING
 from vocprep.errors import DataError, FailureBudgetError
 from vocprep.options import BuildChoices
 

@@ -22,7 +22,7 @@ from builders.ray_nodes import (
 from builders.version_bytes import version_bytes
 from builders.versions import ONE_PER_SHARD, build
 
-from vocprep.building.staging import STAGING
+from vocprep.building.output.staging import STAGING
 
 pytestmark = pytest.mark.slow
 STOPPED = "stopped; finished shards are kept: run the same command again to continue\n"

@@ -15,7 +15,7 @@ from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.feed import Feed, make_feed
 from vocprep.options import LoaderOptions
-from vocprep.shards.batches import Batch
+from vocprep.shards.feed.batches import Batch
 from vocprep.shards.reader import ShardDataset
 
 CPU = torch.device("cpu")

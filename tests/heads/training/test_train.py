@@ -25,7 +25,7 @@ from vocprep.heads.scoring.oracles import RowKind
 from vocprep.heads.training.feed import ResidentFeed
 from vocprep.heads.training.steps import learning_rate, parameter_groups, uses_bf16
 from vocprep.heads.training.train import train
-from vocprep.shards.batches import Batch
+from vocprep.shards.feed.batches import Batch
 from vocprep.shards.reader import ShardDataset
 
 pytestmark = pytest.mark.slow

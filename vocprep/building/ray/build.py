@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup
+from vocprep.building.output.sources import digest_sources
+from vocprep.building.output.store_output import AnyOutput
 from vocprep.building.pipeline import FailureBudget, is_compiled
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan
 from vocprep.building.ray.cluster import RayCluster, task_of
 from vocprep.building.ray.messages import counted
 from vocprep.building.results import MadeShards
-from vocprep.building.sources import digest_sources
-from vocprep.building.store_output import AnyOutput
 from vocprep.errors import DataError
 from vocprep.features.weights import WeightsOrigin
 from vocprep.options import BuildOptions

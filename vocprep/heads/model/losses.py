@@ -21,7 +21,7 @@ from vocprep.labels.targets import NO_LABEL, PLANES, SLOTS, STATE_VOID
 
 
 class Targets(Protocol):
-    """The part of a batch that the losses use; ``vocprep.shards.batches.Batch`` has it."""
+    """The part of a batch that the losses use; ``vocprep.shards.feed.batches.Batch`` has it."""
 
     @property
     def slot_labels(self) -> Tensor:

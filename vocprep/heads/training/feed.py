@@ -1,8 +1,8 @@
 """Feeding: a split's batches on the device that trains, resident there or streamed to it.
 
-Either way the batches are those of ``vocprep.shards.loading.Loader``, in its order; each rank draws
-its part of every batch. The resident split stays as stored, float16 and bit planes, and a batch is
-one gather on the device, which neither loops over images nor waits for a GPU.
+Either way the batches are those of ``vocprep.shards.feed.loading.Loader``, in its order; each rank
+draws its part of every batch. The resident split stays as stored, float16 and bit planes, and a
+batch is one gather on the device, which neither loops over images nor waits for a GPU.
 
 Shape legend: D embedding.
 """
@@ -21,10 +21,10 @@ from torch import Tensor
 from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.training.distributed import Processes
 from vocprep.options import LoaderOptions
-from vocprep.shards.batches import Batch
-from vocprep.shards.datasets import ResidentDataset, announced
-from vocprep.shards.loading import Loader
-from vocprep.shards.order import BatchPlan, batch_bounds, epoch_order
+from vocprep.shards.feed.batches import Batch
+from vocprep.shards.feed.datasets import ResidentDataset, announced
+from vocprep.shards.feed.loading import Loader
+from vocprep.shards.feed.order import BatchPlan, batch_bounds, epoch_order
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 

@@ -21,7 +21,7 @@ from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.options import StepPrecision, TrainOptions
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.feed import Feed
-from vocprep.shards.batches import Batch
+from vocprep.shards.feed.batches import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from vocprep.heads.training.feed import open_splits, require_splits
 from vocprep.heads.training.steps import Training, set_up, train_epoch
 from vocprep.labels.label_space import LabelSpace
 from vocprep.memory import memory_errors
-from vocprep.shards.batches import Batch
+from vocprep.shards.feed.batches import Batch
 from vocprep.shards.reader import ShardDataset
 from vocprep.storage.places import Place, local_path
 

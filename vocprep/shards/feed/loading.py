@@ -14,15 +14,15 @@ from vocprep.errors import UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.options import LoaderOptions
 from vocprep.recipe import differing_fields, joined_differences
-from vocprep.shards.batches import Batch, collate
-from vocprep.shards.datasets import (
+from vocprep.shards.feed.batches import Batch, collate
+from vocprep.shards.feed.datasets import (
     LAST_EPOCH,
     ResidentDataset,
     ShardSource,
     StreamingDataset,
     described,
 )
-from vocprep.shards.order import BatchPlan, Ints, batch_bounds
+from vocprep.shards.feed.order import BatchPlan, Ints, batch_bounds
 from vocprep.shards.record import Record
 from vocprep.validation import NotNegative, Positive, checked, explain, from_json, to_json
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.building.finish import FinishedShard, describe_shard, finish_shard
+from vocprep.building.output.publish import Output, useless_note
+from vocprep.building.output.sources import PublishedShards, StagedShards, digest_sources
+from vocprep.building.output.staging import FinishedShards
+from vocprep.building.output.store_output import AnyOutput, StoreOutput
 from vocprep.building.plan import BuildKey, ShardPlan, versions
-from vocprep.building.publish import Output, useless_note
-from vocprep.building.sources import PublishedShards, StagedShards, digest_sources
-from vocprep.building.staging import FinishedShards
-from vocprep.building.store_output import AnyOutput, StoreOutput
 from vocprep.errors import DataError
 from vocprep.files.writing import link_or_copy
 from vocprep.options import Layout

@@ -11,7 +11,7 @@ from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, make_plan
 
 from vocprep.building.local import build_plan
-from vocprep.building.publish import write_dataset
+from vocprep.building.output.publish import write_dataset
 from vocprep.errors import UsageError
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.options import BuildChoices, IfExists, Layout

@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocprep.building.plan import BuildKey, BuildPlan
-from vocprep.building.publish import (
+from vocprep.building.output.publish import (
     Output,
     open_output,
     refuse_differing,
     refuse_other_recipe,
     share_output,
 )
-from vocprep.building.staging import (
+from vocprep.building.output.staging import (
     FinishedShards,
     Staging,
 )
-from vocprep.building.store_publish import (
+from vocprep.building.output.store_publish import (
     check_objects,
     claimed,
     object_names,
     published_at,
     store_errors,
 )
-from vocprep.building.store_staging import StoreStaging
+from vocprep.building.output.store_staging import StoreStaging
+from vocprep.building.plan import BuildKey, BuildPlan
 from vocprep.errors import DataError, UsageError
 from vocprep.options import BuildOptions, IfExists
 from vocprep.shards.version import Version

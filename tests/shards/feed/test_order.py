@@ -8,7 +8,7 @@ from builders.drawings import Drawing, drawings
 from hypothesis import given
 
 from vocprep.options import LoaderOptions
-from vocprep.shards.order import BatchPlan, EpochOrder, batch_bounds, epoch_order
+from vocprep.shards.feed.order import BatchPlan, EpochOrder, batch_bounds, epoch_order
 
 
 @given(drawings())

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 
 from vocprep.building.finish import FinishedShard
+from vocprep.building.output.staging import FinishedShards
 from vocprep.building.plan import BuildPlan, ShardPlan
-from vocprep.building.staging import FinishedShards
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, ShardError
 from vocprep.features.image import read_image_file

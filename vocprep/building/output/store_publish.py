@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from vocprep.building.publish import is_version_file
-from vocprep.building.staging import STAGING
+from vocprep.building.output.publish import is_version_file
+from vocprep.building.output.staging import STAGING
 from vocprep.errors import DataError, UsageError
 from vocprep.files.names import is_clutter
 from vocprep.files.reading import MAX_JSON_BYTES, parse_json

@@ -4,7 +4,7 @@ Shards get their final names at once, since objects cannot be renamed: without d
 no version yet. A shard counts as finished from the moment its description is there, in a folder
 named after the build's key, so that nothing of another build is ever taken for this one's:
 
-- ``.tmp-build/build.json``: what is being built (``vocprep.building.store_publish``);
+- ``.tmp-build/build.json``: what is being built (``vocprep.building.output.store_publish``);
 - ``.tmp-build/KEY/SHARD.lines``: the lines of the shard's samples;
 - ``.tmp-build/KEY/SHARD.about``: what it holds, with the digests of its object and of the lines.
 
@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from vocprep.building.finish import EncodedShard, FinishedShard, ShardSamples
-from vocprep.building.plan import BuildKey
-from vocprep.building.staging import (
+from vocprep.building.output.staging import (
     ABOUT,
     STAGING,
     encode_description,
     read_head,
     read_samples,
 )
-from vocprep.building.store_publish import (
+from vocprep.building.output.store_publish import (
     AT_ONCE,
     StoreTarget,
     is_object,
 )
+from vocprep.building.plan import BuildKey
 from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.files.reading import MAX_JSON_BYTES
 from vocprep.files.writing import canonical_json, json_bytes, sha256_hex, write_atomic

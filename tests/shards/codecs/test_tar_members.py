@@ -11,9 +11,9 @@ import pytest
 from builders.records import make_record, records_of_a_shard
 from hypothesis import given
 
-from vocprep.shards import tar
+from vocprep.shards.codecs import tar
+from vocprep.shards.codecs.tar_members import Members, find_members
 from vocprep.shards.record import Record
-from vocprep.shards.tar_members import Members, find_members
 
 TWO = tar.encode([make_record("a"), make_record("b")])
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from vocprep.building.assemble import SIDE_FILES, assemble
 from vocprep.building.finish import FinishedShard, finish_shard
+from vocprep.building.output.sources import image_samples
+from vocprep.building.output.staging import Staging
 from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cut_shards
-from vocprep.building.sources import image_samples
 from vocprep.building.stages import STAGES
-from vocprep.building.staging import Staging
 from vocprep.data_dir.image_ids import ImageIds
 from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT

@@ -19,7 +19,7 @@ from builders.versions import ENGINE, TWO_PER_SHARD, make_plan
 from fuzz.damage.places import put
 
 from vocprep.building.local import build_plan
-from vocprep.building.staging import Staging
+from vocprep.building.output.staging import Staging
 from vocprep.errors import ShardError, UsageError
 from vocprep.options import BuildChoices, BuildOptions, Layout, ShardFormat
 
@@ -271,7 +271,7 @@ def test_staged_tars_of_an_earlier_release_are_written_anew_without_embedding(
 ) -> None:
     out, layout = tmp_path / "out", LAYOUTS["webdataset"]
     with monkeypatch.context() as patched:
-        patched.setattr("vocprep.shards.tar._VERSION", 1)
+        patched.setattr("vocprep.shards.codecs.tar._VERSION", 1)
         interrupt(sample_tree, out, 9, layout=layout)
     old = sorted((out / STAGING).glob("*.tar"))
     assert old

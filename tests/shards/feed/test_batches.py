@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocprep.labels.targets import unpack_states
-from vocprep.shards.batches import PatchTable, collate
-from vocprep.shards.datasets import ResidentDataset
+from vocprep.shards.feed.batches import PatchTable, collate
+from vocprep.shards.feed.datasets import ResidentDataset
 from vocprep.shards.record import Record
 
 

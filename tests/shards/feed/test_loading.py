@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.options import LoaderOptions, ShardFormat
-from vocprep.shards.batches import Batch, collate
-from vocprep.shards.datasets import ResidentDataset, StreamingDataset
+from vocprep.shards.feed.batches import Batch, collate
+from vocprep.shards.feed.datasets import ResidentDataset, StreamingDataset
 from vocprep.shards.reader import ShardDataset
 
 

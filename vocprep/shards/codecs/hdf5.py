@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import ShardError
-from vocprep.shards.hdf5_layout import PATCH_NAMES, TEXTS, map_datasets, read_attributes
+from vocprep.shards.codecs.hdf5_layout import PATCH_NAMES, TEXTS, map_datasets, read_attributes
 from vocprep.shards.index import shard_versions
 from vocprep.shards.record import Record, check_record
 from vocprep.validation import printable

@@ -1,6 +1,6 @@
 """PyTorch datasets over a split: held in memory, or read shard by shard.
 
-Either draws in the order of ``vocprep.shards.order``, a function of seed, epoch and lanes.
+Either draws in the order of ``vocprep.shards.feed.order``, a function of seed, epoch and lanes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from vocprep.errors import UsageError
 from vocprep.options import LoaderOptions, usable_cores
 from vocprep.parallel import map_ordered
-from vocprep.shards.batches import Batch, PatchTable, with_label_maps
-from vocprep.shards.order import BatchPlan, EpochOrder, Ints, Piece, epoch_order
+from vocprep.shards.feed.batches import Batch, PatchTable, with_label_maps
+from vocprep.shards.feed.order import BatchPlan, EpochOrder, Ints, Piece, epoch_order
 from vocprep.shards.record import Record
 
 Item = TypeVar("Item")

@@ -19,10 +19,10 @@ from pydantic import TypeAdapter
 from vocprep.errors import ShardError
 from vocprep.files.writing import canonical_json
 from vocprep.formats.npy import npy_bytes, read_npy
+from vocprep.shards.codecs.tar_members import find_members
 from vocprep.shards.index import shard_versions
 from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
 from vocprep.shards.samples import Entry, GridSide
-from vocprep.shards.tar_members import find_members
 from vocprep.validation import explain
 
 _ARRAYS = {name: f"{name}.npy" for name in ("embeddings", *PATCH_FIELDS)}

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from vocprep.errors import UsageError
 from vocprep.options import LoaderMode, LoaderOptions
-from vocprep.shards.batches import Batch
-from vocprep.shards.datasets import StreamingDataset
-from vocprep.shards.loading import Loader
+from vocprep.shards.feed.batches import Batch
+from vocprep.shards.feed.datasets import StreamingDataset
+from vocprep.shards.feed.loading import Loader
 from vocprep.shards.record import Record
 
 MODES = ("resident", "streaming")
@@ -293,7 +293,9 @@ def test_worker_processes_share_out_what_their_rank_draws(drawing: Drawing, work
             dataset.set_epoch(drawing.epoch)
             info = SimpleNamespace(id=number, num_workers=workers)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("vocprep.shards.datasets.get_worker_info", lambda info=info: info)
+                patch.setattr(
+                    "vocprep.shards.feed.datasets.get_worker_info", lambda info=info: info
+                )
                 seen += [record.image_id for record in dataset]
             opened += shards.opened
         assert sorted(seen) == sorted(chain(*names(batches)))

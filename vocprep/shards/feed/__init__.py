@@ -1,0 +1,1 @@
+"""Feeding training jobs: the order of an epoch, datasets over a split, batches, the loader."""
