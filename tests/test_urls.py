@@ -16,6 +16,7 @@ from vocprep.features.weights import load_weights
 from vocprep.heads.runs.folder import options_for
 from vocprep.heads.runs.log import read_history
 from vocprep.pascal_voc import PascalSet
+from vocprep.storage.places import local_path, parse_place
 
 URL = "s3://bucket/folder"
 SAID = f"{URL}: expected a path of this machine, found a URL; give a path"
@@ -135,3 +136,14 @@ def test_a_file_url_is_its_path(tmp_path: Path) -> None:
     result = invoke("sample", f"file://{tmp_path}/a%20tree", "--images", 2)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "a tree" / "VOCdevkit").is_dir()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az", "file", "http", "s3n"])
+@pytest.mark.parametrize("secret", ["marked", "mar/ked", "/marked", "marked/"])
+@pytest.mark.parametrize("parse", [parse_place, local_path])
+def test_credentials_in_urls_are_not_repeated(
+    parse: Callable[[str], object], scheme: str, secret: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(f"{scheme}://MARKEDID:{secret}@bucket/folder?sig={secret}")
+    assert "mar" not in str(caught.value).lower()

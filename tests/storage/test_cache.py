@@ -22,7 +22,7 @@ from vocprep.storage import cache_space
 from vocprep.storage.ahead import fetch_ahead
 from vocprep.storage.cache import DigestMismatchError, cached_path, discard
 from vocprep.storage.places import parse_place
-from vocprep.storage.reading import is_proved, open_listed
+from vocprep.storage.reading import forget_damaged, is_proved, open_listed
 from vocprep.storage.store import StorePath
 
 SIZE = 1000
@@ -321,6 +321,43 @@ def test_a_full_disk_first_loses_what_was_used_least_recently(
     assert caplog.messages == []
 
 
+def test_one_note_tells_of_all_files_that_are_too_large(
+    s3: S3, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    s3.environment.setenv("VOCPREP_CACHE_SIZE", "0")
+    for size in (1, 2, 3):
+        s3.put("x", b"x" * size)
+        path = parse_place(s3.url("x"))
+        with open_listed(path, digest(b"x" * size), size) as stream:
+            assert stream.read() == b"x" * size
+    assert len(caplog.messages) == 1
+
+
+def test_a_damaged_file_that_cannot_be_removed_is_not_read_again(
+    s3: S3, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path, sha256 = put(s3, 1), digest(content(1))
+    assert read(path, 1) == content(1)
+    cached_path(sha256).write_bytes(content(2))
+    s3.environment.setattr(Path, "unlink", refuse)  # as in the folder of another user
+    assert forget_damaged(path, sha256)
+    assert [read(path, 1) for _ in range(2)] == [content(1)] * 2
+    assert caplog.messages[0].startswith(
+        f"note: the cache {cache} keeps nothing: a damaged file in it cannot be removed: Permission"
+    )
+
+
+def test_a_time_of_use_in_the_future_is_set_right(s3: S3, cache: Path) -> None:
+    path, final = put(s3, 1), cached_path(digest(content(1)))
+    read(path, 1)
+    os.utime(final, (time.time() + HOUR,) * 2)
+    read(path, 1)
+    assert abs(final.stat().st_mtime - time.time()) < HOUR / 2
+
+
 def test_a_write_that_the_system_refuses(s3: S3, cache: Path) -> None:
     program = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -392,6 +429,24 @@ def test_files_ahead_never_push_out_what_nobody_has_read(s3: S3, cache: Path) ->
     assert fetch_ahead(paths[2], digest(content(2)), SIZE)
     for number in (1, 2):
         read(paths[number], number)
+
+
+def test_a_cache_that_cannot_be_looked_at_is_no_matter_for_fetching_ahead(
+    s3: S3, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    s3.environment.setenv("VOCPREP_CACHE", str(cache / ("x" * 300)))  # an error of any look at it
+    path = put(s3, 1)
+    fetch_ahead(path, digest(content(1)), SIZE)
+    assert read(path, 1) == content(1)
+    assert ["File name too long" in each for each in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "0", ""])
+def test_a_number_of_processes_that_is_none_is_one(s3: S3, cache: Path, text: str) -> None:
+    s3.environment.setenv("LOCAL_WORLD_SIZE", text)
+    s3.environment.setenv("VOCPREP_CACHE_SIZE", "2kB")
+    assert fetch_ahead(put(s3, 1), digest(content(1)), SIZE)
+    assert read(put(s3, 1), 1) == content(1)
 
 
 def test_a_failure_ahead_is_met_by_the_reader(s3: S3, cache: Path) -> None:

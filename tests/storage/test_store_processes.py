@@ -17,6 +17,7 @@ from builders.s3 import S3, slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vocprep.storage import forked
 from vocprep.storage.store import StorePath
 
 
@@ -61,6 +62,27 @@ def test_a_fork_of_a_process_that_has_used_a_store_uses_it_too(s3: S3) -> None:
     assert found[4] == ["x"]
     assert found[5] == f"[Errno 2] no such object: '{path.parent / 'none'}'"
     assert s3.get("new") == b"of a child"
+
+
+def _with_views(connection: Connection, path: StorePath) -> None:
+    path.put(memoryview(b"a view"), "0" * 64)
+    for program in forked._idle:  # killed for want of memory, perhaps
+        program.process.kill()
+        program.process.wait()
+    connection.send(path.read(9))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_writes_views_and_outlives_the_programs_that_it_started(s3: S3) -> None:
+    s3.put("x", b"")
+    path = path_of(s3.url("x"))
+    path.facts()
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_with_views, args=(there, path))
+    child.start()
+    assert here.poll(30)
+    assert here.recv() == b"a view"
+    child.join()
 
 
 def test_threads_share_a_client(s3: S3) -> None:

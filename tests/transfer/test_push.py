@@ -420,6 +420,15 @@ def test_unfinished_push_of_another_version_is_refused(s3: S3, version: Path, ot
 # The command
 
 
+def test_a_store_that_refuses_a_claim_and_has_none(s3: S3, version: Path) -> None:
+    s3.put("v/.tmp-build/build.json/x", b"")  # which makes the claim's name that of a folder
+    with pytest.raises(
+        DataError, match=r"/build\.json: the store takes no new object of this name"
+    ):
+        push(version, s3.url("v"))
+    assert s3.names("v") == [".tmp-build/build.json/x"]
+
+
 def test_command_prints_what_was_sent(s3: S3, version: Path) -> None:
     first = invoke("push", version, s3.url("v"), "--json")
     assert first.exit_code == 0, first.output

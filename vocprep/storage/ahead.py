@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import deque
 from pathlib import Path
@@ -29,7 +30,7 @@ class _Ahead:
 
     def add(self, path: StorePath, sha256: str, size: int) -> bool:
         """Begin to fetch a file; False where there is no room for one more unread one."""
-        share = _SHARE / max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+        share = _SHARE / _processes()
         with self._lock:
             if sha256 in self._unread or is_cached(sha256):
                 return True
@@ -75,7 +76,10 @@ def fetch_ahead(path: StorePath, sha256: str, size: int) -> bool:
     False where nothing is done, since files that nobody has read yet fill the cache already: fetch
     it ahead when some of them were read.
     """
-    return _state["ahead"].add(path, sha256, size)
+    try:
+        return _state["ahead"].add(path, sha256, size)
+    except OSError:
+        return False  # of the cache; the reader meets the same, and says so
 
 
 def taken(sha256: str) -> None:
@@ -83,9 +87,15 @@ def taken(sha256: str) -> None:
     _state["ahead"].taken(sha256)
 
 
+def _processes() -> int:
+    """Return how many processes of this machine read at once, as torchrun says it; 1 else."""
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(text)) if re.fullmatch("[0-9]{1,9}", text) else 1
+
+
 def _existing() -> Path:
     """Return the cache folder, or the first above it that exists."""
     folder = cache_folder().absolute()
-    while not folder.is_dir() and folder != folder.parent:
+    while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112  # no errors
         folder = folder.parent
     return folder

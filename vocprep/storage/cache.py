@@ -32,7 +32,10 @@ _SECONDS_BETWEEN_STAMPS: Final = 600
 """Of a file's time of use: a file with other times is digested again."""
 _proved: dict[str, tuple[int, ...]] = {}
 """By digest, of files that this process has hashed when it wrote them: by what they are known."""
-_noted: set[str] = set()
+_damaged: set[Path] = set()
+"""Damaged files that this process could not remove."""
+_noted: set[tuple[Path, int | None]] = set()
+"""Cache folders, and numbers of the errors in them, that a note has told of."""
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +77,10 @@ def open_cached(path: StorePath, sha256: str, size: int) -> BufferedReader:
     What the cache holds already is not digested again: the caller does that. Raises
     DigestMismatchError when the object has other bytes, OSError when it cannot be fetched.
     """
-    stream = _open_kept(cached_path(sha256))
+    final = cached_path(sha256)
+    if final in _damaged:
+        return _open_unnamed(path, sha256, size)
+    stream = _open_kept(final)
     if stream is not None:
         return stream
     for may_free in (True, False):
@@ -82,17 +88,17 @@ def open_cached(path: StorePath, sha256: str, size: int) -> BufferedReader:
             fetch(path, sha256, size)
         except CannotKeepError as error:
             if not (may_free and error.is_full and cache_space.free(cache_folder(), 2 * size)):
-                _note(str(error))
+                _note(str(error), error.number)
                 break
         else:
-            stream = _open_kept(cached_path(sha256))
+            stream = _open_kept(final)
             break
     return stream or _open_unnamed(path, sha256, size)
 
 
 def is_cached(sha256: str) -> bool:
     """Return whether the file with a digest is kept, damaged perhaps."""
-    return cached_path(sha256).exists()
+    return os.path.exists(cached_path(sha256))  # noqa: PTH110  # False where it cannot be told
 
 
 def is_proved(descriptor: int, sha256: str) -> bool:
@@ -101,8 +107,13 @@ def is_proved(descriptor: int, sha256: str) -> bool:
 
 
 def discard(sha256: str) -> None:
-    """Remove the file with a digest, which was found damaged."""
-    cached_path(sha256).unlink(missing_ok=True)
+    """Remove the file with a digest, which was found damaged; it is not read again."""
+    path = cached_path(sha256)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # another user's, or of a file system that is not written to
+        _damaged.add(path)
+        _note(f"a damaged file in it cannot be removed: {explain(error)}", error.errno)
 
 
 def fetch(path: StorePath, sha256: str, size: int) -> None:
@@ -146,9 +157,10 @@ def _fill(stream: FileIO, path: StorePath, sha256: str, size: int) -> None:
 class CannotKeepError(Exception):
     """The cache cannot keep a file; the message says why."""
 
-    def __init__(self, words: str, is_full: bool = False) -> None:
-        super().__init__(words, is_full)
-        self.is_full = is_full
+    def __init__(self, words: str, number: int | None = None) -> None:
+        super().__init__(words, number)
+        self.number = number
+        self.is_full = number in (errno.ENOSPC, errno.EDQUOT)
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -164,8 +176,7 @@ def _keeping() -> Iterator[None]:
     except OSError as error:
         if "://" in str(error.filename):  # of the store
             raise
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise CannotKeepError(explain(error), is_full) from error
+        raise CannotKeepError(explain(error), error.errno) from error
 
 
 def _open_kept(final: Path) -> BufferedReader | None:
@@ -184,7 +195,7 @@ def _open_kept(final: Path) -> BufferedReader | None:
         os.close(descriptor)
         _remove(final)
         return None
-    if cache_space.now() - found.st_mtime > _SECONDS_BETWEEN_STAMPS:
+    if abs(cache_space.now() - found.st_mtime) > _SECONDS_BETWEEN_STAMPS:  # a clock may go back
         try:
             os.utime(descriptor)
         except OSError:
@@ -255,13 +266,13 @@ def _known_by(descriptor: int) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _note(reason: str) -> None:
-    """Say once per process and reason that nothing is kept."""
-    text = f"the cache {cache_folder()} keeps nothing: {reason}"
-    if text not in _noted:
-        _noted.add(text)
+def _note(reason: str, number: int | None) -> None:
+    """Say that nothing is kept, once per process and number of an error."""
+    folder = cache_folder()
+    if (folder, number) not in _noted:
+        _noted.add((folder, number))
         _log.warning(
-            "note: %s; files are read from memory, each time anew; make room or name another "
-            "folder by $%s",
-            *(text, CACHE_VARIABLE),
+            "note: the cache %s keeps nothing: %s; files are read from memory, each time anew; "
+            "make room or name another folder by $%s",
+            *(folder, reason, CACHE_VARIABLE),
         )

@@ -6,12 +6,14 @@ used it: workers of a PyTorch DataLoader are such forks.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from socket import socketpair
@@ -43,9 +45,8 @@ _lock = threading.Lock()
 
 def call(name: str, *arguments: Any) -> Any:
     """Return what a function of ``client`` returns, or raise what it raises."""
-    program = _take()
-    program.connection.send((name, arguments, False))
-    kind, value = _receive(program)
+    program = _begin(name, arguments, is_many=False)
+    kind, value = _receive(program, arguments)
     _idle.append(program)
     if kind == "error":
         raise value
@@ -57,12 +58,11 @@ def iterate(name: str, *arguments: Any) -> Iterator[Any]:
 
     A program whose results are not read to their end is ended by its connection's.
     """
-    program = _take()
-    program.connection.send((name, arguments, True))
-    kind, value = _receive(program)
+    program = _begin(name, arguments, is_many=True)
+    kind, value = _receive(program, arguments)
     while kind == "item":
         yield value
-        kind, value = _receive(program)
+        kind, value = _receive(program, arguments)
     _idle.append(program)
     if kind == "error":
         raise value
@@ -93,13 +93,25 @@ def _answer(connection: Connection, name: str, arguments: tuple[Any, ...], is_ma
         connection.send(("end", None if is_many else result))
 
 
-def _take() -> _Program:
-    """Return a program of this process that is idle, or a new one."""
+def _begin(name: str, arguments: tuple[Any, ...], *, is_many: bool) -> _Program:
+    """Return a program that makes a request: one that is idle, or a new one."""
+    sent = tuple(bytes(each) if isinstance(each, memoryview) else each for each in arguments)
+    while (program := _take_idle()) is not None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it was killed
+            program.connection.send((name, sent, is_many))
+            return program
+    program = _start()
+    program.connection.send((name, sent, is_many))
+    return program
+
+
+def _take_idle() -> _Program | None:
+    """Return a program of this process that is idle; None where there is none."""
     with _lock:
         mine = next((each for each in _idle if each.owner == os.getpid()), None)
         if mine is not None:
             _idle.remove(mine)
-    return mine or _start()
+    return mine
 
 
 def _start() -> _Program:
@@ -110,10 +122,11 @@ def _start() -> _Program:
         return _Program(Connection(ours.detach()), process, os.getpid())
 
 
-def _receive(program: _Program) -> tuple[str, Any]:
+def _receive(program: _Program, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     try:
         kind, value = program.connection.recv()
     except (EOFError, ConnectionResetError) as error:
         program.process.wait()
-        raise StoreError("the program that makes requests of object stores ended") from error
+        words = "the program that makes requests of object stores ended"
+        raise StoreError(errno.EIO, words, str(arguments[0])) from error
     return kind, value

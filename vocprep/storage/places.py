@@ -106,8 +106,10 @@ def shown_url(url: str) -> str:
     """Return a URL for messages, without what stands before an ``@`` and after a ``?``."""
     head, separator, rest = url.partition("://")
     path = rest.partition("?")[0]
-    host, slash, tail = path.partition("/")
-    return printable(f"{head}{separator}{host.rpartition('@')[2]}{slash}{tail}")
+    host = path.partition("/")[0]
+    if "@" in host or ":" in host:  # credentials, whose characters may be slashes
+        path = path.rpartition("@")[2]
+    return printable(f"{head}{separator}{path}")
 
 
 def _file_path(url: str) -> Path:
@@ -115,6 +117,6 @@ def _file_path(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise UsageError(
-            f"{printable(url)}: expected file:// and an absolute path, such as file:///data/shards"
+            f"{shown_url(url)}: expected file:// and an absolute path, such as file:///data/shards"
         )
     return Path(unquote(parts.path))

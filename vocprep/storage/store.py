@@ -56,7 +56,9 @@ class StorePath:
         """Read a URL such as ``s3://bucket/shards/voc``; UsageError for one without a bucket."""
         scheme, _, rest = url.partition("://")
         bucket, _, key = rest.partition("/")
-        if not bucket or "@" in bucket or {*url} & {"?", "#"} or not url.isprintable():
+        # The characters of a secret may be slashes.
+        has_user = "@" in bucket or (":" in bucket and "@" in key)
+        if not bucket or has_user or {*url} & {"?", "#"} or not url.isprintable():
             raise UsageError(
                 f"{scheme}://…: expected {scheme}://BUCKET/FOLDER without user, query or fragment; "
                 "credentials are taken from the environment"

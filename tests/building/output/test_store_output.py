@@ -245,6 +245,20 @@ def test_unfinished_work_of_others_is_refused(
             build_plan(plan, s3.url("v"), options)
 
 
+@pytest.mark.parametrize(
+    "claim", ["null", "5", "[1]", "{", "", '{"key": null}', '{"key": [1]}', '{"key": "recipe"}']
+)
+def test_a_claim_that_is_none_is_unfinished_work(
+    s3: S3, plan: BuildPlan, folder: Path, options: BuildOptions, claim: str
+) -> None:
+    s3.put("v/.tmp-build/build.json", claim.encode())
+    with pytest.raises(UsageError, match="holds an unfinished build; choose another --out, or"):
+        build_plan(plan, s3.url("v"), options)
+    with pytest.raises(UsageError, match="holds an unfinished build; choose another URL, or"):
+        push(folder, s3.url("v"))
+    assert s3.names("v") == [".tmp-build/build.json"]
+
+
 def kill_at_shard(kind: str, path: StorePath) -> None:
     if kind.startswith("put") and path.name == SHARDS[1]:
         raise Killed

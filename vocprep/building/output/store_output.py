@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vocprep.building.output.publish import (
     Output,
@@ -177,10 +176,12 @@ def _read_earlier(url: StorePath, key: BuildKey) -> Version | None:
 
 def _refuse_other_claim(url: StorePath, staging: StoreStaging, key: BuildKey) -> None:
     claim = staging.read_claim()
-    found: Mapping[str, Any] | None = claim.get("key") if isinstance(claim, dict) else None
-    if found is not None:
-        refuse_differing(url, "an unfinished build", dict(found), key.to_json())
-    elif claim is not None:
+    if claim is None:
+        return
+    found = claim.get("key")
+    if isinstance(found, dict):
+        refuse_differing(url, "an unfinished build", found, key.to_json())
+    else:
         raise UsageError(
             f"{url}: holds {claimed(claim)}; choose another --out, or --if-exists overwrite"
         )

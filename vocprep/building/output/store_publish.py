@@ -40,6 +40,8 @@ CLAIM: Final = f"{STAGING}/build.json"
 """Name of the object that says what is being written."""
 AT_ONCE: Final = 8
 """Requests of a few bytes in flight."""
+_MOST_TRIES: Final = 100
+"""How often a claim is put that other writers put and delete meanwhile."""
 
 
 @dataclass(kw_only=True)
@@ -64,7 +66,9 @@ class StoreTarget:
         """
         data = canonical_json(dict(self.claim))
         path, sha256 = self.url / CLAIM, sha256_hex(data)
-        while not path.put_new(data, sha256):
+        for _ in range(_MOST_TRIES):
+            if path.put_new(data, sha256):
+                return True
             found = self.read_claim()
             if found == self.claim:
                 return False
@@ -75,8 +79,11 @@ class StoreTarget:
                 )
             if found is not None:
                 path.put(data, sha256)
-                break
-        return True
+                return True
+        raise DataError(
+            f"{path}: the store takes no new object of this name, and has none either; delete what "
+            "is below that name, or choose another URL"
+        )
 
     def hold(self) -> None:
         """Claim the URL again where its claim is gone; DataError when it is another writer's now.
@@ -150,14 +157,15 @@ class StoreTarget:
         if self.read_claim() == self.claim:
             (self.url / CLAIM).delete()
 
-    def read_claim(self) -> Any:
-        """Return the claim that is there; None when there is none."""
+    def read_claim(self) -> dict[str, Any] | None:
+        """Return the claim that is there, empty where it is none; None when nothing is there."""
         try:
-            return parse_json((self.url / CLAIM).read(MAX_JSON_BYTES))
+            claim = parse_json((self.url / CLAIM).read(MAX_JSON_BYTES))
         except FileNotFoundError:
             return None
         except ValueError:
             return {}
+        return claim if isinstance(claim, dict) else {}
 
     def _check_claim(self, index: DatasetIndex | None = None) -> None:
         """Raise DataError when another writer has taken the URL over.
@@ -199,10 +207,9 @@ class StoreTarget:
             (self.url / DATASET_FILE).delete()
 
 
-def claimed(claim: Any) -> str:
+def claimed(claim: Mapping[str, Any]) -> str:
     """Return in words what a URL is claimed for."""
-    is_push = isinstance(claim, dict) and "push" in claim
-    return "an unfinished push of another version" if is_push else "an unfinished build"
+    return "an unfinished push of another version" if "push" in claim else "an unfinished build"
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class StoreStaging:
         """Claim the URL for the build; return whether it was not claimed for it before."""
         return self._target.begin()
 
-    def read_claim(self) -> Any:
+    def read_claim(self) -> dict[str, Any] | None:
         """Return what the URL is claimed for; None when it is not."""
         return self._target.read_claim()
 
@@ -78,8 +78,8 @@ class StoreStaging:
         """
         self._build = build
         claim = self._target.read_claim()
-        key = claim.get("key") if isinstance(claim, dict) else None
-        if key is None or sha256_hex(canonical_json(key)) != build:
+        key = None if claim is None else claim.get("key")
+        if claim is None or key is None or sha256_hex(canonical_json(key)) != build:
             self._remove_descriptions()  # what was put after its build had ended
             raise UsageError(
                 f"{self._url}: is not being built as this shard of build {build[:12]}… is: that "
