@@ -20,7 +20,9 @@ from vocprep.errors import UsageError
 
 T = TypeVar("T")
 
-Positive = Annotated[int, Field(ge=1)]
+LARGEST = 2**63 - 1
+"""Integer that arrays hold at most."""
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 NotNegative = Annotated[int, Field(ge=0)]
 
 _LONGEST_SHOWN = 60

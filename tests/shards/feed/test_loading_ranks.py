@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import chain
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from builders.drawings import Drawing, drawings
@@ -213,10 +214,27 @@ def test_state_that_no_loader_gave_is_refused(changes: dict[str, object], messag
     assert len(ids(loader)) == 1
 
 
-@pytest.mark.parametrize("epoch", [-1, 2**63])
-def test_epoch_that_there_is_not_is_refused(epoch: int) -> None:
-    with pytest.raises(UsageError, match=rf"epoch {epoch}: expected a whole number from 0"):
+@pytest.mark.parametrize("epoch", [-1, 2**63, 1.5, None, "1"])
+def test_epoch_that_there_is_not_is_refused(epoch: Any) -> None:
+    with pytest.raises(UsageError, match=rf"epoch {epoch!r}: expected a whole number from 0"):
         Loader(source([1]), "train").set_epoch(epoch)
+
+
+@pytest.mark.parametrize("state", [None, 5, "text", [("epoch", 1)]])
+def test_state_that_is_no_mapping_is_refused(state: Any) -> None:
+    loader = Loader(source([1]), "train")
+    with pytest.raises(UsageError, match=r"^state of a loader: .*expected a \w+"):
+        loader.load_state_dict(state)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_largest_sizes_of_a_batch_and_of_a_world(mode: LoaderMode) -> None:
+    largest = 2**63 - 1
+    options = LoaderOptions(mode=mode, batch_size=largest, world_size=largest, lanes=largest)
+    assert len(ids(Loader(source([3, 2]), "train", options))) == 1
+    for name in ("batch_size", "world_size", "lanes"):
+        with pytest.raises(UsageError, match=f"{name} {largest + 1}: expected at most {largest}"):
+            LoaderOptions(**{name: largest + 1})
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from numbers import Integral
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,10 +23,11 @@ from vocprep.parallel import map_ordered
 from vocprep.shards.feed.batches import Batch, PatchTable, with_label_maps
 from vocprep.shards.feed.order import BatchPlan, EpochOrder, Ints, Piece, epoch_order
 from vocprep.shards.record import Record
+from vocprep.validation import LARGEST, printable
 
 Item = TypeVar("Item")
 
-LAST_EPOCH = 2**63 - 1
+LAST_EPOCH = LARGEST
 _MOST_READERS = 4
 """Threads that read a split into memory."""
 
@@ -89,8 +91,9 @@ class _Epoch:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass, in worker processes too."""
-        if not 0 <= epoch <= LAST_EPOCH:
-            raise UsageError(f"epoch {epoch}: expected a whole number from 0 to {LAST_EPOCH}")
+        if not isinstance(epoch, Integral) or not 0 <= int(epoch) <= LAST_EPOCH:
+            shown = printable(repr(epoch), 60)
+            raise UsageError(f"epoch {shown}: expected a whole number from 0 to {LAST_EPOCH}")
         self._epoch.fill_(epoch)
 
 

@@ -120,7 +120,8 @@ class Loader:
         options that draw other batches.
         """
         try:
-            state = from_json(_LoaderState, dict(state_dict))
+            is_mapping = isinstance(state_dict, Mapping)
+            state = from_json(_LoaderState, dict(state_dict) if is_mapping else state_dict)
         except (TypeError, ValueError, UsageError) as error:
             raise UsageError(
                 f"state of a loader: {explain(error)}; expected what a loader's state_dict returned"
