@@ -129,6 +129,19 @@ def test_parts_and_then_the_plain_build_give_the_bytes_of_one_build(
     assert not build_plan(plan, out, ENGINE).published
 
 
+def test_a_part_of_a_finished_version_finds_nothing_missing(
+    plan: BuildPlan, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    build_plan(plan, out, ENGINE)
+    before = version_bytes(out)
+    again = build_part(plan, out, "1/2")
+    assert (again.made, again.missing, again.unfinished) == (0, (), ())
+    assert [path.name for path in (out / ".tmp-build").iterdir()] == ["build.json"]
+    assert version_bytes(out).items() > before.items()
+    assert not build_plan(plan, out, ENGINE).published
+
+
 def test_the_plain_build_makes_what_no_part_made(
     plan: BuildPlan, finished: Path, tmp_path: Path
 ) -> None:

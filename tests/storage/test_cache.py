@@ -293,10 +293,29 @@ def test_a_file_larger_than_the_limit_is_read_from_memory(
         assert os.fstat(stream.fileno()).st_size == SIZE
         assert is_proved(path, stream, digest(content(1)))
         assert stream.read() == content(1)
-    assert "a file of 1,000 bytes is larger than all that it may hold by" in caplog.messages[0]
+    s3.put("3.bin", content(3) * 2)
+    larger = parse_place(s3.url("3.bin"))
+    assert isinstance(larger, StorePath)
+    with open_listed(larger, digest(content(3) * 2), 2 * SIZE) as stream:
+        assert stream.read() == content(3) * 2
+    assert caplog.messages == [
+        f"note: the cache {cache} keeps smaller files only: a file of 1,000 bytes is larger than "
+        "all that it may hold by $VOCPREP_CACHE_SIZE; larger ones are read from memory, each time "
+        "anew; raise $VOCPREP_CACHE_SIZE or name another folder by $VOCPREP_CACHE"
+    ]
     assert list(cache.glob("objects/*/*")) == []
     with pytest.raises(DigestMismatchError):
         open_listed(path, digest(content(2)), SIZE)
+
+
+def test_a_cache_of_no_size_is_chosen_and_not_noted(
+    s3: S3, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    s3.environment.setenv("VOCPREP_CACHE_SIZE", "0")
+    for number in (1, 2):
+        assert read(put(s3, number), number) == content(number)
+    assert caplog.messages == []
+    assert list(cache.glob("objects/*/*")) == []
 
 
 def test_a_full_disk_first_loses_what_was_used_least_recently(

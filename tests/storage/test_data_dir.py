@@ -12,6 +12,7 @@ from builders.verbs import invoke
 
 import vocprep
 from vocprep.errors import DataDirError, SourceUnavailableError, UsageError, WeightsError
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.options import BuildChoices, BuildOptions, Layout
 
 CHOICES = BuildChoices(limit=3)
@@ -65,6 +66,36 @@ def test_a_build_from_a_url_has_the_bytes_of_one_from_a_folder(
         assert proxy.count("HEAD") == 0
     assert digests(there) == digests(here)
     assert content_id(there) == content_id(here)
+
+
+def test_a_lock_file_is_built_from_a_url(
+    s3: S3, url: str, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, lock = build(sample_tree, tmp_path / "here"), tmp_path / "lock.json"
+    vocprep.lock(here, lock)
+    dry = invoke("build-shards", "--lock", lock, "--data-dir", url, "--out", "x", "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    out = s3.url("again")
+    result = invoke("build-shards", "--lock", lock, "--data-dir", url, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert vocprep.diff(here, out).same_content
+    monkeypatch.setenv("VOCPREP_DATA_DIR", url)
+    vocprep.build_locked(lock, out=tmp_path / "there")
+    assert digests(tmp_path / "there") == digests(here)
+
+
+def test_a_lock_file_of_own_weights_asks_for_them_beside_a_url(
+    s3: S3, url: str, sample_tree: Path, tmp_path: Path
+) -> None:
+    lock = tmp_path / "lock.json"
+    vocprep.lock(build(sample_tree, tmp_path / "here"), lock)
+    value = json.loads(lock.read_text())
+    del value["lock_sha256"]
+    value["weights"] = "own (0123456789ab…)"
+    value["lock_sha256"] = sha256_hex(canonical_json(value))
+    lock.write_text(json.dumps(value))
+    with pytest.raises(SourceUnavailableError, match=r"own .*give their file with --weights PATH"):
+        vocprep.build_locked(lock, out=tmp_path / "out", data_dir=url)
 
 
 def test_files_are_read_by_all_workers(s3: S3, url: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from vocprep.building.local import build_plan
 from vocprep.building.plan import BuildPlan, plan
 from vocprep.building.results import BuildResult, PartResult
 from vocprep.checks.lock import LockFile, compare_with_lock, read_lock
-from vocprep.data_dir.layout import default_data_dir, read_split
+from vocprep.data_dir.layout import default_data_place, read_split
 from vocprep.errors import DataDirError, DataError, SourceUnavailableError, UsageError
 from vocprep.features.weights import OFFICIAL, UNTRAINED, official_weights
 from vocprep.manifests import (
@@ -25,7 +25,8 @@ from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import Recipe, SplitIds, differing_fields, joined_differences
 from vocprep.shards.version import Version
-from vocprep.storage.places import Place, local_path
+from vocprep.storage.places import Place, parse_place
+from vocprep.storage.store import StorePath
 
 MOST_DIFFERENCES = 3
 """Differences from the lock file that the error names."""
@@ -35,7 +36,7 @@ MOST_DIFFERENCES = 3
 class RemakeSources:
     """Where the sources of a finished version are, to make it once more."""
 
-    data_dir: Path
+    data_dir: Place
     dataset: str | None = None
     """Name or path of the dataset's manifest; the recipe's own name when None."""
     weights: str | None = None
@@ -83,7 +84,7 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
     return remake
 
 
-def _recorded_flags(recipe: Recipe, dataset: DatasetManifest, data_dir: Path) -> SplitFlags | None:
+def _recorded_flags(recipe: Recipe, dataset: DatasetManifest, data_dir: Place) -> SplitFlags | None:
     """Return by which flags the recipe's ids were chosen, as far as their digests show it."""
     choices: tuple[SplitFlags | None, ...] = (None, *get_args(SplitFlags))
     for flags in choices:
@@ -111,7 +112,10 @@ def _recorded_weights(recipe: Recipe, sources: RemakeSources) -> str | None:
     if label.startswith(UNTRAINED):
         return label.removeprefix(UNTRAINED).removesuffix(")")
     path = sources.data_dir / official_weights(recipe.backbone).path
-    if path.exists():
+    if isinstance(path, StorePath):
+        if label.startswith(OFFICIAL):
+            return None  # who reads them says so where they are not there
+    elif path.exists():
         return None
     fetch = f"run: vocprep download {recipe.backbone} --data-dir {sources.data_dir}, or "
     raise SourceUnavailableError(
@@ -125,7 +129,7 @@ def build_locked(  # noqa: PLR0913  # where from, where to, how, progress
     *,
     out: str | Place,
     dataset: str | Path | None = None,
-    data_dir: str | Path | None = None,
+    data_dir: str | Place | None = None,
     weights: str | Path | None = None,
     options: BuildOptions | None = None,
     progress: Progress = NO_PROGRESS,
@@ -160,7 +164,7 @@ def describe_locked(
     lock: str | Path,
     *,
     dataset: str | Path | None = None,
-    data_dir: str | Path | None = None,
+    data_dir: str | Place | None = None,
     weights: str | Path | None = None,
     options: BuildOptions | None = None,
 ) -> PlanDescription:
@@ -182,7 +186,7 @@ def _plan(
     lock: str | Path,
     locked: LockFile,
     dataset: str | Path | None,
-    data_dir: str | Path | None,
+    data_dir: str | Place | None,
     weights: str | Path | None,
 ) -> BuildPlan:
     name = locked.recipe.dataset
@@ -192,7 +196,7 @@ def _plan(
             f"in vocprep build-shards {name}.toml --lock {lock}"
         )
     sources = RemakeSources(
-        data_dir=default_data_dir() if data_dir is None else local_path(data_dir),
+        data_dir=default_data_place() if data_dir is None else parse_place(data_dir),
         dataset=None if dataset is None else str(dataset),
         weights=None if weights is None else str(weights),
         weights_label=locked.weights,

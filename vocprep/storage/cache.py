@@ -88,7 +88,7 @@ def open_cached(path: StorePath, sha256: str, size: int) -> BufferedReader:
             fetch(path, sha256, size)
         except CannotKeepError as error:
             if not (may_free and error.is_full and cache_space.free(cache_folder(), 2 * size)):
-                _note(str(error), error.number)
+                _note(error)
                 break
         else:
             stream = _open_kept(final)
@@ -126,10 +126,7 @@ def fetch(path: StorePath, sha256: str, size: int) -> None:
         if final.exists():
             return
         if not cache_space.reserve(cache_folder(), size):
-            raise OSError(
-                errno.EFBIG,
-                f"a file of {size:,} bytes is larger than all that it may hold by ${SIZE_VARIABLE}",
-            )
+            raise TooLargeError(size)
         try:
             _fill(stream, path, sha256, size)
             _partial_of(final).rename(final)
@@ -164,6 +161,18 @@ class CannotKeepError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class TooLargeError(CannotKeepError):
+    """A file is larger than all that the cache may hold."""
+
+    def __init__(self, size: int) -> None:
+        words = f"a file of {size:,} bytes is larger than all that it may hold by ${SIZE_VARIABLE}"
+        super().__init__(words)
+        self.size = size
+
+    def __reduce__(self) -> tuple[type[TooLargeError], tuple[int]]:
+        return TooLargeError, (self.size,)
 
 
 @contextmanager
@@ -266,13 +275,18 @@ def _known_by(descriptor: int) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _note(reason: str, number: int | None) -> None:
-    """Say that nothing is kept, once per process and number of an error."""
-    folder = cache_folder()
-    if (folder, number) not in _noted:
-        _noted.add((folder, number))
-        _log.warning(
-            "note: the cache %s keeps nothing: %s; files are read from memory, each time anew; "
-            "make room or name another folder by $%s",
-            *(folder, reason, CACHE_VARIABLE),
-        )
+def _note(error: CannotKeepError) -> None:
+    """Say once per process, cache and number of an error that files are not kept, unless none are to be."""
+    folder, is_large = cache_folder(), isinstance(error, TooLargeError)
+    seen = (folder, None if is_large else error.number)
+    if seen in _noted or (is_large and cache_space.limit(folder) == 0):
+        return
+    _noted.add(seen)
+    _log.warning(
+        "note: the cache %s keeps %s: %s; %s read from memory, each time anew; %s or name another "
+        "folder by $%s",
+        *(folder, "smaller files only" if is_large else "nothing", error),
+        "larger ones are" if is_large else "files are",
+        f"raise ${SIZE_VARIABLE}" if is_large else "make room",
+        CACHE_VARIABLE,
+    )

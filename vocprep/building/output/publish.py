@@ -56,6 +56,8 @@ class Output:
     """The finished version that it holds, unless it is damaged or to be overwritten."""
     notes: tuple[str, ...] = ()
     """Why nothing of a damaged version can be reused."""
+    is_part: bool = False
+    """Whether processes share the folder, each of which may make a part only."""
 
     @property
     def made_at(self) -> Path:
@@ -126,7 +128,7 @@ def share_output(
             _refuse_other_parts(out, staging, key)
             staging.begin(key, shared=True)
         earlier = _read_earlier(out, key, notes.append) if has_index(out) else None
-        yield Output(path=out, staging=staging, earlier=earlier, notes=tuple(notes))
+        yield Output(path=out, staging=staging, earlier=earlier, notes=tuple(notes), is_part=True)
 
 
 @contextmanager

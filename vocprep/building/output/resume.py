@@ -65,9 +65,9 @@ def find_existing(key: BuildKey, output: AnyOutput, workers: int, turned: set[st
         staged.compare(shard, image_id, sources)
         published.compare(shard, image_id, sources)
     is_same = may_be_same and published.are_same()
+    if may_be_same and output.is_part:  # the version has the samples of other parts too
+        is_same = is_same or all(published.find(shard.name) for shard in plan.shards)
     if isinstance(output, StoreOutput):
-        if output.is_part:  # the version has the samples of other parts too
-            is_same = may_be_same and all(published.find(shard.name) for shard in plan.shards)
         output.refuse_succession(is_same=is_same)
     if earlier is not None and is_same and are_whole(earlier, output.path):
         return Existing(shards={}, quarantined=tuple(earlier.quarantined), version=earlier)
