@@ -343,8 +343,8 @@ def test_a_full_disk_first_loses_what_was_used_least_recently(
 def test_one_note_tells_of_all_files_that_are_too_large(
     s3: S3, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    s3.environment.setenv("VOCPREP_CACHE_SIZE", "0")
-    for size in (1, 2, 3):
+    s3.environment.setenv("VOCPREP_CACHE_SIZE", "1")
+    for size in (2, 3, 4):
         s3.put("x", b"x" * size)
         path = parse_place(s3.url("x"))
         with open_listed(path, digest(b"x" * size), size) as stream:

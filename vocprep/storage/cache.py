@@ -113,7 +113,8 @@ def discard(sha256: str) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:  # another user's, or of a file system that is not written to
         _damaged.add(path)
-        _note(f"a damaged file in it cannot be removed: {explain(error)}", error.errno)
+        reason = f"a damaged file in it cannot be removed: {explain(error)}"
+        _note(CannotKeepError(reason, error.errno))
 
 
 def fetch(path: StorePath, sha256: str, size: int) -> None:
@@ -276,7 +277,7 @@ def _known_by(descriptor: int) -> tuple[int, ...]:
 
 
 def _note(error: CannotKeepError) -> None:
-    """Say once per process, cache and number of an error that files are not kept, unless none are to be."""
+    """Say that files are not kept, unless none are to be: once per process and kind of error."""
     folder, is_large = cache_folder(), isinstance(error, TooLargeError)
     seen = (folder, None if is_large else error.number)
     if seen in _noted or (is_large and cache_space.limit(folder) == 0):
