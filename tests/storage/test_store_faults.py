@@ -24,6 +24,7 @@ from builders.s3 import (
     busy,
     call_once,
     cut,
+    slow,
 )
 from builders.s3 import Exchange as Forwarded
 from builders.tls import PEM
@@ -100,6 +101,21 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(s3: S3) -> None:
         assert path_of(s3.url("x")).read(len(DATA)) == DATA
         assert 1.5 < time.monotonic() - begun < 10
         assert proxy.count("GET") == 1
+
+
+def test_a_long_wait_is_noted_once(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client, "_SECONDS_UNTIL_NOTE", 0.05)
+    monkeypatch.setattr(client, "_waited_for", set())
+    s3.put("a.bin", DATA)
+    path = path_of(s3.url("a.bin"))
+    with s3.through_proxy(slow(0.3)):
+        assert [path.read(len(DATA)) for _ in range(2)] == [DATA, DATA]
+    assert caplog.messages == [
+        f"note: still waiting for {path}; a store that is away or busy is asked again for half a "
+        "minute"
+    ]
 
 
 def test_a_connection_that_breaks_while_an_object_is_written(s3: S3) -> None:

@@ -7,12 +7,13 @@ main thread they are made by another one, so that Ctrl-C is not kept waiting.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
@@ -34,6 +35,8 @@ CHUNK: Final = 4 << 20
 PATIENCE: Final = 30
 """Seconds for which a store may be away."""
 _CONNECT_SECONDS: Final = 5
+_SECONDS_UNTIL_NOTE: Final = 5
+"""For which the main thread waits without a word."""
 _READ_SECONDS: Final = 60
 """Until the next bytes of an answer come in."""
 _SLOWEST: Final = 256 << 10
@@ -48,6 +51,9 @@ _ADDRESS: Final = re.compile(
 )
 _HTTP: Final = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 _SENT_AS_IT_IS: Final = re.compile(r"(?:AWS|GOOGLE|AZURE)_\w*(?:KEY|KEY_ID|TOKEN|REGION|SECRET)")
+_waited_for: set[str] = set()
+"""URLs of buckets whose first long wait was noted."""
+_log = logging.getLogger(__name__)
 _used = {"process": 0}
 """The process in which obstore has its threads; 0 before its first request."""
 Result = TypeVar("Result")
@@ -239,7 +245,21 @@ def _request(path: StorePath, request: Callable[[], Result]) -> Result:
         return translated()
     future: Future[Result] = Future()
     threading.Thread(target=_finish, args=(future, translated), daemon=True).start()
+    if not wait((future,), _SECONDS_UNTIL_NOTE).done:
+        _note_wait(path)
     return future.result()
+
+
+def _note_wait(path: StorePath) -> None:
+    """Say once per process and bucket what is waited for."""
+    bucket = f"{path.scheme}://{path.bucket}"
+    if bucket not in _waited_for:
+        _waited_for.add(bucket)
+        _log.warning(
+            "note: still waiting for %s; a store that is away or busy is asked again for half a "
+            "minute",
+            path,
+        )
 
 
 def _finish(future: Future[Result], function: Callable[[], Result]) -> None:
