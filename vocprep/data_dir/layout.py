@@ -257,12 +257,13 @@ def _check_present(
     skip_option: str | None,
 ) -> None:
     """Raise DataDirError when the image or label file of a listed id is missing."""
-    image_ids = ImageIds.union([samples.image_ids for samples in splits.values()])
+    parts = [samples.image_ids for samples in splits.values()]
     files = next(iter(splits.values())).files
     folders = {files.images: IMAGE_SUFFIX, files.labels: files.label_suffix}
-    if all(holds_all(folder, image_ids, suffix) for folder, suffix in folders.items()):
+    if all(holds_all(folder, parts, suffix) for folder, suffix in folders.items()):
         return
     hint = _download_hint(data_dir, dataset)
+    image_ids = ImageIds.union(parts)
     kinds = (("image", files.images, IMAGE_SUFFIX), ("label map", files.labels, files.label_suffix))
     try:
         listed = [

@@ -74,27 +74,28 @@ class ListedFiles:
         return sorted((name.casefold(), name) for name in self.names)
 
 
-def holds_all(folder: Place, image_ids: ImageIds, suffix: str) -> bool:
+def holds_all(folder: Place, parts: Sequence[ImageIds], suffix: str) -> bool:
     """Return whether a folder can be listed and holds a file per id, without a list of its names.
 
     The folder is listed once: ten thousand stat calls take seconds on a network disk.
     """
-    found = np.zeros(len(image_ids), dtype=bool)
+    found = [np.zeros(len(image_ids), dtype=bool) for image_ids in parts]
     if not isinstance(folder, Path):
         try:
             listed = names_at(folder)
         except OSError:
             return False
-        return all(f"{image_id}{suffix}" in listed for image_id in image_ids)
+        return all(f"{image_id}{suffix}" in listed for part in parts for image_id in part)
     try:
         with os.scandir(folder) as entries:
             names = (entry.name for entry in entries)
             stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
             while block := list(islice(stems, _TOGETHER)):
-                found[image_ids.places(block)] = True
+                for image_ids, is_found in zip(parts, found, strict=True):
+                    is_found[image_ids.places(block)] = True
     except OSError:
         return False
-    return bool(found.all())
+    return all(bool(is_found.all()) for is_found in found)
 
 
 def list_folder(kind: str, paths: Sequence[Place]) -> ListedFiles:
