@@ -184,6 +184,12 @@ def test_a_url_without_a_version_is_refused(s3: S3) -> None:
     )
 
 
+def test_the_url_of_dataset_json_is_answered_with_that_of_the_version(s3: S3) -> None:
+    with pytest.raises(ShardError) as caught:
+        vocprep.open(s3.url("voc/dataset.json"))
+    assert str(caught.value).endswith(f"; check the URL, such as {s3.url('voc')}")
+
+
 def test_an_index_that_is_none_is_refused(s3: S3, url: str) -> None:
     s3.put("dataset.json", b"{")
     with pytest.raises(ShardError, match=r"not JSON.*publish it again with vocprep push"):

@@ -226,9 +226,11 @@ def _read_json(path: Place) -> Any:
         return _read_when_exchanged(path) if isinstance(path, Path) else read_json_at(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not isinstance(path, Path):
+            is_of_file = path.parent.name == DATASET_FILE
+            hint = "or publish a version there with vocprep push"
             raise ShardError(
                 f"{path.parent}: expected a dataset version, found no {DATASET_FILE} there; check "
-                "the URL, or publish a version there with vocprep push"
+                f"the URL, {f'such as {path.parent.parent}' if is_of_file else hint}"
             ) from error
         if is_being_replaced(path.parent):
             raise ShardError(
