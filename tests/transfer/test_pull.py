@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from builders.disk_faults import disk_faults
 from builders.progress import RecordedProgress
-from builders.s3 import S3, busy, call_once, cut
+from builders.s3 import S3, Exchange, busy, call_once, cut
 from builders.store_requests import Killed, before_requests, killing
 from builders.verbs import invoke
 from builders.versions import version_files
@@ -191,6 +191,33 @@ def test_url_without_a_version(s3: S3, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"found no dataset\.json there; check the URL, or publ"):
         pull(s3.url("none"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("first", [b"[]", b"null", b"{", b"{}"])
+def test_index_that_was_another_one_a_moment_before(
+    s3: S3, url: str, version: Path, tmp_path: Path, first: bytes
+) -> None:
+    found = iter([first])
+
+    def exchange(each: Exchange) -> None:
+        if each.method == "GET" and each.key.endswith("dataset.json"):
+            s3.put("v/dataset.json", next(found, (version / "dataset.json").read_bytes()))
+
+    with (
+        s3.through_proxy(exchange),
+        pytest.raises(ShardError, match="was replaced while it was read; run the same command"),
+    ):
+        pull(url, tmp_path / "out")
+
+
+def test_index_that_is_too_large(s3: S3, url: str, version: Path, tmp_path: Path) -> None:
+    monkeypatch = s3.environment
+    monkeypatch.setattr("vocprep.transfer.pull.MAX_JSON_BYTES", 1000)
+    with pytest.raises(DataError, match=r"1,000 are expected; delete it, or choose another URL$"):
+        pull(url, tmp_path / "out")
+    monkeypatch.setattr("vocprep.storage.reading.read_bytes", lambda place, _: place.read(7))
+    with pytest.raises(ShardError, match=r"at most 7 are expected; check the URL, or copy"):
+        ShardDataset.open(url)
 
 
 def test_places_of_other_kinds(url: str, version: Path) -> None:

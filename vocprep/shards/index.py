@@ -17,6 +17,7 @@ from pydantic import (
 
 from vocprep.errors import ShardError, UsageError
 from vocprep.files.names import UNFINISHED, UNFINISHED_PULL, found_at
+from vocprep.files.reading import parse_json
 from vocprep.files.replacing import is_being_replaced
 from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
@@ -248,6 +249,15 @@ def _read_json(path: Place) -> Any:
     except ValueError as error:
         advice = remake_advice(path.parent)
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {advice}") from error
+
+
+def is_of_index(data: bytes, index: DatasetIndex) -> bool:
+    """Return whether these are the bytes that an index was read from: they state its digest."""
+    try:
+        value = parse_json(data)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and value.get("index_sha256") == index.index_sha256
 
 
 def remake_advice(folder: Place) -> str:

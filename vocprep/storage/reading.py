@@ -109,6 +109,8 @@ def why_unread(place: Place, error: OSError) -> tuple[str, str]:
             words,
             "make it readable" if is_refused else "make it a readable file, or copy it again",
         )
+    if error.errno == errno.EFBIG and error.filename == str(place):
+        return words, "check the URL, or copy the right file there"
     if isinstance(error, StoreError) or error.filename == str(place):
         found, _, advice = words.partition("; ")
         return found, advice or "do it again when the store answers"

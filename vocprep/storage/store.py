@@ -128,6 +128,15 @@ class StorePath:
         data: bytes = _call("read", self, max_bytes)
         return data
 
+    def read_own(self, max_bytes: int) -> bytes:
+        """Return the bytes of an object that vocprep writes; ValueError when it is larger."""
+        try:
+            return self.read(max_bytes)
+        except StoreError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            raise ValueError(error.strerror) from error
+
     def read_range(self, start: int, stop: int) -> bytes:
         """Return the bytes of an object from ``start`` to ``stop``, which must not be empty."""
         data: bytes = _call("read_range", self, start, stop)
@@ -153,7 +162,7 @@ class StorePath:
     def _put(self, data: bytes | memoryview, sha256: str, mode: str) -> bool:
         if len(data) > MOST_IN_ONE_PIECE:
             raise StoreError(
-                errno.EFBIG,
+                errno.EMSGSIZE,
                 f"{len(data):,} bytes, where an object store takes at most "
                 f"{MOST_IN_ONE_PIECE:,} in one piece",
                 str(self),

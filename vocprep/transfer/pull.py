@@ -20,7 +20,7 @@ from vocprep.building.output.store_publish import (
 from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.files.locking import LOCK, file_lock
 from vocprep.files.names import PULLING, TEMPORARY_PREFIX, UNFINISHED, found_at
-from vocprep.files.reading import MAX_JSON_BYTES, open_regular, parse_json
+from vocprep.files.reading import MAX_JSON_BYTES, open_regular
 from vocprep.files.writing import (
     atomic_file,
     check_output_folder,
@@ -32,7 +32,14 @@ from vocprep.files.writing import (
 from vocprep.options import IfExists, TransferOptions
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, has_index, read_index
+from vocprep.shards.index import (
+    DATASET_FILE,
+    DatasetIndex,
+    FileEntry,
+    has_index,
+    is_of_index,
+    read_index,
+)
 from vocprep.shards.listed import FileProblem, foreign_file, is_unchanged
 from vocprep.storage.cache import cached_path
 from vocprep.storage.places import Place, local_path, parse_place
@@ -133,7 +140,7 @@ def _read_index(source: StorePath) -> tuple[DatasetIndex, bytes]:
     with suppress(FileNotFoundError):  # of which read_index has the sentence
         data = (source / DATASET_FILE).read(MAX_JSON_BYTES)
     index = read_index(source)
-    if not data or parse_json(data).get("index_sha256") != index.index_sha256:
+    if not is_of_index(data, index):
         raise ShardError(f"{source}: was replaced while it was read; run the same command again")
     return index, data
 

@@ -20,13 +20,13 @@ from vocprep.building.output.store_publish import (
     store_errors,
 )
 from vocprep.errors import ShardError, UsageError
-from vocprep.files.reading import MAX_JSON_BYTES, parse_json, read_file
+from vocprep.files.reading import MAX_JSON_BYTES, read_file
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.options import TransferOptions
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.containers import read_entry
-from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, read_index
+from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, is_of_index, read_index
 from vocprep.shards.listed import FileProblem, check_files, file_problem, foreign_file
 from vocprep.storage.places import Place, parse_place
 from vocprep.storage.store import StorePath
@@ -129,7 +129,7 @@ def _read_index(folder: Path) -> tuple[DatasetIndex, bytes]:
     """Return the index of a version, and the bytes of dataset.json."""
     index = read_index(folder)
     data = read_file(folder / DATASET_FILE, MAX_JSON_BYTES)
-    if parse_json(data).get("index_sha256") != index.index_sha256:
+    if not is_of_index(data, index):
         raise ShardError(f"{folder}: was replaced while it was read; run the same command again")
     return index, data
 

@@ -17,6 +17,7 @@ from builders.versions import ENGINE, TWO_PER_SHARD, first_jpeg, make_plan, vers
 
 from vocprep import Part, PartResult, ShardOrder, WorkerSetup, build_shard, push
 from vocprep.building.local import build_plan
+from vocprep.building.output import store_publish, store_staging
 from vocprep.building.plan import BuildKey, BuildPlan
 from vocprep.errors import DataError, UsageError, VocprepError
 from vocprep.features.devices import choose_devices, numerics_class
@@ -257,6 +258,25 @@ def test_a_claim_that_is_none_is_unfinished_work(
     with pytest.raises(UsageError, match="holds an unfinished build; choose another URL, or"):
         push(folder, s3.url("v"))
     assert s3.names("v") == [".tmp-build/build.json"]
+
+
+def test_what_is_too_large_is_none_of_a_build(
+    s3: S3, plan: BuildPlan, folder: Path, options: BuildOptions
+) -> None:
+    with before_requests(kill_at_shard), pytest.raises(Killed):
+        build_plan(plan, s3.url("v"), options)
+    about = [each for each in s3.names("v") if each.endswith(".about")]
+    for each in about:
+        s3.put(f"v/{each}", b"x" * 50_000)
+    for module in (store_publish, store_staging):
+        s3.environment.setattr(module, "MAX_JSON_BYTES", 40_000)
+    build_plan(plan, s3.url("v"), options)
+    assert_same(s3, folder)
+    s3.put("w/.tmp-build/build.json", b"x" * 50_000)
+    with pytest.raises(UsageError, match="holds an unfinished build; choose another --out, or"):
+        build_plan(plan, s3.url("w"), options)
+    build_plan(plan, s3.url("w"), replace(options, if_exists="overwrite"))
+    assert about
 
 
 def kill_at_shard(kind: str, path: StorePath) -> None:

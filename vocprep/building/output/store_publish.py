@@ -160,7 +160,7 @@ class StoreTarget:
     def read_claim(self) -> dict[str, Any] | None:
         """Return the claim that is there, empty where it is none; None when nothing is there."""
         try:
-            claim = parse_json((self.url / CLAIM).read(MAX_JSON_BYTES))
+            claim = parse_json((self.url / CLAIM).read_own(MAX_JSON_BYTES))
         except FileNotFoundError:
             return None
         except ValueError:
@@ -222,8 +222,10 @@ def store_errors(kept: str) -> Iterator[None]:
         if "://" not in url:
             raise
         problem = explain(error)
-        if error.errno == errno.EFBIG:
+        if error.errno == errno.EMSGSIZE:
             advice = "build it with fewer --samples-per-shard"
+        elif error.errno == errno.EFBIG:
+            advice = "delete it, or choose another URL"
         else:
             advice = f"run the same command again, which goes on with {kept}"
         joint = ", then " if "; " in problem else "; "

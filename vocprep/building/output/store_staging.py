@@ -185,7 +185,7 @@ class StoreStaging:
 
     def _read(self, name: str, suffix: str) -> bytes:
         limit = MAX_JSON_BYTES if suffix == ABOUT else _MAX_LINES
-        return (self._about / f"{name}{suffix}").read(limit)
+        return (self._about / f"{name}{suffix}").read_own(limit)
 
     def _read_head(self, name: str) -> tuple[str, FinishedShard | None]:
         """Return a shard with its name; None unless its description and its object agree."""
