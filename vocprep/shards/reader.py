@@ -26,7 +26,7 @@ from vocprep.shards.feed.batches import Batch, collate
 from vocprep.shards.feed.datasets import ResidentDataset, StreamingDataset
 from vocprep.shards.feed.loading import Loader
 from vocprep.shards.feed.order import epoch_order
-from vocprep.shards.index import DatasetIndex, ShardEntry
+from vocprep.shards.index import DatasetIndex, ShardEntry, remake_advice
 from vocprep.shards.one_record import RangedRecords
 from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
@@ -154,8 +154,8 @@ class ShardDataset:
         )
         if not is_right:
             raise ShardError(
-                f"{self.path / name}: its {len(shard)} records are not the {expected} that the "
-                "index lists; build the shards again"
+                f"{self.path / name}: holds other records than the {expected:,} that dataset.json "
+                f"lists; {remake_advice(self.path)}"
             )
         return shard
 
@@ -207,7 +207,9 @@ class ShardDataset:
         near = [record_id for name in nearest for record_id in self._kept(name).image_ids]
         if close := get_close_matches(plain, near, n=1):
             return f"did you mean {close[0]!r}?"
-        example = min(span.first_id for span in self.version.spans.values()) if nearest else None
+        if not nearest:
+            return "this version holds no records"
+        example = min(span.first_id for span in self.version.spans.values())
         return f"expected an id of samples.jsonl, such as {example!r}"
 
     @cached_property
