@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.drawing.palette import ClassStyle
 from vocprep.errors import LabelDecodeError, ManifestError, UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.labels.label_space_files import OUTSIDE, LabelSpaceManifest, StoredLabelSpace
@@ -125,6 +127,11 @@ class LabelSpace:
     def unpainted(self) -> tuple[int, ...]:
         """Ids that an overlay leaves out: void, and a class that is called background."""
         return (self.void, *(key for key, name in self.names.items() if name == "background"))
+
+    @cached_property
+    def style(self) -> ClassStyle:
+        """How the classes are drawn."""
+        return ClassStyle.of(self.names, self.void, self.class_name)
 
     @property
     def sha256(self) -> str:

@@ -1,0 +1,60 @@
+"""The photographs that a version was made of, found again in the data dir of its build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.data_dir.layout import IMAGE_SUFFIX
+from vocprep.errors import DataError, UsageError
+from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.files.writing import sha256_hex
+from vocprep.geometry import Geometry, mirror, place_image
+from vocprep.manifests import load_recorded_dataset
+from vocprep.shards.reader import ShardDataset
+from vocprep.shards.record import FLIP_SUFFIX
+
+
+class Photographs:
+    """The photographs of a version's records, placed as the build placed them."""
+
+    def __init__(self, folder: Path, geometry: Geometry) -> None:
+        self.folder = folder
+        self._geometry = geometry
+
+    @classmethod
+    def of(
+        cls, dataset: ShardDataset, data_dir: Path, manifest: str | Path | None = None
+    ) -> Photographs:
+        """Return the photographs of a version in the data dir of its build.
+
+        ``manifest`` is the name or TOML file of the dataset; that of the recipe when None. Raises
+        UsageError when there is no folder of them.
+        """
+        recipe = dataset.index.recipe
+        given = None if manifest is None else str(manifest)
+        folder = data_dir / load_recorded_dataset(recipe.dataset, given).images
+        if not folder.is_dir():
+            raise UsageError(
+                f"{folder}: expected the images that the shards were built from, found no such "
+                "folder; give the data dir of the build"
+            )
+        return cls(folder, recipe.geometry)
+
+    def read(self, record_id: str, image_sha256: str) -> NDArray[np.uint8]:
+        """Return a record's photograph uint8 [32·ny, 32·nx, 3], mirrored where the record is.
+
+        ``record_id`` and ``image_sha256`` are those of samples.jsonl. Raises ImageDecodeError when
+        the file cannot be read, DataError when it is not the one that the record was made of.
+        """
+        path = self.folder / f"{record_id.removesuffix(FLIP_SUFFIX)}{IMAGE_SUFFIX}"
+        data = read_image_file(path)
+        if (found := sha256_hex(data)) != image_sha256:
+            raise DataError(
+                f"{path}: expected the image that the record was made of, of sha256 "
+                f"{image_sha256[:12]}…, found {found[:12]}…; give the data dir of the build"
+            )
+        placed = place_image(decode_jpeg(data, str(path)), self._geometry)
+        return mirror(placed) if record_id.endswith(FLIP_SUFFIX) else placed
