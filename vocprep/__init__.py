@@ -46,6 +46,8 @@ if TYPE_CHECKING:
         TransferOptions,
         VerifyOptions,
     )
+    from vocprep.pages.report.options import ReportOptions
+    from vocprep.pages.report.report import ReportResult, report
     from vocprep.progress import Progress
     from vocprep.recipe import Recipe
     from vocprep.shards.reader import Batch, ShardDataset, open  # noqa: A004
@@ -83,6 +85,8 @@ _HOMES = {
     "PushResult": "transfer.push",
     "Recipe": "recipe",
     "Record": "shards.record",
+    "ReportOptions": "pages.report.options",
+    "ReportResult": "pages.report.report",
     "Run": "heads.runs.run",
     "RunScores": "heads.scoring.scores",
     "RunSummary": "heads.training.train",
@@ -119,6 +123,7 @@ _HOMES = {
     "pull": "transfer.pull",
     "push": "transfer.push",
     "raise_failures": "downloading.outcomes",
+    "report": "pages.report.report",
     "sample": "synthetic.dataset",
     "shard_orders": "building.local",
     "targets_to_label_map": "labels.targets",
@@ -154,6 +159,8 @@ __all__ = [
     "PushResult",
     "Recipe",
     "Record",
+    "ReportOptions",
+    "ReportResult",
     "Run",
     "RunScores",
     "RunSummary",
@@ -191,6 +198,7 @@ __all__ = [
     "pull",
     "push",
     "raise_failures",
+    "report",
     "sample",
     "shard_orders",
     "targets_to_label_map",

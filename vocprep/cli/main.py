@@ -20,6 +20,7 @@ from vocprep.cli.download import download
 from vocprep.cli.evaluate import evaluate
 from vocprep.cli.inspect import inspect
 from vocprep.cli.predict import predict
+from vocprep.cli.report import report
 from vocprep.cli.sources import decode, sample
 from vocprep.cli.train import train
 from vocprep.cli.transfer import pull, push
@@ -163,6 +164,6 @@ def main() -> None:
 
 for _command in (
     *(demo, sample, download, verify, decode),
-    *(build_shards, inspect, diff, push, pull, train, evaluate, predict),
+    *(build_shards, inspect, diff, push, pull, train, evaluate, predict, report),
 ):
     main.add_command(_command)

@@ -70,10 +70,23 @@ def evaluate(
 
 
 def runs_and_shards(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
+    """Separate the paths of runs from those of dataset versions, of which both must be there.
+
+    Raises what ``runs_and_versions`` does, and UsageError where one of the two is missing.
+    """
+    runs, shards = runs_and_versions(paths)
+    if not (runs and shards):
+        raise UsageError(
+            "expected at least one run and the shards to score it on, found "
+            f"{' and '.join(map(str, paths))} alone; give RUN... SHARDS..."
+        )
+    return runs, shards
+
+
+def runs_and_versions(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
     """Separate the paths of runs from those of dataset versions, by the files in them.
 
-    A URL is taken for a dataset version. Raises DataError for a path that is neither, UsageError
-    where one of the two is missing.
+    A URL is taken for a dataset version. Raises DataError for a path that is neither.
     """
     folders = [path for path in paths if isinstance(path, Path)]
     runs = [path for path in folders if (path / CONFIG_FILE).is_file()]
@@ -86,11 +99,6 @@ def runs_and_shards(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
                 f"{path}: expected a run or a dataset version, found {found_at(path)}; check the "
                 "path"
             )
-    if not (runs and shards):
-        raise UsageError(
-            "expected at least one run and the shards to score it on, found "
-            f"{' and '.join(map(str, paths))} alone; give RUN... SHARDS..."
-        )
     return runs, shards
 
 

@@ -1,0 +1,123 @@
+"""The verb ``report``: a dataset version, or runs on one, as one HTML file.
+
+The paths tell what the page is about: one version, two versions side by side, or one or two runs
+with the version that they are scored on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vocprep.errors import UsageError
+from vocprep.files.writing import check_output_folder, write_atomic
+from vocprep.heads.scoring.evaluate import runs_and_versions
+from vocprep.pages.report.options import ReportOptions
+from vocprep.pages.report.page import Page
+from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.shards.reader import ShardDataset
+from vocprep.storage.places import Place, local_path, parse_place
+
+_SUFFIXES = (".html", ".htm")
+_MOST = 2
+"""Versions, or runs, that a page shows side by side."""
+Kind = Literal["version", "versions", "run", "runs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult:
+    """A report that was written."""
+
+    path: Path
+    bytes: int
+    kind: Kind
+    """What it is about."""
+    title: str
+    sections: tuple[str, ...]
+    """Their headings."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "path": str(self.path), "sections": list(self.sections)}
+
+
+def report(
+    paths: str | Place | Sequence[str | Place],
+    out: str | Path,
+    options: ReportOptions | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> ReportResult:
+    """Write a page about a dataset version, or about runs, as one HTML file.
+
+    ``paths`` are one or two versions, in folders or object stores, or one or two runs with the
+    version that they are scored on. The same input gives the same file. Raises UsageError for
+    other combinations and where ``out`` cannot be written, DataError for a path that is neither,
+    and what ``ShardDataset.open`` and ``load_run`` raise.
+    """
+    options = options or ReportOptions()
+    given = [paths] if isinstance(paths, str | Place) else paths
+    runs, places = runs_and_versions([parse_place(path) for path in given])
+    target = _target(out)
+    kind = _kind(runs, places)
+    page = _make(kind, runs, places, options, progress)
+    data = page.render().encode()
+    write_atomic(target, data)
+    return ReportResult(
+        path=target,
+        bytes=len(data),
+        kind=kind,
+        title=page.title,
+        sections=tuple(section.heading for section in page.sections),
+    )
+
+
+def _make(
+    kind: Kind,
+    runs: Sequence[Path],
+    places: Sequence[Place],
+    options: ReportOptions,
+    progress: Progress,
+) -> Page:
+    # Here, since pages of runs load torch's networks, pages of versions none.
+    from vocprep.pages.report import version_page  # noqa: PLC0415
+
+    datasets = [ShardDataset.open(place) for place in places]
+    if kind == "version":
+        return version_page.version_page(datasets[0], options, progress)
+    raise UsageError("pages of runs and of two versions are not made yet")
+
+
+def _target(out: str | Path) -> Path:
+    """Return the path of the file; UsageError, before there is work to lose, where there is none.
+
+    Another suffix is refused, so that no file of a version or of a run is replaced by mistake.
+    """
+    path = local_path(out)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UsageError(
+            f"--out {path}: expected the name of an HTML file, such as {path.name or 'report'}.html"
+        )
+    if path.is_dir():
+        raise UsageError(f"--out {path}: expected a file, found a folder; give another name")
+    check_output_folder(path.parent, "--out")
+    return path
+
+
+def _kind(runs: Sequence[Path], places: Sequence[Place]) -> Kind:
+    """Return what a page is about; UsageError where paths do not make one."""
+    if runs and not places:
+        raise UsageError(
+            f"{runs[0]}: is a run, whose report needs the dataset version that it is scored on; "
+            "give RUN SHARDS"
+        )
+    about = runs or places
+    if not about or len(about) > _MOST:
+        what = "runs" if runs else "dataset versions"
+        raise UsageError(
+            f"expected one or two {what}, found {len(about)}: a page compares two at most"
+        )
+    if runs:
+        return "run" if len(runs) == 1 else "runs"
+    return "version" if len(places) == 1 else "versions"
