@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     )
     from vocprep.pages.report.options import ReportOptions
     from vocprep.pages.report.report import ReportResult, report
+    from vocprep.pages.viewer.options import ViewOptions
+    from vocprep.pages.viewer.view import view
     from vocprep.progress import Progress
     from vocprep.recipe import Recipe
     from vocprep.shards.reader import Batch, ShardDataset, open  # noqa: A004
@@ -99,6 +101,7 @@ _HOMES = {
     "VerifyOptions": "options",
     "VersionDiff": "checks.diff",
     "VersionSummary": "checks.inspect",
+    "ViewOptions": "pages.viewer.options",
     "VocprepError": "errors",
     "WorkerSetup": "building.orders",
     "build": "building.local",
@@ -129,6 +132,7 @@ _HOMES = {
     "targets_to_label_map": "labels.targets",
     "train": "heads.training.train",
     "verify": "checks.verify",
+    "view": "pages.viewer.view",
     "write_dataset": "building.output.publish",
 }
 
@@ -173,6 +177,7 @@ __all__ = [
     "VerifyOptions",
     "VersionDiff",
     "VersionSummary",
+    "ViewOptions",
     "VocprepError",
     "WorkerSetup",
     "__version__",
@@ -204,6 +209,7 @@ __all__ = [
     "targets_to_label_map",
     "train",
     "verify",
+    "view",
     "write_dataset",
 ]
 

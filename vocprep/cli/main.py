@@ -25,6 +25,7 @@ from vocprep.cli.sources import decode, sample
 from vocprep.cli.train import train
 from vocprep.cli.transfer import pull, push
 from vocprep.cli.verify import verify
+from vocprep.cli.view import view
 from vocprep.errors import DataError, VocprepError
 from vocprep.files.writing import disk_advice
 from vocprep.manifest_paths import ManifestPathWarning
@@ -164,6 +165,6 @@ def main() -> None:
 
 for _command in (
     *(demo, sample, download, verify, decode),
-    *(build_shards, inspect, diff, push, pull, train, evaluate, predict, report),
+    *(build_shards, inspect, diff, push, pull, train, evaluate, predict, report, view),
 ):
     main.add_command(_command)

@@ -1,0 +1,87 @@
+"""The web server of one viewer: on 127.0.0.1 alone, in a thread, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from vocprep.errors import UsageError
+from vocprep.pages.viewer.app import make_app
+from vocprep.pages.viewer.session import Session
+from vocprep.validation import explain
+
+ADDRESS = "127.0.0.1"
+_TOKEN_BYTES = 24
+_STOP_SECONDS = 5.0
+_BACKLOG = 128
+
+
+class Server:
+    """Serves a session while it is entered."""
+
+    def __init__(self, session: Session, port: int = 0) -> None:
+        """Take the port; UsageError where that cannot be."""
+        self._session = session
+        self._socket = _listen(port)
+        self.port: int = self._socket.getsockname()[1]
+        self.token = secrets.token_urlsafe(_TOKEN_BYTES)
+        config = uvicorn.Config(
+            make_app(session, self.token),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="vocprep-server", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{ADDRESS}:{self.port}/{self.token}/"
+
+    def __enter__(self) -> Self:
+        self._session.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._server.should_exit = True
+        self._session.stop()
+        self._thread.join(_STOP_SECONDS)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        asyncio.run(self._server.serve([self._socket]))
+
+
+def _listen(port: int) -> socket.socket:
+    """Return a listening socket of this machine alone."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((ADDRESS, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise UsageError(
+            f"port {port}: cannot be listened at on {ADDRESS}: {explain(error)}; give another "
+            "--port, or leave it out for a free one"
+        ) from error
+    return listening
