@@ -224,15 +224,40 @@ def test_the_void_border_is_five_pixels_wide(tree: Path) -> None:
     assert np.median(lengths) <= 8  # a slanting border is wider along the row
 
 
+VOC_COLOURS = [
+    (0, 0, 0),
+    (128, 0, 0),
+    (0, 128, 0),
+    (128, 128, 0),
+    (0, 0, 128),
+    (128, 0, 128),
+    (0, 128, 128),
+    (128, 128, 128),
+    (64, 0, 0),
+    (192, 0, 0),
+    (64, 128, 0),
+    (192, 128, 0),
+    (64, 0, 128),
+    (192, 0, 128),
+    (64, 128, 128),
+    (192, 128, 128),
+    (0, 64, 0),
+    (128, 64, 0),
+    (0, 192, 0),
+    (128, 192, 0),
+    (0, 64, 128),
+]
+"""Background to tvmonitor, as the VOC development kit prints them."""
+
+
 def test_the_palette_is_vocs(tree: Path) -> None:
     with Image.open(tree / VOC / "SegmentationClass" / "2010_000001.png") as picture:
         palette = picture.getpalette()
     assert palette is not None
-    colours = [tuple(palette[3 * n : 3 * n + 3]) for n in (0, 1, 2, 4, 15, 20, 255)]
-    assert colours == [
-        *[(0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 128), (192, 128, 128), (0, 64, 128)],
-        (224, 224, 192),
-    ]
+    colours = [tuple(palette[3 * n : 3 * n + 3]) for n in range(256)]
+    assert colours[:21] == VOC_COLOURS
+    assert colours[255] == (224, 224, 192)
+    assert len(set(colours)) == 256
 
 
 def test_summary_and_progress(tmp_path: Path) -> None:

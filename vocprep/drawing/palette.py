@@ -13,12 +13,17 @@ Colour = tuple[int, int, int]
 """Red, green and blue, 0..255."""
 VOID_COLOUR: Colour = (224, 224, 224)
 """Of the ground that void is hatched on."""
+BACKGROUND_COLOUR: Colour = (104, 118, 140)
+"""Of a class that is called background: visible, and quieter than the others."""
+_BACKGROUND = "background"
 _MOST_COLOURS = 512
 """More cannot be told apart; further classes repeat them."""
 _STEPS = np.arange(0, 256, 17)
 """Levels of each channel that colours are chosen from."""
 _LIGHTNESS = (0.42, 0.88)
 """Of OKLab: darker and lighter colours cannot be told from black and from paper."""
+_CHROMA = (0.05, 0.2)
+"""Of OKLab: paler colours look like void and shadows, stronger ones like one another."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +46,8 @@ class ClassStyle:
     ) -> ClassStyle:
         """Return the style of classes ``names``; where colours are ``given``, those are taken."""
         colours = spread_colours(min(max(names) + 1, _MOST_COLOURS)).copy()
-        for class_id, colour in (given or {}).items():
+        quiet = {key: BACKGROUND_COLOUR for key, text in names.items() if text == _BACKGROUND}
+        for class_id, colour in {**quiet, **(given or {})}.items():
             if class_id < len(colours):
                 colours[class_id] = colour
         return cls(void=void, name=name, colours=colours)
@@ -64,27 +70,42 @@ class ClassStyle:
 def spread_colours(count: int) -> NDArray[np.uint8]:
     """Return ``count`` colours uint8 [count, 3], each as far as can be from those before it.
 
-    Distances are those of OKLab (Ottosson, 2020), in which equal steps look equally large. The
-    first colours do not depend on ``count``.
+    Distances are those of OKLab (Ottosson, 2020), in which equal steps look equally large: the
+    distance for people who see all colours, unless it is far smaller for those who see no red or no
+    green. The first colours do not depend on ``count``.
 
     >>> spread_colours(2).tolist() == spread_colours(460)[:2].tolist()
     True
     """
-    levels = np.stack(np.meshgrid(_STEPS, _STEPS, _STEPS, indexing="ij"), axis=-1).reshape(-1, 3)
-    lab = oklab(levels.astype(np.uint8))
-    usable = (lab[:, 0] >= _LIGHTNESS[0]) & (lab[:, 0] <= _LIGHTNESS[1])
-    levels, lab = levels[usable], lab[usable]
-    greys = oklab(np.array([[v] * 3 for v in (40, 128, 224)], dtype=np.uint8))
-    # Greys are taken from the beginning: void and photographs have them.
-    distances = np.min(((lab[:, None] - greys) ** 2).sum(axis=-1), axis=1)
+    grid = np.meshgrid(_STEPS, _STEPS, _STEPS, indexing="ij")
+    levels = np.stack(grid, axis=-1).reshape(-1, 3).astype(np.uint8)
+    lightness, green_to_red, blue_to_yellow = oklab(levels).T
+    chroma = np.hypot(green_to_red, blue_to_yellow)
+    levels = levels[_is_within(lightness, _LIGHTNESS) & _is_within(chroma, _CHROMA)]
+    seen = _as_seen(levels)
+    # Greys are taken from the beginning: void, background and photographs have them.
+    greys = oklab(np.array([[v] * 3 for v in (40, 120, 224)], dtype=np.uint8))
+    distances = np.min(((seen[0][:, np.newaxis] - greys) ** 2).sum(axis=-1), axis=1)
     chosen: list[int] = []
     for _ in range(count):
         best = int(np.argmax(distances))
         chosen.append(best)
-        distances = np.minimum(distances, ((lab - lab[best]) ** 2).sum(axis=-1))
-    colours = levels[chosen].astype(np.uint8)
+        apart = ((seen - seen[:, best : best + 1]) ** 2).sum(axis=-1)
+        distances = np.minimum(distances, (apart * _WEIGHTS).min(axis=0))
+    colours = levels[chosen]
     colours.flags.writeable = False
     return colours
+
+
+def _is_within(values: NDArray[np.float64], limits: tuple[float, float]) -> NDArray[np.bool_]:
+    return (values >= limits[0]) & (values <= limits[1])
+
+
+def _as_seen(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return OKLab [3, N, 3] of colours [N, 3]: by all cones, without red, without green ones."""
+    linear = _linear(colours)
+    kinds = linear, linear @ _NO_RED.T, linear @ _NO_GREEN.T
+    return np.stack([_linear_to_oklab(np.clip(seen, 0, 1)) for seen in kinds])
 
 
 def oklab(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -93,10 +114,20 @@ def oklab(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
     >>> oklab(np.array([255, 255, 255], dtype=np.uint8)).round(3).tolist()
     [1.0, 0.0, 0.0]
     """
+    return _linear_to_oklab(_linear(colours))
+
+
+def _linear(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return linear light 0..1 of sRGB."""
     values = colours / 255.0
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    cones = linear @ _TO_CONES.T
-    lab: NDArray[np.float64] = np.cbrt(cones) @ _TO_LAB.T + 0.0
+    linear: NDArray[np.float64] = np.where(
+        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
+    )
+    return linear
+
+
+def _linear_to_oklab(linear: NDArray[np.float64]) -> NDArray[np.float64]:
+    lab: NDArray[np.float64] = np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T + 0.0
     return lab
 
 
@@ -112,5 +143,22 @@ _TO_LAB = np.array(
         [0.2104542553, 0.7936177850, -0.0040720468],
         [1.9779984951, -2.4285922050, 0.4505937099],
         [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+_WEIGHTS = np.array([[1.0], [6.0], [6.0]])
+"""Of the squared distances of ``_as_seen``; equal ones would leave few colours for anyone."""
+# Linear light as seen without red and without green cones (Machado, Oliveira and Fernandes, 2009).
+_NO_RED = np.array(
+    [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ]
+)
+_NO_GREEN = np.array(
+    [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
     ]
 )

@@ -10,10 +10,14 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BeforeValidator
 
 from vocprep.data_dir.layout import default_data_dir
-from vocprep.drawing.overlay import overlay, png_bytes
+from vocprep.drawing.label_maps import paint_label_map
+from vocprep.drawing.legend import legend_rows
+from vocprep.drawing.png import png_bytes
+from vocprep.drawing.sheet import Panel, picture_sheet, reduced_image, reduced_values
 from vocprep.errors import DataError
 from vocprep.features.devices import choose_device
 from vocprep.features.embed import Embedder, EmbeddingSpec
@@ -259,7 +263,7 @@ def _class_shares(label_map: NDArray[np.uint16], space: LabelSpace) -> tuple[Cla
 
 def _write(found: Prediction, space: LabelSpace, stem: Path) -> PredictedFiles:
     """Write STEM.overlay.png and STEM.labels.png."""
-    sheet = overlay(found.image, found.label_map, space.class_name, unpainted=space.unpainted)
+    sheet = _sheet(found, space, stem.name)
     contents = {"overlay": png_bytes(sheet), "labels": encode_png(found.label_map)}
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.png") for kind in contents}
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -267,3 +271,11 @@ def _write(found: Prediction, space: LabelSpace, stem: Path) -> PredictedFiles:
         for kind, data in contents.items():
             write_atomic(paths[kind], data)
     return PredictedFiles(overlay=str(paths["overlay"]), labels=str(paths["labels"]))
+
+
+def _sheet(found: Prediction, space: LabelSpace, name: str) -> Image.Image:
+    """Draw the image, its label map over it, and a legend."""
+    image, label_map = reduced_image(found.image), reduced_values(found.label_map)
+    painted = paint_label_map(label_map, space.style, image)
+    panels = [Panel(caption=name, pixels=image), Panel(caption="prediction", pixels=painted)]
+    return picture_sheet(panels, legend_rows(found.label_map, space.style))

@@ -123,11 +123,6 @@ class LabelSpace:
         """C, the outputs of the heads: the largest class id plus one, so that an index is an id."""
         return max(self.names) + 1
 
-    @property
-    def unpainted(self) -> tuple[int, ...]:
-        """Ids that an overlay leaves out: void, and a class that is called background."""
-        return (self.void, *(key for key, name in self.names.items() if name == "background"))
-
     @cached_property
     def style(self) -> ClassStyle:
         """How the classes are drawn."""

@@ -34,7 +34,6 @@ from PIL import Image
 from pydantic import Field
 from scipy.io import savemat
 
-from vocprep.drawing.overlay import palette
 from vocprep.errors import DataError, UsageError
 from vocprep.files.names import TEMPORARY_PREFIX, found_at
 from vocprep.files.reading import read_json
@@ -192,13 +191,25 @@ def _write_files(
     jpeg = staging / _VOC / "JPEGImages" / f"{image_id}.jpg"
     Image.fromarray(image).save(jpeg, "JPEG", quality=90, subsampling="4:2:0")
     classes = Image.fromarray(_voc_classes(label_map))
-    classes.putpalette(palette().tobytes())
+    classes.putpalette(_voc_palette())
     classes.save(staging / _VOC / "SegmentationClass" / f"{image_id}.png", "PNG", compress_level=6)
     mat = staging / "trainval" / f"{image_id}.mat"
     # Not compressed, since not every zlib makes the same bytes.
     savemat(str(mat), {"LabelMap": label_map}, do_compression=False)
     with mat.open("r+b") as stream:  # SciPy puts the time of day into the header text
         stream.write(_MAT_HEADER)
+
+
+def _voc_palette() -> bytes:
+    """Return the colours of the VOC development kit: red, green and blue of ids 0..255.
+
+    The bits of an id go to red, green and blue in turn, to the high bits of each first.
+    """
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= ((ids >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return colours.tobytes()
 
 
 def _voc_classes(label_map: LabelMap) -> NDArray[np.uint8]:
