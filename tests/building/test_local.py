@@ -193,6 +193,24 @@ def test_clutter_of_the_system_is_passed_over(name: str, sample_tree: Path, out:
     assert (out / name).exists()
 
 
+def test_changed_colours_are_stored_beside_the_same_shards(sample_tree: Path, out: Path) -> None:
+    plain = make_plan(sample_tree, FOUR, ONE_PER_SHARD)
+    before = version_bytes(out)
+    coloured = replace(plain, label_space=plain.label_space.with_colours({2: "#1e90ff"}))
+    again = build_plan(coloured, out, ENGINE)
+    assert isinstance(again, vocprep.BuildResult)
+    assert (again.made, again.published) == (0, True)
+    assert ShardDataset.open(out).label_space.style.colour(2) == (30, 144, 255)
+    changed = {name for name, data in version_bytes(out).items() if data != before[name]}
+    assert changed == {"labels.json", "dataset.json"}
+    assert read_index(out).content_id == json.loads(before["dataset.json"])["content_id"]
+    unchanged = build_plan(coloured, out, ENGINE)
+    assert isinstance(unchanged, vocprep.BuildResult)
+    assert not unchanged.published
+    build_plan(plain, out, ENGINE)
+    assert version_bytes(out) == before
+
+
 def test_overwrite_leaves_nothing_of_the_old_dataset(sample_tree: Path, out: Path) -> None:
     plan = make_plan(sample_tree, BuildChoices(limit=1), Layout(format="webdataset"))
     build_plan(plan, out, OVERWRITE)

@@ -55,13 +55,27 @@ def test_background_is_quiet_and_visible() -> None:
     assert style.colour(255) == VOID_COLOUR
 
 
-def test_given_colours_are_taken_and_the_others_are_left() -> None:
+def test_given_colours_are_taken() -> None:
     names = {0: "background", 1: "cat", 2: "dog"}
     style = ClassStyle.of(names, 255, str, given={0: (1, 2, 3), 2: (4, 5, 6)})
     assert [style.colour(key) for key in (0, 2)] == [(1, 2, 3), (4, 5, 6)]
-    assert style.colour(1) == tuple(spread_colours(2)[1].tolist())
     label_map = np.array([[0, 2, 255]], dtype=np.uint16)
     assert style.paint(label_map).tolist() == [[[1, 2, 3], [4, 5, 6], list(VOID_COLOUR)]]
+
+
+def test_other_colours_stay_away_from_the_given_ones() -> None:
+    names = {key: str(key) for key in range(8)}
+    first = ClassStyle.of(names, 255, str).colour(0)
+    style = ClassStyle.of(names, 255, str, given={7: first})
+    assert style.colour(7) == first
+    lab = oklab(style.colours)
+    assert np.linalg.norm(lab[:7] - lab[7], axis=-1).min() > 0.15
+
+
+def test_given_colours_of_large_ids_are_taken() -> None:
+    style = ClassStyle.of({0: "a", 30_000: "b"}, 65535, str, given={30_000: (1, 2, 3)})
+    assert style.colour(30_000) == (1, 2, 3)
+    assert style.paint(np.array([[30_000]], dtype=np.uint16)).tolist() == [[[1, 2, 3]]]
 
 
 def test_ids_beyond_the_colours_repeat_them() -> None:

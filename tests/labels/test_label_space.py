@@ -127,6 +127,33 @@ def test_an_own_schema_may_map_names_of_a_base(tmp_path: Path) -> None:
     assert schema.apply(raw, "x").tolist() == [[0, 1, 2, 0, 0]]
 
 
+COLOURS = '\n[colours]\n0 = "#1E90ff"\n4 = "#d62728"\n'
+
+
+def test_colours_are_drawn_and_stored_and_no_digest_counts_them(tmp_path: Path) -> None:
+    plain = load_label_space(write_own(tmp_path, OWN))
+    space = load_label_space(write_own(tmp_path, OWN + COLOURS))
+    assert dict(space.colours) == {0: "#1e90ff", 4: "#d62728"}
+    assert [space.style.colour(key) for key in (0, 4)] == [(30, 144, 255), (214, 39, 40)]
+    assert space.sha256 == plain.sha256
+    assert space == plain
+    for again in (LabelSpace.from_json(space.to_json()), pickle.loads(pickle.dumps(space))):
+        assert again.colours == space.colours
+
+
+def test_colours_are_not_stored_where_none_are_given(tmp_path: Path) -> None:
+    assert "colours" not in load_label_space(write_own(tmp_path, OWN)).to_json()
+    for name in ("context460", "context59", "context33", "voc21"):
+        assert "colours" not in load_label_space(name).to_json()
+
+
+def test_the_colour_of_a_class_that_is_made_void_goes_with_it(tmp_path: Path) -> None:
+    text = OWN.replace("dog", "unknown") + COLOURS
+    space = load_label_space(write_own(tmp_path, text), void_unknown=True)
+    assert dict(space.colours) == {0: "#1e90ff"}
+    assert LabelSpace.from_json(space.to_json()).colours == space.colours
+
+
 def digest(tmp_path: Path, text: str) -> str:
     return load_label_space(write_own(tmp_path, text)).sha256
 
@@ -171,6 +198,15 @@ def test_the_digest_is_of_the_label_space_alone(tmp_path: Path) -> None:
         (OWN.replace("void = 9", "void = nan"), "void nan: expected a whole number"),
         (OWN.replace("void = 9", "void = true"), "void True: expected a whole number"),
         (OWN.replace("void = 9", "void = " + "9" * 5000), r"not TOML: Exceeds the limit \(4300"),
+        (OWN + '[colours]\n4 = "red"', r"colours\.4: 'red' is no colour: expected # and six hex"),
+        (OWN + '[colours]\n4 = "#12345"', "'#12345' is no colour"),
+        (OWN + '[colours]\n4 = "#12345g"', "'#12345g' is no colour"),
+        (OWN + '[colours]\n4 = "#12345\u0661"', "is no colour"),
+        (OWN + "[colours]\n4 = [1, 2, 3]", r"colours\.4 .*expected text"),
+        (OWN + '[colours]\n5 = "#123456"', "colours: id 5 is not a class; expected ids of names"),
+        (OWN + '[colours]\n9 = "#123456"', "colours: id 9 is void, which is hatched; leave its"),
+        (OWN + '[colours]\ndog = "#123456"', "'dog' is no id"),
+        (OWN + "[colours]", "colours"),
         (OWN.replace('"Own"', f'"{"x" * 10_001}"'), "title 'x.*: expected at most 10000 char"),
     ],
 )
@@ -242,6 +278,9 @@ def stored() -> dict[str, Any]:
         ("raw_to_class", {"0": "1"}, "expected a whole number"),
         ("name", "x" * 100_000, "expected at most 200 characters"),
         ("void_unknown", 1, "expected true or false"),
+        ("colours", {"0": "red"}, "'red' is no colour"),
+        ("colours", {"7": "#123456"}, "id 7 is not a class"),
+        ("colours", [], "expected a table"),
         ("more", 1, "no field of this name"),
     ],
 )

@@ -26,6 +26,25 @@ _CHROMA = (0.05, 0.2)
 """Of OKLab: paler colours look like void and shadows, stronger ones like one another."""
 
 
+def rgb_of(text: str) -> Colour:
+    """Return the colour that ``#rrggbb`` names.
+
+    >>> rgb_of("#1e90ff")
+    (30, 144, 255)
+    """
+    red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    return red, green, blue
+
+
+def hex_of(colour: Colour) -> str:
+    """Return a colour as ``#rrggbb``; ``rgb_of`` is the inverse.
+
+    >>> hex_of((30, 144, 255))
+    '#1e90ff'
+    """
+    return f"#{bytes(colour).hex()}"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassStyle:
     """How the classes of a label space are drawn: names for people and colours by class id."""
@@ -44,12 +63,17 @@ class ClassStyle:
         name: Callable[[int], str],
         given: Mapping[int, Colour] | None = None,
     ) -> ClassStyle:
-        """Return the style of classes ``names``; where colours are ``given``, those are taken."""
-        colours = spread_colours(min(max(names) + 1, _MOST_COLOURS)).copy()
+        """Return the style of classes ``names``.
+
+        Where colours are ``given``, those are taken, and the others are as far as can be from them.
+        """
+        given = given or {}
+        outputs = max(names) + 1
+        spread = spread_colours(min(outputs, _MOST_COLOURS), tuple(given.values()))
+        colours = spread[np.arange(outputs) % len(spread)]
         quiet = {key: BACKGROUND_COLOUR for key, text in names.items() if text == _BACKGROUND}
-        for class_id, colour in {**quiet, **(given or {})}.items():
-            if class_id < len(colours):
-                colours[class_id] = colour
+        for class_id, colour in {**quiet, **given}.items():
+            colours[class_id] = colour
         return cls(void=void, name=name, colours=colours)
 
     def colour(self, class_id: int) -> Colour:
@@ -67,12 +91,12 @@ class ClassStyle:
 
 
 @cache
-def spread_colours(count: int) -> NDArray[np.uint8]:
+def spread_colours(count: int, taken: tuple[Colour, ...] = ()) -> NDArray[np.uint8]:
     """Return ``count`` colours uint8 [count, 3], each as far as can be from those before it.
 
-    Distances are those of OKLab (Ottosson, 2020), in which equal steps look equally large: the
-    distance for people who see all colours, unless it is far smaller for those who see no red or no
-    green. The first colours do not depend on ``count``.
+    ``taken`` are colours to stay away from. Distances are those of OKLab (Ottosson, 2020), in which
+    equal steps look equally large: the distance for people who see all colours, unless it is far
+    smaller for those who see no red or no green. The first colours do not depend on ``count``.
 
     >>> spread_colours(2).tolist() == spread_colours(460)[:2].tolist()
     True
@@ -86,15 +110,22 @@ def spread_colours(count: int) -> NDArray[np.uint8]:
     # Greys are taken from the beginning: void, background and photographs have them.
     greys = oklab(np.array([[v] * 3 for v in (40, 120, 224)], dtype=np.uint8))
     distances = np.min(((seen[0][:, np.newaxis] - greys) ** 2).sum(axis=-1), axis=1)
+    for colour in np.array(taken, dtype=np.uint8).reshape(-1, 3):
+        distances = np.minimum(distances, _distances(seen, _as_seen(colour[np.newaxis])))
     chosen: list[int] = []
     for _ in range(count):
         best = int(np.argmax(distances))
         chosen.append(best)
-        apart = ((seen - seen[:, best : best + 1]) ** 2).sum(axis=-1)
-        distances = np.minimum(distances, (apart * _WEIGHTS).min(axis=0))
+        distances = np.minimum(distances, _distances(seen, seen[:, best : best + 1]))
     colours = levels[chosen]
     colours.flags.writeable = False
     return colours
+
+
+def _distances(seen: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distances [N], squared, of colours [3, N, 3] from another [3, 1, 3]."""
+    smallest: NDArray[np.float64] = (((seen - other) ** 2).sum(axis=-1) * _WEIGHTS).min(axis=0)
+    return smallest
 
 
 def _is_within(values: NDArray[np.float64], limits: tuple[float, float]) -> NDArray[np.bool_]:

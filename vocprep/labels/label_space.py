@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.drawing.palette import ClassStyle
+from vocprep.drawing.palette import ClassStyle, rgb_of
 from vocprep.errors import LabelDecodeError, ManifestError, UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.labels.label_space_files import OUTSIDE, LabelSpaceManifest, StoredLabelSpace
@@ -26,6 +26,10 @@ from vocprep.validation import explain, from_json
 
 UNKNOWN = "unknown"
 """The class that ``void_unknown`` makes void."""
+
+
+def _no_colours() -> Mapping[int, str]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,9 @@ class LabelSpace:
     void_unknown: bool
     raw_to_class: Mapping[int, int]
     """Every raw id that may occur, and the class id (or void) it becomes."""
+    colours: Mapping[int, str] = field(default_factory=_no_colours, compare=False)
+    """``#rrggbb`` of the class ids that have a colour of their own. They decide how classes are
+    drawn and nothing else: neither equality nor ``sha256`` counts them."""
     _table: NDArray[np.uint16] = field(repr=False, compare=False)
     """``raw_to_class`` over all uint16 values, 65535 where a raw id may not occur."""
     _unchanged: int = field(repr=False, compare=False)
@@ -95,6 +102,10 @@ class LabelSpace:
             raw_to_class={key: key for key in (void, *names)},
         )
 
+    def with_colours(self, colours: Mapping[int, str]) -> Self:
+        """Return the same label space with ``#rrggbb`` of the classes that have such a colour."""
+        return replace(self, colours=MappingProxyType(dict(colours)))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; ``from_json`` is the inverse."""
         return {
@@ -104,7 +115,13 @@ class LabelSpace:
             "void_unknown": self.void_unknown,
             "names": {str(key): name for key, name in self.names.items()},
             "raw_to_class": {str(key): value for key, value in self.raw_to_class.items()},
+            **self.colours_to_json(),
         }
+
+    def colours_to_json(self) -> dict[str, dict[str, str]]:
+        """Return the field of colours; none where no colour was given, as in older files."""
+        colours = {str(key): colour for key, colour in sorted(self.colours.items())}
+        return {"colours": colours} if colours else {}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -113,7 +130,9 @@ class LabelSpace:
             stored = from_json(StoredLabelSpace, value)
         except (TypeError, ValueError) as error:
             raise ManifestError(f"not a label space: {explain(error)}") from error
-        return cls.made(**dict(stored))
+        parts = dict(stored)
+        colours = parts.pop("colours") or {}
+        return cls.made(**parts).with_colours(colours)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LabelSpace.from_json, (self.to_json(),)  # a mapping proxy does not pickle
@@ -126,11 +145,12 @@ class LabelSpace:
     @cached_property
     def style(self) -> ClassStyle:
         """How the classes are drawn."""
-        return ClassStyle.of(self.names, self.void, self.class_name)
+        given = {key: rgb_of(colour) for key, colour in self.colours.items()}
+        return ClassStyle.of(self.names, self.void, self.class_name, given)
 
     @property
     def sha256(self) -> str:
-        """Digest of the label space; title and name do not count."""
+        """Digest of the label space; title, name and colours do not count."""
         return sha256_hex(
             canonical_json(
                 {
@@ -180,7 +200,7 @@ def load_label_space(name_or_path: str | Path, *, void_unknown: bool = False) ->
     path = find_manifest("labels", str(name_or_path))
     manifest = read_manifest(LabelSpaceManifest, path)
     raw_to_class = _raw_to_class(path, manifest)
-    names = dict(manifest.names)
+    names, colours = dict(manifest.names), dict(manifest.colours or {})
     if void_unknown:
         unknown = next((key for key, name in names.items() if name == UNKNOWN), None)
         if unknown is None:
@@ -189,6 +209,7 @@ def load_label_space(name_or_path: str | Path, *, void_unknown: bool = False) ->
                 "--void-unknown out"
             )
         del names[unknown]
+        colours.pop(unknown, None)
         raw_to_class[unknown] = manifest.void
     return LabelSpace.made(
         name=path.stem,
@@ -197,7 +218,7 @@ def load_label_space(name_or_path: str | Path, *, void_unknown: bool = False) ->
         names=names,
         void_unknown=void_unknown,
         raw_to_class=raw_to_class,
-    )
+    ).with_colours(colours)
 
 
 def _raw_to_class(path: Path, manifest: LabelSpaceManifest) -> dict[int, int]:

@@ -202,6 +202,19 @@ def test_tensors_of_another_shape(run_dir: Path):
         load_run(run_dir)
 
 
+def test_given_colours_are_kept_and_are_no_field_where_there_are_none(run_dir: Path):
+    plain = make_config()
+    assert sorted(plain.to_json()["labels"]) == ["name", "names", "void"]
+    config = replace(plain, labels=plain.labels.with_colours({15: "#1e90ff"}))
+    again = RunConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert again.labels.style.colour(15) == (30, 144, 255)
+    assert again.labels.names == plain.labels.names
+    resuming = replace(config, options=replace(config.options, resume=True))
+    resumed = begin_or_resume(run_dir, resuming, None)
+    assert resumed.run_id == plain.run_id
+    assert not resumed.labels.colours
+
+
 def test_a_run_of_the_third_format_still_opens(run_dir: Path):
     """``format_3.json`` is as that version wrote it."""
     shutil.copy(Path(__file__).with_name("format_3.json"), run_dir / "run.json")

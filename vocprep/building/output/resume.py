@@ -18,13 +18,14 @@ from vocprep.building.output.publish import Output, useless_note
 from vocprep.building.output.sources import PublishedShards, StagedShards, digest_sources
 from vocprep.building.output.staging import FinishedShards
 from vocprep.building.output.store_output import AnyOutput, StoreOutput
-from vocprep.building.plan import BuildKey, ShardPlan, versions
-from vocprep.errors import DataError
+from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, versions
+from vocprep.errors import DataError, ShardError
 from vocprep.files.writing import link_or_copy
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS, ShardReader, read_entry
 from vocprep.shards.index import DatasetIndex, ShardEntry, shard_versions
 from vocprep.shards.listed import FileProblem, is_unchanged
+from vocprep.shards.reader import ShardDataset
 from vocprep.shards.samples import QuarantinedSample
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place
@@ -69,6 +70,7 @@ def find_existing(key: BuildKey, output: AnyOutput, workers: int, turned: set[st
         is_same = is_same or all(published.find(shard.name) for shard in plan.shards)
     if isinstance(output, StoreOutput):
         output.refuse_succession(is_same=is_same)
+    is_same = is_same and earlier is not None and has_colours(earlier, output.path, plan)
     if earlier is not None and is_same and are_whole(earlier, output.path):
         return Existing(shards={}, quarantined=tuple(earlier.quarantined), version=earlier)
     if isinstance(output, StoreOutput):
@@ -98,6 +100,20 @@ def are_whole(version: Version, folder: Place) -> bool:
     if isinstance(folder, StorePath):
         return True
     return all(is_unchanged(folder / entry.name, entry) for entry in version.index.shards)
+
+
+def has_colours(version: Version, folder: Place, plan: BuildPlan) -> bool:
+    """Return whether a version has the colours of classes that a build would store.
+
+    No identity counts them. A version in an object store is not changed, and keeps its own.
+    """
+    if isinstance(folder, StorePath):
+        return True
+    try:
+        stored = ShardDataset(folder, version).label_space
+    except ShardError:  # a damaged labels.json, which verify finds
+        return True
+    return stored.colours == plan.label_space.colours
 
 
 def read_quarantined(

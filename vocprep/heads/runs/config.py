@@ -48,12 +48,13 @@ def _label_space_from(value: object) -> object:
         return value
     added = {"title": "", "void_unknown": False, "raw_to_class": {}}
     stored = from_json(StoredLabelSpace, {**value, **added})
-    return LabelSpace.of_classes(name=stored.name, void=stored.void, names=stored.names)
+    space = LabelSpace.of_classes(name=stored.name, void=stored.void, names=stored.names)
+    return space.with_colours(stored.colours or {})
 
 
 def _label_space_json(space: LabelSpace) -> dict[str, Any]:
     names = {str(key): name for key, name in sorted(space.names.items())}
-    return {"name": space.name, "void": space.void, "names": names}
+    return {"name": space.name, "void": space.void, "names": names, **space.colours_to_json()}
 
 
 RunLabelSpace = Annotated[
@@ -69,7 +70,7 @@ class RunConfig:
     options: TrainOptions
     """``run.json`` keeps those that a preset may set; the rest may differ in each training."""
     labels: RunLabelSpace
-    """``run.json`` keeps its name, void id and class names, so that no manifest is needed."""
+    """``run.json`` keeps its name, void id, class names and given colours; it needs no manifest."""
     recipe: Recipe
     """Recipe of the shards that the run was trained on: backbone, weights digest, normalisation,
     geometry, label space; what ``predict`` applies to a new image."""
