@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
     from vocprep.heads.runs.presets import load_options
     from vocprep.heads.runs.run import Run, load_run
-    from vocprep.heads.scoring.evaluate import evaluate
-    from vocprep.heads.scoring.scores import Evaluation, RunScores
+    from vocprep.heads.scoring.evaluate import Evaluation, evaluate
+    from vocprep.heads.scoring.scores import RunScores
     from vocprep.heads.training.train import RunSummary, train
     from vocprep.labels.export import DecodeOptions, decode
     from vocprep.labels.label_space import LabelSpace, load_label_space
@@ -71,7 +71,7 @@ _HOMES = {
     "DownloadOptions": "downloading.download",
     "DownloadOutcome": "downloading.outcomes",
     "EvaluateOptions": "heads.runs.options",
-    "Evaluation": "heads.scoring.scores",
+    "Evaluation": "heads.scoring.evaluate",
     "Geometry": "geometry",
     "LabelSpace": "labels.label_space",
     "Layout": "options",

@@ -87,6 +87,6 @@ def evaluate(
     if as_json:
         print_json(result.to_json())
     else:
-        print_scores(result.runs, classes=classes)
+        print_scores(result, classes=classes)
         if out is not None:
             click.echo(f"confusion matrices, PNG and CSV, in {out}")

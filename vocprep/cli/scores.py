@@ -10,17 +10,24 @@ import click
 from vocprep.cli.common import print_table
 
 if TYPE_CHECKING:
+    from vocprep.heads.scoring.comparison import Comparison, ScoreDifference
+    from vocprep.heads.scoring.evaluate import Evaluation
     from vocprep.heads.scoring.scores import RunScores, ScoreRow, ScoreTable, TableRow
 
 Row = TypeVar("Row", bound="TableRow")
+_COMPARED = {
+    "miou_present": "mIoU present",
+    "miou_frequent": "mIoU ≥1 %",
+    "pixel_accuracy": "pixel acc.",
+}
 
 
-def print_scores(results: Sequence[RunScores], *, classes: bool) -> None:
+def print_scores(result: Evaluation, *, classes: bool) -> None:
     """Print one run with its oracles, or several in one table."""
-    if len(results) == 1:
-        print_evaluation(results[0], classes=classes)
+    if len(result.runs) == 1:
+        print_evaluation(result.runs[0], classes=classes)
     else:
-        print_comparison(results, classes=classes)
+        print_comparison(result.runs, result.differences, classes=classes)
 
 
 def print_evaluation(result: RunScores, *, classes: bool) -> None:
@@ -46,6 +53,12 @@ def print_evaluation(result: RunScores, *, classes: bool) -> None:
     for table in result.tables:
         click.echo()
         _print_further(table, result)
+    click.echo()
+    calibration = result.calibration
+    click.echo(
+        f"mean confidence of the pixels {100 * calibration.confidence:.1f}; expected calibration "
+        f"error {100 * calibration.expected_error:.1f}"
+    )
     if result.worst_images:
         click.echo()
         print_table(
@@ -58,7 +71,9 @@ def print_evaluation(result: RunScores, *, classes: bool) -> None:
     _print_notes(result.notes)
 
 
-def print_comparison(results: Sequence[RunScores], *, classes: bool) -> None:
+def print_comparison(
+    results: Sequence[RunScores], differences: Sequence[Comparison], *, classes: bool
+) -> None:
     """Print several runs on one split, a line per run, above the oracles that they share."""
     first = results[0]
     if classes:
@@ -79,6 +94,8 @@ def print_comparison(results: Sequence[RunScores], *, classes: bool) -> None:
         rows.append((name, *_pixel_cells(row), *_patch_cells(row), "", ""))
     print_table(head, rows)
     click.echo()
+    _print_differences(differences)
+    click.echo()
     _print_mixed_rows(results)
     for table in first.tables:
         tables = [(r, t) for r in results for t in r.tables if _subject(t) == _subject(table)]
@@ -91,6 +108,23 @@ def print_comparison(results: Sequence[RunScores], *, classes: bool) -> None:
             lines.append((name, *_pixel_cells(shared)))
         print_table(("%", *_pixel_head(table)), lines)
     _print_notes(_merged_notes(results))
+
+
+def _print_differences(differences: Sequence[Comparison]) -> None:
+    """Print how the scores of further runs differ from the first's, with intervals."""
+    first = differences[0]
+    print_table(
+        (f"points above {first.first}", *(_COMPARED[item.score] for item in first.scores)),
+        [(each.second, *(_difference(item) for item in each.scores)) for each in differences],
+    )
+    click.echo(
+        f"in brackets {100 * first.level:.0f} % intervals, from {first.resamples:,} resamples of "
+        f"the {first.images:,} images"
+    )
+
+
+def _difference(item: ScoreDifference) -> str:
+    return f"{100 * item.difference:+.1f} [{100 * item.low:+.1f} to {100 * item.high:+.1f}]"
 
 
 def _print_mixed_rows(results: Sequence[RunScores]) -> None:

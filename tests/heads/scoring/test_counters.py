@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from builders.oracles import VOID, naive_average_precision, naive_ious
+from builders.oracles import naive_average_precision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocprep.heads.scoring.counters import MaskCounter, ScoreHistogram, score_images
+from vocprep.heads.scoring.counters import MaskCounter, MaskQuality, ScoreHistogram
 
 
 @given(st.integers(0, 10**6))
@@ -71,25 +71,6 @@ def test_yes_or_no_heads_are_ranked_by_each_label_alone():
     assert scores["soft_cross_entropy"] < 1
 
 
-@given(st.integers(0, 10**6))
-def test_image_scores_equal_a_naive_count(seed: int):
-    rng = np.random.default_rng(seed)
-    truth = rng.choice([0, 1, 3, VOID], size=(3, 2, 30))
-    truth[2] = VOID
-    predicted = rng.integers(0, 5, size=truth.shape)
-    found = score_images(
-        ["a", "b", "c"], torch.from_numpy(truth), torch.from_numpy(predicted), 5, VOID
-    )
-    assert [score.image_id for score in found] == ["a", "b"]
-    for score, t, p in zip(found, truth, predicted, strict=False):
-        present = sorted(set(t.ravel().tolist()) - {VOID})
-        ious = naive_ious(t, p, 5)
-        assert score.miou == pytest.approx(sum(ious[k] for k in present) / len(present))
-        seen = t != VOID
-        assert score.pixels == seen.sum()
-        assert score.pixel_accuracy == pytest.approx((t == p)[seen].mean())
-
-
 def test_mask_quality_by_hand():
     states = torch.full((1, 3, 1024), 5, dtype=torch.uint8)
     states[0, 0, :600], states[0, 0, 600:900], states[0, 0, 900:1000] = 0, 1, 4
@@ -105,6 +86,25 @@ def test_mask_quality_by_hand():
     assert quality.slots == 2
     assert quality.iou == pytest.approx((zero + one) / 2)
     assert quality.iou_of_largest == pytest.approx(600 / 1000 / 2)
+    nothing = MaskQuality(iou=0, iou_of_largest=0, slots=0)
+    assert counter.quality_by_slots() == {2: quality, 3: nothing, 4: nothing}
+
+
+def test_mask_quality_of_all_is_the_mean_of_those_by_slots():
+    rng = np.random.default_rng(0)
+    counter = MaskCounter()
+    for _ in range(2):
+        states = rng.choice(6, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.1], size=(2, 6, 1024))
+        slots = rng.integers(0, 5, size=(2, 6, 1))
+        states[(states < 4) & (states >= slots)] = 4
+        drawn = rng.integers(0, np.maximum(slots, 1), size=states.shape)
+        present = np.arange(4) < slots
+        counter.add(torch.from_numpy(drawn), torch.from_numpy(states), torch.from_numpy(present))
+    whole, parts = counter.quality(), counter.quality_by_slots().values()
+    assert whole.slots == sum(part.slots for part in parts)
+    for name in ("iou", "iou_of_largest"):
+        total = sum(getattr(part, name) * part.slots for part in parts)
+        assert getattr(whole, name) == pytest.approx(total / whole.slots)
 
 
 def test_mask_quality_of_nothing_is_zero():

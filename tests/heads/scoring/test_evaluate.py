@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders.heads import CPU, make_dataset, random_records, run_for
+from builders.heads import CPU, always_says, make_dataset, random_records, run_for
 from builders.progress import CountedProgress
 
 import vocprep
@@ -43,6 +43,25 @@ def test_several_runs_are_a_list_and_told_apart(dataset: ShardDataset) -> None:
     ]
     assert (progress.total, progress.count, progress.ended) == (2, 2, True)
     json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_each_further_run_is_compared_with_the_first(dataset: ShardDataset) -> None:
+    runs = [
+        replace(run_for(dataset, always_says(label)), path=Path(name))
+        for label, name in ((1, "one"), (2, "two"), (1, "three"))
+    ]
+    result = evaluate(runs, dataset, options=CPU)
+    assert [(each.first, each.second) for each in result.differences] == [
+        *(("one", "two"), ("one", "three"))
+    ]
+    first, second, third = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert "difference" not in first
+    accuracy = second["difference"]["scores"][-1]
+    assert accuracy["score"] == "pixel_accuracy"
+    expected = second["rows"][0]["pixel_accuracy"] - first["rows"][0]["pixel_accuracy"]
+    assert accuracy["difference"] == pytest.approx(expected)
+    assert accuracy["low"] <= accuracy["difference"] <= accuracy["high"]
+    assert [item["difference"] for item in third["difference"]["scores"]] == [0, 0, 0]
 
 
 def test_shards_that_no_run_is_scored_on_are_noted(dataset: ShardDataset, tmp_path: Path) -> None:

@@ -135,7 +135,12 @@ def test_json_is_plain(by_hand: ShardDataset):
     assert value["majority_class"] == {"id": 2, "name": "bicycle"}
     assert value["masks"]["slots"] == 4
     assert value["worst_images"][0]["image_id"] == "v"
-    assert "confusion" not in value
+    assert not {"confusion", "confusions"} & set(value)
+    assert sum(part["slots"] for part in value["masks_by_slots"].values()) == 4
+    accuracy = value["rows"][0]["pixel_accuracy"]
+    assert value["calibration"]["accuracy"] == pytest.approx(accuracy)
+    assert sum(item["pixels"] for item in value["calibration"]["bins"]) == value["pixels"]
+    assert value["worst_images"][0]["loss"] == pytest.approx(value["loss"])
     assert value["classes"][0]["name"] == "aeroplane"
     assert value["loss"] > 0
 

@@ -78,22 +78,59 @@ def compute_losses(
 
     ``class_loss`` and ``slots`` are those of the heads' ``HeadsConfig``.
     """
-    states = unpack_states(targets.slot_planes)
-    valid = states != STATE_VOID
-    fractions = slot_fractions(targets.slot_pixels, valid)
-    logits = class_logits.float()
-    if class_loss == "soft_cross_entropy":
-        by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
-    else:
-        by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
-    has_pixels = (fractions > 0).any(dim=-1)
-    order = _area_order(states) if slots == "area" else _predicted_order(logits, targets)
+    parts = _LossParts.of(class_logits, targets, class_loss, slots)
     return Losses(
-        class_sum=(by_patch * has_pixels).sum(),
-        patches=has_pixels.sum(),
-        mask_sum=mask_cross_entropy(mask_logits.float(), states, order),
-        entries=valid.sum() * SLOTS,
+        class_sum=parts.by_patch.sum(),
+        patches=parts.has_pixels.sum(),
+        mask_sum=mask_cross_entropy(mask_logits.float(), parts.states, parts.order).sum(),
+        entries=parts.valid.sum() * SLOTS,
     )
+
+
+def losses_by_image(
+    class_logits: Tensor, mask_logits: Tensor, targets: Targets, config: HeadsConfig
+) -> Losses:
+    """Return what ``compute_losses`` does for each image alone: sums and counts [B]."""
+    parts = _LossParts.of(class_logits, targets, config.class_loss, config.slots)
+    masks = mask_cross_entropy(mask_logits.float(), parts.states, parts.order)
+    return Losses(
+        class_sum=parts.by_patch.sum(dim=1),
+        patches=parts.has_pixels.sum(dim=1),
+        mask_sum=masks.flatten(1).sum(dim=1),
+        entries=parts.valid.sum(dim=(1, 2)) * SLOTS,
+    )
+
+
+@dataclass(frozen=True)
+class _LossParts:
+    """What both losses are made of, before any sum."""
+
+    by_patch: Tensor
+    """Class loss [B, P], 0 where no pixel is valid."""
+    has_pixels: Tensor
+    """bool [B, P]"""
+    states: Tensor
+    """uint8 [B, P, 1024]"""
+    valid: Tensor
+    """bool [B, P, 1024]"""
+    order: Tensor
+    """``mask_cross_entropy``'s."""
+
+    @classmethod
+    def of(
+        cls, class_logits: Tensor, targets: Targets, class_loss: ClassLoss, slots: SlotRule
+    ) -> _LossParts:
+        states = unpack_states(targets.slot_planes)
+        valid = states != STATE_VOID
+        fractions = slot_fractions(targets.slot_pixels, valid)
+        logits = class_logits.float()
+        if class_loss == "soft_cross_entropy":
+            by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
+        else:
+            by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
+        has_pixels = (fractions > 0).any(dim=-1)
+        order = _area_order(states) if slots == "area" else _predicted_order(logits, targets)
+        return cls(by_patch * has_pixels, has_pixels, states, valid, order)
 
 
 def unpack_states(slot_planes: Tensor) -> Tensor:
@@ -139,14 +176,14 @@ def multi_hot_cross_entropy(logits: Tensor, slot_labels: Tensor) -> Tensor:
 
 
 def mask_cross_entropy(logits: Tensor, states: Tensor, order: Tensor) -> Tensor:
-    """Return the summed binary cross-entropy of mask logits [B, P, 1024, 4], void left out.
+    """Return the binary cross-entropy of each mask logit [B, P, 1024, 4], 0 where void.
 
     ``states`` uint8 [B, P, 1024]; ``order`` uint8 broadcastable to [B, P, 4]: the slot at whose
     pixels the target of mask k is 1, or the number of no slot for a target of 0 everywhere.
     """
     targets = (states.unsqueeze(-1) == order.unsqueeze(-2)).to(logits.dtype)
     weight = (states != STATE_VOID).unsqueeze(-1).to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(logits, targets, weight=weight, reduction="sum")
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=weight, reduction="none")
 
 
 def _area_order(states: Tensor) -> Tensor:

@@ -19,7 +19,15 @@ from vocprep.heads.model.config import WIDTH, ClassLoss, EncoderName, HeadsConfi
 from vocprep.heads.model.encoders import make_encoder, sine_position_code
 from vocprep.labels.targets import PIXELS, SLOTS
 
-__all__ = ["HeadsConfig", "Standardise", "TFDetHeads", "to_label_map", "to_segment", "top_labels"]
+__all__ = [
+    "HeadsConfig",
+    "Standardise",
+    "TFDetHeads",
+    "pixel_confidence",
+    "to_label_map",
+    "to_segment",
+    "top_labels",
+]
 
 HIDDEN = 1024
 """Width of the mask head's hidden layer."""
@@ -186,3 +194,12 @@ def to_label_map(y: Tensor, z: Tensor) -> Tensor:
     labels = top_labels(y)
     slot = z[..., : labels.shape[-1]].argmax(dim=-1)
     return labels.gather(-1, slot)
+
+
+def pixel_confidence(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+    """Return the probability of the mask that wins each pixel: float32 [..., 1024] in 0..1.
+
+    Of class logits [..., C] and mask logits [..., 1024, 4]; the class is ``to_label_map``'s.
+    """
+    channels = min(SLOTS, class_logits.shape[-1])
+    return mask_logits[..., :channels].amax(dim=-1).float().sigmoid()

@@ -5,20 +5,51 @@ Shape legend: B batch, P patches, C classes, K = 4 slots, 1024 pixels of a patch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vocprep.heads.model.config import ClassLoss
+from vocprep.heads.model.losses import Losses
 from vocprep.heads.scoring.metrics import ConfusionMatrix, average_precision
 from vocprep.labels.targets import SLOTS, STATE_VOID
 
+Total = Callable[[Tensor], Tensor]
+"""Sums a tensor over all ranks, in place."""
 ODDS_STEPS = 128
 """Bins per nat of log-odds in ``ScoreHistogram``."""
 ODDS_LIMIT = 16
 """Log-odds are clipped to ± this."""
+
+
+class LossCounter:
+    """Sums of the losses on the device, since reading one per batch would stall it."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self._counts = torch.zeros(2, dtype=torch.int64, device=device)
+        self.images = 0
+
+    def add(self, losses: Losses, images: int) -> None:
+        """Add the losses of ``images`` images, of all together or of each."""
+        self._sums += torch.stack([losses.class_sum.sum(), losses.mask_sum.sum()])
+        self._counts += torch.stack([losses.patches.sum(), losses.entries.sum()])
+        self.images += images
+
+    def sum_over_ranks(self, total: Total) -> None:
+        """Add the sums of the other ranks."""
+        images = torch.tensor(self.images, device=self._counts.device)
+        for tensor in (self._sums, self._counts, images):
+            total(tensor)
+        self.images = int(images)
+
+    def means(self) -> tuple[float, float]:
+        """Return the class loss per patch and the mask loss per entry, in nats."""
+        class_loss, mask_loss = (self._sums / self._counts.clamp(min=1)).tolist()
+        return class_loss, mask_loss
 
 
 class PixelCounter:
@@ -119,75 +150,36 @@ class MaskCounter:
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        # By the slots of a patch: IoU drawn, IoU of the largest, slots.
+        self._sums = torch.zeros(SLOTS + 1, 3, dtype=torch.float64, device=device)
 
     def add(self, drawn: Tensor, states: Tensor, present: Tensor) -> None:
         """Count slots: drawn int64 and states uint8 [B, P, 1024], present bool [B, P, 4]."""
         valid = states != STATE_VOID
         ious = torch.stack([_iou((drawn == s) & valid, states == s) for s in range(SLOTS)], dim=-1)
-        counted = present & (present.sum(dim=-1, keepdim=True) > 1)
-        largest = _iou(valid, states == 0) * counted[..., 0]
-        sums = [(ious * counted).sum(), largest.sum(), counted.sum()]
-        self._sums += torch.stack([value.to(torch.float64) for value in sums])
+        slots = present.sum(dim=-1)
+        values = [(ious * present).sum(dim=-1), _iou(valid, states == 0) * present[..., 0], slots]
+        rows = torch.stack([value.to(torch.float64) for value in values], dim=-1).flatten(0, 1)
+        # A matrix product: adding by index has no fixed order on a GPU.
+        self._sums += functional.one_hot(slots.flatten(), SLOTS + 1).to(torch.float64).T @ rows
 
     def quality(self) -> MaskQuality:
         """Return the means so far; zeros when no patch had two slots."""
-        iou, largest, slots = self._sums.tolist()
-        return MaskQuality(
-            iou=iou / max(slots, 1), iou_of_largest=largest / max(slots, 1), slots=int(slots)
-        )
+        return _mask_quality(self._sums[2:].sum(dim=0))
+
+    def quality_by_slots(self) -> dict[int, MaskQuality]:
+        """Return the means over patches of 2, 3 and 4 slots."""
+        return {slots: _mask_quality(self._sums[slots]) for slots in range(2, SLOTS + 1)}
+
+
+def _mask_quality(sums: Tensor) -> MaskQuality:
+    iou, largest, slots = sums.tolist()
+    return MaskQuality(
+        iou=iou / max(slots, 1), iou_of_largest=largest / max(slots, 1), slots=int(slots)
+    )
 
 
 def _iou(one: Tensor, other: Tensor) -> Tensor:
     """Return the IoU of pixel sets bool [..., 1024]; 0 where both are empty."""
     union = (one | other).sum(dim=-1)
     return (one & other).sum(dim=-1).to(torch.float64) / union.clamp(min=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageScore:
-    """One image's own scores; the scores of a split are not means of them."""
-
-    image_id: str
-    pixel_accuracy: float
-    miou: float
-    """Mean IoU over the classes that the image holds."""
-    pixels: int
-    """Pixels scored."""
-
-
-def score_images(
-    image_ids: Sequence[str], truth: Tensor, predicted: Tensor, classes: int, void: int
-) -> list[ImageScore]:
-    """Score images one by one from class ids int64 [B, P, 1024]; those of void alone are left out.
-
-    ``predicted`` holds ids 0..C−1.
-    """
-    hits, true, found = (
-        _pixels_by_image(ids, chosen, classes)
-        for ids, chosen in (
-            (truth, (truth == predicted) & (truth != void)),
-            (truth, truth != void),
-            (predicted, truth != void),
-        )
-    )
-    present = true > 0
-    ious = hits / (true + found - hits).clamp(min=1)
-    mious = (ious * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
-    pixels = true.sum(dim=1)
-    accuracies = hits.sum(dim=1) / pixels.clamp(min=1)
-    rows = zip(image_ids, accuracies.tolist(), mious.tolist(), pixels.tolist(), strict=True)
-    return [
-        ImageScore(image_id=image_id, pixel_accuracy=accuracy, miou=miou, pixels=int(count))
-        for image_id, accuracy, miou, count in rows
-        if count
-    ]
-
-
-def _pixels_by_image(ids: Tensor, chosen: Tensor, classes: int) -> Tensor:
-    """Return the number of chosen pixels of each class in each image, float64 [B, C]."""
-    images = len(ids)
-    first = torch.arange(images, device=ids.device).view(-1, 1, 1) * classes
-    cell = torch.where(chosen, first + ids, images * classes)
-    counts = torch.bincount(cell.flatten(), minlength=images * classes + 1)
-    return counts[:-1].view(images, classes).to(torch.float64)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vocprep.errors import DataError, UsageError
 from vocprep.files.locking import alone_in
@@ -13,9 +13,10 @@ from vocprep.files.names import check_names_differ, found_at
 from vocprep.files.writing import check_output_folder
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
+from vocprep.heads.scoring.comparison import Comparison, compare_runs
 from vocprep.heads.scoring.matching import choose_dataset, require_one_truth
 from vocprep.heads.scoring.run_scores import score_run
-from vocprep.heads.scoring.scores import Evaluation, RunScores, write_confusion
+from vocprep.heads.scoring.scores import RunScores, write_confusion
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DATASET_FILE
@@ -25,6 +26,28 @@ from vocprep.storage.places import Place, local_path, parse_place
 T = TypeVar("T")
 RunLike = str | Path | Run
 ShardsLike = str | Place | ShardDataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The scores of runs on the same images and ground truth."""
+
+    runs: tuple[RunScores, ...]
+    differences: tuple[Comparison, ...]
+    """Each further run beside the first."""
+    notes: tuple[str, ...]
+    """On the evaluation as a whole: dataset versions that no run was scored on."""
+
+    def to_json(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return plain JSON values: the scores of one run, or a list of those of several.
+
+        Each further run has a key ``difference``: a ``Comparison`` with the first.
+        """
+        first, *others = (scores.to_json() for scores in self.runs)
+        if not others:
+            return first
+        pairs = zip(others, self.differences, strict=True)
+        return [first, *({**values, "difference": found.to_json()} for values, found in pairs)]
 
 
 def evaluate(
@@ -65,6 +88,7 @@ def evaluate(
     unused = [dataset for dataset in datasets if dataset not in chosen]
     return Evaluation(
         runs=tuple(scores),
+        differences=tuple(compare_runs(scores[0], other) for other in scores[1:]),
         notes=tuple(f"no run is scored on {dataset.path}" for dataset in unused),
     )
 

@@ -181,6 +181,19 @@ class PatchTop1:
         return self.hits / max(self.patches, 1)
 
 
+@dataclass(kw_only=True)
+class PatchCounts:
+    """The scores of patches, for one kind of row."""
+
+    recall: PatchRecall = field(default_factory=PatchRecall)
+    top1: PatchTop1 = field(default_factory=PatchTop1)
+
+    def add(self, slot_labels: Labels, predicted: Labels) -> None:
+        """Count patches [N, 4] and their predicted classes [N, K], strongest first."""
+        self.recall.add(slot_labels, predicted)
+        self.top1.add(slot_labels, predicted[:, 0])
+
+
 def average_precision(positives: Counts, negatives: Counts) -> NDArray[np.float64]:
     """Return each class's average precision [C] from histograms of scores [C, bins].
 

@@ -17,7 +17,7 @@ from vocprep.errors import UsageError
 from vocprep.features.devices import choose_device
 from vocprep.heads.runs.options import EvaluateOptions, require_split
 from vocprep.heads.runs.run import Run
-from vocprep.heads.scoring.counters import ImageScore
+from vocprep.heads.scoring.image_scores import ImageScore
 from vocprep.heads.scoring.matching import check_fits
 from vocprep.heads.scoring.metrics import ConfusionMatrix
 from vocprep.heads.scoring.oracles import RowKind
@@ -35,6 +35,7 @@ from vocprep.heads.scoring.whole_image import whole_image_pixels
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import load_recorded_dataset
 from vocprep.options import LoaderOptions
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
 
 PUBLISHED = {"context460": "context59"}
@@ -60,20 +61,34 @@ class MajorityBaseline:
     """Ids of the split's up to four most frequent classes by pixels, the most frequent first."""
 
 
-def score_run(run: Run, dataset: ShardDataset, split: str, options: EvaluateOptions) -> RunScores:
+def score_run(
+    run: Run,
+    dataset: ShardDataset,
+    split: str,
+    options: EvaluateOptions,
+    progress: Progress = NO_PROGRESS,
+) -> RunScores:
     """Score a run on a split of a dataset version (plain views only).
 
     The majority class is that of the split that the run was trained on, where the dataset version
     has it, else of ``split`` itself. The run's model is moved to the device. Raises RunError when
     the embeddings or labels are not those that the run was trained for, UsageError when there is no
-    such split or no pixel to score, and what ``whole_image_pixels`` raises.
+    such split or no pixel to score, and what ``whole_image_pixels`` raises. ``progress`` counts
+    images.
     """
     differences = check_fits(run, dataset.index.recipe)
     require_split(dataset.splits, split, "split")
     # The label files of whole images may be missing, so they are read before the long pass.
     whole_pixels = _whole_pixels(dataset, split, options)
     majority = _majority(run, dataset, split, options)
-    counts = _measure(run, dataset, split, options, majority.classes)
+    loader = dataset.loader(split, _loader_options(options))
+    model = run.model.to(choose_device(options.device)).eval()
+    counts = measure_split(model, loader, run.config.labels, majority.classes, progress)
+    if not counts.model.counts.any():
+        raise UsageError(
+            f"split {split!r}: expected pixels to score, found none that are not void; evaluate "
+            "another split"
+        )
     space, pixels = run.config.labels, counts.model.truth_pixels
     whole = _whole_matrices(dataset, counts, whole_pixels)
     notes = (*_notes(run, dataset, split), *(() if whole else (WHOLE_NOTE,)), RECALL_NOTE)
@@ -90,6 +105,8 @@ def score_run(run: Run, dataset: ShardDataset, split: str, options: EvaluateOpti
         rows=_rows(counts, space),
         mean_average_precision=counts.mean_average_precision,
         masks=counts.masks,
+        masks_by_slots=counts.masks_by_slots,
+        calibration=counts.calibration,
         tables=_tables(counts.pixels, whole, space),
         majority_class=_named(majority.classes[0], space),
         majority_split=majority.split,
@@ -97,26 +114,8 @@ def score_run(run: Run, dataset: ShardDataset, split: str, options: EvaluateOpti
         worst_images=_worst_images(counts, options.worst),
         notes=(*differences, *notes),
         confusion=counts.model,
+        confusions=counts.confusions,
     )
-
-
-def _measure(
-    run: Run,
-    dataset: ShardDataset,
-    split: str,
-    options: EvaluateOptions,
-    constant: tuple[int, ...],
-) -> Measurements:
-    """Run the split through the heads; UsageError when there is no pixel to score."""
-    model = run.model.to(choose_device(options.device)).eval()
-    loader = dataset.loader(split, _loader_options(options))
-    counts = measure_split(model, loader, run.config.labels, constant)
-    if not counts.model.counts.any():
-        raise UsageError(
-            f"split {split!r}: expected pixels to score, found none that are not void; evaluate "
-            "another split"
-        )
-    return counts
 
 
 def _loader_options(options: EvaluateOptions) -> LoaderOptions:
@@ -139,7 +138,9 @@ def _notes(run: Run, dataset: ShardDataset, split: str) -> list[str]:
 
 def _worst_images(counts: Measurements, most: int) -> tuple[ImageScore, ...]:
     """Return the images with the lowest pixel accuracy, the worst first."""
-    images = sorted(counts.images_scored, key=lambda image: (image.pixel_accuracy, image.image_id))
+    images = sorted(
+        counts.confusions.scores, key=lambda image: (image.pixel_accuracy, image.image_id)
+    )
     return tuple(images[:most])
 
 

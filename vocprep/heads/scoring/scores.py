@@ -10,7 +10,9 @@ from pydantic import Field, InstanceOf
 
 from vocprep.drawing.charts import confusion_png
 from vocprep.files.writing import write_atomic
-from vocprep.heads.scoring.counters import ImageScore, MaskQuality
+from vocprep.heads.scoring.calibration import Calibration
+from vocprep.heads.scoring.counters import MaskQuality
+from vocprep.heads.scoring.image_scores import ImageConfusions, ImageScore
 from vocprep.heads.scoring.metrics import ConfusionMatrix, confusion_shares
 from vocprep.heads.scoring.oracles import RowKind
 from vocprep.validation import to_json
@@ -108,6 +110,10 @@ class RunScores:
     """Macro mAP: the mean, over classes that a patch holds, of the average precision of the
     patches' class scores (``counters.ScoreHistogram``)."""
     masks: MaskQuality
+    masks_by_slots: dict[int, MaskQuality]
+    """The same over the patches of 2, 3 and 4 slots; those of 4 may hold more classes."""
+    calibration: Calibration
+    """Of the model's pixels; ``model.tfdet.pixel_confidence``."""
     tables: tuple[ScoreTable, ...]
     """The rows over whole images, where these are known, and in the label space of published
     scores."""
@@ -123,6 +129,8 @@ class RunScores:
     """Minor differences between the run's shards and these, and what is not known."""
     confusion: Annotated[InstanceOf[ConfusionMatrix], Field(exclude=True)]
     """The model's, over the covered area; not part of the JSON."""
+    confusions: Annotated[InstanceOf[ImageConfusions], Field(exclude=True)]
+    """The same for each image; not part of the JSON."""
 
     def __repr__(self) -> str:
         model = self.model
@@ -144,20 +152,6 @@ class RunScores:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, keys as the fields are called, without the matrix."""
         return to_json(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The scores of runs on the same images and ground truth."""
-
-    runs: tuple[RunScores, ...]
-    notes: tuple[str, ...]
-    """On the evaluation as a whole: dataset versions that no run was scored on."""
-
-    def to_json(self) -> dict[str, Any] | list[dict[str, Any]]:
-        """Return plain JSON values: the scores of one run, or a list of those of several."""
-        values = [scores.to_json() for scores in self.runs]
-        return values[0] if len(values) == 1 else values
 
 
 def draw_confusion(scores: RunScores, most: int = CONFUSION_CLASSES) -> bytes:

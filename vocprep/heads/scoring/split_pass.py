@@ -8,8 +8,8 @@ Shape legend: B batch, P patches, K = 4 slots, C classes, 1024 pixels of a patch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,23 +18,19 @@ from torch import Tensor
 
 from vocprep.errors import RunError, UsageError
 from vocprep.geometry import split_patches
-from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.model.losses import compute_losses, unpack_states
-from vocprep.heads.model.tfdet import TFDetHeads, to_label_map, top_labels
+from vocprep.heads.model.losses import compute_losses, losses_by_image, unpack_states
+from vocprep.heads.model.tfdet import TFDetHeads, pixel_confidence, to_label_map, top_labels
+from vocprep.heads.scoring.calibration import Calibration, CalibrationCounter
 from vocprep.heads.scoring.counters import (
-    ImageScore,
+    LossCounter,
     MaskCounter,
     MaskQuality,
     PixelCounter,
     ScoreHistogram,
-    score_images,
+    Total,
 )
-from vocprep.heads.scoring.metrics import (
-    ConfusionMatrix,
-    PatchRecall,
-    PatchTop1,
-    constant_prediction,
-)
+from vocprep.heads.scoring.image_scores import ImageConfusions, ImageCounter
+from vocprep.heads.scoring.metrics import ConfusionMatrix, PatchCounts, constant_prediction
 from vocprep.heads.scoring.oracles import (
     RowKind,
     draw_slots,
@@ -44,10 +40,8 @@ from vocprep.heads.scoring.oracles import (
 )
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import PIXELS, SLOTS
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import Batch, Loader
-
-Total = Callable[[Tensor], Tensor]
-"""Sums a tensor over all ranks, in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +56,6 @@ class SplitCounts:
     """Mean over valid pixels and slots."""
 
 
-@dataclass(kw_only=True)
-class PatchCounts:
-    """The scores of patches, for one kind of row."""
-
-    recall: PatchRecall = field(default_factory=PatchRecall)
-    top1: PatchTop1 = field(default_factory=PatchTop1)
-
-    def add(self, slot_labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> None:
-        """Count patches [N, 4] and their predicted classes [N, K], strongest first."""
-        self.recall.add(slot_labels, predicted)
-        self.top1.add(slot_labels, predicted[:, 0])
-
-
 @dataclass(frozen=True, kw_only=True)
 class Measurements(SplitCounts):
     """What an evaluation needs of one pass over a split."""
@@ -85,7 +66,10 @@ class Measurements(SplitCounts):
     """By the same kinds."""
     mean_average_precision: float
     masks: MaskQuality
-    images_scored: list[ImageScore]
+    masks_by_slots: dict[int, MaskQuality]
+    """By the number of slots of a patch."""
+    calibration: Calibration
+    confusions: ImageConfusions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,41 +85,9 @@ class ScoredBatch:
     """[B, P, 1024, 4]"""
 
 
-_COUNTED: tuple[RowKind, ...] = tuple(kind for kind in RowKind if kind is not RowKind.MAJORITY)
-"""Rows whose pixels are counted; the matrix of the constant prediction needs none."""
-
-
-class _LossSums:
-    """Sums of the losses on the device, since reading one per batch would stall it."""
-
-    def __init__(self, config: HeadsConfig, device: torch.device) -> None:
-        self._config = config
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self._counts = torch.zeros(2, dtype=torch.int64, device=device)
-        self.images = 0
-
-    def add(self, scored: ScoredBatch) -> None:
-        losses = compute_losses(
-            scored.class_logits,
-            scored.mask_logits,
-            scored.batch,
-            self._config.class_loss,
-            self._config.slots,
-        )
-        self._sums += torch.stack([losses.class_sum, losses.mask_sum])
-        self._counts += torch.stack([losses.patches, losses.entries])
-        self.images += len(scored.batch.image_ids)
-
-    def sum_over_ranks(self, total: Total) -> None:
-        """Add the sums of the other ranks."""
-        images = torch.tensor(self.images, device=self._counts.device)
-        for tensor in (self._sums, self._counts, images):
-            total(tensor)
-        self.images = int(images)
-
-    def means(self) -> tuple[float, float]:
-        class_loss, mask_loss = (self._sums / self._counts.clamp(min=1)).tolist()
-        return class_loss, mask_loss
+_COUNTED = (RowKind.GT_TOP_4, RowKind.GT_CLASSES, RowKind.GT_MASKS, RowKind.PATCH_MAJORITY)
+"""Rows whose pixels are counted for all images together. The model's are counted for each image,
+and the matrix of the constant prediction needs no count."""
 
 
 def most_frequent_classes(loader: Loader, space: LabelSpace) -> list[int]:
@@ -157,11 +109,20 @@ def score_split(
 
     Where each of several processes has a part of the batches, ``total`` sums a tensor over all.
     """
-    device = model.cat.weight.device
-    losses = _LossSums(model.config, device)
-    pixels = PixelCounter(model.config.outputs, space.void, device)
+    device, config = model.cat.weight.device, model.config
+    losses = LossCounter(device)
+    pixels = PixelCounter(config.outputs, space.void, device)
     for scored in _run_batches(model, loader, space):
-        losses.add(scored)
+        losses.add(
+            compute_losses(
+                scored.class_logits,
+                scored.mask_logits,
+                scored.batch,
+                config.class_loss,
+                config.slots,
+            ),
+            len(scored.batch.image_ids),
+        )
         pixels.add(scored.truth, to_label_map(scored.class_logits, scored.mask_logits))
     if total is not None:
         losses.sum_over_ranks(total)
@@ -177,45 +138,83 @@ def score_split(
 
 @torch.inference_mode()
 def measure_split(
-    model: TFDetHeads, loader: Loader, space: LabelSpace, constant: Sequence[int]
+    model: TFDetHeads,
+    loader: Loader,
+    space: LabelSpace,
+    constant: Sequence[int],
+    progress: Progress = NO_PROGRESS,
 ) -> Measurements:
-    """Do what ``score_split`` does, and count the oracles, patches, masks and images.
+    """Do what ``score_split`` does, and count the oracles, patches, masks, images, confidences.
 
     ``constant`` are the class ids of the constant prediction for every patch, first the one of
     every pixel.
     """
-    device, classes = model.cat.weight.device, model.config.outputs
-    pixels: dict[RowKind, PixelCounter] = {
-        kind: PixelCounter(classes, space.void, device) for kind in _COUNTED
-    }
-    patches = {kind: PatchCounts() for kind in RowKind}
-    losses, masks = _LossSums(model.config, device), MaskCounter(device)
-    scores = ScoreHistogram(classes, device, model.config.class_loss)
-    images: list[ImageScore] = []
-    for scored in _run_batches(model, loader, space):
-        losses.add(scored)
-        scores.add(scored.class_logits, scored.batch.slot_labels)
-        label_maps = _label_maps_by_kind(scored, masks)
-        for kind, label_map in label_maps.items():
-            pixels[kind].add(scored.truth, label_map)
-        ids = scored.batch.image_ids
-        images += score_images(ids, scored.truth, label_maps[RowKind.MODEL], classes, space.void)
-        _count_patches(scored, patches, np.asarray(constant))
-    matrices = {kind: counter.matrix() for kind, counter in pixels.items()}
-    model_matrix = matrices[RowKind.MODEL]
-    matrices[RowKind.MAJORITY] = constant_prediction(model_matrix, constant[0])
-    class_loss, mask_loss = losses.means()
-    return Measurements(
-        model=model_matrix,
-        images=losses.images,
-        class_loss=class_loss,
-        mask_loss=mask_loss,
-        pixels=matrices,
-        patches=patches,
-        mean_average_precision=scores.mean_average_precision(),
-        masks=masks.quality(),
-        images_scored=images,
-    )
+    counters = _EvaluationCounters(model, space, constant)
+    progress.begin("images", loader.samples, 0)
+    try:
+        for scored in _run_batches(model, loader, space):
+            counters.add(scored)
+            progress.advance(len(scored.batch.image_ids))
+    finally:
+        progress.end()
+    return counters.measurements()
+
+
+class _EvaluationCounters:
+    """All counters of an evaluation."""
+
+    def __init__(self, model: TFDetHeads, space: LabelSpace, constant: Sequence[int]) -> None:
+        device, self._config = model.cat.weight.device, model.config
+        classes = model.config.outputs
+        self._void, self._constant = space.void, np.asarray(constant)
+        self._pixels = {kind: PixelCounter(classes, space.void, device) for kind in _COUNTED}
+        self._patches = {kind: PatchCounts() for kind in RowKind}
+        self._losses, self._masks = LossCounter(device), MaskCounter(device)
+        self._scores = ScoreHistogram(classes, device, model.config.class_loss)
+        self._images, self._confidences = (
+            ImageCounter(classes, space.void),
+            CalibrationCounter(device),
+        )
+
+    def add(self, scored: ScoredBatch) -> None:
+        """Count a batch."""
+        truth, ids = scored.truth, scored.batch.image_ids
+        losses = losses_by_image(
+            scored.class_logits, scored.mask_logits, scored.batch, self._config
+        )
+        self._losses.add(losses, len(ids))
+        self._scores.add(scored.class_logits, scored.batch.slot_labels)
+        label_maps = _label_maps_by_kind(scored, self._masks)
+        for kind, counter in self._pixels.items():
+            counter.add(truth, label_maps[kind])
+        predicted = label_maps[RowKind.MODEL]
+        self._images.add(ids, truth, predicted, losses.total)
+        confidence = pixel_confidence(scored.class_logits, scored.mask_logits)
+        self._confidences.add(confidence, predicted == truth, truth != self._void)
+        _count_patches(scored, self._patches, self._constant)
+
+    def measurements(self) -> Measurements:
+        """Return all that was counted."""
+        confusions = self._images.confusions()
+        model = confusions.matrix()
+        class_loss, mask_loss = self._losses.means()
+        return Measurements(
+            model=model,
+            images=self._losses.images,
+            class_loss=class_loss,
+            mask_loss=mask_loss,
+            pixels={
+                RowKind.MODEL: model,
+                **{kind: counter.matrix() for kind, counter in self._pixels.items()},
+                RowKind.MAJORITY: constant_prediction(model, int(self._constant[0])),
+            },
+            patches=self._patches,
+            mean_average_precision=self._scores.mean_average_precision(),
+            masks=self._masks.quality(),
+            masks_by_slots=self._masks.quality_by_slots(),
+            calibration=self._confidences.calibration(),
+            confusions=confusions,
+        )
 
 
 def _run_batches(
