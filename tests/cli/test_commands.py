@@ -531,6 +531,15 @@ def test_predict_draws_an_overlay_and_a_label_map_a_picture(
         assert sheet.width > 2 * 224
 
 
+def test_predict_writes_the_confidence_too(run: Path, tmp_path: Path, vocprep: Run) -> None:
+    Image.new("RGB", (300, 260), "green").save(tmp_path / "wide.png")
+    words = ["--weights", "random:0", "--device", "cpu", "--confidence", "--json"]
+    text = assert_done(vocprep("predict", run, tmp_path / "wide.png", "--out", tmp_path, *words))
+    (made,) = json.loads(text)["images"]
+    with Image.open(made["confidence"]) as confidence, Image.open(made["labels"]) as labels:
+        assert (confidence.mode, confidence.size) == ("L", labels.size)
+
+
 def test_predict_labels_every_pixel_in_native_geometry(
     run: Path, tmp_path: Path, vocprep: Run
 ) -> None:

@@ -71,6 +71,30 @@ def test_what_is_written_is_what_is_returned(run: Run, image: Path, tmp_path: Pa
     assert written.classes == kept.classes
 
 
+def test_confidence_is_returned_or_written_where_it_is_asked_for(
+    run: Run, image: Path, tmp_path: Path
+) -> None:
+    asked = replace(OPTIONS, confidence=True)
+    (kept,) = predict(run, image, options=asked).images
+    assert kept.confidence is not None
+    assert kept.confidence.shape == kept.label_map.shape
+    assert 0 <= kept.confidence.min() < kept.confidence.max() <= 1
+    (plain,) = predict(run, image, tmp_path / "plain", OPTIONS).images
+    (written,) = predict(run, image, tmp_path / "out", asked).images
+    assert written.files is not None
+    assert plain.files is not None
+    assert plain.confidence is written.confidence is plain.files.confidence is None
+    names = ["scene.confidence.png", "scene.labels.png", "scene.overlay.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    with Image.open(str(written.files.confidence)) as picture:
+        assert picture.mode == "L"
+        np.testing.assert_allclose(np.asarray(picture) / 255, kept.confidence, atol=0.51 / 255)
+    with Image.open(written.files.overlay) as drawn, Image.open(plain.files.overlay) as without:
+        assert drawn.width > without.width
+    assert written.to_json()["confidence"] == written.files.confidence
+    assert sorted(plain.to_json()) == ["classes", "image", "labels", "overlay"]
+
+
 def test_bad_images_are_listed_and_the_others_done(run: Run, image: Path, tmp_path: Path) -> None:
     bad, tiny, missing = (tmp_path / name for name in ("bad.jpg", "tiny.png", "missing.png"))
     bad.write_text("no image")

@@ -29,6 +29,7 @@ from vocprep.geometry import GeometryKind
     type=click.Choice(get_args(GeometryKind)),
     help="native: the whole image at its own size; crop, squash: 224×224.  [default: the run's]",
 )
+@click.option("--confidence", is_flag=True, help="Also write and draw NAME.confidence.png.")
 @data_dir_option
 @click.option(
     "--weights",
@@ -41,6 +42,7 @@ def predict(
     images: tuple[Path, ...],
     out: Path,
     geometry: GeometryKind | None,
+    confidence: bool,
     data_dir: Path,
     weights: str | None,
     device: str,
@@ -48,19 +50,27 @@ def predict(
 ) -> None:
     """Label new images: NAME.overlay.png with a legend, NAME.labels.png with 16-bit class ids.
 
-    The backbone's weights must be those that the run's shards were built with. Both files cover
+    NAME.confidence.png holds the probability of each pixel's class, 0 to 255 for 0 to 1.
+
+    The backbone's weights must be those that the run's shards were built with. All files cover
     what the geometry covers, at its size: the run's own geometry, for crop the centre 224×224, or
     the one given. --geometry native labels every pixel of an image of any size, with any run.
 
     \b
     Example:
       vocprep predict runs/first holiday.jpg --out predictions
-      vocprep predict runs/first holiday.jpg --out predictions --geometry native
+      vocprep predict runs/first holiday.jpg --out predictions --geometry native --confidence
     """
     from vocprep.heads.predict import PredictOptions
     from vocprep.heads.predict import predict as predict_images
 
-    options = PredictOptions(weights=weights, data_dir=data_dir, geometry=geometry, device=device)
+    options = PredictOptions(
+        weights=weights,
+        data_dir=data_dir,
+        geometry=geometry,
+        device=device,
+        confidence=confidence,
+    )
     result = predict_images(run, images, out, options, Bars("images"))
     for note in result.notes:
         click.echo(f"note: {note}", err=True)

@@ -10,14 +10,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BeforeValidator
 
 from vocprep.data_dir.layout import default_data_dir
-from vocprep.drawing.label_maps import paint_label_map
-from vocprep.drawing.legend import legend_rows
-from vocprep.drawing.png import png_bytes
-from vocprep.drawing.sheet import Panel, picture_sheet, reduced_image, reduced_values
+from vocprep.drawing.labelled import LabelledImage, labelled_sheet
+from vocprep.drawing.png import grey_png, png_bytes
 from vocprep.errors import DataError
 from vocprep.features.devices import choose_device
 from vocprep.features.embed import Embedder, EmbeddingSpec
@@ -61,6 +58,8 @@ class PredictOptions:
     ``squash`` 224×224; that of the run's shards when None."""
     device: str = "auto"
     """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    confidence: bool = False
+    """Also return or write how certain each pixel's class is, and draw it in the overlay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +81,12 @@ class PredictedFiles:
     """PNG: the image, the label map laid over it, and a legend."""
     labels: str
     """PNG with 16-bit class ids."""
+    confidence: str | None = None
+    """8-bit grey PNG, 0 to 255 for confidences from 0 to 1; None unless it was asked for."""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the paths by kind, those of files that were written."""
+        return {kind: path for kind, path in asdict(self).items() if path is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,9 @@ class ImagePrediction:
     """Where it was written; None without an output folder."""
     label_map_held: NDArray[np.uint16] | None
     """The label map, unless it was written."""
+    confidence: NDArray[np.float32] | None = None
+    """[h, w] probability of the mask that won each pixel, 0..1, where it was asked for and not
+    written."""
     is_turned: bool = False
     """Whether the image was turned upright, as its metadata state, before it was labelled."""
 
@@ -110,7 +118,7 @@ class ImagePrediction:
         """Return plain JSON values."""
         return {
             "image": str(self.image),
-            **(asdict(self.files) if self.files else {}),
+            **(self.files.to_json() if self.files else {}),
             "classes": [asdict(share) for share in self.classes],
         }
 
@@ -163,10 +171,10 @@ def predict(
     """Label image files with a run's heads.
 
     With ``out``, ``NAME.overlay.png`` and ``NAME.labels.png`` of each image are written into that
-    folder. An image that cannot be read or is too small is listed in ``errors`` of the result; the
-    others are done. Raises RunError when the run cannot be used or ``weights`` are not those of its
-    shards, SourceUnavailableError when there are none, UsageError when two images would be written
-    to one name, OutOfMemoryError.
+    folder, with ``options.confidence`` ``NAME.confidence.png`` too. An image that cannot be read or
+    is too small is listed in ``errors`` of the result; the others are done. Raises RunError when
+    the run cannot be used or ``weights`` are not those of its shards, SourceUnavailableError when
+    there are none, UsageError when two images would be written to one name, OutOfMemoryError.
     """
     options = options or PredictOptions()
     given = [images] if isinstance(images, str | Path) else images
@@ -176,8 +184,8 @@ def predict(
         check_output_folder(folder)
         check_names_differ(paths, [path.stem for path in paths], "predictions")
     trained = run if isinstance(run, Run) else load_run(run)
-    embedder, geometry = make_embedder(trained, options), _as_geometry(options.geometry)
-    label = partial(_predict_file, trained, embedder=embedder, geometry=geometry, out=folder)
+    embedder = make_embedder(trained, options)
+    label = partial(_predict_file, trained, embedder=embedder, options=options, out=folder)
     with memory_errors("use smaller images or --geometry crop, or free memory"):
         made, errors = _predict_files(paths, label, progress)
     return PredictionResult(
@@ -228,21 +236,22 @@ def make_embedder(run: Run, options: PredictOptions) -> Embedder:
 
 
 def _predict_file(
-    run: Run, path: Path, embedder: Embedder, geometry: Geometry | None, out: Path | None
+    run: Run, path: Path, embedder: Embedder, options: PredictOptions, out: Path | None
 ) -> ImagePrediction:
     """Label one image file; a DataError names it."""
     data = read_image_file(path)
     image = decode_image(data, str(path))
     try:
-        found = predict_image(run, image, embedder, geometry)
+        found = predict_image(run, image, embedder, _as_geometry(options.geometry))
     except DataError as error:
         raise type(error)(f"{path}: {error}") from error
-    space = run.config.labels
+    space, confidence = run.config.labels, found.confidence if options.confidence else None
     return ImagePrediction(
         image=path,
         classes=_class_shares(found.label_map, space),
-        files=None if out is None else _write(found, space, out / path.stem),
+        files=None if out is None else _write(found, space, out / path.stem, confidence),
         label_map_held=found.label_map if out is None else None,
+        confidence=confidence if out is None else None,
         is_turned=orientation(data) != UPRIGHT,
     )
 
@@ -261,21 +270,22 @@ def _class_shares(label_map: NDArray[np.uint16], space: LabelSpace) -> tuple[Cla
     )
 
 
-def _write(found: Prediction, space: LabelSpace, stem: Path) -> PredictedFiles:
-    """Write STEM.overlay.png and STEM.labels.png."""
-    sheet = _sheet(found, space, stem.name)
-    contents = {"overlay": png_bytes(sheet), "labels": encode_png(found.label_map)}
+def _write(
+    found: Prediction, space: LabelSpace, stem: Path, confidence: NDArray[np.float32] | None
+) -> PredictedFiles:
+    """Write STEM.overlay.png and STEM.labels.png, with a confidence STEM.confidence.png too."""
+    item = LabelledImage(
+        name=stem.name, image=found.image, predicted=found.label_map, confidence=confidence
+    )
+    contents = {
+        "overlay": png_bytes(labelled_sheet(item, space.style)),
+        "labels": encode_png(found.label_map),
+    }
+    if confidence is not None:
+        contents["confidence"] = grey_png(confidence)
     paths = {kind: stem.with_name(f"{stem.name}.{kind}.png") for kind in contents}
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with alone_in(stem.parent):  # so that both files are of one run
+    with alone_in(stem.parent):  # so that all files are of one run
         for kind, data in contents.items():
             write_atomic(paths[kind], data)
-    return PredictedFiles(overlay=str(paths["overlay"]), labels=str(paths["labels"]))
-
-
-def _sheet(found: Prediction, space: LabelSpace, name: str) -> Image.Image:
-    """Draw the image, its label map over it, and a legend."""
-    image, label_map = reduced_image(found.image), reduced_values(found.label_map)
-    painted = paint_label_map(label_map, space.style, image)
-    panels = [Panel(caption=name, pixels=image), Panel(caption="prediction", pixels=painted)]
-    return picture_sheet(panels, legend_rows(found.label_map, space.style))
+    return PredictedFiles(**{kind: str(path) for kind, path in paths.items()})
