@@ -14,6 +14,7 @@ from playwright.sync_api import (
     Error,
     Page,
     Request,
+    expect,
     sync_playwright,
 )
 
@@ -32,6 +33,7 @@ def browser() -> Iterator[Browser]:
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=program, args=arguments) as started,
     ):
+        expect.set_options(timeout=_PATIENCE)
         yield started
 
 

@@ -30,13 +30,15 @@ export function sorted(rows, by, dir) {
  * @returns {Array<Object<string, *>>}
  */
 export function joined(answers, keys) {
+  const byId = answers.map(({ classes }) => new Map(classes.map((item) => [item.id, item])));
   const whole = answers[0].classes.reduce((sum, item) => sum + item.pixels, 0);
-  return answers[0].classes.map((item, index) => {
+  return answers[0].classes.map((item) => {
     const row = { id: item.id, name: item.name, pixels: item.pixels, pictures: item.pictures };
     row.share = whole > 0 ? item.pixels / whole : 0;
     keys.forEach((key, number) => {
-      row[`iou:${key}`] = answers[number].classes[index].iou;
-      row[`accuracy:${key}`] = answers[number].classes[index].accuracy;
+      const scores = byId[number].get(item.id);
+      row[`iou:${key}`] = scores?.iou;
+      row[`accuracy:${key}`] = scores?.accuracy;
     });
     const [one, other] = [row[`iou:${keys[0]}`], row[`iou:${keys[1]}`]];
     const both = [one, other].every((value) => value !== null && value !== undefined);

@@ -20,7 +20,7 @@ export class ConfusionView {
     this.controls = h("div", { class: "toolbar" });
     this.body = h("div", {});
     this.patches = h("section", { class: "similar", "aria-label": "Patches of a cell", hidden: true });
-    const scroll = h("div", { class: "scroll" }, this.body, this.patches);
+    const scroll = h("div", { class: "scroll beside" }, this.body, this.patches);
     this.element = h("section", { class: "tables", "aria-label": "Confusion matrix", hidden: true }, [
       this.controls,
       scroll,
@@ -97,7 +97,7 @@ export class ConfusionView {
       "table",
       { class: "matrix" },
       h("caption", {}, "Share of each true class's pixels (rows) by predicted class (columns), in %"),
-      h("thead", {}, h("tr", {}, h("td", {}), heads, last)),
+      h("thead", {}, h("tr", {}, h("td", {}, "true ↓ predicted →"), heads, last)),
       h("tbody", {}, rows),
     );
   }

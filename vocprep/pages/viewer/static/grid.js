@@ -1,10 +1,11 @@
 /** The list of pictures as a grid of which only the rows in sight exist. */
 
 import { button, fill, h, settled } from "./dom.js";
-import { counted } from "./numbers.js";
-import { visibleRows, gridShape, movedIndex } from "./rows.js";
+import { counted, plural } from "./numbers.js";
+import { gridShape, movedIndex, rowCount, visibleRows } from "./rows.js";
 import { tile } from "./tile.js";
 
+const EXPECTED = 200; // tiles that stand in for pictures while their number is not known
 const SETTLED = 120; // milliseconds without scrolling after which thumbnails are asked for
 
 export class Grid {
@@ -33,7 +34,6 @@ export class Grid {
         onscroll: () => this.#scrolled(),
         onkeydown: (event) => this.#pressed(event),
       },
-      this.message,
       this.body,
     );
     this.settle = settled(SETTLED, () => this.#settled());
@@ -70,8 +70,9 @@ export class Grid {
     if (!this.look || this.element.clientWidth === 0) return;
     const { total, error, waiting } = this.list;
     this.#showMessage(error ?? waiting ?? (total === 0 ? "No picture fits these filters." : null));
-    this.shape = gridShape(this.element.clientWidth - 24, this.look.width, this.look.ratio);
-    const rows = Math.ceil((total ?? 200) / this.shape.columns);
+    this.shape = gridShape(this.body.clientWidth, this.look.width, this.look.ratio);
+    const rows = rowCount(total ?? (error ? 0 : EXPECTED), this.shape);
+    this.listed = Math.min(total ?? 0, rows * this.shape.columns);
     this.element.setAttribute("aria-rowcount", String(rows));
     this.element.setAttribute("aria-colcount", String(this.shape.columns));
     this.body.style.height = `${rows * this.shape.height}px`;
@@ -109,16 +110,16 @@ export class Grid {
       const index = number * columns + column;
       if (this.list.total === null || index < this.list.total) pictures.push(this.list.at(index));
     }
-    const known = pictures.map((picture) => picture?.id ?? "").join("\n");
     const drawn = this.rows.get(number);
-    if (drawn?.known === known) return;
+    const isSame = drawn?.pictures.length === pictures.length;
+    if (isSame && pictures.every((picture, index) => picture === drawn.pictures[index])) return;
     if (drawn) this.#remove(number, drawn);
     const cells = pictures.map((picture, column) =>
       tile(picture, number * columns + column, this.look, this.actions),
     );
     const element = h("div", { class: "row", role: "row", "aria-rowindex": number + 1 }, cells);
     element.style.transform = `translateY(${number * height}px)`;
-    this.rows.set(number, { element, known });
+    this.rows.set(number, { element, pictures });
     this.body.append(element);
     if (!this.isFast) loadPictures(element);
   }
@@ -135,6 +136,7 @@ export class Grid {
   }
 
   #scrolled() {
+    if (this.element.clientHeight === 0) return; // the list is hidden
     const top = this.element.scrollTop;
     this.isFast = Math.abs(top - this.lastTop) > this.element.clientHeight;
     this.lastTop = top;
@@ -153,15 +155,15 @@ export class Grid {
   #resized() {
     if (!this.shape || this.element.clientWidth === 0) return;
     const first = Math.round(this.element.scrollTop / this.shape.height) * this.shape.columns;
-    const { columns } = gridShape(this.element.clientWidth - 24, this.look.width, this.look.ratio);
-    if (columns !== this.shape.columns) this.#clear();
+    const { columns } = gridShape(this.body.clientWidth, this.look.width, this.look.ratio);
+    const isOther = columns !== this.shape.columns;
+    if (isOther) this.#clear();
     this.refresh();
-    if (columns !== this.shape.columns || first > 0) this.scrollTo(first);
+    if (isOther) this.scrollTo(first);
   }
 
   #pressed(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || !this.shape) return;
-    const { total } = this.list;
     if (event.key === "Enter" || event.key === " ") {
       const picture = this.list.at(this.cursor);
       if (picture?.status === "record") this.actions.open(picture.id, this.cursor);
@@ -169,7 +171,7 @@ export class Grid {
       return;
     }
     const page = Math.max(1, Math.floor(this.element.clientHeight / this.shape.height));
-    const next = movedIndex(event.key, this.cursor, total ?? 0, this.shape.columns, page);
+    const next = movedIndex(event.key, this.cursor, this.listed, this.shape.columns, page);
     if (next === null) return;
     event.preventDefault();
     this.cursor = next;
@@ -213,9 +215,12 @@ export class Grid {
 
   /** @returns {string} how many pictures there are, for people */
   get count() {
-    const { total } = this.list;
+    const { total, error } = this.list;
+    if (error !== null) return "";
     if (total === null) return "Loading…";
-    return total === 1 ? "1 picture" : `${counted(total)} pictures`;
+    const all = plural(total, "picture");
+    if (total === this.listed) return all;
+    return `${all}, of which ${counted(this.listed)} can be scrolled to: filter, or turn the order`;
   }
 }
 

@@ -48,7 +48,7 @@ export function keys({ store, shell, picture, pictures, isOpen }) {
     if (isWriting(event.target)) return event.target.blur();
     if (!isOpen()) return undefined;
     if (store.current.patch !== "") return store.set({ patch: "" });
-    return store.close();
+    return store.set({ id: "" });
   }
 }
 

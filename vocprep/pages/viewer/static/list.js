@@ -14,6 +14,7 @@ export class PictureList {
     this.error = null;
     this.waiting = null;
     this.pages = new Map();
+    this.fresh = new Set(); // numbers of pages that need not be asked for again
     this.requests = new Map();
   }
 
@@ -28,7 +29,15 @@ export class PictureList {
     this.error = null;
     this.waiting = null;
     this.pages = new Map();
+    this.fresh = new Set();
     this.requests = new Map();
+  }
+
+  /** Ask anew for what is in sight, since the server knows more; the old is shown until then. */
+  renew() {
+    this.fresh = new Set();
+    this.error = null;
+    this.changed();
   }
 
   /**
@@ -53,6 +62,7 @@ export class PictureList {
    * @param {number} end exclusive
    */
   need(first, end) {
+    if (this.error !== null) return; // until it is reset
     const from = Math.floor(Math.max(first, 0) / PAGE);
     const to = Math.floor(Math.max(end - 1, 0) / PAGE);
     for (const [number, request] of this.requests) {
@@ -63,7 +73,7 @@ export class PictureList {
     }
     for (let number = from; number <= to; number += 1) {
       const beyond = this.total !== null && number * PAGE >= this.total;
-      if (!beyond && !this.pages.has(number) && !this.requests.has(number)) this.#ask(number);
+      if (!beyond && !this.fresh.has(number) && !this.requests.has(number)) this.#ask(number);
     }
   }
 
@@ -98,6 +108,16 @@ export class PictureList {
     return answer.position ?? null;
   }
 
+  #keep(number, pictures) {
+    this.pages.delete(number);
+    this.pages.set(number, pictures);
+    this.fresh.add(number);
+    if (this.pages.size <= KEPT) return;
+    const [oldest] = this.pages.keys();
+    this.pages.delete(oldest);
+    this.fresh.delete(oldest);
+  }
+
   async #ask(number) {
     const request = new AbortController();
     const { query } = this;
@@ -111,8 +131,7 @@ export class PictureList {
       const answer = await askUntilReady("pictures", page, request.signal, waiting);
       this.waiting = null;
       this.total = answer.total;
-      this.pages.set(number, answer.pictures);
-      if (this.pages.size > KEPT) this.pages.delete(this.pages.keys().next().value);
+      this.#keep(number, answer.pictures);
     } catch (error) {
       if (error.name === "AbortError") return;
       this.error = error.message;

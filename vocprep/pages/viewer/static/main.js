@@ -54,15 +54,14 @@ async function start() {
   followLinks(store);
   keys({ store, shell, picture, pictures, isOpen: () => shown === "picture" });
   show(store.current);
-  await followRuns(server, (next) => {
-    const isNew = stateOfRuns(next) !== stateOfRuns(server);
+  await followWork(server, (next) => {
+    const isNew = states(next) !== states(server);
     server = next;
     shell.show(store.current);
-    if (isNew) {
-      pictures.list.reset(pictures.query(store.current));
-      if (shown === "picture") picture.reload();
-      else views[shown].show(store.current, false);
-    }
+    if (!isNew) return;
+    pictures.list.renew();
+    if (shown === "picture") picture.reload();
+    else views[shown].show(store.current, false);
   });
 }
 
@@ -77,11 +76,12 @@ function followLinks(store) {
   });
 }
 
-/** Ask how far the scoring of runs is until all are done. */
-async function followRuns(server, changed) {
+/** Ask how far the work in the background is until all is done. */
+async function followWork(server, changed) {
   let next = server;
-  while (next.runs.some((run) => run.state === "waiting" || run.state === "scoring")) {
-    await pause(POLL);
+  while (work(next).some(({ state }) => state !== "ready" && state !== "failed")) {
+    const moves = work(next).some(({ state }) => state === "scoring" || state === "reading");
+    await pause(moves ? POLL : 3 * POLL);
     try {
       next = await ask("state");
       changed(next);
@@ -92,8 +92,15 @@ async function followRuns(server, changed) {
   }
 }
 
-function stateOfRuns(server) {
-  return server.runs.map((run) => run.state).join();
+/** What the server computes in the background: the scores of runs, the classes of pictures. */
+function work(server) {
+  return [...server.runs, ...server.versions.map((version) => version.columns)];
+}
+
+function states(server) {
+  return work(server)
+    .map(({ state }) => state)
+    .join();
 }
 
 await start();

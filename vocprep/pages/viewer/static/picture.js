@@ -91,12 +91,16 @@ export class PictureView {
     this.next = undefined;
     this.position = null;
     this.#heading();
+    this.#findNeighbours(state.id, signal);
     try {
       const picture = await this.#fetch(state, signal);
       this.picture = picture;
       this.fault.hidden = true;
       this.body.hidden = false;
       this.#draw();
+      const { activeElement } = document;
+      const isFree = activeElement === document.body || activeElement.id === "main";
+      if (isFree) this.stage.element.focus({ preventScroll: true });
     } catch (error) {
       if (error.name === "AbortError") return;
       this.picture = null;
@@ -106,7 +110,6 @@ export class PictureView {
       this.announce(error.message);
     }
     this.element.removeAttribute("aria-busy");
-    await this.#findNeighbours(state.id, signal);
   }
 
   /** Fetch a picture as the version browsed has it, and as the others have it. */
@@ -152,10 +155,10 @@ export class PictureView {
         ? ""
         : `${counted(this.position + 1)} of ${counted(total)}`;
     const go = (step, name, target) =>
-      button(name, () => this.go(step), { class: "plain", disabled: !target });
+      button(name, () => this.go(step), { "aria-disabled": target ? null : "true" });
     refill(
       this.head,
-      button("← List", () => this.store.close(), { class: "plain" }),
+      h("a", { class: "button", href: this.store.url({ id: "", patch: "" }), "data-key": "list" }, "← List"),
       h("h2", {}, id),
       h("span", { class: "facts" }, this.picture?.id === id ? this.#facts() : null),
       h("span", { class: "spacer" }),

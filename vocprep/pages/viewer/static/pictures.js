@@ -30,6 +30,7 @@ export class PicturesView {
     this.element = h("section", { class: "pictures", "aria-label": "Pictures" }, [
       this.filters.element,
       this.count,
+      this.grid.message,
       this.grid.element,
     ]);
   }
@@ -98,16 +99,17 @@ export class PicturesView {
   }
 
   #arrived() {
+    if (this.element.hidden) return;
+    this.grid.refresh();
     this.count.textContent = this.grid.count;
-    if (!this.element.hidden) this.grid.refresh();
   }
 
   /** Ask how many pictures each class is in, for the list of classes. */
   async #countClasses({ v, split }) {
     const key = `${v} ${split}`;
-    if (key === this.counted) return;
+    const { splits, columns } = versionOf(this.server(), v);
+    if (key === this.counted || columns.state !== "ready") return;
     this.counted = key;
-    const { splits } = versionOf(this.server(), v);
     const names = splits.map(({ name }) => name).filter((name) => split === "" || name === split);
     try {
       const answers = await Promise.all(names.map((name) => ask("classes", { v, split: name })));

@@ -3,6 +3,7 @@
 const GAP = 12; // pixels between tiles
 const CAPTION = 44; // pixels below a tile's picture
 const AROUND = 2; // rows beyond each edge that exist too
+const TALLEST = 16e6; // pixels that every browser lets an element have
 
 /**
  * @typedef {Object} Shape
@@ -23,6 +24,16 @@ export function gridShape(width, wanted, ratio) {
   const tile = (width - GAP * (columns - 1)) / columns;
   const pictureHeight = Math.floor(tile / ratio);
   return { columns, pictureHeight, height: pictureHeight + CAPTION + GAP };
+}
+
+/**
+ * The rows of a list that can be scrolled to.
+ * @param {number} total pictures
+ * @param {Shape} shape
+ * @returns {number}
+ */
+export function rowCount(total, shape) {
+  return Math.min(Math.ceil(total / shape.columns), Math.floor(TALLEST / shape.height));
 }
 
 /**

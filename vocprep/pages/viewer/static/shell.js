@@ -50,7 +50,7 @@ export class Shell {
         h("code", { title: `content_id ${version.content_id}` }, version.short_id),
       ]),
       this.#tabs(state, server),
-      h("div", { class: "runs" }, server.runs.map(runChip)),
+      h("div", { class: "runs" }, readingChip(version.columns), server.runs.map(runChip)),
       h("div", { class: "group" }, [
         themeButton(),
         button("?", () => this.toggleHelp(), { class: "plain", "aria-label": "Keys and help" }),
@@ -79,6 +79,16 @@ export class Shell {
 /** @returns {boolean} whether keys of one character do something */
 export function keysAreOn() {
   return localStorage.getItem("keys") !== "off";
+}
+
+function readingChip({ state, done, total, error }) {
+  if (state === "failed") return h("span", { class: "run is-failed" }, h("small", {}, error));
+  if (state !== "reading") return null;
+  const label = "Classes of the pictures";
+  return h("span", { class: "run" }, [
+    h("small", {}, `classes: ${counted(done)} of ${plural(total, "picture")}`),
+    h("progress", { max: total || 1, value: done, "aria-label": label }),
+  ]);
 }
 
 function runChip(run) {

@@ -60,7 +60,7 @@ export class Stage {
   #build(texts) {
     this.panels = this.layers.map((layer, index) => this.#panel(layer, texts[index]));
     fill(this.element, this.panels.map((panel) => panel.element));
-    this.element.style.setProperty("--panels", String(this.panels.length));
+    this.element.style.setProperty("--columns", String(this.panels.length));
   }
 
   #panel(layer, text) {

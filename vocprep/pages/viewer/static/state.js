@@ -109,9 +109,7 @@ export class Store {
     const next = { ...this.current, ...changes };
     const address = format(next);
     if (address === format(this.current)) return;
-    const { history } = this.window;
-    const inside = replace ? Boolean(history.state?.inside) : true;
-    history[replace ? "replaceState" : "pushState"]({ inside }, "", address);
+    this.window.history[replace ? "replaceState" : "pushState"](null, "", address);
     this.#become(next);
   }
 
@@ -138,13 +136,7 @@ export class Store {
    */
   remember(at) {
     this.current = { ...this.current, at };
-    this.window.history.replaceState(this.window.history.state, "", format(this.current));
-  }
-
-  /** Close what is open: the step before when it was in this page, otherwise the list. */
-  close() {
-    if (this.window.history.state?.inside) this.window.history.back();
-    else this.set({ id: "", patch: "" });
+    this.window.history.replaceState(null, "", format(this.current));
   }
 
   #become(next) {
