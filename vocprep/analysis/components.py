@@ -6,7 +6,7 @@ Shape legend: N rows of a sample, P patches of a picture, D embedding.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ _MOST_ROWS = 8192
 """Patches of a sample: components of more are the same to the eye."""
 _MOST_SHARDS = 8
 """Shards that a sample is drawn from."""
+_BLOCK = 16
+"""Directions that are searched together, of which the first three are kept."""
+_ITERATIONS = 20
 _TAIL = 1.0
 """Per cent of the sample beyond each end of a colour's range."""
 
@@ -39,6 +42,8 @@ class Components:
     """Share of the sample's variance that each axis holds."""
     rows: int
     """N of the sample."""
+    is_sample: bool = False
+    """Whether the version holds more patches than that."""
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{100 * share:.1f} %" for share in self.explained)
@@ -56,8 +61,9 @@ class Components:
         size = sample.shape[1]
         mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         centred = sample - mean
-        variances, axes = _largest(centred.T @ centred / max(len(sample), 1), min(3, size))
-        total = float(centred.astype(np.float64).var(axis=0).sum()) or 1.0
+        covariance = centred.T @ centred / max(len(sample), 1)
+        variances, axes = _largest(covariance, min(3, size))
+        total = float(np.trace(covariance, dtype=np.float64)) or 1.0
         axes = np.concatenate([axes, np.zeros((3 - len(axes), size), dtype=np.float32)])
         low, high = np.percentile(centred @ axes.T, (_TAIL, 100 - _TAIL), axis=0)
         return cls(
@@ -75,7 +81,9 @@ class Components:
 
         UsageError when the version holds no record.
         """
-        return cls.fit(_sample(dataset))
+        found = cls.fit(_sample(dataset))
+        patches = sum(shard.patches for shard in dataset.index.shards)
+        return replace(found, is_sample=found.rows < patches)
 
     def rgb(self, embeddings: NDArray[np.floating], grid: Grid) -> NDArray[np.uint8]:
         """Return a picture's patches uint8 [ny, nx, 3], of embeddings [P, D].
@@ -136,11 +144,16 @@ def _finite(rows: NDArray[np.floating]) -> NDArray[np.float32]:
 def _largest(
     covariance: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Return the largest eigenvalues [count] and their vectors [count, D], signs made definite."""
-    from scipy.linalg import eigh  # noqa: PLC0415  # a third of a second to load
+    """Return the largest eigenvalues [count] and their vectors [count, D], signs made definite.
 
-    size = len(covariance)
-    values, vectors = eigh(covariance.astype(np.float64), subset_by_index=(size - count, size - 1))
-    axes = vectors.T[::-1]
+    By subspace iteration: all eigenvectors of wide embeddings would take a hundred times as long.
+    """
+    matrix = covariance.astype(np.float64)
+    size = len(matrix)
+    block = np.random.default_rng(0).normal(size=(size, min(size, _BLOCK)))
+    for _ in range(_ITERATIONS):
+        block, _ = np.linalg.qr(matrix @ block)
+    values, within = np.linalg.eigh(block.T @ matrix @ block)
+    axes = (block @ within).T[::-1][:count]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
-    return values[::-1], (axes * np.sign(largest)).astype(np.float32)
+    return values[::-1][:count], (axes * np.sign(largest)).astype(np.float32)

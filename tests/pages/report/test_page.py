@@ -5,36 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import jinja2
 import numpy as np
 import pytest
+from builders.html import Elements
 from markupsafe import Markup
 from PIL import Image
 
 from vocprep.pages.report.page import Page, Picture, Section, cell, name, section, table
 
 HOSTILE = "<script>alert(1)</script>\"'&\u202e" + "x" * 200
-
-
-class Elements(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for found, attributes in self.found if found == tag]
 
 
 def make_page(title: str = "Title", *sections: Section) -> Page:

@@ -239,8 +239,15 @@ def _known(line: Line) -> list[tuple[float, float]]:
 
 
 def _signed(value: float, decimals: int) -> str:
-    """Write a value with a minus sign, not a hyphen."""
-    return f"{value:,.{decimals}f}".replace("-", "−")
+    """Write a value with a minus sign, not a hyphen; only nothing is written as 0.
+
+    >>> _signed(-1.25, 1), _signed(0.001, 1), _signed(0, 1)
+    ('−1.2', '<0.1', '0')
+    """
+    least = 10**-decimals
+    if 0 < value < least / 2:
+        return f"<{least:.{decimals}f}"
+    return f"{value:,.{decimals}f}".replace("-", "−") if value else "0"
 
 
 def _text(value: float) -> str:

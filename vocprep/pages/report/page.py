@@ -183,11 +183,18 @@ def _encode(picture: Image.Image, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+def _one_line(value: Any) -> Any:
+    """Return what a template is to show, its text without characters that change other text."""
+    is_plain = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value) if is_plain and not value.isprintable() else value
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vocprep.pages.report"),
         autoescape=True,
+        finalize=_one_line,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
