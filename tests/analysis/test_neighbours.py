@@ -11,7 +11,7 @@ import torch
 from builders.records import make_record, write_version
 from numpy.typing import NDArray
 
-from vocprep.analysis.neighbours import PatchIndex, cosines, similarity_map
+from vocprep.analysis.neighbours import Patches, PatchIndex, cosines, similarity_map
 from vocprep.errors import UsageError
 
 
@@ -37,8 +37,15 @@ def brute_force(
 
 
 def index_of(embeddings: NDArray[np.floating]) -> PatchIndex:
-    starts = np.arange(len(embeddings) + 1)
-    return PatchIndex([f"{n:05d}" for n in range(len(embeddings))], starts, embeddings)
+    count = len(embeddings)
+    patches = Patches(
+        record_ids=[f"{number:05d}" for number in range(count)],
+        starts=np.arange(count + 1),
+        embeddings=embeddings,
+        slot_labels=np.zeros((count, 4), dtype=np.int16),
+        slot_pixels=np.zeros((count, 4), dtype=np.uint16),
+    )
+    return PatchIndex(patches)
 
 
 def drawn(kind: str, count: int, size: int) -> NDArray[np.float32]:
@@ -109,6 +116,9 @@ def test_an_index_of_a_version_locates_its_patches(tmp_path: Path) -> None:
         ("c", 0),
         ("c", 3),
     ]
+    expected = np.concatenate([records[row].slot_labels for row in (0, 2, 3)])
+    np.testing.assert_array_equal(index.patches.slot_labels, expected)
+    assert (index.number("b", 0), index.number("c", 3), index.number("a#flip", 0)) == (6, 10, None)
     patch = records[3].embeddings[2]
     assert index.locate(int(index.nearest(patch, 1).numbers[0])) == ("c", 2)
     with pytest.raises(UsageError, match="no split 'test'"):

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from vocprep.errors import ShardError
 from vocprep.options import usable_cores
 from vocprep.shards.reader import ShardDataset
+from vocprep.shards.record import Record
 
 _BLOCK = 2048
 """Patches that are compared at once."""
@@ -29,6 +31,66 @@ _EXACT_BLOCK = 8192
 """Patches that are compared at once in double precision."""
 _SCALES = (1e-12, 1e12)
 """Lengths of embeddings between which no product of two numbers is lost in single precision."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Patches:
+    """The patches of a split, one record after another."""
+
+    record_ids: Sequence[str]
+    starts: NDArray[np.int64]
+    """[records + 1] numbers of each record's first patch, and N."""
+    embeddings: NDArray[np.float16] | NDArray[np.float32]
+    """[N, D] as they are stored."""
+    slot_labels: NDArray[np.int16]
+    """[N, 4]"""
+    slot_pixels: NDArray[np.uint16]
+    """[N, 4]"""
+
+    @classmethod
+    def read(
+        cls, dataset: ShardDataset, split: str, advance: Callable[[int], object] | None = None
+    ) -> Patches:
+        """Read the patches of a split, mirrored views left out.
+
+        ``advance`` is called with the number of records read. UsageError when there is no such
+        split.
+        """
+        names = dataset.shard_names(split)
+        entries = {shard.name: shard for shard in dataset.index.shards}
+        most = sum(entries[name].patches for name in names)
+        columns: dict[str, NDArray[Any]] = {}
+        ids, starts = [], [0]
+        for number, name in enumerate(names):
+            dataset.prefetch(names[number + 1 : number + 2])
+            for record in dataset.read_shard(name):
+                if not columns:  # mirrored views leave the end of each untouched
+                    columns = _empty_columns(record, most)
+                stop = starts[-1] + len(record.embeddings)
+                if record.embeddings.shape[1:] != columns["embeddings"].shape[1:] or stop > most:
+                    raise ShardError(
+                        f"{dataset.path / name}: record {record.image_id}: embeddings "
+                        f"{record.embeddings.shape}: expected {columns['embeddings'].shape[1]} "
+                        f"numbers per patch, and {most:,} patches in split {split}; build the "
+                        "shards again"
+                    )
+                for field, column in columns.items():
+                    column[starts[-1] : stop] = getattr(record, field)
+                ids.append(record.image_id)
+                starts.append(stop)
+                if advance is not None:
+                    advance(1)
+        fields: dict[str, Any] = {name: column[: starts[-1]] for name, column in columns.items()}
+        return cls(record_ids=ids, starts=np.array(starts), **fields)
+
+
+def _empty_columns(record: Record, count: int) -> dict[str, NDArray[Any]]:
+    """Return columns of so many patches, each like the field of a record."""
+    columns = {}
+    for name in ("embeddings", "slot_labels", "slot_pixels"):
+        field: NDArray[Any] = getattr(record, name)
+        columns[name] = np.empty((count, *field.shape[1:]), field.dtype)
+    return columns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,71 +104,44 @@ class Neighbours:
 
 
 class PatchIndex:
-    """The embeddings of a split's patches, as they are stored: D numbers of 2 or 4 bytes each."""
+    """Finds patches of a split; it takes little memory beside what is stored of them."""
 
-    def __init__(
-        self,
-        record_ids: Sequence[str],
-        starts: NDArray[np.int64],
-        embeddings: NDArray[np.float16] | NDArray[np.float32],
-    ) -> None:
-        """``starts`` [records + 1] are the numbers of each record's first patch, and the end."""
-        self.record_ids = record_ids
-        self.starts = starts
-        self.embeddings = embeddings
-        self._scales = _inverse_lengths(embeddings)
+    def __init__(self, patches: Patches) -> None:
+        self.patches = patches
+        self._stored = torch.from_numpy(patches.embeddings)
+        self._scales = _inverse_lengths(patches.embeddings)
         count = min(_MOST_THREADS, usable_cores())
         self._threads = ThreadPoolExecutor(count, "vocprep-nearest", torch.set_num_threads, (1,))
-        self._parts = np.linspace(0, len(embeddings), count + 1).astype(int).tolist()
-        self._buffers = torch.empty(count, _BLOCK, embeddings.shape[1])
+        self._parts = np.linspace(0, len(self), count + 1).astype(int).tolist()
+        self._buffers = torch.empty(count, _BLOCK, self._size)
         self._lock = threading.Lock()
+        self._records = {record_id: row for row, record_id in enumerate(patches.record_ids)}
 
     @classmethod
     def of(
         cls, dataset: ShardDataset, split: str, advance: Callable[[int], object] | None = None
     ) -> PatchIndex:
-        """Read the embeddings of a split, mirrored views left out.
-
-        ``advance`` is called with the number of records read. UsageError when there is no such
-        split.
-        """
-        names = dataset.shard_names(split)
-        entries = {shard.name: shard for shard in dataset.index.shards}
-        most = sum(entries[name].patches for name in names)
-        embeddings: NDArray[np.float16] | NDArray[np.float32] | None = None
-        ids: list[str] = []
-        starts = [0]
-        for number, name in enumerate(names):
-            dataset.prefetch(names[number + 1 : number + 2])
-            for record in dataset.read_shard(name):
-                if embeddings is None:  # mirrored views leave its end untouched
-                    shape = (most, record.embeddings.shape[1])
-                    embeddings = np.empty(shape, record.embeddings.dtype)
-                stop = starts[-1] + len(record.embeddings)
-                is_fitting = record.embeddings.shape[1] == embeddings.shape[1] and stop <= most
-                if not is_fitting:
-                    raise ShardError(
-                        f"{dataset.path / name}: record {record.image_id}: embeddings "
-                        f"{record.embeddings.shape}: expected {embeddings.shape[1]} numbers per "
-                        f"patch, and {most:,} patches in split {split}; build the shards again"
-                    )
-                embeddings[starts[-1] : stop] = record.embeddings
-                ids.append(record.image_id)
-                starts.append(stop)
-                if advance is not None:
-                    advance(1)
-        if embeddings is None:
-            embeddings = np.empty((0, 1), np.float16)
-        return cls(ids, np.array(starts), embeddings[: starts[-1]])
+        """Read the patches of a split, and return their index; see ``Patches.read``."""
+        return cls(Patches.read(dataset, split, advance))
 
     def __len__(self) -> int:
         """Return N."""
-        return len(self.embeddings)
+        return len(self.patches.embeddings)
+
+    @property
+    def _size(self) -> int:
+        return int(self.patches.embeddings.shape[1])
 
     def locate(self, number: int) -> tuple[str, int]:
         """Return the record of a patch, and the patch's number in it."""
-        record = int(np.searchsorted(self.starts, number, side="right")) - 1
-        return self.record_ids[record], number - int(self.starts[record])
+        starts = self.patches.starts
+        record = int(np.searchsorted(starts, number, side="right")) - 1
+        return self.patches.record_ids[record], number - int(starts[record])
+
+    def number(self, record_id: str, patch: int) -> int | None:
+        """Return the number of a record's patch in the index; None where it is not in it."""
+        record = self._records.get(record_id)
+        return None if record is None else int(self.patches.starts[record]) + patch
 
     def nearest(
         self, vector: NDArray[np.floating], count: int, *, without: int | None = None
@@ -121,7 +156,7 @@ class PatchIndex:
         similarities = np.zeros(len(candidates))
         for start in range(0, len(candidates), _EXACT_BLOCK):
             rows = slice(start, start + _EXACT_BLOCK)
-            similarities[rows] = cosines(self.embeddings[candidates[rows]], vector)
+            similarities[rows] = cosines(self.patches.embeddings[candidates[rows]], vector)
         order = np.argsort(-similarities, kind="stable")[:count]
         return Neighbours(numbers=candidates[order], similarities=similarities[order])
 
@@ -133,7 +168,7 @@ class PatchIndex:
         known = np.where(np.isfinite(scores), scores, -np.inf)
         least = np.partition(known, len(self) - count)[len(self) - count]
         # What single precision does not tell is compared again, too.
-        return np.flatnonzero(~(scores < least - 2 * _bound(self.embeddings.shape[1])))
+        return np.flatnonzero(~(scores < least - 2 * _bound(self._size)))
 
     def _approximate(self, vector: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the cosines [N] in single precision; NaN where that does not suffice."""
@@ -158,11 +193,10 @@ class PatchIndex:
         unit: torch.Tensor,
         products: torch.Tensor,
     ) -> None:
-        stored = torch.from_numpy(self.embeddings)
         for first in range(start, stop, _BLOCK):
             rows = slice(first, min(first + _BLOCK, stop))
             block = buffer[: rows.stop - rows.start]
-            block.copy_(stored[rows])
+            block.copy_(self._stored[rows])
             torch.mv(block, unit, out=products[rows])
 
 

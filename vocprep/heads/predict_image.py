@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vocprep.errors import RunError
 from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
-from vocprep.heads.model.tfdet import to_label_map, top_labels
+from vocprep.heads.model.tfdet import class_probabilities, to_label_map, top_labels
 from vocprep.heads.runs.run import Run
 
 LONG_SEQUENCE = 1024
@@ -42,6 +42,8 @@ class LabelMapPrediction:
     """[32·ny, 32·nx] probability of the mask that won the pixel, 0..1."""
     patch_labels: NDArray[np.int64]
     """[P, K] the class ids whose masks compete in each patch, the strongest class first."""
+    patch_probabilities: NDArray[np.float32]
+    """[P, K] the probability of each of these classes, 0..1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +73,14 @@ def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) ->
         class_logits, masks = run.model.probabilities(tokens, None, grids)
     labels = to_label_map(class_logits, masks)[0].cpu().numpy().astype(np.uint16)
     top = top_labels(class_logits)[0]
+    shares = class_probabilities(class_logits[0], run.config.heads.class_loss).gather(-1, top)
     confidence = masks[0, ..., : top.shape[-1]].amax(dim=-1).cpu().numpy()
     return LabelMapPrediction(
         grid=grid,
         label_map=join_patches(labels.reshape(-1, PATCH, PATCH), grid),
         confidence=join_patches(confidence.reshape(-1, PATCH, PATCH), grid),
         patch_labels=top.cpu().numpy(),
+        patch_probabilities=shares.cpu().numpy(),
     )
 
 
@@ -105,6 +109,7 @@ def predict_image(
         label_map=found.label_map[:height, :width],
         confidence=found.confidence[:height, :width],
         patch_labels=found.patch_labels,
+        patch_probabilities=found.patch_probabilities,
         image=placed[:height, :width],
     )
 

@@ -23,6 +23,7 @@ __all__ = [
     "HeadsConfig",
     "Standardise",
     "TFDetHeads",
+    "class_probabilities",
     "pixel_confidence",
     "to_label_map",
     "to_segment",
@@ -169,6 +170,15 @@ def top_labels(y: Tensor) -> Tensor:
     Strongest first; the order among equal logits is ``torch.topk``'s. Fewer than 4 where C is.
     """
     return torch.topk(y, min(SLOTS, y.shape[-1]), dim=-1).indices
+
+
+def class_probabilities(class_logits: Tensor, class_loss: ClassLoss) -> Tensor:
+    """Return the probabilities float32 [..., C] that the heads were trained to give.
+
+    The softmax over the classes, or each class's own sigmoid where ``class_loss`` is ``multi_hot``.
+    """
+    logits = class_logits.float()
+    return logits.sigmoid() if class_loss == "multi_hot" else logits.softmax(dim=-1)
 
 
 def to_segment(y: Tensor, z: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def score_split(
     device, config = model.cat.weight.device, model.config
     losses = LossCounter(device)
     pixels = PixelCounter(config.outputs, space.void, device)
-    for scored in _run_batches(model, loader, space):
+    for scored in run_batches(model, loader, space):
         losses.add(
             compute_losses(
                 scored.class_logits,
@@ -152,7 +152,7 @@ def measure_split(
     counters = _EvaluationCounters(model, space, constant)
     progress.begin("images", loader.samples, 0)
     try:
-        for scored in _run_batches(model, loader, space):
+        for scored in run_batches(model, loader, space):
             counters.add(scored)
             progress.advance(len(scored.batch.image_ids))
     finally:
@@ -184,7 +184,7 @@ class _EvaluationCounters:
         )
         self._losses.add(losses, len(ids))
         self._scores.add(scored.class_logits, scored.batch.slot_labels)
-        label_maps = _label_maps_by_kind(scored, self._masks)
+        label_maps = label_maps_by_kind(scored, self._masks)
         for kind, counter in self._pixels.items():
             counter.add(truth, label_maps[kind])
         predicted = label_maps[RowKind.MODEL]
@@ -217,7 +217,7 @@ class _EvaluationCounters:
         )
 
 
-def _run_batches(
+def run_batches(
     model: TFDetHeads, loader: Iterable[Batch], space: LabelSpace
 ) -> Iterator[ScoredBatch]:
     """Yield every batch on the model's device with the model's outputs, but blank ones.
@@ -252,7 +252,7 @@ def _truth(batch: Batch, void: int) -> Tensor:
     return torch.from_numpy(truth)
 
 
-def _label_maps_by_kind(scored: ScoredBatch, masks: MaskCounter) -> dict[RowKind, Tensor]:
+def label_maps_by_kind(scored: ScoredBatch, masks: MaskCounter) -> dict[RowKind, Tensor]:
     """Return all rows' label maps int64 [B, P, 1024] but the constant's; count the masks."""
     batch, slot_labels = scored.batch, scored.batch.slot_labels
     states, present = unpack_states(batch.slot_planes), slot_labels >= 0

@@ -20,13 +20,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vocprep.errors import UsageError, VocprepError
-from vocprep.memory import as_memory_error
+from vocprep.errors import UsageError
+from vocprep.pages.viewer.background import in_words
+from vocprep.pages.viewer.details import describe_picture
 from vocprep.pages.viewer.layers import EncodedImage, draw_layer
-from vocprep.pages.viewer.pictures import describe_picture, list_pictures
-from vocprep.pages.viewer.queries import NotFoundError, Query
+from vocprep.pages.viewer.pictures import list_pictures
+from vocprep.pages.viewer.queries import NotFoundError, NotReadyError, Query
 from vocprep.pages.viewer.security import Guard
 from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.similar import similar_patches
+from vocprep.pages.viewer.tables import class_table, confused_patches, confusion_table
 from vocprep.validation import printable
 
 Answer = dict[str, Any] | EncodedImage
@@ -44,12 +47,13 @@ ANSWERS: Final[Mapping[str, Callable[[Session, Query], Answer]]] = {
     "pictures": list_pictures,
     "picture": describe_picture,
     "image": draw_layer,
+    "similar": similar_patches,
+    "classes": class_table,
+    "confusion": confusion_table,
+    "confused": confused_patches,
 }
 """By the name below ``api/``."""
-HEAVY: Final = frozenset[str]()
-"""Answers that may take seconds: they have threads of their own."""
 _THREADS = 6
-_HEAVY_THREADS = 2
 _MOST_WAITING = 256
 """Requests that are answered or wait."""
 _STATIC = Path(__file__).parent / "static"
@@ -61,6 +65,8 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
+_STATUS = {UsageError: 400, NotFoundError: 404, NotReadyError: 503}
+"""Of what is wrong with a request; 500 where the data are at fault, and asking again is in vain."""
 _ASSETS = "private, max-age=3600"
 _NOT_KEPT = "no-store"
 
@@ -77,7 +83,6 @@ class _App:
         self._session = session
         self._files = read_files()
         self._threads = anyio.CapacityLimiter(_THREADS)
-        self._heavy_threads = anyio.CapacityLimiter(_HEAVY_THREADS)
         self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,11 +109,10 @@ class _App:
     async def _answer(self, name: str, query: bytes) -> Response:
         if self._waiting >= _MOST_WAITING:
             return _problem(503, "too many requests at once; ask again")
-        limiter = self._heavy_threads if name in HEAVY else self._threads
         self._waiting += 1
         try:
             return await anyio.to_thread.run_sync(
-                partial(self._compute, name, query), limiter=limiter
+                partial(self._compute, name, query), limiter=self._threads
             )
         finally:
             self._waiting -= 1
@@ -135,15 +139,9 @@ def read_files() -> dict[str, bytes]:
 
 def _failure(error: Exception) -> Response:
     """Return the answer to a request that could not be answered."""
-    known = as_memory_error(error, "close other programs") or error
-    if isinstance(known, UsageError):
-        return _problem(400, str(known))
-    if isinstance(known, NotFoundError):
-        return _problem(404, str(known))
-    if isinstance(known, VocprepError | OSError):
-        return _problem(503, str(known))
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     _log.debug("a request failed", exc_info=error)
-    return _problem(500, f"a fault in vocprep itself, {type(error).__name__}: {error}")
+    return _problem(status, in_words(error))
 
 
 def _problem(status: int, text: str) -> Response:

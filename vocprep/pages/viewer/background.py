@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
@@ -12,7 +13,13 @@ from vocprep.pages.viewer.queries import NotReadyError
 from vocprep.validation import printable
 
 Result = TypeVar("Result")
+ASKED_SECONDS = 0.4
+"""That a request waits for a computation before it is told to ask again."""
 State = Literal["waiting", "reading", "scoring", "ready", "failed"]
+
+
+class FailedError(VocprepError):
+    """Something that a request needs could not be computed."""
 
 
 class StoppedError(Exception):
@@ -26,12 +33,13 @@ class Task(Generic[Result]):
         self,
         work: Callable[[Task[Result]], Result],
         total: int,
+        what: str,
         doing: Literal["reading", "scoring"] = "reading",
     ) -> None:
-        """``work`` is given the task, to call ``advance`` of it often."""
-        self._work, self._doing, self.total = work, doing, total
+        """``work`` is given the task, to call its ``advance``; ``what`` names the result."""
+        self._work, self._what, self._doing, self.total = work, what, doing, total
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._ended = threading.Event(), threading.Event()
         self._result: list[Result] = []
         self.state: State = "waiting"
         self.done = 0
@@ -48,20 +56,38 @@ class Task(Generic[Result]):
             raise StoppedError
 
     def result(self) -> Result:
-        """Return the result, computed if it was not; NotReadyError where that failed."""
-        with self._lock:
-            if self.state == "waiting":
-                self._run()
+        """Return the result, computed or waited for; FailedError where that failed."""
+        if self._claim():
+            self._run()
+        self._ended.wait()
         return self.finished()
 
+    def ask(self, seconds: float = ASKED_SECONDS) -> Result:
+        """Return the result if it is there in a moment; NotReadyError while it is computed."""
+        if self._claim():
+            threading.Thread(target=self._run, name="vocprep-view", daemon=True).start()
+        self._ended.wait(seconds)
+        return self.finished()
+
+    def _claim(self) -> bool:
+        """Return whether the caller is the one to compute the result."""
+        with self._lock:
+            if self.state != "waiting" or self._stop.is_set():
+                return False
+            self.state = self._doing
+            return True
+
     def finished(self) -> Result:
-        """Return the result if it is there; NotReadyError, which says how far it is, if not."""
+        """Return the result if it is there; NotReadyError, which says how far it is, if not.
+
+        FailedError where it could not be computed.
+        """
         if self._result:
             return self._result[0]
         if self.error is not None:
-            raise NotReadyError(self.error)
+            raise FailedError(f"{self._what}: {self.error}")
         raise NotReadyError(
-            f"the pictures are still being read, {self.done:,} of {self.total:,} so far; ask again"
+            f"{self._what}: not ready yet, {self.done:,} of {self.total:,} pictures so far"
         )
 
     def is_ready(self) -> bool:
@@ -78,51 +104,57 @@ class Task(Generic[Result]):
         }
 
     def _run(self) -> None:
-        self.state, self.done = self._doing, 0
         try:
             self._result.append(self._work(self))
             self.state = "ready"
         except StoppedError:
             self.state = "waiting"
         except Exception as error:
-            known = as_memory_error(error, "free memory")
-            if known is None and isinstance(error, VocprepError):
-                known_text = str(error)
-            else:
-                known_text = str(known or f"{type(error).__name__}: {error}")
-            self.error = printable(known_text)
+            self.error = in_words(error)
             self.state = "failed"
+        finally:
+            self._ended.set()
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until nothing is computed any more, at most for some seconds."""
+        with self._lock:
+            is_running = self.state == self._doing
+        if is_running:
+            self._ended.wait(seconds)
 
 
 class Background:
-    """One thread that does tasks one after another."""
+    """A thread that does tasks one after another."""
 
     def __init__(self, tasks: Sequence[Task[Any]]) -> None:
-        """``tasks`` are all that are to end with the viewer, in the order they are begun."""
+        """``tasks`` are all that are to end with the viewer, whoever begins them."""
         self._tasks = tasks
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def start(self, tasks: Sequence[Task[Any]]) -> None:
         """Begin some of the tasks."""
-        self._thread = threading.Thread(
+        threading.Thread(
             target=self._run, args=(list(tasks),), name="vocprep-view", daemon=True
-        )
-        self._thread.start()
+        ).start()
 
     def stop(self, seconds: float) -> None:
-        """End what is computed, and wait a moment for it."""
-        self._stop.set()
+        """End what is computed, and wait for it, at most for some seconds."""
         for task in self._tasks:
             task.stop()
-        if self._thread is not None:
-            self._thread.join(seconds)
+        ends = time.monotonic() + seconds
+        for task in self._tasks:
+            task.wait_for_end(max(0.0, ends - time.monotonic()))
 
     def _run(self, tasks: list[Task[Any]]) -> None:
         for task in tasks:
-            if self._stop.is_set():
-                return
             try:
                 task.result()
-            except NotReadyError:
+            except (NotReadyError, FailedError):
                 """It tells so itself."""
+
+
+def in_words(error: Exception) -> str:
+    """Return what a user is told of an error that ended a computation."""
+    known = as_memory_error(error, "close other programs") or error
+    if isinstance(known, VocprepError | OSError):
+        return printable(str(known))
+    return printable(f"a fault in vocprep itself, {type(error).__name__}: {error}")

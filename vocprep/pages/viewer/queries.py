@@ -66,7 +66,7 @@ class Query:
         for name in self._values:
             if name not in names:
                 raise UsageError(
-                    f"{printable(name, _LONGEST_SHOWN)}: expected one of {', '.join(names)}"
+                    f"{printable(name, _LONGEST_SHOWN)!r}: expected a query of {', '.join(names)}"
                 )
 
     def text(self, name: str) -> str:

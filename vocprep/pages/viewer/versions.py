@@ -10,8 +10,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.analysis.components import Components
+from vocprep.analysis.neighbours import PatchIndex
 from vocprep.analysis.photographs import Photographs
-from vocprep.errors import ShardError
+from vocprep.errors import OutOfMemoryError, ShardError
 from vocprep.pages.viewer.areas import ClassAreas
 from vocprep.pages.viewer.background import Task
 from vocprep.pages.viewer.catalogue import Catalogue
@@ -26,6 +28,8 @@ from vocprep.validation import printable
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+_COMPONENT_SECONDS = 20.0
+"""That a picture of components waits for the first of them."""
 _MOST_SHARDS = 256 << 20
 """Bytes of shards that are kept open for the next picture."""
 
@@ -59,6 +63,27 @@ class Kept(Generic[Key, Value]):
         return value
 
 
+def _check_memory(size: int, what: str) -> None:
+    """Raise OutOfMemoryError where so many bytes are more than half of the memory that is free."""
+    available = _available_bytes()
+    if available is not None and 2 * size > available:
+        raise OutOfMemoryError(
+            f"{what} take {size / 1e9:.1f} GB of memory, more than half of the "
+            f"{available / 1e9:.1f} GB that are free; close other programs, or view a smaller "
+            "version"
+        )
+
+
+def _available_bytes() -> int | None:
+    """Return the memory that is free, None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) << 10 if found else None
+
+
 class ShownVersion:
     """An opened version with its lists."""
 
@@ -79,8 +104,16 @@ class ShownVersion:
             else Photographs.of(dataset, options.data_dir, options.dataset)
         )
         self.areas = ClassAreas(self.catalogue)
+        self.name = printable(dataset.path.name or str(dataset.path))
+        self.embedding_dim: int | None = None
+        records = int(self.catalogue.is_record.sum())
         self.columns: Task[ClassAreas] = Task(
-            lambda task: self.areas.read(dataset, task), int(self.catalogue.is_record.sum())
+            lambda task: self.areas.read(dataset, task), records, f"the classes of {self.name}"
+        )
+        self.similar = {split: self._index_task(split) for split in self.catalogue.split_names}
+        self.qualities: NDArray[np.float64] | None = None
+        self._components: Task[Components] = Task(
+            lambda _: Components.of(dataset), records, f"the components of {self.name}"
         )
         self._shards = ProvedShards(dataset.path, dataset.index)
         self._open: Kept[int, ShardReader] = Kept(_MOST_SHARDS)
@@ -101,6 +134,11 @@ class ShownVersion:
 
     def record(self, place: int) -> Record:
         """Return a record; ShardError where it cannot be read."""
+        record = self._read(place)
+        self.embedding_dim = record.embeddings.shape[1]
+        return record
+
+    def _read(self, place: int) -> Record:
         record_id = self.catalogue.ids[place]
         with self._lock:  # HDF5 and what is kept are not for several threads
             if not self.is_local:
@@ -116,6 +154,31 @@ class ShownVersion:
                     f"that is listed there; {remake_advice(self.dataset.path)}"
                 )
             return shard.read(row)
+
+    def suspected(self, place: int) -> dict[str, Any] | None:
+        """Return what an audit says of a picture's labels; None where it says nothing."""
+        return None
+
+    def patch_qualities(self, place: int) -> NDArray[np.float64] | None:
+        """Return the label quality of a picture's patches [P]; None where it is not known."""
+        return None
+
+    def components(self) -> Components:
+        """Return the principal components of the version's embeddings, computed once."""
+        return self._components.ask(_COMPONENT_SECONDS)
+
+    def _index_task(self, split: str) -> Task[PatchIndex]:
+        chosen = self.catalogue.of_split(split) & self.catalogue.is_record
+
+        def read(task: Task[PatchIndex]) -> PatchIndex:
+            first = np.flatnonzero(chosen)[:1].tolist()
+            if first:
+                embeddings = self.record(first[0]).embeddings
+                patches = int(self.catalogue.patches[chosen].sum())
+                _check_memory(patches * embeddings[0].nbytes, f"{patches:,} patches")
+            return PatchIndex.of(self.dataset, split, task.advance)
+
+        return Task(read, int(chosen.sum()), f"similar patches of split {split} of {self.name}")
 
     def photograph(self, place: int) -> NDArray[np.uint8] | None:
         """Return a picture's photograph; None where there are none.
@@ -133,7 +196,7 @@ class ShownVersion:
         is_flipped = len(self.dataset) > int(self.catalogue.is_record.sum())
         return {
             "key": self.key,
-            "name": printable(self.dataset.path.name or str(self.dataset.path)),
+            "name": self.name,
             "path": printable(str(self.dataset.path)),
             "short_id": index.short_id,
             "content_id": index.content_id,
@@ -151,8 +214,9 @@ class ShownVersion:
             "has_audit": False,
             "has_views": is_flipped,
             "quarantined": index.quarantined,
-            "embedding_dim": None,
+            "embedding_dim": self.embedding_dim,
             "columns": self.columns.to_json(),
+            "similar": {split: task.to_json() for split, task in self.similar.items()},
         }
 
     def colour(self, class_id: int) -> str:

@@ -1,0 +1,179 @@
+"""A run that the viewer shows: scored in the background, and predictions of single pictures.
+
+Shape legend: N pictures of the version's catalogue.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vocprep.features.devices import choose_device
+from vocprep.heads.model.losses import losses_by_image
+from vocprep.heads.predict_image import LabelMapPrediction, predict_label_map
+from vocprep.heads.runs.run import Run
+from vocprep.heads.scoring.counters import MaskCounter, PixelCounter
+from vocprep.heads.scoring.image_scores import ImageCounter
+from vocprep.heads.scoring.metrics import ConfusionMatrix, constant_prediction
+from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.split_pass import ScoredBatch, label_maps_by_kind, run_batches
+from vocprep.options import LoaderOptions
+from vocprep.pages.viewer.background import Task
+from vocprep.pages.viewer.queries import NotFoundError, NotReadyError
+from vocprep.pages.viewer.versions import Kept, ShownVersion
+from vocprep.pages.viewer.wrong_pixels import WrongPixelCounter, WrongPixels
+from vocprep.validation import printable
+
+Floats = NDArray[np.float32]
+_BATCH = 16
+"""Pictures of a step: a smaller one leaves more of the machine to the page."""
+_MOST_PREDICTIONS = 64 << 20
+"""Bytes of label maps and confidences that are kept."""
+_COUNTED: tuple[RowKind, ...] = tuple(kind for kind in RowKind if kind is not RowKind.MAJORITY)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplitScores:
+    """What a pass over one split has counted."""
+
+    matrices: dict[RowKind, ConfusionMatrix]
+    """By kind of row, the model first."""
+    wrong: WrongPixels
+
+    @property
+    def model(self) -> ConfusionMatrix:
+        """The model's own confusion matrix."""
+        return self.matrices[RowKind.MODEL]
+
+
+class ShownRun:
+    """A run with the version that it is scored on."""
+
+    def __init__(self, key: str, run: Run, version: ShownVersion, device: str) -> None:
+        self.key, self.run, self.version = key, run, version
+        count = len(version.catalogue)
+        self.accuracies: Floats = np.full(count, np.nan, dtype=np.float32)
+        self.mious: Floats = np.full(count, np.nan, dtype=np.float32)
+        self.losses: Floats = np.full(count, np.nan, dtype=np.float32)
+        self.splits: dict[str, SplitScores] = {}
+        self.name = printable(run.path.resolve().name)
+        self.scoring: Task[bool] = Task(
+            self._score, version.columns.total, f"the scores of run {self.name}", "scoring"
+        )
+        run.model.to(choose_device(device))
+        self._predictions: Kept[int, LabelMapPrediction] = Kept(_MOST_PREDICTIONS)
+        self._lock = threading.Lock()
+        self._joined: dict[str, NDArray[np.intp]] = {}
+
+    def predict(self, place: int) -> LabelMapPrediction:
+        """Return the run's prediction of a picture of its version."""
+        found = self._predictions.get(place)
+        if found is not None:
+            return found
+        record = self.version.record(place)
+        with self._lock:  # each of them takes all cores
+            found = predict_label_map(self.run, record.embeddings, record.grid)
+        size = found.label_map.nbytes + found.confidence.nbytes
+        return self._predictions.put(place, found, size)
+
+    def place(self, record_id: str) -> int:
+        """Return the place of a picture in the run's version; NotFoundError if it is not there."""
+        return self.version.place(record_id)
+
+    def joined(self, version: ShownVersion, values: Floats) -> Floats:
+        """Return values [N] of the run's version for the pictures of another, by their ids."""
+        if version is self.version:
+            return values
+        if version.key not in self._joined:
+            places = self.version.catalogue.places
+            found = [places.get(record_id, -1) for record_id in version.catalogue.ids]
+            self._joined[version.key] = np.array(found, dtype=np.intp)
+        at = self._joined[version.key]
+        taken: Floats = np.where(at >= 0, np.append(values, np.float32(np.nan))[at], np.nan)
+        return taken
+
+    def scores_of(self, split: str) -> SplitScores:
+        """Return what was counted of a split; NotReadyError while it is not."""
+        if split not in self.splits:
+            if self.scoring.is_ready():
+                raise NotFoundError(f"split {split!r}: holds no record that was scored")
+            self.scoring.finished()  # raises where it has failed, or says how far it is
+            raise NotReadyError(f"split {split!r}: not scored yet")
+        return self.splits[split]
+
+    def _score(self, task: Task[bool]) -> bool:
+        """Score every split, the one that the run was validated on first."""
+        first = self.run.config.options.val_split
+        names = sorted(self.version.dataset.splits, key=lambda name: (name != first, name))
+        counted = {shard.split for shard in self.version.dataset.index.shards}
+        for name in names:
+            if name in counted:
+                self.splits[name] = self._score_split(name, task)
+        return True
+
+    @torch.inference_mode()
+    def _score_split(self, split: str, task: Task[bool]) -> SplitScores:
+        space, model = self.run.config.labels, self.run.model
+        loader = self.version.dataset.loader(
+            split, LoaderOptions(batch_size=_BATCH, mode="streaming", label_maps=True)
+        )
+        device, classes = model.cat.weight.device, model.config.outputs
+        pixels = {kind: PixelCounter(classes, space.void, device) for kind in _COUNTED}
+        masks, wrong = MaskCounter(device), WrongPixelCounter(space.void)
+        for scored in run_batches(model, loader, space):
+            label_maps = label_maps_by_kind(scored, masks)
+            for kind, counter in pixels.items():
+                counter.add(scored.truth, label_maps[kind])
+            places = self._count_pictures(scored, label_maps[RowKind.MODEL])
+            wrong.add(places, scored.truth, label_maps[RowKind.MODEL])
+            task.advance(len(places))
+        matrices: dict[RowKind, ConfusionMatrix] = {
+            kind: counter.matrix() for kind, counter in pixels.items()
+        }
+        matrices[RowKind.MAJORITY] = constant_prediction(
+            matrices[RowKind.MODEL], self._most_frequent(split)
+        )
+        return SplitScores(matrices=matrices, wrong=wrong.counts())
+
+    def _count_pictures(self, scored: ScoredBatch, predicted: torch.Tensor) -> NDArray[np.int64]:
+        """Keep the scores of a batch's pictures, and return their places."""
+        config, ids = self.run.model.config, scored.batch.image_ids
+        losses = losses_by_image(scored.class_logits, scored.mask_logits, scored.batch, config)
+        counter = ImageCounter(config.outputs, self.run.config.labels.void)
+        counter.add(ids, scored.truth, predicted, losses.total)
+        for score in counter.confusions().scores:
+            place = self.version.catalogue.places[score.image_id]
+            self.accuracies[place] = score.pixel_accuracy
+            self.mious[place] = score.miou
+            self.losses[place] = score.loss
+        return np.array([self.version.catalogue.places[i] for i in ids], dtype=np.int64)
+
+    def _most_frequent(self, split: str) -> int:
+        """Return the class with the most pixels of the split that the run was trained on."""
+        trained_on = self.run.config.options.train_split
+        names = self.version.catalogue.split_names
+        chosen = self.version.catalogue.of_split(trained_on if trained_on in names else split)
+        totals = self.version.columns.result().totals(chosen)
+        pixels = {class_id: count for class_id, count, _ in totals}
+        pixels.pop(self.version.space.void, None)
+        return max(pixels, key=lambda each: (pixels[each], -each), default=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the page shows of the run, and how far its scores are."""
+        told = self.scoring.to_json()
+        return {
+            "key": self.key,
+            "name": self.name,
+            "epoch": self.run.epoch,
+            "version": self.version.key,
+            "note": self.run.unfinished,
+            "state": told["state"],
+            "scored": told["done"],
+            "total": told["total"],
+            "error": told["error"],
+        }

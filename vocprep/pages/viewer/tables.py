@@ -1,0 +1,116 @@
+"""The table of classes and the confusion matrix of a split, and the patches behind its cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vocprep.heads.scoring.metrics import ConfusionMatrix
+from vocprep.pages.viewer.queries import Query
+from vocprep.pages.viewer.runs import SplitScores
+from vocprep.pages.viewer.session import Session
+
+MOST_CLASSES = 200
+"""Rows of a confusion matrix."""
+MOST_LISTED = 500
+_LARGEST_ID = 65535
+
+
+def class_table(session: Session, query: Query) -> dict[str, Any]:
+    """Return each class with its pixels and pictures, and how well a run finds it."""
+    query.only(("v", "r", "split"))
+    version, split = session.version_and_split(query)
+    totals = version.columns.ask().totals(version.catalogue.of_split(split))
+    held = {class_id: (pixels, pictures) for class_id, pixels, pictures in totals}
+    run = session.run(query)
+    scores = None if run is None else run.scores_of(split)
+    return {
+        "classes": [
+            {
+                "id": class_id,
+                "name": name,
+                "pixels": held.get(class_id, (0, 0))[0],
+                "pictures": held.get(class_id, (0, 0))[1],
+                **_class_scores(class_id, scores),
+            }
+            for class_id, name in sorted(version.space.names.items())
+        ],
+        "rows": [] if scores is None else _ladder(scores),
+    }
+
+
+def _class_scores(class_id: int, scores: SplitScores | None) -> dict[str, float | None]:
+    """Return a class's scores; None where the split does not hold it."""
+    if scores is None or scores.model.truth_pixels[class_id] == 0:
+        return {"iou": None, "accuracy": None}
+    return {
+        "iou": float(scores.model.iou()[class_id]),
+        "accuracy": float(scores.model.class_accuracy()[class_id]),
+    }
+
+
+def _ladder(scores: SplitScores) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": kind.display_name,
+            "miou": matrix.miou_present(),
+            "miou_frequent": matrix.miou_frequent(),
+            "pixel_accuracy": matrix.pixel_accuracy(),
+        }
+        for kind, matrix in scores.matrices.items()
+    ]
+
+
+def confusion_table(session: Session, query: Query) -> dict[str, Any]:
+    """Return the confusions between the classes with the most pixels."""
+    query.only(("v", "r", "split", "limit"))
+    _, split = session.version_and_split(query)
+    run = session.required_run(query)
+    matrix = run.scores_of(split).model
+    limit = query.whole("limit", 30, most=MOST_CLASSES)
+    classes = largest_classes(matrix, limit)
+    rows = matrix.counts[classes]
+    chosen = rows[:, classes]
+    return {
+        "classes": classes,
+        "counts": chosen.tolist(),
+        "other": (rows.sum(axis=1) - chosen.sum(axis=1)).tolist(),
+    }
+
+
+def largest_classes(matrix: ConfusionMatrix, most: int) -> list[int]:
+    """Return the ids of the classes with the most true pixels, none without any."""
+    pixels = matrix.truth_pixels
+    order = np.argsort(-pixels, kind="stable")[:most]
+    return [class_id for class_id in order.tolist() if pixels[class_id]]
+
+
+def confused_patches(session: Session, query: Query) -> dict[str, Any]:
+    """Return the patches that hold most pixels of a true class predicted as another."""
+    query.only(("v", "r", "split", "truth", "predicted", "offset", "limit"))
+    _, split = session.version_and_split(query)
+    run = session.required_run(query)
+    wrong = run.scores_of(split).wrong
+    span = wrong.of(
+        query.whole("truth", None, most=_LARGEST_ID),
+        query.whole("predicted", None, most=_LARGEST_ID),
+    )
+    first = span.start + query.whole("offset", 0, most=1 << 40)
+    stop = min(span.stop, first + query.whole("limit", 50, most=MOST_LISTED))
+    catalogue = run.version.catalogue
+    patches = []
+    for entry in range(first, stop):
+        place, patch = int(wrong.places[entry]), int(wrong.patches[entry])
+        grid = catalogue.grid(place)
+        patches.append(
+            {
+                "id": catalogue.ids[place],
+                "patch": patch,
+                "row": patch // grid[1],
+                "column": patch % grid[1],
+                "grid": list(grid),
+                "pixels": int(wrong.pixels[entry]),
+            }
+        )
+    return {"total": span.stop - span.start, "patches": patches}
