@@ -69,6 +69,12 @@ def stop_code() -> int:
     return 128 + int(_state["signal"] or signal.SIGINT)
 
 
+def accept_interrupt() -> None:
+    """Take Ctrl-C for the way in which a command is ended, so that its exit code is its own."""
+    if _state["signal"] == signal.SIGINT:
+        _state["signal"] = None
+
+
 def leave(code: int) -> NoReturn:
     """End the process at once, after removing its temporary files."""
     files = sys.modules.get("vocprep.files.writing")

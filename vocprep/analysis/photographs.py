@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from vocprep.data_dir.layout import IMAGE_SUFFIX
 from vocprep.errors import DataError, UsageError
 from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.files.names import is_plain_name
 from vocprep.files.writing import sha256_hex
 from vocprep.geometry import Geometry, mirror, place_image
 from vocprep.manifests import load_recorded_dataset
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX
+from vocprep.validation import printable
 
 
 class Photographs:
@@ -47,9 +49,16 @@ class Photographs:
         """Return a record's photograph uint8 [32·ny, 32·nx, 3], mirrored where the record is.
 
         ``record_id`` and ``image_sha256`` are those of samples.jsonl. Raises ImageDecodeError when
-        the file cannot be read, DataError when it is not the one that the record was made of.
+        the file cannot be read, DataError when it is not the one that the record was made of, or
+        when the id could lead to another folder.
         """
-        path = self.folder / f"{record_id.removesuffix(FLIP_SUFFIX)}{IMAGE_SUFFIX}"
+        image_id = record_id.removesuffix(FLIP_SUFFIX)
+        if not is_plain_name(image_id):
+            raise DataError(
+                f"record {printable(record_id)!r}: its id is no name of an image file, so that "
+                "there is no photograph to show; build from files with plain names"
+            )
+        path = self.folder / f"{image_id}{IMAGE_SUFFIX}"
         data = read_image_file(path)
         if (found := sha256_hex(data)) != image_sha256:
             raise DataError(

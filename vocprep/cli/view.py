@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, PLACE, device_option
 from vocprep.pages.viewer.options import ViewOptions
+from vocprep.program import accept_interrupt
 from vocprep.storage.places import Place
 
 
@@ -37,7 +39,7 @@ def view(
     no_browser: bool,
     device: str,
 ) -> None:
-    """Browse dataset versions and runs in the browser, until Ctrl-C.
+    """Look at dataset versions and runs in the browser, until Ctrl-C.
 
     SHARDS are one or two dataset versions, folders or URLs of an object store; two are compared.
     Runs are scored in the background on the version that they fit.
@@ -61,7 +63,10 @@ def view(
         device=device,
     )
     view_paths(paths, options, Bars("it"), _print_url)
+    accept_interrupt()
 
 
 def _print_url(url: str) -> None:
-    click.echo(f"{url}\nCtrl-C ends it")
+    click.echo(url)
+    click.echo("Ctrl-C ends the viewer", err=True)
+    sys.stdout.flush()

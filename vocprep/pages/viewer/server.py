@@ -67,13 +67,18 @@ class Server:
         self._thread.join(_STOP_SECONDS)
         self._socket.close()
 
+    def wait(self) -> None:
+        """Return when the server has ended, which it does not by itself."""
+        self._thread.join()
+
     def _serve(self) -> None:
         asyncio.run(self._server.serve([self._socket]))
 
 
 def _listen(port: int) -> socket.socket:
     """Return a listening socket of this machine alone."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Named as TCP: asyncio sends short answers at once on sockets that it knows to be.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((ADDRESS, port))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 
@@ -35,12 +34,12 @@ def view(
     given = [paths] if isinstance(paths, str | Place) else paths
     session = Session.open(given, options, progress)
     with Server(session, options.port) as server:
-        if started is not None:
-            started(server.url)
-        if options.open_browser and has_display():
-            webbrowser.open(server.url)
         try:
-            threading.Event().wait()
+            if started is not None:
+                started(server.url)
+            if options.open_browser and has_display():
+                webbrowser.open(server.url)
+            server.wait()
         except KeyboardInterrupt:
             return
 
