@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.records import VOID, make_record
+from builders.records import VOID, record_of
 from builders.versions import Built, write_records
 
 from vocprep.analysis.statistics import SplitStatistics, count_split
 from vocprep.geometry import PATCH
-from vocprep.labels.png import encode_png
-from vocprep.labels.targets import make_targets
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 
@@ -93,10 +91,7 @@ def record_with_void(image_id: str, columns: int) -> Record:
     """A record of one patch whose first columns are void."""
     label_map = np.full((PATCH, PATCH), 7, dtype=np.uint16)
     label_map[:, :columns] = VOID
-    targets = make_targets(label_map, VOID)
-    base = make_record(image_id, (1, 1))
-    fields = {**vars(base), **vars(targets), "label_png": encode_png(label_map)}
-    return Record(**{name: fields[name] for name in Record.__dataclass_fields__})
+    return record_of(image_id, label_map)
 
 
 def patches_of(label_map: np.ndarray) -> list[np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from html.parser import HTMLParser
 
 
@@ -22,3 +24,9 @@ class Elements(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for found, attributes in self.found if found == tag]
+
+
+def text_of(html: str, section_id: str) -> str:
+    """The text of a section of a report, one space between elements."""
+    inner = html.split(f'<section id="{section_id}"')[1].split("</section>", maxsplit=1)[0]
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", f"<{inner}")).split())

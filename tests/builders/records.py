@@ -35,7 +35,23 @@ def make_record(
     """A record whose targets are those of its label map; the pixels are drawn from ``seed``."""
     rng = np.random.default_rng([seed, *image_id.encode()])
     label_map = random_label_map(grid, rng)
-    targets = make_targets(label_map, VOID)
+    return record_of(image_id, label_map, dim=dim, dtype=dtype, split=split, rng=rng)
+
+
+def record_of(
+    image_id: str,
+    label_map: NDArray[np.uint16],
+    *,
+    void: int = VOID,
+    dim: int = 8,
+    dtype: str = "float16",
+    split: str = "train",
+    rng: np.random.Generator | None = None,
+) -> Record:
+    """A record of this label map; embeddings and digests of files are drawn at random."""
+    rng = rng or np.random.default_rng([*image_id.encode()])
+    grid = (label_map.shape[0] // 32, label_map.shape[1] // 32)
+    targets = make_targets(label_map, void)
     return Record(
         image_id=image_id,
         split=split,

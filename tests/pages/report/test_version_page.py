@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from html import unescape
 from pathlib import Path
 
 import pytest
-from builders.html import Elements
+from builders.html import Elements, text_of
 from builders.records import make_record
 from builders.versions import Built, write_records
 
@@ -20,12 +19,6 @@ def write(path: Path, out: Path, **options: object) -> str:
     return (out / "page.html").read_text()
 
 
-def part(html: str, section_id: str) -> str:
-    """A section's text, spaces between elements."""
-    inner = html.split(f'<section id="{section_id}"')[1].split("</section>", maxsplit=1)[0]
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", inner)).split())
-
-
 @pytest.fixture(scope="module")
 def html(crop_hdf5: Built, sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return write(crop_hdf5.path, tmp_path_factory.mktemp("page"), data_dir=sample_tree, pictures=2)
@@ -33,17 +26,17 @@ def html(crop_hdf5: Built, sample_tree: Path, tmp_path_factory: pytest.TempPathF
 
 def test_identities_and_counts_are_there(html: str, crop_hdf5: Built) -> None:
     index = crop_hdf5.index
-    identities = part(html, "identity")
+    identities = text_of(html, "identity")
     for name in ("recipe_id", "source_id", "content_id", "targets_id"):
         assert f"{name} " in identities
         assert getattr(index, name) in identities
-    overview = part(html, "overview")
+    overview = text_of(html, "overview")
     for split, facts in index.statistics["splits"].items():
         assert re.search(rf"{split} {facts['records']} {facts['patches']}", overview)
 
 
 def test_every_class_that_occurs_is_listed_with_its_pixels(html: str, crop_hdf5: Built) -> None:
-    classes, space = part(html, "classes"), crop_hdf5.dataset.label_space
+    classes, space = text_of(html, "classes"), crop_hdf5.dataset.label_space
     table = classes.split("All classes that occur")[1]
     pixels = crop_hdf5.index.statistics["label_pixels"]
     for label in pixels:
@@ -56,7 +49,7 @@ def test_pictures_are_shown_with_and_without_photographs(
     html: str, crop_hdf5: Built, tmp_path: Path
 ) -> None:
     plain = write(crop_hdf5.path, tmp_path, pictures=2)
-    shown, bare = part(html, "pictures"), part(plain, "pictures")
+    shown, bare = text_of(html, "pictures"), text_of(plain, "pictures")
     assert shown.count("label map") == bare.count("label map") == 4
     assert (shown.count(" photograph"), bare.count(" photograph ")) == (4, 0)
     assert "--data-dir adds their photographs" in bare
@@ -70,17 +63,17 @@ def test_no_pictures_where_none_are_wanted(crop_hdf5: Built, tmp_path: Path) -> 
 def test_a_version_without_records_has_a_page(crop_hdf5: Built, tmp_path: Path) -> None:
     path = write_records(tmp_path / "out", [])
     html = write(path, tmp_path)
-    assert "This version holds no record." in part(html, "overview")
+    assert "This version holds no record." in text_of(html, "overview")
     assert 'id="classes"' not in html
 
 
 def test_mirrored_views_are_not_counted(native_hdf5: Built, tmp_path: Path) -> None:
     html = write(native_hdf5.path, tmp_path, pictures=1)
-    assert "Mirrored views, which the shards hold too, are counted nowhere" in part(
+    assert "Mirrored views, which the shards hold too, are counted nowhere" in text_of(
         html, "overview"
     )
     pictures = sum(entry.records for entry in native_hdf5.index.shards) // 2
-    assert f"pictures {pictures} " in part(html, "overview")
+    assert f"pictures {pictures} " in text_of(html, "overview")
 
 
 HOSTILE_ID = "<script>alert(1)</script>\"'&\u202e" + "x" * 150

@@ -81,12 +81,14 @@ def _make(
     progress: Progress,
 ) -> Page:
     # Here, since pages of runs load torch's networks, pages of versions none.
-    from vocprep.pages.report import version_page  # noqa: PLC0415
+    from vocprep.pages.report import version_page, versions_page  # noqa: PLC0415
 
     datasets = [ShardDataset.open(place) for place in places]
     if kind == "version":
         return version_page.version_page(datasets[0], options, progress)
-    raise UsageError("pages of runs and of two versions are not made yet")
+    if kind == "versions":
+        return versions_page.versions_page(datasets[0], datasets[1], options, progress)
+    raise UsageError("pages of runs are not made yet")
 
 
 def _target(out: str | Path) -> Path:

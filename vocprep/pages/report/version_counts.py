@@ -6,7 +6,7 @@ Of several splits, each is a series of the same chart, so that train and val sta
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -18,8 +18,7 @@ from vocprep.labels.targets import SLOTS
 from vocprep.pages.report.charts import Axes, Bar, bars, histogram
 from vocprep.pages.report.page import Section, section, swatch, table
 from vocprep.pages.report.page import name as shown_name
-from vocprep.pages.report.version_pictures import Gallery
-from vocprep.shards.reader import ShardDataset
+from vocprep.pages.report.version_pictures import Panels
 
 _CLASSES = 24
 """Classes whose bars are drawn; the table below them has all."""
@@ -55,7 +54,9 @@ def split_table(splits: Sequence[SplitStatistics]) -> Markup:
     return table("What each split holds", head, rows)
 
 
-def classes_section(splits: Sequence[SplitStatistics], space: LabelSpace) -> Section:
+def classes_section(
+    splits: Sequence[SplitStatistics], space: LabelSpace, notes: Sequence[str]
+) -> Section:
     """Return the classes, those with the most pixels first, split beside split."""
     ids = ranked(splits, lambda each: each.pixels_of)
     rows = [
@@ -72,7 +73,7 @@ def classes_section(splits: Sequence[SplitStatistics], space: LabelSpace) -> Sec
         "version_classes.html",
         found=len(ids),
         known=len(space.names),
-        notes=[note for note in (_missing(splits, space), _unused(ids, space)) if note],
+        notes=notes,
         chart=bars(
             "Share of each split's labelled pixels (%), the largest classes first",
             [each.split for each in splits],
@@ -95,9 +96,7 @@ def classes_section(splits: Sequence[SplitStatistics], space: LabelSpace) -> Sec
     )
 
 
-def void_section(
-    splits: Sequence[SplitStatistics], gallery: Gallery, dataset: ShardDataset, pictures: int
-) -> Section:
+def void_section(splits: Sequence[SplitStatistics], examples: Panels) -> Section:
     """Return how much of the pictures is void, and the pictures with the most of it."""
     most = max((max(each.void_shares, default=0.0) for each in splits), default=0.0)
     width = next(width for width in _VOID_WIDTHS if width * _VOID_BINS >= 100 * most)
@@ -107,32 +106,37 @@ def void_section(
         counts, _ = np.histogram(100 * np.asarray(each.void_shares), edges)
         charts.append(
             histogram(
-                f"Split {each.split}: pictures by their share of void",
+                f"{each.split}: pictures by their share of void",
                 edges.tolist(),
                 counts.tolist(),
                 Axes(x="void, % of the picture", y="pictures"),
                 series=number,
             )
         )
-    worst = sorted(
-        (-share, image_id, each.split) for each in splits for image_id, share in each.most_void
-    )
-    rows = [(image_id, split, -100 * share) for share, image_id, split in worst[:_MOST_VOID]]
     return section(
         "void",
         "Void",
         "version_void.html",
         shares=[(each.split, share_text(each.void_pixels, each.pixels)) for each in splits],
-        charts=charts if worst else [],
-        examples=[
-            gallery.labels(dataset.record(image_id), f"{image_id}, {split}: {share:.1f} %")
-            for image_id, split, share in rows[:pictures]
-        ],
-        table=table("Pictures with the most void", ("picture", "split", "void %"), rows),
+        charts=charts if most else [],
+        examples=examples,
+        table=table(
+            "Pictures with the most void",
+            ("picture", "split", "void %"),
+            [(image_id, split, 100 * share) for image_id, split, share in most_void(splits)],
+        ),
     )
 
 
-def patches_section(splits: Sequence[SplitStatistics], space: LabelSpace) -> Section:
+def most_void(splits: Sequence[SplitStatistics]) -> list[tuple[str, str, float]]:
+    """Return the pictures with the most void: id, split and share, the largest first."""
+    found = [
+        (-share, image_id, each.split) for each in splits for image_id, share in each.most_void
+    ]
+    return [(image_id, split, -share) for share, image_id, split in sorted(found)[:_MOST_VOID]]
+
+
+def patches_section(splits: Sequence[SplitStatistics], left_out: Markup | None) -> Section:
     """Return patches by number of classes, and what the slots leave out."""
     rows = [
         Bar(
@@ -160,11 +164,11 @@ def patches_section(splits: Sequence[SplitStatistics], space: LabelSpace) -> Sec
             [each.split for each in splits],
             rows,
         ),
-        left_out=_left_out(splits, space),
+        left_out=left_out,
     )
 
 
-def _left_out(splits: Sequence[SplitStatistics], space: LabelSpace) -> Markup | None:
+def left_out_table(splits: Sequence[SplitStatistics], space: LabelSpace) -> Markup | None:
     """Return the classes that lose the most pixels to larger ones; None where none does."""
     ids = ranked(splits, lambda each: each.left_out_of)[:_LEFT_OUT]
     if not ids:
@@ -234,36 +238,32 @@ def _label_count(labels: int) -> str:
     return _counted(labels) + (" or more" if labels == _MOST_LABELS else "")
 
 
-def _missing(splits: Sequence[SplitStatistics], space: LabelSpace) -> str | None:
-    """Return in words which classes no picture of the first split shows, but another split's does.
+def class_notes(splits: Sequence[SplitStatistics], space: LabelSpace) -> Iterator[str]:
+    """Yield in words which classes occur nowhere, or not in the first split but in another.
 
     The first one is the one that is trained on.
     """
     first, others = splits[0], splits[1:]
-    ids = sorted({i for each in others for i in each.pixels_of} - first.pixels_of.keys())
-    if not ids:
-        return None
-    where = " or ".join(each.split for each in others)
-    return (
-        f"{_counted(len(ids))} of {where} occur{'s' if len(ids) == 1 else ''} in no picture of "
-        f"{first.split}: {_names(ids, space)}."
-    )
+    missing = sorted({i for each in others for i in each.pixels_of} - first.pixels_of.keys())
+    if missing:
+        where = " or ".join(each.split for each in others)
+        yield f"{_occur(missing)} in {where}, but in no picture of {first.split}: " + names(
+            missing, space
+        )
+    unused = sorted(set(space.names) - set(ranked(splits, lambda each: each.pixels_of)))
+    if unused:
+        yield f"{_occur(unused)} in no picture: {names(unused, space)}"
 
 
-def _unused(ids: Sequence[int], space: LabelSpace) -> str | None:
-    unused = sorted(set(space.names) - set(ids))
-    if not unused:
-        return None
-    return (
-        f"{_counted(len(unused))} of the label space occur{'s' if len(unused) == 1 else ''} in no "
-        f"picture: {_names(unused, space)}."
-    )
+def _occur(ids: Sequence[int]) -> str:
+    return f"{_counted(len(ids))} occur{'s' if len(ids) == 1 else ''}"
 
 
 def _counted(count: int) -> str:
     return f"{count:,} class{'' if count == 1 else 'es'}"
 
 
-def _names(ids: Sequence[int], space: LabelSpace) -> str:
+def names(ids: Sequence[int], space: LabelSpace) -> str:
+    """Return the names of classes with commas between them, the first few of many."""
     more = f" and {len(ids) - _MOST_NAMES:,} more" if len(ids) > _MOST_NAMES else ""
     return ", ".join(space.class_name(i) for i in ids[:_MOST_NAMES]) + more

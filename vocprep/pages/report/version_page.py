@@ -17,7 +17,10 @@ from vocprep.labels.statistics import label_notes
 from vocprep.pages.report.options import ReportOptions
 from vocprep.pages.report.page import Page, Section, section, table
 from vocprep.pages.report.version_counts import (
+    class_notes,
     classes_section,
+    left_out_table,
+    most_void,
     patches_section,
     ranked,
     split_table,
@@ -25,6 +28,7 @@ from vocprep.pages.report.version_counts import (
 )
 from vocprep.pages.report.version_pictures import (
     Gallery,
+    Panels,
     duplicates_section,
     pictures_section,
     read_split,
@@ -46,7 +50,7 @@ _GEOMETRIES = {
     "native": "kept at its size, without the rows and columns past its last whole patch",
     "native-pad": "kept at its size, and its last patches are filled up",
 }
-_IDENTITIES = (
+IDENTITIES = (
     ("recipe_id", "the choices"),
     ("source_id", "the pictures and label maps that it was made of"),
     ("content_id", "the records"),
@@ -73,9 +77,11 @@ def version_page(dataset: ShardDataset, options: ReportOptions, progress: Progre
             shown = [(each.split, records) for each, records in read]
             sections.append(pictures_section(shown, gallery))
         sections += [
-            classes_section(splits, dataset.label_space),
-            void_section(splits, gallery, dataset, options.pictures),
-            patches_section(splits, dataset.label_space),
+            classes_section(
+                splits, dataset.label_space, list(class_notes(splits, dataset.label_space))
+            ),
+            void_section(splits, _void_examples(splits, dataset, gallery, options.pictures)),
+            patches_section(splits, left_out_table(splits, dataset.label_space)),
             duplicates_section(found, dataset, gallery, options.pictures),
         ]
     return Page(
@@ -92,10 +98,24 @@ def version_page(dataset: ShardDataset, options: ReportOptions, progress: Progre
     )
 
 
+def _void_examples(
+    splits: Sequence[SplitStatistics], dataset: ShardDataset, gallery: Gallery, most: int
+) -> Panels:
+    return [
+        gallery.labels(dataset.record(image_id), f"{image_id}, {split}: {100 * share:.1f} %")
+        for image_id, split, share in most_void(splits)[:most]
+    ]
+
+
 def split_names(dataset: ShardDataset) -> list[str]:
     """Return the splits that hold records: train first, as what the others are compared with."""
     filled = {shard.split for shard in dataset.index.shards}
-    return sorted(filled, key=lambda split: (split != "train", split))
+    return sorted(filled, key=train_first)
+
+
+def train_first(split: str) -> tuple[bool, str]:
+    """Return what splits are ordered by."""
+    return split != "train", split
 
 
 def _overview(
@@ -211,5 +231,5 @@ def _terms(dataset: ShardDataset) -> list[str]:
 
 def identity_section(index: DatasetIndex) -> Section:
     """Return the identities of a version."""
-    rows = [(name, getattr(index, name), of) for name, of in _IDENTITIES]
+    rows = [(name, getattr(index, name), of) for name, of in IDENTITIES]
     return section("identity", "Identities", "version_identity.html", rows=rows)
