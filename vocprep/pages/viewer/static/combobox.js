@@ -39,7 +39,7 @@ export class Combobox {
       "aria-controls": "class-options",
       "aria-autocomplete": "list",
       "aria-label": label,
-      oninput: () => this.#open(),
+      oninput: () => this.#open(this.input.value),
       onfocus: () => this.input.select(),
       onclick: () => this.#open(),
       onblur: () => this.#close(),
@@ -75,14 +75,14 @@ export class Combobox {
     this.input.value = chosen?.name ?? (this.value === "" ? "" : `class ${this.value}`);
   }
 
-  #open() {
-    const chosen = this.options.find((option) => option.id === this.value);
-    const typed = chosen?.name === this.input.value ? "" : this.input.value;
+  /** Show what fits the typed text; everything, the chosen one in sight, where none was typed. */
+  #open(typed = null) {
     const none = { id: "", name: this.input.placeholder, colour: "transparent", note: "" };
-    this.found = [...(typed.trim() === "" ? [none] : []), ...matching(this.options, typed)];
-    this.found = this.found.slice(0, MOST);
-    this.active = this.found.findIndex((option) => option.id === this.value);
-    if (this.active < 0) this.active = 0;
+    const isEmpty = (typed ?? "").trim() === "";
+    this.found = [...(isEmpty ? [none] : []), ...matching(this.options, typed ?? "")];
+    const chosen = this.found.findIndex((option) => option.id === this.value);
+    this.active = typed === null ? Math.max(chosen, 0) : 0;
+    this.found = this.found.slice(0, Math.max(MOST, this.active + 1));
     this.listbox.hidden = false;
     this.input.setAttribute("aria-expanded", "true");
     this.#draw();

@@ -100,7 +100,7 @@ export class Filters {
         : null,
       select("Split", [["", "all"], ...splits], state.split, (split) => this.#set({ split })),
       version.quarantined > 0 || state.status === "quarantined"
-        ? select("Pictures", kinds, state.status, (status) => this.#set({ status }))
+        ? select("Status", kinds, state.status, (status) => this.#set({ status }))
         : null,
     ];
   }

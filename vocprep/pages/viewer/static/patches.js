@@ -18,10 +18,8 @@ const SLOTS = 4;
 export function patchDetails(picture, index, classes, runs) {
   const patch = picture.patches[index];
   const [row, column] = place(picture, index);
-  const facts = [
-    ["norm", fixed(patch.norm)],
-    ["label quality", fixed(patch.quality)],
-  ];
+  const facts = [["norm", fixed(patch.norm)]];
+  if (patch.quality !== null) facts.push(["label quality", fixed(patch.quality)]);
   return h(
     "div",
     { class: "patch" },

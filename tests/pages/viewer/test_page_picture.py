@@ -1,0 +1,213 @@
+"""One picture in a real browser: layers, patches, similar ones, two runs, two versions."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, Route, expect
+
+from vocprep.pages.viewer.server import Server
+
+pytestmark = pytest.mark.slow
+
+
+def titles(page: Page) -> list[str]:
+    """Of the panels, in order."""
+    return page.locator(".panel figcaption").all_text_contents()
+
+
+def point_at(panel: Locator, row: int, column: int, rows: int = 7, columns: int = 7) -> None:
+    """Move the pointer to the middle of a patch."""
+    box = panel.locator(".canvas").bounding_box()
+    assert box is not None
+    x, y = (column + 0.5) * box["width"] / columns, (row + 0.5) * box["height"] / rows
+    panel.locator(".canvas").hover(position={"x": x, "y": y})
+
+
+def shares(page: Page, column: int) -> list[float]:
+    """Of the legend, in one of its columns."""
+    cells = page.locator(f".legend tbody tr td:nth-child({column})").all_text_contents()
+    return [float(text) for text in cells if text[0].isdigit()]
+
+
+def test_a_picture_shows_its_layers_and_patches(page: Page, viewer: Server) -> None:
+    page.goto(viewer.url)
+    expect(page.locator(".run.is-ready")).to_have_count(2)
+    page.locator("#tile-2 a").click()
+    expect(page.get_by_role("heading", name="2010_000004")).to_be_visible()
+    expect(page.locator(".panel .over.is-there")).to_have_count(4)
+    assert titles(page) == ["Photo", "Truth", "Prediction 1", "Prediction 2"]
+    for column in (2, 3, 4):
+        assert sum(shares(page, column)) == pytest.approx(100)
+
+    point_at(page.locator(".panel").nth(1), row=2, column=5)
+    details = page.get_by_role("region", name="Patch", exact=True)
+    expect(details).to_contain_text("Patch 19")
+    expect(details).to_contain_text("row 3, column 6")
+    expect(details.locator("table").nth(1).locator("tr")).to_have_count(4)
+    expect(details).to_contain_text("Predicted by 2: second")
+    expect(details).to_contain_text(re.compile(r"norm\s*\d+\.\d\d"))
+    expect(page.locator(".cell.is-cursor")).to_have_count(4)
+
+    page.mouse.move(0, 0)
+    expect(details).to_contain_text("Point at a patch")
+
+
+def test_a_click_finds_similar_patches(page: Page, viewer: Server) -> None:
+    page.goto(f"{viewer.url}?id=2010_000004")
+    expect(page.locator(".run.is-ready")).to_have_count(2)
+    expect(page.locator(".panel")).to_have_count(4)
+    point_at(page.locator(".panel").first, row=1, column=3)
+    page.mouse.down()
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("patch=10"))
+    expect(page.locator(".panel").last.locator(".over.is-there")).to_be_visible()
+    assert titles(page)[-1] == "Similarity to patch 10"
+    similar = page.get_by_role("region", name="Similar patches")
+    expect(similar.get_by_role("link")).to_have_count(24)
+    values = [float(text) for text in similar.locator("b").all_text_contents()]
+    assert values == sorted(values, reverse=True)
+    assert 0 < values[-1] <= 1
+
+    found = similar.get_by_role("link").first
+    label = found.get_attribute("aria-label")
+    assert label is not None
+    image_id, patch = re.findall(r"(2010_\d+), patch (\d+)", label)[0]
+    found.click()
+    expect(page.get_by_role("heading", name=image_id)).to_be_visible()
+    expect(page).to_have_url(re.compile(f"patch={patch}(&|$)"))
+    page.go_back()
+    expect(page.get_by_role("heading", name="2010_000004")).to_be_visible()
+    expect(page.get_by_text("Similar to patch 10")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(similar).to_be_hidden()
+
+
+def test_keys_walk_the_patches(page: Page, viewer: Server) -> None:
+    page.goto(f"{viewer.url}?id=2010_000005")
+    expect(page.get_by_role("application")).to_be_focused()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "End", "ArrowLeft"):
+        page.keyboard.press(key)
+    details = page.get_by_role("region", name="Patch", exact=True)
+    expect(details).to_contain_text("row 3, column 6")
+    expect(page.get_by_role("status").and_(page.locator("#status"))).to_contain_text(
+        re.compile(r"^Row 3, column 6: .+ \d+ %")
+    )
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Similar to patch 19")).to_be_visible()
+
+
+def test_keys_choose_layers(page: Page, viewer: Server) -> None:
+    page.goto(f"{viewer.url}?id=2010_000005")
+    expect(page.locator(".panel")).to_have_count(4)
+    page.keyboard.press("1")
+    page.keyboard.press("5")
+    expect(page.locator(".panel")).to_have_count(4)
+    assert titles(page) == ["Truth", "Prediction 1", "Prediction 2", "Errors 1"]
+    page.keyboard.press("m")
+    expect(page.locator(".panel")).to_have_count(1)
+    page.keyboard.press("9")
+    expect(page.locator(".panel figcaption")).to_have_text("Components")
+    over = page.locator(".panel .over")
+    expect(over).to_have_css("opacity", "0.65")
+    page.keyboard.press("o")
+    expect(over).to_have_css("opacity", "0")
+    page.keyboard.press("o")
+    expect(over).to_have_css("opacity", "0.65")
+    page.get_by_label("Opacity of the overlay").fill("30")
+    expect(over).to_have_css("opacity", "0.3")
+    expect(page.locator(".lines")).to_be_visible()
+    page.keyboard.press("g")
+    expect(page.locator(".lines")).to_be_hidden()
+
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.get_by_label("Keys of one character").uncheck()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("heading", name="2010_000005")).to_be_visible()
+    page.keyboard.press("g")
+    expect(page.locator(".lines")).to_be_hidden()
+
+
+def test_an_address_shows_the_same_again(page: Page, viewer: Server) -> None:
+    address = (
+        "?split=train&order=desc&id=2010_000007&patch=30&layers=truth,error:1&opacity=40&lines=0"
+    )
+    page.goto(viewer.url + address)
+    expect(page.get_by_text("Similar to patch 30")).to_be_visible()
+    expect(page.locator(".panel")).to_have_count(3)
+    assert titles(page) == ["Truth", "Errors 2", "Similarity to patch 30"]
+    expect(page.locator(".panel .over").first).to_have_css("opacity", "0.4")
+    expect(page.get_by_text(re.compile(r"^\d+ of \d+$"))).to_be_visible()
+    page.get_by_role("button", name="Next").click()
+    expect(page.get_by_role("heading", name="2010_000006")).to_be_visible()
+    page.get_by_role("link", name="List").click()
+    expect(page.get_by_role("combobox", name="Split")).to_have_value("train")
+
+
+def test_two_versions_side_by_side(page: Page, compared_viewer: Server) -> None:
+    page.goto(compared_viewer.url)
+    page.get_by_role("combobox", name="Sort by").select_option("changed:b")
+    expect(page.locator(".tile .badge").first).to_have_text("targets")
+    page.get_by_role("combobox", name="Show").select_option("truth,truth@b")
+    expect(page.locator("#tile-0 img.is-there")).to_have_count(2)
+    page.locator("#tile-0 a").click()
+    expect(page.locator(".panel .over.is-there")).to_have_count(3)
+    assert titles(page) == ["Photo A", "Truth A", "Truth B"]
+    point_at(page.locator(".panel").first, row=3, column=3)
+    details = page.get_by_role("region", name="Patch", exact=True)
+    expect(details).to_contain_text("In version B: other")
+    expect(details.locator("table")).to_have_count(2)
+    page.goto(f"{compared_viewer.url}?v=b")
+    expect(page.get_by_role("combobox", name="Version")).to_have_value("b")
+    expect(page.locator("#tile-0 img.is-there")).to_be_visible()
+
+
+def test_a_version_without_photographs_and_runs(page: Page, long_viewer: Server) -> None:
+    page.goto(f"{long_viewer.url}?id=im00007")
+    expect(page.locator(".panel .over.is-there")).to_have_count(2)
+    assert titles(page) == ["Truth", "Components"]
+    expect(page.get_by_role("link", name="Confusion")).to_have_count(0)
+    point_at(page.locator(".panel").first, row=0, column=1, rows=1, columns=2)
+    details = page.get_by_role("region", name="Patch", exact=True)
+    expect(details).to_contain_text("aeroplane")
+    expect(details).to_contain_text("100.0 %")
+
+
+def test_what_is_being_computed_is_waited_for(
+    page: Page, long_viewer: Server, page_faults: list[str]
+) -> None:
+    told = 0
+
+    def tell_later(route: Route) -> None:
+        nonlocal told
+        told += 1
+        if told > 1:
+            route.continue_()
+            return
+        route.fulfill(status=503, json={"error": "the patches of train are being read, 5 of 9"})
+
+    page.route("**/api/similar?*", tell_later)
+    page.goto(f"{long_viewer.url}?id=im00007&patch=0")
+    expect(page.get_by_text("the patches of train are being read, 5 of 9")).to_be_visible()
+    expect(page.get_by_role("region", name="Similar patches").get_by_role("link")).to_have_count(24)
+    assert [fault for fault in page_faults if "503" not in fault] == []
+    page_faults.clear()
+
+
+def test_faults_are_told_in_words(page: Page, long_viewer: Server, page_faults: list[str]) -> None:
+    page.goto(f"{long_viewer.url}?id=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
+    expect(page.get_by_text("lists no such picture")).to_be_visible()
+    expect(page.get_by_role("heading", name="<img src=x onerror=alert(1)>")).to_be_visible()
+    page.goto(f"{long_viewer.url}?class=59999")
+    expect(page.get_by_text("No picture fits these filters.")).to_be_visible()
+    page.route("**/api/pictures?*", lambda route: route.abort())
+    page.get_by_role("combobox", name="Sort by").select_option("size")
+    expect(page.get_by_text("is `vocprep view` still running?")).to_be_visible()
+    page.unroute("**/api/pictures?*")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("No picture fits these filters.")).to_be_visible()
+    assert [fault for fault in page_faults if "Failed to load resource" not in fault] == []
+    page_faults.clear()
