@@ -103,6 +103,18 @@ def test_legend_of_two_label_maps_is_wider_and_has_headings_that_fit() -> None:
     assert longer.width > two.width > one.width
 
 
+def test_legend_takes_the_room_after_the_last_panel_where_it_fits() -> None:
+    label_map = np.zeros((32, 32), dtype=np.uint16)
+    few = legend_rows(label_map, STYLE)
+    assert (
+        picture_sheet([panel(300, 300)] * 5, few).size == picture_sheet([panel(300, 300)] * 5).size
+    )
+    sheet = np.asarray(picture_sheet([panel(300, 300)] * 5, few))
+    assert of_colour(sheet[320:, 620:], np.array(STYLE.colour(0))) >= 14 * 14
+    low = picture_sheet([panel(20, 360)] * 5, few)
+    assert low.width > picture_sheet([panel(20, 360)] * 5).width
+
+
 def test_many_rows_make_a_low_sheet_higher() -> None:
     label_map = np.arange(8, dtype=np.uint16)[np.newaxis]
     low = picture_sheet([panel(8, 800)])

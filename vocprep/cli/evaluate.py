@@ -10,6 +10,7 @@ from vocprep.cli.bars import Bars
 from vocprep.cli.common import (
     PATH,
     PLACE,
+    counted,
     device_option,
     json_option,
     print_json,
@@ -36,13 +37,23 @@ from vocprep.storage.places import Place
     help="How many images of the lowest pixel accuracy to list, for one run.",
 )
 @click.option(
+    "--pictures",
+    metavar="N",
+    type=int,
+    default=EvaluateOptions.pictures,
+    help="Draw the N worst, middle and best images of each run into --out, with truth, prediction, "
+    "error and confidence, over the photographs of --data-dir.",
+)
+@click.option(
     "--batch-size",
     type=int,
     default=EvaluateOptions.batch_size,
     show_default=True,
     help="Images per step.",
 )
-@click.option("--out", type=PATH, help="Folder for each run's confusion matrix, PNG and CSV.")
+@click.option(
+    "--out", type=PATH, help="Folder for each run's confusion matrix, PNG and CSV, and pictures."
+)
 @device_option
 @json_option
 def evaluate(
@@ -52,6 +63,7 @@ def evaluate(
     dataset: str | None,
     classes: bool,
     worst: int,
+    pictures: int,
     batch_size: int,
     out: Path | None,
     device: str,
@@ -79,7 +91,12 @@ def evaluate(
 
     runs, shards = runs_and_shards(paths)
     options = EvaluateOptions(
-        device=device, worst=worst, batch_size=batch_size, data_dir=data_dir, dataset=dataset
+        device=device,
+        worst=worst,
+        pictures=pictures,
+        batch_size=batch_size,
+        data_dir=data_dir,
+        dataset=dataset,
     )
     result = evaluate_runs(runs, shards, split, options, out, Bars("runs"))
     for note in result.notes:
@@ -90,3 +107,5 @@ def evaluate(
         print_scores(result, classes=classes)
         if out is not None:
             click.echo(f"confusion matrices, PNG and CSV, in {out}")
+        if names := [Path(each.file).name for run in result.runs for each in run.pictures]:
+            click.echo(f"{counted(len(names), 'picture')}, {names[0]} to {names[-1]}, in {out}")

@@ -69,7 +69,7 @@ def paint_errors(
     Wrong pixels are red, right ones dimmed, those that are void in the truth hatched; contours are
     those of the true classes.
     """
-    wrong = truth != predicted
+    wrong = (truth != predicted) & (truth != style.void)
     plain = np.full((*truth.shape, 3), RIGHT_COLOUR, dtype=np.uint8)
     ground = plain if image is None else _blend(plain, muted(image, 0.0), 0.55)
     signal = np.full_like(plain, ERROR_COLOUR)

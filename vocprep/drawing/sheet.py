@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -48,34 +48,69 @@ def picture_sheet(
     headings: Sequence[str] = ("share",),
     title: str = "",
 ) -> Image.Image:
-    """Return panels in rows, each below its caption, with a legend on their right.
+    """Return panels in rows, each below its caption, with a legend beside or after them.
 
     All panels must have pixels of the same height and width. ``headings`` name the legend's
     columns of shares, one per label map; ``title`` stands above all.
     """
     drawn = [_panel(panel) for panel in panels]
-    # Four panels make two rows of two, so that the sheet can be read at the width of a page.
-    per_row = 2 if len(drawn) == _MOST_IN_A_ROW + 1 else min(len(drawn), _MOST_IN_A_ROW)
-    rows = [drawn[start : start + per_row] for start in range(0, len(drawn), per_row)]
-    width, height = drawn[0].width + _MARGIN, drawn[0].height + _MARGIN
+    listed = _legend(legend, headings) if legend else None
+    cells = _Cells.of(drawn, listed)
     top = _MARGIN + (_LINE + _MARGIN // 2 if title else 0)
-    listed = _legend(legend, headings)
-    sheet = Image.new(
-        "RGB",
-        (
-            _MARGIN + per_row * width + (listed.width + _MARGIN if legend else 0),
-            top + max(len(rows) * height, listed.height + _MARGIN if legend else 0),
-        ),
-        "white",
-    )
-    for row, pictures in enumerate(rows):
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture, (_MARGIN + column * width, top + row * height))
-    sheet.paste(listed, (_MARGIN + per_row * width, top))
+    sheet = Image.new("RGB", (cells.width, top + cells.height), "white")
+    for number, picture in enumerate(drawn):
+        left, below = cells.place(number)
+        sheet.paste(picture, (left, top + below))
+    if listed is not None:
+        left, below = cells.legend
+        sheet.paste(listed, (left, top + below))
     if title:
         text = shortened(title, _TEXT + 2, sheet.width - 2 * _MARGIN)
         draw_text(ImageDraw.Draw(sheet), (_MARGIN, _MARGIN - 2), text, _TEXT + 2)
     return sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cells:
+    """Where the panels and the legend of a sheet lie, in pixels below its title."""
+
+    per_row: int
+    cell: tuple[int, int]
+    """Width and height of a panel with the margin after it."""
+    legend: tuple[int, int]
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, panels: Sequence[Image.Image], legend: Image.Image | None) -> _Cells:
+        """Arrange panels of equal size, and a legend beside them or in the room after the last."""
+        count = len(panels)
+        # Four panels make two rows of two, so that the sheet can be read at the width of a page.
+        per_row = 2 if count == _MOST_IN_A_ROW + 1 else min(count, _MOST_IN_A_ROW)
+        rows, free = -(-count // per_row), -count % per_row
+        width, height = panels[0].width + _MARGIN, panels[0].height + _MARGIN
+        arranged = cls(
+            per_row=per_row,
+            cell=(width, height),
+            legend=(0, 0),
+            width=_MARGIN + per_row * width,
+            height=rows * height,
+        )
+        if legend is None:
+            return arranged
+        if legend.width <= free * width - _MARGIN and legend.height <= height - _MARGIN:
+            return replace(arranged, legend=arranged.place(count))
+        return replace(
+            arranged,
+            legend=(arranged.width, 0),
+            width=arranged.width + legend.width + _MARGIN,
+            height=max(arranged.height, legend.height + _MARGIN),
+        )
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return the top left corner of a panel by its number."""
+        row, column = divmod(number, self.per_row)
+        return _MARGIN + column * self.cell[0], row * self.cell[1]
 
 
 def fitted(pixels: NDArray[np.uint8]) -> Image.Image:

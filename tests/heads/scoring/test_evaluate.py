@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders.heads import CPU, always_says, make_dataset, random_records, run_for
 from builders.progress import CountedProgress
+from builders.versions import JPEGS, Built
+from numpy.typing import NDArray
+from PIL import Image
 
 import vocprep
 from vocprep.errors import DataError, UsageError
-from vocprep.heads.runs.run import CONFIG_FILE
+from vocprep.heads.model.tfdet import TFDetHeads
+from vocprep.heads.runs.run import CONFIG_FILE, Run
 from vocprep.heads.scoring.evaluate import evaluate, runs_and_shards
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.shards.reader import ShardDataset
@@ -98,3 +104,85 @@ def test_runs_and_shards_are_separated_by_their_files(
 
 def test_it_is_public() -> None:
     assert vocprep.evaluate is evaluate
+
+
+def run_of_shards(built: Built) -> Run:
+    heads = TFDetHeads(outputs=built.dataset.label_space.outputs)
+    return replace(run_for(built.dataset, heads), path=Path("runs/mine"))
+
+
+def sheet_of(path: str) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_pictures_are_drawn_of_the_worst_the_middle_and_the_best(tmp_path: Path) -> None:
+    splits = {
+        "val": random_records("val", [(1, 1)] * 9),
+        "train": random_records("train", [(1, 1)]),
+    }
+    dataset = make_dataset(tmp_path / "shards", splits)
+    run = replace(run_for(dataset), path=Path("runs/mine"))
+    asked = replace(CPU, pictures=2)
+    (scores,) = evaluate(run, dataset, options=asked, out=tmp_path / "out").runs
+    ranked = sorted(scores.confusions.scores, key=lambda each: (each.pixel_accuracy, each.image_id))
+    at = {"worst": (0, 1), "median": (3, 4), "best": (8, 7)}
+    assert [(each.group, each.rank, each.image_id) for each in scores.pictures] == [
+        (group, rank, ranked[index].image_id)
+        for group, indices in at.items()
+        for rank, index in enumerate(indices, start=1)
+    ]
+    assert [each.pixel_accuracy for each in scores.pictures[:2]] == [
+        each.pixel_accuracy for each in ranked[:2]
+    ]
+    names = {"mine.confusion.csv", "mine.confusion.png"}
+    names |= {f"mine.{group}-{rank}.png" for group in at for rank in (1, 2)}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    # Without photographs: truth, prediction, error and confidence of 32 pixels, 11 times enlarged.
+    sheet = sheet_of(scores.pictures[0].file)
+    assert (sheet != 255).any(axis=-1).sum() > 4 * 352**2
+    assert scores.to_json()["pictures"][0]["file"] == scores.pictures[0].file
+
+
+def test_pictures_of_a_split_of_one_image_are_one(tmp_path: Path) -> None:
+    splits = {name: random_records(name, [(1, 1)]) for name in ("train", "val")}
+    dataset = make_dataset(tmp_path / "shards", splits)
+    asked = replace(CPU, pictures=3)
+    (scores,) = evaluate(run_for(dataset), dataset, options=asked, out=tmp_path / "out").runs
+    assert [(each.group, each.rank) for each in scores.pictures] == [("worst", 1)]
+
+
+def test_pictures_lie_over_the_photographs_of_the_data_dir(
+    crop_hdf5: Built, sample_tree: Path, tmp_path: Path
+) -> None:
+    run = run_of_shards(crop_hdf5)
+    asked = replace(CPU, pictures=1, data_dir=sample_tree)
+    over = evaluate(run, crop_hdf5.path, options=asked, out=tmp_path / "over")
+    assert over.notes == ()
+    plain = evaluate(run, crop_hdf5.path, options=replace(CPU, pictures=1), out=tmp_path / "plain")
+    (note,) = plain.notes
+    assert note.startswith("pictures are drawn without photographs")
+    for one, other in zip(over.runs[0].pictures, plain.runs[0].pictures, strict=True):
+        assert one.image_id == other.image_id
+        assert sheet_of(one.file).size > sheet_of(other.file).size
+
+
+def test_photographs_that_are_gone_or_changed_are_noted(
+    crop_hdf5: Built, tree: Path, tmp_path: Path
+) -> None:
+    run = run_of_shards(crop_hdf5)
+    asked = replace(CPU, pictures=1, data_dir=tree)
+    (scores,) = evaluate(run, crop_hdf5.path, options=asked, out=tmp_path / "out").runs
+    worst = scores.pictures[0].image_id
+    path = tree / JPEGS / f"{worst}.jpg"
+    path.write_bytes(path.read_bytes() + b" ")
+    (note,) = evaluate(run, crop_hdf5.path, options=asked, out=tmp_path / "out").notes
+    assert note.startswith(f"{worst} is drawn without its photograph: {path}: expected the image")
+    shutil.rmtree(tree / JPEGS)
+    (note,) = evaluate(run, crop_hdf5.path, options=asked, out=tmp_path / "out").notes
+    assert note.startswith(f"pictures are drawn without photographs: {tree / JPEGS}: expected the")
+
+
+def test_pictures_need_a_folder(dataset: ShardDataset) -> None:
+    with pytest.raises(UsageError, match=r"pictures: expected a folder .*give --out"):
+        evaluate(run_for(dataset), dataset, options=replace(CPU, pictures=1))

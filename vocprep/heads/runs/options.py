@@ -124,6 +124,9 @@ class EvaluateOptions:
     """As for training; every image is needed once, so streaming costs nothing."""
     worst: NotNegative = 5
     """How many of the images with the lowest pixel accuracy are listed."""
+    pictures: NotNegative = 0
+    """How many of the worst, of the middle and of the best images are drawn, each with its truth,
+    prediction, error and confidence; over the photographs of ``data_dir`` where it is given."""
     data_dir: LocalPath | None = None
     """Data dir of the build: its label maps say what the geometry leaves out, so that whole images
     are scored too."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vocprep.drawing.png import png_bytes
 from vocprep.errors import DataError, UsageError
 from vocprep.files.locking import alone_in
 from vocprep.files.names import check_names_differ, found_at
-from vocprep.files.writing import check_output_folder
+from vocprep.files.writing import check_output_folder, write_atomic
+from vocprep.heads.example_sheets import ExampleSheets
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.comparison import Comparison, compare_runs
+from vocprep.heads.scoring.image_scores import examples
 from vocprep.heads.scoring.matching import choose_dataset, require_one_truth
 from vocprep.heads.scoring.run_scores import score_run
-from vocprep.heads.scoring.scores import RunScores, write_confusion
+from vocprep.heads.scoring.scores import DrawnImage, RunScores, write_confusion
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.index import DATASET_FILE
@@ -63,9 +66,11 @@ def evaluate(
     Each run is scored on the dataset version that it was trained on, else on the first of
     ``shards`` whose embeddings and labels fit it; all must hold the same images and ground truth. A
     path that is given twice counts once. Mirrored views are not scored. With ``out``, the confusion
-    matrix of each run is written into that folder, as PNG and CSV. Raises RunError when no dataset
-    version fits a run, UsageError when there is no such split, no pixel to score, or when scores
-    could not be compared, OutOfMemoryError, and what ``load_run`` and ``ShardDataset.open`` raise.
+    matrix of each run is written into that folder, as PNG and CSV, and with ``options.pictures``
+    ``RUN.worst-1.png`` and the like: images with their truth and prediction. Raises RunError when
+    no dataset version fits a run, UsageError when there is no such split, no pixel to score, or
+    when scores could not be compared, OutOfMemoryError, and what ``load_run`` and
+    ``ShardDataset.open`` raise.
     """
     options = options or EvaluateOptions()
     run_list = _distinct([runs] if isinstance(runs, str | Path | Run) else runs)
@@ -73,24 +78,67 @@ def evaluate(
     if not (run_list and shards_list):
         raise UsageError("expected at least one run and the shards to score it on, found none")
     folder = None if out is None else _output_folder(local_path(out), run_list)
+    if options.pictures and folder is None:
+        raise UsageError("pictures: expected a folder to write them into, found none; give --out")
     datasets = [s if isinstance(s, ShardDataset) else ShardDataset.open(s) for s in shards_list]
     # Everything is opened before the first run is scored, which may take minutes.
     trained = [item if isinstance(item, Run) else load_run(item) for item in run_list]
     chosen = [choose_dataset(run, datasets) for run in trained]
     require_one_truth(chosen, split)
+    sheets = _sheets(trained, chosen, options)
     with memory_errors("use a smaller --batch-size, or free memory"):
         scores = _score_all(trained, chosen, split, options, progress)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone_in(folder):  # so that all files are of one evaluation
-            for item in scores:
-                write_confusion(item, folder)
-    unused = [dataset for dataset in datasets if dataset not in chosen]
+        scores = _write(scores, sheets, folder, options.pictures)
+    unused = [f"no run is scored on {each.path}" for each in datasets if each not in chosen]
     return Evaluation(
         runs=tuple(scores),
         differences=tuple(compare_runs(scores[0], other) for other in scores[1:]),
-        notes=tuple(f"no run is scored on {dataset.path}" for dataset in unused),
+        notes=(*unused, *dict.fromkeys(note for each in sheets for note in each.notes)),
     )
+
+
+def _sheets(
+    runs: Sequence[Run], datasets: Sequence[ShardDataset], options: EvaluateOptions
+) -> list[ExampleSheets]:
+    """Return what draws the images of each run; nothing where no pictures are asked for."""
+    if not options.pictures:
+        return []
+    return [
+        ExampleSheets.of(run, dataset, options.data_dir, options.dataset)
+        for run, dataset in zip(runs, datasets, strict=True)
+    ]
+
+
+def _write(
+    scores: Sequence[RunScores], sheets: Sequence[ExampleSheets], out: Path, most: int
+) -> list[RunScores]:
+    """Write confusion matrices and pictures into a folder; return the scores with the pictures."""
+    out.mkdir(parents=True, exist_ok=True)
+    with alone_in(out):  # so that all files are of one evaluation
+        for item in scores:
+            write_confusion(item, out)
+        if not sheets:
+            return list(scores)
+        return [
+            replace(item, pictures=tuple(_draw_examples(item, drawer, out, most)))
+            for item, drawer in zip(scores, sheets, strict=True)
+        ]
+
+
+def _draw_examples(
+    scores: RunScores, sheets: ExampleSheets, out: Path, most: int
+) -> Iterator[DrawnImage]:
+    """Write RUN.worst-1.png and so on; yield what was drawn."""
+    for group, chosen in examples(scores.confusions.scores, most).items():
+        for rank, image in enumerate(chosen, start=1):
+            path = out / f"{scores.run}.{group}-{rank}.png"
+            title = (
+                f"{scores.run}, {scores.split}, {group} {rank} of {scores.images:,} images: "
+                f"pixel accuracy {100 * image.pixel_accuracy:.1f} %, mIoU {100 * image.miou:.1f} %"
+            )
+            write_atomic(path, png_bytes(sheets.draw(image.image_id, title)))
+            yield DrawnImage(**vars(image), group=group, rank=rank, file=str(path))
 
 
 def runs_and_shards(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:

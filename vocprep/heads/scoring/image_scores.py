@@ -5,9 +5,10 @@ Shape legend: B batch, P patches, C classes, N images, E entries, 1024 pixels of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,34 @@ class ImageScore:
     """Pixels scored."""
     loss: float
     """Class and mask loss together, in nats, over this image's patches alone."""
+
+
+Group = Literal["worst", "median", "best"]
+"""Where in the order of pixel accuracy images are taken from."""
+
+
+def by_accuracy(scores: Iterable[ImageScore]) -> list[ImageScore]:
+    """Return scores by rising pixel accuracy, ties by id."""
+    return sorted(scores, key=lambda score: (score.pixel_accuracy, score.image_id))
+
+
+def examples(scores: Iterable[ImageScore], most: int) -> dict[Group, list[ImageScore]]:
+    """Return up to ``most`` images with the lowest, middle and highest pixel accuracy.
+
+    The worst and the best begin with the extreme one; no image is in two groups, the worst come
+    first where there are few.
+
+    >>> scores = [ImageScore(image_id=str(n), pixel_accuracy=n, miou=0, pixels=1, loss=0)
+    ...           for n in range(9)]
+    >>> {name: [s.image_id for s in found] for name, found in examples(scores, 2).items()}
+    {'worst': ['0', '1'], 'median': ['3', '4'], 'best': ['8', '7']}
+    """
+    order = by_accuracy(scores)
+    worst, rest = order[:most], order[most:]
+    best = rest[::-1][:most]
+    between = rest[: len(rest) - len(best)]
+    first = max(0, (len(between) - most) // 2)
+    return {"worst": worst, "median": between[first : first + most], "best": best}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,7 +17,7 @@ from vocprep.errors import UsageError
 from vocprep.features.devices import choose_device
 from vocprep.heads.runs.options import EvaluateOptions, require_split
 from vocprep.heads.runs.run import Run
-from vocprep.heads.scoring.image_scores import ImageScore
+from vocprep.heads.scoring.image_scores import by_accuracy
 from vocprep.heads.scoring.matching import check_fits
 from vocprep.heads.scoring.metrics import ConfusionMatrix
 from vocprep.heads.scoring.oracles import RowKind
@@ -111,7 +111,7 @@ def score_run(
         majority_class=_named(majority.classes[0], space),
         majority_split=majority.split,
         classes=_class_scores(counts, space),
-        worst_images=_worst_images(counts, options.worst),
+        worst_images=tuple(by_accuracy(counts.confusions.scores)[: options.worst]),
         notes=(*differences, *notes),
         confusion=counts.model,
         confusions=counts.confusions,
@@ -134,14 +134,6 @@ def _notes(run: Run, dataset: ShardDataset, split: str) -> list[str]:
     if run.unfinished is not None:
         notes.append(run.unfinished)
     return notes
-
-
-def _worst_images(counts: Measurements, most: int) -> tuple[ImageScore, ...]:
-    """Return the images with the lowest pixel accuracy, the worst first."""
-    images = sorted(
-        counts.confusions.scores, key=lambda image: (image.pixel_accuracy, image.image_id)
-    )
-    return tuple(images[:most])
 
 
 def _majority(

@@ -12,7 +12,7 @@ from vocprep.drawing.charts import confusion_png
 from vocprep.files.writing import write_atomic
 from vocprep.heads.scoring.calibration import Calibration
 from vocprep.heads.scoring.counters import MaskQuality
-from vocprep.heads.scoring.image_scores import ImageConfusions, ImageScore
+from vocprep.heads.scoring.image_scores import Group, ImageConfusions, ImageScore
 from vocprep.heads.scoring.metrics import ConfusionMatrix, confusion_shares
 from vocprep.heads.scoring.oracles import RowKind
 from vocprep.validation import to_json
@@ -88,6 +88,17 @@ class ClassScore(ClassName):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawnImage(ImageScore):
+    """An image that was drawn, with its scores."""
+
+    group: Group
+    rank: int
+    """Within the group, from 1."""
+    file: str
+    """PNG: the photograph where it is known, truth, prediction, error, confidence, a legend."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunScores:
     """The scores of one run on a split."""
 
@@ -131,6 +142,8 @@ class RunScores:
     """The model's, over the covered area; not part of the JSON."""
     confusions: Annotated[InstanceOf[ImageConfusions], Field(exclude=True)]
     """The same for each image; not part of the JSON."""
+    pictures: tuple[DrawnImage, ...] = ()
+    """What ``EvaluateOptions.pictures`` asks for: the worst images, the middle ones, the best."""
 
     def __repr__(self) -> str:
         model = self.model
