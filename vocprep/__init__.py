@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from vocprep.heads.runs.run import Run, load_run
     from vocprep.heads.scoring.evaluate import Evaluation, evaluate
     from vocprep.heads.scoring.scores import RunScores
-    from vocprep.heads.training.train import RunSummary, train
+    from vocprep.heads.training.summary import RunSummary
+    from vocprep.heads.training.train import train
     from vocprep.labels.export import DecodeOptions, decode
     from vocprep.labels.label_space import LabelSpace, load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
@@ -91,7 +92,7 @@ _HOMES = {
     "ReportResult": "pages.report.report",
     "Run": "heads.runs.run",
     "RunScores": "heads.scoring.scores",
-    "RunSummary": "heads.training.train",
+    "RunSummary": "heads.training.summary",
     "ShardDataset": "shards.reader",
     "ShardOrder": "building.orders",
     "TFDetHeads": "heads.model.tfdet",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
 
 
 class Progress(Protocol):
@@ -44,3 +48,20 @@ class NoProgress:
 
 
 NO_PROGRESS = NoProgress()
+
+
+@contextmanager
+def task(progress: Progress, name: str, total: int) -> Iterator[None]:
+    """Report a block as a task of ``total`` units, which ends whether it succeeds or not."""
+    progress.begin(name, total, 0)
+    try:
+        yield
+    finally:
+        progress.end()
+
+
+def advancing(items: Iterable[Item], progress: Progress) -> Iterator[Item]:
+    """Yield items, and report each as one unit once the consumer is done with it."""
+    for item in items:
+        yield item
+        progress.advance(1)

@@ -18,7 +18,6 @@ from builders.mirror import Mirror
 from click.testing import CliRunner, Result
 
 from vocprep.cli import main
-from vocprep.cli.download import Bars
 from vocprep.downloading.download import DownloadOptions
 from vocprep.downloading.plan import plan_download, state_in_words
 from vocprep.manifests import load_source
@@ -260,22 +259,6 @@ def test_the_options_defaults_are_the_librarys():
     library = DownloadOptions()
     for name in ("offline", "extract", "partial", "from_dir"):
         assert defaults[name] == getattr(library, name)
-
-
-def test_a_bar_shows_only_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch):
-    bars = Bars()
-    bars.begin("file.bin", 100, 20)
-    bars.advance(30)
-    bars.note("a word")
-    bars.end()
-    assert capsys.readouterr().err == "a word\n"
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    bars.begin("file.bin", None, 20)
-    bars.expect(100)
-    bars.note("a word")
-    bars.advance(30)
-    bars.end()
-    assert "file.bin: " in capsys.readouterr().err
 
 
 def test_a_folder_of_archives_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_bad_sample_stops_with_code_5_or_is_listed(
     assert str(jpeg) in line
     assert "--max-failures" in line
     text = done(vocprep(*build(tree, out, "--max-failures", "30%")))
-    assert "quarantined 1" in text
+    assert f"\nquarantined 1 of 4 images, left out: see {out / 'quarantine.jsonl'}\n" in text
     assert json.loads((out / "quarantine.jsonl").read_text())["id"] == jpeg.stem
     assert "quarantined 1" in done(vocprep("inspect", out))
     assert "quarantined images: 1" in done(vocprep("verify", out))
@@ -264,10 +264,13 @@ def test_split_without_a_good_picture_is_shown_and_verified(
     for name in (tree / "VOCdevkit/VOC2010/ImageSets/Main/val.txt").read_text().split():
         (tree / JPEGS / f"{name}.jpg").write_bytes(b"x")
     out = tmp_path / "out"
-    text = done(vocprep(*build(tree, out, "--max-failures", "50%")))
-    assert ["val", "0", "0", "0.0", "0.0"] in [line.split() for line in text.splitlines()]
+    built = vocprep(*build(tree, out, "--max-failures", "50%"))
+    assert "2 records: train 2, val 0; " in done(built)
+    assert "note: no record in split val\n" in built.stderr
     assert "content: 2 match" in done(vocprep("verify", out, "--level", "content"))
-    assert "val" in done(vocprep("inspect", out))
+    lines = done(vocprep("inspect", out)).splitlines()
+    assert ["val", "0", "0", "0.0", "0.0"] in [line.split() for line in lines]
+    assert "note: no record in split val" in lines
 
 
 def test_missing_files_are_bad_samples_where_some_are_allowed(

@@ -233,5 +233,9 @@ def version_notes(
     statistics = index.statistics
     void_pixels = sum(counts["void_pixels"] for counts in statistics["splits"].values())
     pixels_of = {int(label): count for label, count in statistics["label_pixels"].items()}
-    notes = label_notes(space, pixels_of, void_pixels)
-    return (*notes, turned_note(turned)) if turned else notes
+    empty = sorted(set(index.recipe.splits) - {shard.split for shard in index.shards})
+    return (
+        *([f"no record in split {', '.join(empty)}"] if empty else ()),
+        *label_notes(space, pixels_of, void_pixels),
+        *([turned_note(turned)] if turned else ()),
+    )

@@ -35,7 +35,7 @@ from vocprep.building.pipeline import (
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
 from vocprep.building.ray.build import ClusterBuild
 from vocprep.building.ray.cluster import check_ray
-from vocprep.building.results import BuildResult, MadeShards, PartResult
+from vocprep.building.results import BuildResult, MadeShards, PartResult, ShardCounts
 from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, Outcome, SampleStages
 from vocprep.features.devices import choose_devices, numerics_class
@@ -123,6 +123,7 @@ def build_plan(
         images=len(plan.samples),
         made=made.samples,
         reused=made.reused,
+        shards=made.counts,
         seconds=time.perf_counter() - started,
         stage_seconds=made.times.seconds(),
         published=made.published,
@@ -239,11 +240,17 @@ class _Run:
         self.budget.spend(*existing.quarantined)
         if existing.version is not None:
             progress.advance(len(plan.samples))
-            return existing, MadeShards(published=False, turned=turned)
+            counts = ShardCounts(kept=len(plan.shards))
+            return existing, MadeShards(published=False, turned=turned, counts=counts)
         missing = [shard for shard in plan.shards if shard.name not in existing.shards]
         make = self.make_on_cluster if self.options.engine == "ray" else self.make_shards
         made = make(missing, turned, progress)
         made.notes = (*existing.notes, *made.notes)
+        made.counts = ShardCounts(
+            made=len(missing),
+            resumed=len(existing.shards) - existing.kept,
+            kept=existing.kept,
+        )
         return existing, made
 
     def make_shards(

@@ -15,6 +15,23 @@ from vocprep.storage.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShardCounts:
+    """Where the shards of a version, or of a part, came from."""
+
+    made: int = 0
+    """By this build."""
+    resumed: int = 0
+    """Finished before: by a run that was interrupted, or by the parts of the build."""
+    kept: int = 0
+    """Those of the version that the folder held, whose images are the same."""
+
+    @property
+    def total(self) -> int:
+        """All shards of the plan, those without a record too."""
+        return self.made + self.resumed + self.kept
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildResult:
     """A finished dataset version, and what making it took."""
 
@@ -27,6 +44,7 @@ class BuildResult:
     """Those of them that this build had to process; 0 when the folder was up to date."""
     reused: int
     """Records whose embeddings were taken from an earlier version."""
+    shards: ShardCounts
     seconds: float
     """Of the whole build."""
     stage_seconds: Mapping[str, float]
@@ -49,8 +67,14 @@ class BuildResult:
         return self.made == 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: those of dataset.json, and the notes."""
-        return {**self.index.model_dump(mode="json"), "notes": list(self.notes)}
+        """Return plain JSON values: those of dataset.json, the notes, and what the build did."""
+        build = {
+            **{name: getattr(self, name) for name in ("images", "made", "reused", "published")},
+            "shards": asdict(self.shards),
+            "seconds": self.seconds,
+            "stage_seconds": dict(self.stage_seconds),
+        }
+        return {**self.index.model_dump(mode="json"), "notes": list(self.notes), "build": build}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +136,5 @@ class MadeShards:
     """Ids of images whose metadata state an orientation other than upright."""
     notes: tuple[str, ...] = ()
     """Why something that was there already was made again."""
+    counts: ShardCounts = field(default_factory=ShardCounts)
+    """Of all shards that were wanted."""

@@ -18,20 +18,17 @@ from vocprep.backbones import (
     listed_without_exact,
 )
 from vocprep.cli.bars import Bars, stop
+from vocprep.cli.build_output import print_plan, print_result
 from vocprep.cli.common import (
     PATH,
     PLACE,
     comma_list,
-    counted,
     data_place_option,
     device_option,
     json_option,
-    print_json,
-    print_table,
     split_flags_option,
     workers_option,
 )
-from vocprep.cli.inspect import megabytes, print_summary
 from vocprep.errors import UsageError
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
 from vocprep.options import (
@@ -69,8 +66,6 @@ _LOCKED_CHOICES = (
     *("embedding_dtype", "shard_format", "samples_per_shard"),
 )
 """Parameters that a lock file decides."""
-_MOST_PARTS = 8
-"""Parts that are named as unfinished."""
 
 
 def _choice(alias: Any) -> click.Choice[str]:
@@ -287,14 +282,14 @@ def build_shards(
     describe, make = _library_calls(context, dataset, lock, flags)
     where = {"data_dir": data_dir, "weights": weights, "options": _pick(BuildOptions, flags)}
     if dry_run:
-        _print_plan(describe(**where), as_json=as_json)
+        print_plan(describe(**where), as_json=as_json)
         return
     bars = Bars(" images")
     try:
         result = make(out=out, progress=bars, **where)
     except KeyboardInterrupt:
         stop(bars, "finished shards are kept: run the same command again to continue")
-    _print_result(result, as_json=as_json)
+    print_result(result, as_json=as_json)
 
 
 def _library_calls(
@@ -332,70 +327,3 @@ def _refuse_choices(context: click.Context) -> None:
     if given:
         option = given[0].removeprefix("shard_").replace("_", "-")
         raise UsageError(f"--{option} beside --lock: the lock file decides it; leave it out")
-
-
-def _print_result(result: BuildResult | PartResult, *, as_json: bool) -> None:
-    from vocprep.building.results import PartResult
-
-    for note in result.notes:
-        click.echo(f"note: {note}", err=True)
-    if as_json:
-        print_json(result.to_json())
-    elif isinstance(result, PartResult):
-        _print_part(result)
-    else:
-        _print_version(result)
-
-
-def _print_version(result: BuildResult) -> None:
-    print_summary(result.path, result.index)
-    if result.up_to_date:
-        state = "its shards were there, now published" if result.published else "up to date"
-        click.echo(f"{state}: checked in {result.seconds:.1f} s, nothing to build")
-        return
-    if result.reused:
-        click.echo(f"embeddings of {result.reused:,} records reused")
-    shares = ", ".join(f"{stage} {part:.1f}" for stage, part in result.stage_seconds.items())
-    click.echo(
-        f"{result.images / result.seconds:.1f} images/s, {result.seconds:.1f} s; seconds of all "
-        f"threads: {shares}"
-    )
-
-
-def _print_part(result: PartResult) -> None:
-    staged = counted(len(result.shards), "shard")
-    click.echo(
-        f"part     {result.part}: {staged} finished, {counted(result.images, 'image')}, "
-        f"{result.made:,} of them made now in {result.seconds:.1f} s"
-    )
-    if result.quarantined:
-        click.echo(f"bad      {counted(result.quarantined, 'image')} quarantined")
-    if not result.missing:
-        click.echo("missing  none: the same command without --part publishes")
-        return
-    parts = [f"{part}" for part in result.unfinished]
-    more = f" and {len(parts) - _MOST_PARTS:,} more" if len(parts) > _MOST_PARTS else ""
-    click.echo(
-        f"missing  {counted(len(result.missing), 'shard')}, of --part "
-        f"{', '.join(parts[:_MOST_PARTS])}{more}"
-    )
-    click.echo("next     once they are there, the same command without --part publishes")
-
-
-def _print_plan(plan: PlanDescription, *, as_json: bool) -> None:
-    if as_json:
-        print_json(plan.to_json())
-        return
-    click.echo(f"recipe   {plan.recipe}  (recipe_id {plan.recipe_id[:12]}…)")
-    click.echo(f"weights  {plan.weights}")
-    click.echo(f"backbone {'compiled first' if plan.compiled else 'as it is, not compiled'}")
-    if plan.part is not None:
-        click.echo(f"part     {plan.part}, which alone is counted below")
-    click.echo(f"samples  {plan.samples:,}")
-    if plan.unreadable:
-        click.echo(f"missing  {plan.unreadable:,} of them, which cannot be read")
-    click.echo(f"patches  {plan.patches:,}")
-    click.echo(f"bytes    about {megabytes(plan.estimated_bytes)}")
-    click.echo(f"shards   {len(plan.shards)}")
-    print_table(("shard", "samples"), [(shard.name, shard.samples) for shard in plan.shards])
-    click.echo("dry run: nothing was written")

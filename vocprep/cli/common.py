@@ -1,11 +1,9 @@
-"""What the commands share: options, tables, progress."""
+"""What the commands share: options, tables, words for numbers."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +14,6 @@ from vocprep.errors import UsageError
 from vocprep.manifests import SplitFlags
 from vocprep.options import BuildOptions, usable_cores
 from vocprep.storage.places import Place, local_path, parse_place
-
-PROGRESS_DELAY = 2.0
-"""Seconds before a progress bar shows."""
 
 DIFFERENCES = 1
 """Exit code of a check that ran to its end and found something."""
@@ -104,6 +99,22 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def megabytes(size: int) -> str:
+    """Write bytes as people read them."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it.
+
+    >>> duration(7.68), duration(89.6), duration(1234), duration(20000)
+    ('7.7 s', '90 s', '21 min', '5.6 h')
+    """
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def check_folder(out: Path) -> None:
     """Refuse, before there is work to lose, a place where no folder can be."""
     from vocprep.files.writing import check_output_folder
@@ -153,29 +164,3 @@ def print_more(count: int, printed: int) -> None:
     """Print how many lines were left out, where ``count`` is more than what is printed."""
     if count > printed:
         click.echo(f"… and {count - printed:,} more: --json lists them all")
-
-
-def print_above_bar(text: str, *, err: bool = False) -> None:
-    """Print a line above a progress bar that may be on the terminal."""
-    from tqdm import tqdm
-
-    tqdm.write(text, file=sys.stderr if err else sys.stdout)
-
-
-@contextmanager
-def progress(total: int | None, unit: str) -> Iterator[Callable[[], None]]:
-    """Yield a function that advances a progress bar on stderr by one; silent without a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total,
-        unit=f" {unit}",
-        delay=PROGRESS_DELAY,
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-    ) as bar:
-
-        def step() -> None:
-            bar.update()
-
-        yield step

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vocprep.cli.common import PATH, PLACE, json_option, print_json, print_table
+from vocprep.cli.common import PATH, PLACE, json_option, megabytes, print_json, print_table
 from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ def inspect(shards: Place, lock: Path | None, as_json: bool) -> None:
     )
     if lock is not None:
         click.echo(f"lock file   {lock}")
+    seconds = index.statistics.get("seconds", {})
+    if seconds:
+        shares = ", ".join(f"{stage} {part:.1f}" for stage, part in seconds.items())
+        click.echo(f"seconds     {shares}: of all threads of its build")
     click.echo("numerics    " + ", ".join(f"{k} {v}" for k, v in index.numerics_class.items()))
     click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in index.versions.items()))
 
@@ -83,8 +87,3 @@ def print_summary(out: Place, index: DatasetIndex) -> None:
         click.echo(f"quarantined {index.quarantined:,}, left out: see {out / 'quarantine.jsonl'}")
     shards = f"{len(index.shards)} {index.container} shards"
     click.echo(f"{shards}, {megabytes(summary.bytes)}, in {out}")
-
-
-def megabytes(size: int) -> str:
-    """Write bytes as people read them."""
-    return f"{size / 1e6:,.1f} MB"

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from vocprep.cli.bars import Bars, print_above_bar
 from vocprep.cli.common import (
     PATH,
     PLACE,
     check_folder,
     counted,
     device_option,
+    duration,
     json_option,
-    print_above_bar,
     print_json,
-    progress,
 )
 from vocprep.heads.runs.options import EXECUTION, TrainOptions
 from vocprep.options import LoaderMode
@@ -25,10 +26,12 @@ from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
     from vocprep.heads.runs.log import EpochMetrics
-    from vocprep.heads.training.train import RunSummary
+    from vocprep.heads.training.summary import RunSummary
 
 PRESETS = "preset's"
 """The default, in the help, of a flag that overrides the preset."""
+_LATEST = 5
+"""Epochs by whose seconds the time left is estimated."""
 
 
 @click.command()
@@ -114,22 +117,19 @@ def train(
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
     check_folder(out)
     options = options_for(out, preset, settings, given)
-    trained: list[int] = []
-    with progress(options.epochs, "epochs") as step:
+    trained: list[EpochMetrics] = []
 
-        def on_epoch(metrics: EpochMetrics) -> None:
-            step()
-            trained.append(metrics.epoch)
-            is_shown = metrics.val_miou is not None or not options.val_split
-            if is_shown and not as_json:
-                _print_epoch(metrics)
+    def on_epoch(metrics: EpochMetrics) -> None:
+        trained.append(metrics)
+        if not as_json:
+            _print_epoch(metrics, options.epochs, _seconds_left(trained, options))
 
-        try:
-            summary = train_heads(shards, out, options, on_epoch, _print_note, weights)
-        except KeyboardInterrupt:
-            if trained:
-                _print_advice(out, overwrite=options.overwrite)
-            raise
+    try:
+        summary = train_heads(shards, out, options, on_epoch, _Bars(), weights)
+    except KeyboardInterrupt:
+        if trained:
+            _print_advice(out, overwrite=options.overwrite)
+        raise
     if not summary.leads:
         return
     if as_json:
@@ -138,8 +138,15 @@ def train(
         _print_summary(summary)
 
 
-def _print_note(note: str) -> None:
-    print_above_bar(f"note: {note}", err=True)
+class _Bars(Bars):
+    """Bars of shards, steps and batches, whose notes are marked as such."""
+
+    def __init__(self) -> None:
+        super().__init__(unit="")
+
+    def note(self, text: str) -> None:
+        """Print a note above the bar."""
+        super().note(f"note: {text}")
 
 
 def _print_advice(out: Path, *, overwrite: bool) -> None:
@@ -148,10 +155,25 @@ def _print_advice(out: Path, *, overwrite: bool) -> None:
 
     if (out / CHECKPOINT_FILE).is_file():
         instead = " instead of --overwrite" if overwrite else ""
-        _print_note(f"the same command with --resume{instead} continues")
+        click.echo(f"note: the same command with --resume{instead} continues", err=True)
 
 
-def _print_epoch(metrics: EpochMetrics) -> None:
+def _seconds_left(trained: Sequence[EpochMetrics], options: TrainOptions) -> float:
+    """Estimate how long the other epochs take, by the latest ones of those that were trained now.
+
+    Epochs with a validation take longer: each kind is estimated by the epochs of its kind, or by
+    all where none was trained yet.
+    """
+    seconds = 0.0
+    left = [options.validates(epoch) for epoch in range(trained[-1].epoch + 1, options.epochs + 1)]
+    for is_validated in set(left):
+        alike = [each for each in trained if options.validates(each.epoch) == is_validated]
+        latest = (alike or trained)[-_LATEST:]
+        seconds += left.count(is_validated) * mean(each.seconds for each in latest)
+    return seconds
+
+
+def _print_epoch(metrics: EpochMetrics, epochs: int, seconds_left: float) -> None:
     """Print an epoch, with its validation where it has one."""
     scores = ""
     if metrics.val_miou is not None and metrics.val_pixel_accuracy is not None:
@@ -159,8 +181,11 @@ def _print_epoch(metrics: EpochMetrics) -> None:
             f"  val mIoU {100 * metrics.val_miou:5.1f}"
             f"  val pixel accuracy {100 * metrics.val_pixel_accuracy:5.1f}"
         )
-    speed = f"{metrics.images_per_second:,.0f} images/s"
-    print_above_bar(f"epoch {metrics.epoch:3d}  loss {metrics.loss:.3f}{scores}  {speed}")
+    number = f"{metrics.epoch:{len(str(epochs))}d} of {epochs}"
+    speed = f"{metrics.images_per_second:6,.0f} images/s"
+    left = f"{duration(seconds_left)} left" if metrics.epoch < epochs else ""
+    line = f"epoch {number}  loss {metrics.loss:.3f}  {speed}  {left:>11}{scores}"
+    print_above_bar(line.rstrip())
 
 
 def _print_summary(summary: RunSummary) -> None:
@@ -176,6 +201,6 @@ def _print_summary(summary: RunSummary) -> None:
     resumed = f", resumed after {counted(before, 'epoch')}," if before else ""
     click.echo(
         f"{summary.run_dir}: {summary.parameters:,} parameters, {summary.images:,} records, "
-        f"{counted(epochs - before, 'epoch')}{resumed} in {summary.seconds:.1f} s on "
+        f"{counted(epochs - before, 'epoch')}{resumed} in {duration(summary.seconds)} on "
         f"{summary.device} in {summary.precision}; curves in {summary.run_dir / 'curves.png'}"
     )

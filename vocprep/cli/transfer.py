@@ -8,8 +8,7 @@ from typing import get_args
 import click
 
 from vocprep.cli.bars import Bars, stop
-from vocprep.cli.common import PATH, PLACE, counted, json_option, print_json
-from vocprep.cli.inspect import megabytes
+from vocprep.cli.common import PATH, PLACE, counted, json_option, megabytes, print_json
 from vocprep.options import IfExists, TransferOptions
 from vocprep.storage.places import Place
 

@@ -20,6 +20,7 @@ from vocprep.errors import ManifestError, ShardError, UsageError
 from vocprep.files.reading import parse_json
 from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.codecs.tar import TarShard
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.feed.batches import Batch, collate
@@ -237,9 +238,11 @@ class ShardDataset:
         """Return how many records of a split are drawn per epoch, by all ranks together."""
         return sum(self.shard_sizes(split, all_views=all_views))
 
-    def loader(self, split: str, options: LoaderOptions | None = None) -> Loader:
+    def loader(
+        self, split: str, options: LoaderOptions | None = None, progress: Progress = NO_PROGRESS
+    ) -> Loader:
         """Return a loader of a split's batches."""
-        return Loader(self, split, options)
+        return Loader(self, split, options, progress)
 
     def as_webdataset(self, split: str, *, all_views: bool = False) -> FluidWrapper:
         """Return a stock ``webdataset`` pipeline over a split of a tar version, decoded.

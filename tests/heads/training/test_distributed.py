@@ -31,6 +31,7 @@ import sys
 from pathlib import Path
 import torch.distributed as dist
 from torch.nn.modules.module import register_module_forward_pre_hook
+from builders.progress import RecordedProgress
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.errors import UsageError
 from vocprep.heads.training.train import train
@@ -51,14 +52,15 @@ def count(module, inputs):
 sys.addaudithook(note_shards)
 register_module_forward_pre_hook(count)
 dist.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=2)
-seen = []
+seen, progress = [], RecordedProgress()
 try:
-    summary = train(ShardDataset.open(shards), Path(run), options(encoder, mode), seen.append)
+    dataset = ShardDataset.open(shards)
+    summary = train(dataset, Path(run), options(encoder, mode), seen.append, progress)
 except UsageError:
     sys.exit(REFUSED)
 finally:
     dist.destroy_process_group()
-assert summary.leads == (rank == "0") == bool(seen)
+assert summary.leads == (rank == "0") == bool(seen) == bool(progress.begun)
 Path(f"{run}-{rank}.validated").write_text(str(sum(validated)))
 Path(f"{run}-{rank}.opened").write_text(" ".join(opened))
 """
@@ -239,7 +241,9 @@ def test_torchrun_starts_the_command(sharded: ShardDataset, tmp_path: Path):
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   1") == 1
+    assert done.stdout.count("epoch 1 of 1  loss ") == 1
+    assert "steps" not in done.stderr  # no terminal, so no bar
+    assert done.stderr.count("no mirrored views in") == 1
     assert done.stdout.count("1 epoch in") == 1
     assert len(losses_of(tmp_path / "run")) == 3
     assert (tmp_path / "run" / "curves.png").is_file()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from builders.heads import banded_records, make_dataset, make_two_splits, random_records
+from builders.progress import RecordedProgress
 from PIL import Image
 from torch import nn
 
@@ -78,8 +79,9 @@ def test_a_run_holds_what_the_design_says(dataset: ShardDataset, tmp_path: Path)
 def test_a_user_of_the_library_gets_what_the_command_writes(dataset: ShardDataset, tmp_path: Path):
     path = tmp_path / "tiny.toml"
     path.write_text('encoder = "none"\nepochs = 1\nprecision = "fp32"\n')
-    notes: list[str] = []
-    summary = train(str(dataset.path), str(tmp_path / "run"), str(path), on_note=notes.append)
+    progress = RecordedProgress()
+    summary = train(str(dataset.path), str(tmp_path / "run"), str(path), progress=progress)
+    notes = progress.lines
     assert notes == [f"no mirrored views in {dataset.path}: build-shards --views flip makes them"]
     assert summary.notes == tuple(notes)
     with Image.open(tmp_path / "run" / "curves.png") as curves:
@@ -88,6 +90,26 @@ def test_a_user_of_the_library_gets_what_the_command_writes(dataset: ShardDatase
     value = json.loads(json.dumps(summary.to_json()))
     assert value["history"] == [asdict(metrics) for metrics in summary.history]
     assert (value["run"], value["notes"]) == (str(tmp_path / "run"), notes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "read"),
+    [
+        ("resident", [("reading train", 1), ("reading val", 1)]),
+        ("streaming", [("means of the embeddings", 1)]),
+    ],
+)
+def test_all_that_may_take_long_is_reported(
+    dataset: ShardDataset, tmp_path: Path, mode: str, read: list[tuple[str, int]]
+):
+    progress = RecordedProgress()
+    train(dataset, tmp_path / "run", quick(epochs=3, mode=mode), progress=progress)
+    epochs = [(f"epoch {number} of 3", 2) for number in (1, 2, 3)]
+    validations = [(f"validation after epoch {number}", 1) for number in (2, 3)]
+    expected = [*read, *epochs[:2], validations[0], epochs[2], validations[1]]
+    assert progress.begun == [(name, total, 0) for name, total in expected]
+    assert progress.shown == sum(total for _, total in expected)
+    assert len(progress.threads) == 1
 
 
 def test_same_seed_same_bits_and_another_seed_others(dataset: ShardDataset, tmp_path: Path):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from builders.heads import make_two_splits
+from builders.progress import RecordedProgress
 
 from vocprep.errors import UsageError
 from vocprep.heads.runs.log import EpochMetrics, read_history
@@ -102,7 +103,8 @@ def test_where_there_are_no_locks_it_trains_with_a_note(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    notes: list[str] = []
-    train(dataset, tmp_path / "run", options(flip=False, epochs=1), on_note=notes.append)
+    progress = RecordedProgress()
+    train(dataset, tmp_path / "run", options(flip=False, epochs=1), progress=progress)
+    notes = progress.lines
     assert len(notes) == 1
     assert "this file system has no file locks" in notes[0]

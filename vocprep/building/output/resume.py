@@ -42,6 +42,9 @@ class Existing:
     """The quarantined samples of it."""
     version: Version | None = None
     """The version in the output folder, when the build would make the same."""
+    kept: int = 0
+    """How many of the shards are those of the version in the output folder; an interrupted run
+    has left the others."""
     notes: tuple[str, ...] = ()
     """Why nothing of a damaged version is reused."""
 
@@ -76,13 +79,16 @@ def find_existing(key: BuildKey, output: AnyOutput, workers: int, turned: set[st
     if isinstance(output, StoreOutput):
         take_over = output.staging.take_over
         staged_now = {each.name: take_over(each.name, staged.find(each.name)) for each in chosen}
+        kept = 0
     else:
         reusable = Reusable(staged=staged, published=published, output=output, layout=plan.layout)
         staged_now = {shard.name: reusable.stage(shard) for shard in chosen}
+        kept = reusable.kept
     shards = {name: finished for name, finished in staged_now.items() if finished is not None}
     return Existing(
         shards=shards,
         quarantined=tuple(read_quarantined(output.staging, shards)),
+        kept=kept,
         notes=(useless_note(published.problem),) if published.problem else (),
     )
 
@@ -125,7 +131,7 @@ def read_quarantined(
             yield from staging.samples(name, shard).read_quarantined()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Reusable:
     """Shards that were made of the present source files."""
 
@@ -133,6 +139,8 @@ class Reusable:
     published: PublishedShards
     output: Output
     layout: Layout
+    kept: int = 0
+    """Shards that were taken over from the version."""
 
     def stage(self, shard: ShardPlan) -> FinishedShard | None:
         """Put a planned shard into the staging folder; None when there is none to be reused."""
@@ -142,6 +150,7 @@ class Reusable:
             except DataError:  # damaged; or its writer did not follow docs/format.md
                 continue
             if finished is not None:
+                self.kept += stage == self._stage_published
                 return finished
         return None
 

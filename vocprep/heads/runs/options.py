@@ -91,6 +91,10 @@ class TrainOptions:
     overwrite: bool = False
     """Replace the run that the folder already holds."""
 
+    def validates(self, epoch: int) -> bool:
+        """Return whether the heads are saved after an epoch (from 1), and scored if they can be."""
+        return epoch % self.validate_every == 0 or epoch == self.epochs
+
     @model_validator(mode="after")
     def _resume_or_overwrite(self) -> Self:
         if self.resume and self.overwrite:

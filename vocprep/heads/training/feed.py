@@ -21,6 +21,7 @@ from torch import Tensor
 from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.training.distributed import Processes
 from vocprep.options import LoaderOptions
+from vocprep.progress import NO_PROGRESS, Progress, advancing, task
 from vocprep.shards.feed.batches import Batch
 from vocprep.shards.feed.datasets import ResidentDataset, announced
 from vocprep.shards.feed.loading import Loader
@@ -53,8 +54,11 @@ def require_splits(dataset: ShardDataset, options: TrainOptions) -> None:
 
 
 def open_splits(
-    dataset: ShardDataset, options: TrainOptions, processes: Processes
-) -> tuple[Feed, Iterable[Batch] | None]:
+    dataset: ShardDataset,
+    options: TrainOptions,
+    processes: Processes,
+    progress: Progress = NO_PROGRESS,
+) -> tuple[Feed, Loader | None]:
     """Open the train split (shuffled) and this rank's part of the validation split, if any."""
     train_options = LoaderOptions(
         batch_size=options.batch_size,
@@ -64,7 +68,7 @@ def open_splits(
         lanes=options.lanes or 1,  # decided by ``decide_lanes``
         all_views=options.flip,
     )
-    feed = make_feed(dataset, options.train_split, train_options, processes)
+    feed = make_feed(dataset, options.train_split, train_options, processes, progress)
     if not options.val_split:
         return feed, None
     val_options = LoaderOptions(
@@ -75,26 +79,35 @@ def open_splits(
         rank=processes.rank,
         world_size=processes.world_size,
     )
-    return feed, dataset.loader(options.val_split, val_options)
+    return feed, dataset.loader(options.val_split, val_options, progress)
 
 
 def make_feed(
-    dataset: ShardDataset, split: str, options: LoaderOptions, processes: Processes
+    dataset: ShardDataset,
+    split: str,
+    options: LoaderOptions,
+    processes: Processes,
+    progress: Progress = NO_PROGRESS,
 ) -> Feed:
     """Return the feed of a split, resident or streaming as the options say."""
     options = replace(options, rank=processes.rank, world_size=processes.world_size)
     if options.mode == "resident":
-        return ResidentFeed(dataset, split, options, processes)
-    return StreamingFeed(dataset, split, options, processes)
+        return ResidentFeed(dataset, split, options, processes, progress)
+    return StreamingFeed(dataset, split, options, processes, progress)
 
 
 class ResidentFeed:
     """The split on the device, as stored."""
 
     def __init__(
-        self, dataset: ShardDataset, split: str, options: LoaderOptions, processes: Processes
+        self,
+        dataset: ShardDataset,
+        split: str,
+        options: LoaderOptions,
+        processes: Processes,
+        progress: Progress = NO_PROGRESS,
     ) -> None:
-        resident = ResidentDataset(dataset, split, options)
+        resident = ResidentDataset(dataset, split, options, progress)
         self._options, self._device = options, processes.device
         self._shard_sizes = resident.shard_sizes
         self._table = resident.table.to(processes.device)
@@ -125,9 +138,15 @@ class StreamingFeed:
     """The split read again each epoch; each rank reads the shards of its lanes."""
 
     def __init__(
-        self, dataset: ShardDataset, split: str, options: LoaderOptions, processes: Processes
+        self,
+        dataset: ShardDataset,
+        split: str,
+        options: LoaderOptions,
+        processes: Processes,
+        progress: Progress = NO_PROGRESS,
     ) -> None:
         self._dataset, self._split, self._processes = dataset, split, processes
+        self._progress = progress
         self._views = options.all_views
         self._loader = Loader(dataset, split, options)
         sizes = dataset.shard_sizes(split, all_views=options.all_views)
@@ -149,8 +168,11 @@ class StreamingFeed:
         own = names[processes.rank :: processes.world_size]
         sums = (self._shard_sums(name, shift) for name in announced(own, self._dataset, str, 1))
         rounds = range(0, len(names), processes.world_size)
-        gathered = (processes.gather(next(sums, None)) for _ in rounds)
-        return _moments((each for sums in gathered for each in sums if each is not None), shift)
+        with task(self._progress, "means of the embeddings", len(rounds)):
+            gathered = (
+                processes.gather(next(sums, None)) for _ in advancing(rounds, self._progress)
+            )
+            return _moments((each for sums in gathered for each in sums if each is not None), shift)
 
     def _shard_sums(self, name: str, shift: Tensor) -> _Sums:
         patches = np.concatenate([record.embeddings for record in self._read(name)])

@@ -21,6 +21,7 @@ from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.options import StepPrecision, TrainOptions
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.feed import Feed
+from vocprep.progress import NO_PROGRESS, Progress, advancing
 from vocprep.shards.feed.batches import Batch
 
 
@@ -53,8 +54,8 @@ class EpochLosses:
     """By LIF layer; empty without spikes."""
 
 
-def train_epoch(training: Training, epoch: int) -> EpochLosses:
-    """Train on the split once; epochs count from 1."""
+def train_epoch(training: Training, epoch: int, progress: Progress = NO_PROGRESS) -> EpochLosses:
+    """Train on the split once; epochs count from 1. Every step is one unit of ``progress``."""
     options, feed, processes = training.options, training.feed, training.processes
     started = time.perf_counter()
     # Dropout depends on nothing before this epoch, so that a resumed training draws the same.
@@ -64,7 +65,7 @@ def train_epoch(training: Training, epoch: int) -> EpochLosses:
     loss_sums = torch.zeros(2, dtype=torch.float64, device=processes.device)
     steps = len(feed.batch_sizes)
 
-    for number, batch in enumerate(feed.batches(epoch)):
+    for number, batch in enumerate(advancing(feed.batches(epoch), progress)):
         lr = learning_rate((epoch - 1) * steps + number, options.epochs * steps, options)
         losses = train_step(training, batch, lr)
         # Summed on the device: reading a loss here would make the GPU wait every step.

@@ -6,9 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,53 +28,13 @@ from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.distributed import Processes, join_processes
 from vocprep.heads.training.feed import open_splits, require_splits
 from vocprep.heads.training.steps import Training, set_up, train_epoch
+from vocprep.heads.training.summary import RunSummary
 from vocprep.labels.label_space import LabelSpace
 from vocprep.memory import memory_errors
+from vocprep.progress import NO_PROGRESS, Progress, advancing, task
 from vocprep.shards.feed.batches import Batch
-from vocprep.shards.reader import ShardDataset
+from vocprep.shards.reader import Loader, ShardDataset
 from vocprep.storage.places import Place, local_path
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """The result of a training."""
-
-    run_dir: Path
-    device: str
-    precision: str
-    """``bf16`` or ``fp32``."""
-    leads: bool
-    """Whether this process wrote the run; of those that ``torchrun`` starts only one does."""
-    images: int
-    """Samples per epoch, views included."""
-    parameters: int
-    """Trainable ones."""
-    seconds: float
-    """Of the epochs that were trained now."""
-    resumed_from: int
-    """Epochs that were trained before; 0 for a training from the start."""
-    history: tuple[EpochMetrics, ...]
-    """All epochs of the run."""
-    notes: tuple[str, ...]
-    """Notes on the data that qualify the scores."""
-
-    @property
-    def final(self) -> EpochMetrics:
-        """The last epoch, whose weights the run holds."""
-        return self.history[-1]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values: what ``vocprep train --json`` prints."""
-        return {
-            "run": str(self.run_dir),
-            "seconds": self.seconds,
-            "device": self.device,
-            "precision": self.precision,
-            "parameters": self.parameters,
-            "resumed_from": self.resumed_from,
-            "history": [asdict(metrics) for metrics in self.history],
-            "notes": list(self.notes),
-        }
 
 
 def train(
@@ -83,14 +42,16 @@ def train(
     out: str | Path,
     options: TrainOptions | str | Path = TrainOptions.preset,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    progress: Progress = NO_PROGRESS,
     weights: str | Path | None = None,
 ) -> RunSummary:
     """Train heads on a dataset version's train split and leave a run in the folder ``out``.
 
     ``options`` may be the name of a preset or the path of one. ``on_epoch`` is called after each
-    epoch and ``on_note``, before the first, with each note, in the process that writes. ``weights``
-    is where the shards' backbone weights are, for ``predict``; by default what the build left.
+    epoch; ``progress`` is told of the shards that are read, the steps of each epoch and the batches
+    of each validation, and gets the notes before the first epoch: both in the process that writes
+    alone. ``weights`` is where the shards' backbone weights are, for ``predict``; by default what
+    the build left.
 
     On one CPU and torch version a seed gives the same weights, bit for bit, whether the training
     was interrupted and resumed or not, unless the step is compiled. The caller's random state is
@@ -111,7 +72,7 @@ def train(
         options=options,
         origin=weights_origin(dataset, weights),
         on_epoch=on_epoch or (lambda _metrics: None),
-        on_note=on_note or (lambda _note: None),
+        progress=progress,
     )
     with (
         memory_errors("use a smaller --batch-size or --mode streaming, or free memory"),
@@ -130,11 +91,13 @@ class _Job:
     options: TrainOptions
     origin: WeightsOrigin | None
     on_epoch: Callable[[EpochMetrics], None]
-    on_note: Callable[[str], None]
+    progress: Progress
 
 
 def _train_with(job: _Job, processes: Processes) -> RunSummary:
     """Train on this rank: begin or resume the run, then one epoch after another."""
+    if not processes.leads:
+        job = replace(job, on_epoch=lambda _metrics: None, progress=NO_PROGRESS)
     dataset, run_dir = job.dataset, job.run_dir
     require_splits(dataset, job.options)
     shards = len(dataset.shard_names(job.options.train_split))
@@ -143,7 +106,7 @@ def _train_with(job: _Job, processes: Processes) -> RunSummary:
         new = processes.on_leader(lambda: RunConfig.of(dataset, options))
         # Before the splits are read, which may take minutes.
         processes.on_leader(lambda: check_folder(run_dir, new))
-        feed, val_batches = open_splits(dataset, options, processes)
+        feed, val_batches = open_splits(dataset, options, processes, job.progress)
         config = processes.on_leader(lambda: begin_or_resume(run_dir, new, job.origin))
         training = set_up(config.heads, options, feed, processes)
         return _train_epochs(job, training, config, val_batches)
@@ -153,13 +116,13 @@ def _train_with(job: _Job, processes: Processes) -> RunSummary:
 def _held_folder(job: _Job, processes: Processes) -> Iterator[None]:
     """Hold the run folder's file lock, on rank 0; its refusal is raised on every rank."""
     with ExitStack() as held:
-        lock = hold_folder(job.run_dir, job.on_note)
+        lock = hold_folder(job.run_dir, job.progress.note)
         processes.on_leader(lambda: held.enter_context(lock))
         yield
 
 
 def _train_epochs(
-    job: _Job, training: Training, config: RunConfig, val_batches: Iterable[Batch] | None
+    job: _Job, training: Training, config: RunConfig, val_batches: Loader | None
 ) -> RunSummary:
     """Restore the run's checkpoint, if any, and train the epochs that are left."""
     options, run_dir, processes = job.options, job.run_dir, training.processes
@@ -169,17 +132,16 @@ def _train_epochs(
     processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
     history = processes.on_leader(lambda: truncate_history(run_dir, done))
     notes = tuple(_notes(job.dataset, options, run_dir, done))
-    for note in notes if processes.leads else ():
-        job.on_note(note)
+    for note in notes:
+        job.progress.note(note)
 
     with _recorder(training, run_dir, config, done) as record:
         for epoch in range(done + 1, options.epochs + 1):
-            metrics = _run_epoch(training, val_batches, config.labels, epoch)
+            metrics = _run_epoch(training, val_batches, config.labels, epoch, job.progress)
             _check_finite(metrics, run_dir)
             history.append(metrics)
             record(metrics)
-            if processes.leads:
-                job.on_epoch(metrics)
+            job.on_epoch(metrics)
     if processes.leads:
         write_atomic(run_dir / CURVES_FILE, draw_curves(history))
         (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
@@ -233,7 +195,7 @@ def _recorder(
             nonlocal saved
             log(metrics)
             epoch = metrics.epoch
-            if _is_validated(epoch, options):
+            if options.validates(epoch):
                 save_weights(run_dir, config, model, epoch)
             is_due = time.monotonic() - saved >= options.checkpoint_every
             if is_due and epoch < options.epochs:
@@ -244,14 +206,20 @@ def _recorder(
 
 
 def _run_epoch(
-    training: Training, val_batches: Iterable[Batch] | None, labels: LabelSpace, epoch: int
+    training: Training,
+    val_batches: Loader | None,
+    labels: LabelSpace,
+    epoch: int,
+    progress: Progress,
 ) -> EpochMetrics:
     """Train on the split once, validate where it is due, and return the metrics."""
     started, options = time.perf_counter(), training.options
-    losses = train_epoch(training, epoch)
+    with task(progress, f"epoch {epoch} of {options.epochs}", len(training.feed.batch_sizes)):
+        losses = train_epoch(training, epoch, progress)
     validation = {}
-    if val_batches is not None and _is_validated(epoch, options):
-        validation = _validate(training, val_batches, labels)
+    if val_batches is not None and options.validates(epoch):
+        with task(progress, f"validation after epoch {epoch}", len(val_batches)):
+            validation = _validate(training, advancing(val_batches, progress), labels)
     return EpochMetrics(
         epoch=epoch,
         lr=losses.lr,
@@ -266,10 +234,6 @@ def _run_epoch(
         spike_rates=losses.spike_rates or None,
         **validation,
     )
-
-
-def _is_validated(epoch: int, options: TrainOptions) -> bool:
-    return epoch % options.validate_every == 0 or epoch == options.epochs
 
 
 def _validate(training: Training, batches: Iterable[Batch], labels: LabelSpace) -> dict[str, float]:

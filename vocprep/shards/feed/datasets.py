@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from vocprep.errors import UsageError
 from vocprep.options import LoaderOptions, usable_cores
 from vocprep.parallel import map_ordered
+from vocprep.progress import NO_PROGRESS, Progress, advancing, task
 from vocprep.shards.feed.batches import Batch, PatchTable, with_label_maps
 from vocprep.shards.feed.order import BatchPlan, EpochOrder, Ints, Piece, epoch_order
 from vocprep.shards.record import Record
@@ -104,7 +105,11 @@ class ResidentDataset(_Epoch, Dataset[Record]):
     """
 
     def __init__(
-        self, dataset: ShardSource, split: str, options: LoaderOptions | None = None
+        self,
+        dataset: ShardSource,
+        split: str,
+        options: LoaderOptions | None = None,
+        progress: Progress = NO_PROGRESS,
     ) -> None:
         super().__init__()
         self._split, self._options = split, options or LoaderOptions()
@@ -113,9 +118,11 @@ class ResidentDataset(_Epoch, Dataset[Record]):
             return list(dataset.read_shard(name, all_views=self._options.all_views))
 
         readers = min(_MOST_READERS, usable_cores())
-        names = announced(dataset.shard_names(split), dataset, str, ahead=2 * readers)
-        # Threads, since comparing a shard's digest takes longer than all else of reading it.
-        shards = list(map_ordered(read, names, readers, ahead=1))
+        names = dataset.shard_names(split)
+        coming = announced(names, dataset, str, ahead=2 * readers)
+        with task(progress, f"reading {split}", len(names)):
+            # Threads, since comparing a shard's digest takes longer than all else of reading it.
+            shards = list(advancing(map_ordered(read, coming, readers, ahead=1), progress))
         self.shard_sizes = [len(shard) for shard in shards]
         """Records of each shard."""
         records = [record for shard in shards for record in shard]

@@ -13,6 +13,7 @@ from pydantic import Field
 from vocprep.errors import UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.options import LoaderOptions
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields, joined_differences
 from vocprep.shards.feed.batches import Batch, collate
 from vocprep.shards.feed.datasets import (
@@ -54,8 +55,13 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: ShardSource, split: str, options: LoaderOptions | None = None
+        self,
+        dataset: ShardSource,
+        split: str,
+        options: LoaderOptions | None = None,
+        progress: Progress = NO_PROGRESS,
     ) -> None:
+        """``progress`` is told of the shards that are read into memory at once."""
         self.options = options = options or LoaderOptions()
         sizes = dataset.shard_sizes(split, all_views=options.all_views)
         self._split, self._plan = split, BatchPlan.of(sizes, options)
@@ -73,7 +79,7 @@ class Loader:
         self._blank: Batch | None = None
         self._source: ResidentDataset | StreamingDataset
         if options.mode == "resident":
-            self._source = ResidentDataset(dataset, split, options)
+            self._source = ResidentDataset(dataset, split, options, progress)
             self._bounds = batch_bounds(sizes, options)
         else:
             self._source = StreamingDataset(dataset, split, options)

@@ -1,0 +1,112 @@
+"""What ``vocprep train`` prints while it trains."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from vocprep.cli.train import _print_epoch, _seconds_left
+from vocprep.heads.runs.log import EpochMetrics
+from vocprep.heads.runs.options import TrainOptions
+
+Run = Callable[..., Result]
+QUICK = ("--set", "encoder=none", "--device", "cpu")
+
+
+def metrics(epoch: int, seconds: float, **scores: float) -> EpochMetrics:
+    losses = {"loss": 1.5, "class_loss": 1.0, "mask_loss": 0.5}
+    return EpochMetrics(
+        epoch=epoch, lr=1e-4, images_per_second=54.4, seconds=seconds, **losses, **scores
+    )
+
+
+def test_every_epoch_has_a_line(shards: Path, tmp_path: Path, vocprep: Run) -> None:
+    words = ("--epochs", 3, "--validate-every", 2, *QUICK)
+    result = vocprep("train", shards, "--out", tmp_path / "run", *words)
+    assert result.exit_code == 0, result.output
+    *epochs, last = result.stdout.splitlines()
+    speed = r"loss \d+\.\d{3} +[\d,]+ images/s"
+    scores = r"val mIoU +\d+\.\d  val pixel accuracy +\d+\.\d"
+    left = r" +\d+(\.\d)? s left"
+    expected = [
+        rf"epoch 1 of 3  {speed}{left}",
+        rf"epoch 2 of 3  {speed}{left}  {scores}",
+        rf"epoch 3 of 3  {speed} +{scores}",
+    ]
+    for line, pattern in zip(epochs, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
+    assert len({line.index("images/s") for line in epochs}) == 1
+    assert len({line.index("val mIoU") for line in epochs[1:]}) == 1
+    assert ", 3 epochs in " in last
+
+
+def test_epochs_that_are_not_validated_have_lines_too(
+    shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = ("--epochs", 2, "--val-split", "", *QUICK)
+    result = vocprep("train", shards, "--out", tmp_path / "run", *words)
+    lines = result.stdout.splitlines()
+    assert [line[:13] for line in lines[:2]] == ["epoch 1 of 2 ", "epoch 2 of 2 "]
+    assert lines[1].endswith("images/s")
+
+
+def test_json_is_all_that_is_printed_of_it(shards: Path, tmp_path: Path, vocprep: Run) -> None:
+    words = ("--epochs", 2, "--json", *QUICK)
+    result = vocprep("train", shards, "--out", tmp_path / "run", *words)
+    assert [epoch["epoch"] for epoch in json.loads(result.stdout)["history"]] == [1, 2]
+    assert all(line.startswith("note: ") for line in result.stderr.splitlines())
+
+
+def _history(*seconds: float) -> Iterator[list[EpochMetrics]]:
+    trained: list[EpochMetrics] = []
+    for number, each in enumerate(seconds, start=1):
+        trained.append(metrics(number, each))
+        yield trained
+
+
+def test_time_left_follows_both_kinds_of_epochs() -> None:
+    options = TrainOptions(epochs=6, validate_every=3)
+    left = [_seconds_left(trained, options) for trained in _history(2, 4, 10, 3, 3, 8)]
+    # Before the first validation, one is taken to be as long as the epochs without.
+    assert left == pytest.approx([10, 12, 2 * 3 + 10, 3 + 10, 10, 0])
+
+
+def test_time_left_is_that_of_the_latest_epochs() -> None:
+    """The first epoch may be one in which the step is compiled."""
+    options = TrainOptions(epochs=100, validate_every=100)
+    *_, trained = _history(90, *[1.0] * 10)
+    assert _seconds_left(trained, options) == pytest.approx(89)
+
+
+def test_time_left_of_a_resumed_training_is_of_what_was_trained_now() -> None:
+    options = TrainOptions(epochs=10, validate_every=10)
+    assert _seconds_left([metrics(8, 5.0)], options) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "epochs", "left", "scores", "expected"),
+    [
+        (7, 60, 2_500.0, {}, "epoch  7 of 60  loss 1.500      54 images/s  42 min left"),
+        (
+            *(60, 60, 0.0, {"val_miou": 0.089, "val_pixel_accuracy": 1.0}),
+            "epoch 60 of 60  loss 1.500      54 images/s               val mIoU   8.9  "
+            "val pixel accuracy 100.0",
+        ),
+    ],
+)
+def test_lines_of_epochs(  # their columns stand below one another
+    epoch: int,
+    epochs: int,
+    left: float,
+    scores: dict[str, Any],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _print_epoch(metrics(epoch, 1.0, **scores), epochs, left)
+    assert capsys.readouterr().out == f"{expected}\n"

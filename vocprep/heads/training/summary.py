@@ -1,0 +1,51 @@
+"""What a training returns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vocprep.heads.runs.log import EpochMetrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """The result of a training."""
+
+    run_dir: Path
+    device: str
+    precision: str
+    """``bf16`` or ``fp32``."""
+    leads: bool
+    """Whether this process wrote the run; of those that ``torchrun`` starts only one does."""
+    images: int
+    """Samples per epoch, views included."""
+    parameters: int
+    """Trainable ones."""
+    seconds: float
+    """Of the epochs that were trained now."""
+    resumed_from: int
+    """Epochs that were trained before; 0 for a training from the start."""
+    history: tuple[EpochMetrics, ...]
+    """All epochs of the run."""
+    notes: tuple[str, ...]
+    """Notes on the data that qualify the scores."""
+
+    @property
+    def final(self) -> EpochMetrics:
+        """The last epoch, whose weights the run holds."""
+        return self.history[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: what ``vocprep train --json`` prints."""
+        return {
+            "run": str(self.run_dir),
+            "seconds": self.seconds,
+            "device": self.device,
+            "precision": self.precision,
+            "parameters": self.parameters,
+            "resumed_from": self.resumed_from,
+            "history": [asdict(metrics) for metrics in self.history],
+            "notes": list(self.notes),
+        }
