@@ -20,8 +20,10 @@ from vocprep.geometry import Geometry, Grid
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
+from vocprep.heads.runs.log import EpochMetrics, append_epoch
 from vocprep.heads.runs.options import RENAMED, EvaluateOptions, TrainOptions
-from vocprep.heads.runs.run import Run
+from vocprep.heads.runs.run import CONFIG_FILE, Run
+from vocprep.heads.runs.state import save_weights
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
@@ -202,3 +204,32 @@ def make_two_splits(folder: Path) -> ShardDataset:
         "val": random_records("val", [(1, 2)]),
     }
     return make_dataset(folder, splits)
+
+
+def save_run(run: Run, path: Path, epochs: Sequence[EpochMetrics] = ()) -> Path:
+    """Write a run's folder as a training leaves it, without its checkpoint; return the folder."""
+    path.mkdir(parents=True)
+    (path / CONFIG_FILE).write_text(json.dumps(run.config.to_json()))
+    save_weights(path, run.config, run.model, run.epoch)
+    for metrics in epochs:
+        append_epoch(path, metrics)
+    return path
+
+
+def epoch_metrics(epoch: int, loss: float, val_loss: float | None = None) -> EpochMetrics:
+    """Return the metrics of an epoch, validated where there is a validation loss."""
+    validated = val_loss is not None
+    return EpochMetrics(
+        epoch=epoch,
+        lr=1e-3,
+        loss=loss,
+        class_loss=loss / 2,
+        mask_loss=loss / 2,
+        images_per_second=50.0,
+        seconds=1.0,
+        device="cpu",
+        precision="fp32",
+        val_loss=val_loss,
+        val_miou=epoch / 100 if validated else None,
+        val_pixel_accuracy=epoch / 50 if validated else None,
+    )

@@ -98,7 +98,7 @@ def evaluate(
         data_dir=data_dir,
         dataset=dataset,
     )
-    result = evaluate_runs(runs, shards, split, options, out, Bars("runs"))
+    result = evaluate_runs(runs, shards, split, options, out, Bars(" images"))
     for note in result.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:

@@ -48,8 +48,9 @@ def report(
 ) -> None:
     """Write a page about a dataset version, or about runs, as one HTML file to send or to print.
 
-    PATH is a dataset version; two of them are shown side by side. Or it is a run, or two, followed
-    by the version that they are scored on. Versions are folders, or URLs of an object store.
+    PATH is a dataset version; two of them are shown side by side. Or it is a run, or up to six,
+    followed by the versions that they are scored on. Versions are folders, or URLs of an object
+    store.
 
     The file holds everything that it shows: it needs no network, no script and no other file.
 
@@ -57,6 +58,7 @@ def report(
     Example:
       vocprep report shards/voc --data-dir data --out voc.html
       vocprep report runs/first shards/voc --out first.html
+      vocprep report runs/first runs/second shards/voc --data-dir data --out both.html
     """
     from vocprep.pages.report.report import report as write_report
 

@@ -42,7 +42,7 @@ def print_evaluation(result: RunScores, *, classes: bool) -> None:
     head = ("%", *_pixel_head(result), "top-1", "recall@4")
     print_table(
         head,
-        [(_row_name(r, result), *_pixel_cells(r), *_patch_cells(r)) for r in result.rows],
+        [(result.row_name(r), *_pixel_cells(r), *_patch_cells(r)) for r in result.rows],
     )
     masks = result.masks
     click.echo(
@@ -147,7 +147,7 @@ def _shared(tables: Sequence[tuple[RunScores, Sequence[Row]]]) -> list[tuple[str
     Runs that were trained on different splits have different majority classes.
     """
     rows = {
-        _row_name(row, result): row
+        result.row_name(row): row
         for result, rows in tables
         for row in rows
         if not row.kind.uses_model
@@ -175,7 +175,7 @@ def _print_further(table: ScoreTable, result: RunScores) -> None:
     _print_table_head(table)
     print_table(
         ("%", *_pixel_head(table)),
-        [(_row_name(row, result), *_pixel_cells(row)) for row in table.rows],
+        [(result.row_name(row), *_pixel_cells(row)) for row in table.rows],
     )
 
 
@@ -235,10 +235,3 @@ def _pixel_cells(row: TableRow) -> tuple[float, ...]:
 
 def _patch_cells(row: ScoreRow) -> tuple[float, ...]:
     return 100 * row.patch_top1, 100 * row.recall_at_4
-
-
-def _row_name(row: TableRow, result: RunScores) -> str:
-    if row.kind.is_constant:
-        name = result.majority_class.name
-        return f"chance: {name!r} everywhere (majority of {result.majority_split})"
-    return row.name

@@ -205,14 +205,10 @@ def _score_all(
     progress: Progress,
 ) -> list[RunScores]:
     """Score each run on its dataset version; runs that share a name get their paths as names."""
-    scores = []
-    progress.begin("runs", len(runs), 0)
-    try:
-        for run, dataset in zip(runs, datasets, strict=True):
-            scores.append(score_run(run, dataset, split, options))
-            progress.advance(1)
-    finally:
-        progress.end()
+    scores = [
+        score_run(run, dataset, split, options, progress)
+        for run, dataset in zip(runs, datasets, strict=True)
+    ]
     if len({item.run for item in scores}) == len(scores):
         return scores
     return [replace(item, run=str(run.path)) for item, run in zip(scores, runs, strict=True)]

@@ -157,6 +157,13 @@ class RunScores:
         """Return the row of that kind."""
         return next(row for row in self.rows if row.kind is kind)
 
+    def row_name(self, row: TableRow) -> str:
+        """Return the name of one of the run's rows, which tells what chance predicts."""
+        if not row.kind.is_constant:
+            return row.name
+        name, split = self.majority_class.name, self.majority_split
+        return f"chance: {name!r} everywhere (majority of {split})"
+
     @property
     def model(self) -> ScoreRow:
         """The row of the model itself."""

@@ -106,7 +106,7 @@ def line_chart(caption: str, lines: Sequence[Line], axes: Axes) -> Markup:
     ys = [y for line in lines for y in line.ys if y is not None]
     high = max(ys, default=1.0) if axes.high is None else axes.high
     y_ticks = ticks(axes.low, high)
-    across = _Scale(xs[0], xs[-1])
+    across, whole = _Scale(xs[0], xs[-1]), all(x.is_integer() for x in xs)
     up = _Scale(min(axes.low, y_ticks[0]), y_ticks[-1] if axes.high is None else high)
     by_x = [dict(_known(line)) for line in lines]
     values = [[_text(x), *(_value(found.get(x)) for found in by_x)] for x in xs]
@@ -114,7 +114,7 @@ def line_chart(caption: str, lines: Sequence[Line], axes: Axes) -> Markup:
         caption,
         axes,
         keys=[(i % _SERIES, line.label, line.dashed) for i, line in enumerate(lines)],
-        x_ticks=across.marks(ticks(xs[0], xs[-1])),
+        x_ticks=across.marks([x for x in ticks(xs[0], xs[-1]) if not whole or x.is_integer()]),
         y_ticks=up.marks(y_ticks),
         curves=[_curve(i % _SERIES, line, across, up) for i, line in enumerate(lines)],
         columns=[],

@@ -1,7 +1,7 @@
 """The verb ``report``: a dataset version, or runs on one, as one HTML file.
 
-The paths tell what the page is about: one version, two versions side by side, or one or two runs
-with the version that they are scored on.
+The paths tell what the page is about: one version, two versions side by side, or one or several
+runs with the versions that they are scored on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vocprep.shards.reader import ShardDataset
 from vocprep.storage.places import Place, local_path, parse_place
 
 _SUFFIXES = (".html", ".htm")
-_MOST = 2
-"""Versions, or runs, that a page shows side by side."""
+_MOST_VERSIONS, _MOST_RUNS = 2, 6
+"""That a page shows side by side."""
 Kind = Literal["version", "versions", "run", "runs"]
 
 
@@ -51,8 +51,8 @@ def report(
 ) -> ReportResult:
     """Write a page about a dataset version, or about runs, as one HTML file.
 
-    ``paths`` are one or two versions, in folders or object stores, or one or two runs with the
-    version that they are scored on. The same input gives the same file. Raises UsageError for
+    ``paths`` are one or two versions, in folders or object stores, or one to six runs with the
+    versions that they are scored on. The same input gives the same file. Raises UsageError for
     other combinations and where ``out`` cannot be written, DataError for a path that is neither,
     and what ``ShardDataset.open`` and ``load_run`` raise.
     """
@@ -88,7 +88,9 @@ def _make(
         return version_page.version_page(datasets[0], options, progress)
     if kind == "versions":
         return versions_page.versions_page(datasets[0], datasets[1], options, progress)
-    raise UsageError("pages of runs are not made yet")
+    from vocprep.pages.report.runs.page import run_page  # noqa: PLC0415
+
+    return run_page(runs, datasets, options, progress)
 
 
 def _target(out: str | Path) -> Path:
@@ -114,12 +116,10 @@ def _kind(runs: Sequence[Path], places: Sequence[Place]) -> Kind:
             f"{runs[0]}: is a run, whose report needs the dataset version that it is scored on; "
             "give RUN SHARDS"
         )
-    about = runs or places
-    if not about or len(about) > _MOST:
+    expected = "one to six runs" if runs else "one or two dataset versions"
+    if not 0 < (found := len(runs or places)) <= (_MOST_RUNS if runs else _MOST_VERSIONS):
         what = "runs" if runs else "dataset versions"
-        raise UsageError(
-            f"expected one or two {what}, found {len(about)}: a page compares two at most"
-        )
+        raise UsageError(f"expected {expected}, found {found} {what}: a page shows no more")
     if runs:
         return "run" if len(runs) == 1 else "runs"
     return "version" if len(places) == 1 else "versions"

@@ -1,0 +1,131 @@
+"""How trainings went: losses and validation scores by epoch, and whether they went on too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from vocprep.heads.runs.log import EpochMetrics
+from vocprep.pages.report.charts import Axes, Line, line_chart
+from vocprep.pages.report.page import Section, section
+from vocprep.pages.report.runs.scored import ScoredRun
+
+OVERFITTED = 0.02
+"""Share by which the validation loss of an overfitted run ends above its lowest value."""
+Value = Callable[[EpochMetrics], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """The epoch after which the validation loss of a run rises while the training loss falls."""
+
+    epoch: int
+    loss: float
+    """Its validation loss, the lowest."""
+    rise: float
+    """Share by which the last one is higher."""
+    best_miou: int
+    """The validated epoch with the highest mIoU."""
+
+
+def find_turn(history: Sequence[EpochMetrics]) -> Turn | None:
+    """Return where a run begins to overfit; None where it does not, or is validated once.
+
+    >>> def epoch(number, loss, val_loss):
+    ...     return EpochMetrics(
+    ...         epoch=number, lr=0, loss=loss, class_loss=0, mask_loss=0, images_per_second=1,
+    ...         seconds=1, val_loss=val_loss, val_miou=0.1 * number,
+    ...     )
+    >>> turn = find_turn([epoch(1, 3.0, 2.0), epoch(2, 2.0, 1.6), epoch(3, 1.0, 2.0)])
+    >>> turn.epoch, round(turn.rise, 2), turn.best_miou
+    (2, 0.25, 3)
+    """
+    validated = [(each.val_loss, each) for each in history if each.val_loss is not None]
+    if len(validated) < 2:
+        return None
+    loss, lowest = min(validated, key=lambda pair: (pair[0], pair[1].epoch))
+    last_loss, last = validated[-1]
+    if not (last_loss > loss * (1 + OVERFITTED) and last.loss < lowest.loss):
+        return None
+    best = max(validated, key=lambda pair: (pair[1].val_miou or 0.0, -pair[1].epoch))[1]
+    return Turn(epoch=lowest.epoch, loss=loss, rise=last_loss / loss - 1, best_miou=best.epoch)
+
+
+def curves_section(runs: Sequence[ScoredRun]) -> Section:
+    """Return losses and validation scores by epoch."""
+    logged = [run for run in runs if run.history]
+    turns = [(run.name, find_turn(run.history)) for run in logged]
+    return section(
+        "curves",
+        "Training",
+        "run_curves.html",
+        charts=_charts(logged) if logged else [],
+        turns=[(name, turn) for name, turn in turns if turn is not None],
+        unlogged=[run.name for run in runs if not run.history],
+        unvalidated=[run.name for run in logged if all(m.val_loss is None for m in run.history)],
+        several=len(runs) > 1,
+    )
+
+
+def _charts(runs: Sequence[ScoredRun]) -> list[Markup]:
+    """Return the charts: both losses of one run in one, of several runs in one each."""
+    nats, percent = Axes(x="epoch", y="loss (nats)"), Axes(x="epoch", y="per cent")
+    if len(runs) == 1:
+        (run,) = runs
+        losses = [
+            _line(run, "training", _loss),
+            _line(run, "validation", _val_loss),
+            *_turn_line(run),
+        ]
+        scores = [_line(run, "mIoU of classes present", _miou), _line(run, "pixel accuracy", _hits)]
+        return _drawn(("Losses", losses, nats), ("Validation scores", scores, percent))
+    several = (
+        ("Training loss", _loss, nats),
+        ("Validation loss", _val_loss, nats),
+        ("Validation mIoU of classes present", _miou, percent),
+    )
+    return _drawn(
+        *(
+            (title, [_line(run, run.name, value) for run in runs], axes)
+            for title, value, axes in several
+        )
+    )
+
+
+def _drawn(*charts: tuple[str, Sequence[Line], Axes]) -> list[Markup]:
+    return [
+        line_chart(title, known, axes)
+        for title, lines, axes in charts
+        if (known := [line for line in lines if line.xs])
+    ]
+
+
+def _turn_line(run: ScoredRun) -> list[Line]:
+    """Return the mark of the lowest validation loss of an overfitted run."""
+    turn = find_turn(run.history)
+    if turn is None:
+        return []
+    return [Line(label="lowest validation loss", xs=[turn.epoch], ys=[turn.loss])]
+
+
+def _line(run: ScoredRun, label: str, value: Value) -> Line:
+    points = [(each.epoch, found) for each in run.history if (found := value(each)) is not None]
+    return Line(label=label, xs=[x for x, _ in points], ys=[y for _, y in points])
+
+
+def _loss(epoch: EpochMetrics) -> float | None:
+    return epoch.loss
+
+
+def _val_loss(epoch: EpochMetrics) -> float | None:
+    return epoch.val_loss
+
+
+def _miou(epoch: EpochMetrics) -> float | None:
+    return None if epoch.val_miou is None else 100 * epoch.val_miou
+
+
+def _hits(epoch: EpochMetrics) -> float | None:
+    return None if epoch.val_pixel_accuracy is None else 100 * epoch.val_pixel_accuracy
