@@ -31,6 +31,7 @@ TINY = {
     "segment": ["--patches", "3", "--repeats", "1"],
     "storage": ["--records", "600", "--repeats", "1"],
     "targets": ["--maps", "3", "--repeats", "1"],
+    "view": ["--pictures", "40", "--requests", "40"],
     "train": ["--images", "8", "--batch-size", "4", "--repeats", "1"],
 }
 MACHINE = {"cpu", "cores", "threads", "instruction_set", "memory_gb", "gpu", "load"}

@@ -59,15 +59,13 @@ class Task(Generic[Result]):
         """Return the result, computed or waited for; FailedError where that failed."""
         if self._claim():
             self._run()
-        self._ended.wait()
-        return self.finished()
+        return self.finished(None)
 
     def ask(self, seconds: float = ASKED_SECONDS) -> Result:
         """Return the result if it is there in a moment; NotReadyError while it is computed."""
         if self._claim():
             threading.Thread(target=self._run, name="vocprep-view", daemon=True).start()
-        self._ended.wait(seconds)
-        return self.finished()
+        return self.finished(seconds)
 
     def _claim(self) -> bool:
         """Return whether the caller is the one to compute the result."""
@@ -77,11 +75,12 @@ class Task(Generic[Result]):
             self.state = self._doing
             return True
 
-    def finished(self) -> Result:
-        """Return the result if it is there; NotReadyError, which says how far it is, if not.
+    def finished(self, seconds: float | None = 0.0) -> Result:
+        """Return the result if it is there within some seconds (None: wait for it).
 
-        FailedError where it could not be computed.
+        NotReadyError, which says how far it is, if not; FailedError where it cannot be computed.
         """
+        self._ended.wait(seconds)
         if self._result:
             return self._result[0]
         if self.error is not None:

@@ -23,8 +23,8 @@ from vocprep.heads.scoring.metrics import ConfusionMatrix, constant_prediction
 from vocprep.heads.scoring.oracles import RowKind
 from vocprep.heads.scoring.split_pass import ScoredBatch, label_maps_by_kind, run_batches
 from vocprep.options import LoaderOptions
-from vocprep.pages.viewer.background import Task
-from vocprep.pages.viewer.queries import NotFoundError, NotReadyError
+from vocprep.pages.viewer.background import ASKED_SECONDS, Task
+from vocprep.pages.viewer.queries import NotFoundError
 from vocprep.pages.viewer.versions import Kept, ShownVersion
 from vocprep.pages.viewer.wrong_pixels import WrongPixelCounter, WrongPixels
 from vocprep.validation import printable
@@ -100,10 +100,9 @@ class ShownRun:
     def scores_of(self, split: str) -> SplitScores:
         """Return what was counted of a split; NotReadyError while it is not."""
         if split not in self.splits:
-            if self.scoring.is_ready():
-                raise NotFoundError(f"split {split!r}: holds no record that was scored")
-            self.scoring.finished()  # raises where it has failed, or says how far it is
-            raise NotReadyError(f"split {split!r}: not scored yet")
+            self.scoring.finished(ASKED_SECONDS)  # says how far it is, or why it has failed
+        if split not in self.splits:
+            raise NotFoundError(f"split {split!r}: holds no record that was scored")
         return self.splits[split]
 
     def _score(self, task: Task[bool]) -> bool:

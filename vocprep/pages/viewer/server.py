@@ -26,10 +26,10 @@ class Server:
     """Serves a session while it is entered."""
 
     def __init__(self, session: Session, port: int = 0) -> None:
-        """Take the port; UsageError where that cannot be."""
+        """``port`` is 0 for a free one."""
         self._session = session
-        self._socket = _listen(port)
-        self.port: int = self._socket.getsockname()[1]
+        self._socket: socket.socket | None = None
+        self.port = port
         self.token = secrets.token_urlsafe(_TOKEN_BYTES)
         config = uvicorn.Config(
             make_app(session, self.token),
@@ -52,6 +52,9 @@ class Server:
         return f"http://{ADDRESS}:{self.port}/{self.token}/"
 
     def __enter__(self) -> Self:
+        """Take the port and begin; UsageError where the port cannot be had."""
+        self._socket = _listen(self.port)
+        self.port = self._socket.getsockname()[1]
         self._session.start()
         self._thread.start()
         return self
@@ -65,13 +68,15 @@ class Server:
         self._server.should_exit = True
         self._session.stop()
         self._thread.join(_STOP_SECONDS)
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
     def wait(self) -> None:
         """Return when the server has ended, which it does not by itself."""
         self._thread.join()
 
     def _serve(self) -> None:
+        assert self._socket is not None
         asyncio.run(self._server.serve([self._socket]))
 
 
