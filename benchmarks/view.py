@@ -7,7 +7,7 @@ list, and the thumbnails of 40 photographs, while the server reads the label map
 beside. The other rows begin when that has ended. Their patches and pictures are spread evenly over
 the version. Memory is what the system says of the process (VmRSS), its peak too (VmHWM).
 
-Run: python benchmarks/view.py [--pictures 10000] [--requests 2000]
+Run: python benchmarks/view.py [--pictures 10000] [--requests 2000] [--starts 3]
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ DISTINCT = 120
 DATASET = "pascal-context"
 CONNECTIONS = 6
 THUMBNAILS = 40
-STARTS = 3
 VALIDATION = 10
 """Every so many pictures one is of the split val."""
 TIMES = (
@@ -238,10 +237,12 @@ def queries(ids: Sequence[str], count: int) -> dict[str, list[str]]:
     }
 
 
-def measure(made: Made, requests: int) -> tuple[list[dict[str, Cell]], list[dict[str, Cell]]]:
+def measure(
+    made: Made, requests: int, starts: int
+) -> tuple[list[dict[str, Cell]], list[dict[str, Cell]]]:
     """Return the rows of both tables."""
     pages = []
-    for _ in range(STARTS - 1):
+    for _ in range(starts - 1):
         with serve(made) as served:
             pages.append(timed(partial(first_page, served.client)))
     with serve(made) as served:
@@ -271,9 +272,10 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=2_000, help="half of those of the last row")
+    parser.add_argument("--starts", type=int, default=3, help="servers whose first page is timed")
     arguments = parser.parse_args()
-    if min(arguments.pictures, arguments.requests) < 20:
-        parser.error("--pictures and --requests: expected 20 or more")
+    if min(arguments.pictures, arguments.requests) < 20 or arguments.starts < 1:
+        parser.error("expected 20 or more --pictures and --requests, and a start")
     report = Report(
         "view",
         {"pictures": arguments.pictures, "requests": arguments.requests},
@@ -283,7 +285,9 @@ def main() -> None:
     )
     folder = Path(tempfile.mkdtemp(prefix="view-"))
     try:
-        times, memory = measure(make_version(arguments.pictures, folder), arguments.requests)
+        times, memory = measure(
+            make_version(arguments.pictures, folder), arguments.requests, arguments.starts
+        )
     finally:
         shutil.rmtree(folder)
     report.add(Table("", TIMES, times))

@@ -31,8 +31,8 @@ TINY = {
     "segment": ["--patches", "3", "--repeats", "1"],
     "storage": ["--records", "600", "--repeats", "1"],
     "targets": ["--maps", "3", "--repeats", "1"],
-    "view": ["--pictures", "40", "--requests", "40"],
     "train": ["--images", "8", "--batch-size", "4", "--repeats", "1"],
+    "view": ["--pictures", "24", "--requests", "20", "--starts", "1"],
 }
 MACHINE = {"cpu", "cores", "threads", "instruction_set", "memory_gb", "gpu", "load"}
 A_PATH = re.compile(r"(^|[\s\"'=(:])(/|~)\w")
