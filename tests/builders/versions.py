@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vocprep.building.local import build_plan
 from vocprep.building.output.publish import write_dataset
 from vocprep.building.plan import BuildPlan, plan
-from vocprep.labels.label_space import load_label_space
+from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.index import DatasetIndex, read_index, write_index
@@ -87,15 +87,29 @@ def write_records(
     out: Path, records: Sequence[Record], layout: Layout | None = None, **recipe: Any
 ) -> Path:
     """Write made-up records as a version of one split."""
-    schema = load_label_space("context460")
+    return write_splits(out, {"train": records}, layout, **recipe)
+
+
+def write_splits(
+    out: Path,
+    splits: Mapping[str, Sequence[Record]],
+    layout: Layout | None = None,
+    space: LabelSpace | None = None,
+    **recipe: Any,
+) -> Path:
+    """Write made-up records as a version; their label space is context460 unless one is given."""
+    schema = space or load_label_space("context460")
     fields: dict[str, Any] = {
         "dataset": "made",
-        "schema": LabelSpaceId(name="context460", sha256=schema.sha256),
-        "splits": {"train": SplitIds.of([record.image_id for record in records])},
+        "schema": LabelSpaceId(name=schema.name, sha256=schema.sha256),
+        "splits": {
+            split: SplitIds.of([record.image_id for record in records])
+            for split, records in splits.items()
+        },
         "backbone": "resnet32-cifar100",
         "weights_sha256": "00" * 32,
     }
-    write_dataset(out, Recipe(**{**fields, **recipe}), {"train": records}, layout)
+    write_dataset(out, Recipe(**{**fields, **recipe}), splits, layout, label_space=space)
     return out
 
 

@@ -76,8 +76,8 @@ class Duplicates:
     """Pairs that are not among ``same``, most similar first."""
     is_cut: bool
     """Whether there may be more than the ``MOST_PAIRS`` in ``similar``."""
-    threshold: float
-    """Least similarity of a similar pair."""
+    threshold: float | None
+    """Least similarity of a similar pair; None where they were not looked for."""
 
     @property
     def leaks(self) -> tuple[SamePictures | SimilarPair, ...]:
@@ -88,6 +88,13 @@ class Duplicates:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+
+def find_same(dataset: ShardDataset) -> Duplicates:
+    """Return the pictures whose files or embeddings are the same, by the lists of samples alone."""
+    samples = dataset.version.stream_samples()
+    same = _same_pictures(entry for entry in samples if not is_mirrored(entry.id))
+    return Duplicates(same=same, similar=(), is_cut=False, threshold=None)
 
 
 def find_duplicates(

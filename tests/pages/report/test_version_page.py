@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders.html import Elements, text_of
-from builders.records import make_record
-from builders.versions import Built, write_records
+from builders.records import make_record, record_of
+from builders.versions import Built, build, first_jpeg, write_records, write_splits
 
 import vocprep
+from vocprep.labels.label_space import load_label_space
+from vocprep.options import BuildChoices
 from vocprep.pages.report.options import ReportOptions
 
 
@@ -88,3 +92,57 @@ def test_hostile_ids_are_text(tmp_path: Path) -> None:
     assert not page.all("script")
     assert "\u202e" not in html
     assert "<script>alert(1)</script>" in page.text
+
+
+def test_what_is_in_quarantine_is_listed_with_its_reason(tree: Path, tmp_path: Path) -> None:
+    broken = first_jpeg(tree)
+    broken.write_bytes(broken.read_bytes()[:100])
+    built = build(tree, tmp_path / "out", BuildChoices(limit=2), max_failures=1)
+    found = text_of(write(built.path, tmp_path), "quarantine")
+    assert "1 image is left out" in found
+    line = next(iter(built.dataset.quarantined))
+    assert f"{line.id} {line.split} {line.stage} {line.reason}" in found
+
+
+def leaking(tmp_path: Path) -> Path:
+    """A version in which the first picture of train is in val too."""
+    train = [make_record(name, (2, 2), dim=8) for name in "abc"]
+    val = [
+        replace(train[0], image_id="z", split="val"),
+        make_record("y", (2, 2), dim=8, split="val"),
+    ]
+    return write_splits(tmp_path / "out", {"train": train, "val": val})
+
+
+def test_pictures_in_two_splits_are_a_warning(tmp_path: Path) -> None:
+    html = write(leaking(tmp_path), tmp_path)
+    warning = "1 picture is in more than one split"
+    assert warning in text_of(html, "overview")
+    duplicates = text_of(html, "duplicates")
+    assert warning in duplicates
+    assert "a, z train, val image file yes" in duplicates
+    assert re.search(r"0\.\d\d and more counts as nearly the same", duplicates)
+
+
+def test_of_very_many_pictures_digests_alone_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vocprep.pages.report.version_page.MOST_COMPARED", 4)
+    duplicates = text_of(write(leaking(tmp_path), tmp_path), "duplicates")
+    assert "a, z train, val image file yes" in duplicates
+    assert "Pictures that are nearly the same were not looked for" in duplicates
+
+
+def test_classes_that_only_val_holds_are_named(tmp_path: Path) -> None:
+    label_maps = [np.full((32, 32), label, dtype=np.uint16) for label in (44, 420)]
+    path = write_splits(
+        tmp_path / "out",
+        {
+            "train": [record_of("a", label_maps[0])],
+            "val": [record_of("b", label_maps[1], split="val")],
+        },
+    )
+    names = load_label_space("context460").names
+    classes = text_of(write(path, tmp_path), "classes")
+    assert f"1 class occurs in val, but in no picture of train: {names[420]}" in classes
+    assert "457 classes occur in no picture" in classes

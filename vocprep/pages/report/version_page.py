@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from vocprep.analysis.components import Components
-from vocprep.analysis.duplicates import Duplicates, find_duplicates
+from vocprep.analysis.duplicates import Duplicates, find_duplicates, find_same
 from vocprep.analysis.photographs import Photographs
 from vocprep.analysis.statistics import SplitStatistics
 from vocprep.backbones import BACKBONES
@@ -30,6 +30,7 @@ from vocprep.pages.report.version_pictures import (
     Gallery,
     Panels,
     duplicates_section,
+    leakage,
     pictures_section,
     read_split,
 )
@@ -39,6 +40,8 @@ from vocprep.shards.index import DatasetIndex
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.version import read_listed
 
+MOST_COMPARED = 30_000
+"""Records that are compared each with each, which takes a minute; of more, only digests are."""
 _MOST_QUARANTINED = 200
 """Lines of quarantine.jsonl that are shown."""
 _CARD = "README.md"
@@ -72,7 +75,8 @@ def version_page(dataset: ShardDataset, options: ReportOptions, progress: Progre
         gallery = Gallery(
             space=dataset.label_space, photographs=photographs or None, components=components
         )
-        found = find_duplicates(dataset, progress=progress)
+        few = len(dataset) <= MOST_COMPARED
+        found = find_duplicates(dataset, progress=progress) if few else find_same(dataset)
         if options.pictures:
             shown = [(each.split, records) for each, records in read]
             sections.append(pictures_section(shown, gallery))
@@ -156,7 +160,7 @@ def _warnings(
         pixels.update(each.pixels_of)
     yield from label_notes(dataset.label_space, pixels, sum(each.void_pixels for each in splits))
     if found is not None and found.leaks:
-        yield f"{len(found.leaks):,} pictures or near duplicates are in more than one split."
+        yield leakage(found)
 
 
 def _quarantine(dataset: ShardDataset) -> Section:

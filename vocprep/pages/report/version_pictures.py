@@ -140,7 +140,7 @@ def duplicates_section(
         "Duplicates and leakage",
         "version_duplicates.html",
         found=found,
-        leaks=len(found.leaks),
+        leakage=leakage(found) if found.leaks else None,
         same=_same_table(same[:_MOST_ROWS]) if same else None,
         similar=_similar_table(similar[:_MOST_ROWS]) if similar else None,
         most=_MOST_ROWS,
@@ -151,6 +151,13 @@ def duplicates_section(
 def is_leak(found: SamePictures | SimilarPair) -> bool:
     """Return whether pictures that are the same are in more than one split."""
     return len(set(found.splits)) > 1
+
+
+def leakage(found: Duplicates) -> str:
+    """Return in a sentence how many pictures are in more than one split."""
+    count = len(found.leaks)
+    which = f"{count:,} picture{' is' if count == 1 else 's are'}"
+    return f"{which} in more than one split: scores on one of them are too good."
 
 
 def _example(
