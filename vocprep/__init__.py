@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vocprep.analysis.decode import DecodeOptions, decode
     from vocprep.building.describe import PlanDescription, describe_build
     from vocprep.building.local import build, shard_orders
     from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup, build_shard
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from vocprep.heads.scoring.scores import RunScores
     from vocprep.heads.training.summary import RunSummary
     from vocprep.heads.training.train import train
-    from vocprep.labels.export import DecodeOptions, decode
     from vocprep.labels.label_space import LabelSpace, load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
     from vocprep.manifests import load_dataset
@@ -68,7 +68,7 @@ _HOMES = {
     "BuildPlan": "building.plan",
     "BuildResult": "building.results",
     "BuiltShard": "building.orders",
-    "DecodeOptions": "labels.export",
+    "DecodeOptions": "analysis.decode",
     "DownloadOptions": "downloading.download",
     "DownloadOutcome": "downloading.outcomes",
     "EvaluateOptions": "heads.runs.options",
@@ -108,7 +108,7 @@ _HOMES = {
     "build": "building.local",
     "build_locked": "checks.remake",
     "build_shard": "building.orders",
-    "decode": "labels.export",
+    "decode": "analysis.decode",
     "describe_build": "building.describe",
     "diff": "checks.diff",
     "download": "downloading.download",

@@ -18,7 +18,7 @@ from PIL import Image
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError, UsageError
 from vocprep.files.replacing import Replacement
-from vocprep.labels.export import STATISTICS_FILE, DecodeOptions, decode, write_label_maps
+from vocprep.labels.export import STATISTICS_FILE, write_label_maps
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.statistics import LabelStatistics, label_areas
 
@@ -235,26 +235,3 @@ def test_a_file_in_the_place_of_the_folder_is_refused(
     with pytest.raises(UsageError, match="out: "):
         write_label_maps(samples, SPACE, out)
     assert out.read_bytes() == b"precious"
-
-
-def test_decode_writes_what_it_returns(
-    sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = DecodeOptions(splits=("val",), schema="context59", chart=tmp_path / "chart.png")
-    found = decode(
-        "pascal-context", data_dir=str(sample_tree), out=str(tmp_path / "out"), options=options
-    )
-    assert found.to_json() == json.loads((tmp_path / "out" / STATISTICS_FILE).read_text())
-    assert (found.images, found.space.name) == (2, "context59")
-    with Image.open(tmp_path / "chart.png") as chart:
-        chart.load()
-    monkeypatch.setenv("VOCPREP_DATA_DIR", str(sample_tree))
-    assert decode("pascal-context", out=tmp_path / "all").images == 12
-    with pytest.raises(UsageError, match="workers 0: expected 1 or more"):
-        DecodeOptions(workers=0)
-
-
-def test_a_chart_under_the_name_of_another_format_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"expected a PNG file's name; use a/chart\.png$"):
-        DecodeOptions(chart=Path("a/chart.jpg"))
-    assert DecodeOptions(chart=Path("a/chart.PNG")).chart == Path("a/chart.PNG")

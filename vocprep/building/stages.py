@@ -23,7 +23,7 @@ from vocprep.files.reading import open_regular
 from vocprep.files.writing import sha256_hex
 from vocprep.formats.jpeg import UPRIGHT, orientation, swaps_sides
 from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
-from vocprep.labels.advice import fit_to_picture
+from vocprep.labels.advice import fit_to_picture, other_size
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import encode_png
@@ -226,9 +226,8 @@ class SampleStages:
             raw = decode_label_map(files.label_bytes, sample.label_path)
             label_map = self.label_space.apply(raw, str(sample.label_path))
             if raw.shape != image.size:
-                problem = (
-                    f"{sample.label_path}: label map of {raw.shape[1]}×{raw.shape[0]} pixels: "
-                    f"expected {image.size[1]}×{image.size[0]} as its picture {sample.image_path}"
+                problem = other_size(
+                    (sample.label_path, raw.shape), (sample.image_path, image.size)
                 )
                 is_turned = raw.shape == image.size[::-1] and swaps_sides(files.image_bytes)
                 raise LabelDecodeError(

@@ -63,6 +63,18 @@ def sample(folder: Path, images: int, seed: int) -> None:
 @split_flags_option
 @workers_option
 @click.option("--chart", type=PATH, help="Also draw the largest classes as a bar chart, PNG.")
+@click.option(
+    "--overlays",
+    type=PATH,
+    help="Also draw label maps over their images, with a legend, into this folder.",
+)
+@click.option(
+    "--overlay-count",
+    type=int,
+    default=20,
+    show_default=True,
+    help="How many, of images spread over the dataset.",
+)
 @json_option
 def decode(
     dataset: str,
@@ -74,6 +86,8 @@ def decode(
     split_flags: SplitFlags | None,
     workers: int,
     chart: Path | None,
+    overlays: Path | None,
+    overlay_count: int,
     as_json: bool,
 ) -> None:
     """Write a dataset's label maps as 16-bit PNG, and print statistics of the classes.
@@ -82,9 +96,10 @@ def decode(
     Example:
       vocprep decode pascal-context --data-dir data --out labels460
       vocprep decode pascal-context --data-dir data --schema context59 --out labels59
+      vocprep decode pascal-context --data-dir data --out labels460 --overlays pictures
     """
-    from vocprep.labels.export import DecodeOptions
-    from vocprep.labels.export import decode as decode_dataset
+    from vocprep.analysis.decode import DecodeOptions
+    from vocprep.analysis.decode import decode as decode_dataset
 
     options = DecodeOptions(
         schema=schema,
@@ -93,6 +108,8 @@ def decode(
         split_flags=split_flags,
         workers=workers,
         chart=chart,
+        overlays=overlays,
+        overlay_count=overlay_count,
     )
     statistics = decode_dataset(
         dataset, data_dir=data_dir, out=out, options=options, progress=Bars("maps")

@@ -26,8 +26,8 @@ def paint_patches(
 
     >>> style = ClassStyle.of({1: "cat"}, 0, str, given={1: (9, 9, 9)})
     >>> cats = np.ones((2, 4), dtype=np.uint16)
-    >>> paint_patches(cats, cats == 0, style, side=2)[0, :, 0].tolist()
-    [255, 255, 255, 9]
+    >>> paint_patches(cats, cats == 0, style, side=2)[1, :, 0].tolist()
+    [255, 9, 255, 9]
     """
     painted = paint_label_map(label_map, style)
     painted[left_out] = LEFT_OUT_COLOUR

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from vocprep.formats.kinds import advise, describe_kind
 from vocprep.formats.png import COLOUR, COLOUR_ALPHA, GREY, GREY_ALPHA, Header
+from vocprep.storage.places import Place
 from vocprep.validation import printable
 
 VARIABLE = "LabelMap"
@@ -84,6 +85,17 @@ def too_large(width: int, height: int, most: int) -> str:
     return (
         f"label map of {width}×{height} pixels: expected at most {most:,}; scale it and its "
         "picture down"
+    )
+
+
+def other_size(
+    label_map: tuple[Place, tuple[int, ...]], picture: tuple[Place, tuple[int, ...]]
+) -> str:
+    """Describe a label map whose size is not its picture's: of each the path, and (H, W)."""
+    (path, (height, width)), (picture_path, (expected_height, expected_width)) = label_map, picture
+    return (
+        f"{path}: label map of {width}×{height} pixels: expected "
+        f"{expected_width}×{expected_height} as its picture {picture_path}"
     )
 
 
