@@ -157,4 +157,7 @@ def _pair_table(matrix: ConfusionMatrix, space: LabelSpace) -> Markup:
 
 def _class(space: LabelSpace, class_id: Any) -> Markup:
     """Return the name of a class beside its colour."""
-    return swatch(space.style.colour(int(class_id))) + name(space.class_name(int(class_id)))
+    colour = swatch(space.style.colour(int(class_id)))
+    return Markup('<span class="named">{}{}</span>').format(
+        colour, name(space.class_name(int(class_id)))
+    )

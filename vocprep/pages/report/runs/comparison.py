@@ -53,23 +53,24 @@ def _verdict(found: Comparison) -> tuple[str, str]:
 
 
 def _table(compared: Sequence[Comparison]) -> Markup:
-    level = f"{100 * compared[0].level:.0f} % interval"
-    return table(
-        "Differences in points of per cent",
-        ("run", "score", "first run", "this run", "difference", level),
-        [
-            (
-                found.second,
-                _COMPARED[item.score],
-                100 * item.first,
-                100 * item.second,
-                signed(item.difference),
-                _interval(item),
-            )
-            for found in compared
-            for item in found.scores
-        ],
-    )
+    """Return a row per score, of each run where there are more than two."""
+    several = len(compared) > 1
+    rows = [
+        (
+            _COMPARED[item.score],
+            *((found.second,) if several else ()),
+            100 * item.first,
+            100 * item.second,
+            signed(item.difference),
+            _interval(item),
+        )
+        for found in compared
+        for item in found.scores
+    ]
+    names = ("first run", "this run") if several else (compared[0].first, compared[0].second)
+    head = ("score", *(("run",) if several else ()), *names, "difference")
+    interval = f"{100 * compared[0].level:.0f} % interval"
+    return table("Differences in points of per cent", (*head, interval), rows)
 
 
 def _interval(item: ScoreDifference) -> str:

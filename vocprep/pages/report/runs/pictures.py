@@ -50,16 +50,16 @@ def pictures_sections(runs: Sequence[ScoredRun], options: ReportOptions) -> list
         photographs = Photographs.of(runs[0].dataset, options.data_dir, options.dataset)
     gallery = _Gallery(runs, photographs)
     if len(runs) == 1:
-        groups, intro = _best_and_worst(gallery, runs[0], options.pictures), "by pixel accuracy"
+        groups = _best_and_worst(gallery, runs[0], options.pictures)
     else:
-        groups, intro = _most_different(gallery, runs, options.pictures), "by the difference"
+        groups = _most_different(gallery, runs, options.pictures)
     return [
         section(
             "pictures",
             "Pictures",
             "run_pictures.html",
             groups=groups,
-            intro=intro,
+            runs=[each.name for each in runs],
             has_photographs=photographs is not None,
         )
     ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vocprep.heads.scoring.calibration import CalibrationBin
 from vocprep.pages.report.charts import Axes, Bar, Line, bars, histogram, line_chart
 from vocprep.pages.report.page import Section, section, table
 from vocprep.pages.report.runs.scored import ScoredRun
 
+_FEWEST = 0.001
+"""Share of the pixels that a bin of confidences needs to be drawn."""
 _SLOTS = {2: "patches of two", 3: "patches of three", 4: "patches of four or more"}
 """By the slots of a patch."""
 
@@ -19,8 +22,8 @@ def calibration_section(runs: Sequence[ScoredRun]) -> Section:
     lines = [
         Line(
             label=run.name if len(runs) > 1 else "pixels that are right",
-            xs=[100 * item.confidence for item in run.scores.calibration.bins if item.pixels],
-            ys=[100 * item.accuracy for item in run.scores.calibration.bins if item.pixels],
+            xs=[100 * item.confidence for item in _filled(run)],
+            ys=[100 * item.accuracy for item in _filled(run)],
         )
         for run in runs
     ]
@@ -52,6 +55,12 @@ def calibration_section(runs: Sequence[ScoredRun]) -> Section:
             ],
         ),
     )
+
+
+def _filled(run: ScoredRun) -> list[CalibrationBin]:
+    """Return the bins with enough pixels for a share of them to mean something."""
+    pixels = run.scores.pixels
+    return [item for item in run.scores.calibration.bins if item.pixels > _FEWEST * pixels]
 
 
 def masks_section(runs: Sequence[ScoredRun]) -> Section:
