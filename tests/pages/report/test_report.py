@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from builders.s3 import S3
 from builders.versions import Built
 from click.testing import CliRunner, Result
 
@@ -47,6 +48,15 @@ def test_a_report_does_not_depend_on_where_the_version_is(crop_hdf5: Built, tmp_
     for number, path in enumerate((crop_hdf5.path, tmp_path / "elsewhere")):
         vocprep.report(path, tmp_path / f"{number}.html")
     assert (tmp_path / "0.html").read_bytes() == (tmp_path / "1.html").read_bytes()
+
+
+def test_a_version_in_an_object_store_has_the_same_report(
+    crop_hdf5: Built, s3: S3, tmp_path: Path
+) -> None:
+    s3.put_folder(crop_hdf5.path, "voc")
+    for name, place in (("url", s3.url("voc")), ("folder", crop_hdf5.path)):
+        vocprep.report(place, tmp_path / f"{name}.html")
+    assert (tmp_path / "url.html").read_bytes() == (tmp_path / "folder.html").read_bytes()
 
 
 @pytest.mark.parametrize(

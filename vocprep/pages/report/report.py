@@ -57,9 +57,9 @@ def report(
     and what ``ShardDataset.open`` and ``load_run`` raise.
     """
     options = options or ReportOptions()
+    target = _target(out)
     given = [paths] if isinstance(paths, str | Place) else paths
     runs, places = runs_and_versions([parse_place(path) for path in given])
-    target = _target(out)
     kind = _kind(runs, places)
     page = _make(kind, runs, places, options, progress)
     data = page.render().encode()
