@@ -16,6 +16,9 @@ from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.heads.scoring.evaluate import runs_and_versions
 from vocprep.pages.report.options import ReportOptions
 from vocprep.pages.report.page import Page
+from vocprep.pages.report.runs.page import run_page
+from vocprep.pages.report.versions.comparison import versions_page
+from vocprep.pages.report.versions.page import version_page
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.storage.places import Place, local_path, parse_place
@@ -80,16 +83,11 @@ def _make(
     options: ReportOptions,
     progress: Progress,
 ) -> Page:
-    # Here, since pages of runs load torch's networks, pages of versions none.
-    from vocprep.pages.report import version_page, versions_page  # noqa: PLC0415
-
     datasets = [ShardDataset.open(place) for place in places]
     if kind == "version":
-        return version_page.version_page(datasets[0], options, progress)
+        return version_page(datasets[0], options, progress)
     if kind == "versions":
-        return versions_page.versions_page(datasets[0], datasets[1], options, progress)
-    from vocprep.pages.report.runs.page import run_page  # noqa: PLC0415
-
+        return versions_page(datasets[0], datasets[1], options, progress)
     return run_page(runs, datasets, options, progress)
 
 

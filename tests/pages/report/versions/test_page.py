@@ -127,7 +127,7 @@ def test_pictures_in_two_splits_are_a_warning(tmp_path: Path) -> None:
 def test_of_very_many_pictures_digests_alone_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vocprep.pages.report.version_page.MOST_COMPARED", 4)
+    monkeypatch.setattr("vocprep.pages.report.versions.page.MOST_COMPARED", 4)
     duplicates = text_of(write(leaking(tmp_path), tmp_path), "duplicates")
     assert "a, z train, val image file yes" in duplicates
     assert "Pictures that are nearly the same were not looked for" in duplicates

@@ -14,15 +14,15 @@ from vocprep.drawing.label_maps import paint_errors
 from vocprep.labels.label_space import LabelSpace
 from vocprep.pages.report.options import ReportOptions
 from vocprep.pages.report.page import Page, Picture, Section, digest, section, table
-from vocprep.pages.report.version_counts import (
+from vocprep.pages.report.versions.counts import (
     class_label,
     classes_section,
     patches_section,
     split_table,
     void_section,
 )
-from vocprep.pages.report.version_page import IDENTITIES, split_names, train_first
-from vocprep.pages.report.version_pictures import Gallery, Panels
+from vocprep.pages.report.versions.page import IDENTITIES, split_names, train_first
+from vocprep.pages.report.versions.pictures import Gallery, Panels
 from vocprep.progress import Progress
 from vocprep.shards.reader import ShardDataset
 

@@ -18,7 +18,7 @@ from vocprep.labels.targets import SLOTS
 from vocprep.pages.report.charts import Axes, Bar, bars, histogram
 from vocprep.pages.report.page import Section, section, swatch, table
 from vocprep.pages.report.page import name as shown_name
-from vocprep.pages.report.version_pictures import Panels
+from vocprep.pages.report.versions.pictures import Panels
 
 _CLASSES = 24
 """Classes whose bars are drawn; the table below them has all."""

@@ -16,7 +16,7 @@ from vocprep.backbones import BACKBONES
 from vocprep.labels.statistics import label_notes
 from vocprep.pages.report.options import ReportOptions
 from vocprep.pages.report.page import Page, Section, section, table
-from vocprep.pages.report.version_counts import (
+from vocprep.pages.report.versions.counts import (
     class_notes,
     classes_section,
     left_out_table,
@@ -26,7 +26,7 @@ from vocprep.pages.report.version_counts import (
     split_table,
     void_section,
 )
-from vocprep.pages.report.version_pictures import (
+from vocprep.pages.report.versions.pictures import (
     Gallery,
     Panels,
     duplicates_section,

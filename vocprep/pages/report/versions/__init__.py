@@ -1,0 +1,1 @@
+"""Pages about dataset versions: one, or two side by side."""
