@@ -46,8 +46,9 @@ def main() -> None:
         a = image_utilities(x, arguments.out)
         res32 = classify(x, arguments.weights)
         patches = divide_into_patches(a, arguments.out)
-        detect(res32, patches)
-        pascal_set(images, data / "trainval", data / "labels.txt")
+        y, z = detect(res32, patches)
+        dataset = pascal_set(images, data / "trainval", data / "labels.txt")
+        look(dataset, (a, y, z), arguments.out)
 
 
 def image_utilities(x: Image.Image, out: Path) -> torch.Tensor:
@@ -93,7 +94,7 @@ def divide_into_patches(a: torch.Tensor, out: Path) -> torch.Tensor:
     return b
 
 
-def detect(res32: CifarResNet, patches: torch.Tensor) -> None:
+def detect(res32: CifarResNet, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the whole model on one picture's patches."""
     print("\n# TFDet")
     model = TFDet(categories=460, res32=res32)
@@ -104,9 +105,10 @@ def detect(res32: CifarResNet, patches: torch.Tensor) -> None:
         y, z = model(patches)
         print(y.shape, z.shape)
         print(model.toSegment(y, z).shape)
+    return y, z
 
 
-def pascal_set(images: Path, mats: Path, labels: Path) -> None:
+def pascal_set(images: Path, mats: Path, labels: Path) -> PascalSet:
     """Read pictures with their label maps, one by one and in batches."""
     print("\n# PascalSet")
     dataset = PascalSet(images, mats, labels)
@@ -115,6 +117,24 @@ def pascal_set(images: Path, mats: Path, labels: Path) -> None:
     loader = torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=PascalSet.sample2tensors)
     for batch_images, batch_maps in loader:
         print(batch_images.shape, batch_maps.shape)
+    return dataset
+
+
+def look(
+    dataset: PascalSet, found: tuple[torch.Tensor, torch.Tensor, torch.Tensor], out: Path
+) -> None:
+    """Look at a label map, its patches with their slots, and what the model made of a picture.
+
+    The model is not trained, so that its picture shows no more than how one is drawn.
+    """
+    print("\n# label maps")
+    image, label_map = dataset[0]
+    a, y, z = found
+    _, ax = plt.subplots(1, 3, figsize=(18, 5), layout="constrained")
+    Voc.plot_label_map(label_map, dataset.names, image, ax=ax[0])
+    Voc.plot_patches(label_map, dataset.names, ax=ax[1])
+    Voc.plot_prediction(y, z, dataset.names, a, ax=ax[2])
+    save(out / "label_maps.png")
 
 
 def save(path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -60,6 +64,68 @@ def test_plot_tensor_shows_the_true_colours(picture: Image.Image) -> None:
     axes = Voc.plot_tensor(Voc.preprocess(picture))
     shown = np.asarray(axes.get_images()[0].get_array())
     np.testing.assert_allclose(shown, place_image(np.asarray(picture), Geometry()) / 255, atol=1e-5)
+
+
+NAMES = {0: "empty", 1: "cat", 2: "dog", 3: "grass", 4: "sky", 5: "water"}
+
+
+def legend_of(axes: Axes) -> list[str]:
+    legend = axes.get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def shown_by(axes: Axes) -> NDArray[np.uint8]:
+    return np.asarray(axes.get_images()[0].get_array(), dtype=np.uint8)
+
+
+@pytest.fixture
+def axes() -> Iterator[Axes]:
+    figure, made = plt.subplots()
+    yield made
+    plt.close(figure)
+
+
+def test_plot_label_map_names_its_classes(picture: Image.Image, axes: Axes) -> None:
+    label_map = torch.full((224, 224), 3)
+    label_map[:56] = 1
+    label_map[-28:] = 0
+    assert Voc.plot_label_map(label_map, NAMES, ax=axes) is axes
+    assert legend_of(axes) == ["grass 62.5 %", "cat 25.0 %", "empty 12.5 %"]
+    plain = shown_by(axes)
+    assert (plain[100, 100] != plain[10, 10]).any()
+    Voc.plot_label_map(label_map, NAMES, Voc.preprocess(picture), ax=axes)
+    assert len(np.unique(np.asarray(axes.get_images()[1].get_array())[60:180, :, 0])) > 20
+    assert "label 9 100.0 %" in legend_of(
+        Voc.plot_label_map(torch.full((32, 32), 9), NAMES, ax=axes)
+    )
+
+
+def test_plot_patches_numbers_the_slots_and_blackens_the_rest(axes: Axes) -> None:
+    label_map = torch.full((32, 64), 3)
+    for row, (label, height) in enumerate({1: 9, 2: 6, 4: 5, 5: 3}.items()):
+        top = (0, 9, 15, 20)[row]
+        label_map[top : top + height, 32:] = label
+    Voc.plot_patches(label_map, NAMES, ax=axes)
+    # 9 rows of grass and cat each, ties to the smaller id, then dog and sky; water is the fifth.
+    found = [(text.get_text(), text.get_position()) for text in axes.texts]
+    assert [number for number, _ in found] == ["1", "1", "2", "3", "4"]
+    rows = [label_map[int(y), int(x)].item() for _, (x, y) in found]
+    assert rows == [3, 1, 3, 2, 4]
+    black = (shown_by(axes) == 0).all(axis=-1)
+    assert black[20:23, 33:].all()
+    assert not black[:19].any()
+
+
+def test_plot_prediction_is_the_label_map_of_the_strongest_masks(axes: Axes) -> None:
+    y, z = torch.zeros(49, 6), torch.zeros(49, 1024, 4)
+    y[:, 4], y[:, 2] = 9, 5
+    z[:, :, 0], z[:, 512:, 1] = 0.5, 0.8
+    Voc.plot_prediction(y, z, NAMES, ax=axes)
+    assert legend_of(axes) == ["dog 50.0 %", "sky 50.0 %"]
+    painted = shown_by(axes)
+    assert (painted[8, 8] == painted[40, 8]).all()
+    assert (painted[8, 8] != painted[24, 8]).any()
 
 
 def test_freeze_survives_train_on_a_parent(picture: Image.Image) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vocprep.backbones import Normalisation
+from vocprep.drawing.axes import plot_label_map, plot_patches
+from vocprep.drawing.palette import ClassStyle
 from vocprep.errors import DataDirError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.features.networks import CifarResNet, cifar100_resnet32
 from vocprep.files.names import names_in
 from vocprep.files.reading import read_text_lines
-from vocprep.geometry import PATCH, Geometry, place_image, place_labels
-from vocprep.heads.model.tfdet import TFDetHeads, to_segment
+from vocprep.geometry import PATCH, Geometry, join_patches, place_image, place_labels
+from vocprep.heads.model.tfdet import TFDetHeads, to_label_map, to_segment
 from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.targets import make_targets, unpack_states
 from vocprep.storage.places import local_path
 from vocprep.validation import explain, printable
 
@@ -53,6 +56,8 @@ _LABEL_LINE = re.compile(r"([0-9]{1,5})\s*:\s*(\S.*)")
 _NORMAL_LINE = 80
 _NORMALISATION = Normalisation()
 _VOID = 0
+_GRID = (7, 7)
+"""Patches of a preprocessed picture."""
 
 
 class Voc:
@@ -78,14 +83,55 @@ class Voc:
     @staticmethod
     def plot_tensor(image: Tensor, ax: Axes | None = None) -> Axes:
         """Plot a preprocessed image [3, H, W] in its original colours; return the axes."""
-        import matplotlib.pyplot as plt  # noqa: PLC0415  # slow to load
-
-        axes = plt.gca() if ax is None else ax
-        mean = torch.tensor(_NORMALISATION.mean).view(3, 1, 1)
-        std = torch.tensor(_NORMALISATION.std).view(3, 1, 1)
-        axes.imshow((image.detach().cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy())
+        axes = _axes(ax)
+        axes.imshow(_unnormalise(image))
         axes.set_axis_off()
         return axes
+
+    @staticmethod
+    def plot_label_map(
+        label_map: Tensor,
+        names: Mapping[int, str],
+        image: Tensor | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Plot a label map [H, W] of a ``PascalSet`` with the names of its classes.
+
+        ``names`` are those of the set. Over a preprocessed ``image`` [3, H, W] where it is given;
+        0, which is no label, is hatched. Returns the axes.
+        """
+        axes = _axes(ax)
+        pixels = None if image is None else (255 * _unnormalise(image)).round().astype(np.uint8)
+        plot_label_map(axes, _ids(label_map), _style(names), pixels)
+        return axes
+
+    @staticmethod
+    def plot_patches(label_map: Tensor, names: Mapping[int, str], ax: Axes | None = None) -> Axes:
+        """Plot a label map [32·ny, 32·nx] cut into its patches, with the slots of each.
+
+        The four largest classes of a patch are its slots, numbered from 1; pixels of further
+        classes, which no prediction can give, are black. Returns the axes.
+        """
+        axes, ids = _axes(ax), _ids(label_map)
+        grid = ids.shape[0] // PATCH, ids.shape[1] // PATCH
+        states = unpack_states(make_targets(ids, _VOID).slot_planes)
+        plot_patches(axes, ids, states.reshape(*grid, PATCH, PATCH), _style(names))
+        return axes
+
+    @staticmethod
+    def plot_prediction(
+        y: Tensor,
+        z: Tensor,
+        names: Mapping[int, str],
+        image: Tensor | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Plot what ``TFDet`` makes of one picture of 7×7 patches: logits [49, C], masks [49, 1024,
+        4]; as ``plot_label_map`` does. Returns the axes.
+        """
+        patches = to_label_map(y.detach(), z.detach()).reshape(-1, PATCH, PATCH).cpu().numpy()
+        label_map = torch.from_numpy(join_patches(patches, _GRID))
+        return Voc.plot_label_map(label_map, names, image, ax)
 
     @staticmethod
     def freeze(module: nn.Module) -> nn.Module:
@@ -204,6 +250,30 @@ class PascalSet(Dataset[tuple[Tensor, Tensor]]):
         """
         images, label_maps = zip(*samples, strict=True)
         return torch.stack(images), torch.stack(label_maps)
+
+
+def _axes(ax: Axes | None) -> Axes:
+    import matplotlib.pyplot as plt  # noqa: PLC0415  # slow to load
+
+    return plt.gca() if ax is None else ax
+
+
+def _style(names: Mapping[int, str]) -> ClassStyle:
+    """Return how classes are drawn; the label file's order of colours is that of its ids."""
+    classes = {key: name for key, name in names.items() if key != _VOID}
+    return ClassStyle.of(classes, _VOID, lambda key: names.get(key, f"label {key}"))
+
+
+def _ids(label_map: Tensor) -> NDArray[np.uint16]:
+    return label_map.detach().cpu().numpy().astype(np.uint16)
+
+
+def _unnormalise(image: Tensor) -> NDArray[np.float32]:
+    """Return a preprocessed image [3, H, W] in its original colours, float32 [H, W, 3] in 0..1."""
+    mean = torch.tensor(_NORMALISATION.mean).view(3, 1, 1)
+    std = torch.tensor(_NORMALISATION.std).view(3, 1, 1)
+    pixels = (image.detach().cpu() * std + mean).clamp(0, 1)
+    return np.asarray(pixels.permute(1, 2, 0), dtype=np.float32)
 
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:

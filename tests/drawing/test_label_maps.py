@@ -67,6 +67,14 @@ def test_one_pixel_of_a_class_is_still_seen() -> None:
     assert (painted[10, 10] != painted[20, 20]).any()
 
 
+def test_contours_of_noise_do_not_cover_it() -> None:
+    label_map = np.random.default_rng(0).integers(0, 6, (96, 96)).astype(np.uint16)
+    np.testing.assert_array_equal(paint_label_map(label_map, STYLE), STYLE.paint(label_map))
+    squares = np.kron(label_map[:12, :12], np.ones((8, 8), dtype=np.uint16))
+    painted = paint_label_map(squares, STYLE)
+    assert 0.2 < (painted != STYLE.paint(squares)).any(axis=-1).mean() < 0.5
+
+
 @pytest.mark.parametrize("image", [None, grey(64)], ids=["plain", "image"])
 def test_void_is_hatched_and_has_no_contour(image: NDArray[np.uint8] | None) -> None:
     painted = paint_label_map(halves(3, VOID), STYLE, image)

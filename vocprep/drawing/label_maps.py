@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from vocprep.drawing.palette import VOID_COLOUR, ClassStyle, Colour
 
@@ -26,6 +26,8 @@ _SATURATION = 0.4
 _LINE_EVERY = 600
 """Contours and stripes are one pixel wide, and one more for every so many pixels of a picture."""
 _STRIPE_PERIOD = 6
+_MOST_COVERED = 0.6
+"""Share of pixels around a pixel that contours may cover; a label map of noise would have more."""
 
 # Matplotlib's viridis at equal distances: it is as dark as its value for every kind of eye.
 _VALUE_COLOURS = np.array(
@@ -143,11 +145,21 @@ def _draw_contours(
 ) -> None:
     """Darken the colours on the one side of a boundary of two classes, and lighten the other's.
 
-    A line of both can be seen between any two colours. There is none beside void.
+    A line of both can be seen between any two colours. There is none beside void, nor where so many
+    boundaries meet that they would cover the classes.
     """
-    dark, light = _boundary_sides(label_map, void, _line_width(label_map.shape))
+    line = _line_width(label_map.shape)
+    dark, light = _boundary_sides(label_map, void, line)
+    clear = ~_is_dense(dark | light, 4 * line)
+    dark, light = dark & clear, light & clear
     painted[light] = 255 - (255 - colours[light]) // 4
     painted[dark] = colours[dark] // 3
+
+
+def _is_dense(covered: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Return where most of the pixels within ``radius`` of a pixel are covered."""
+    blurred = Image.fromarray(covered.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(radius))
+    return np.asarray(blurred) > 255 * _MOST_COVERED
 
 
 def _boundary_sides(
