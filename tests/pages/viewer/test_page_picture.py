@@ -71,7 +71,7 @@ def test_a_click_finds_similar_patches(page: Page, viewer: Server) -> None:
     assert 0 < values[-1] <= 1
 
     found = similar.get_by_role("link").first
-    label = found.get_attribute("aria-label")
+    label = found.get_attribute("title")
     assert label is not None
     image_id, patch = re.findall(r"(2010_\d+), patch (\d+)", label)[0]
     found.click()
@@ -150,7 +150,7 @@ def test_an_address_shows_the_same_again(page: Page, viewer: Server) -> None:
 def test_two_versions_side_by_side(page: Page, compared_viewer: Server) -> None:
     page.goto(compared_viewer.url)
     page.get_by_role("combobox", name="Sort by").select_option("changed:b")
-    expect(page.locator(".tile .badge").first).to_have_text("targets")
+    expect(page.locator(".tile .badge").first).to_have_text("changed targets")
     page.get_by_role("combobox", name="Show").select_option("truth,truth@b")
     expect(page.locator("#tile-0 img.is-there")).to_have_count(2)
     page.locator("#tile-0 a").click()
@@ -199,15 +199,15 @@ def test_what_is_being_computed_is_waited_for(
 
 def test_faults_are_told_in_words(page: Page, long_viewer: Server, page_faults: list[str]) -> None:
     page.goto(f"{long_viewer.url}?id=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
-    expect(page.get_by_text("lists no such picture")).to_be_visible()
+    expect(page.locator(".picture .message")).to_contain_text("lists no such picture")
     expect(page.get_by_role("heading", name="<img src=x onerror=alert(1)>")).to_be_visible()
     page.goto(f"{long_viewer.url}?class=59999")
-    expect(page.get_by_text("No picture fits these filters.")).to_be_visible()
+    expect(page.locator(".pictures .message")).to_have_text("No picture fits these filters.")
     page.route("**/api/pictures?*", lambda route: route.abort())
     page.get_by_role("combobox", name="Sort by").select_option("size")
-    expect(page.get_by_text("is `vocprep view` still running?")).to_be_visible()
+    expect(page.locator(".pictures .message")).to_contain_text("is `vocprep view` still running?")
     page.unroute("**/api/pictures?*")
     page.get_by_role("button", name="Try again").click()
-    expect(page.get_by_text("No picture fits these filters.")).to_be_visible()
+    expect(page.locator(".pictures .message")).to_have_text("No picture fits these filters.")
     assert [fault for fault in page_faults if "Failed to load resource" not in fault] == []
     page_faults.clear()

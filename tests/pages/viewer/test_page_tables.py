@@ -46,7 +46,7 @@ def test_a_cell_of_the_matrix_opens_its_patches(page: Page, viewer: Server) -> N
     page.goto(f"{viewer.url}?view=confusion&split=train")
     expect(page.locator(".run.is-ready")).to_have_count(2)
     cell = page.locator(".matrix td.is-wrong a").first
-    said = cell.get_attribute("aria-label")
+    said = cell.get_attribute("title")
     assert said is not None
     truth, predicted = re.findall(r"(.+) predicted as (.+): ", said)[0]
     cell.click()
@@ -63,7 +63,7 @@ def test_a_cell_of_the_matrix_opens_its_patches(page: Page, viewer: Server) -> N
 
 def test_names_are_text(page: Page, viewer: Server) -> None:
     page.goto(f"{viewer.url}?sort=size")
-    expect(page.locator(".version b")).to_have_text(f"v {MARKUP}")
+    expect(page.locator(".version h1")).to_have_text(f"v {MARKUP}")
     expect(page.get_by_text(MARKUP).nth(1)).to_be_visible()
     page.get_by_role("combobox", name="Class").fill("onerror")
     expect(page.get_by_role("option", name=MARKUP)).to_be_visible()

@@ -210,8 +210,11 @@ function ladder(run, rows, isOneOfMany) {
       h("td", { class: "number" }, percent(row.pixel_accuracy)),
     ),
   );
-  const names = ["", "mIoU", "Pixel accuracy"];
-  const heads = names.map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name));
+  const numbers = ["mIoU", "Pixel accuracy"];
+  const heads = [
+    h("th", { scope: "col" }, h("span", { class: "unseen" }, "row")),
+    ...numbers.map((name) => h("th", { scope: "col", class: "number" }, name)),
+  ];
   return h(
     "table",
     { class: "data ladder" },

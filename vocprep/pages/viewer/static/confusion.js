@@ -106,13 +106,14 @@ export class ConfusionView {
     const names = this.#names();
     const part = whole > 0 ? count / whole : 0;
     const kind = truth === predicted ? "is-right" : "is-wrong";
-    const said = `${names.get(truth)} predicted as ${names.get(predicted)}: ${percent(part)}`;
+    const said = `${names.get(truth)} predicted as ${names.get(predicted)}`;
     const cell = h("td", { class: kind, "data-cell": `${truth} ${predicted}` });
     cell.style.setProperty("--share", String(Math.sqrt(part)));
     if (count > 0) {
       const href = this.store.url({ truth: String(truth), predicted: String(predicted) });
-      const title = `${said}, ${plural(count, "pixel")}`;
-      cell.append(h("a", { href, title, "aria-label": said }, share(count, whole)));
+      const title = `${said}: ${percent(part)}, ${plural(count, "pixel")}`;
+      const unseen = h("span", { class: "unseen" }, ` % of ${said}`);
+      cell.append(h("a", { href, title }, share(count, whole), unseen));
     }
     return cell;
   }
@@ -138,7 +139,7 @@ export class ConfusionView {
     const release = () => this.store.set({ truth: "", predicted: "" });
     this.status = h("p", { class: "quiet", role: "status" }, "Looking for patches…");
     this.found = h("div", { class: "cutouts" });
-    const heading = [h("h3", {}, title), button("Close", release, { class: "plain" })];
+    const heading = [h("h2", {}, title), button("Close", release, { class: "plain" })];
     fill(this.patches, h("div", { class: "heading" }, heading), this.status, this.found);
     this.#more(0);
   }
@@ -169,7 +170,7 @@ export class ConfusionView {
       hasPhotographs: version.has_photographs,
       href: this.store.url({ view: "pictures", class: "", text: "", status: "record", ...open }),
       text: plural(patch.pixels, "pixel"),
-      label: `${patch.id}, patch ${patch.patch}: ${plural(patch.pixels, "pixel")}`,
+      label: `${patch.id}, patch ${patch.patch}`,
     });
   }
 

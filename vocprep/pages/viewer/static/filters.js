@@ -23,7 +23,10 @@ export function sortChoices(server, browsed) {
     ...runs.map((run) => [`loss:${run.key}`, `loss${number(run)}`]),
   ];
   if (versionOf(server, browsed).has_audit) choices.push(["quality", "label quality"]);
-  if (runs.length > 1) choices.push(["difference:0:1", "difference of the runs"]);
+  for (const [one, other] of pairs(runs)) {
+    const names = `${Number(one.key) + 1} and ${Number(other.key) + 1}`;
+    choices.push([`difference:${one.key}:${other.key}`, `difference of runs ${names}`]);
+  }
   for (const { key } of versions.filter((version) => version.key !== browsed)) {
     choices.push([`changed:${key}`, `changes to version ${key.toUpperCase()}`]);
   }
@@ -133,6 +136,10 @@ export class Filters {
     const order = LARGE_FIRST.includes(sort.split(":")[0]) ? "desc" : "asc";
     this.#set({ sort, order });
   }
+}
+
+function pairs(items) {
+  return items.flatMap((one, index) => items.slice(index + 1).map((other) => [one, other]));
 }
 
 function classOptions(version, counts) {

@@ -95,7 +95,7 @@ export class Grid {
   #draw() {
     const { first, end } = visibleRows(this.element, this.shape.height, this.body.offsetHeight);
     const { columns } = this.shape;
-    this.list.need(first * columns, end * columns);
+    if (!this.isFast) this.list.need(first * columns, end * columns);
     for (const [number, row] of this.rows) {
       if (number < first || number >= end) this.#remove(number, row);
     }
@@ -146,8 +146,9 @@ export class Grid {
 
   #settled() {
     this.isFast = false;
-    for (const row of this.rows.values()) loadPictures(row.element);
     if (!this.shape || this.element.clientHeight === 0) return;
+    this.#draw();
+    for (const row of this.rows.values()) loadPictures(row.element);
     const row = Math.round(this.element.scrollTop / this.shape.height);
     if (this.list.total !== null) this.actions.moved(row * this.shape.columns);
   }

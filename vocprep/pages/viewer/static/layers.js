@@ -98,7 +98,8 @@ export function versionOf(server, key) {
 }
 
 function defaultLayers(available, server) {
-  const wanted = ["photo", "truth", ...server.runs.map((run) => `prediction:${run.key}`)];
+  const runs = server.runs.slice(0, 2);
+  const wanted = ["photo", "truth", ...runs.map((run) => `prediction:${run.key}`)];
   if (server.runs.length === 1) wanted.push("error:0");
   if (server.runs.length === 0) {
     wanted.push(...available.filter((layer) => layer.name === "truth").map((layer) => layer.text));

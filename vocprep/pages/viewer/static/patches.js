@@ -71,9 +71,9 @@ export function cutout(found, look) {
   piece.style.top = `${((1 - found.row) * 100) / 3}%`;
   return h(
     "a",
-    { class: "cutout", href: look.href, "aria-label": look.label, title: look.label },
+    { class: "cutout", href: look.href, title: look.label },
     h("span", { class: "window" }, piece, h("span", { class: "middle" })),
-    h("span", { class: "below" }, look.text),
+    h("span", { class: "below" }, look.text, h("span", { class: "unseen" }, `, ${look.label}`)),
   );
 }
 
@@ -133,7 +133,7 @@ export class SimilarPatches {
         hasPhotographs: look.version.has_photographs,
         href: this.store.url({ id: found.id, patch: String(found.patch), at: "0" }),
         text: [h("b", {}, found.similarity.toFixed(3)), ` ${name}`],
-        label: `${found.id}, patch ${found.patch}: ${name}, similarity ${found.similarity.toFixed(3)}`,
+        label: `${found.id}, patch ${found.patch}`,
       });
     });
     return h("div", { class: "cutouts" }, pieces);

@@ -9,6 +9,14 @@ import { patchDetails, patchSentence, SimilarPatches } from "./patches.js";
 import { Stage } from "./stage.js";
 import { layerBar } from "./toolbar.js";
 
+const CHANGES = {
+  same: "the same in both versions",
+  embeddings: "other embeddings in the other version",
+  targets: "other targets in the other version",
+  both: "other embeddings and targets in the other version",
+  only: "in this version only",
+};
+
 export class PictureView {
   /**
    * @param {{store: *, list: *, server: function(): *, announce: function(string): void}} context
@@ -169,8 +177,9 @@ export class PictureView {
   }
 
   #facts() {
-    const { split, grid, quality, suspected, runs } = this.picture;
+    const { split, grid, quality, suspected, changed, runs } = this.picture;
     const facts = [split, `${grid[0]}×${grid[1]} patches`];
+    if (changed) facts.push(CHANGES[changed] ?? changed);
     for (const run of this.server().runs) {
       const scores = runs[run.key];
       const name = this.server().runs.length > 1 ? `run ${Number(run.key) + 1}: ` : "";

@@ -41,12 +41,12 @@ export class Shell {
     document.title = `${title} · vocprep view`;
     refill(
       this.element,
-      h("a", { class: "brand", href: this.store.url({ id: "", patch: "", view: "pictures" }) }, [
-        h("img", { src: "static/icon.svg", alt: "", width: "22", height: "22" }),
-        h("span", {}, "vocprep"),
+      h("a", { class: "brand", href: "?" }, [
+        h("img", { src: "static/icon.svg", alt: "vocprep", width: "22", height: "22" }),
+        h("span", { "aria-hidden": "true" }, "vocprep"),
       ]),
       h("div", { class: "version" }, [
-        h("b", { title: version.name }, version.name),
+        h("h1", { title: version.name }, version.name),
         h("code", { title: `content_id ${version.content_id}` }, version.short_id),
       ]),
       this.#tabs(state, server),
@@ -92,7 +92,8 @@ function readingChip({ state, done, total, error }) {
 }
 
 function runChip(run) {
-  const title = `Run ${Number(run.key) + 1}: ${run.name}, epoch ${run.epoch}`;
+  const about = [`Run ${Number(run.key) + 1}: ${run.name}`, `epoch ${run.epoch}`, run.note];
+  const title = about.filter(Boolean).join(", ");
   const said = {
     waiting: "waiting to be scored",
     scoring: `scored ${counted(run.scored ?? 0)} of ${plural(run.total ?? 0, "picture")}`,

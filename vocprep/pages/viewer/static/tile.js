@@ -22,20 +22,19 @@ export function tile(picture, index, look, actions) {
   if (picture.status !== "record") return quarantined(picture, cell);
   const names = picture.classes.map((id) => look.classes.get(id)?.name ?? `class ${id}`);
   const badge = measure(picture, look.sort);
-  const label = [picture.id, badge?.spoken, names.join(", ")].filter(Boolean).join("; ");
   const images = look.layers.map((layer) => thumbnail(picture, layer, look.version));
   return h(
     "div",
     cell,
     h(
       "a",
-      { href: actions.href(picture.id, index), tabindex: "-1", "aria-label": label },
+      { href: actions.href(picture.id, index), tabindex: "-1" },
       h("div", { class: "frame" }, images),
       h(
         "div",
         { class: "caption" },
         h("span", { class: "id", title: picture.id }, picture.id),
-        badge ? h("span", { class: "badge", title: badge.spoken }, badge.text) : null,
+        badge ? badgeOf(badge) : null,
       ),
       h("div", { class: "dots", title: names.join(", ") }, dots(picture, look), names.join(" · ")),
     ),
@@ -46,25 +45,29 @@ export function tile(picture, index, look, actions) {
  * What a picture is sorted by, for people.
  * @param {*} picture
  * @param {string} sort such as "score:0"
- * @returns {{text: string, spoken: string}|null} null where it is not worth a place
+ * @returns {{name: string, text: string}|null} null where it is not worth a place
  */
 export function measure(picture, sort) {
   const [name, first, second] = sort.split(":");
-  if (name === "score") return spoken("pixel accuracy", percent(picture.scores[first]));
-  if (name === "loss") return spoken("loss", fixed(picture.losses[first]));
-  if (name === "quality") return spoken("label quality", fixed(picture.quality));
+  if (name === "score") return named("pixel accuracy", percent(picture.scores[first]));
+  if (name === "loss") return named("loss", fixed(picture.losses[first]));
+  if (name === "quality") return named("label quality", fixed(picture.quality));
   if (name === "difference") {
     const [one, other] = [picture.scores[first], picture.scores[second]];
     const between = one === undefined || other === undefined ? null : other - one;
-    return spoken("difference of pixel accuracy, in points", difference(between));
+    return named("difference of pixel accuracy, in points", difference(between));
   }
-  if (name === "changed") return picture.changed ? spoken("changed", picture.changed) : null;
-  if (name === "size") return spoken("patches", picture.grid.join("×"));
+  if (name === "changed") return picture.changed ? named("changed", picture.changed) : null;
+  if (name === "size") return named("patches", picture.grid.join("×"));
   return null;
 }
 
-function spoken(name, text) {
-  return { text, spoken: `${name} ${text}` };
+function named(name, text) {
+  return { name, text };
+}
+
+function badgeOf({ name, text }) {
+  return h("span", { class: "badge", title: name }, h("span", { class: "unseen" }, `${name} `), text);
 }
 
 function thumbnail(picture, layer, version) {
