@@ -22,9 +22,9 @@ WEIGHTS = "random:0"
 def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None:
     """Do the whole main job on generated data: offline, in minutes, no arguments needed.
 
-    Generates a sample data dir, builds shards from it, trains the heads, draws predictions and
-    evaluates, printing each command that it runs. DIR is new, empty, or that of an earlier demo,
-    which is replaced.
+    Generates a sample data dir, builds shards from it, trains the heads, draws predictions,
+    evaluates and writes a report of both, printing each command that it runs. DIR is new, empty, or
+    that of an earlier demo, which is replaced.
 
     \b
     Example:
@@ -35,6 +35,7 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
 
     started = time.perf_counter()
     data, shards, run, overlays = (folder / n for n in ("data", "shards", "run", "pictures"))
+    version_page, run_page = folder / "shards.html", folder / "run.html"
     _clear(folder, data)
     _run(context, "sample", data, "--images", images)
     _run(
@@ -54,12 +55,16 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
     ]
     _run(context, "predict", run, *chosen, "--weights", WEIGHTS, "--out", overlays)
     _run(context, "evaluate", run, shards)
+    _run(context, "report", shards, "--data-dir", data, "--out", version_page)
+    _run(context, "report", run, shards, "--data-dir", data, "--out", run_page)
     click.echo(
         f"\nThe whole job took {time.perf_counter() - started:.0f} s. The backbone was untrained "
         f"({WEIGHTS}): the generated\nimages need no better one, photographs do "
         "(vocprep download resnet32-cifar100).\n\n"
         f"  data dir   {data}\n  shards     {shards}\n  run        {run}\n"
-        f"  curves     {run / 'curves.png'}\n  overlays   {overlays}"
+        f"  overlays   {overlays}\n"
+        f"  reports    {version_page}, {run_page}: open them in a browser\n"
+        f"  browse     vocprep view {shlex.join(map(str, (shards, run)))} --data-dir {data}"
     )
 
 
