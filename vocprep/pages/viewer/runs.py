@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vocprep.features.devices import choose_device
 from vocprep.heads.model.losses import losses_by_image
 from vocprep.heads.predict_image import LabelMapPrediction, predict_label_map
 from vocprep.heads.runs.run import Run
@@ -54,7 +53,7 @@ class SplitScores:
 class ShownRun:
     """A run with the version that it is scored on."""
 
-    def __init__(self, key: str, run: Run, version: ShownVersion, device: str) -> None:
+    def __init__(self, key: str, run: Run, version: ShownVersion, device: torch.device) -> None:
         self.key, self.run, self.version = key, run, version
         count = len(version.catalogue)
         self.accuracies: Floats = np.full(count, np.nan, dtype=np.float32)
@@ -65,7 +64,7 @@ class ShownRun:
         self.scoring: Task[bool] = Task(
             self._score, version.columns.total, f"the scores of run {self.name}", "scoring"
         )
-        run.model.to(choose_device(device))
+        run.model.to(device)
         self._predictions: Kept[int, LabelMapPrediction] = Kept(_MOST_PREDICTIONS)
         self._lock = threading.Lock()
         self._joined: dict[str, NDArray[np.intp]] = {}

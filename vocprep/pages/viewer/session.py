@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import UsageError
+from vocprep.features.devices import choose_device
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.evaluate import runs_and_versions
 from vocprep.heads.scoring.matching import choose_dataset
@@ -68,6 +69,7 @@ class Session:
             raise UsageError(
                 f"expected at most {_MOST_RUNS} runs, found {len(run_paths)}; leave some out"
             )
+        device = choose_device(options.device)
         datasets = [ShardDataset.open(place) for place in places]
         trained = [load_run(path) for path in run_paths]
         fitting = [choose_dataset(run, datasets) for run in trained]
@@ -76,7 +78,7 @@ class Session:
             for key, dataset in zip(_KEYS, datasets, strict=False)
         ]
         runs = [
-            ShownRun(str(number), run, versions[datasets.index(dataset)], options.device)
+            ShownRun(str(number), run, versions[datasets.index(dataset)], device)
             for number, (run, dataset) in enumerate(zip(trained, fitting, strict=True))
         ]
         return cls(versions, runs)
