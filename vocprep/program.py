@@ -69,10 +69,13 @@ def stop_code() -> int:
     return 128 + int(_state["signal"] or signal.SIGINT)
 
 
-def accept_interrupt() -> None:
-    """Take Ctrl-C for the way in which a command is ended, so that its exit code is its own."""
+def end_after_interrupt() -> None:
+    """End the process with exit code 0 after Ctrl-C, where that is how a command is ended.
+
+    At once, not waiting for threads that still compute.
+    """
     if _state["signal"] == signal.SIGINT:
-        _state["signal"] = None
+        leave(_flush(0))
 
 
 def leave(code: int) -> NoReturn:

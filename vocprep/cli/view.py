@@ -10,7 +10,7 @@ import click
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, PLACE, device_option
 from vocprep.pages.viewer.options import ViewOptions
-from vocprep.program import accept_interrupt
+from vocprep.program import end_after_interrupt
 from vocprep.storage.places import Place
 
 
@@ -63,7 +63,7 @@ def view(
         device=device,
     )
     view_paths(paths, options, Bars("it"), _print_url)
-    accept_interrupt()
+    end_after_interrupt()
 
 
 def _print_url(url: str) -> None:

@@ -46,7 +46,7 @@ class ClassAreas:
     def _add(self, name: str, dataset: ShardDataset, task: Task[ClassAreas]) -> None:
         places, ids, pixels = [], [], []
         for record in dataset.read_shard(name):
-            place = self._catalogue.places[record.image_id]
+            place = self._catalogue.place(record.image_id)
             areas = label_areas(record.decode_label_map())
             ordered = sorted(areas.items(), key=lambda item: (-item[1], item[0]))
             places += [place] * len(ordered)

@@ -18,6 +18,7 @@ from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.samples import SAMPLES_FILE, QuarantinedSample, Sample, SampleEntry
 from vocprep.shards.spans import is_mirrored
+from vocprep.validation import printable
 
 _DIGITS = 16
 """Of a digest that two versions are compared by."""
@@ -68,6 +69,16 @@ class Catalogue:
     def places(self) -> dict[str, int]:
         """The place of each id."""
         return {record_id: place for place, record_id in enumerate(self.ids)}
+
+    def place(self, record_id: str) -> int:
+        """Return the place of a record that a shard holds; ShardError where it is not listed."""
+        place = self.places.get(record_id)
+        if place is None or place in self.quarantined:
+            raise ShardError(
+                f"{SAMPLES_FILE}: does not list {printable(record_id, 60)!r}, which a shard holds; "
+                "build the shards again"
+            )
+        return place
 
     @cached_property
     def lower_ids(self) -> list[str]:

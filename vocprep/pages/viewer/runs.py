@@ -145,11 +145,11 @@ class ShownRun:
         counter = ImageCounter(config.outputs, self.run.config.labels.void)
         counter.add(ids, scored.truth, predicted, losses.total)
         for score in counter.confusions().scores:
-            place = self.version.catalogue.places[score.image_id]
+            place = self.version.catalogue.place(score.image_id)
             self.accuracies[place] = score.pixel_accuracy
             self.mious[place] = score.miou
             self.losses[place] = score.loss
-        return np.array([self.version.catalogue.places[i] for i in ids], dtype=np.int64)
+        return np.array([self.version.catalogue.place(i) for i in ids], dtype=np.int64)
 
     def _most_frequent(self, split: str) -> int:
         """Return the class with the most pixels of the split that the run was trained on."""

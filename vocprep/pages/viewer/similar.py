@@ -43,7 +43,7 @@ def _near(
     version: ShownVersion, index: PatchIndex, number: int, similarity: float
 ) -> dict[str, Any]:
     record_id, patch = index.locate(number)
-    ny, nx = version.catalogue.grid(version.catalogue.places[record_id])
+    ny, nx = version.catalogue.grid(version.catalogue.place(record_id))
     patches = index.patches
     return {
         "id": record_id,

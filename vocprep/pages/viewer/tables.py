@@ -25,6 +25,7 @@ def class_table(session: Session, query: Query) -> dict[str, Any]:
     held = {class_id: (pixels, pictures) for class_id, pixels, pictures in totals}
     run = session.run(query)
     scores = None if run is None else run.scores_of(split)
+    own = {} if scores is None else _class_scores(scores.model)
     return {
         "classes": [
             {
@@ -32,7 +33,7 @@ def class_table(session: Session, query: Query) -> dict[str, Any]:
                 "name": name,
                 "pixels": held.get(class_id, (0, 0))[0],
                 "pictures": held.get(class_id, (0, 0))[1],
-                **_class_scores(class_id, scores),
+                **own.get(class_id, {"iou": None, "accuracy": None}),
             }
             for class_id, name in sorted(version.space.names.items())
         ],
@@ -40,13 +41,12 @@ def class_table(session: Session, query: Query) -> dict[str, Any]:
     }
 
 
-def _class_scores(class_id: int, scores: SplitScores | None) -> dict[str, float | None]:
-    """Return a class's scores; None where the split does not hold it."""
-    if scores is None or scores.model.truth_pixels[class_id] == 0:
-        return {"iou": None, "accuracy": None}
+def _class_scores(matrix: ConfusionMatrix) -> dict[int, dict[str, float | None]]:
+    """Return the scores of the classes that the split holds, by id."""
+    ious, accuracies = matrix.iou(), matrix.class_accuracy()
     return {
-        "iou": float(scores.model.iou()[class_id]),
-        "accuracy": float(scores.model.class_accuracy()[class_id]),
+        class_id: {"iou": float(ious[class_id]), "accuracy": float(accuracies[class_id])}
+        for class_id in np.flatnonzero(matrix.truth_pixels).tolist()
     }
 
 
