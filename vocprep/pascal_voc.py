@@ -7,7 +7,6 @@ exploration; fast training uses shards.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MethodType
@@ -27,13 +26,12 @@ from vocprep.errors import DataDirError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.features.networks import CifarResNet, cifar100_resnet32
 from vocprep.files.names import names_in
-from vocprep.files.reading import read_text_lines
 from vocprep.geometry import PATCH, Geometry, join_patches, place_image, place_labels
 from vocprep.heads.model.tfdet import TFDetHeads, to_label_map, to_segment
 from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.label_list import read_label_list
 from vocprep.labels.targets import make_targets, unpack_states
 from vocprep.storage.places import local_path
-from vocprep.validation import explain, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +50,6 @@ cifar_100_names = tuple(
     train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905  # a hundred words read better without quotes
 )
 
-_LABEL_LINE = re.compile(r"([0-9]{1,5})\s*:\s*(\S.*)")
-_NORMAL_LINE = 80
 _NORMALISATION = Normalisation()
 _VOID = 0
 _GRID = (7, 7)
@@ -212,7 +208,7 @@ class PascalSet(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, image_folder: str | Path, mat_folder: str | Path, label_file: str | Path):
         images_at, labels_at = local_path(image_folder), local_path(mat_folder)
-        self.names = _read_label_file(local_path(label_file))
+        self.names = {_VOID: "empty", **read_label_list(local_path(label_file))}
         images, segmentations = _by_stem(images_at, ".jpg"), _by_stem(labels_at, ".mat")
         self.image_ids = sorted(images.keys() & segmentations.keys())
         self._files = [(images[key], segmentations[key]) for key in self.image_ids]
@@ -297,24 +293,3 @@ def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
         raise DataDirError(f"{folder}: no such folder of {suffix} files")
     paths = (folder / name for name in names_in(folder))
     return {path.stem: path for path in paths if path.suffix == suffix}
-
-
-def _read_label_file(path: Path) -> dict[int, str]:
-    """Read ``ID: name`` lines, and add 0: empty."""
-    try:
-        lines = read_text_lines(path)
-    except (OSError, ValueError) as error:
-        raise DataDirError(
-            f"{path}: cannot be read as lines of the form 'ID: name': {explain(error)}"
-        ) from error
-    names: dict[int, str] = {}
-    for number, line in enumerate(lines, start=1):
-        found = _LABEL_LINE.fullmatch(line.strip())
-        if line.strip() and (found is None or int(found[1]) in names):
-            raise DataDirError(
-                f"{path}: line {number}: expected lines of the form 'ID: name', each id once, "
-                f"found '{printable(line[:_NORMAL_LINE])}'"
-            )
-        if found is not None:
-            names[int(found[1])] = found[2]
-    return {0: "empty", **names}

@@ -141,6 +141,8 @@ def test_names_of_any_script_are_drawn_within_their_width(name: str) -> None:
 def test_other_scripts_have_glyphs_without_fonts_of_the_system() -> None:
     assert all(map(has_glyphs, ("water", "вода", "ελληνικά", "عربي", "naïve Straße", "50 %")))
     assert not has_glyphs("\U0010ffff")
+    # No font of Pillow's or matplotlib's has the letters of Devanagari, nor its marks alone.
+    assert has_glyphs("\u0915") or not any(map(has_glyphs, "\u093f\u0928\u094d\u0926\u0940"))
     assert not has_glyphs("line\nbreak")
 
 

@@ -76,16 +76,19 @@ def _font_of(character: str) -> str | None:
     if not character.isprintable():
         return None
     for name in (_dejavu(), *_FAMILIES):
-        try:
-            font = _font(name, 16)
-        except OSError:
-            continue
-        if character.isspace() or _mask(font, character) != _mask(font, _NO_CHARACTER):
+        missing = _glyph(name, _NO_CHARACTER)
+        if missing is not None and (character == " " or _glyph(name, character) != missing):
             return name
     return None
 
 
-def _mask(font: Font, character: str) -> bytes:
+def _glyph(name: str, character: str) -> bytes | None:
+    """Return the pixels of one character by itself; None where there is no such font."""
+    try:
+        # The other layout would put a dotted circle before a mark that combines with a letter.
+        font = ImageFont.truetype(name, 16, layout_engine=ImageFont.Layout.BASIC)
+    except OSError:
+        return bytes(_font(name, 16).getmask(character)) if name == _dejavu() else None
     return bytes(font.getmask(character))
 
 
