@@ -69,6 +69,8 @@ class Session:
             raise UsageError(
                 f"expected at most {_MOST_RUNS} runs, found {len(run_paths)}; leave some out"
             )
+        if options.audit is not None:
+            raise UsageError(f"--audit {options.audit}: results of audits are not shown yet")
         device = choose_device(options.device)
         datasets = [ShardDataset.open(place) for place in places]
         trained = [load_run(path) for path in run_paths]
