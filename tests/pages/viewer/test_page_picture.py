@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def titles(page: Page) -> list[str]:
     """Of the panels, in order."""
-    return page.locator(".panel figcaption").all_text_contents()
+    return page.locator(".panel figcaption > span").all_text_contents()
 
 
 def point_at(panel: Locator, row: int, column: int, rows: int = 7, columns: int = 7) -> None:
@@ -63,7 +63,7 @@ def test_a_click_finds_similar_patches(page: Page, viewer: Server) -> None:
     page.mouse.up()
     expect(page).to_have_url(re.compile("patch=10"))
     expect(page.locator(".panel").last.locator(".over.is-there")).to_be_visible()
-    assert titles(page)[-1] == "Similarity to patch 10"
+    assert titles(page)[-1] == "Similarity"
     similar = page.get_by_role("region", name="Similar patches")
     expect(similar.get_by_role("link")).to_have_count(24)
     values = [float(text) for text in similar.locator("b").all_text_contents()]
@@ -108,7 +108,7 @@ def test_keys_choose_layers(page: Page, viewer: Server) -> None:
     page.keyboard.press("m")
     expect(page.locator(".panel")).to_have_count(1)
     page.keyboard.press("9")
-    expect(page.locator(".panel figcaption")).to_have_text("Components")
+    expect(page.locator(".panel figcaption > span")).to_have_text("Components")
     over = page.locator(".panel .over")
     expect(over).to_have_css("opacity", "0.65")
     page.keyboard.press("o")
@@ -138,7 +138,7 @@ def test_an_address_shows_the_same_again(page: Page, viewer: Server) -> None:
     page.goto(viewer.url + address)
     expect(page.get_by_text("Similar to patch 30")).to_be_visible()
     expect(page.locator(".panel")).to_have_count(3)
-    assert titles(page) == ["Truth", "Errors 2", "Similarity to patch 30"]
+    assert titles(page) == ["Truth", "Errors 2", "Similarity"]
     expect(page.locator(".panel .over").first).to_have_css("opacity", "0.4")
     expect(page.get_by_text(re.compile(r"^\d+ of \d+$"))).to_be_visible()
     page.get_by_role("button", name="Next").click()

@@ -19,7 +19,9 @@ export function sorted(rows, by, dir) {
     return sign * (one - other);
   };
   const has = (row) => row[by] !== null && row[by] !== undefined;
-  const known = rows.filter(has).sort((one, other) => compare(one[by], other[by]) || one.id - other.id);
+  const known = rows
+    .filter(has)
+    .sort((one, other) => compare(one[by], other[by]) || one.id - other.id);
   return [...known, ...rows.filter((row) => !has(row))];
 }
 
@@ -101,7 +103,9 @@ export class ClassesView {
   #draw(state, runs) {
     const keys = runs.map((run) => run.key);
     const rows = sorted(joined(this.answers, keys), state.by, state.dir);
-    const ladders = runs.map((run, index) => ladder(run, this.answers[index].rows, runs.length > 1));
+    const ladders = runs.map((run, index) =>
+      ladder(run, this.answers[index].rows, runs.length > 1),
+    );
     refill(this.body, h("div", { class: "ladders" }, ladders), this.#table(state, rows, runs));
   }
 

@@ -110,7 +110,11 @@ export class Combobox {
         h("small", {}, option.note),
       ),
     );
-    const nothing = h("li", { class: "quiet", role: "option", "aria-disabled": "true" }, "no class");
+    const nothing = h(
+      "li",
+      { class: "quiet", role: "option", "aria-disabled": "true" },
+      "no class",
+    );
     fill(this.listbox, items.length > 0 ? items : nothing);
     const active = this.listbox.children[this.active];
     if (items.length > 0) this.input.setAttribute("aria-activedescendant", active.id);

@@ -19,12 +19,17 @@ export class ConfusionView {
     this.patchRequest = new AbortController();
     this.controls = h("div", { class: "toolbar" });
     this.body = h("div", {});
-    this.patches = h("section", { class: "similar", "aria-label": "Patches of a cell", hidden: true });
+    this.patches = h("section", {
+      class: "similar",
+      "aria-label": "Patches of a cell",
+      hidden: true,
+    });
     const scroll = h("div", { class: "scroll beside" }, this.body, this.patches);
-    this.element = h("section", { class: "tables", "aria-label": "Confusion matrix", hidden: true }, [
-      this.controls,
-      scroll,
-    ]);
+    this.element = h(
+      "section",
+      { class: "tables", "aria-label": "Confusion matrix", hidden: true },
+      [this.controls, scroll],
+    );
   }
 
   /** @param {import("./state.js").State} state */
@@ -96,7 +101,11 @@ export class ConfusionView {
     return h(
       "table",
       { class: "matrix" },
-      h("caption", {}, "Share of each true class's pixels (rows) by predicted class (columns), in %"),
+      h(
+        "caption",
+        {},
+        "Share of each true class's pixels (rows) by predicted class (columns), in %",
+      ),
       h("thead", {}, h("tr", {}, h("td", {}, "true ↓ predicted →"), heads, last)),
       h("tbody", {}, rows),
     );
@@ -135,7 +144,8 @@ export class ConfusionView {
     if (this.patches.hidden) return;
     const names = this.#names();
     const name = (id) => names.get(Number(id)) ?? `class ${id}`;
-    const title = truth === predicted ? `${name(truth)}, found` : `${name(truth)} taken for ${name(predicted)}`;
+    const title =
+      truth === predicted ? `${name(truth)}, found` : `${name(truth)} taken for ${name(predicted)}`;
     const release = () => this.store.set({ truth: "", predicted: "" });
     this.status = h("p", { class: "quiet", role: "status" }, "Looking for patches…");
     this.found = h("div", { class: "cutouts" });

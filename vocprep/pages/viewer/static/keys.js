@@ -39,7 +39,12 @@ export function keys({ store, shell, picture, pictures, isOpen }) {
     if (!/^[1-9]$/.test(key) || !isOpen()) return null;
     return () => {
       const { layers: available } = picture;
-      const shown = chosenLayers(store.current.layers, available, picture.server(), store.current.mode);
+      const shown = chosenLayers(
+        store.current.layers,
+        available,
+        picture.server(),
+        store.current.mode,
+      );
       switchLayer(store, available, shown, Number(key) - 1);
     };
   }

@@ -13,6 +13,7 @@ const TITLES = {
   components: "Components",
   similarity: "Similarity",
 };
+const NOTES = { confidence: "yellow: certain", error: "red: wrong" };
 
 /**
  * @typedef {Object} Layer
@@ -21,6 +22,7 @@ const TITLES = {
  * @property {string} run key, empty where the layer is of no run
  * @property {string} version key
  * @property {string} title
+ * @property {string} [note] how to read its colours
  */
 
 /**
@@ -69,7 +71,8 @@ export function tileChoices(available) {
   for (const [index, left] of available.entries()) {
     for (const right of available.slice(index + 1)) {
       const isSame = left.name === right.name;
-      const isTruthAndRun = left.name === "truth" && right.run !== "" && right.name !== "confidence";
+      const isTruthAndRun =
+        left.name === "truth" && right.run !== "" && right.name !== "confidence";
       const isPhotoAndTruth = left.name === "photo" && right.text === "truth";
       if (isSame || isTruthAndRun || isPhotoAndTruth) {
         pairs.push([`${left.text},${right.text}`, `${left.title} | ${right.title}`]);
@@ -122,5 +125,6 @@ function layersOfVersion(server, key, browsed) {
 
 function layerOfRun(server, name, run) {
   const title = server.runs.length > 1 ? `${TITLES[name]} ${Number(run.key) + 1}` : TITLES[name];
-  return { text: `${name}:${run.key}`, name, run: run.key, version: run.version, title };
+  const note = NOTES[name];
+  return { text: `${name}:${run.key}`, name, run: run.key, version: run.version, title, note };
 }

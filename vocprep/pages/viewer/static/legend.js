@@ -80,7 +80,9 @@ function legendRow(row, hasBar, actions) {
   const mark = row.colour === "" ? h("span", { class: "swatch is-void" }) : swatch(row.colour);
   return h(
     "tr",
-    isClass ? { onmouseenter: enter, onmouseleave: leave, onfocusin: enter, onfocusout: leave } : {},
+    isClass
+      ? { onmouseenter: enter, onmouseleave: leave, onfocusin: enter, onfocusout: leave }
+      : {},
     h("th", { scope: "row" }, mark, name),
     row.percents.map((value) => h("td", { class: "number" }, value === 0 ? "–" : value.toFixed(1))),
     hasBar ? h("td", { class: "wide" }, bar(row.percents[0] / 100, row.colour || "#999")) : null,

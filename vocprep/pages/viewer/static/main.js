@@ -35,7 +35,10 @@ async function start() {
     classes: new ClassesView(context),
     confusion: new ConfusionView(context),
   };
-  fill(main, Object.values(views).map((view) => view.element));
+  fill(
+    main,
+    Object.values(views).map((view) => view.element),
+  );
   let shown = null;
 
   function show(state) {

@@ -83,7 +83,11 @@ export class SimilarPatches {
   constructor(store) {
     this.store = store;
     this.request = new AbortController();
-    this.element = h("section", { class: "similar", "aria-label": "Similar patches", hidden: true });
+    this.element = h("section", {
+      class: "similar",
+      "aria-label": "Similar patches",
+      hidden: true,
+    });
   }
 
   /**
@@ -146,7 +150,12 @@ function labelTable(patch, classes) {
       "tr",
       { class: rank < SLOTS ? null : "is-left-out" },
       h("td", { class: "slot" }, rank < SLOTS ? String(rank + 1) : "–"),
-      h("td", {}, swatch(classes.get(label.id)?.colour ?? "transparent"), nameOf(classes, label.id)),
+      h(
+        "td",
+        {},
+        swatch(classes.get(label.id)?.colour ?? "transparent"),
+        nameOf(classes, label.id),
+      ),
       h("td", { class: "wide" }, bar(label.percent / 100, classes.get(label.id)?.colour)),
       h("td", { class: "number" }, `${label.percent.toFixed(1)} %`),
     ),

@@ -122,7 +122,9 @@ export class PictureView {
 
   /** Fetch a picture as the version browsed has it, and as the others have it. */
   async #fetch({ id, v }, signal) {
-    const picture = await askUntilReady("picture", { v, id }, signal, (said) => this.announce(said));
+    const picture = await askUntilReady("picture", { v, id }, signal, (said) =>
+      this.announce(said),
+    );
     const others = this.server().versions.filter((version) => version.key !== v);
     const found = await Promise.all(
       others.map((version) =>
@@ -166,7 +168,11 @@ export class PictureView {
       button(name, () => this.go(step), { "aria-disabled": target ? null : "true" });
     refill(
       this.head,
-      h("a", { class: "button", href: this.store.url({ id: "", patch: "" }), "data-key": "list" }, "← List"),
+      h(
+        "a",
+        { class: "button", href: this.store.url({ id: "", patch: "" }), "data-key": "list" },
+        "← List",
+      ),
       h("h2", {}, id),
       h("span", { class: "facts" }, this.picture?.id === id ? this.#facts() : null),
       h("span", { class: "spacer" }),
@@ -183,7 +189,7 @@ export class PictureView {
     for (const run of this.server().runs) {
       const scores = runs[run.key];
       const name = this.server().runs.length > 1 ? `run ${Number(run.key) + 1}: ` : "";
-      if (scores) {
+      if (scores && scores.pixel_accuracy !== null) {
         facts.push(`${name}accuracy ${percent(scores.pixel_accuracy)}, loss ${fixed(scores.loss)}`);
       }
     }
@@ -227,7 +233,8 @@ export class PictureView {
   #similarity(state, pinned) {
     if (pinned === null) return [];
     const layer = { text: "similarity", name: "similarity", run: "", version: state.v };
-    return [{ ...layer, title: `Similarity to patch ${pinned}`, patch: pinned }];
+    const note = `to patch ${pinned}; yellow: alike`;
+    return [{ ...layer, title: "Similarity", note, patch: pinned }];
   }
 
   #pinned({ patch }) {
@@ -260,15 +267,22 @@ export class PictureView {
       const title = h("h3", { class: "other" }, `In version ${key.toUpperCase()}: ${name}`);
       return [title, patchDetails(other, patch, this.#classes(key), [])];
     });
-    const title = versions.length > 1 ? h("h3", {}, versionOf(this.server(), this.shown.v).name) : null;
+    const title =
+      versions.length > 1 ? h("h3", {}, versionOf(this.server(), this.shown.v).name) : null;
     fill(this.details, title, patchDetails(this.picture, patch, this.#classes(), runs), others);
   }
 
   #drawLegend(state) {
     const runs = this.server().runs.filter((run) => this.picture.runs[run.key]?.classes);
-    const columns = [this.picture.classes, ...runs.map((run) => this.picture.runs[run.key].classes)];
+    const columns = [
+      this.picture.classes,
+      ...runs.map((run) => this.picture.runs[run.key].classes),
+    ];
     const many = runs.length > 1;
-    const titles = ["Truth", ...runs.map((run) => (many ? `Run ${Number(run.key) + 1}` : "Predicted"))];
+    const titles = [
+      "Truth",
+      ...runs.map((run) => (many ? `Run ${Number(run.key) + 1}` : "Predicted")),
+    ];
     const rows = legendRows(columns, this.picture.void_percent, this.#classes());
     const marked = (id) => {
       const patches = [...this.picture.patches.entries()].filter(([, patch]) =>

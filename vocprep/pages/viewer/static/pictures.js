@@ -84,7 +84,9 @@ export class PicturesView {
     const version = versionOf(server, state.v);
     const available = availableLayers(server, state.v);
     const layers = chosenLayers(state.show, available, server, "side").slice(0, 2);
-    const isKnown = state.show.split(",").every((text) => layers.some((item) => item.text === text));
+    const isKnown = state.show
+      .split(",")
+      .every((text) => layers.some((item) => item.text === text));
     const shown = isKnown ? layers : available.slice(0, 1);
     const { sort } = state;
     const classes = new Map(version.classes.map((item) => [item.id, item]));

@@ -95,8 +95,8 @@ function runChip(run) {
   const about = [`Run ${Number(run.key) + 1}: ${run.name}`, `epoch ${run.epoch}`, run.note];
   const title = about.filter(Boolean).join(", ");
   const said = {
-    waiting: "waiting to be scored",
-    scoring: `scored ${counted(run.scored ?? 0)} of ${plural(run.total ?? 0, "picture")}`,
+    waiting: "to be scored",
+    scoring: `scored ${counted(run.scored ?? 0)} of ${counted(run.total ?? 0)}`,
     failed: `not scored: ${run.error}`,
   }[run.state];
   const progress =

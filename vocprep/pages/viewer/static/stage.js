@@ -53,13 +53,19 @@ export class Stage {
   mark(patches) {
     for (const { marks, version } of this.panels) {
       const cells = this.#fits(version) ? patches : [];
-      fill(marks, cells.map((patch) => this.#cell("cell is-marked", patch)));
+      fill(
+        marks,
+        cells.map((patch) => this.#cell("cell is-marked", patch)),
+      );
     }
   }
 
   #build(texts) {
     this.panels = this.layers.map((layer, index) => this.#panel(layer, texts[index]));
-    fill(this.element, this.panels.map((panel) => panel.element));
+    fill(
+      this.element,
+      this.panels.map((panel) => panel.element),
+    );
     this.element.style.setProperty("--columns", String(this.panels.length));
   }
 
@@ -69,7 +75,8 @@ export class Stage {
     const hasPhoto = this.look.photographed[version];
     const isWhole = WHOLE.has(layer.name);
     const query = { ...layerQuery(layer), id: this.picture.id, patch: layer.patch };
-    const under = hasPhoto && !isWhole ? this.#image("under", { v: version, layer: "photo" }) : null;
+    const under =
+      hasPhoto && !isWhole ? this.#image("under", { v: version, layer: "photo" }) : null;
     const fault = h("p", { class: "fault", hidden: true });
     const over = this.#image("over", isWhole ? query : { ...query, plain: "1" }, fault);
     const lines = h("div", { class: "lines" });
@@ -94,7 +101,8 @@ export class Stage {
       cursors,
       fault,
     );
-    const caption = h("figcaption", {}, layer.title, layer.note ? h("small", {}, layer.note) : null);
+    const note = layer.note ? h("small", {}, layer.note) : null;
+    const caption = h("figcaption", {}, h("span", {}, layer.title), note);
     const element = h("figure", { class: "panel", "data-layer": layer.text }, caption, canvas);
     return { element, over, under, lines, marks, cursors, version, text, isWhole };
   }

@@ -18,7 +18,8 @@ import { difference, fixed, percent } from "./numbers.js";
  */
 export function tile(picture, index, look, actions) {
   const cell = { class: "tile", role: "gridcell", id: `tile-${index}` };
-  if (!picture) return h("div", { ...cell, class: "tile is-loading" }, h("div", { class: "frame" }));
+  if (!picture)
+    return h("div", { ...cell, class: "tile is-loading" }, h("div", { class: "frame" }));
   if (picture.status !== "record") return quarantined(picture, cell);
   const names = picture.classes.map((id) => look.classes.get(id)?.name ?? `class ${id}`);
   const badge = measure(picture, look.sort);
@@ -67,7 +68,12 @@ function named(name, text) {
 }
 
 function badgeOf({ name, text }) {
-  return h("span", { class: "badge", title: name }, h("span", { class: "unseen" }, `${name} `), text);
+  return h(
+    "span",
+    { class: "badge", title: name },
+    h("span", { class: "unseen" }, `${name} `),
+    text,
+  );
 }
 
 function thumbnail(picture, layer, version) {

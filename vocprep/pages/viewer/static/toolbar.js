@@ -11,10 +11,15 @@ import { h, toggle } from "./dom.js";
 export function layerBar(store, available, layers) {
   const { mode, lines, opacity } = store.current;
   const buttons = available.map((layer, index) =>
-    toggle(layer.title, layers.includes(layer), () => switchLayer(store, available, layers, index), {
-      "aria-keyshortcuts": index < 9 ? String(index + 1) : null,
-      title: index < 9 ? `Key ${index + 1}` : null,
-    }),
+    toggle(
+      layer.title,
+      layers.includes(layer),
+      () => switchLayer(store, available, layers, index),
+      {
+        "aria-keyshortcuts": index < 9 ? String(index + 1) : null,
+        title: index < 9 ? `Key ${index + 1}` : null,
+      },
+    ),
   );
   const set = (changes) => store.set(changes, { replace: true });
   return [
