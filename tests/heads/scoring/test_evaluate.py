@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.heads import CPU, always_says, make_dataset, random_records, run_for
-from builders.progress import CountedProgress
+from builders.progress import RecordedProgress
 from builders.versions import JPEGS, Built
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,13 +41,15 @@ def test_one_run_on_one_dataset_version(dataset: ShardDataset) -> None:
 
 def test_several_runs_are_a_list_and_told_apart(dataset: ShardDataset) -> None:
     one, two = run_for(dataset), replace(run_for(dataset), path=Path("elsewhere/mine"))
-    progress = CountedProgress()
+    progress = RecordedProgress()
     result = evaluate([one, two], dataset, options=CPU, progress=progress)
     assert [scores.run for scores in result.runs] == ["runs/mine", "elsewhere/mine"]
     assert [value["rows"] for value in result.to_json()] == [
         scores.to_json()["rows"] for scores in result.runs
     ]
-    assert (progress.total, progress.count, progress.ended) == (2, 2, True)
+    names, totals, _ = zip(*progress.begun, strict=True)
+    assert names == ("classes of train", "images") * 2
+    assert progress.shown == sum(totals)
     json.dumps(result.to_json(), allow_nan=False)
 
 

@@ -8,6 +8,7 @@ the *majority class*, a constant prediction: one class everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,8 @@ from vocprep.heads.scoring.whole_image import whole_image_pixels
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import load_recorded_dataset
 from vocprep.options import LoaderOptions
-from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.progress import NO_PROGRESS, Progress, task
+from vocprep.shards.feed.batches import Batch
 from vocprep.shards.reader import ShardDataset
 
 PUBLISHED = {"context460": "context59"}
@@ -73,15 +75,14 @@ def score_run(
     The majority class is that of the split that the run was trained on, where the dataset version
     has it, else of ``split`` itself. The run's model is moved to the device. Raises RunError when
     the embeddings or labels are not those that the run was trained for, UsageError when there is no
-    such split or no pixel to score, and what ``whole_image_pixels`` raises. ``progress`` counts
-    images.
+    such split or no pixel to score, and what ``whole_image_pixels`` raises.
     """
     differences = check_fits(run, dataset.index.recipe)
     require_split(dataset.splits, split, "split")
     # The label files of whole images may be missing, so they are read before the long pass.
     whole_pixels = _whole_pixels(dataset, split, options)
-    majority = _majority(run, dataset, split, options)
-    loader = dataset.loader(split, _loader_options(options))
+    majority = _majority(run, dataset, split, options, progress)
+    loader = dataset.loader(split, _loader_options(options), progress)
     model = run.model.to(choose_device(options.device)).eval()
     counts = measure_split(model, loader, run.config.labels, majority.classes, progress)
     if not counts.model.counts.any():
@@ -137,13 +138,19 @@ def _notes(run: Run, dataset: ShardDataset, split: str) -> list[str]:
 
 
 def _majority(
-    run: Run, dataset: ShardDataset, split: str, options: EvaluateOptions
+    run: Run, dataset: ShardDataset, split: str, options: EvaluateOptions, progress: Progress
 ) -> MajorityBaseline:
     trained_on = run.config.options.train_split
     source = trained_on if trained_on in dataset.splits else split
-    classes = most_frequent_classes(
-        dataset.loader(source, _loader_options(options)), run.config.labels
-    )
+    loader = dataset.loader(source, _loader_options(options), progress)
+
+    def reported() -> Iterator[Batch]:
+        for batch in loader:
+            yield batch
+            progress.advance(len(batch.image_ids))
+
+    with task(progress, f"classes of {source}", loader.samples):
+        classes = most_frequent_classes(reported(), run.config.labels)
     return MajorityBaseline(split=source, classes=tuple(classes))
 
 

@@ -90,7 +90,7 @@ _COUNTED = (RowKind.GT_TOP_4, RowKind.GT_CLASSES, RowKind.GT_MASKS, RowKind.PATC
 and the matrix of the constant prediction needs no count."""
 
 
-def most_frequent_classes(loader: Loader, space: LabelSpace) -> list[int]:
+def most_frequent_classes(loader: Iterable[Batch], space: LabelSpace) -> list[int]:
     """Return up to four class ids by descending pixels, ties to the smaller id; never none."""
     pixels = np.zeros(65536, dtype=np.int64)
     for batch in loader:
