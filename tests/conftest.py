@@ -24,6 +24,14 @@ for _profile, _examples in {"all": 50, "quick": 10}.items():
 settings.load_profile(os.environ.get("VOCPREP_TESTS", "all"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m leaves tests out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs an S3 server as slow."""
+    for item in items:
+        if "s3_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def sample_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data dir with 12 generated pictures; not to be written to."""

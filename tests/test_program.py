@@ -20,6 +20,8 @@ from builders.versions import Built
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.training.train import train
 
+pytestmark = pytest.mark.slow
+
 FAKE = """
 import sys, types
 from pathlib import Path
@@ -184,7 +186,6 @@ def assert_ended_by(number: int, done: subprocess.CompletedProcess[str], out: Pa
     assert set(left) <= {".tmp-build"}  # finished shards, for the next build
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [

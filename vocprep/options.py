@@ -342,7 +342,7 @@ class VerifyOptions:
     """Data dir: missing files are allowed."""
     lock: LocalPath | None = None
     """Dataset version: lock file that it is compared with, too."""
-    data_dir: LocalPath | None = None
+    data_dir: AnyPlace | None = None
     """``recompute``: where the images and label maps are; the default data dir when None."""
     weights: str | None = None
     """``recompute``: path of the backbone's weights or ``random:SEED``, as for a build."""

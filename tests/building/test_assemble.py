@@ -52,6 +52,7 @@ def write(out: Path, splits: dict[str, list[str]], samples_per_shard: int = 2) -
     write_dataset(out, recipe, records, Layout(samples_per_shard=samples_per_shard))
 
 
+@pytest.mark.slow
 @given(SPLITS)
 def test_samples_of_all_shards_are_listed_in_the_order_of_ids(
     tmp_path_factory: pytest.TempPathFactory, members: list[tuple[str, int]]
@@ -92,6 +93,7 @@ def finished(split: str, first: int, count: int) -> tuple[FinishedShard, ShardSa
     return FinishedShard.of(split, None, [*records, *bad]), ShardSamples.of(records, bad)
 
 
+@pytest.mark.slow
 def test_memory_of_assembling_does_not_grow_with_the_samples(
     sample_tree: Path, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def test_planned_patches_are_those_of_the_pictures_sizes(
     assert patches_of(make_plan(sample_tree, both)) == 2 * total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crop_hdf5", "crop_tar", "native_hdf5", "native_tar"])
 def test_built_numbers_are_the_planned_ones(name: str, request: pytest.FixtureRequest) -> None:
     built: Built = request.getfixturevalue(name)
@@ -88,6 +89,7 @@ def first_image(tree: Path) -> Path:
     return tree / VOC / "JPEGImages" / f"{name}.jpg"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [remove, cut, shrink])
 def test_unreadable_images_are_counted_where_the_build_allows_them(
     damage: Callable[[Path], None], tree: Path, tmp_path: Path

@@ -30,6 +30,8 @@ from vocprep.features.exact import Carrier
 from vocprep.features.weights import load_weights
 from vocprep.options import BuildChoices, BuildOptions, VerifyOptions
 
+pytestmark = pytest.mark.slow
+
 EXACT = BuildChoices(limit=1, precision="exact")
 CARRIERS = {
     "bf16": Carrier(torch.bfloat16),
@@ -102,7 +104,6 @@ def build_apart(
     assert child.stdout.strip() == exact.index.content_id, environment
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", SOME[:1], ids=" ".join)
 def test_another_instruction_set_makes_the_same_version(
     setting: tuple[str, ...], exact: Built, tmp_path: Path
@@ -111,7 +112,6 @@ def test_another_instruction_set_makes_the_same_version(
     assert version_bytes(tmp_path / "out") == version_bytes(exact.path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", SOME[1:], ids=" ".join)
 def test_other_instruction_sets_threads_and_carriers(
     setting: tuple[str, ...], exact: Built, tmp_path: Path

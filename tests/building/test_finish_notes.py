@@ -17,6 +17,8 @@ from vocprep.building.local import BuildResult, build_plan
 from vocprep.cli.main import main
 from vocprep.options import BuildChoices
 
+pytestmark = pytest.mark.slow
+
 FEW = BuildChoices(limit=3)
 
 

@@ -25,6 +25,8 @@ from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder
 from vocprep.options import BuildChoices, Layout
 
+pytestmark = pytest.mark.slow
+
 FOUR = BuildChoices(limit=2)
 
 

@@ -28,6 +28,8 @@ from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder
 from vocprep.options import BuildChoices, BuildOptions, MaxFailures, Part
 
+pytestmark = pytest.mark.slow
+
 FOUR = BuildChoices(limit=2)
 """Two shards of each split, with one image each."""
 
@@ -309,7 +311,6 @@ def test_a_part_that_finished_nothing_is_not_in_the_way_of_another_build(
 # Real processes
 
 
-@pytest.mark.slow
 def test_processes_at_once_on_one_folder_give_the_bytes_of_one_build(
     sample_tree: Path, finished: Path, tmp_path: Path
 ) -> None:

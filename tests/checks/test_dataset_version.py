@@ -73,6 +73,7 @@ def test_whole_version_is_clean(version: Path) -> None:
     assert content.matching == sum(shard.records for shard in index.shards) == 6
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_every_kind_of_file_is_found(copied: Path) -> None:
     draw = random.Random(5)
     assert {path.name for path in copied.iterdir()} >= {*kinds(copied)}

@@ -217,6 +217,7 @@ KEYS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(KEYS, KEYS)
 def test_lists_are_compared_as_sets_of_ids_are(

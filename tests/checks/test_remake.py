@@ -33,6 +33,7 @@ def file(two: Built, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_pinned_version_is_built_to_the_same_bytes(
     two: Built, file: Path, sample_tree: Path, tmp_path: Path
 ) -> None:

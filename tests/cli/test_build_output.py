@@ -17,6 +17,8 @@ from vocprep.building.results import ShardCounts
 from vocprep.cli.build_output import kept_words, work_words
 from vocprep.cli.common import duration
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 TIME = r"\d+(\.\d)? (s|min)"
 

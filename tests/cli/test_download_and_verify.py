@@ -244,6 +244,7 @@ def test_ctrl_c_is_tidy_and_the_next_run_goes_on(shop: Shop, mirror: Mirror, tmp
     assert mirror.sent < 1.5 * size
 
 
+@pytest.mark.slow
 def test_no_command_here_waits_for_torch():
     code = (
         "import sys, vocprep.cli.download, vocprep.downloading.download\n"

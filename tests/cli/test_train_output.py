@@ -26,6 +26,7 @@ def metrics(epoch: int, seconds: float, **scores: float) -> EpochMetrics:
     )
 
 
+@pytest.mark.slow
 def test_every_epoch_has_a_line(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     words = ("--epochs", 3, "--validate-every", 2, *QUICK)
     result = vocprep("train", shards, "--out", tmp_path / "run", *words)
@@ -46,6 +47,7 @@ def test_every_epoch_has_a_line(shards: Path, tmp_path: Path, vocprep: Run) -> N
     assert ", 3 epochs in " in last
 
 
+@pytest.mark.slow
 def test_epochs_that_are_not_validated_have_lines_too(
     shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:
@@ -56,6 +58,7 @@ def test_epochs_that_are_not_validated_have_lines_too(
     assert lines[1].endswith("images/s")
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed_of_it(shards: Path, tmp_path: Path, vocprep: Run) -> None:
     words = ("--epochs", 2, "--json", *QUICK)
     result = vocprep("train", shards, "--out", tmp_path / "run", *words)

@@ -74,6 +74,7 @@ def test_confusion_shares_are_of_the_rows_and_miss_nothing() -> None:
     assert shares.tolist() == [[0, 0, 0.5, 0.5], [0.1, 0.6, 0.2, 0.1], [0, 0, 0, 0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 40])
 def test_confusion_matrix_is_drawn_for_any_number_of_classes(classes: int) -> None:
     counts = np.eye(classes, classes + 1, dtype=np.int64)

@@ -104,6 +104,7 @@ def naive_digest(state: State) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+@pytest.mark.slow
 def test_tensor_digest_equals_independent_hashing(state: State) -> None:
     assert tensor_digest(state) == naive_digest(state)
 
@@ -147,6 +148,7 @@ def test_bad_seeds_are_refused(spec: str) -> None:
         load_weights(spec, Path())
 
 
+@pytest.mark.slow
 def test_official_weights_load_strictly_and_have_their_digest(shared_data: Path) -> None:
     path = shared_data / "weights" / "cifar100_resnet32.pth"
     if not path.is_file():

@@ -42,6 +42,7 @@ def test_embeddings_are_float32_rows(whole: NDArray[np.float32]) -> None:
     assert len(np.unique(whole, axis=0)) == 101
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [2, 3, 7, 98, 100])
 def test_bits_do_not_depend_on_the_chunk(chunk: int, whole: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(embedder(chunk).embed(PATCHES), whole)
@@ -59,6 +60,7 @@ def test_bits_do_not_depend_on_neighbours_or_order(whole: NDArray[np.float32]) -
     np.testing.assert_array_equal(embedder(7).embed(PATCHES[order]), whole[order])
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_threads(whole: NDArray[np.float32]) -> None:
     torch.set_num_threads(2)
     try:
@@ -274,6 +276,7 @@ def resnet18() -> Embedder:
     return Embedder(weights, RESNET18, device=CPU)
 
 
+@pytest.mark.slow
 def test_whole_pictures_give_an_embedding_a_place(resnet18: Embedder) -> None:
     draw = np.random.default_rng(6)
     images = [draw.integers(0, 256, (224, 224, 3), dtype=np.uint8) for _ in range(5)]
@@ -285,6 +288,7 @@ def test_whole_pictures_give_an_embedding_a_place(resnet18: Embedder) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_places_are_those_of_torchvisions_network(resnet18: Embedder) -> None:
     models = pytest.importorskip("torchvision.models")
     network = models.resnet18(weights=None)

@@ -280,6 +280,7 @@ def fresh_probe() -> Any:
     probe.prove.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_slower_way_is_taken_where_convolutions_are_not_exact(
     monkeypatch: pytest.MonkeyPatch, fresh_probe: Callable[[torch.device], Carrier]
 ) -> None:

@@ -229,6 +229,7 @@ def test_builds_and_downloads_go_on_with_one_note(sample_tree: Path, tmp_path: P
     assert fetched.stderr.count("has no file locks") == 1
 
 
+@pytest.mark.slow
 def test_shard_that_another_process_has_locked_is_read(crop_hdf5: Built) -> None:
     """The HDF5 library refuses such a file, as it would where there are no locks."""
     with ExitStack() as stack:

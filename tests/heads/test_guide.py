@@ -13,6 +13,8 @@ from builders.heads import make_batch, make_dataset, random_records
 from vocprep.cli.main import main
 from vocprep.heads.runs.presets import load_options, options_toml
 
+pytestmark = pytest.mark.slow
+
 GUIDE = (Path(__file__).resolve().parents[2] / "docs/guides/heads.md").read_text(encoding="utf-8")
 
 

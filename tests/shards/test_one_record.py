@@ -102,6 +102,7 @@ def test_tars_are_fetched_whole(s3: S3, native_tar: Built) -> None:
         assert proxy.count("GET", ".tar") == 1
 
 
+@pytest.mark.slow
 def test_no_damaged_record_is_handed_out(s3: S3, url: str, large: ShardDataset) -> None:
     """Whatever bit differs: the record is right, or the whole shard is named as damaged."""
     (shard,) = large.index.shards

@@ -427,6 +427,7 @@ def _read(dataset: ShardDataset, mode: Any) -> Iterator[bytes]:
         yield batch.embeddings.numpy().astype("float16").tobytes()
 
 
+@pytest.mark.slow
 def test_reader_gives_no_foreign_record_while_a_version_is_replaced(
     form: ShardFormat, tmp_path: Path
 ) -> None:

@@ -271,17 +271,29 @@ def _a_pipe_as_its_number(cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "prepare", [_a_file, _a_file_within, _a_link_to_nowhere, _a_pipe_as_its_number]
+    ("prepare", "reason"),
+    [
+        (_a_file, "{} is no folder"),
+        (_a_file_within, "{}/objects is no folder"),
+        (_a_link_to_nowhere, "{} is no folder"),
+        (_a_pipe_as_its_number, "{}/used is a pipe, no regular file"),
+    ],
 )
 def test_a_cache_that_cannot_be_written_is_done_without(
-    s3: S3, cache: Path, caplog: pytest.LogCaptureFixture, prepare: Callable[[Path], None]
+    s3: S3,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+    prepare: Callable[[Path], None],
+    reason: str,
 ) -> None:
     prepare(cache)
     for number in (1, 2):
         assert read(put(s3, number), number) == content(number)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert caplog.messages[0].startswith(f"note: the cache {cache} keeps nothing: ")
-    assert caplog.messages[0].endswith("make room or name another folder by $VOCPREP_CACHE")
+    assert caplog.messages[0] == (
+        f"note: the cache {cache} keeps nothing: {reason.format(cache)}; files are read from "
+        "memory, each time anew; move that away or name another folder by $VOCPREP_CACHE"
+    )
 
 
 def test_a_file_larger_than_the_limit_is_read_from_memory(

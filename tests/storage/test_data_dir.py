@@ -68,6 +68,31 @@ def test_a_build_from_a_url_has_the_bytes_of_one_from_a_folder(
     assert content_id(there) == content_id(here)
 
 
+def test_a_version_is_recomputed_from_a_url(
+    url: str, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = build(sample_tree, tmp_path / "here")
+    words = ("verify", here, "--level", "recompute", "--samples", 1, "--device", "cpu")
+    result = invoke(*words, "--data-dir", url)
+    assert result.exit_code == 0, result.output
+    assert "recompute: 5 match, 0 missing, 0 changed" in result.output
+    monkeypatch.setenv("VOCPREP_DATA_DIR", url)
+    assert invoke(*words).output == result.output
+    missing = invoke(*words, "--data-dir", f"{url}-not")
+    assert missing.exit_code == 3
+    assert len(missing.stderr.splitlines()) == 1
+
+
+def test_the_url_of_a_data_dir_is_no_version(url: str, tmp_path: Path) -> None:
+    for words in (("inspect", url), ("train", url, "--out", tmp_path / "run")):
+        result = invoke(*words)
+        assert result.exit_code == 3
+        assert result.stderr == (
+            f"error: {url}: expected a dataset version, found a data dir; build shards of it: "
+            f"vocprep build-shards DATASET --data-dir {url} --out SHARDS\n"
+        )
+
+
 def test_a_lock_file_is_built_from_a_url(
     s3: S3, url: str, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +219,6 @@ def test_the_command_takes_a_url_by_option_and_by_variable(
     "command",
     [
         ("download", "resnet32-cifar100"),
-        ("verify", "--level", "files"),
         ("decode", DATASET, "--out", "labels"),
     ],
 )

@@ -179,6 +179,7 @@ def test_few_labels_carry_most_of_the_area(patches: list[NDArray[np.uint16]]) ->
     assert areas.max() < 0.4 * areas.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(5, marks=pytest.mark.slow)])
 def test_every_label_id_occurs_in_sixty_pictures(tmp_path: Path, seed: int) -> None:
     summary = sample(tmp_path, images=60, seed=seed)

@@ -30,7 +30,7 @@ from vocprep.labels.png import encode_png
 from vocprep.labels.targets import Targets, make_targets
 from vocprep.parallel import StageTimes
 from vocprep.recipe import EmbeddingDtype, Recipe, View
-from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.record import Record, record_id
 from vocprep.shards.samples import QuarantinedSample
 from vocprep.storage.places import Place, path_below
 from vocprep.storage.reading import facts_of_source
@@ -191,7 +191,8 @@ class SampleStages:
             label_sha256 = sha256_hex(label_bytes)
         views = self.recipe.views
         found = {
-            view: self.find_embeddings(record_id(sample, view), image_sha256) for view in views
+            view: self.find_embeddings(record_id(sample.image_id, view), image_sha256)
+            for view in views
         }
         reused = {view: each for view, each in found.items() if each is not None}
         return SampleFiles(
@@ -257,7 +258,7 @@ class SampleStages:
             label_map = mirror(label_map)
             pixels = None if pixels is None else mirror(pixels)
         return RecordDraft(
-            record_id=record_id(files.sample, view),
+            record_id=record_id(files.sample.image_id, view),
             split=files.sample.split,
             grid=(label_map.shape[0] // PATCH, label_map.shape[1] // PATCH),
             targets=make_targets(label_map, self.label_space.void),
@@ -327,8 +328,3 @@ def _check_readable(file: Place) -> None:
         raise DataError(problem, recorded=missing) from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {explain(error)}") from error
-
-
-def record_id(sample: SampleRef, view: View) -> str:
-    """Return the id of a sample's record in a view."""
-    return sample.image_id + (FLIP_SUFFIX if view == "flip" else "")

@@ -29,7 +29,7 @@ from vocprep.checks.head_outputs import (
 )
 from vocprep.checks.remake import RemakeSources, plan_remake
 from vocprep.checks.report import Difference, Report, changed
-from vocprep.data_dir.layout import SampleRef, default_data_dir
+from vocprep.data_dir.layout import SampleRef, default_data_place
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.weights import WeightsOrigin
 from vocprep.options import BuildOptions, Layout, VerifyOptions
@@ -134,7 +134,7 @@ def _plan(dataset: ShardDataset, options: VerifyOptions) -> BuildPlan:
         if origin is not None and Path(origin.weights).is_file():
             weights = origin.weights
     sources = RemakeSources(
-        data_dir=options.data_dir or default_data_dir(),
+        data_dir=options.data_dir or default_data_place(),
         dataset=options.datasets[0] if options.datasets else None,
         weights=weights,
         weights_label=index.weights,

@@ -25,9 +25,9 @@ class _LocalPath(click.ParamType):  # type: ignore[type-arg]  # generic in newer
     name = "path"
 
     def convert(
-        self, value: str | Path, _option: click.Parameter | None, _context: click.Context | None
+        self, value: str | Path, option: click.Parameter | None, _context: click.Context | None
     ) -> Path:
-        return local_path(value)
+        return local_path(value, "" if option is None else _shown_name(option))
 
 
 class _PlaceType(click.ParamType):  # type: ignore[type-arg]
@@ -39,6 +39,13 @@ class _PlaceType(click.ParamType):  # type: ignore[type-arg]
         self, value: str | Place, _option: click.Parameter | None, _context: click.Context | None
     ) -> Place:
         return parse_place(value)
+
+
+def _shown_name(parameter: click.Parameter) -> str:
+    """Return how the help names a parameter, e.g. ``--out`` or ``RUN``."""
+    if isinstance(parameter, click.Option):
+        return parameter.opts[0]
+    return parameter.human_readable_name.strip("[]")
 
 
 PATH = _LocalPath()

@@ -12,7 +12,7 @@ from vocprep.cli.common import (
     DIFFERENCES,
     PATH,
     PLACE,
-    data_dir_option,
+    data_place_option,
     device_option,
     json_option,
     print_json,
@@ -58,7 +58,7 @@ class _Bars(Bars):
 )
 @click.option("--partial", is_flag=True, help="Data dir: missing files are allowed.")
 @click.option("--lock", type=PATH, metavar="FILE", help="Shards: also compare with this lock file.")
-@data_dir_option
+@data_place_option
 @click.option(
     "--weights",
     help="recompute: PATH or random:SEED, as for build-shards.  [default: as they were built]",
@@ -88,7 +88,7 @@ def verify(
     datasets: tuple[str, ...],
     partial: bool,
     lock: Path | None,
-    data_dir: Path,
+    data_dir: Place,
     weights: str | None,
     samples: int | None,
     seed: int,

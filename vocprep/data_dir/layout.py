@@ -111,7 +111,7 @@ class JoinedSamples(Sequence[SampleRef]):
 
 def default_data_dir() -> Path:
     """Return ``$VOCPREP_DATA_DIR``, else ``./data``."""
-    return local_path(os.environ.get(DATA_DIR_VARIABLE) or "data")
+    return local_path(os.environ.get(DATA_DIR_VARIABLE) or "data", f"${DATA_DIR_VARIABLE}")
 
 
 def default_data_place() -> Place:

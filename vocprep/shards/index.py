@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from vocprep.errors import ShardError, UsageError
-from vocprep.files.names import UNFINISHED, UNFINISHED_PULL, found_at
+from vocprep.files.names import DATA_DIR, UNFINISHED, UNFINISHED_PULL, found_at, kind_by_names
 from vocprep.files.reading import parse_json
 from vocprep.files.replacing import is_being_replaced
 from vocprep.files.writing import sha256_hex, write_json
@@ -26,6 +26,7 @@ from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256
 from vocprep.shards.spans import ShardSpan, check_spans, check_sums
 from vocprep.storage.places import Place
 from vocprep.storage.reading import read_json_at, why_unread
+from vocprep.storage.store import StorePath
 from vocprep.validation import explain, from_json, printable
 
 DATASET_FILE = "dataset.json"
@@ -38,10 +39,6 @@ SHARD_VERSIONS: Mapping[ShardFormat, Mapping[int, int]] = {
 """By container: the format versions of dataset.json that are read, each with that of its shards."""
 SPANS_SINCE = 3
 """First format version of dataset.json that tells which records each shard spans."""
-_UNFINISHED_ADVICE = {
-    UNFINISHED: "run the same vocprep build-shards again to go on with it",
-    UNFINISHED_PULL: "run the same vocprep pull again to go on with it",
-}
 _MOST_WAITING = 1.0
 """Seconds that a reader waits for a build to exchange the version in a folder: about 0.01 s."""
 _POLL_SECONDS = 0.01
@@ -227,12 +224,7 @@ def _read_json(path: Place) -> Any:
         return _read_when_exchanged(path) if isinstance(path, Path) else read_json_at(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not isinstance(path, Path):
-            is_of_file = path.parent.name == DATASET_FILE
-            hint = "or publish a version there with vocprep push"
-            raise ShardError(
-                f"{path.parent}: expected a dataset version, found no {DATASET_FILE} there; check "
-                f"the URL, {f'such as {path.parent.parent}' if is_of_file else hint}"
-            ) from error
+            raise _no_version_at(path.parent) from error
         if is_being_replaced(path.parent):
             raise ShardError(
                 f"{path.parent}: is being replaced; open it again when that has finished, or where "
@@ -241,7 +233,7 @@ def _read_json(path: Place) -> Any:
         found = found_at(path.parent)
         raise ShardError(
             f"{path.parent}: expected a dataset version, the folder that vocprep build-shards "
-            f"wrote, found {found}; {_UNFINISHED_ADVICE.get(found, 'check the path')}"
+            f"wrote, found {found}; {_advice_on(path.parent, found) or 'check the path'}"
         ) from error
     except OSError as error:
         found, advice = why_unread(path, error)
@@ -249,6 +241,29 @@ def _read_json(path: Place) -> Any:
     except ValueError as error:
         advice = remake_advice(path.parent)
         raise ShardError(f"{path}: not a dataset index: {explain(error)}; {advice}") from error
+
+
+def _no_version_at(url: StorePath) -> ShardError:
+    """Return the error for a URL below which there is no dataset.json."""
+    try:
+        found = kind_by_names(url.names())
+    except OSError:  # a store that answers some requests only
+        found = None
+    advice = "" if found is None else _advice_on(url, found)
+    if url.name == DATASET_FILE:
+        advice = f"check the URL, such as {url.parent}"
+    return ShardError(
+        f"{url}: expected a dataset version, found {found or f'no {DATASET_FILE} there'}; "
+        f"{advice or 'check the URL, or publish a version there with vocprep push'}"
+    )
+
+
+def _advice_on(place: Place, found: str) -> str:
+    """Return what makes a version of what was found in its place; empty where nothing does."""
+    if found == DATA_DIR:
+        return f"build shards of it: vocprep build-shards DATASET --data-dir {place} --out SHARDS"
+    verb = {UNFINISHED: "build-shards", UNFINISHED_PULL: "pull"}.get(found)
+    return f"run the same vocprep {verb} again to go on with it" if verb else ""
 
 
 def is_of_index(data: bytes, index: DatasetIndex) -> bool:

@@ -22,6 +22,11 @@ FLIP_SUFFIX = "#flip"
 """Follows the image id in the record id of a mirrored view."""
 
 
+def record_id(image_id: str, view: View) -> str:
+    """Return the id of an image's record in a view."""
+    return image_id + (FLIP_SUFFIX if view == "flip" else "")
+
+
 def record_ids_of(image_ids: Iterable[str], views: Sequence[View]) -> Iterator[str]:
     """Yield the ids of the records of images, in the order that they have in a shard.
 
@@ -30,7 +35,7 @@ def record_ids_of(image_ids: Iterable[str], views: Sequence[View]) -> Iterator[s
     """
     for image_id in image_ids:
         for view in views:
-            yield image_id + (FLIP_SUFFIX if view == "flip" else "")
+            yield record_id(image_id, view)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

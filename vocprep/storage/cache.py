@@ -21,6 +21,7 @@ from typing import Final
 
 from vocprep.errors import UsageError
 from vocprep.files.names import TEMPORARY_PREFIX
+from vocprep.files.writing import disk_advice
 from vocprep.storage import cache_space
 from vocprep.storage.cache_space import OBJECTS, SIZE_VARIABLE
 from vocprep.storage.places import url_scheme
@@ -186,7 +187,18 @@ def _keeping() -> Iterator[None]:
     except OSError as error:
         if "://" in str(error.filename):  # of the store
             raise
-        raise CannotKeepError(explain(error), error.errno) from error
+        raise CannotKeepError(_reason(error), error.errno) from error
+
+
+def _reason(error: OSError) -> str:
+    """Return in words why a file cannot be kept."""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        path = Path(error.filename)
+        there = next(filter(os.path.lexists, (path, *path.parents)))
+        return f"{there} is no folder"
+    if error.errno == errno.EINVAL and error.filename:
+        return f"{error.filename} is {error.strerror}"
+    return explain(error)
 
 
 def _open_kept(final: Path) -> BufferedReader | None:
@@ -288,6 +300,13 @@ def _note(error: CannotKeepError) -> None:
         "folder by $%s",
         *(folder, "smaller files only" if is_large else "nothing", error),
         "larger ones are" if is_large else "files are",
-        f"raise ${SIZE_VARIABLE}" if is_large else "make room",
+        f"raise ${SIZE_VARIABLE}" if is_large else _advice(error.number),
         CACHE_VARIABLE,
     )
+
+
+def _advice(number: int | None) -> str:
+    """Return what lets the cache keep files again, by the number of the error."""
+    if number in (errno.EEXIST, errno.ENOTDIR, errno.EINVAL):
+        return "move that away"
+    return disk_advice(OSError(number or 0, ""))

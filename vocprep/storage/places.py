@@ -58,8 +58,10 @@ def path_below(place: Place, folder: Place) -> Path | None:
     return None
 
 
-def local_path(text: str | Place) -> Path:
+def local_path(text: str | Place, name: str = "") -> Path:
     """Return a path; UsageError for the URL of an object store, where nothing else will do.
+
+    ``name`` says in the error what the path was given for, e.g. ``--out``.
 
     >>> local_path("s3://bucket/run")
     Traceback (most recent call last):
@@ -72,7 +74,7 @@ give a path
         return Path(str(text))
     if scheme == "file":
         return _file_path(str(text))
-    url = shown_url(_URL.sub(r"\1://", str(text)))
+    url = " ".join(filter(None, (name, shown_url(_URL.sub(r"\1://", str(text))))))
     raise UsageError(f"{url}: expected a path of this machine, found a URL; give a path")
 
 

@@ -10,8 +10,9 @@ from builders.versions import Built, build
 
 from vocprep.options import BuildChoices
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("name", ["crop_hdf5", "native_tar"])
 def test_code_of_the_card_runs_as_it_is(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

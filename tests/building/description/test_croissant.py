@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from builders.versions import Built
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def croissant() -> Any:
@@ -18,7 +20,6 @@ def croissant() -> Any:
         return pytest.importorskip("mlcroissant")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crop_hdf5", "native_tar"])
 @pytest.mark.filterwarnings("ignore")
 def test_description_validates_and_its_records_are_those_of_samples_jsonl(

@@ -20,6 +20,8 @@ from vocprep.building.ray import build as module
 from vocprep.errors import DataError, FailureBudgetError
 from vocprep.options import BuildChoices
 
+pytestmark = pytest.mark.slow
+
 FOUR = BuildChoices(limit=2)
 NODE = "far (10.0.0.9)"
 

@@ -24,6 +24,8 @@ from vocprep.building.ray.messages import Task
 from vocprep.errors import ClusterError, DataError, UsageError
 from vocprep.options import BuildOptions, Part
 
+pytestmark = pytest.mark.slow
+
 TASK = Task(address="127.0.0.1:1", cpus=1.0, gpus=0.0)
 SETUP = WorkerSetup(data_dir=Path("data"), out=Path("out"))
 

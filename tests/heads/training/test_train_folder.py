@@ -63,6 +63,7 @@ def test_a_second_training_is_refused_and_touches_nothing(
         train(dataset, run_dir, options())
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_resumed_training_is_held_too(dataset: ShardDataset, tmp_path: Path):
     run_dir = tmp_path / "run"
 

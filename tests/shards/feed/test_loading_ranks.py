@@ -254,6 +254,7 @@ def test_rank_without_a_record_has_a_blank_batch(mode: LoaderMode) -> None:
     assert (blank.slot_labels == -1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_streaming_holds_a_shard_per_lane_and_what_is_read_ahead(
     ahead: int, monkeypatch: pytest.MonkeyPatch

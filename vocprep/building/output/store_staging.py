@@ -65,7 +65,7 @@ class StoreStaging:
         return self._target.read_claim()
 
     def prepare(self, key: BuildKey, *, overwrites: bool = False) -> None:
-        """Tell which build this is, without a claim."""
+        """Set the build whose shards are kept; the URL is claimed by ``begin``."""
         self._build = key.digest
         self._target = StoreTarget(
             url=self._url, claim={"key": key.to_json()}, replaces=True, overwrites=overwrites

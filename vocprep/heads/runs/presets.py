@@ -94,7 +94,11 @@ def _read(preset: str) -> dict[str, Any]:
             f"preset {preset!r}: expected one of {', '.join(names)}, or the path of a .toml file"
             f"{advice}"
         )
-    path = Path(str(_SHIPPED / f"{preset}{_SUFFIX}")) if preset in names else local_path(preset)
+    path = (
+        Path(str(_SHIPPED / f"{preset}{_SUFFIX}"))
+        if preset in names
+        else local_path(preset, "preset")
+    )
     try:
         values = read_toml(path)
     except (OSError, ValueError) as error:
