@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-
 _LEVEL = 4
 """Of zlib: a photograph takes a third of the time of level 6, in files a twentieth larger."""
 

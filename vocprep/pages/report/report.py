@@ -63,6 +63,7 @@ def report(
     target = _target(out)
     given = [paths] if isinstance(paths, str | Place) else paths
     runs, places = runs_and_versions([parse_place(path) for path in given])
+    runs = list({path.resolve(): path for path in runs}.values())  # each once, as in evaluate
     kind = _kind(runs, places)
     page = _make(kind, runs, places, options, progress)
     data = page.render().encode()

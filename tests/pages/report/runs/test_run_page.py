@@ -33,7 +33,7 @@ from vocprep.pages.report.options import ReportOptions
 from vocprep.shards.reader import ShardDataset
 
 HOSTILE = "<script>document.title='broken'</script>"
-HOSTILE_RUN = '<img src=x onerror="alert(1)">\u202e & <b>run'
+HOSTILE_RUN = '<img src=x onerror="alert(1)">\u202e & <b>run' + "w" * 100
 GRIDS = [(1, 2), (2, 2), (1, 1), (3, 1)]
 
 
@@ -152,8 +152,9 @@ def test_two_runs_are_compared_as_evaluate_compares_them(runs: Runs, two: Path) 
     (compared,) = result.differences
     shown = part(html, "differences")
     for item in compared.scores:
+        values = f"{100 * item.first:.1f} {100 * item.second:.1f}"
         numbers = f"{100 * item.difference:+.1f} {100 * item.low:+.1f} to {100 * item.high:+.1f}"
-        assert numbers.replace("-", "−") in shown, item.score
+        assert f"{values} {numbers}".replace("-", "−") in shown, item.score
     for section_id in ("confusions-1", "confusions-2", "calibration", "masks", "about"):
         assert part(html, section_id)
     accuracies = [
@@ -176,16 +177,36 @@ def test_the_same_input_gives_the_same_file(runs: Runs, two: Path, tmp_path: Pat
 
 def test_three_runs_have_tables_and_curves_together(runs: Runs, tmp_path: Path) -> None:
     dataset = ShardDataset.open(runs.version)
-    third = save_run(made_run(dataset, 2, dataset.label_space), tmp_path / "third")
+    made = made_run(dataset, 2, dataset.label_space)
+    third = save_run(made, tmp_path / "third")
     html = runs.report(tmp_path / "page.html", runs.first, runs.second, third)
     assert part(html, "differences").count("pixel accuracy") == 2
     assert "third has no log of its epochs" in part(html, "curves")
     assert "Validation loss" in part(html, "curves")
     assert 'id="confusions' not in html
     assert 'id="pictures"' not in html
-    paths = [runs.first, runs.second] * 3 + [third]
+    paths = [save_run(made, tmp_path / str(number)) for number in range(7)]
     with pytest.raises(UsageError, match="expected one to six runs, found 7 runs"):
         runs.report(tmp_path / "page.html", *paths)
+
+
+@pytest.mark.parametrize(
+    ("val_losses", "words"),
+    [
+        ([None, None], "was trained without validation"),
+        ([None, 1.0], "was trained with one validation, after epoch 2"),
+    ],
+)
+def test_few_validations_are_told(
+    runs: Runs, tmp_path: Path, val_losses: list[float | None], words: str
+) -> None:
+    dataset = ShardDataset.open(runs.version)
+    log = [epoch_metrics(n, 4 / n, loss) for n, loss in enumerate(val_losses, start=1)]
+    path = save_run(made_run(dataset, 2, dataset.label_space), tmp_path / "few", log)
+    training = part(runs.report(tmp_path / "page.html", path, pictures=0), "curves")
+    assert f"few {words}" in training
+    assert "Validation scores" not in training
+    assert "Losses" in training
 
 
 def test_what_does_not_fit_is_one_sentence(runs: Runs, tmp_path: Path) -> None:
@@ -244,7 +265,8 @@ def test_in_a_browser_names_are_harmless_and_all_can_be_reached(page: Page, two:
 
 def test_the_command_names_runs_in_json(runs: Runs, tmp_path: Path) -> None:
     chosen = ReportOptions(device="cpu", pictures=0)
-    result = vocprep.report([runs.second, runs.version], tmp_path / "page.html", chosen)
+    paths = [runs.second, runs.version, runs.second]  # a path that is given twice counts once
+    result = vocprep.report(paths, tmp_path / "page.html", chosen)
     value = json.loads(json.dumps(result.to_json()))
     assert (value["kind"], value["title"]) == ("run", "Run second")
     assert value["sections"] == [

@@ -64,7 +64,7 @@ def curves_section(runs: Sequence[ScoredRun]) -> Section:
         charts=_charts(logged) if logged else [],
         turns=[(name, turn) for name, turn in turns if turn is not None],
         unlogged=[run.name for run in runs if not run.history],
-        unvalidated=[run.name for run in logged if all(m.val_loss is None for m in run.history)],
+        few_validated=[(run.name, epochs) for run in logged if len(epochs := _validated(run)) < 2],
         several=len(runs) > 1,
     )
 
@@ -95,11 +95,17 @@ def _charts(runs: Sequence[ScoredRun]) -> list[Markup]:
 
 
 def _drawn(*charts: tuple[str, Sequence[Line], Axes]) -> list[Markup]:
+    """Return the charts in which a line has more than a point."""
     return [
-        line_chart(title, known, axes)
+        line_chart(title, [line for line in lines if line.xs], axes)
         for title, lines, axes in charts
-        if (known := [line for line in lines if line.xs])
+        if any(len(line.xs) > 1 for line in lines)
     ]
+
+
+def _validated(run: ScoredRun) -> list[int]:
+    """Return the epochs after which a run was validated."""
+    return [each.epoch for each in run.history if each.val_loss is not None]
 
 
 def _turn_line(run: ScoredRun) -> list[Line]:
