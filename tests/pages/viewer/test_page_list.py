@@ -53,7 +53,7 @@ def test_keys_open_a_picture_and_come_back_to_its_place(page: Page, long_viewer:
     page.goto(long_viewer.url)
     grid = page.get_by_role("grid", name="Pictures")
     expect(page.locator("#tile-0 .id")).to_have_text("im00000")
-    for key in ("PageDown", "ArrowDown", "ArrowRight", "ArrowUp", "ArrowLeft", "PageDown"):
+    for key in ("PageDown", "ArrowDown", "ArrowRight", "ArrowUp", "ArrowLeft", "PageDown", "ArrowUp"):
         grid.press(key)
     place = grid.get_attribute("aria-activedescendant")
     assert place is not None

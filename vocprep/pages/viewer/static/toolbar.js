@@ -30,8 +30,8 @@ export function layerBar(store, available, layers) {
       toggle("Side by side", mode === "side", () => set({ mode: "side" }), { title: "Key m" }),
       toggle("One", mode === "one", () => set({ mode: "one" }), { title: "Key m" }),
     ),
-    toggle("Patch grid", lines === "1", () => set({ lines: lines === "1" ? "0" : "1" }), {
-      title: "Key g",
+    toggle("Grid", lines === "1", () => set({ lines: lines === "1" ? "0" : "1" }), {
+      title: "Grid of patches, key g",
     }),
     h(
       "label",
