@@ -203,11 +203,18 @@ def test_faults_are_told_in_words(page: Page, long_viewer: Server, page_faults: 
     expect(page.get_by_role("heading", name="<img src=x onerror=alert(1)>")).to_be_visible()
     page.goto(f"{long_viewer.url}?class=59999")
     expect(page.locator(".pictures .message")).to_have_text("No picture fits these filters.")
-    page.route("**/api/pictures?*", lambda route: route.abort())
+    aborted = []
+
+    def abort(route: Route) -> None:
+        aborted.append(route)
+        route.abort()
+
+    page.route("**/api/pictures?*", abort)
     page.get_by_role("combobox", name="Sort by").select_option("size")
     expect(page.locator(".pictures .message")).to_contain_text("is `vocprep view` still running?")
     page.unroute("**/api/pictures?*")
     page.get_by_role("button", name="Try again").click()
+    assert len(aborted) == 1
     expect(page.locator(".pictures .message")).to_have_text("No picture fits these filters.")
     assert [fault for fault in page_faults if "Failed to load resource" not in fault] == []
     page_faults.clear()

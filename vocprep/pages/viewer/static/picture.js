@@ -194,8 +194,8 @@ export class PictureView {
       }
     }
     if (quality !== null && quality !== undefined) facts.push(`label quality ${fixed(quality)}`);
-    if (suspected) facts.push(String(suspected));
-    return facts.map((fact) => h("span", { class: "fact" }, fact));
+    const chips = facts.map((fact) => h("span", { class: "fact" }, fact));
+    return suspected ? [...chips, h("span", { class: "fact is-suspected" }, suspected)] : chips;
   }
 
   #draw() {
