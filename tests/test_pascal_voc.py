@@ -111,6 +111,7 @@ def test_plot_patches_numbers_the_slots_and_blackens_the_rest(axes: Axes) -> Non
     found = [(text.get_text(), text.get_position()) for text in axes.texts]
     assert [number for number, _ in found] == ["1", "1", "2", "3", "4"]
     rows = [label_map[int(y), int(x)].item() for _, (x, y) in found]
+    np.testing.assert_allclose(found[0][1], (16, 16), atol=1)
     assert rows == [3, 1, 3, 2, 4]
     black = (shown_by(axes) == 0).all(axis=-1)
     assert black[20:23, 33:].all()

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
+from vocprep.drawing.palette import hex_of
 from vocprep.validation import printable
 
 _MOST_COLOURS = 256
@@ -151,9 +152,7 @@ def digest(sha256: str) -> Markup:
 
 def swatch(colour: tuple[int, int, int]) -> Markup:
     """Return a small square of a class's colour."""
-    return Markup('<span class="swatch" style="background:#{:02x}{:02x}{:02x}"></span>').format(
-        *colour
-    )
+    return Markup('<span class="swatch" style="background:{}"></span>').format(hex_of(colour))
 
 
 def _data_uri(pixels: NDArray[np.uint8]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vocprep.analysis.components import Components
 from vocprep.analysis.neighbours import PatchIndex
 from vocprep.analysis.photographs import Photographs
+from vocprep.drawing.palette import hex_of
 from vocprep.errors import OutOfMemoryError, ShardError
 from vocprep.pages.viewer.areas import ClassAreas
 from vocprep.pages.viewer.background import Task
@@ -221,4 +222,4 @@ class ShownVersion:
 
     def colour(self, class_id: int) -> str:
         """Return the colour of a class as ``#rrggbb``."""
-        return "#{:02x}{:02x}{:02x}".format(*self.space.style.colour(class_id))
+        return hex_of(self.space.style.colour(class_id))
