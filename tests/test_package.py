@@ -49,6 +49,7 @@ def test_importing_vocprep_loads_nothing_heavy() -> None:
     assert not loaded & {*HEAVY, "numpy", "click"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [[], ["build-shards"], ["train"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     arguments = ["vocprep", *command, "--help"]
@@ -58,6 +59,7 @@ def test_help_loads_nothing_heavy(command: list[str]) -> None:
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_program() -> None:
     assert "build-shards" in run(sys.executable, "-m", "vocprep", "--help").stdout
     assert vocprep.__version__ in run(sys.executable, "-m", "vocprep", "--version").stdout

@@ -30,6 +30,8 @@ from vocprep.recipe import Precision
 from vocprep.shards.index import DatasetIndex, read_index
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 OVERWRITE = BuildOptions(device="cpu", workers=1, if_exists="overwrite")
 FOUR = BuildChoices(limit=2)
 
@@ -103,7 +105,6 @@ def test_index_holds_size_and_digest_of_every_shard(finished: Path) -> None:
         assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
-@pytest.mark.slow
 def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -> None:
     seen = RecordedProgress()
     choices = BuildChoices(limit=2, views=("identity", "flip"))
@@ -295,7 +296,6 @@ def test_failed_overwrite_keeps_the_finished_dataset(
     assert ShardDataset.open(out).count("train") == 2
 
 
-@pytest.mark.slow
 def test_interrupted_build_frees_the_lock_and_the_next_run_goes_on(
     sample_tree: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -309,7 +309,6 @@ def test_interrupted_build_frees_the_lock_and_the_next_run_goes_on(
     assert version_bytes(out) == version_bytes(finished)
 
 
-@pytest.mark.slow
 def test_index_never_stands_beside_shards_that_are_not_its_own(
     sample_tree: Path, finished: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,7 +385,6 @@ def test_only_long_builds_but_in_fp32_are_worth_compiling(
     assert not worth_compiling(plan.recipe, 4)
 
 
-@pytest.mark.slow
 def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_asked_for(
     finished: Path, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,7 +400,6 @@ def test_a_build_goes_on_where_compiling_fails_unasked_and_stops_where_it_was_as
         build_plan(make_plan(sample_tree, FOUR, ONE_PER_SHARD), tmp_path / "asked", asked)
 
 
-@pytest.mark.slow
 def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alone(
     finished: Path, sample_tree: Path, tmp_path: Path
 ) -> None:
@@ -416,7 +413,6 @@ def test_several_embedding_threads_give_the_same_bytes_and_leave_torchs_own_alon
     assert version_bytes(tmp_path / "out") == version_bytes(finished)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["targets", "embed"])
 def test_stage_times_show_whether_the_backbone_waits(
     slow: str, sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

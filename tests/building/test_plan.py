@@ -53,6 +53,7 @@ def test_plan_is_equal_to_its_like_and_pickles(sample_tree: Path) -> None:
     assert tensor_digest(copy.weights) == made.recipe.weights_sha256
 
 
+@pytest.mark.slow
 def test_recipe_id_follows_every_choice_and_no_layout(sample_tree: Path) -> None:
     choices = [
         BuildChoices(),

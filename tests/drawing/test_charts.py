@@ -32,6 +32,7 @@ def history(scored: set[int]) -> list[EpochMetrics]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scored", [set(), {4}, {1, 2, 3, 4}], ids=["never", "once", "always"])
 def test_curves_open_and_change_with_the_scores(scored: set[int]) -> None:
     data = draw_curves(history(scored))

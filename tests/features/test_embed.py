@@ -22,6 +22,8 @@ from vocprep.features.weights import load_weights
 from vocprep.geometry import split_patches
 from vocprep.recipe import Precision
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 WEIGHTS = load_weights("random:0", Path())
 PATCHES = np.random.default_rng(0).integers(0, 256, (101, 32, 32, 3), dtype=np.uint8)
@@ -42,7 +44,6 @@ def test_embeddings_are_float32_rows(whole: NDArray[np.float32]) -> None:
     assert len(np.unique(whole, axis=0)) == 101
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [2, 3, 7, 98, 100])
 def test_bits_do_not_depend_on_the_chunk(chunk: int, whole: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(embedder(chunk).embed(PATCHES), whole)
@@ -60,7 +61,6 @@ def test_bits_do_not_depend_on_neighbours_or_order(whole: NDArray[np.float32]) -
     np.testing.assert_array_equal(embedder(7).embed(PATCHES[order]), whole[order])
 
 
-@pytest.mark.slow
 def test_bits_do_not_depend_on_threads(whole: NDArray[np.float32]) -> None:
     torch.set_num_threads(2)
     try:
@@ -276,7 +276,6 @@ def resnet18() -> Embedder:
     return Embedder(weights, RESNET18, device=CPU)
 
 
-@pytest.mark.slow
 def test_whole_pictures_give_an_embedding_a_place(resnet18: Embedder) -> None:
     draw = np.random.default_rng(6)
     images = [draw.integers(0, 256, (224, 224, 3), dtype=np.uint8) for _ in range(5)]
@@ -288,7 +287,6 @@ def test_whole_pictures_give_an_embedding_a_place(resnet18: Embedder) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.slow
 def test_places_are_those_of_torchvisions_network(resnet18: Embedder) -> None:
     models = pytest.importorskip("torchvision.models")
     network = models.resnet18(weights=None)

@@ -29,6 +29,8 @@ from vocprep.features.exact import (
 from vocprep.features.integer_network import IntegerConvolution, IntegerNetwork
 from vocprep.features.weights import StateDict, load_weights
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 WEIGHTS = load_weights("random:0", Path())
 RESNET32 = BACKBONES["resnet32-cifar100"]
@@ -280,7 +282,6 @@ def fresh_probe() -> Any:
     probe.prove.cache_clear()
 
 
-@pytest.mark.slow
 def test_the_slower_way_is_taken_where_convolutions_are_not_exact(
     monkeypatch: pytest.MonkeyPatch, fresh_probe: Callable[[torch.device], Carrier]
 ) -> None:
@@ -376,7 +377,6 @@ def shortened(weights: StateDict, normalisation: Normalisation) -> IntegerNetwor
     return replace(integers, stages=stages)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not can_compile(), reason="no C++ compiler here")
 @pytest.mark.parametrize("carrier", [BF16, FP32], ids=str)
 def test_compiled_bits_are_those_uncompiled(

@@ -321,6 +321,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, make: object, compl
         read_image_file(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["decode_jpeg", "decode_image"])
 def test_damaged_pictures_decode_or_are_refused(name: str) -> None:
     seeds = [

@@ -271,6 +271,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("complaint", sorted(BOMBS))
 def test_zlib_bombs_take_neither_memory_nor_time(complaint: str) -> None:
     data = BOMBS[complaint]()

@@ -10,6 +10,8 @@ from builders.fuzzing import fuzz
 from builders.mat import DOUBLE, UINT8, Mat
 from scipy.io import savemat
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [0, 1, 2, 3]
 """Of the random numbers; a seed that once found a fault is added and stays."""
 INPUTS = 2000

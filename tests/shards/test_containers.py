@@ -291,6 +291,7 @@ class TestHdf5(ContainerContract):
         edit = self.replace(name, lambda value: np.zeros(value.shape, dtype=dtype))
         self.assert_refused(self.edited(tmp_path, edit), "")
 
+    @pytest.mark.slow
     def test_value_of_one_byte_in_the_heap_does_not_hang(self) -> None:
         """Sizes of 0 there make the HDF5 library loop for ever."""
         good = hdf5.encode(three_records())

@@ -139,6 +139,7 @@ def test_webdataset_pipeline_yields_every_record_decoded(
         assert sample["json"]["image_id"] == record.image_id
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stock_webdataset")
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_webdataset_pipeline_keeps_labels_above_255(tmp_path: Path) -> None:
@@ -149,6 +150,7 @@ def test_webdataset_pipeline_keeps_labels_above_255(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sample["label_map.png"], record.label_map)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stock_webdataset")
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @FEW_CORES

@@ -11,6 +11,8 @@ from torch import nn
 from vocprep.heads.model.encoders import TransformerEncoder, make_encoder, sine_position_code
 from vocprep.heads.model.tfdet import TFDetHeads
 
+pytestmark = pytest.mark.slow
+
 ENCODERS = ("transformer", "spikformer", "none")
 
 

@@ -146,6 +146,7 @@ def test_pictures_are_drawn_of_the_worst_the_middle_and_the_best(tmp_path: Path)
     assert scores.to_json()["pictures"][0]["file"] == scores.pictures[0].file
 
 
+@pytest.mark.slow
 def test_pictures_of_a_split_of_one_image_are_one(tmp_path: Path) -> None:
     splits = {name: random_records(name, [(1, 1)]) for name in ("train", "val")}
     dataset = make_dataset(tmp_path / "shards", splits)
@@ -154,6 +155,7 @@ def test_pictures_of_a_split_of_one_image_are_one(tmp_path: Path) -> None:
     assert [(each.group, each.rank) for each in scores.pictures] == [("worst", 1)]
 
 
+@pytest.mark.slow
 def test_pictures_lie_over_the_photographs_of_the_data_dir(
     crop_hdf5: Built, sample_tree: Path, tmp_path: Path
 ) -> None:
@@ -169,6 +171,7 @@ def test_pictures_lie_over_the_photographs_of_the_data_dir(
         assert sheet_of(one.file).size > sheet_of(other.file).size
 
 
+@pytest.mark.slow
 def test_photographs_that_are_gone_or_changed_are_noted(
     crop_hdf5: Built, tree: Path, tmp_path: Path
 ) -> None:

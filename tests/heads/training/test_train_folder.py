@@ -42,6 +42,7 @@ def at_the_first_epoch(act: Callable[[], None]) -> Callable[[EpochMetrics], None
     return lambda metrics: act() if metrics.epoch == 1 else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"seed": 1, "overwrite": True}, {"resume": True}])
 def test_a_second_training_is_refused_and_touches_nothing(
     dataset: ShardDataset, tmp_path: Path, given: dict[str, Any]

@@ -55,6 +55,7 @@ def stock_webdataset() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stock_webdataset")
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("decoder", ["pil", "l8", "l", "rgb", None])
