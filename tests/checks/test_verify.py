@@ -40,6 +40,14 @@ def test_every_task_is_reported_to_its_end(two_views: Built, sample_tree: Path) 
     assert result.measured.embeddings.patches == 98
 
 
+def test_the_comparison_with_fp32_is_reported_too(crop_hdf5: Built, sample_tree: Path) -> None:
+    progress = RecordedProgress()
+    options = VerifyOptions(level="recompute", data_dir=sample_tree, samples=1, device="cpu")
+    assert verify(crop_hdf5.path, options, progress).ok
+    assert progress.begun[2:] == [("images", 12, 0), ("images in fp32", 1, 0)]
+    assert progress.shown == sum(total or 0 for _, total, _ in progress.begun)
+
+
 def test_result_is_plain_json(two_views: Built, sample_tree: Path) -> None:
     options = VerifyOptions(
         level="recompute", data_dir=sample_tree, samples=1, device="cpu", workers=1

@@ -33,7 +33,7 @@ from vocprep.data_dir.layout import SampleRef, default_data_place
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.weights import WeightsOrigin
 from vocprep.options import BuildOptions, Layout, VerifyOptions
-from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.progress import NO_PROGRESS, Progress, advancing, task
 from vocprep.recipe import differing_fields
 from vocprep.shards.index import DATASET_FILE, DatasetIndex
 from vocprep.shards.reader import ShardDataset
@@ -122,7 +122,7 @@ def recompute(
         progress.end()
     from_fp32 = None
     if plan.recipe.precision != "fp32":
-        from_fp32 = _measure_from_fp32(plan, is_chosen, stored, build_options)
+        from_fp32 = _measure_from_fp32(plan, is_chosen, stored, build_options, progress)
     return comparison.result(from_fp32)
 
 
@@ -207,15 +207,22 @@ def _remake(
 
 
 def _measure_from_fp32(
-    plan: BuildPlan, is_chosen: IsChosen, stored: StoredEmbeddings, options: BuildOptions
+    plan: BuildPlan,
+    is_chosen: IsChosen,
+    stored: StoredEmbeddings,
+    options: BuildOptions,
+    progress: Progress,
 ) -> Deviation:
     """Measure the stored embeddings against those that fp32 gives."""
     in_fp32 = replace(plan, recipe=replace(plan.recipe, precision="fp32"))
     samples = [sample for sample in plan.samples if is_chosen(sample.image_id)]
     eager = replace(options, compiled=False)
     found = Deviation()
-    with _remake(in_fp32, lambda *_: None, eager, samples) as outcomes:
-        for outcome in outcomes:
+    with (
+        task(progress, "images in fp32", len(samples)),
+        _remake(in_fp32, lambda *_: None, eager, samples) as outcomes,
+    ):
+        for outcome in advancing(outcomes, progress):
             for record in outcome.made or ():
                 embeddings = stored.find(record.image_id, record.image_sha256)
                 if embeddings is not None:
