@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vocprep.pages.viewer.server import Server
+from vocprep.pages.viewer.web.server import Server
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from builders.heads import make_dataset, make_record
 from builders.shown import Shown, make_shown
 
 from vocprep.pages.viewer.options import ViewOptions
-from vocprep.pages.viewer.server import Server
-from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.web.server import Server
 
 LONG = 1200
 """Pictures of the long list."""

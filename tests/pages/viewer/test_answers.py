@@ -26,8 +26,8 @@ from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.evaluate import evaluate
 from vocprep.pages.viewer.options import ViewOptions
-from vocprep.pages.viewer.server import Server
-from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.web.server import Server
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vocprep.errors import ShardError
-from vocprep.pages.viewer.background import Background, FailedError, Task
 from vocprep.pages.viewer.queries import NotReadyError
+from vocprep.pages.viewer.shown.background import Background, FailedError, Task
 
 
 def test_what_many_ask_for_is_computed_once() -> None:

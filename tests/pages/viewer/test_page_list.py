@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, Request, expect
 
-from vocprep.pages.viewer.server import Server
+from vocprep.pages.viewer.web.server import Server
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from vocprep.pages.viewer.server import Server
+from vocprep.pages.viewer.web.server import Server
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 from builders.shown import MARKUP
 from playwright.sync_api import Page, expect
 
-from vocprep.pages.viewer.server import Server
+from vocprep.pages.viewer.web.server import Server
 
 pytestmark = pytest.mark.slow
 

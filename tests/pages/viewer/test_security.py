@@ -10,9 +10,9 @@ import pytest
 from builders.shown import Shown
 from builders.viewing import get, send
 
-from vocprep.pages.viewer.security import HEADERS
-from vocprep.pages.viewer.server import Server
-from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.web.security import HEADERS
+from vocprep.pages.viewer.web.server import Server
 
 pytestmark = pytest.mark.slow
 EVERYWHERE = ("content-security-policy", "x-content-type-options", "referrer-policy")

@@ -10,8 +10,8 @@ from builders.s3 import S3
 from builders.viewing import get, refused
 
 from vocprep.pages.viewer.options import ViewOptions
-from vocprep.pages.viewer.server import Server
-from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.web.server import Server
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from builders.heads import make_dataset, random_records
 
-from vocprep.pages.viewer import versions
-from vocprep.pages.viewer.background import FailedError
 from vocprep.pages.viewer.options import ViewOptions
-from vocprep.pages.viewer.versions import Kept, ShownVersion
+from vocprep.pages.viewer.shown import versions
+from vocprep.pages.viewer.shown.background import FailedError
+from vocprep.pages.viewer.shown.versions import Kept, ShownVersion
 from vocprep.shards.reader import ShardDataset
 
 

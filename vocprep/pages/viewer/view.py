@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from vocprep.errors import UsageError
 from vocprep.pages.viewer.options import ViewOptions
-from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.shown.session import Session
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.storage.places import Place
 
@@ -28,7 +28,7 @@ def view(
     raise.
     """
     require_view()
-    from vocprep.pages.viewer.server import Server  # noqa: PLC0415  # an extra
+    from vocprep.pages.viewer.web.server import Server  # noqa: PLC0415  # an extra
 
     options = options or ViewOptions()
     given = [paths] if isinstance(paths, str | Place) else paths

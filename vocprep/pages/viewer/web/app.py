@@ -21,15 +21,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vocprep.errors import UsageError
-from vocprep.pages.viewer.background import in_words
-from vocprep.pages.viewer.details import describe_picture
-from vocprep.pages.viewer.layers import EncodedImage, draw_layer
-from vocprep.pages.viewer.pictures import list_pictures
+from vocprep.pages.viewer.answers.details import describe_picture
+from vocprep.pages.viewer.answers.layers import EncodedImage, draw_layer
+from vocprep.pages.viewer.answers.pictures import list_pictures
+from vocprep.pages.viewer.answers.similar import similar_patches
+from vocprep.pages.viewer.answers.tables import class_table, confused_patches, confusion_table
 from vocprep.pages.viewer.queries import NotFoundError, NotReadyError, Query
-from vocprep.pages.viewer.security import Guard
-from vocprep.pages.viewer.session import Session
-from vocprep.pages.viewer.similar import similar_patches
-from vocprep.pages.viewer.tables import class_table, confused_patches, confusion_table
+from vocprep.pages.viewer.shown.background import in_words
+from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.web.security import Guard
 from vocprep.validation import printable
 
 Answer = dict[str, Any] | EncodedImage
@@ -56,7 +56,7 @@ ANSWERS: Final[Mapping[str, Callable[[Session, Query], Answer]]] = {
 _THREADS = 6
 _MOST_WAITING = 256
 """Requests that are answered or wait."""
-_STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parents[1] / "static"
 _PAGE = "index.html"
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -12,8 +12,8 @@ from typing import Self
 import uvicorn
 
 from vocprep.errors import UsageError
-from vocprep.pages.viewer.app import make_app
-from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.web.app import make_app
 from vocprep.validation import explain
 
 ADDRESS = "127.0.0.1"

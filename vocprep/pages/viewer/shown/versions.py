@@ -15,11 +15,11 @@ from vocprep.analysis.neighbours import PatchIndex
 from vocprep.analysis.photographs import Photographs
 from vocprep.drawing.palette import hex_of
 from vocprep.errors import OutOfMemoryError, ShardError
-from vocprep.pages.viewer.areas import ClassAreas
-from vocprep.pages.viewer.background import Task
-from vocprep.pages.viewer.catalogue import Catalogue
 from vocprep.pages.viewer.options import ViewOptions
 from vocprep.pages.viewer.queries import NotFoundError
+from vocprep.pages.viewer.shown.areas import ClassAreas
+from vocprep.pages.viewer.shown.background import Task
+from vocprep.pages.viewer.shown.catalogue import Catalogue
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.index import remake_advice

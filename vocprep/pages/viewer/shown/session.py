@@ -13,11 +13,11 @@ from vocprep.features.devices import choose_device
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.evaluate import runs_and_versions
 from vocprep.heads.scoring.matching import choose_dataset
-from vocprep.pages.viewer.background import Background, Task
 from vocprep.pages.viewer.options import ViewOptions
 from vocprep.pages.viewer.queries import NotFoundError, Query
-from vocprep.pages.viewer.runs import ShownRun
-from vocprep.pages.viewer.versions import ShownVersion
+from vocprep.pages.viewer.shown.background import Background, Task
+from vocprep.pages.viewer.shown.runs import ShownRun
+from vocprep.pages.viewer.shown.versions import ShownVersion
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.storage.places import Place, parse_place

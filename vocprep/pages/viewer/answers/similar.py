@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from vocprep.analysis.neighbours import PatchIndex
-from vocprep.pages.viewer.pictures import slots
+from vocprep.pages.viewer.answers.pictures import slots
 from vocprep.pages.viewer.queries import Query
-from vocprep.pages.viewer.session import Session
-from vocprep.pages.viewer.versions import ShownVersion
+from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.shown.versions import ShownVersion
 
 MOST_LISTED = 100
 

@@ -21,9 +21,9 @@ from vocprep.drawing.label_maps import (
 )
 from vocprep.geometry import PATCH
 from vocprep.pages.viewer.queries import NotFoundError, Query
-from vocprep.pages.viewer.runs import ShownRun
-from vocprep.pages.viewer.session import Session
-from vocprep.pages.viewer.versions import ShownVersion
+from vocprep.pages.viewer.shown.runs import ShownRun
+from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.shown.versions import ShownVersion
 
 Pixels = NDArray[np.uint8]
 OF_VERSIONS = ("thumbnail", "photo", "truth", "components", "similarity")

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from vocprep.geometry import PATCH
 from vocprep.heads.predict_image import LabelMapPrediction
-from vocprep.pages.viewer.pictures import change_word, class_shares, number, slots
+from vocprep.pages.viewer.answers.pictures import change_word, class_shares, number, slots
 from vocprep.pages.viewer.queries import NotFoundError, Query
-from vocprep.pages.viewer.runs import ShownRun
-from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.shown.runs import ShownRun
+from vocprep.pages.viewer.shown.session import Session
 from vocprep.shards.record import Record
 
 

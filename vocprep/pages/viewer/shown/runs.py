@@ -22,10 +22,10 @@ from vocprep.heads.scoring.metrics import ConfusionMatrix, constant_prediction
 from vocprep.heads.scoring.oracles import RowKind
 from vocprep.heads.scoring.split_pass import ScoredBatch, label_maps_by_kind, run_batches
 from vocprep.options import LoaderOptions
-from vocprep.pages.viewer.background import ASKED_SECONDS, Task
 from vocprep.pages.viewer.queries import NotFoundError
-from vocprep.pages.viewer.versions import Kept, ShownVersion
-from vocprep.pages.viewer.wrong_pixels import WrongPixelCounter, WrongPixels
+from vocprep.pages.viewer.shown.background import ASKED_SECONDS, Task
+from vocprep.pages.viewer.shown.versions import Kept, ShownVersion
+from vocprep.pages.viewer.shown.wrong_pixels import WrongPixelCounter, WrongPixels
 from vocprep.validation import printable
 
 Floats = NDArray[np.float32]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.labels.statistics import label_areas
-from vocprep.pages.viewer.background import Task
-from vocprep.pages.viewer.catalogue import Catalogue
+from vocprep.pages.viewer.shown.background import Task
+from vocprep.pages.viewer.shown.catalogue import Catalogue
 from vocprep.shards.reader import ShardDataset
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from vocprep.heads.scoring.metrics import ConfusionMatrix
 from vocprep.pages.viewer.queries import Query
-from vocprep.pages.viewer.runs import SplitScores
-from vocprep.pages.viewer.session import Session
+from vocprep.pages.viewer.shown.runs import SplitScores
+from vocprep.pages.viewer.shown.session import Session
 
 MOST_CLASSES = 200
 """Rows of a confusion matrix."""

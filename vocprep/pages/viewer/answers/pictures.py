@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from vocprep.errors import UsageError
 from vocprep.labels.targets import NO_LABEL, PIXELS
 from vocprep.pages.viewer.queries import Query
-from vocprep.pages.viewer.session import CHANGES, Session
-from vocprep.pages.viewer.versions import ShownVersion
+from vocprep.pages.viewer.shown.session import CHANGES, Session
+from vocprep.pages.viewer.shown.versions import ShownVersion
 from vocprep.validation import printable
 
 MOST_LISTED = 500
