@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vocprep.analysis.decode import DecodeOptions, decode
+    from vocprep.auditing.audit import audit
+    from vocprep.auditing.options import AuditOptions
+    from vocprep.auditing.result import AuditResult, read_audit
     from vocprep.building.describe import PlanDescription, describe_build
     from vocprep.building.local import build, shard_orders
     from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup, build_shard
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "AuditOptions": "auditing.options",
+    "AuditResult": "auditing.result",
     "Batch": "shards.reader",
     "BuildChoices": "options",
     "BuildOptions": "options",
@@ -105,6 +110,7 @@ _HOMES = {
     "ViewOptions": "pages.viewer.options",
     "VocprepError": "errors",
     "WorkerSetup": "building.orders",
+    "audit": "auditing.audit",
     "build": "building.local",
     "build_locked": "checks.remake",
     "build_shard": "building.orders",
@@ -128,6 +134,7 @@ _HOMES = {
     "push": "transfer.push",
     "raise_failures": "downloading.outcomes",
     "report": "pages.report.report",
+    "read_audit": "auditing.result",
     "sample": "synthetic.dataset",
     "shard_orders": "building.local",
     "targets_to_label_map": "labels.targets",
@@ -138,6 +145,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditOptions",
+    "AuditResult",
     "Batch",
     "BuildChoices",
     "BuildOptions",
@@ -182,6 +191,7 @@ __all__ = [
     "VocprepError",
     "WorkerSetup",
     "__version__",
+    "audit",
     "build",
     "build_locked",
     "build_shard",
@@ -204,6 +214,7 @@ __all__ = [
     "pull",
     "push",
     "raise_failures",
+    "read_audit",
     "report",
     "sample",
     "shard_orders",

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import click
 
+from vocprep.cli.audit import audit
 from vocprep.cli.build import build_shards
 from vocprep.cli.common import AS_JSON, print_json_error
 from vocprep.cli.demo import demo
@@ -165,6 +166,6 @@ def main() -> None:
 
 for _command in (
     *(demo, sample, download, verify, decode),
-    *(build_shards, inspect, diff, push, pull, train, evaluate, predict, report, view),
+    *(build_shards, inspect, diff, push, pull, train, evaluate, audit, predict, report, view),
 ):
     main.add_command(_command)

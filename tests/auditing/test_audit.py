@@ -1,0 +1,133 @@
+"""Audits find errors that are known, the same way each time, and say what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from auditing.conftest import Erroneous
+from builders.heads import make_dataset, random_records
+from click.testing import CliRunner
+
+import vocprep
+from vocprep.auditing.out_of_fold import deal_folds
+from vocprep.auditing.result import AuditResult
+from vocprep.cli.main import main
+from vocprep.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def audited(erroneous: Erroneous) -> AuditResult:
+    return vocprep.audit(erroneous.path)
+
+
+def test_planted_errors_are_the_worst(audited: AuditResult, erroneous: Erroneous) -> None:
+    planted = {name for name, kind in erroneous.errors.items() if kind != "void"}
+    worst = [picture.id for picture in audited.pictures[:7]]
+    assert len(planted & {*worst}) == 5
+    assert len(audited.pictures) == 120
+    qualities = [picture.quality for picture in audited.pictures]
+    assert qualities == sorted(qualities)
+    assert audited.pixel_accuracy > 0.8
+
+
+def test_an_error_is_told_with_its_kind_classes_and_place(
+    audited: AuditResult, erroneous: Erroneous
+) -> None:
+    found = {picture.id: picture for picture in audited.pictures}
+    background = vocprep.load_label_space("voc21").class_name(0)
+    told = []
+    for image_id, kind in erroneous.errors.items():
+        picture = found[image_id]
+        assert picture.void_outlier == (kind == "void")
+        if kind in ("class", "erased"):
+            assert picture.suspected in (kind, None)
+            told.append(picture.suspected == kind)
+            assert picture.patches
+            assert (picture.given == background) == (kind == "erased")
+            assert picture.believed not in (background, picture.given)
+            assert picture.patch_quality[picture.patches[0]] < 0.5
+    assert sum(told) >= 2
+
+
+def test_the_same_version_gives_the_same_json(audited: AuditResult, erroneous: Erroneous) -> None:
+    again = vocprep.audit(str(erroneous.path))
+    assert json.dumps(again.to_json()) == json.dumps(audited.to_json())
+
+
+def test_a_fold_follows_from_the_id_alone() -> None:
+    alone = {name: int(deal_folds([name], 5)[0]) for name in "abcdefgh"}
+    together = deal_folds(list(alone), 5).tolist()
+    assert together == list(alone.values())
+    assert len(set(together)) > 1
+
+
+def run(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, list(map(str, words)))
+    return done.exit_code, done.output
+
+
+def test_the_command_writes_json_csv_and_a_page(erroneous: Erroneous, tmp_path: Path) -> None:
+    outs = [tmp_path / f"a.{suffix}" for suffix in ("json", "csv", "html")]
+    given = [word for out in outs for word in ("--out", str(out))]
+    code, output = run("audit", str(erroneous.path), *given, "--top", "6")
+    assert code == 0, output
+    read = vocprep.read_audit(outs[0])
+    assert read == vocprep.audit(erroneous.path, vocprep.AuditOptions(top=6))
+    lines = outs[1].read_text().splitlines()
+    assert len(lines) == 7
+    assert lines[1].split(",")[:2] == ["1", read.pictures[0].id]
+    page = outs[2].read_text()
+    assert [picture.id in page for picture in read.pictures[:6]] == [True] * 6
+    assert "http" not in page.split("<body")[1]
+    assert "with likely errors" in output
+
+
+def test_one_split_can_be_audited_alone(erroneous: Erroneous) -> None:
+    found = vocprep.audit(erroneous.path, vocprep.AuditOptions(splits=("val",), folds=3))
+    assert {picture.split for picture in found.pictures} == {"val"}
+    assert len(found.pictures) == 30
+
+
+def test_pictures_of_unequal_grids_are_audited(tmp_path: Path) -> None:
+    grids = [(2, 3), (3, 2), (1, 1), (4, 1)] * 3
+    dataset = make_dataset(tmp_path / "shards", {"train": random_records("train", grids)})
+    found = vocprep.audit(dataset.path, vocprep.AuditOptions(folds=2))
+    sizes = {picture.id: len(picture.patch_quality) for picture in found.pictures}
+    assert sorted(sizes.values()) == sorted(ny * nx for ny, nx in grids)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--out", "a.txt"], "expected a name that ends in .json, .csv or .html"),
+        (["--out", "a.csv", "--out", "a.csv"], "found one of them twice"),
+        (["--folds", "1"], "folds 1: expected 2 or more"),
+        (["--split", "test"], "no split 'test'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    words: Sequence[str], expected: str, erroneous: Erroneous, tmp_path: Path
+) -> None:
+    code, output = run("audit", str(erroneous.path), *words)
+    assert code == 2
+    assert expected in output
+    assert output.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+    records = random_records("train", [(1, 2)] * 3)
+    make_dataset(tmp_path / "shards", {"train": records})
+    with pytest.raises(UsageError, match="3 pictures in train: expected 8 or more"):
+        vocprep.audit(tmp_path / "shards")
+
+
+def test_a_file_that_is_no_audit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ("{", "[]", '{"format": "vocprep-audit"}'):
+        path.write_text(text)
+        with pytest.raises(DataError, match="vocprep audit SHARDS --out"):
+            vocprep.read_audit(path)
