@@ -14,7 +14,7 @@ from vocprep.errors import DataError, UsageError
 from vocprep.files.writing import check_output_folder, json_bytes, write_atomic
 from vocprep.geometry import Grid
 from vocprep.pages.report.page import Page, Section, render, section, table
-from vocprep.pages.report.version_pictures import Gallery
+from vocprep.pages.report.versions.pictures import Gallery
 from vocprep.shards.reader import ShardDataset
 from vocprep.storage.places import Place
 
