@@ -47,8 +47,10 @@ def test_a_page_leads_to_each_section() -> None:
 
 def test_hostile_texts_stay_text() -> None:
     shown = table("Caption " + HOSTILE, ("name", HOSTILE), [(HOSTILE, 1)])
-    page = Elements(make_page(HOSTILE, Section(id="a", heading=HOSTILE, html=shown)).render())
+    html = make_page(HOSTILE, Section(id="a", heading=HOSTILE, html=shown)).render()
+    page = Elements(html)
     assert not page.all("script")
+    assert "\u202e" not in html
     assert "<script>alert(1)</script>" in page.text
     assert {
         name for _, attributes in page.found for name in attributes if name[:2] == "on"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from builders.versions import Built, build, first_jpeg, write_records, write_spl
 
 import vocprep
 from vocprep.labels.label_space import load_label_space
-from vocprep.options import BuildChoices
+from vocprep.options import BuildChoices, Layout, ShardFormat
 from vocprep.pages.report.options import ReportOptions
 
 
@@ -146,3 +147,40 @@ def test_classes_that_only_val_holds_are_named(tmp_path: Path) -> None:
     classes = text_of(write(path, tmp_path), "classes")
     assert f"1 class occurs in val, but in no picture of train: {names[420]}" in classes
     assert "457 classes occur in no picture" in classes
+
+
+def test_pictures_are_spread_over_their_split(tmp_path: Path) -> None:
+    records = [make_record(f"id{number}", (1, 1), dim=8) for number in range(9)]
+    html = write(write_records(tmp_path / "out", records), tmp_path, pictures=3)
+    assert re.findall(r"id\d", text_of(html, "pictures")) == ["id1", "id4", "id7"]
+
+
+def test_large_pictures_are_reduced_with_whole_patches(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "out", [make_record("a", (40, 17), dim=8)])
+    labels, patches, embeddings = Elements(write(path, tmp_path)).all("img")[:3]
+    assert (labels["width"], labels["height"]) == ("136", "320")
+    assert (patches["width"], patches["height"]) == ("136", "320")
+    assert (embeddings["width"], embeddings["height"]) == ("136", "320")
+
+
+def test_train_is_what_other_splits_are_compared_with(tmp_path: Path) -> None:
+    splits = {split: [make_record(split, (1, 1), dim=8, split=split)] for split in ("train", "dev")}
+    html = write(write_splits(tmp_path / "out", splits), tmp_path)
+    assert re.search(r" train 1 1 .* dev 1 1 ", text_of(html, "overview"))
+
+
+def test_splits_without_records_are_a_warning(tmp_path: Path) -> None:
+    splits = {"train": [make_record("a", (1, 1), dim=8)], "val": []}
+    html = write(write_splits(tmp_path / "out", splits), tmp_path)
+    assert "No record is in split val." in text_of(html, "overview")
+
+
+def test_how_to_load_it_says_what_kind_of_files_it_has(tmp_path: Path) -> None:
+    record = make_record("a", (1, 1), dim=8)
+    layouts = {name: Layout(format=name) for name in get_args(ShardFormat)}
+    found = {
+        name: text_of(write(write_records(tmp_path / name, [record], layout), tmp_path), "use")
+        for name, layout in layouts.items()
+    }
+    assert [name for name, text in found.items() if "The tars are read" in text] == ["webdataset"]
+    assert all('dataset.loader("train"' in text for text in found.values())
