@@ -74,15 +74,19 @@ def test_classes_of_other_label_spaces_are_matched_by_name(tmp_path: Path) -> No
         for name, space in spaces.items()
     }
     assert len(set(ids.values())) == 2
+    known = set(spaces["context460"].names.values())
+    alone = [key for key, label in spaces["voc21"].names.items() if label not in known][:2]
     html = write(
         tmp_path,
         [record_of("a", label_map(ids["context460"]))],
-        [record_of("a", label_map(ids["voc21"]), void=255)],
+        [record_of("a", label_map(ids["voc21"], ids["voc21"], *alone), void=255)],
         schema=LabelSpaceId(name="voc21", sha256=spaces["voc21"].sha256),
     )
     classes = text_of(html, "classes")
-    assert "person 100.0 100.0" in classes
+    assert "person 100.0 50.0" in classes
     assert "Classes of B only: background" in classes
+    for key in alone:
+        assert f"{spaces['voc21'].names[key]} 0 25.0" in classes
     assert "schema.name: 'context460' and 'voc21'" in text_of(html, "differences")
 
 
