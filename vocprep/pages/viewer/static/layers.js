@@ -23,6 +23,7 @@ const NOTES = { confidence: "yellow: certain", error: "red: wrong" };
  * @property {string} version key
  * @property {string} title
  * @property {string} [note] how to read its colours
+ * @property {boolean} [isAside] whether it stands below the others
  */
 
 /**

@@ -39,7 +39,8 @@ export class PictureView {
     this.legend = h("section", { "aria-label": "Legend" });
     this.fault = h("div", { class: "message", hidden: true });
     this.side = h("div", { class: "side" }, this.details, this.legend);
-    this.main = h("div", { class: "main" }, this.bar, this.stage.element, this.similar.element);
+    const alike = h("div", { class: "alike" }, this.stage.aside, this.similar.element);
+    this.main = h("div", { class: "main" }, this.bar, this.stage.element, alike);
     this.body = h("div", { class: "picture-body", hidden: true }, this.main, this.side);
     this.element = h(
       "article",
@@ -234,7 +235,7 @@ export class PictureView {
     if (pinned === null) return [];
     const layer = { text: "similarity", name: "similarity", run: "", version: state.v };
     const note = `to patch ${pinned}; yellow: alike`;
-    return [{ ...layer, title: "Similarity", note, patch: pinned }];
+    return [{ ...layer, title: "Similarity", note, patch: pinned, isAside: true }];
   }
 
   #pinned({ patch }) {

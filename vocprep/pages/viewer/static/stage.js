@@ -13,6 +13,7 @@ export class Stage {
     this.actions = actions;
     this.panels = [];
     this.cursor = null;
+    this.aside = h("div", { class: "aside" }); // of layers that come and go, so that none moves
     this.element = h("div", {
       class: "panels",
       role: "application",
@@ -62,11 +63,17 @@ export class Stage {
 
   #build(texts) {
     this.panels = this.layers.map((layer, index) => this.#panel(layer, texts[index]));
+    const main = this.panels.filter((panel, index) => !this.layers[index].isAside);
+    const aside = this.panels.filter((panel) => !main.includes(panel));
     fill(
       this.element,
-      this.panels.map((panel) => panel.element),
+      main.map((panel) => panel.element),
     );
-    this.element.style.setProperty("--columns", String(this.panels.length));
+    fill(
+      this.aside,
+      aside.map((panel) => panel.element),
+    );
+    this.element.style.setProperty("--columns", String(main.length));
   }
 
   #panel(layer, text) {
