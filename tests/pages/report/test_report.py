@@ -92,6 +92,13 @@ def test_paths_that_make_no_page_are_refused(crop_hdf5: Built, tmp_path: Path) -
     assert not out.exists()
 
 
+def test_an_audit_goes_with_one_version_alone(crop_hdf5: Built, tmp_path: Path) -> None:
+    paths = [crop_hdf5.path, crop_hdf5.path]
+    options = vocprep.ReportOptions(audit=tmp_path / "audit.json")
+    with pytest.raises(UsageError, match="found one of two versions; leave it out"):
+        vocprep.report(paths, tmp_path / "page.html", options)
+
+
 def test_a_failed_report_leaves_the_file_that_was_there(crop_hdf5: Built, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     out.write_text("before")

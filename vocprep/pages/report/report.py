@@ -65,6 +65,12 @@ def report(
     runs, places = runs_and_versions([parse_place(path) for path in given])
     runs = list({path.resolve(): path for path in runs}.values())  # each once, as in evaluate
     kind = _kind(runs, places)
+    if options.audit is not None and kind != "version":
+        found = "a run" if kind == "run" else f"two {kind}"
+        raise UsageError(
+            f"--audit {options.audit}: goes with a report of one dataset version, found one of "
+            f"{found}; leave it out, or give the version alone"
+        )
     page = _make(kind, runs, places, options, progress)
     data = page.render().encode()
     write_atomic(target, data)
