@@ -131,3 +131,20 @@ def test_a_file_that_is_no_audit_is_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match="vocprep audit SHARDS --out"):
             vocprep.read_audit(path)
+
+
+def test_a_report_has_the_audit_of_its_version_only(erroneous: Erroneous, tmp_path: Path) -> None:
+    found = vocprep.audit(erroneous.path, vocprep.AuditOptions(top=5))
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(found.to_json()))
+    words = ["report", str(erroneous.path), "--out", str(tmp_path / "r.html"), "--audit", str(path)]
+    code, output = run(*words)
+    assert code == 0, output
+    page = (tmp_path / "r.html").read_text()
+    assert "Likely label errors" in page
+    assert found.pictures[0].id in page
+
+    path.write_text(json.dumps({**found.to_json(), "content_id": "0" * 64}))
+    code, output = run(*words)
+    assert code == 3
+    assert "run vocprep audit on it" in output

@@ -20,6 +20,7 @@ from vocprep.recipe import Precision
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY = {
+    "audit": ["--images", "40", "--share", "0.2", "--seeds", "1"],
     "build": ["--images", "40", "--no-compile"],
     "decode": ["--maps", "4", "--repeats", "1"],
     "download": ["--mebibytes", "1", "--repeats", "1"],

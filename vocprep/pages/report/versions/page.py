@@ -12,8 +12,10 @@ from vocprep.analysis.components import Components
 from vocprep.analysis.duplicates import Duplicates, find_duplicates, find_same
 from vocprep.analysis.photographs import Photographs
 from vocprep.analysis.statistics import SplitStatistics
+from vocprep.auditing.result import read_audit
 from vocprep.backbones import BACKBONES
 from vocprep.labels.statistics import label_notes
+from vocprep.pages.report.audit_page import audit_sections
 from vocprep.pages.report.options import ReportOptions
 from vocprep.pages.report.page import Page, Section, section, table
 from vocprep.pages.report.versions.counts import (
@@ -88,6 +90,8 @@ def version_page(dataset: ShardDataset, options: ReportOptions, progress: Progre
             patches_section(splits, left_out_table(splits, dataset.label_space)),
             duplicates_section(found, dataset, gallery, options.pictures),
         ]
+        if options.audit is not None:
+            sections += audit_sections(read_audit(options.audit), dataset, photographs or None)
     return Page(
         title=f"Dataset version {index.recipe.dataset}",
         lead=index.short_id,
