@@ -9,7 +9,8 @@ import pytest
 
 from vocprep.errors import ShardError
 from vocprep.pages.viewer.queries import NotReadyError
-from vocprep.pages.viewer.shown.background import Background, FailedError, Task
+from vocprep.pages.viewer.shown import background
+from vocprep.pages.viewer.shown.background import Background, FailedError, Requests, Task
 
 
 def test_what_many_ask_for_is_computed_once() -> None:
@@ -85,12 +86,28 @@ def test_tasks_follow_one_another_and_end_with_the_viewer() -> None:
         order.append("never")
 
     tasks = [Task(work, 5, "it") for work in (quick, failing, endless, never)]
-    background = Background(tasks)
-    background.start(tasks)
+    thread = Background(tasks)
+    thread.start(tasks)
     assert begun.wait(60)
-    background.stop(60)
+    thread.stop(60)
     assert order == ["quick", "failing", "endless"]
     assert tasks[2].to_json()["done"] == 5  # no more than there are
     with pytest.raises(NotReadyError):
         tasks[3].ask(0.01)
     assert order[-1] == "endless"
+
+
+def test_computations_give_way_to_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_GIVEN_WAY", 60)
+    requests = Requests()
+    requests.give_way()  # to none
+    with requests.waiting():  # no request, such as a test
+        requests.give_way()
+    with ThreadPoolExecutor(2) as threads:
+        with requests.answering():
+            step = threads.submit(requests.give_way)
+            with pytest.raises(TimeoutError):
+                step.result(0.05)
+            with requests.waiting():  # for that very computation
+                threads.submit(requests.give_way).result(60)
+        step.result(60)

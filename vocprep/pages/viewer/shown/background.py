@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, Literal, TypeVar
 
 from vocprep.errors import VocprepError
@@ -15,6 +16,8 @@ from vocprep.validation import printable
 Result = TypeVar("Result")
 ASKED_SECONDS = 0.4
 """That a request waits for a computation before it is told to ask again."""
+_GIVEN_WAY = 0.02
+"""Seconds that a step of a computation waits at most while requests are answered."""
 State = Literal["waiting", "reading", "scoring", "ready", "failed"]
 
 
@@ -24,6 +27,52 @@ class FailedError(VocprepError):
 
 class StoppedError(Exception):
     """The viewer ends while something is computed."""
+
+
+class Requests:
+    """The requests that are being answered: long computations give way to them."""
+
+    def __init__(self) -> None:
+        self._lock, self._own = threading.Lock(), threading.local()
+        self._count, self._none = 0, threading.Event()
+        self._none.set()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count a request while the block answers it."""
+        self._own.is_answering = True
+        self._add(1)
+        try:
+            yield
+        finally:
+            self._own.is_answering = False
+            self._add(-1)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Leave a request out while the block waits for a computation."""
+        count = int(getattr(self._own, "is_answering", False))
+        self._add(-count)
+        try:
+            yield
+        finally:
+            self._add(count)
+
+    def give_way(self) -> None:
+        """Wait a moment where there are requests."""
+        self._none.wait(_GIVEN_WAY)
+
+    def _add(self, count: int) -> None:
+        with self._lock:
+            self._count += count
+            if self._count:
+                self._none.clear()
+            else:
+                self._none.set()
+
+
+REQUESTS = Requests()
+"""Those of this process."""
 
 
 class Task(Generic[Result]):
@@ -54,6 +103,7 @@ class Task(Generic[Result]):
         self.done += count
         if self._stop.is_set():
             raise StoppedError
+        REQUESTS.give_way()
 
     def result(self) -> Result:
         """Return the result, computed or waited for; FailedError where that failed."""
@@ -80,7 +130,8 @@ class Task(Generic[Result]):
 
         NotReadyError, which says how far it is, if not; FailedError where it cannot be computed.
         """
-        self._ended.wait(seconds)
+        with REQUESTS.waiting():
+            self._ended.wait(seconds)
         if self._result:
             return self._result[0]
         if self.error is not None:

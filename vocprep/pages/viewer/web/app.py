@@ -27,7 +27,7 @@ from vocprep.pages.viewer.answers.pictures import list_pictures
 from vocprep.pages.viewer.answers.similar import similar_patches
 from vocprep.pages.viewer.answers.tables import class_table, confused_patches, confusion_table
 from vocprep.pages.viewer.queries import NotFoundError, NotReadyError, Query
-from vocprep.pages.viewer.shown.background import in_words
+from vocprep.pages.viewer.shown.background import REQUESTS, in_words
 from vocprep.pages.viewer.shown.session import Session
 from vocprep.pages.viewer.web.security import Guard
 from vocprep.validation import printable
@@ -119,7 +119,8 @@ class _App:
 
     def _compute(self, name: str, query: bytes) -> Response:
         try:
-            answer = ANSWERS[name](self._session, Query.parse(query.decode("ascii", "replace")))
+            with REQUESTS.answering():
+                answer = ANSWERS[name](self._session, Query.parse(query.decode("ascii", "replace")))
         except Exception as error:
             return _failure(error)
         if isinstance(answer, EncodedImage):
