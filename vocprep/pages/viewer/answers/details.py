@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from vocprep.geometry import PATCH
 from vocprep.heads.predict_image import LabelMapPrediction
-from vocprep.pages.viewer.answers.pictures import change_word, class_shares, number, slots
+from vocprep.pages.viewer.answers.pictures import (
+    change_word,
+    class_shares,
+    number,
+    quality_of,
+    slots,
+)
 from vocprep.pages.viewer.queries import NotFoundError, Query
 from vocprep.pages.viewer.shown.runs import ShownRun
 from vocprep.pages.viewer.shown.session import Session
@@ -27,7 +33,8 @@ def describe_picture(session: Session, query: Query) -> dict[str, Any]:
     record = version.record(place)
     ny, nx = record.grid
     classes, void_percent = class_shares(record.decode_label_map(), version.space.void)
-    predictions = _predictions(session, record)
+    predictions, audited = _predictions(session, record), version.audited
+    qualities = None if audited is None else audited.patch_qualities(place)
     return {
         "id": record.image_id,
         "split": record.split,
@@ -38,14 +45,14 @@ def describe_picture(session: Session, query: Query) -> dict[str, Any]:
         "label_sha256": record.label_sha256,
         "classes": classes,
         "void_percent": void_percent,
-        "quality": None if version.qualities is None else number(version.qualities[place]),
-        "suspected": version.suspected(place),
+        "quality": quality_of(version, place),
+        "suspected": None if audited is None else audited.suspicion(place),
         "changed": change_word(session.changes(version), place),
         "runs": {
             key: _scores(session.runs[key], record.image_id, prediction)
             for key, prediction in predictions.items()
         },
-        "patches": _patches(record, version.patch_qualities(place), predictions),
+        "patches": _patches(record, qualities, predictions),
         "previous": None,
         "next": None,
     }
@@ -77,7 +84,7 @@ def _scores(run: ShownRun, record_id: str, prediction: LabelMapPrediction) -> di
 
 def _patches(
     record: Record,
-    qualities: NDArray[np.float64] | None,
+    qualities: NDArray[np.float32] | None,
     predictions: dict[str, LabelMapPrediction],
 ) -> list[dict[str, Any]]:
     embeddings = record.embeddings.astype(np.float64)

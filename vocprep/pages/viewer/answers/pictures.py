@@ -103,7 +103,7 @@ def _values(session: Session, version: ShownVersion, query: Query) -> Values | N
         case ["difference", one, other]:
             values = np.abs(_scores(session, version, one) - _scores(session, version, other))
         case ["quality"]:
-            values = version.qualities
+            values = None if version.audited is None else version.audited.qualities
         case ["changed", key] if key in session.versions and key != version.key:
             values = _least_changed_last(session.changes(version))
     if values is None:
@@ -157,7 +157,7 @@ class _Rows:
             "classes": classes[:_MOST_CLASSES],
             "scores": {key: number(values[place]) for key, values in self._scores.items()},
             "losses": {key: number(values[place]) for key, values in self._losses.items()},
-            "quality": None if version.qualities is None else number(version.qualities[place]),
+            "quality": quality_of(version, place),
             "changed": change_word(self._changes, place),
         }
 
@@ -171,6 +171,11 @@ _EMPTY: dict[str, Any] = {
     "quality": None,
     "changed": None,
 }
+
+
+def quality_of(version: ShownVersion, place: int) -> float | None:
+    """Return the label quality of a picture; None where no audit knows it."""
+    return None if version.audited is None else number(version.audited.qualities[place])
 
 
 def change_word(changes: NDArray[np.int8] | None, place: int) -> str | None:

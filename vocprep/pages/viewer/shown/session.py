@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.errors import UsageError
+from vocprep.auditing.result import AuditResult, read_audit
+from vocprep.errors import DataError, UsageError
 from vocprep.features.devices import choose_device
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.evaluate import runs_and_versions
 from vocprep.heads.scoring.matching import choose_dataset
 from vocprep.pages.viewer.options import ViewOptions
 from vocprep.pages.viewer.queries import NotFoundError, Query
+from vocprep.pages.viewer.shown.audited import AuditedPictures
 from vocprep.pages.viewer.shown.background import Background, Task
 from vocprep.pages.viewer.shown.runs import ShownRun
 from vocprep.pages.viewer.shown.versions import ShownVersion
@@ -69,8 +71,7 @@ class Session:
             raise UsageError(
                 f"expected at most {_MOST_RUNS} runs, found {len(run_paths)}; leave some out"
             )
-        if options.audit is not None:
-            raise UsageError(f"--audit {options.audit}: results of audits are not shown yet")
+        audit = None if options.audit is None else read_audit(options.audit)
         device = choose_device(options.device)
         datasets = [ShardDataset.open(place) for place in places]
         trained = [load_run(path) for path in run_paths]
@@ -79,6 +80,8 @@ class Session:
             ShownVersion(key, dataset, options, progress)
             for key, dataset in zip(_KEYS, datasets, strict=False)
         ]
+        if audit is not None:
+            _add_audit(audit, versions)
         runs = [
             ShownRun(str(number), run, versions[datasets.index(dataset)], device)
             for number, (run, dataset) in enumerate(zip(trained, fitting, strict=True))
@@ -141,6 +144,19 @@ class Session:
             "versions": [version.to_json() for version in self.versions.values()],
             "runs": [run.to_json() for run in self.runs.values()],
         }
+
+
+def _add_audit(audit: AuditResult, versions: Sequence[ShownVersion]) -> None:
+    """Add an audit to the version that it is of; DataError where it is of none of them."""
+    audited = [v for v in versions if v.dataset.content_id == audit.content_id]
+    if not audited:
+        shown = " and ".join(version.dataset.index.short_id for version in versions)
+        raise DataError(
+            f"the audit is of {printable(audit.short_id)}, not of {shown}; audit that version, or "
+            "leave --audit out"
+        )
+    for version in audited:
+        version.audited = AuditedPictures(audit, version.catalogue)
 
 
 def compare(version: ShownVersion, other: ShownVersion) -> NDArray[np.int8]:

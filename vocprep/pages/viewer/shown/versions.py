@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from vocprep.analysis.components import Components
 from vocprep.analysis.neighbours import PatchIndex
 from vocprep.analysis.photographs import Photographs
-from vocprep.drawing.palette import hex_of
 from vocprep.errors import OutOfMemoryError, ShardError
 from vocprep.pages.viewer.options import ViewOptions
 from vocprep.pages.viewer.queries import NotFoundError
 from vocprep.pages.viewer.shown.areas import ClassAreas
+from vocprep.pages.viewer.shown.audited import AuditedPictures
 from vocprep.pages.viewer.shown.background import Task
 from vocprep.pages.viewer.shown.catalogue import Catalogue
 from vocprep.progress import NO_PROGRESS, Progress
@@ -112,7 +112,7 @@ class ShownVersion:
             lambda task: self.areas.read(dataset, task), records, f"the classes of {self.name}"
         )
         self.similar = {split: self._index_task(split) for split in self.catalogue.split_names}
-        self.qualities: NDArray[np.float64] | None = None
+        self.audited: AuditedPictures | None = None
         self._components: Task[Components] = Task(
             lambda _: Components.of(dataset), records, f"the components of {self.name}"
         )
@@ -155,14 +155,6 @@ class ShownVersion:
                     f"that is listed there; {remake_advice(self.dataset.path)}"
                 )
             return shard.read(row)
-
-    def suspected(self, place: int) -> dict[str, Any] | None:
-        """Return what an audit says of a picture's labels; None where it says nothing."""
-        return None
-
-    def patch_qualities(self, place: int) -> NDArray[np.float64] | None:
-        """Return the label quality of a picture's patches [P]; None where it is not known."""
-        return None
 
     def components(self) -> Components:
         """Return the principal components of the version's embeddings, computed once."""
@@ -212,7 +204,7 @@ class ShownVersion:
                 for class_id, name in sorted(self.space.names.items())
             ],
             "has_photographs": self.photographs is not None,
-            "has_audit": False,
+            "has_audit": self.audited is not None,
             "has_views": is_flipped,
             "quarantined": index.quarantined,
             "embedding_dim": self.embedding_dim,
@@ -222,4 +214,4 @@ class ShownVersion:
 
     def colour(self, class_id: int) -> str:
         """Return the colour of a class as ``#rrggbb``."""
-        return hex_of(self.space.style.colour(class_id))
+        return "#{:02x}{:02x}{:02x}".format(*self.space.style.colour(class_id))
