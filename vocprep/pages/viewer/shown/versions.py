@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vocprep.analysis.components import Components
 from vocprep.analysis.neighbours import PatchIndex
 from vocprep.analysis.photographs import Photographs
+from vocprep.drawing.palette import hex_of
 from vocprep.errors import OutOfMemoryError, ShardError
 from vocprep.pages.viewer.options import ViewOptions
 from vocprep.pages.viewer.queries import NotFoundError
@@ -214,4 +215,4 @@ class ShownVersion:
 
     def colour(self, class_id: int) -> str:
         """Return the colour of a class as ``#rrggbb``."""
-        return "#{:02x}{:02x}{:02x}".format(*self.space.style.colour(class_id))
+        return hex_of(self.space.style.colour(class_id))
