@@ -25,6 +25,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "build_locked lock": lambda url: vocprep.build_locked(url, out="out"),
     "decode chart": lambda url: vocprep.DecodeOptions(chart=url),
     "decode data_dir": lambda url: vocprep.decode("pascal-context", out="out", data_dir=url),
+    "decode overlays": lambda url: vocprep.DecodeOptions(overlays=url),
     "decode out": lambda url: vocprep.decode("pascal-context", out=url),
     "download data_dir": lambda url: vocprep.download("voc2012", url),
     "download from_dir": lambda url: vocprep.DownloadOptions(from_dir=url),

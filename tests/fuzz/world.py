@@ -61,6 +61,7 @@ WEIGHTS = "random:0"
 SPACE = 'title = "five classes"\nvoid = 0\n\n[names]\n' + "".join(
     f'{number} = "class {number}"\n' for number in range(1, 6)
 )
+SPACE += '\n[colours]\n2 = "#1e90ff"\n'
 PRESET = (
     'encoder = "none"\nepochs = 2\nbatch_size = 2\nvalidate_every = 1\nwarmup = 0.0\nlr = 1e-4\n'
     'train_split = "all"\n'
