@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from auditing.conftest import Erroneous
 from builders.heads import make_dataset, random_records
+from builders.s3 import S3
 from click.testing import CliRunner
 
 import vocprep
@@ -148,3 +149,10 @@ def test_a_report_has_the_audit_of_its_version_only(erroneous: Erroneous, tmp_pa
     code, output = run(*words)
     assert code == 3
     assert "run vocprep audit on it" in output
+
+
+def test_a_version_in_an_object_store_has_the_same_audit(
+    s3: S3, audited: AuditResult, erroneous: Erroneous
+) -> None:
+    s3.put_folder(erroneous.path, "voc")
+    assert vocprep.audit(s3.url("voc")) == audited
