@@ -1,12 +1,12 @@
 /** The viewer: one state in the address, and views that show it. */
 
 import { ask, pause } from "./api.js";
-import { ClassesView } from "./classes.js";
-import { ConfusionView } from "./confusion.js";
+import { ClassesView } from "./tables/classes.js";
+import { ConfusionView } from "./tables/confusion.js";
 import { fill, h, settled } from "./dom.js";
 import { keys } from "./keys.js";
-import { PicturesView } from "./pictures.js";
-import { PictureView } from "./picture.js";
+import { PicturesView } from "./list/pictures.js";
+import { PictureView } from "./picture/picture.js";
 import { Shell } from "./shell.js";
 import { Store } from "./state.js";
 

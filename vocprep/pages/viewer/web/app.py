@@ -130,10 +130,10 @@ class _App:
 
 
 def read_files() -> dict[str, bytes]:
-    """Return the page's files by name: nothing else is ever sent as a file."""
+    """Return the page's files by their paths below static/: nothing else is ever sent as a file."""
     return {
-        path.name: path.read_bytes()
-        for path in sorted(_STATIC.iterdir())
+        path.relative_to(_STATIC).as_posix(): path.read_bytes()
+        for path in sorted(_STATIC.rglob("*"))
         if path.suffix in _MEDIA_TYPES and path.is_file()
     }
 

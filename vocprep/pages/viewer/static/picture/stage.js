@@ -1,8 +1,8 @@
 /** The layers of one picture beside each other, with a cursor that walks its patches. */
 
-import { imageFault, imageUrl } from "./api.js";
-import { fill, h } from "./dom.js";
-import { layerQuery } from "./layers.js";
+import { imageFault, imageUrl } from "../api.js";
+import { fill, h } from "../dom.js";
+import { layerQuery } from "../layers.js";
 
 /** Layers that are the whole picture, not something laid over the photo. */
 const WHOLE = new Set(["photo"]);
@@ -29,7 +29,7 @@ export class Stage {
    * Show layers of a picture.
    * @param {{id: string, grid: [number, number], grids: Object<string, [number, number]>}} picture
    *   `grids` by version
-   * @param {import("./layers.js").Layer[]} layers
+   * @param {import("../layers.js").Layer[]} layers
    * @param {{opacity: number, lines: boolean, pinned: number|null,
    *   photographed: Object<string, boolean>}} look
    */

@@ -1,6 +1,6 @@
 /** A list of pictures of any length, of which the server is asked for pages when they are in sight. */
 
-import { askUntilReady } from "./api.js";
+import { askUntilReady } from "../api.js";
 
 const PAGE = 100; // pictures
 const KEPT = 60; // pages

@@ -1,13 +1,13 @@
 /** One picture: its layers, its legend, its patches. */
 
-import { askUntilReady } from "./api.js";
-import { button, fill, h, refill } from "./dom.js";
-import { availableLayers, chosenLayers, versionOf } from "./layers.js";
+import { askUntilReady } from "../api.js";
+import { button, fill, h, refill } from "../dom.js";
+import { availableLayers, chosenLayers, versionOf } from "../layers.js";
 import { legendRows, legendTable } from "./legend.js";
-import { fixed, percent, counted } from "./numbers.js";
+import { fixed, percent, counted } from "../numbers.js";
 import { patchDetails, patchSentence, SimilarPatches } from "./patches.js";
 import { Stage } from "./stage.js";
-import { layerBar } from "./toolbar.js";
+import { layerBar } from "../toolbar.js";
 
 const CHANGES = {
   same: "the same in both versions",
@@ -51,7 +51,7 @@ export class PictureView {
     );
   }
 
-  /** @param {import("./state.js").State} state that has an id */
+  /** @param {import("../state.js").State} state that has an id */
   show(state) {
     const { id, v } = state;
     if (this.shown?.id !== id || this.shown?.v !== v) {

@@ -1,9 +1,9 @@
 /** One picture of the list. */
 
-import { imageUrl } from "./api.js";
-import { h, swatch } from "./dom.js";
-import { layerQuery } from "./layers.js";
-import { difference, fixed, percent } from "./numbers.js";
+import { imageUrl } from "../api.js";
+import { h, swatch } from "../dom.js";
+import { layerQuery } from "../layers.js";
+import { difference, fixed, percent } from "../numbers.js";
 
 /**
  * Make a picture's tile.

@@ -1,11 +1,11 @@
 /** The confusion matrix, whose cells open the patches in question. */
 
-import { askUntilReady } from "./api.js";
+import { askUntilReady } from "../api.js";
 import { splitChoice, tableSplit } from "./classes.js";
-import { button, fill, h, refill, select } from "./dom.js";
-import { versionOf } from "./layers.js";
-import { counted, percent, plural } from "./numbers.js";
-import { cutout } from "./patches.js";
+import { button, fill, h, refill, select } from "../dom.js";
+import { versionOf } from "../layers.js";
+import { counted, percent, plural } from "../numbers.js";
+import { cutout } from "../picture/patches.js";
 
 const CLASSES = 24;
 const PATCHES = 60;
@@ -32,7 +32,7 @@ export class ConfusionView {
     );
   }
 
-  /** @param {import("./state.js").State} state */
+  /** @param {import("../state.js").State} state */
   show(state) {
     const runs = this.server().runs.filter((run) => run.version === state.v);
     const run = runs.find(({ key }) => key === state.r) ?? runs[0];

@@ -1,6 +1,6 @@
 /** A list of classes that can be searched by typing. */
 
-import { fill, h, swatch } from "./dom.js";
+import { fill, h, swatch } from "../dom.js";
 
 const MOST = 60; // options that are shown at once
 

@@ -1,12 +1,12 @@
 /** The list of pictures with its filters. */
 
 import { Filters } from "./filters.js";
-import { ask } from "./api.js";
-import { h } from "./dom.js";
+import { ask } from "../api.js";
+import { h } from "../dom.js";
 import { Grid } from "./grid.js";
-import { availableLayers, chosenLayers, versionOf } from "./layers.js";
+import { availableLayers, chosenLayers, versionOf } from "../layers.js";
 import { PictureList } from "./list.js";
-import { differ } from "./state.js";
+import { differ } from "../state.js";
 
 const WIDTHS = { s: 112, m: 168, l: 260 };
 const QUERY = ["v", "split", "class", "text", "status", "sort", "order"];
@@ -41,7 +41,7 @@ export class PicturesView {
   }
 
   /**
-   * @param {import("./state.js").State} state
+   * @param {import("../state.js").State} state
    * @returns {Object<string, string>} the question for the list
    */
   query(state) {
@@ -49,7 +49,7 @@ export class PicturesView {
   }
 
   /**
-   * @param {import("./state.js").State} state
+   * @param {import("../state.js").State} state
    * @param {boolean} isOther whether another view was shown before
    * @param {number|null} cursor index of the picture that was looked at last
    */

@@ -1,7 +1,7 @@
 /** The list of pictures as a grid of which only the rows in sight exist. */
 
-import { button, fill, h, settled } from "./dom.js";
-import { counted, plural } from "./numbers.js";
+import { button, fill, h, settled } from "../dom.js";
+import { counted, plural } from "../numbers.js";
 import { gridShape, movedIndex, rowCount, visibleRows } from "./rows.js";
 import { tile } from "./tile.js";
 

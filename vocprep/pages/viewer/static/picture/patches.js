@@ -1,8 +1,8 @@
 /** What is known of one patch, and the patches that are like it. */
 
-import { askUntilReady, imageUrl } from "./api.js";
-import { bar, button, fill, h, select, swatch } from "./dom.js";
-import { fixed, percent, plural } from "./numbers.js";
+import { askUntilReady, imageUrl } from "../api.js";
+import { bar, button, fill, h, select, swatch } from "../dom.js";
+import { fixed, percent, plural } from "../numbers.js";
 
 const SIMILAR = 24;
 const SLOTS = 4;

@@ -1,7 +1,7 @@
 /** The classes of a picture with their shares in truth and predictions, which sum to 100. */
 
-import { bar, h, swatch } from "./dom.js";
-import { roundedTogether } from "./numbers.js";
+import { bar, h, swatch } from "../dom.js";
+import { roundedTogether } from "../numbers.js";
 
 const MOST = 12;
 

@@ -1,9 +1,9 @@
 /** The controls above the list: which pictures, in which order, shown how. */
 
 import { Combobox } from "./combobox.js";
-import { button, h, refill, select, settled } from "./dom.js";
-import { availableLayers, tileChoices, versionOf } from "./layers.js";
-import { plural } from "./numbers.js";
+import { button, h, refill, select, settled } from "../dom.js";
+import { availableLayers, tileChoices, versionOf } from "../layers.js";
+import { plural } from "../numbers.js";
 
 const LARGE_FIRST = ["size", "loss", "difference"];
 
@@ -68,7 +68,7 @@ export class Filters {
   }
 
   /**
-   * @param {import("./state.js").State} state
+   * @param {import("../state.js").State} state
    * @param {Map<number, number>} counts pictures by class
    */
   show(state, counts) {

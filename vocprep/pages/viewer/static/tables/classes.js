@@ -1,9 +1,9 @@
 /** The table of classes: how much there is of each, and how well runs find it. */
 
-import { askUntilReady } from "./api.js";
-import { bar, fill, h, refill, select, swatch } from "./dom.js";
-import { versionOf } from "./layers.js";
-import { counted, difference, percent } from "./numbers.js";
+import { askUntilReady } from "../api.js";
+import { bar, fill, h, refill, select, swatch } from "../dom.js";
+import { versionOf } from "../layers.js";
+import { counted, difference, percent } from "../numbers.js";
 
 /**
  * Sort rows of the class table; rows without a value come last.
@@ -64,7 +64,7 @@ export class ClassesView {
     ]);
   }
 
-  /** @param {import("./state.js").State} state */
+  /** @param {import("../state.js").State} state */
   async show(state) {
     const split = tableSplit(state, this.server());
     const runs = this.server().runs.filter((run) => run.version === state.v);
@@ -166,7 +166,7 @@ export class ClassesView {
 
 /**
  * The split that tables are about: the one that is filtered by, else the last, which is scored.
- * @param {import("./state.js").State} state
+ * @param {import("../state.js").State} state
  * @param {*} server
  * @returns {string}
  */
@@ -178,7 +178,7 @@ export function tableSplit(state, server) {
 }
 
 /**
- * @param {import("./state.js").Store} store
+ * @param {import("../state.js").Store} store
  * @param {*} server
  * @param {string} split
  * @returns {HTMLElement}
