@@ -102,7 +102,7 @@ def test_a_heat_map_names_rows_columns_and_shares() -> None:
     assert re.findall(r"--o:([\d.]+)", html) == [
         "0.900", "0.100", "0.000", "0.004", "0.500", "0.496",
     ]  # fmt: skip
-    assert re.findall(r"<td style[^>]*>([^<]*)</td>", html) == ["90", "10", "", "·", "50", "50"]
+    assert re.findall(r"<td style[^>]*>([^<]*)</td>", html) == ["90", "10", "", "&lt;1", "50", "50"]
     assert "cat, dog: 10.00 %" in html
 
 

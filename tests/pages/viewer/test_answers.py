@@ -179,9 +179,15 @@ def test_scores_are_those_of_an_evaluation(
     options = EvaluateOptions(device="cpu", worst=100)
     (scores,) = evaluate(run, shown.version, "val", options).runs
     table = get(viewer, "classes", r=1, split="val")
-    rows = {row["name"]: (row["miou"], row["pixel_accuracy"]) for row in table["rows"]}
+    rows = {
+        row["name"]: (row["miou"], row["miou_frequent"], row["pixel_accuracy"])
+        for row in table["rows"]
+    }
     assert rows == {
-        row.name: pytest.approx((row.miou_present, row.pixel_accuracy)) for row in scores.rows
+        scores.row_name(row): pytest.approx(
+            (row.miou_present, row.miou_frequent, row.pixel_accuracy)
+        )
+        for row in scores.rows
     }
     known = {each["id"]: each for each in table["classes"]}
     assert list(known) == sorted(run.config.labels.names)

@@ -25,6 +25,13 @@ def test_classes_are_sorted_and_lead_to_their_pictures(page: Page, viewer: Serve
     page.goto(f"{viewer.url}?view=classes&split=train")
     expect(page.locator(".run.is-ready")).to_have_count(2)
     expect(page.locator("table.ladder")).to_have_count(2)
+    ladder = page.locator("table.ladder").first
+    assert ladder.locator("thead th").all_inner_texts()[1:] == [
+        "mIoU present",
+        "mIoU ≥1 %",
+        "Pixel accuracy",
+    ]
+    expect(ladder.locator("tbody tr").last).to_contain_text("everywhere (majority of train)")
     pixels = [int(text.replace(",", "")) for text in column(page, 2)]
     assert pixels == sorted(pixels, reverse=True)
     assert pixels[0] > 0

@@ -61,6 +61,11 @@ _ASSIGNMENTS = torch.tensor(list(permutations(range(SLOTS))))
 """[24, 4] all assignments of one channel to each slot, the identity first."""
 
 
+def chance_name(class_name: str, split: str) -> str:
+    """Return the constant row's name for people: what it predicts, and the split that it is of."""
+    return f"chance: {class_name!r} everywhere (majority of {split})"
+
+
 def true_masks(slot_labels: Tensor, states: Tensor) -> Tensor:
     """Return the class ids of pixels int64 [B, P, 1024] when slot k has ``slot_labels[..., k]``.
 

@@ -14,7 +14,7 @@ from vocprep.heads.scoring.calibration import Calibration
 from vocprep.heads.scoring.counters import MaskQuality
 from vocprep.heads.scoring.image_scores import Group, ImageConfusions, ImageScore
 from vocprep.heads.scoring.metrics import ConfusionMatrix, confusion_shares
-from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.oracles import RowKind, chance_name
 from vocprep.validation import to_json
 
 CONFUSION_CLASSES = 30
@@ -161,8 +161,7 @@ class RunScores:
         """Return the name of one of the run's rows, which tells what chance predicts."""
         if not row.kind.is_constant:
             return row.name
-        name, split = self.majority_class.name, self.majority_split
-        return f"chance: {name!r} everywhere (majority of {split})"
+        return chance_name(self.majority_class.name, self.majority_split)
 
     @property
     def model(self) -> ScoreRow:

@@ -263,8 +263,8 @@ def _value(value: float | None) -> float | int | Markup | None:
 
 
 def _percent(share: float) -> str:
-    """Write a share in a small cell: nothing for what is nothing."""
+    """Write a share in a small cell as the viewer does: nothing for what is nothing."""
     percent = 100 * share
     if percent < 0.5:
-        return "·" if percent > 0 else ""
+        return "<1" if percent > 0 else ""
     return f"{percent:.0f}"

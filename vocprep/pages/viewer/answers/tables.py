@@ -53,7 +53,7 @@ def _class_scores(matrix: ConfusionMatrix) -> dict[int, dict[str, float | None]]
 def _ladder(scores: SplitScores) -> list[dict[str, Any]]:
     return [
         {
-            "name": kind.display_name,
+            "name": scores.chance if kind.is_constant else kind.display_name,
             "miou": matrix.miou_present(),
             "miou_frequent": matrix.miou_frequent(),
             "pixel_accuracy": matrix.pixel_accuracy(),

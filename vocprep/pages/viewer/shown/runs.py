@@ -19,7 +19,7 @@ from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.counters import MaskCounter, PixelCounter
 from vocprep.heads.scoring.image_scores import ImageCounter
 from vocprep.heads.scoring.metrics import ConfusionMatrix, constant_prediction
-from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.oracles import RowKind, chance_name
 from vocprep.heads.scoring.split_pass import ScoredBatch, label_maps_by_kind, run_batches
 from vocprep.options import LoaderOptions
 from vocprep.pages.viewer.queries import NotFoundError
@@ -42,6 +42,8 @@ class SplitScores:
 
     matrices: dict[RowKind, ConfusionMatrix]
     """By kind of row, the model first."""
+    chance: str
+    """The name of the constant row, which tells what it predicts."""
     wrong: WrongPixels
 
     @property
@@ -133,10 +135,10 @@ class ShownRun:
         matrices: dict[RowKind, ConfusionMatrix] = {
             kind: counter.matrix() for kind, counter in pixels.items()
         }
-        matrices[RowKind.MAJORITY] = constant_prediction(
-            matrices[RowKind.MODEL], self._most_frequent(split)
-        )
-        return SplitScores(matrices=matrices, wrong=wrong.counts())
+        majority, of_split = self._most_frequent(split)
+        matrices[RowKind.MAJORITY] = constant_prediction(matrices[RowKind.MODEL], majority)
+        chance = chance_name(space.names.get(majority, str(majority)), of_split)
+        return SplitScores(matrices=matrices, chance=chance, wrong=wrong.counts())
 
     def _count_pictures(self, scored: ScoredBatch, predicted: torch.Tensor) -> NDArray[np.int64]:
         """Keep the scores of a batch's pictures, and return their places."""
@@ -151,15 +153,19 @@ class ShownRun:
             self.losses[place] = score.loss
         return np.array([self.version.catalogue.place(i) for i in ids], dtype=np.int64)
 
-    def _most_frequent(self, split: str) -> int:
-        """Return the class with the most pixels of the split that the run was trained on."""
+    def _most_frequent(self, split: str) -> tuple[int, str]:
+        """Return the class with the most pixels of the split that the run was trained on, and that.
+
+        It is of ``split`` where the version does not hold the other.
+        """
         trained_on = self.run.config.options.train_split
         names = self.version.catalogue.split_names
-        chosen = self.version.catalogue.of_split(trained_on if trained_on in names else split)
+        of_split = trained_on if trained_on in names else split
+        chosen = self.version.catalogue.of_split(of_split)
         totals = self.version.columns.result().totals(chosen)
         pixels = {class_id: count for class_id, count, _ in totals}
         pixels.pop(self.version.space.void, None)
-        return max(pixels, key=lambda each: (pixels[each], -each), default=0)
+        return max(pixels, key=lambda each: (pixels[each], -each), default=0), of_split
 
     def to_json(self) -> dict[str, Any]:
         """Return what the page shows of the run, and how far its scores are."""

@@ -211,10 +211,11 @@ function ladder(run, rows, isOneOfMany) {
       {},
       h("th", { scope: "row" }, row.name),
       h("td", { class: "number" }, percent(row.miou)),
+      h("td", { class: "number" }, percent(row.miou_frequent)),
       h("td", { class: "number" }, percent(row.pixel_accuracy)),
     ),
   );
-  const numbers = ["mIoU", "Pixel accuracy"];
+  const numbers = ["mIoU present", "mIoU ≥1 %", "Pixel accuracy"];
   const heads = [
     h("th", { scope: "col" }, h("span", { class: "unseen" }, "row")),
     ...numbers.map((name) => h("th", { scope: "col", class: "number" }, name)),

@@ -97,7 +97,7 @@ export class ConfusionView {
       const name = names.get(id) ?? `class ${id}`;
       return h("tr", {}, h("th", { scope: "row" }, name), cells, rest);
     });
-    const last = h("th", { scope: "col", class: "turned" }, h("span", {}, "others"));
+    const last = h("th", { scope: "col", class: "turned" }, h("span", {}, "other"));
     return h(
       "table",
       { class: "matrix" },
@@ -106,7 +106,7 @@ export class ConfusionView {
         {},
         "Share of each true class's pixels (rows) by predicted class (columns), in %",
       ),
-      h("thead", {}, h("tr", {}, h("td", {}, "true ↓ predicted →"), heads, last)),
+      h("thead", {}, h("tr", {}, h("td", {}, "truth ↓ predicted →"), heads, last)),
       h("tbody", {}, rows),
     );
   }
