@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
+from builders.shown import Shown
 from playwright.sync_api import Locator, Page, Route, expect
 
+from vocprep.drawing.legend import legend_rows
+from vocprep.heads.predict_image import predict_label_map
+from vocprep.heads.runs.run import load_run
 from vocprep.pages.viewer.web.server import Server
+from vocprep.shards.reader import ShardDataset
 
 pytestmark = pytest.mark.slow
 
@@ -25,21 +30,32 @@ def point_at(panel: Locator, row: int, column: int, rows: int = 7, columns: int 
     panel.locator(".canvas").hover(position={"x": x, "y": y})
 
 
-def shares(page: Page, column: int) -> list[float]:
-    """Of the legend, in one of its columns."""
-    cells = page.locator(f".legend tbody tr td:nth-child({column})").all_text_contents()
-    return [float(text) for text in cells if text[0].isdigit()]
+def legend(page: Page) -> list[list[str]]:
+    """The cells of the rows of a picture's legend."""
+    rows = page.locator(".legend tbody tr").all()
+    return [row.locator("th, td").all_text_contents() for row in rows]
 
 
-def test_a_picture_shows_its_layers_and_patches(page: Page, viewer: Server) -> None:
+def legend_of_sheets(shown: Shown, image_id: str) -> list[list[str]]:
+    """The legend of a picture as sheets have it, of the truth and of both predictions."""
+    dataset = ShardDataset.open(shown.version)
+    record = dataset.record(image_id)
+    predictions = [
+        predict_label_map(load_run(run), record.embeddings, record.grid).label_map
+        for run in shown.runs
+    ]
+    rows = legend_rows([record.decode_label_map(), *predictions], dataset.label_space.style)
+    return [[row.name, *row.shares] for row in rows]
+
+
+def test_a_picture_shows_its_layers_and_patches(page: Page, viewer: Server, shown: Shown) -> None:
     page.goto(viewer.url)
     expect(page.locator(".run.is-ready")).to_have_count(2)
     page.locator("#tile-2 a").click()
     expect(page.get_by_role("heading", name="2010_000004")).to_be_visible()
     expect(page.locator(".panel .over.is-there")).to_have_count(4)
     assert titles(page) == ["Photo", "Truth", "Prediction 1", "Prediction 2"]
-    for column in (2, 3, 4):
-        assert sum(shares(page, column)) == pytest.approx(100)
+    assert legend(page) == legend_of_sheets(shown, "2010_000004")
 
     point_at(page.locator(".panel").nth(1), row=2, column=5)
     details = page.get_by_role("region", name="Patch", exact=True)
@@ -218,3 +234,21 @@ def test_faults_are_told_in_words(page: Page, long_viewer: Server, page_faults: 
     expect(page.locator(".pictures .message")).to_have_text("No picture fits these filters.")
     assert [fault for fault in page_faults if "Failed to load resource" not in fault] == []
     page_faults.clear()
+
+
+def test_small_shares_and_differences_are_told_from_none(page: Page, viewer: Server) -> None:
+    page.goto(viewer.url)
+    texts, points = page.evaluate(
+        """async (url) => {
+          const { legendRows } = await import(`${url}static/picture/legend.js`);
+          const { difference } = await import(`${url}static/numbers.js`);
+          const truth = [{ id: 1, pixels: 49999, percent: 99.998 }];
+          truth.push({ id: 2, pixels: 1, percent: 0.002 });
+          const columns = [truth, [{ id: 1, pixels: 50000, percent: 100 }]];
+          const rows = legendRows(columns, 0, new Map());
+          return [rows.map((row) => row.texts), [0.0123, 0, -0.0004, -0.25].map(difference)];
+        }""",
+        viewer.url,
+    )
+    assert texts == [["100.0", "100.0"], ["<0.1", "-"]]
+    assert points == ["+1.2", "0.0", "0.0", "−25.0"]

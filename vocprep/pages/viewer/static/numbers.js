@@ -43,7 +43,8 @@ export function fixed(value, digits = 2) {
 export function difference(value) {
   if (value === null || value === undefined) return "–";
   const points = (100 * value).toFixed(1);
-  return value > 0 && points !== "0.0" ? `+${points}` : points.replace("-", "−");
+  if (Number(points) === 0) return "0.0";
+  return value > 0 ? `+${points}` : points.replace("-", "−");
 }
 
 /**

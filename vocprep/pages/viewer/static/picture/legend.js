@@ -10,12 +10,13 @@ const MOST = 12;
  * @property {number|null} id null of void and of those that are summed up
  * @property {string} name
  * @property {string} colour
- * @property {Array<number|null>} percents one per column
+ * @property {number[]} percents one per column
+ * @property {string[]} texts of the percents, a dash where the class does not occur
  */
 
 /**
  * Rows of a legend: the largest classes first, then the others together, then void.
- * @param {Array<Array<{id: number, percent: number}>>} columns classes of the truth and of each run
+ * @param {Array<Array<{id: number, pixels: number, percent: number}>>} columns classes of the truth and of each run
  * @param {number} voidPercent of the truth
  * @param {Map<number, {name: string, colour: string}>} classes by id
  * @param {number} [most]
@@ -24,9 +25,11 @@ const MOST = 12;
 export function legendRows(columns, voidPercent, classes, most = MOST) {
   const shares = columns.map((column) => new Map(column.map((item) => [item.id, item.percent])));
   const ids = [...new Set(columns.flat().map((item) => item.id))];
-  const largest = (id) => Math.max(...shares.map((share) => share.get(id) ?? 0));
-  ids.sort((one, other) => largest(other) - largest(one) || one - other);
-  const shown = ids.length > most ? ids.slice(0, most - 1) : ids;
+  const pixels = new Map(ids.map((id) => [id, 0]));
+  for (const item of columns.flat()) pixels.set(item.id, pixels.get(item.id) + item.pixels);
+  ids.sort((one, other) => pixels.get(other) - pixels.get(one) || one - other);
+  // A row for a single class takes no more room than a row that says "1 other class".
+  const shown = ids.length > most + 1 ? ids.slice(0, most) : ids;
   const rest = ids.slice(shown.length);
   const rows = shown.map((id) => ({
     id,
@@ -36,7 +39,7 @@ export function legendRows(columns, voidPercent, classes, most = MOST) {
   }));
   if (rest.length > 0) {
     const percents = shares.map((share) => rest.reduce((sum, id) => sum + (share.get(id) ?? 0), 0));
-    rows.push({ id: null, name: `${rest.length} others`, colour: "transparent", percents });
+    rows.push({ id: null, name: `${rest.length} other classes`, colour: "transparent", percents });
   }
   if (voidPercent > 0) {
     const percents = columns.map((_, index) => (index === 0 ? voidPercent : 0));
@@ -84,7 +87,7 @@ function legendRow(row, hasBar, actions) {
       ? { onmouseenter: enter, onmouseleave: leave, onfocusin: enter, onfocusout: leave }
       : {},
     h("th", { scope: "row" }, mark, name),
-    row.percents.map((value) => h("td", { class: "number" }, value === 0 ? "–" : value.toFixed(1))),
+    row.texts.map((text) => h("td", { class: "number" }, text)),
     hasBar ? h("td", { class: "wide" }, bar(row.percents[0] / 100, row.colour || "#999")) : null,
   );
 }
@@ -94,5 +97,14 @@ function withRoundedColumns(rows, count) {
   for (let column = 0; column < count; column += 1) {
     rounded.push(roundedTogether(rows.map((row) => row.percents[column])));
   }
-  return rows.map((row, index) => ({ ...row, percents: rounded.map((column) => column[index]) }));
+  return rows.map((row, index) => {
+    const percents = rounded.map((column) => column[index]);
+    const texts = percents.map((value, column) => shareText(value, row.percents[column] > 0));
+    return { ...row, percents, texts };
+  });
+}
+
+function shareText(percent, occurs) {
+  if (percent > 0) return percent.toFixed(1);
+  return occurs ? "<0.1" : "-";
 }

@@ -109,7 +109,7 @@ export class SimilarPatches {
     const waiting = (sentence) => fill(status, sentence);
     try {
       const answer = await askUntilReady("similar", query, this.request.signal, waiting);
-      fill(status, `of ${look.split}, by cosine, in ${answer.seconds.toFixed(2)} s`);
+      fill(status, `of ${look.split}, by cosine, in ${Math.max(answer.seconds, 0.01).toFixed(2)} s`);
       this.element.append(this.#found(answer.patches, look));
     } catch (error) {
       if (error.name !== "AbortError") fill(status, error.message);
