@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64decode
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from auditing.conftest import Erroneous
 from builders.heads import make_dataset, random_records
 from builders.s3 import S3
 from click.testing import CliRunner
+from PIL import Image
 
 import vocprep
 from vocprep.auditing.out_of_fold import deal_folds
-from vocprep.auditing.result import AuditResult
+from vocprep.auditing.result import AuditedPicture, AuditResult
 from vocprep.cli.main import main
 from vocprep.errors import DataError, UsageError
 
@@ -84,6 +89,19 @@ def test_the_command_writes_json_csv_and_a_page(erroneous: Erroneous, tmp_path: 
     assert [picture.id in page for picture in read.pictures[:6]] == [True] * 6
     assert "http" not in page.split("<body")[1]
     assert "with likely errors" in output
+    worst = next(picture for picture in read.pictures if picture.patches)
+    assert "in the framed patch" in page
+    assert_framed(page, worst)
+
+
+def assert_framed(page: str, picture: AuditedPicture) -> None:
+    """Assert that the patches of a likely error have a black and white frame, and no others."""
+    found = re.search(rf'base64,([^"]+)" alt="Label map of {picture.id}"', page)
+    assert found is not None
+    pixels = np.asarray(Image.open(BytesIO(b64decode(found[1]))).convert("L"))
+    edges = pixels.reshape(pixels.shape[0] // 32, 32, -1, 32)[:, 16, :, :4]
+    is_framed = (edges[..., 1] < 60) & (edges[..., 2] > 200)
+    assert np.flatnonzero(is_framed).tolist() == sorted(picture.patches)
 
 
 def test_one_split_can_be_audited_alone(erroneous: Erroneous) -> None:

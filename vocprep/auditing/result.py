@@ -18,6 +18,13 @@ from vocprep.validation import explain, from_json
 
 MAX_BYTES = 1 << 30
 """Of a file of an audit: about 500 bytes per picture of 49 patches."""
+ERRORS: dict[Kind, str] = {
+    "class": "an object has the wrong class",
+    "other picture": "the label map is another picture's",
+    "moved": "the label map is moved, mirrored or turned over",
+    "erased": "an object is not labelled",
+}
+"""The kinds of errors in words."""
 Share = Annotated[float, Field(ge=0, le=1)]
 COLUMNS = (
     *("rank", "id", "split", "quality", "suspected", "given", "believed", "confidence"),

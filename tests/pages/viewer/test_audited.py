@@ -80,7 +80,7 @@ def test_pictures_are_sorted_by_the_quality_of_their_labels(
         picture = get(server, "picture", id="train_02")
         assert picture["quality"] == 0.125
         assert picture["suspected"] == (
-            "suspected: another class; labelled cat, believed to be dog (75 %)"
+            "suspected: an object has the wrong class; labelled cat, believed to be dog (75 %)"
         )
         assert [patch["quality"] for patch in picture["patches"]] == [0.125, 0.25, 0.375]
         assert get(server, "picture", id="train_00")["suspected"] is None

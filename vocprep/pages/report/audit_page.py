@@ -9,10 +9,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from vocprep.analysis.photographs import Photographs
-from vocprep.auditing.result import AuditedPicture, AuditResult
+from vocprep.auditing.planted import Kind
+from vocprep.auditing.result import ERRORS, AuditedPicture, AuditResult
 from vocprep.errors import DataError, UsageError
 from vocprep.files.writing import check_output_folder, json_bytes, write_atomic
-from vocprep.geometry import Grid
 from vocprep.pages.report.page import Page, Section, render, section, table
 from vocprep.pages.report.versions.pictures import Gallery
 from vocprep.shards.reader import ShardDataset
@@ -21,12 +21,6 @@ from vocprep.storage.places import Place
 _SUFFIXES = (".json", ".csv", ".html")
 _MOST_PICTURES = 60
 """Of a page, so that it stays small enough to send."""
-WORDS = {
-    "class": "an object has the wrong class",
-    "other picture": "the label map is another picture's",
-    "moved": "the label map is moved, mirrored or turned over",
-    "erased": "an object is not labelled",
-}
 
 
 def check_targets(outs: Sequence[Path]) -> None:
@@ -84,7 +78,7 @@ def audit_sections(
         )
     gallery = Gallery(space=dataset.label_space, photographs=photographs, components=None)
     shown = result.listed[:_MOST_PICTURES]
-    kinds = Counter(str(p.suspected) for p in result.pictures if p.suspected)
+    kinds = Counter(p.suspected for p in result.pictures if p.suspected)
     return [
         section(
             "label-errors",
@@ -112,23 +106,15 @@ def _row(
     panels: list[object] = []
     if gallery.photographs is not None:
         panels.append(gallery.single(record, "photograph"))
-    panels.append(gallery.labels(record, "label map"))
-    words = render(
-        "audit_words.html", picture=picture, words=WORDS, places=_places(picture, record.grid)
-    )
+    panels.append(gallery.labels(record, "label map", picture.patches))
+    words = render("audit_words.html", picture=picture, errors=ERRORS)
     return picture.id, panels, words
 
 
-def _places(picture: AuditedPicture, grid: Grid) -> str:
-    """Return patches as people count them: row and column from 1."""
-    places = [f"{patch // grid[1] + 1}/{patch % grid[1] + 1}" for patch in picture.patches]
-    return ", ".join(places)
-
-
-def _kinds_table(kinds: Counter[str]) -> Markup | None:
+def _kinds_table(kinds: Counter[Kind]) -> Markup | None:
     if not kinds:
         return None
-    rows = [(WORDS[kind], count) for kind, count in kinds.most_common()]
+    rows = [(ERRORS[kind], count) for kind, count in kinds.most_common()]
     return table("What is suspected", ("error", "pictures"), rows)
 
 

@@ -19,7 +19,7 @@ from vocprep.analysis.photographs import Photographs
 from vocprep.analysis.statistics import SplitStatistics, records_of
 from vocprep.drawing.label_maps import paint_label_map
 from vocprep.drawing.legend import LegendRow, legend_rows
-from vocprep.drawing.patches import paint_patches
+from vocprep.drawing.patches import frame_patches, paint_patches
 from vocprep.geometry import PATCH, join_patches
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import STATE_OTHER, unpack_states
@@ -65,9 +65,15 @@ class Gallery:
             return self.labels(record, caption)
         return Picture.of(photograph, f"Photograph {record.image_id}"), caption
 
-    def labels(self, record: Record, caption: str) -> tuple[Picture, str]:
-        """Return a record's label map, over the photograph where there is one."""
+    def labels(
+        self, record: Record, caption: str, framed: Sequence[int] = ()
+    ) -> tuple[Picture, str]:
+        """Return a record's label map, over the photograph where there is one.
+
+        ``framed`` are numbers of patches that get a frame.
+        """
         painted = paint_label_map(_label_map(record), self.space.style, self._photograph(record))
+        painted = frame_patches(painted, framed, PATCH // _step(record))
         return Picture.of(painted, f"Label map of {record.image_id}"), caption
 
     def _patches(self, record: Record) -> tuple[Picture, str]:

@@ -8,18 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.auditing.result import AuditedPicture, AuditResult
+from vocprep.auditing.result import ERRORS, AuditedPicture, AuditResult
 from vocprep.errors import DataError
 from vocprep.pages.viewer.shown.catalogue import Catalogue
 from vocprep.validation import printable
-
-_ERRORS = {
-    "class": "another class",
-    "other picture": "the label map of another picture",
-    "moved": "a label map that is moved",
-    "erased": "an object that is left out",
-}
-"""In words, by the kind of error."""
 
 
 class AuditedPictures:
@@ -56,10 +48,10 @@ def suspicion(picture: AuditedPicture) -> str | None:
     """Return what an audit suspects of a picture, in words; None where it suspects nothing."""
     if picture.suspected is None:
         return None
-    words = f"suspected: {_ERRORS[picture.suspected]}"
+    words = f"suspected: {ERRORS[picture.suspected]}"
     if picture.given is not None and picture.believed is not None:
         share = f"{100 * picture.confidence:.0f} %"
         words += f"; labelled {picture.given}, believed to be {picture.believed} ({share})"
-    if picture.fits_better is not None:
-        words += f"; would fit better {picture.fits_better}"
+    if picture.suspected == "moved" and picture.fits_better is not None:
+        words += f"; fits better {picture.fits_better}"
     return words
