@@ -13,7 +13,10 @@ from playwright.sync_api import Page
 
 import vocprep
 from vocprep.labels.label_space import LabelSpace
+from vocprep.pages.report.charts import heat_map
 from vocprep.pages.report.options import ReportOptions
+from vocprep.pages.report.page import Page as ReportPage
+from vocprep.pages.report.page import Section, table
 from vocprep.shards.record import Record
 
 pytestmark = pytest.mark.slow
@@ -75,6 +78,26 @@ def test_a_page_fits_a_phone_with_all_of_it_unfolded(name: str, reports: Path, p
     pictures = page.evaluate("[...document.images].map(each => each.complete && each.naturalWidth)")
     assert len(pictures) > 3
     assert all(pictures)
+
+
+def test_names_of_rows_are_broken_between_words_on_a_phone(page: Page) -> None:
+    names = ["background", "pottedplant", "sidewalk", "everywhere (majority of train)"]
+    shares = np.full((len(names), 20), 0.05)
+    matrix = heat_map("shares", shares, names, [str(number) for number in range(20)], "a \\ b")
+    rows = [(name, *range(10_000, 10_009)) for name in names]
+    html = matrix + table("numbers", [f"long head {number}" for number in range(10)], rows)
+    sections = (Section(id="tables", heading="Tables", html=html),)
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.set_content(ReportPage(title="Tables", lead="", sections=sections).render())
+    lines = page.evaluate(
+        """() => [...document.querySelectorAll('tbody th bdi')].map((name) => {
+          const range = document.createRange();
+          range.setStart(name.firstChild, 0);
+          range.setEnd(name.firstChild, name.textContent.match(/^\\S+/)[0].length);
+          return new Set([...range.getClientRects()].map((box) => box.top)).size;
+        })"""
+    )
+    assert lines == [1] * 2 * len(names)
 
 
 def test_hostile_names_are_read_as_they_are(reports: Path, page: Page) -> None:
