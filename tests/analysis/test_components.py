@@ -12,6 +12,8 @@ from builders.versions import ONE_PER_SHARD, Built, write_records
 from vocprep.analysis.components import Components, RowSample
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 
 def test_axes_are_those_of_a_singular_value_decomposition() -> None:
     rng = np.random.default_rng(0)

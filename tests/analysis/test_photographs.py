@@ -14,6 +14,8 @@ from vocprep.analysis.photographs import Photographs
 from vocprep.errors import DataError, ImageDecodeError, UsageError
 from vocprep.files.writing import sha256_hex
 
+pytestmark = pytest.mark.slow
+
 
 def test_photographs_are_placed_as_the_build_placed_them(
     native_hdf5: Built, sample_tree: Path

@@ -23,6 +23,8 @@ from vocprep.auditing.result import AuditedPicture, AuditResult
 from vocprep.cli.main import main
 from vocprep.errors import DataError, UsageError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def audited(erroneous: Erroneous) -> AuditResult:

@@ -26,6 +26,8 @@ from vocprep.options import BuildChoices, Layout
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
 
+pytestmark = pytest.mark.slow
+
 DESCRIBED = (
     *("split", "grid", "image_sha256", "label_sha256"),
     *("targets_sha256", "embeddings_sha256", "record_sha256"),

@@ -19,6 +19,8 @@ from vocprep.errors import DataError, SourceUnavailableError, UsageError
 from vocprep.manifests import SplitFlags, find_manifest
 from vocprep.options import BuildChoices, MaxFailures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def two(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:

@@ -55,7 +55,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, vocprep: Run) -> Callable[..., Resu
 
 
 def test_all_commands_that_report_take_json() -> None:
-    assert set(main.commands) - set(WITH_JSON) == {"demo", "sample"}
+    assert set(main.commands) - set(WITH_JSON) == {"demo", "sample", "view"}
 
 
 @pytest.mark.parametrize("name", WITH_JSON)

@@ -23,6 +23,8 @@ from vocprep.heads.scoring.evaluate import evaluate, runs_and_shards
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:

@@ -15,6 +15,8 @@ from vocprep.heads.scoring.matching import check_fits, choose_dataset, require_o
 from vocprep.recipe import LabelSpaceId
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 RESNET18 = {
     "backbone": "resnet18-imagenet",
     "layers": ("layer4",),

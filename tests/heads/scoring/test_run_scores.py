@@ -38,6 +38,8 @@ from vocprep.recipe import LabelSpaceId
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 
+pytestmark = pytest.mark.slow
+
 
 def record(image_id: str, label_map: NDArray[np.int64], split: str = "val") -> Record:
     patches = label_map.size // 1024

@@ -24,6 +24,8 @@ from vocprep.manifests import load_dataset
 from vocprep.recipe import LabelSpaceId
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 FOLDER = "VOCdevkit/VOC2012/SegmentationClass"
 CROP, NATIVE = Geometry(), Geometry(geometry="native")
 SIZES = {"v0": (50, 100), "v1": (70, 40), "v2": (64, 32)}

@@ -14,6 +14,8 @@ import vocprep
 from vocprep.cli.main import main
 from vocprep.errors import DataError, UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def run(*words: object) -> Result:
     return CliRunner().invoke(main, ["report", *map(str, words)])

@@ -32,6 +32,8 @@ from vocprep.labels.label_space import LabelSpace
 from vocprep.pages.report.options import ReportOptions
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>document.title='broken'</script>"
 HOSTILE_RUN = '<img src=x onerror="alert(1)">\u202e & <b>run' + "w" * 100
 GRIDS = [(1, 2), (2, 2), (1, 1), (3, 1)]

@@ -18,6 +18,8 @@ from vocprep.labels.label_space import load_label_space
 from vocprep.options import BuildChoices, Layout, ShardFormat
 from vocprep.pages.report.options import ReportOptions
 
+pytestmark = pytest.mark.slow
+
 
 def write(path: Path, out: Path, **options: object) -> str:
     vocprep.report(path, out / "page.html", ReportOptions(**options))  # type: ignore[arg-type]

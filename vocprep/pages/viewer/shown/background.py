@@ -114,7 +114,7 @@ class Task(Generic[Result]):
     def ask(self, seconds: float = ASKED_SECONDS) -> Result:
         """Return the result if it is there in a moment; NotReadyError while it is computed."""
         if self._claim():
-            threading.Thread(target=self._run, name="vocprep-view", daemon=True).start()
+            threading.Thread(target=self._run, name="viewer", daemon=True).start()
         return self.finished(seconds)
 
     def _claim(self) -> bool:
@@ -182,9 +182,7 @@ class Background:
 
     def start(self, tasks: Sequence[Task[Any]]) -> None:
         """Begin some of the tasks."""
-        threading.Thread(
-            target=self._run, args=(list(tasks),), name="vocprep-view", daemon=True
-        ).start()
+        threading.Thread(target=self._run, args=(list(tasks),), name="viewer", daemon=True).start()
 
     def stop(self, seconds: float) -> None:
         """End what is computed, and wait for it, at most for some seconds."""
