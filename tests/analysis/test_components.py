@@ -44,8 +44,9 @@ def test_colours_span_the_whole_range_and_equal_embeddings_have_one_colour() -> 
         np.ones((1, 8)),
         np.arange(6.0)[:, None],
         np.array([[np.inf, 1.0], [np.nan, 2.0], [0.0, 3.0]]),
+        np.array([[3e38, -3e38, 1.0], [-3e38, 1e38, 2.0]], dtype=np.float32),
     ],
-    ids=["zeros", "one row", "one number", "not finite"],
+    ids=["zeros", "one row", "one number", "not finite", "huge"],
 )
 def test_embeddings_without_three_directions_have_colours(rows: np.ndarray) -> None:
     colours = Components.fit(rows).rgb(rows, (len(rows), 1))

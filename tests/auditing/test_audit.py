@@ -6,6 +6,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -176,3 +177,14 @@ def test_a_version_in_an_object_store_has_the_same_audit(
 ) -> None:
     s3.put_folder(erroneous.path, "voc")
     assert vocprep.audit(s3.url("voc")) == audited
+
+
+def test_numbers_that_are_not_finite_do_not_spoil_the_rest(tmp_path: Path) -> None:
+    records = random_records("train", [(2, 2)] * 10)
+    for record, value in zip(records, (float("nan"), float("inf"), 65504.0), strict=False):
+        record.embeddings[0] = value
+    twin = replace(records[5], image_id="twin", image_sha256="22" * 32)
+    made = make_dataset(tmp_path / "made", {"train": [*records, twin]})
+    result = vocprep.audit(made.path)
+    assert len(result.pictures) == 11
+    assert {records[5].image_id, "twin"} in [{*group.ids} for group in result.duplicates.same]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.analysis.finite import finite
 from vocprep.errors import UsageError
 from vocprep.geometry import Grid
 from vocprep.shards.reader import ShardDataset
@@ -57,7 +58,7 @@ class Components:
         >>> Components.fit(line).axes[0].astype(float).round(3).tolist()
         [0.6, 0.8]
         """
-        sample = _finite(rows)
+        sample = finite(rows)
         size = sample.shape[1]
         mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         centred = sample - mean
@@ -90,7 +91,7 @@ class Components:
 
         Equal colours mean like embeddings, in all pictures that are drawn with these components.
         """
-        values = (_finite(embeddings) - self.mean) @ self.axes.T
+        values = (finite(embeddings) - self.mean) @ self.axes.T
         span = np.where(self.high > self.low, self.high - self.low, 1.0)
         scaled = np.clip((values - self.low) / span, 0.0, 1.0)
         return np.round(255 * scaled).astype(np.uint8).reshape(*grid, 3)
@@ -135,10 +136,6 @@ def _sample(dataset: ShardDataset) -> NDArray[np.floating]:
 def _spread(count: int, most: int) -> Iterable[int]:
     """Return at most ``most`` of ``count`` numbers, evenly spread."""
     return range(count) if count <= most else (i * count // most for i in range(most))
-
-
-def _finite(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(rows, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _largest(

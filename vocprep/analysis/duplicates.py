@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.analysis.finite import finite
 from vocprep.geometry import Grid
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
@@ -239,7 +240,7 @@ class _Standardise:
     def of(cls, dataset: ShardDataset) -> _Standardise:
         """Return the moments of the first records of each split, however shards are cut."""
         patches = [
-            record.embeddings.astype(np.float64)
+            finite(record.embeddings).astype(np.float64)
             for split in sorted({shard.split for shard in dataset.index.shards})
             for record in islice(_read_split(dataset, split), _MOMENT_RECORDS)
         ]
@@ -250,7 +251,7 @@ class _Standardise:
 
     def vector(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the standardised embeddings of all patches [P·D] as one vector of length 1."""
-        standardised = (embeddings.astype(np.float32) - self.mean) / self.deviation
+        standardised = (finite(embeddings) - self.mean) / self.deviation
         vector: NDArray[np.float32] = standardised.ravel()
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 

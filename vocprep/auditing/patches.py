@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.analysis.finite import finite
 from vocprep.geometry import Grid
 from vocprep.labels.targets import NO_LABEL, PIXELS
 from vocprep.progress import Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 
+_LARGEST = np.float32(6e4)
+"""Of a feature: what half precision holds."""
 _COMPONENTS = 128
 """At most; beyond them a ResNet-32 holds little that tells classes apart."""
 _SAMPLE = 400
@@ -111,7 +114,7 @@ class _Reduction:
     def of(cls, dataset: ShardDataset, splits: Sequence[str]) -> _Reduction:
         """Return the components of the first pictures of each split, however shards are cut."""
         sample = [
-            record.embeddings.astype(np.float64)
+            finite(record.embeddings).astype(np.float64)
             for split in splits
             for record in islice(_records(dataset, split), _SAMPLE)
         ]
@@ -128,14 +131,12 @@ class _Reduction:
     def features(self, record: Record) -> NDArray[np.float16]:
         """Return the features float16 [P, F] of a record's patches."""
         ny, nx = record.grid
-        centred: Floats = record.embeddings.astype(np.float32) - self.mean
+        centred: Floats = finite(record.embeddings) - self.mean
         own = centred @ self.axes
         around = _neighbour_means(own.reshape(ny, nx, -1)).reshape(own.shape)
         whole = np.broadcast_to(own.mean(axis=0), own.shape)
-        features: NDArray[np.float16] = np.concatenate(
-            [own, around, whole, _places(ny, nx)], axis=1
-        ).astype(np.float16)
-        return features
+        features = np.concatenate([own, around, whole, _places(ny, nx)], axis=1)
+        return features.clip(-_LARGEST, _LARGEST).astype(np.float16)
 
 
 def _neighbour_means(values: Floats) -> Floats:

@@ -360,6 +360,19 @@ def test_two_versions_tell_where_they_differ(compared_viewer: Server, shown: Sho
     assert {each["id"] for each in picture["classes"]} == set(found) - {0}
 
 
+def test_a_run_says_nothing_of_other_classes(shown: Shown) -> None:
+    paths = [shown.version, shown.other, shown.runs[0]]
+    with Server(Session.open(paths, shown.options)) as server:
+        record_id = ids(server, v="b", status="record")[0]
+        one, other = (get(server, "picture", v=key, id=record_id) for key in "ab")
+        assert (list(one["runs"]), list(other["runs"])) == (["0"], [])
+        assert [list(patch["predicted"]) for patch in other["patches"]] == [[]] * 49
+        cell = {"truth": 1, "predicted": 2}
+        for name, more in (("classes", {}), ("confusion", {}), ("confused", cell)):
+            said = refused(server, 404, name, v="b", r=0, split="val", **more)
+            assert said == "run first: is scored on version a, not on b"
+
+
 # Versions of other kinds
 
 

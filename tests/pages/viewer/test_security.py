@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import socket
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -188,3 +190,21 @@ def test_two_viewers_have_two_tokens(shown: Shown) -> None:
     tokens = {Server(session).token for _ in range(5)}
     assert len(tokens) == 5
     assert min(map(len, tokens)) >= 32
+
+
+def test_connections_that_fail_say_nothing(
+    shown: Shown, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = socket.socket.accept
+    refusals = [OSError(errno.EMFILE, "Too many open files")]
+
+    def refuse_once(self: socket.socket) -> object:
+        if refusals:
+            raise refusals.pop()
+        return accept(self)
+
+    monkeypatch.setattr(socket.socket, "accept", refuse_once)
+    with Server(Session.open([shown.version], shown.options)) as server:
+        assert send(server, f"/{server.token}/").status == 200  # tried again after a second
+    assert not refusals
+    assert not [record for record in caplog.records if record.levelno >= logging.INFO]

@@ -22,6 +22,7 @@ from vocprep.pages.viewer.answers.pictures import (
 from vocprep.pages.viewer.queries import NotFoundError, Query
 from vocprep.pages.viewer.shown.runs import ShownRun
 from vocprep.pages.viewer.shown.session import Session
+from vocprep.pages.viewer.shown.versions import ShownVersion
 from vocprep.shards.record import Record
 
 
@@ -33,7 +34,7 @@ def describe_picture(session: Session, query: Query) -> dict[str, Any]:
     record = version.record(place)
     ny, nx = record.grid
     classes, void_percent = class_shares(record.decode_label_map(), version.space.void)
-    predictions, audited = _predictions(session, record), version.audited
+    predictions, audited = _predictions(session, version, record), version.audited
     qualities = None if audited is None else audited.patch_qualities(place)
     return {
         "id": record.image_id,
@@ -58,10 +59,14 @@ def describe_picture(session: Session, query: Query) -> dict[str, Any]:
     }
 
 
-def _predictions(session: Session, record: Record) -> dict[str, LabelMapPrediction]:
-    """Return the predictions of the runs whose version holds the picture on the same grid."""
+def _predictions(
+    session: Session, version: ShownVersion, record: Record
+) -> dict[str, LabelMapPrediction]:
+    """Return the predictions of the runs of the same classes whose version has the same grid."""
     found = {}
     for key, run in session.runs.items():
+        if run.version.space != version.space:  # its ids are those of other classes
+            continue
         try:
             prediction = run.predict(run.place(record.image_id))
         except NotFoundError:  # only the other version holds it

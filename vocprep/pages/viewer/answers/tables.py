@@ -23,8 +23,7 @@ def class_table(session: Session, query: Query) -> dict[str, Any]:
     version, split = session.version_and_split(query)
     totals = version.columns.ask().totals(version.catalogue.of_split(split))
     held = {class_id: (pixels, pictures) for class_id, pixels, pictures in totals}
-    run = session.run(query)
-    scores = None if run is None else run.scores_of(split)
+    scores = session.scored_run(query, version).scores_of(split) if query.maybe("r") else None
     own = {} if scores is None else _class_scores(scores.model)
     return {
         "classes": [
@@ -65,8 +64,8 @@ def _ladder(scores: SplitScores) -> list[dict[str, Any]]:
 def confusion_table(session: Session, query: Query) -> dict[str, Any]:
     """Return the confusions between the classes with the most pixels."""
     query.only(("v", "r", "split", "limit"))
-    _, split = session.version_and_split(query)
-    run = session.required_run(query)
+    version, split = session.version_and_split(query)
+    run = session.scored_run(query, version)
     matrix = run.scores_of(split).model
     limit = query.whole("limit", 30, most=MOST_CLASSES)
     classes = largest_classes(matrix, limit)
@@ -89,8 +88,8 @@ def largest_classes(matrix: ConfusionMatrix, most: int) -> list[int]:
 def confused_patches(session: Session, query: Query) -> dict[str, Any]:
     """Return the patches that hold most pixels of a true class predicted as another."""
     query.only(("v", "r", "split", "truth", "predicted", "offset", "limit"))
-    _, split = session.version_and_split(query)
-    run = session.required_run(query)
+    version, split = session.version_and_split(query)
+    run = session.scored_run(query, version)
     wrong = run.scores_of(split).wrong
     span = wrong.of(
         query.whole("truth", None, most=_LARGEST_ID),

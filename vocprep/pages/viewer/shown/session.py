@@ -111,13 +111,21 @@ class Session:
         version = self.version(query)
         return version, query.choice("split", version.catalogue.split_names)
 
-    def run(self, query: Query) -> ShownRun | None:
-        """Return the run that a query names; None where it names none."""
-        return self.run_of(query.maybe("r")) if query.maybe("r") else None
-
     def required_run(self, query: Query) -> ShownRun:
         """Return the run that a query must name."""
         return self.run_of(query.text("r"))
+
+    def scored_run(self, query: Query, version: ShownVersion) -> ShownRun:
+        """Return the run that a query must name, which is scored on a version.
+
+        The classes of its scores are those of that version; another may have other ones.
+        """
+        run = self.required_run(query)
+        if run.version is not version:
+            raise NotFoundError(
+                f"run {run.name}: is scored on version {run.version.key}, not on {version.key}"
+            )
+        return run
 
     def run_of(self, key: str | None) -> ShownRun:
         """Return a run by its key."""

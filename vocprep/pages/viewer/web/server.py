@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import socket
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import uvicorn
 
@@ -20,6 +21,7 @@ ADDRESS = "127.0.0.1"
 _TOKEN_BYTES = 24
 _STOP_SECONDS = 5.0
 _BACKLOG = 128
+_log = logging.getLogger(__name__)
 
 
 class Server:
@@ -77,7 +79,16 @@ class Server:
 
     def _serve(self) -> None:
         assert self._socket is not None
-        asyncio.run(self._server.serve([self._socket]))
+        asyncio.run(self._answer([self._socket]))
+
+    async def _answer(self, sockets: list[socket.socket]) -> None:
+        asyncio.get_running_loop().set_exception_handler(_log_fault)
+        await self._server.serve(sockets)
+
+
+def _log_fault(loop: asyncio.AbstractEventLoop, fault: dict[str, Any]) -> None:
+    """Log what a connection has failed with: thousands of them must not fill the terminal."""
+    _log.debug("%s", fault.get("message"), exc_info=fault.get("exception"))
 
 
 def _listen(port: int) -> socket.socket:
