@@ -121,6 +121,15 @@ def test_pictures_of_unequal_grids_are_audited(tmp_path: Path) -> None:
     assert sorted(sizes.values()) == sorted(ny * nx for ny, nx in grids)
 
 
+def test_no_other_file_is_replaced(erroneous: Erroneous) -> None:
+    for name in ("dataset.json", "labels.json", "croissant.json"):
+        kept = (erroneous.path / name).read_bytes()
+        code, output = run("audit", str(erroneous.path), "--out", str(erroneous.path / name))
+        assert code == 2
+        assert f"{name}: expected a new file or an earlier audit, found another file" in output
+        assert (erroneous.path / name).read_bytes() == kept
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from vocprep.analysis.photographs import Photographs
 from vocprep.auditing.planted import Kind
-from vocprep.auditing.result import ERRORS, AuditedPicture, AuditResult
+from vocprep.auditing.result import ERRORS, AuditedPicture, AuditResult, read_audit
 from vocprep.errors import DataError, UsageError
 from vocprep.files.writing import check_output_folder, json_bytes, write_atomic
 from vocprep.pages.report.page import Page, Section, render, section, table
@@ -36,6 +36,19 @@ def check_targets(outs: Sequence[Path]) -> None:
         if out.is_dir():
             raise UsageError(f"--out {out}: expected a file, found a folder; give another name")
         check_output_folder(out.parent, "--out")
+        if out.suffix == ".json" and out.exists():
+            _check_is_audit(out)
+
+
+def _check_is_audit(out: Path) -> None:
+    """Raise UsageError where another file, such as one of the version, would be replaced."""
+    try:
+        read_audit(out)
+    except DataError as error:
+        raise UsageError(
+            f"--out {out}: expected a new file or an earlier audit, found another file, which "
+            "would be replaced; give another name"
+        ) from error
 
 
 def write_audit(
