@@ -164,6 +164,16 @@ def test_a_file_that_is_no_audit_is_refused(tmp_path: Path) -> None:
             vocprep.read_audit(path)
 
 
+def test_patches_that_a_picture_has_not_are_refused(audited: AuditResult, tmp_path: Path) -> None:
+    value = audited.to_json()
+    path = tmp_path / "a.json"
+    for patch in (-1, len(value["pictures"][0]["patch_quality"])):
+        value["pictures"][0]["patches"] = [patch]
+        path.write_text(json.dumps(value))
+        with pytest.raises(DataError, match="expected numbers below"):
+            vocprep.read_audit(path)
+
+
 def test_a_report_has_the_audit_of_its_version_only(erroneous: Erroneous, tmp_path: Path) -> None:
     found = vocprep.audit(erroneous.path, vocprep.AuditOptions(top=5))
     path = tmp_path / "a.json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vocprep.analysis.duplicates import Duplicates
 from vocprep.auditing.planted import Kind
@@ -57,6 +57,13 @@ class AuditedPicture(Entry):
     """Whether void is far above that of other pictures."""
     patch_quality: tuple[Share, ...]
     """Of each patch: normalized margin over calibrated probabilities, void left out."""
+
+    @model_validator(mode="after")
+    def _patches_of_the_picture(self) -> Self:
+        count = len(self.patch_quality)
+        if not all(0 <= patch < count for patch in self.patches):
+            raise ValueError(f"patches of {self.id!r}: expected numbers below {count}")
+        return self
 
 
 class AuditResult(Entry):
