@@ -31,7 +31,7 @@ from vocprep.building.local import build
 from vocprep.data_dir.layout import SampleRef, list_samples
 from vocprep.labels.png import decode_png, encode_png
 from vocprep.manifests import load_dataset
-from vocprep.options import BuildOptions
+from vocprep.options import BuildChoices, BuildOptions
 from vocprep.progress import NO_PROGRESS
 from vocprep.shards.reader import ShardDataset
 from vocprep.storage.places import local_path
@@ -46,7 +46,16 @@ COLUMNS = (
     Column("errors", "errors", ".0f"),
     *(Column(f"worst_{100 * share:.0f}", f"worst {100 * share:.0f} %", ".0f") for share in SHARES),
 )
+WIDE = BuildChoices(windows=(32, 64, 128), layers=("layer3", "layer2"))
 LabelMap = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The version without errors, and what it was built with."""
+
+    path: Path
+    choices: BuildChoices
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=240, help="generated without --data-dir")
     parser.add_argument("--share", type=float, default=0.05, help="of pictures with an error")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--wide", action="store_true", help="embeddings of 2,304 numbers")
     parser.add_argument("--reuse", type=Path, help="version whose embeddings are taken over")
     arguments = parser.parse_args()
+    choices = WIDE if arguments.wide else BuildChoices()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = (
@@ -82,6 +93,7 @@ def main() -> None:
                 out=base,
                 data_dir=pictures.data_dir,
                 weights=weights_at_hand(),
+                choices=choices,
                 options=BuildOptions(device="cpu"),
             )
         errors = round(arguments.share * len(samples))
@@ -89,11 +101,12 @@ def main() -> None:
             "audit",
             {"pictures": len(samples), "errors": errors, "seeds": arguments.seeds},
             f"{len(samples):,} {pictures.kind}, {errors} of them with a planted error, "
-            f"{arguments.seeds} seeds; found among the worst, %",
+            f"{arguments.seeds} seeds, {'2,304' if arguments.wide else '256'} numbers per patch; "
+            "found among the worst, %",
         )
         found: dict[tuple[str, int], list[float]] = {}
         for seed in range(arguments.seeds):
-            planted = plant(samples, base, folder / f"seed{seed}", errors, seed)
+            planted = plant(samples, Base(base, choices), folder / f"seed{seed}", errors, seed)
             for order, places in orders(planted, seed).items():
                 for image_id, kind in planted.errors.items():
                     found.setdefault((order, kind), []).append(places[image_id])
@@ -116,11 +129,11 @@ def row(name: str, places: Sequence[float]) -> dict[str, Cell]:
 
 
 def plant(
-    samples: Sequence[SampleRef], base: Path, folder: Path, errors: int, seed: int
+    samples: Sequence[SampleRef], base: Base, folder: Path, errors: int, seed: int
 ) -> Planted:
     """Build a version in which some label maps are wrong."""
     random = np.random.default_rng(seed)
-    void = ShardDataset.open(base).label_space.void
+    void = ShardDataset.open(base.path).label_space.void
     maps = [read_map(sample) for sample in samples]
     objects = [largest_object(label_map, void) for label_map in maps]
     classes = sorted({label for label in objects if label is not None})
@@ -139,7 +152,8 @@ def plant(
         out=folder / "shards",
         data_dir=folder,
         weights=weights_at_hand(),
-        options=BuildOptions(device="cpu", reuse=base),
+        choices=base.choices,
+        options=BuildOptions(device="cpu", reuse=base.path),
     )
     return Planted(folder / "shards", planted)
 
