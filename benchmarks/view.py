@@ -117,7 +117,7 @@ class Client:
             status, body = self._ask(path)
             if status == 200:
                 return body
-            if status != 503:
+            if status != 202:
                 raise SystemExit(f"{path}: status {status}, {body[:300]!r}")
             time.sleep(0.05)
 

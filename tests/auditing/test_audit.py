@@ -121,13 +121,20 @@ def test_pictures_of_unequal_grids_are_audited(tmp_path: Path) -> None:
     assert sorted(sizes.values()) == sorted(ny * nx for ny, nx in grids)
 
 
-def test_no_other_file_is_replaced(erroneous: Erroneous) -> None:
-    for name in ("dataset.json", "labels.json", "croissant.json"):
-        kept = (erroneous.path / name).read_bytes()
-        code, output = run("audit", str(erroneous.path), "--out", str(erroneous.path / name))
+def test_no_other_file_is_replaced(erroneous: Erroneous, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    for path, words in (
+        (other, "other.json: expected a new file or an earlier audit, found another file"),
+        (erroneous.path / "dataset.json", "found a dataset version; choose another"),
+        (erroneous.path / "labels.json", "found a dataset version; choose another"),
+        (erroneous.path / "new.csv", "found a dataset version; choose another"),
+    ):
+        kept = path.read_bytes() if path.exists() else None
+        code, output = run("audit", str(erroneous.path), "--out", str(path))
         assert code == 2
-        assert f"{name}: expected a new file or an earlier audit, found another file" in output
-        assert (erroneous.path / name).read_bytes() == kept
+        assert words in output
+        assert (path.read_bytes() if path.exists() else None) == kept
 
 
 @pytest.mark.parametrize(

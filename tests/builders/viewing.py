@@ -58,7 +58,7 @@ def ask(server: Server, name: str, **query: object) -> Answer:
     fields = {key.rstrip("_"): value for key, value in query.items()}
     while True:
         answer = send(server, f"/{server.token}/api/{name}?{urlencode(fields)}")
-        if answer.status != 503:  # the server has waited a moment
+        if answer.status != 202:  # the server has waited a moment
             return answer
         assert "not ready yet" in answer.json()["error"]
 

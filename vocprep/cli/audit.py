@@ -9,7 +9,7 @@ import click
 
 from vocprep.auditing.options import AuditOptions
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import PATH, PLACE, json_option, print_json, print_table
+from vocprep.cli.common import PATH, PLACE, counted, json_option, print_json, print_table
 from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def audit(
 def _print_result(result: AuditResult) -> None:
     suspected = sum(picture.suspected is not None for picture in result.pictures)
     click.echo(
-        f"{len(result.pictures):,} pictures of {', '.join(result.splits)} in {result.folds} folds: "
-        f"{suspected:,} with likely errors"
+        f"{counted(len(result.pictures), 'picture')} of {', '.join(result.splits)} in "
+        f"{result.folds} folds: {suspected:,} with likely errors"
     )
     rows = [
         (

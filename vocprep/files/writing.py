@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 from vocprep.errors import UsageError
 from vocprep.files.locking import try_lock
-from vocprep.files.names import TEMPORARY_PREFIX
+from vocprep.files.names import TEMPORARY_PREFIX, UNFINISHED, VERSION, found_at
 from vocprep.files.reading import not_regular
 
 _COPY_BYTES = 1 << 20
@@ -202,6 +202,21 @@ def disk_advice(error: OSError) -> str:
     if error.errno in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
         return "free the name"
     return "check the disk"
+
+
+def check_output_file(out: Path, what: str = "--out") -> None:
+    """Raise UsageError, before there is work to lose, where no file of a user's own can be made.
+
+    Within a dataset version there is no place for one: ``verify`` tells of files that it does not
+    list. ``what`` is the file in words.
+    """
+    if out.is_dir():
+        raise UsageError(f"{what} {out}: expected a file, found a folder; give another name")
+    check_output_folder(out.parent, what)
+    if (found := found_at(out.parent)) in (VERSION, UNFINISHED):
+        raise UsageError(
+            f"{what} {out}: expected a folder for files of one's own, found {found}; choose another"
+        )
 
 
 def check_output_folder(out: Path, what: str = "out") -> None:

@@ -128,6 +128,8 @@ def test_pictures_are_drawn_of_the_worst_the_middle_and_the_best(tmp_path: Path)
     dataset = make_dataset(tmp_path / "shards", splits)
     run = replace(run_for(dataset), path=Path("runs/mine"))
     asked = replace(CPU, pictures=2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.best-7.png").touch()  # an earlier evaluation's
     (scores,) = evaluate(run, dataset, options=asked, out=tmp_path / "out").runs
     ranked = sorted(scores.confusions.scores, key=lambda each: (each.pixel_accuracy, each.image_id))
     at = {"worst": (0, 1), "median": (3, 4), "best": (8, 7)}

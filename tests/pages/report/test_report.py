@@ -64,7 +64,7 @@ def test_a_version_in_an_object_store_has_the_same_report(
 @pytest.mark.parametrize(
     ("out", "words"),
     [
-        ("dataset.json", "expected the name of an HTML file, such as dataset.json.html"),
+        ("dataset.json", "expected the name of an HTML file, such as dataset.html"),
         ("folder.html", "expected a file, found a folder"),
         ("file/page.html", "expected a folder, found the file"),
     ],
@@ -77,6 +77,12 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=words):
         vocprep.report(crop_hdf5.path, tmp_path / out)
+
+
+def test_no_page_is_put_among_the_files_of_a_version(crop_hdf5: Built) -> None:
+    with pytest.raises(UsageError, match="found a dataset version; choose another"):
+        vocprep.report(crop_hdf5.path, crop_hdf5.path / "page.html")
+    assert not (crop_hdf5.path / "page.html").exists()
 
 
 def test_paths_that_make_no_page_are_refused(crop_hdf5: Built, tmp_path: Path) -> None:

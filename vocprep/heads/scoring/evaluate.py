@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from vocprep.drawing.png import png_bytes
 from vocprep.errors import DataError, UsageError
 from vocprep.files.locking import alone_in
-from vocprep.files.names import check_names_differ, found_at
+from vocprep.files.names import check_names_differ, found_at, names_in
 from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.heads.example_sheets import ExampleSheets
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.comparison import Comparison, compare_runs
-from vocprep.heads.scoring.image_scores import examples
+from vocprep.heads.scoring.image_scores import Group, examples
 from vocprep.heads.scoring.matching import choose_dataset, require_one_truth
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.heads.scoring.scores import DrawnImage, RunScores, write_confusion
@@ -129,7 +130,11 @@ def _write(
 def _draw_examples(
     scores: RunScores, sheets: ExampleSheets, out: Path, most: int
 ) -> Iterator[DrawnImage]:
-    """Write RUN.worst-1.png and so on; yield what was drawn."""
+    """Write RUN.worst-1.png and so on, in place of earlier ones; yield what was drawn."""
+    is_earlier = re.compile(rf"{re.escape(scores.run)}\.({'|'.join(get_args(Group))})-[0-9]+\.png")
+    for name in names_in(out):
+        if is_earlier.fullmatch(name):
+            (out / name).unlink()
     for group, chosen in examples(scores.confusions.scores, most).items():
         for rank, image in enumerate(chosen, start=1):
             path = out / f"{scores.run}.{group}-{rank}.png"
@@ -158,15 +163,16 @@ def runs_and_shards(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
 def runs_and_versions(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
     """Separate the paths of runs from those of dataset versions, by the files in them.
 
-    A URL is taken for a dataset version. Raises DataError for a path that is neither.
+    A URL is taken for a dataset version; a run that is given twice counts once. Raises DataError
+    for a path that is neither.
     """
     folders = [path for path in paths if isinstance(path, Path)]
-    runs = [path for path in folders if (path / CONFIG_FILE).is_file()]
+    runs = _distinct(path for path in folders if (path / CONFIG_FILE).is_file())
     shards = [
         path for path in paths if not isinstance(path, Path) or (path / DATASET_FILE).is_file()
     ]
     for path in folders:
-        if path not in runs and path not in shards:
+        if not (path / CONFIG_FILE).is_file() and path not in shards:
             raise DataError(
                 f"{path}: expected a run or a dataset version, found {found_at(path)}; check the "
                 "path"

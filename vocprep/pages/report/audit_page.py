@@ -12,7 +12,7 @@ from vocprep.analysis.photographs import Photographs
 from vocprep.auditing.planted import Kind
 from vocprep.auditing.result import ERRORS, AuditedPicture, AuditResult, read_audit
 from vocprep.errors import DataError, UsageError
-from vocprep.files.writing import check_output_folder, json_bytes, write_atomic
+from vocprep.files.writing import check_output_file, json_bytes, write_atomic
 from vocprep.pages.report.page import Page, Section, render, section, table
 from vocprep.pages.report.versions.pictures import Gallery
 from vocprep.shards.reader import ShardDataset
@@ -33,9 +33,7 @@ def check_targets(outs: Sequence[Path]) -> None:
                 f"--out {out}: expected a name that ends in {', '.join(_SUFFIXES[:2])} or "
                 f"{_SUFFIXES[2]}, which says what is written"
             )
-        if out.is_dir():
-            raise UsageError(f"--out {out}: expected a file, found a folder; give another name")
-        check_output_folder(out.parent, "--out")
+        check_output_file(out)
         if out.suffix == ".json" and out.exists():
             _check_is_audit(out)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vocprep.errors import UsageError
-from vocprep.files.writing import check_output_folder, write_atomic
+from vocprep.files.writing import check_output_file, write_atomic
 from vocprep.heads.scoring.evaluate import runs_and_versions
 from vocprep.pages.report.options import ReportOptions
 from vocprep.pages.report.page import Page
@@ -63,7 +63,6 @@ def report(
     target = _target(out)
     given = [paths] if isinstance(paths, str | Place) else paths
     runs, places = runs_and_versions([parse_place(path) for path in given])
-    runs = list({path.resolve(): path for path in runs}.values())  # each once, as in evaluate
     kind = _kind(runs, places)
     if options.audit is not None and kind != "version":
         found = "a run" if kind == "run" else f"two {kind}"
@@ -106,11 +105,9 @@ def _target(out: str | Path) -> Path:
     path = local_path(out)
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(
-            f"--out {path}: expected the name of an HTML file, such as {path.name or 'report'}.html"
+            f"--out {path}: expected the name of an HTML file, such as {path.stem or 'report'}.html"
         )
-    if path.is_dir():
-        raise UsageError(f"--out {path}: expected a file, found a folder; give another name")
-    check_output_folder(path.parent, "--out")
+    check_output_file(path)
     return path
 
 

@@ -1,5 +1,7 @@
 /** Questions to the server. Addresses are relative: the token stands in the page's own address. */
 
+const NOT_READY = 202;
+const TOO_MANY = 503; // requests at once
 const AGAIN = 1000; // milliseconds between questions whose answer is not ready yet
 
 /** An answer that is no result; the message is the server's sentence. */
@@ -15,7 +17,7 @@ export class ApiError extends Error {
 
   /** Whether asking again will help: the server is still computing. */
   get isWaiting() {
-    return this.status === 503;
+    return this.status === NOT_READY || this.status === TOO_MANY;
   }
 }
 
@@ -102,7 +104,7 @@ function address(name, query) {
 
 async function result(response) {
   const isJson = response.headers.get("content-type")?.startsWith("application/json");
-  if (response.ok) return isJson ? response.json() : null;
+  if (response.ok && response.status !== NOT_READY) return isJson ? response.json() : null;
   const said = isJson ? (await response.json()).error : null;
   throw new ApiError(said ?? `the server answered with status ${response.status}`, response.status);
 }

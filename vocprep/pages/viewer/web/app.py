@@ -65,8 +65,9 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
-_STATUS = {UsageError: 400, NotFoundError: 404, NotReadyError: 503}
-"""Of what is wrong with a request; 500 where the data are at fault, and asking again is in vain."""
+_STATUS = {NotReadyError: 202, UsageError: 400, NotFoundError: 404}
+"""202 is no error, which browsers would list; 500 where the data are at fault, and asking again is
+in vain."""
 _ASSETS = "private, max-age=3600"
 _NOT_KEPT = "no-store"
 
