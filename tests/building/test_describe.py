@@ -17,6 +17,8 @@ from vocprep.errors import FailureBudgetError
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, MaxFailures
 
+pytestmark = pytest.mark.slow
+
 NATIVE = Geometry(geometry="native")
 
 

@@ -18,6 +18,8 @@ from vocprep.manifests import find_manifest, load_dataset
 from vocprep.options import BuildChoices, Layout
 from vocprep.recipe import SplitIds
 
+pytestmark = pytest.mark.slow
+
 SPLIT_FILES = VOC / "ImageSets/Main"
 
 

@@ -19,6 +19,8 @@ from vocprep.data_dir.layout import SampleRef
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices
 
+pytestmark = pytest.mark.slow
+
 CROP, NATIVE = Geometry(), Geometry(geometry="native")
 ZEROS = np.zeros((40, 40), dtype=np.uint16)
 AGAIN = "; fetch the file again"

@@ -14,6 +14,8 @@ from vocprep.checks.verify import verify
 from vocprep.errors import DataError, UsageError
 from vocprep.options import VerifyOptions
 
+pytestmark = pytest.mark.slow
+
 
 def test_data_dir_is_told_from_a_version(two_views: Built, sample_tree: Path) -> None:
     content = VerifyOptions(level="content", workers=1)

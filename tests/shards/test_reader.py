@@ -28,6 +28,8 @@ from vocprep.shards.index import DatasetIndex, describe_file, read_index, write_
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import PATCH_FIELDS
 
+pytestmark = pytest.mark.slow
+
 
 def test_length_is_the_number_of_records_of_all_splits_and_views(built: Built) -> None:
     assert len(built.dataset) == len(built.records)

@@ -18,6 +18,8 @@ from vocprep.options import LoaderOptions
 from vocprep.shards.feed.batches import Batch
 from vocprep.shards.reader import ShardDataset
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 GRIDS = [(1, 2), (2, 2), (1, 1), (2, 1), (1, 3)]
 FIELDS = ("embeddings", "slot_labels", "slot_pixels", "slot_planes")

@@ -358,12 +358,12 @@ def test_run_that_was_begun_without_resume_is_gone_on_with(
 
     original = module.train_epoch
 
-    def counted(training: Any, epoch: int) -> Any:
+    def counted(training: Any, epoch: int, *more: Any) -> Any:
         if epoch == 4 and not learnt[3:]:
             learnt.append(epoch)
             raise KeyboardInterrupt
         learnt.append(epoch)
-        return original(training, epoch)
+        return original(training, epoch, *more)
 
     monkeypatch.setattr(module, "train_epoch", counted)
     with pytest.raises(KeyboardInterrupt):

@@ -46,7 +46,7 @@ class Server:
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._serve, name="vocprep-server", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="viewer-server", daemon=True)
 
     @property
     def url(self) -> str:
