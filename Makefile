@@ -13,9 +13,8 @@ help:  ## this list
 demo: $(READY)  ## the whole main job on generated data, offline
 	$(BIN)/vocprep demo
 
-# By halves of the list, so that versions which several tests of a file share are built once.
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2
 
 quick: $(READY)  ## the tests that fit between two edits, under a minute
 	VOCPREP_TESTS=quick $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not torture" -q
