@@ -17,7 +17,7 @@ test: $(READY)  ## all tests
 	$(BIN)/python -m pytest --numprocesses 2
 
 quick: $(READY)  ## the tests that fit between two edits, under a minute
-	VOCPREP_TESTS=quick $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not torture" -q
+	VOCPREP_TESTS=quick $(BIN)/python -m pytest --numprocesses 2 -m "not slow and not torture" -q
 
 lint: $(READY)  ## format, style, types, import directions
 	$(BIN)/ruff format --check .

@@ -160,8 +160,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.most < 100:
         parser.error(f"--most {arguments.most}: expected 100 or more")
-    sizes = [size for size in SIZES if size < arguments.most]
-    sizes = [*(sizes or [arguments.most // 2]), arguments.most]
+    sizes = [*(size for size in SIZES if size < arguments.most), arguments.most]
     report = Report(
         "scale",
         {"most": arguments.most},

@@ -66,7 +66,9 @@ class RayNodes:
         (self._init,) = children(self._holder.pid)
 
     def start(self, name: str) -> None:
-        """Start a node, and wait until it is part of the cluster."""
+        """Start a node that is not there, and wait until it is part of the cluster."""
+        if name in self._nodes:
+            return
         head = f"--head --port={PORT} --temp-dir={self.folder / 'ray'} --include-dashboard=false"
         join = head if name == "first" else f"--address={ADDRESS}"
         hide = f"mount -t tmpfs none '{self._hidden}' &&" if name == "second" else ""

@@ -49,10 +49,9 @@ class ScoreDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassDifference(ClassName):
-    """One class's IoU in two runs."""
+class ScorePair:
+    """One score in two runs."""
 
-    pixels: int
     first: float
     second: float
 
@@ -63,17 +62,17 @@ class ClassDifference(ClassName):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageDifference:
+class ClassDifference(ClassName, ScorePair):
+    """One class's IoU in two runs."""
+
+    pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDifference(ScorePair):
     """One image's pixel accuracy in two runs."""
 
     image_id: str
-    first: float
-    second: float
-
-    @property
-    def difference(self) -> float:
-        """That of the second minus that of the first."""
-        return self.second - self.first
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -230,6 +230,11 @@ def test_what_does_not_fit_is_one_sentence(runs: Runs, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_errors_stand_beside_the_prediction_of_each_run(two: Path) -> None:
+    pictures = part(two.read_text(), "pictures")
+    assert pictures.count(" errors, ") == pictures.count(" prediction, ") > 0
+
+
 def test_photographs_are_shown_where_there_is_a_data_dir(
     crop_hdf5: Built, sample_tree: Path, tmp_path: Path
 ) -> None:

@@ -114,7 +114,7 @@ class _Gallery:
         self._style = runs[0].run.config.labels.style
 
     def row(self, image_id: str, words: str) -> Row:
-        """Return an image's photograph, ground truth, predictions and, of one run, errors."""
+        """Return an image's photograph, ground truth, and each run's prediction with its errors."""
         record = self._runs[0].dataset.record(image_id)
         truth = record.decode_label_map()
         step = -(-max(truth.shape) // _LARGEST)
@@ -131,12 +131,14 @@ class _Gallery:
             predicted = _predict(each.run, each.dataset, image_id)[::step, ::step]
             # Void is not scored, so that the prediction there is not listed either.
             maps.append(np.where(truth == self._style.void, self._style.void, predicted))
-            caption = "prediction" if len(self._runs) == 1 else each.name
+            of = "" if len(self._runs) == 1 else f", {each.name}"
             drawn = paint_label_map(predicted, self._style, photograph)
-            panels.append((Picture.of(drawn, f"Prediction of {each.name} for {image_id}"), caption))
-        if len(self._runs) == 1:
+            alt = f"Prediction of {each.name} for {image_id}"
+            panels.append((Picture.of(drawn, alt), f"prediction{of}"))
             drawn = paint_errors(truth, predicted, self._style, photograph)
-            panels.append((Picture.of(drawn, f"Errors in {image_id}"), "errors"))
+            panels.append(
+                (Picture.of(drawn, f"Errors of {each.name} in {image_id}"), f"errors{of}")
+            )
         legend = legend_rows(maps, self._style, _LEGEND)
         return Row(image_id=image_id, words=words, panels=panels, legend=legend)
 

@@ -54,8 +54,6 @@ def describe_picture(session: Session, query: Query) -> dict[str, Any]:
             for key, prediction in predictions.items()
         },
         "patches": _patches(record, qualities, predictions),
-        "previous": None,
-        "next": None,
     }
 
 
