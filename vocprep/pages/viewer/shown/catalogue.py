@@ -111,16 +111,6 @@ class Catalogue:
         chosen: NDArray[np.bool_] = self.splits == self.split_names.index(split)
         return chosen
 
-    def of_shard(self, shard: int) -> NDArray[np.intp]:
-        """Return the places of a shard's records."""
-        start, stop = np.searchsorted(self._by_shard[1], [shard, shard + 1])
-        return self._by_shard[0][start:stop]
-
-    @cached_property
-    def _by_shard(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-        order = np.argsort(self.shards, kind="stable")
-        return order, self.shards[order]
-
 
 class _Columns:
     """Columns that grow by one picture at a time."""
