@@ -10,13 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocprep.backbones import Normalisation
+from vocprep.backbones import Layer, Network, Normalisation
 from vocprep.errors import ShardError, UsageError
 from vocprep.files.names import is_plain_name
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, BuildOptions, Layout
-from vocprep.recipe import LabelSpaceId, Recipe, SplitIds, differing_fields, joined_differences
+from vocprep.recipe import (
+    LabelRuleId,
+    LabelSpaceId,
+    Recipe,
+    Reduction,
+    SplitIds,
+    differing_fields,
+    joined_differences,
+)
+from vocprep.validation import to_json
 
 RECIPE = Recipe(
     dataset="pascal-context",
@@ -78,6 +87,8 @@ OTHER_VALUES: dict[str, Any] = {
     "embedding_dtype": "float32",
     "views": ("identity", "flip"),
     "format_version": 2,
+    "reduction": Reduction(kind="projection", size=64, seed=0),
+    "label_rule": LabelRuleId(kind="colours", table_sha256="ab" * 32),
 }
 
 
@@ -91,7 +102,9 @@ def test_each_field_changes_the_id_and_is_named_as_the_difference(name: str) -> 
 
 
 def test_every_field_is_covered_above_or_below() -> None:
-    assert {item.name for item in fields(Recipe)} == OTHER_VALUES.keys() | {"precision", "backbone"}
+    assert {item.name for item in fields(Recipe)} == OTHER_VALUES.keys() | {
+        *("precision", "backbone", "network")
+    }
 
 
 def test_layout_and_engine_options_share_no_field_with_the_recipe() -> None:
@@ -249,3 +262,49 @@ def test_differences_of_any_size_make_a_short_line() -> None:
     many = differing_fields({str(number): "x" * 500 for number in range(1000)}, {})
     assert len(joined_differences(many)) < 1500
     assert joined_differences(["a: 1 and 2"] * 1000).endswith("; and 994 more")
+
+
+NETWORK = Network(library="timm 1.0.31", layers={"blocks.4": Layer(channels=112, cells=2)})
+
+
+def of_network(**changes: Any) -> Recipe:
+    values = {
+        "backbone": "timm:net",
+        "network": NETWORK,
+        "windows": (),
+        "layers": ("blocks.4",),
+        "precision": "fp32",
+    }
+    return replace(RECIPE, **{**values, **changes})
+
+
+def test_fields_that_earlier_recipes_lack_are_left_out_where_they_have_no_value():
+    assert not {"network", "reduction", "label_rule"} & RECIPE.to_json().keys()
+    assert to_json(RECIPE) == RECIPE.to_json()  # as a run keeps it
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"reduction": Reduction(kind="projection", size=64, seed=3)},
+        {"label_rule": LabelRuleId(kind="mat", variable="classes")},
+    ],
+    ids=lambda changes: "-".join(changes) or "network",
+)
+def test_a_recipe_of_a_network_that_is_not_built_in_is_read_back(changes):
+    recipe = of_network(**changes)
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    assert recipe.recipe_id != RECIPE.recipe_id
+    assert recipe.described_backbone.takes_whole_images
+
+
+def test_the_embedding_size_counts_cells_unless_it_is_reduced():
+    assert of_network().embedding_size == 448
+    assert of_network(reduction=Reduction(kind="pca", size=64)).embedding_size == 64
+
+
+@pytest.mark.parametrize("changes", [{"network": None}, {"backbone": "resnet18-imagenet"}])
+def test_a_network_stands_beside_backbones_that_are_not_built_in_only(changes):
+    with pytest.raises(UsageError, match="expected a network beside every backbone that is not"):
+        of_network(**changes)

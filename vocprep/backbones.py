@@ -1,19 +1,25 @@
 """The frozen backbones: everything to be known of each without torch.
 
-To add a backbone: an entry in ``BACKBONES`` and a maker in ``vocprep.features.networks.MAKERS``.
-Where its weights can be downloaded, also a source manifest of the same name (mirrors, digests).
-Normalisation constants that no other backbone has are an entry in ``NORMALISATIONS``.
+To add a built-in one: an entry in ``BACKBONES`` and a maker in
+``vocprep.features.networks.MAKERS``. Where its weights can be downloaded, also a source manifest of
+the same name (mirrors, digests). Normalisation constants that no other backbone has are an entry in
+``NORMALISATIONS``.
+
+Any other network, of a library or of one's own, is described by a ``Network``, which recipes keep:
+versions and runs are read where its library is not installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from vocprep.errors import DataError
 from vocprep.geometry import PATCH, SIDE
-from vocprep.validation import checked
+from vocprep.validation import Positive, checked
 
 NormalisationName = Literal["cifar100", "imagenet"]
 
@@ -46,13 +52,13 @@ def normalisation_name(constants: Normalisation) -> NormalisationName:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked
 class Layer:
     """A layer that embeddings can be taken from: a feature map averaged over square cells."""
 
-    channels: int
-    cells: int
-    """Cells per side that each channel is averaged to."""
+    channels: Positive
+    cells: Positive
+    """Cells per side of a patch that each channel is averaged to."""
 
     @property
     def size(self) -> int:
@@ -69,10 +75,13 @@ class Backbone:
     """Publication of the network, for the descriptions of dataset versions."""
     layers: Mapping[str, Layer]
     """Layers that embeddings can be taken from; the first is the default."""
-    normalisation: NormalisationName
+    normalisation: Normalisation
     """Constants that it was trained with."""
-    input_side: int = PATCH
-    """Side in pixels of one input: a patch, or a whole image."""
+    input_side: int | None = PATCH
+    """Side in pixels of one input: a patch, or a whole image; None for whole images of any grid of
+    patches."""
+    patch_pixels: int = PATCH
+    """Side in pixels of a patch in the network's input: a whole image is resized to it."""
     default_windows: tuple[int, ...] = field(default=(PATCH,))
     """Windows around each patch that pass the network; none where it takes whole images."""
     has_exact: bool = False
@@ -82,11 +91,6 @@ class Backbone:
     def takes_whole_images(self) -> bool:
         """Whether one input is a whole image, which gives the embeddings of all its patches."""
         return self.input_side != PATCH
-
-    @property
-    def patches_per_input(self) -> int:
-        """Embeddings that one input gives."""
-        return (self.input_side // PATCH) ** 2
 
     @property
     def default_layers(self) -> tuple[str, ...]:
@@ -102,6 +106,46 @@ class Backbone:
         return sum(self.layers[name].size for name in layers) * max(1, len(windows))
 
 
+@checked
+class Network:
+    """A backbone that is not built in, as recipes keep it: all that is known without its library.
+
+    Its name in the recipe is ``timm:NAME``, ``torchvision:NAME``, or ``module:FUNCTION``.
+    """
+
+    library: Annotated[str, Field(max_length=200)]
+    """Name and version of the library that makes the network; ``module`` for a file of one's
+    own."""
+    source_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Digest of the file of one's own that makes the network."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """What the library states of the model, as plain JSON values."""
+    layers: Annotated[dict[str, Layer], Field(min_length=1)]
+    """The layers that embeddings are taken from, with the cells that are kept."""
+    patch_pixels: Positive = PATCH
+    """Side in pixels of a patch in the network's input: a whole image is resized to it."""
+    takes_patches: bool = False
+    """Whether each patch passes the network alone, as with ResNet-32; else the whole image does."""
+
+
+def backbone_of(name: str, network: Network | None, normalisation: Normalisation) -> Backbone:
+    """Return the description of a recipe's backbone: a built-in one, or that of its network.
+
+    ``normalisation`` is that of the recipe, which a network that is not built in takes.
+    """
+    if network is None:
+        return BACKBONES[name]
+    return Backbone(
+        title=name.partition(":")[2],
+        citation=f"{name.partition(':')[2]} ({network.library})",
+        layers=network.layers,
+        normalisation=normalisation,
+        input_side=PATCH if network.takes_patches else None,
+        patch_pixels=network.patch_pixels,
+        default_windows=(PATCH,) if network.takes_patches else (),
+    )
+
+
 BACKBONES: dict[str, Backbone] = {
     "resnet32-cifar100": Backbone(
         title="CIFAR-100 ResNet-32",
@@ -110,14 +154,14 @@ BACKBONES: dict[str, Backbone] = {
             "layer3": Layer(channels=64, cells=2),
             "layer2": Layer(channels=32, cells=4),
         },
-        normalisation="cifar100",
+        normalisation=NORMALISATIONS["cifar100"],
         has_exact=True,
     ),
     "resnet18-imagenet": Backbone(
         title="ImageNet ResNet-18",
         citation="He et al., CVPR 2016 (ResNet)",
         layers={"layer4": Layer(channels=512, cells=1)},
-        normalisation="imagenet",
+        normalisation=NORMALISATIONS["imagenet"],
         input_side=SIDE,
         default_windows=(),
     ),

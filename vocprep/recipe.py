@@ -11,13 +11,28 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from vocprep.backbones import BACKBONES, Normalisation
+from vocprep.backbones import BACKBONES, Backbone, Network, Normalisation, backbone_of
 from vocprep.errors import ShardError, UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.geometry import WINDOWS, Geometry
-from vocprep.validation import checked, explain, from_json, printable, to_json
+from vocprep.validation import (
+    NotNegative,
+    Positive,
+    checked,
+    explain,
+    from_json,
+    printable,
+    to_json,
+)
 
 FORMAT_VERSION = 1
 """The version of docs/format.md that this package writes and reads."""
@@ -28,8 +43,10 @@ View = Literal["identity", "flip"]
 
 _EMBEDDING_CHOICES = (
     *("backbone", "weights_sha256", "windows", "layers", "geometry", "normalisation"),
-    *("precision", "embedding_dtype"),
+    *("precision", "embedding_dtype", "network", "reduction"),
 )
+_ADDED = ("network", "reduction", "label_rule")
+"""Fields that recipes of earlier versions do not have: left out of the JSON where they are None."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_SHOWN = 200
 """Letters of a value in a line of ``differing_fields``."""
@@ -37,13 +54,22 @@ _MOST_SHOWN = 6
 """Lines of ``differing_fields`` in a sentence."""
 
 
+NETWORK_KINDS = ("timm", "torchvision", "module")
+"""What stands before the colon in the name of a backbone that is not built in."""
+
+
 def _known_backbone(name: str) -> str:
-    if name not in BACKBONES:
-        raise UsageError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}")
+    kind, _, model = name.partition(":")
+    if name not in BACKBONES and not (kind in NETWORK_KINDS and model):
+        raise UsageError(
+            f"backbone {printable(name)!r}: expected one of {', '.join(BACKBONES)}, or timm:NAME, "
+            "torchvision:NAME or FILE.py:FUNCTION"
+        )
     return name
 
 
 BackboneName = Annotated[str, AfterValidator(_known_backbone)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @checked
@@ -70,6 +96,31 @@ class LabelSpaceId:
 
 
 @checked
+class LabelRuleId:
+    """How label files are decoded, where that does not follow from the files alone."""
+
+    kind: str
+    """``label_kind`` of the dataset's manifest."""
+    variable: str | None = None
+    """The variable of ``.mat`` files."""
+    table_sha256: Sha256 | None = None
+    """Digest of the table beside the label files: of colours, or of segments."""
+
+
+@checked
+class Reduction:
+    """How the numbers of an embedding are made fewer."""
+
+    kind: Literal["projection", "pca"]
+    size: Positive
+    """D of the stored embeddings."""
+    seed: NotNegative | None = None
+    """Of a projection's random signs."""
+    matrix_sha256: Sha256 | None = None
+    """Digest of the matrix that was fitted."""
+
+
+@checked
 class Recipe:
     """Everything that decides the content of the records."""
 
@@ -89,10 +140,29 @@ class Recipe:
     embedding_dtype: EmbeddingDtype = "float16"
     views: tuple[View, ...] = ("identity",)
     format_version: int = FORMAT_VERSION
+    network: Network | None = None
+    """The backbone, where it is not a built-in one."""
+    reduction: Reduction | None = None
+    """How embeddings are made smaller, if they are."""
+    label_rule: LabelRuleId | None = None
+    """How label files are decoded, where the files alone do not decide it."""
+
+    @model_serializer(mode="wrap")
+    def _without_added(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out fields without a value that earlier recipes do not have: their ids stay."""
+        values: dict[str, Any] = dump(self)
+        return {
+            name: value for name, value in values.items() if value is not None or name not in _ADDED
+        }
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
         """Refuse values that no build can follow."""
+        if (self.network is None) != (self.backbone in BACKBONES):
+            raise UsageError(
+                f"backbone {self.backbone!r}: expected a network beside every backbone that is not "
+                "built in, and beside no other"
+            )
         _check_windows(self)
         check_precision(self.precision, self.backbone)
         if self.views[:1] != ("identity",) or len(set(self.views)) != len(self.views):
@@ -109,24 +179,34 @@ class Recipe:
     @property
     def short_name(self) -> str:
         """What people call it, e.g. ``context460-crop224-resnet32-fp32``."""
-        backbone = BACKBONES[self.backbone]
-        parts = [self.schema.name, self.geometry.short_name, self.backbone.split("-")[0]]
+        backbone = self.described_backbone
+        name = self.backbone.split("-")[0] if self.network is None else backbone.title
+        parts = [self.schema.name, self.geometry.short_name, name]
         if self.windows != backbone.default_windows:
             parts.append("w" + ".".join(str(window) for window in self.windows))
         if self.layers != backbone.default_layers:
             parts.append(".".join(self.layers))
+        if self.reduction is not None:
+            parts.append(f"{self.reduction.kind}{self.reduction.size}")
         return "-".join([*parts, self.precision])
 
     @property
     def embedding_size(self) -> int:
         """D, the numbers per patch."""
-        return BACKBONES[self.backbone].embedding_size(self.windows, self.layers)
+        if self.reduction is not None:
+            return self.reduction.size
+        return self.described_backbone.embedding_size(self.windows, self.layers)
+
+    @property
+    def described_backbone(self) -> Backbone:
+        """What is known of the backbone without the library that makes it."""
+        return backbone_of(self.backbone, self.network, self.normalisation)
 
     @property
     def embedding_choices(self) -> dict[str, Any]:
         """The part that decides the embeddings of an image, as plain JSON values."""
         values = self.to_json()
-        return {name: values[name] for name in _EMBEDDING_CHOICES}
+        return {name: values[name] for name in _EMBEDDING_CHOICES if name in values}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; ``from_json`` is the inverse."""
@@ -151,7 +231,7 @@ class Recipe:
 
 def _check_windows(recipe: Recipe) -> None:
     """Refuse windows and layers that a backbone does not have."""
-    backbone = BACKBONES[recipe.backbone]
+    backbone = recipe.described_backbone
     for name, found in (("windows", recipe.windows), ("layers", recipe.layers)):
         if len(set(found)) != len(found):
             raise UsageError(f"{name} {_listed(found)}: expected each once")
@@ -167,7 +247,7 @@ def _check_windows(recipe: Recipe) -> None:
                 f"windows {_listed(recipe.windows)}: {recipe.backbone} takes the whole image; "
                 "leave --windows out"
             )
-        if recipe.geometry.geometry == "native":
+        if side is not None and recipe.geometry.geometry == "native":
             raise UsageError(
                 f"geometry 'native' does not go with {recipe.backbone}, whose input is {side}×"
                 f"{side} pixels: expected crop or squash"
@@ -184,17 +264,21 @@ def default_precision(backbone: BackboneName) -> Precision:
     >>> default_precision("resnet32-cifar100"), default_precision("resnet18-imagenet")
     ('exact', 'fp32')
     """
-    return "exact" if BACKBONES[backbone].has_exact else "fp32"
+    return "exact" if _has_exact(backbone) else "fp32"
 
 
 def check_precision(precision: Precision, backbone: BackboneName) -> None:
     """Raise UsageError for exact arithmetic with a backbone that has none."""
-    if precision == "exact" and not BACKBONES[backbone].has_exact:
+    if precision == "exact" and not _has_exact(backbone):
         having = [name for name, known in BACKBONES.items() if known.has_exact]
         raise UsageError(
             f"precision 'exact' is not defined for {backbone}, only for "
             f"{', '.join(having)}; expected another precision, or --backbone {having[0]}"
         )
+
+
+def _has_exact(backbone: BackboneName) -> bool:
+    return backbone in BACKBONES and BACKBONES[backbone].has_exact
 
 
 def _listed(values: Sequence[object]) -> str:

@@ -10,7 +10,7 @@ import torch
 from builders.versions import WEIGHTS, build
 from torch import Tensor, nn
 
-from vocprep.backbones import BACKBONES, Backbone, Layer
+from vocprep.backbones import BACKBONES, NORMALISATIONS, Backbone, Layer
 from vocprep.features.networks import MAKERS
 from vocprep.geometry import Geometry
 from vocprep.heads.predict import PredictOptions, predict
@@ -50,7 +50,7 @@ def backbone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         title="Tiny",
         citation="nobody",
         layers={"early": Layer(channels=4, cells=1)} if whole else layers,
-        normalisation="imagenet",
+        normalisation=NORMALISATIONS["imagenet"],
         **({"input_side": 224, "default_windows": ()} if whole else {}),
     )
     monkeypatch.setitem(BACKBONES, NAME, entry)
@@ -94,7 +94,9 @@ def test_it_is_built_trained_evaluated_and_predicted_with(
 def test_windows_and_layers_are_those_of_its_entry(sample_tree: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         layers = {"late": Layer(channels=6, cells=1), "early": Layer(channels=4, cells=2)}
-        entry = Backbone(title="Tiny", citation="nobody", layers=layers, normalisation="cifar100")
+        entry = Backbone(
+            title="Tiny", citation="nobody", layers=layers, normalisation=NORMALISATIONS["cifar100"]
+        )
         patched.setitem(BACKBONES, NAME, entry)
         patched.setitem(MAKERS, NAME, TinyNetwork)
         choices = BuildChoices(

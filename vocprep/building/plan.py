@@ -233,7 +233,9 @@ def _recipe(
 
 
 def _normalisation(choices: BuildChoices) -> Normalisation:
-    return NORMALISATIONS[choices.normalisation or BACKBONES[choices.backbone].normalisation]
+    if choices.normalisation is not None:
+        return NORMALISATIONS[choices.normalisation]
+    return BACKBONES[choices.backbone].normalisation
 
 
 def _precision(choices: BuildChoices) -> Precision:

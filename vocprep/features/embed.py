@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
+from vocprep.backbones import DEFAULT_BACKBONE, Backbone, Network, Normalisation, backbone_of
 from vocprep.errors import UsageError
 from vocprep.features.backbone import FrozenBackbone, set_tf32
 from vocprep.features.compiling import compiler_options, compiling, require_compiler
 from vocprep.features.exact import Carrier, ExactBackbone, without_signed_zeros
 from vocprep.features.probe import probe_patches, prove
 from vocprep.features.weights import StateDict
-from vocprep.geometry import PATCH, shrink_windows
-from vocprep.recipe import Precision, Recipe
+from vocprep.geometry import PATCH, SIDE, shrink_windows
+from vocprep.recipe import Precision, Recipe, Reduction
 
 CHUNK = 98
 """Patches per forward pass on a CPU: two images of 7×7 patches suit its caches best."""
@@ -48,6 +48,14 @@ class EmbeddingSpec:
     layers: tuple[str, ...] = ("layer3",)
     normalisation: Normalisation = field(default_factory=Normalisation)
     precision: Precision = "fp32"
+    network: Network | None = None
+    """The backbone, where it is not a built-in one."""
+    reduction: Reduction | None = None
+
+    @property
+    def described_backbone(self) -> Backbone:
+        """What is known of the backbone without the library that makes it."""
+        return backbone_of(self.backbone, self.network, self.normalisation)
 
     @classmethod
     def of(cls, recipe: Recipe) -> EmbeddingSpec:
@@ -58,11 +66,13 @@ class EmbeddingSpec:
             layers=recipe.layers,
             normalisation=recipe.normalisation,
             precision=recipe.precision,
+            network=recipe.network,
+            reduction=recipe.reduction,
         )
 
 
 def _default_chunk(spec: EmbeddingSpec, *, on_gpu: bool) -> int:
-    if BACKBONES[spec.backbone].takes_whole_images:
+    if spec.described_backbone.takes_whole_images:
         return GPU_IMAGE_CHUNK if on_gpu else IMAGE_CHUNK
     if on_gpu:
         return GPU_CHUNK
@@ -87,7 +97,7 @@ class Embedder:
         chunk: int | None = None,
     ) -> None:
         on_gpu = device.type == "cuda"
-        backbone = BACKBONES[spec.backbone]
+        backbone = spec.described_backbone
         if chunk is None:
             chunk = _default_chunk(spec, on_gpu=on_gpu)
         if chunk < 2:
@@ -139,7 +149,7 @@ class Embedder:
         before = self._network, self._fixed_shape
         is_exact = self.spec.precision == "exact"
         self._fixed_shape = True
-        side = self._described.input_side
+        side = self._described.input_side or SIDE
         try:
             # The compiler raises errors of many types, and so do its tools.
             with compiling("the backbone does", Exception), _frozen_weights(frozen=is_exact):
@@ -201,7 +211,7 @@ class Embedder:
     def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
         """Return the embeddings of network inputs uint8 [N, s, s, 3], copied back in one piece."""
         set_tf32(allowed=self._tf32)
-        places = self._described.patches_per_input
+        places = (inputs.shape[1] // PATCH) * (inputs.shape[2] // PATCH)
         dim = self._described.embedding_size((), self.spec.layers)
         out = torch.empty(len(inputs) * places, dim, device=self.device)
         for part in _chunks(len(inputs), self.chunk, whole=self._fixed_shape):

@@ -35,6 +35,7 @@ from vocprep.features.integer_network import (
 )
 from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import StateDict, load_strictly
+from vocprep.geometry import PATCH
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class ExactBackbone(nn.Module):
         names = [f"layer{number}" for number in range(1, len(integers.stages) + 1)]
         last = max(names.index(name) for name in layers)
         self.names = names[: last + 1]
-        sides = (backbone.input_side >> max(place - 1, 0) for place in range(last + 1))
+        sides = (PATCH >> max(place - 1, 0) for place in range(last + 1))
         self.stages = nn.Sequential(
             *(
                 ExactStage(stage, carrier, side)

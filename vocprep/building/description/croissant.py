@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from vocprep.backbones import BACKBONES
 from vocprep.building.plan import BuildPlan
 from vocprep.shards.index import DatasetIndex, FileEntry
 from vocprep.shards.samples import SAMPLES_FILE
@@ -50,7 +49,7 @@ def croissant(index: DatasetIndex, samples: FileEntry, plan: BuildPlan) -> Itera
     )
     if index.quarantined:
         description += f" {index.quarantined:,} pictures are missing: see quarantine.jsonl."
-    cited = BACKBONES[recipe.backbone].citation
+    cited = recipe.described_backbone.citation
     homepages = [source.homepage for source in plan.sources if source.homepage]
     value: dict[str, Any] = {
         "@context": _context(),

@@ -13,7 +13,6 @@ from vocprep.analysis.duplicates import Duplicates, find_duplicates, find_same
 from vocprep.analysis.photographs import Photographs
 from vocprep.analysis.statistics import SplitStatistics
 from vocprep.auditing.result import read_audit
-from vocprep.backbones import BACKBONES
 from vocprep.labels.statistics import label_notes
 from vocprep.pages.report.audit_page import audit_sections
 from vocprep.pages.report.options import ReportOptions
@@ -189,7 +188,7 @@ def _recipe(dataset: ShardDataset) -> Section:
         "Recipe",
         "version_recipe.html",
         recipe=recipe,
-        backbone=BACKBONES[recipe.backbone],
+        backbone=recipe.described_backbone,
         weights=dataset.index.weights,
         geometry=_GEOMETRIES[recipe.geometry.short_name],
         space=dataset.label_space,
