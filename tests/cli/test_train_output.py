@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.heads import make_dataset, random_records
 from click.testing import Result
 
 from vocprep.cli.train import _print_epoch, _seconds_left
@@ -64,6 +65,27 @@ def test_json_is_all_that_is_printed_of_it(shards: Path, tmp_path: Path, vocprep
     result = vocprep("train", shards, "--out", tmp_path / "run", *words)
     assert [epoch["epoch"] for epoch in json.loads(result.stdout)["history"]] == [1, 2]
     assert all(line.startswith("note: ") for line in result.stderr.splitlines())
+
+
+@pytest.mark.slow
+def test_one_split_of_any_name_is_trained_on_scored_and_reported(
+    tmp_path: Path, vocprep: Run
+) -> None:
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    make_dataset(shards, {"pictures": random_records("pictures", [(1, 2), (1, 1)])})
+    trained = vocprep("train", shards, "--out", run, "--epochs", 1, "--json", *QUICK)
+    assert trained.exit_code == 0, trained.output
+    (note, *_) = json.loads(trained.stdout)["notes"]
+    assert note.startswith(f"no split 'val' in {shards}: the heads are trained on 'pictures' with")
+    assert f"note: {note}" in trained.stderr.splitlines()
+    scored = vocprep("evaluate", run, shards, "--json", "--device", "cpu")
+    assert json.loads(scored.stdout)["split"] == "pictures"
+    page = tmp_path / "run.html"
+    assert vocprep("report", run, shards, "--out", page, "--device", "cpu").exit_code == 0
+    assert "was trained without validation" in page.read_text()
+    assert "Scored on split pictures" in page.read_text()
+    refused = vocprep("evaluate", run, shards, "--split", "val")
+    assert "split 'val': expected one of pictures, the dataset's splits" in refused.stderr
 
 
 def _history(*seconds: float) -> Iterator[list[EpochMetrics]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vocprep.cli.common import counted, duration, megabytes, print_json, print_table
-from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.options import TrainOptions, fit_splits
 
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription
@@ -62,7 +62,7 @@ def _print_version(result: BuildResult) -> None:
         click.echo(f"quarantined {index.quarantined:,} of {images}, left out: see {where}")
     click.echo(_how_made(result))
     out = shlex.quote(str(result.path))
-    if records.get(TrainOptions.train_split):
+    if records.get(fit_splits(TrainOptions(), index.recipe.splits).train_split):
         click.echo(f"next: vocprep train {out} --out runs/first")
     click.echo(f"more: vocprep inspect {out}")
 

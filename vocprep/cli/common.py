@@ -72,6 +72,11 @@ device_option = click.option(
     show_default=True,
     help="auto, cpu, cuda (all GPUs) or cuda:N.",
 )
+scored_split_option = click.option(
+    "--split",
+    show_default="val; without one, the split of the run's validation, else of its training",
+    help="Split that runs are scored on.",
+)
 split_flags_option = click.option(
     "--split-flags",
     type=click.Choice(get_args(SplitFlags)),

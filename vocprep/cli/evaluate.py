@@ -14,15 +14,16 @@ from vocprep.cli.common import (
     device_option,
     json_option,
     print_json,
+    scored_split_option,
 )
 from vocprep.cli.scores import print_scores
-from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
+from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.storage.places import Place
 
 
 @click.command()
 @click.argument("paths", type=PLACE, nargs=-1, required=True, metavar="RUN... SHARDS...")
-@click.option("--split", default=TrainOptions.val_split, show_default=True)
+@scored_split_option
 @click.option(
     "--data-dir",
     type=PATH,
@@ -58,7 +59,7 @@ from vocprep.storage.places import Place
 @json_option
 def evaluate(
     paths: tuple[Place, ...],
-    split: str,
+    split: str | None,
     data_dir: Path | None,
     dataset: str | None,
     classes: bool,

@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import PATH, PLACE, device_option, json_option, print_json
+from vocprep.cli.common import (
+    PATH,
+    PLACE,
+    device_option,
+    json_option,
+    print_json,
+    scored_split_option,
+)
 from vocprep.pages.report.options import ReportOptions
 from vocprep.storage.places import Place
 
@@ -27,12 +34,7 @@ from vocprep.storage.places import Place
     show_default=True,
     help="Pictures to show per split, or per list of best and worst.",
 )
-@click.option(
-    "--split",
-    default=ReportOptions.split,
-    show_default=True,
-    help="Split that runs are scored on.",
-)
+@scored_split_option
 @device_option
 @json_option
 def report(
@@ -42,7 +44,7 @@ def report(
     dataset: str | None,
     audit: Path | None,
     pictures: int,
-    split: str,
+    split: str | None,
     device: str,
     as_json: bool,
 ) -> None:

@@ -23,6 +23,7 @@ from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.evaluate import evaluate
 from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.run_scores import TRAIN_SPLIT_NOTE
 from vocprep.heads.training.feed import ResidentFeed
 from vocprep.heads.training.steps import learning_rate, parameter_groups, uses_bf16
 from vocprep.heads.training.train import train
@@ -131,6 +132,52 @@ def test_scoring_on_the_way_changes_nothing_in_the_weights(dataset: ShardDataset
     train(dataset, tmp_path / "never", quick(val_split=""))
     often, never = (load_run(tmp_path / name).model.cat.weight for name in ("often", "never"))
     assert torch.equal(often, never)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("train", "resident"), ("all", "streaming")])
+def test_without_a_val_split_training_says_so_and_goes_on(tmp_path: Path, name: str, mode: str):
+    made = make_dataset(tmp_path / "shards", {name: random_records(name, [(1, 2), (1, 1)])})
+    progress = RecordedProgress()
+    chosen = quick(encoder="none", flip=False, mode=mode)
+    summary = train(made, tmp_path / "run", chosen, progress=progress)
+    said = (
+        f"no split 'val' in {made.path}: the heads are trained on {name!r} without validation, and "
+        "the run keeps the last epoch"
+    )
+    assert progress.lines == list(summary.notes) == [said]
+    assert {metrics.val_miou for metrics in summary.history} == {None}
+    run = load_run(tmp_path / "run")
+    assert run.epoch == chosen.epochs
+    assert (run.config.options.train_split, run.config.options.val_split) == (name, "")
+    scores = evaluate(run, made).runs[0]
+    assert scores.split == name
+    assert TRAIN_SPLIT_NOTE in scores.notes
+
+
+@pytest.mark.parametrize(
+    ("splits", "train_split", "val_split"),
+    [
+        ({"train", "val"}, "train", "val"),
+        ({"train", "test"}, "train", ""),
+        ({"training"}, "training", ""),
+        ({"val"}, "train", "val"),  # what heads are scored on is not trained on unless it is named
+        ({"left", "right"}, "train", ""),
+    ],
+)
+def test_splits_that_were_not_named_follow_the_version(
+    splits: set[str], train_split: str, val_split: str
+):
+    found = run_options.fit_splits(TrainOptions(), splits)
+    assert (found.train_split, found.val_split) == (train_split, val_split)
+    named = TrainOptions(train_split="left", val_split="right")
+    assert run_options.fit_splits(named, splits) == named
+
+
+@pytest.mark.parametrize("splits", [["val"], ["left", "right"]])
+def test_what_to_train_on_is_named_where_it_is_not_plain(tmp_path: Path, splits: list[str]):
+    made = make_dataset(tmp_path / "shards", {n: random_records(n, [(1, 1)]) for n in splits})
+    with pytest.raises(UsageError, match=f"train_split 'train': expected one of {splits[0]}"):
+        train(made, tmp_path / "run", quick())
 
 
 def test_mirrored_views_are_learnt_from_and_not_scored(tmp_path: Path):

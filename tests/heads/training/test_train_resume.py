@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from vocprep.errors import RunError, UsageError
 from vocprep.files.writing import write_json
+from vocprep.heads.runs.folder import options_for
 from vocprep.heads.runs.log import EVENTS_DIR, EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import load_run
@@ -40,6 +41,7 @@ OPTIONS = TrainOptions(
     checkpoint_every=0.0,
     resume=True,
 )
+RESUMED = {"resume": True, "device": "cpu"}
 CHILD = """
 import os, signal, sys
 from pathlib import Path
@@ -115,6 +117,16 @@ def test_interrupted_and_resumed_is_uninterrupted(
     assert seen == list(range(epochs[-1] + 1, 6))
     assert [metrics.epoch for metrics in summary.history] == [1, 2, 3, 4, 5]
     assert_ends_alike(tmp_path / "run", uninterrupted)
+
+
+def test_a_run_without_validation_resumes_with_its_own_options(tmp_path: Path):
+    made = make_dataset(tmp_path / "shards", {"all": random_records("all", [(1, 2), (1, 1)])})
+    interrupted(made, tmp_path / "run", OPTIONS, 3)
+    summary = train(made, tmp_path / "run", options_for(tmp_path / "run", None, (), RESUMED))
+    assert (summary.resumed_from, len(summary.history)) == (3, 5)
+    assert "no split 'val'" in summary.notes[0]
+    train(made, tmp_path / "whole", OPTIONS)
+    assert_ends_alike(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("encoder", ["transformer", "spikformer"])

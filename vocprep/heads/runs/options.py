@@ -5,7 +5,8 @@ Nothing here loads torch, so that the command line can read defaults and presets
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -72,11 +73,13 @@ class TrainOptions:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Determines the initial weights, the order of the images and the dropout."""
     train_split: str = "train"
-    """Split to train on."""
+    """Split to train on; where a version has no ``train`` and one split only, that one."""
     val_split: str = "val"
-    """Split to validate on; the empty name trains without validation."""
+    """Split to validate on; the empty name trains without validation, and so does ``val`` where a
+    version has no such split."""
     validate_every: Positive = 5
-    """Epochs between two validations; the last epoch is always validated."""
+    """Epochs between two validations, after which the run's weights are saved; the last epoch is
+    one of them. Without a split to validate on they are saved all the same."""
     device: str = "auto"
     """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     mode: LoaderMode = "resident"
@@ -142,6 +145,25 @@ class EvaluateOptions:
         if self.dataset is not None and self.data_dir is None:
             raise UsageError("dataset: names what data_dir holds; give --data-dir too")
         return self
+
+
+def fit_splits(options: TrainOptions, splits: Collection[str]) -> TrainOptions:
+    """Return the options for a version with these splits, which may lack ``train`` or ``val``.
+
+    A version without ``val`` is trained on without validation; one split of another name, but
+    ``val``, is what there is to train on. Splits that were named otherwise stay as they are.
+
+    >>> found = fit_splits(TrainOptions(), ["all"])
+    >>> found.train_split, found.val_split
+    ('all', '')
+    """
+    train, val = options.train_split, options.val_split
+    lacks_val = TrainOptions.val_split not in splits
+    if train == TrainOptions.train_split not in splits and len(splits) == 1 and lacks_val:
+        (train,) = splits
+    if val == TrainOptions.val_split and lacks_val:
+        val = ""
+    return replace(options, train_split=train, val_split=val)
 
 
 def require_split(splits: Sequence[str], name: str, option: str) -> None:

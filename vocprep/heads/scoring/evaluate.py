@@ -18,7 +18,7 @@ from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.comparison import Comparison, compare_runs
 from vocprep.heads.scoring.image_scores import Group, examples
-from vocprep.heads.scoring.matching import choose_dataset, require_one_truth
+from vocprep.heads.scoring.matching import choose_dataset, default_split, require_one_truth
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.heads.scoring.scores import DrawnImage, RunScores, write_confusion
 from vocprep.memory import memory_errors
@@ -57,7 +57,7 @@ class Evaluation:
 def evaluate(
     runs: RunLike | Sequence[RunLike],
     shards: ShardsLike | Sequence[ShardsLike],
-    split: str = "val",
+    split: str | None = None,
     options: EvaluateOptions | None = None,
     out: str | Path | None = None,
     progress: Progress = NO_PROGRESS,
@@ -66,7 +66,9 @@ def evaluate(
 
     Each run is scored on the dataset version that it was trained on, else on the first of
     ``shards`` whose embeddings and labels fit it; all must hold the same images and ground truth. A
-    path that is given twice counts once. Mirrored views are not scored. With ``out``, the confusion
+    path that is given twice counts once. ``split`` is ``val`` unless it is named; where there is
+    none, the split that the first run was validated on, else trained on. Mirrored views are not
+    scored. With ``out``, the confusion
     matrix of each run is written into that folder, as PNG and CSV, and with ``options.pictures``
     ``RUN.worst-1.png`` and the like: images with their truth and prediction. Raises RunError when
     no dataset version fits a run, UsageError when there is no such split, no pixel to score, or
@@ -85,6 +87,7 @@ def evaluate(
     # Everything is opened before the first run is scored, which may take minutes.
     trained = [item if isinstance(item, Run) else load_run(item) for item in run_list]
     chosen = [choose_dataset(run, datasets) for run in trained]
+    split = split or default_split(trained[0], chosen[0])
     require_one_truth(chosen, split)
     sheets = _sheets(trained, chosen, options)
     with memory_errors("use a smaller --batch-size, or free memory"):

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from vocprep.errors import RunError, UsageError
-from vocprep.heads.runs.options import require_split
+from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.runs.run import Run
 from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.shards.reader import ShardDataset
@@ -45,6 +45,17 @@ def check_fits(run: Run, recipe: Recipe) -> tuple[str, ...]:
         )
     minor = _differing(run.config.recipe, recipe, MAY_DIFFER)
     return tuple(f"trained and evaluated with different {line}" for line in minor)
+
+
+def default_split(run: Run, dataset: ShardDataset) -> str:
+    """Return the split of a version that a run is scored on unless one is named.
+
+    It is ``val``; where the version has none, the split that the run was validated on, else the one
+    that it was trained on.
+    """
+    options = run.config.options
+    names = (TrainOptions.val_split, options.val_split, options.train_split)
+    return next((name for name in names if name in dataset.splits), TrainOptions.val_split)
 
 
 def require_one_truth(datasets: Sequence[ShardDataset], split: str) -> None:

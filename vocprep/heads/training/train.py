@@ -19,7 +19,7 @@ from vocprep.geometry import PATCH
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.folder import begin_or_resume, check_folder, decide_lanes, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
-from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.options import TrainOptions, fit_splits
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import CURVES_FILE
 from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
@@ -99,6 +99,7 @@ def _train_with(job: _Job, processes: Processes) -> RunSummary:
     if not processes.leads:
         job = replace(job, on_epoch=lambda _metrics: None, progress=NO_PROGRESS)
     dataset, run_dir = job.dataset, job.run_dir
+    job = replace(job, options=fit_splits(job.options, dataset.splits))
     require_splits(dataset, job.options)
     shards = len(dataset.shard_names(job.options.train_split))
     with _held_folder(job, processes):
@@ -267,6 +268,11 @@ def _notes(dataset: ShardDataset, options: TrainOptions, run_dir: Path, done: in
         return
     if options.resume and not done:
         yield f"nothing to resume in {run_dir}: this training is a new one"
+    if not options.val_split and TrainOptions.val_split not in dataset.splits:
+        yield (
+            f"no split {TrainOptions.val_split!r} in {dataset.path}: the heads are trained on "
+            f"{options.train_split!r} without validation, and the run keeps the last epoch"
+        )
     if options.val_split == options.train_split:
         yield "val scores are of the split that is trained on: they are too high"
     if dataset.index.quarantined:

@@ -23,7 +23,7 @@ class ReportOptions:
     """JSON file of ``vocprep audit``: likely label errors become a section."""
     pictures: Annotated[int, Field(ge=0, le=50)] = 4
     """Pictures that are shown per split, or per list of best and worst."""
-    split: str = "val"
-    """That runs are scored on."""
+    split: str | None = None
+    """That runs are scored on: as for ``evaluate`` when None."""
     device: str = "auto"
     """That runs are scored with: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
