@@ -51,10 +51,11 @@ def write_sources(folder: Path, samples: int) -> None:
     splits: dict[str, list[str]] = {"train": [], "val": []}
     for number, image_id in enumerate(image_ids):
         splits["train" if number % VALIDATION else "val"].append(image_id)
-    (data / dataset.split_files).mkdir(parents=True)
+    split_files = data / str(dataset.split_files)
+    split_files.mkdir(parents=True)
     for split, members in splits.items():
         text = "".join(f"{image_id}\n" for image_id in members)
-        (data / dataset.split_files / f"{split}.txt").write_text(text)
+        (split_files / f"{split}.txt").write_text(text)
     for place, suffix, content in (
         (dataset.images, "jpg", _small_jpeg()),
         (dataset.labels, dataset.label_kind, b"MATLAB 5.0 MAT-file".ljust(2048, b"\0")),

@@ -110,6 +110,13 @@ split_files = "splits"
 splits = ["train"]
 schemas = ["voc21"]
 """
+WITHOUT_SPLITS = """
+title = "Own pictures"
+images = "images"
+labels = "masks"
+label_kind = "png"
+schemas = ["voc21"]
+"""
 
 
 def shipped_files() -> dict[str, SourceFile]:
@@ -270,6 +277,79 @@ def test_bad_manifests_are_refused_with_file_and_key(
     with pytest.raises(ManifestError, match=complaint) as caught:
         load_dataset(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "splits"),
+    [
+        ('split_lists = {a = "a.txt", b = "/lists/b.CSV"}', ("a", "b")),
+        ("", ("all",)),
+        ('splits = ["one"]', ("one",)),
+        ('split_files = "."\nsplits = ["a", "b"]', ("a", "b")),
+    ],
+)
+def test_splits_follow_from_how_images_are_listed(
+    tmp_path: Path, lines: str, splits: tuple[str, ...]
+) -> None:
+    dataset = load_dataset(write_own(tmp_path, WITHOUT_SPLITS + lines))
+    assert dataset.splits == splits
+
+
+def test_lists_of_splits_lie_beside_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    text = WITHOUT_SPLITS + 'split_lists = {a = "lists/a.txt", b = "/far/b.json"}'
+    dataset = load_dataset(write_own(tmp_path, text))
+    assert dataset.split_lists == {"a": f"{tmp_path}/lists/a.txt", "b": "/far/b.json"}
+
+
+def test_kinds_of_images_and_label_maps(tmp_path: Path) -> None:
+    text = WITHOUT_SPLITS.replace('"png"', '"colours"').replace('"images"', '"."')
+    text += 'image_suffixes = [".PNG", ".jpg"]\nlabel_suffix = "_L.png"\n'
+    dataset = load_dataset(write_own(tmp_path, text + '[label_colours]\n"#FF00aa" = 459\n'))
+    assert (dataset.images, dataset.suffixes) == (".", (".png", ".jpg"))
+    assert (dataset.label_file_suffix, dataset.label_colours) == ("_L.png", {"#ff00aa": 459})
+    plain = load_dataset(write_own(tmp_path, WITHOUT_SPLITS.replace('"png"', '"tiff"')))
+    assert (plain.label_file_suffix, len(plain.suffixes)) == (".tif", 7)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ('splits = ["a", "b"]', "splits: expected one, since nothing says which images"),
+        ('splits = ["c"]\nsplit_lists = {a = "a.txt"}', "splits: 'c' has no file in split_lists"),
+        ('split_files = "s"\nsplit_lists = {a = "a.txt"}', "split_lists: found beside split_files"),
+        ('split_files = "s"', "splits: expected a value, found none"),
+        ('split_lists = {"a/b" = "a.txt"}', "split_lists: split 'a/b': expected 1 to 64"),
+        ('split_lists = {a = "a.xls"}', r"split_lists: 'a.xls': expected the path of a .txt, "),
+        ('image_suffixes = [".gif"]', r"image_suffixes\[0\] '.gif': expected one of .jpg"),
+        ('image_suffixes = [".jpg", ".JPG"]', "image_suffixes: '.jpg' is listed twice"),
+        ('image_suffixes = [".png"]\nlabels = "images"', r"labels: .* both \*.png in 'images'"),
+        ('label_suffix = "_L"', "label_suffix: '_L': expected the end of a file name with its"),
+        ('label_suffix = "/x.png"', "label_suffix: '/x.png': expected the end of a file name"),
+        ('label_variable = "M"', "label_variable: belongs to label_kind 'mat', found label_kind"),
+        ('label_colours = {"#ffffff" = 1}', "label_colours: belongs to label_kind 'colours'"),
+        ('label_annotations = "a.json"', "label_annotations: belongs to label_kind 'panoptic'"),
+        ('label_kind = "colours"', "label_colours: expected with label_kind 'colours', found none"),
+        ('label_kind = "panoptic"', "label_annotations: expected with label_kind 'panoptic'"),
+        ('label_kind = "colours"\nlabel_colours = {}', "label_colours: expected with label_kind"),
+        ('label_kind = "colours"\nlabel_colours = {"red" = 1}', "label_colours: 'red': expected"),
+        (
+            'label_kind = "colours"\nlabel_colours = {"#aabbcc" = 1, "#AABBCC" = 2}',
+            "label_colours: '#aabbcc' is listed twice",
+        ),
+        (
+            'label_kind = "colours"\nlabel_colours = {"#aabbcc" = 65536}',
+            "label_colours.#aabbcc: expected an id, 0 to 65534, found 65536",
+        ),
+        ('label_kind = "mat"\nlabel_variable = "a b"', "label_variable 'a b': expected text"),
+        ('images = "{split}/../x"', "images: .* must be a relative path"),
+    ],
+)
+def test_fields_that_do_not_agree_are_refused(tmp_path: Path, lines: str, complaint: str) -> None:
+    keys = {line.partition(" = ")[0] for line in lines.splitlines()}
+    kept = [line for line in WITHOUT_SPLITS.splitlines() if line.partition(" = ")[0] not in keys]
+    with pytest.raises(ManifestError, match=complaint):
+        load_dataset(write_own(tmp_path, "\n".join([*kept, lines])))
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,35 @@
-"""Paths in manifests: below the data dir, and relative to the folder of the manifest."""
+"""What all manifests share: their model, and paths below the data dir or beside the manifest."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from vocprep.files.reading import MAX_TOML_BYTES, read_file
 from vocprep.validation import printable
+
+T = TypeVar("T")
+
+
+class ManifestModel(BaseModel):
+    """Frozen, and an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def each_once(items: tuple[T, ...], names: Sequence[str]) -> tuple[T, ...]:
+    """Return the items; ValueError where two of their names are the same."""
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise ValueError(f"'{printable(repeated)}' is listed twice; remove one")
+    return items
 
 
 class ManifestPathWarning(UserWarning):
@@ -37,10 +55,17 @@ def relative_path(path: str) -> str:
     return path
 
 
+def folder_below(path: str) -> str:
+    """Return a folder of the data dir, or ``.`` for the data dir itself; ValueError otherwise."""
+    return "." if path == "." else relative_path(path).removesuffix("/")
+
+
 Reference = Annotated[str, AfterValidator(one_line)]
 """A shipped manifest's name, or the path of a ``.toml`` file."""
 PathBelow = Annotated[str, AfterValidator(one_line), AfterValidator(relative_path)]
 """A path below the data dir."""
+FolderBelow = Annotated[str, AfterValidator(one_line), AfterValidator(folder_below)]
+"""A folder below the data dir, or ``.``."""
 
 
 def locate_reference(reference: str, manifest: Path) -> str:

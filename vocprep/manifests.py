@@ -2,42 +2,43 @@
 
 ``manifests/sources/NAME.toml`` says which files there are, where they come from and what proves
 them. ``manifests/datasets/NAME.toml`` pairs an image folder with a label source, label
-spaces and splits; a user's own data in VOC's layout is one more such file, given by path.
+spaces and splits (``vocprep.dataset_manifest``); a user's own data is one more such file, given
+by path.
 A manifest names others by their shipped names, or by paths relative to its own folder
 (``vocprep.manifest_paths``).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator
 
+from vocprep.dataset_manifest import DatasetManifest, SplitFlags
 from vocprep.errors import ManifestError, UsageError
 from vocprep.files.reading import read_toml
-from vocprep.manifest_paths import (
-    PathBelow,
-    Reference,
-    beside,
-    exists,
-    locate_reference,
-    one_line,
-    same_file,
-)
-from vocprep.validation import Positive, explain, printable
+from vocprep.manifest_paths import ManifestModel, PathBelow, each_once, exists, one_line
+from vocprep.validation import Positive, explain
 
-T = TypeVar("T")
+__all__ = [
+    "MOST_BYTES",
+    "DatasetManifest",
+    "ExpectedFiles",
+    "Hex",
+    "SourceFile",
+    "SourceManifest",
+    "SplitFlags",
+    "Unpack",
+    "find_manifest",
+    "lists_files",
+    "load_dataset",
+    "load_recorded_dataset",
+    "load_source",
+    "manifest_names",
+    "manifests_dir",
+    "read_manifest",
+]
 
 
 def _no_text(value: object) -> object:
@@ -47,24 +48,11 @@ def _no_text(value: object) -> object:
     return value
 
 
-def _each_once(items: tuple[T, ...], names: Sequence[str]) -> tuple[T, ...]:
-    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
-    if repeated is not None:
-        raise ValueError(f"'{printable(repeated)}' is listed twice; remove one")
-    return items
-
-
 Count = Annotated[int, Field(ge=0), BeforeValidator(_no_text)]
 Url = Annotated[str, AfterValidator(one_line)]
 
 
-class _Manifest(BaseModel):
-    """Frozen, and an unknown key is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ExpectedFiles(_Manifest):
+class ExpectedFiles(ManifestModel):
     """How many files of one suffix an official archive puts into a folder."""
 
     folder: str
@@ -72,7 +60,7 @@ class ExpectedFiles(_Manifest):
     count: Count
 
 
-class Unpack(_Manifest):
+class Unpack(ManifestModel):
     """What unpacking an archive must yield."""
 
     max_bytes: Count
@@ -91,7 +79,7 @@ _ABOUT = 4
 """How many times larger than its rough size a file may be."""
 
 
-class SourceFile(_Manifest):
+class SourceFile(ManifestModel):
     """One file of a source: every digest listed must agree."""
 
     path: PathBelow
@@ -121,7 +109,7 @@ class SourceFile(_Manifest):
         return self.max_bytes or _ABOUT * (self.about_bytes or 0) or MOST_BYTES
 
 
-class SourceManifest(_Manifest):
+class SourceManifest(ManifestModel):
     """A named set of files to download."""
 
     name: str
@@ -133,82 +121,7 @@ class SourceManifest(_Manifest):
     @field_validator("files")
     @classmethod
     def _paths_differ(cls, files: tuple[SourceFile, ...]) -> tuple[SourceFile, ...]:
-        return _each_once(files, [file.path for file in files])
-
-
-SplitFlags = Literal["positive", "present", "all"]
-"""Which lines of a split file with flags are taken: those with 1, with 1 and 0, or every one."""
-
-
-class DatasetManifest(_Manifest):
-    """A named pairing of an image folder with a label source, label spaces and splits."""
-
-    name: str
-    title: str
-    sources: tuple[Reference, ...] = ()
-    """The sources that fill the data dir; none for one's own images."""
-    images: PathBelow
-    """Folder of ``ID.jpg`` below the data dir."""
-    labels: PathBelow
-    """Folder of ``ID.mat`` or ``ID.png`` below the data dir."""
-    label_kind: Literal["mat", "png"]
-    split_files: PathBelow
-    """Folder of ``SPLIT.txt`` below the data dir, one image id per line."""
-    splits: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Splits that are built when none is named."""
-    split_flags: SplitFlags | None = None
-    """Which lines of split files with flags are taken; such files are refused when None."""
-    schemas: Annotated[tuple[Reference, ...], Field(min_length=1)]
-    """Label spaces that fit the label maps, the default first."""
-    label_areas: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
-    """Table in ``manifests/label_areas`` that the areas of the raw labels must equal."""
-
-    @field_validator("splits")
-    @classmethod
-    def _splits_differ(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
-        return _each_once(splits, splits)
-
-    _file: Path | None = PrivateAttr(default=None)
-    _reference: str | None = PrivateAttr(default=None)
-
-    @property
-    def reference(self) -> str:
-        """What a command takes for it: the path that it was read by, or its shipped name."""
-        return self._reference or self.name
-
-    def located(self, file: Path, reference: str) -> Self:
-        """Return the manifest read from ``file`` with the paths of the manifests that it names."""
-        made = self.model_copy(
-            update={
-                "sources": tuple(locate_reference(each, file) for each in self.sources),
-                "schemas": tuple(locate_reference(each, file) for each in self.schemas),
-            }
-        )
-        made._file, made._reference = file, reference
-        return made
-
-    def with_flags(self, flags: SplitFlags | None) -> Self:
-        """Return the manifest with another choice of ``split_flags``; itself for None."""
-        return self if flags is None else self.model_copy(update={"split_flags": flags})
-
-    def schema_for(self, name: str | None) -> str:
-        """Return the label space of a name, the default for None; UsageError when none fits.
-
-        A label space of one's own is named by its file's stem, or by its path, from the current
-        folder or as the manifest writes it.
-        """
-        if name is None:
-            return self.schemas[0]
-        written = beside(name, self._file) if self._file and name.endswith(".toml") else None
-        for schema in self.schemas:
-            if name in (schema, Path(schema).stem) or written == Path(schema):
-                return schema
-            if name.endswith(".toml") and same_file(Path(name), Path(schema)):
-                return schema
-        raise UsageError(
-            f"schema {name!r} does not fit dataset {self.name}: expected one of "
-            f"{', '.join(self.schemas)}"
-        )
+        return each_once(files, [file.path for file in files])
 
 
 def manifests_dir() -> Path:

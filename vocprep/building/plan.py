@@ -256,7 +256,7 @@ def _left_out(
     dataset: DatasetManifest, data_dir: Place, chosen: Mapping[str, SplitSamples]
 ) -> ImageIds:
     """Return the ids of the dataset's splits that are not among the samples."""
-    names = names_at(data_dir / dataset.split_files)
+    names = names_at(data_dir / (dataset.split_files or "."))
     present = [split for split in dataset.splits if f"{split}.txt" in names]
     left_out = []
     for split in present:

@@ -65,7 +65,7 @@ def datasets_in(data_dir: Path) -> list[DatasetManifest]:
     found = []
     for name in manifest_names("datasets"):
         dataset = load_dataset(name)
-        folders = (dataset.images, dataset.labels, dataset.split_files)
+        folders = (dataset.images, dataset.labels, dataset.split_files or ".")
         if all((data_dir / folder).is_dir() for folder in folders):
             found.append(dataset)
     return found

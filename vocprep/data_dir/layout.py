@@ -158,7 +158,7 @@ def split_path(data_dir: Place, dataset: DatasetManifest, split: str) -> Place:
     """Return where a split's file is; UsageError for a split whose name is no plain one."""
     if not is_plain_name(split):
         raise UsageError(f"split {printable(split)!r}: {PLAIN_NAME}")
-    return data_dir / dataset.split_files / f"{split}.txt"
+    return data_dir / (dataset.split_files or ".") / f"{split}.txt"
 
 
 def _splits_in(folder: Place, data_dir: Place) -> str:
@@ -245,7 +245,7 @@ def _check_disjoint(
     lines = [_read_split(data_dir, dataset, each)[image_id] for each in (other, split)]
     raise UsageError(
         f"splits {other} and {split} both hold image {image_id}, line {lines[0]} of {other}.txt "
-        f"and line {lines[1]} of {split}.txt in {data_dir / dataset.split_files}: expected splits "
+        f"and line {lines[1]} of {split}.txt in {data_dir / (dataset.split_files or '.')}: expected splits "
         "that share no image; name fewer with --splits, or remove one line"
     )
 
