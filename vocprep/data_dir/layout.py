@@ -245,8 +245,8 @@ def _check_disjoint(
     lines = [_read_split(data_dir, dataset, each)[image_id] for each in (other, split)]
     raise UsageError(
         f"splits {other} and {split} both hold image {image_id}, line {lines[0]} of {other}.txt "
-        f"and line {lines[1]} of {split}.txt in {data_dir / (dataset.split_files or '.')}: expected splits "
-        "that share no image; name fewer with --splits, or remove one line"
+        f"and line {lines[1]} of {split}.txt in {split_path(data_dir, dataset, split).parent}: "
+        "expected splits that share no image; name fewer with --splits, or remove one line"
     )
 
 
