@@ -234,6 +234,7 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--images", type=int, help="default: 200 on a CPU, 10,000 on a GPU")
+    parser.add_argument("--start-up", type=int, help="pictures of a row before its clock starts")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled rows")
     arguments = parser.parse_args()
@@ -242,7 +243,7 @@ def main() -> None:
     if on_gpu and not torch.cuda.is_available():
         parser.error("--device cuda: found no CUDA device")
     images = arguments.images or (10_000 if on_gpu else 200)
-    warm = 1024 if on_gpu else 32
+    warm = arguments.start_up or (1024 if on_gpu else 32)
     if images <= warm:
         parser.error(f"--images {images}: expected more than {warm}, the start-up of a row")
     with tempfile.TemporaryDirectory() as name:

@@ -40,8 +40,6 @@ LAYERS = tuple(BACKBONES[DEFAULT_BACKBONE].layers)
 COMPARED: tuple[Precision, ...] = ("exact", "bf16")
 GROUP = 16
 """Images that are embedded together."""
-WARM = 32
-"""Images of a build that are not timed."""
 COSINES = (
     Column("name", "cosine with fp32"),
     Column("mean", "mean", ".5f"),
@@ -105,13 +103,13 @@ def describe(one: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, 
     return {"mean": float(cosines.mean()), "of_999": quantile, "least": float(cosines.min())}
 
 
-def time_builds(pictures: Pictures, out: Path, *, compiled: bool, repeats: int) -> Table:
+def time_builds(pictures: Pictures, out: Path, warm: int, *, compiled: bool, repeats: int) -> Table:
     """Return the table of images a second, the best of some builds each."""
     ways = [Way("fp32", False), Way("bf16", compiled), Way("exact", compiled)]
     rates = dict.fromkeys(ways, 0.0)
     for _ in range(repeats):
         for way in ways:
-            rates[way] = max(rates[way], by_vocprep(pictures, out, CPU, way, WARM))
+            rates[way] = max(rates[way], by_vocprep(pictures, out, CPU, way, warm))
     fp32, bf16, _ = rates.values()
     rows: list[dict[str, Cell]] = [
         {
@@ -150,13 +148,15 @@ def main() -> None:
     """Measure and print the tables."""
     parser = command_line(__doc__)
     parser.add_argument("--images", type=int, default=200, help="of each timed build")
+    parser.add_argument("--start-up", type=int, default=32, help="before the clock starts")
     parser.add_argument("--compared", type=int, default=100, help="whose embeddings are compared")
     parser.add_argument("--windows", type=int, nargs="+", choices=WINDOWS, default=list(WINDOWS))
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--no-compile", action="store_true", help="time uncompiled backbones")
     arguments = parser.parse_args()
-    if arguments.images <= WARM:
-        parser.error(f"--images {arguments.images}: expected more than {WARM}, the start-up")
+    warm = arguments.start_up
+    if arguments.images <= warm:
+        parser.error(f"--images {arguments.images}: expected more than {warm}, the start-up")
     compared = min(arguments.compared, arguments.images)
     compiled = can_compile() and not arguments.no_compile
     with tempfile.TemporaryDirectory() as name:
@@ -169,7 +169,9 @@ def main() -> None:
             ("simplejpeg", "pillow"),
         )
         report.add(compare(pictures, compared, arguments.windows))
-        report.add(time_builds(pictures, Path(name), compiled=compiled, repeats=arguments.repeats))
+        report.add(
+            time_builds(pictures, Path(name), warm, compiled=compiled, repeats=arguments.repeats)
+        )
         report.add(bounds(pictures.weights))
     report.write(arguments.json)
 

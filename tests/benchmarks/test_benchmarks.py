@@ -21,10 +21,23 @@ from vocprep.recipe import Precision
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY = {
     "audit": ["--images", "40", "--share", "0.2", "--seeds", "1"],
-    "build": ["--images", "40", "--no-compile"],
+    "build": ["--images", "6", "--start-up", "2", "--no-compile"],
     "decode": ["--maps", "4", "--repeats", "1"],
     "download": ["--mebibytes", "1", "--repeats", "1"],
-    "exact": ["--images", "34", "--compared", "2", "--windows", "32", "--no-compile"],
+    "exact": [
+        *("--images", "4", "--start-up", "2", "--compared", "2", "--windows", "32"),
+        "--no-compile",
+    ],
+        "--images",
+        "4",
+        "--start-up",
+        "2",
+        "--compared",
+        "2",
+        "--windows",
+        "32",
+        "--no-compile",
+    ],
     "quality": ["--images", "8", "--passes", "2", "--seeds", "1", "--rows", "default", "seed"],
     "read": ["--records", "600", "--repeats", "1"],
     "scale": ["--most", "1000"],
@@ -32,7 +45,7 @@ TINY = {
     "segment": ["--patches", "3", "--repeats", "1"],
     "storage": ["--records", "600", "--repeats", "1"],
     "targets": ["--maps", "3", "--repeats", "1"],
-    "train": ["--images", "8", "--batch-size", "4", "--repeats", "1"],
+    "train": ["--images", "4", "--batch-size", "2", "--repeats", "1", "--encoder", "none"],
     "view": ["--pictures", "24", "--requests", "20", "--starts", "1"],
 }
 MACHINE = {"cpu", "cores", "threads", "instruction_set", "memory_gb", "gpu", "load"}
