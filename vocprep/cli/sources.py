@@ -22,6 +22,7 @@ from vocprep.cli.common import (
 if TYPE_CHECKING:
     from vocprep.labels.statistics import LabelStatistics
     from vocprep.manifests import SplitFlags
+    from vocprep.synthetic.layouts import SampleLayout
 
 TOP_CLASSES = 15
 
@@ -30,7 +31,14 @@ TOP_CLASSES = 15
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--images", default=240, show_default=True, help="How many images.")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same bytes.")
-def sample(folder: Path, images: int, seed: int) -> None:
+@click.option(
+    "--layout",
+    type=click.Choice(["voc", "labelme", "camvid", "cvat", "coco", "plain"]),
+    default="voc",
+    show_default=True,
+    help="How folders and label maps are.",
+)
+def sample(folder: Path, images: int, seed: int, layout: SampleLayout) -> None:
     """Generate a small data dir in the official layout, to try and test everything offline.
 
     The images are abstract scenes in which each class has colours and a texture of its own, so that
@@ -39,18 +47,23 @@ def sample(folder: Path, images: int, seed: int) -> None:
     with void borders, split files, labels.txt. There are patches with more than four classes, with
     ties, with void alone and with one class only.
 
+    Other layouts hold the same scenes with fewer classes, to try with vocprep init what your own
+    data need: the VOC output of labelme, CamVid, a CVAT export "Segmentation mask 1.1", COCO's
+    panoptic label maps, or plain images/ and masks/.
+
     \b
     Example:
       vocprep sample data/sample
       vocprep build-shards pascal-context --data-dir data/sample --weights random:0 --out shards
+      vocprep sample street --layout camvid --images 24
     """
     from vocprep.synthetic.dataset import sample as write_sample
 
-    summary = write_sample(folder, images=images, seed=seed, progress=Bars("images"))
-    click.echo(
-        f"{folder}: {summary.images} images ({summary.train} train, {summary.val} val), "
-        f"{summary.classes} classes, seed {seed}"
-    )
+    summary = write_sample(folder, images=images, seed=seed, progress=Bars("images"), layout=layout)
+    splits = f" ({summary.train} train, {summary.val} val)"
+    if layout in ("labelme", "cvat", "plain"):
+        splits = ""  # their files do not tell splits apart
+    click.echo(f"{folder}: {summary.images} images{splits}, {summary.classes} classes, seed {seed}")
 
 
 @click.command()

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BaseModel
 
 from vocprep.geometry import PATCH, SHORTER, SIDE
@@ -38,6 +43,30 @@ _SCENES = (  # background from top to bottom; objects
     ("sky tree grass road", "aeroplane aeroplane bus car motorbike sheep cow"),
     ("wall wall floor", "person cat sofa table tvmonitor curtain window bottle"),
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One generated image and its label map."""
+
+    number: int
+    """From 0."""
+    split: Literal["train", "val"]
+    image: NDArray[np.uint8]
+    """[H, W, 3]."""
+    label_map: LabelMap
+    """[H, W], ids of context460; 0 where nothing is labelled."""
+
+
+def draw_scene(seed: int, number: int) -> Scene:
+    """Return the scene of a number; it depends on seed and number alone.
+
+    Every sixth scene belongs to val, from the second on.
+    """
+    draw = Generator(PCG64((seed, number)))
+    label_map = draw_label_map(draw, number)
+    split: Literal["train", "val"] = "val" if number % 6 == 1 else "train"
+    return Scene(number, split, draw_image(draw, label_map), label_map)
 
 
 def draw_label_map(draw: Generator, number: int) -> LabelMap:
@@ -163,6 +192,17 @@ def _textures() -> NDArray[np.uint8]:
         pattern = patterns[draw.integers(len(patterns))][..., None]
         textures[label] = colour + contrast * (pattern - 16) // 32
     return textures.clip(0, 255).astype(np.uint8).reshape(-1, 3)
+
+
+def write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image [H, W, 3] as the sample's JPEGs are."""
+    Image.fromarray(image).save(path, "JPEG", quality=90, subsampling="4:2:0")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file of these lines, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
 class _ClassNames(BaseModel):
