@@ -89,7 +89,7 @@ def test_labelme_has_palette_masks_and_arrays(tree: Tree, names: dict[int, str])
     for path, mask in zip(files(folder / "SegmentationClassNpy"), masks, strict=True):
         array = np.load(path)
         assert array.dtype == np.int32
-        np.testing.assert_array_equal(np.where(array == -1, 255, array), mask)
+        np.testing.assert_array_equal(array, np.where(mask == 255, -1, mask.astype(int)))
     for part in ("JPEGImages", "SegmentationClassVisualization"):
         assert [path.stem for path in files(folder / part)][:2] == ["IMG_0001", "IMG_0002"]
 
