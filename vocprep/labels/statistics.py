@@ -136,7 +136,7 @@ pixels, 255 (void) in 10.0 %; void is neither learnt nor scored: if 255 marks a 
     shown[0] += " of the pixels"
     advice = (
         f"void is neither learnt nor scored: if {space.void} marks a class in these masks, use a "
-        "label space of your own with another void id (docs/guides/own-data.md)"
+        "label space of your own with another void id (docs/guides/manifests.md)"
         if void_pixels
         else "check that the label maps are those of this label space"
     )
