@@ -173,6 +173,18 @@ def shrink_windows(image: NDArray[np.uint8], window: int) -> tuple[NDArray[np.ui
     return shrunk.astype(np.uint8), PATCH // factor
 
 
+def scale_patches(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resize an image [32·ny, 32·nx, 3] so that its patches are ``side`` pixels wide: uint8.
+
+    By the filter of ``place_image``; the image itself where the patches stay as they are.
+    """
+    if side == PATCH:
+        return image
+    height, width = (length // PATCH * side for length in image.shape[:2])
+    pixels = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(pixels.resize((width, height), Image.Resampling.BILINEAR))
+
+
 def join_patches(patches: NDArray[Scalar], grid: Grid) -> NDArray[Scalar]:
     """Join patches [P, 32, 32, ...] to [h, w, ...]: the inverse of ``split_patches``.
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from vocprep.backbones import DEFAULT_BACKBONE, NormalisationName
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, NormalisationName
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
 from vocprep.manifests import SplitFlags
@@ -54,7 +54,11 @@ class BuildChoices:
     windows: tuple[int, ...] | None = None
     """Sides of the windows around each patch; the backbone's default when None."""
     layers: tuple[str, ...] | None = None
-    """Layers that an embedding is taken from; the backbone's last when None."""
+    """Layers that an embedding is taken from; the backbone's last when None. Those of a network
+    that is not built in by name or by index."""
+    cells: Positive | None = None
+    """The most cells per side of a patch that are kept of each layer of a network that is not built
+    in; when None 2, or 1 where an embedding would exceed 2,048 numbers."""
     normalisation: NormalisationName | None = None
     """Constants of the input; those that the backbone was trained with when None."""
     precision: Precision | None = None
@@ -68,6 +72,14 @@ class BuildChoices:
         """Refuse a precision that the backbone does not have, before its weights are read."""
         if self.precision is not None:
             check_precision(self.precision, self.backbone)
+        return self
+
+    @model_validator(mode="after")
+    def _has_cells(self) -> Self:
+        if self.cells is not None and self.backbone in BACKBONES:
+            raise UsageError(
+                f"cells {self.cells}: {self.backbone} has cells of its own; leave --cells out"
+            )
         return self
 
 

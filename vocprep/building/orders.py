@@ -278,6 +278,7 @@ def _load_weights(order: ShardOrder, setup: WorkerSetup) -> dict[str, torch.Tens
         setup.data_dir,
         recipe.backbone,
         recipe.normalisation if recipe.precision == "exact" else None,
+        recipe.network,
     )
     digest = tensor_digest(weights)
     if digest != recipe.weights_sha256:

@@ -286,7 +286,7 @@ def _embedding_threads(devices: Sequence[torch.device]) -> Iterator[int]:
 
 def worth_compiling(recipe: Recipe, samples: int) -> bool:
     """Return whether compiling the backbone pays for so many images, and can be done here."""
-    least = COMPILE_FROM.get(recipe.precision)
+    least = COMPILE_FROM.get(recipe.precision) if recipe.network is None else None
     return least is not None and samples * len(recipe.views) >= least and can_compile()
 
 

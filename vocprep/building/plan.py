@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from torch import Tensor
 
-from vocprep.backbones import BACKBONES, NORMALISATIONS, Normalisation
+from vocprep.backbones import BACKBONES, NORMALISATIONS, Network, Normalisation, backbone_of
 from vocprep.data_dir.image_ids import ImageIds
 from vocprep.data_dir.layout import (
     JoinedSamples,
@@ -23,6 +23,8 @@ from vocprep.data_dir.layout import (
     list_splits,
     read_split_ids,
 )
+from vocprep.features.libraries.kinds import describe_network
+from vocprep.features.libraries.maps import NetworkChoice
 from vocprep.features.weights import (
     OFFICIAL,
     WeightsOrigin,
@@ -162,24 +164,26 @@ def plan(
         manifest.schema_for(choices.schema), void_unknown=choices.void_unknown
     )
     by_split = _samples(manifest, data_dir, choices, allow_missing=allow_missing)
+    backbone = _choose_backbone(choices)
     state = load_fitting_weights(
         weights,
         data_dir,
-        choices.backbone,
-        _normalisation(choices) if _precision(choices) == "exact" else None,
+        backbone.name,
+        backbone.normalisation if _precision(choices) == "exact" else None,
+        backbone.network,
     )
     digest = tensor_digest(state)
-    label = weights_label(weights, digest, choices.backbone)
+    label = weights_label(weights, digest, backbone.name)
     return BuildPlan(
         data_dir=data_dir,
-        recipe=_recipe(manifest, choices, label_space, by_split, digest),
+        recipe=_recipe(manifest, choices, label_space, by_split, backbone, digest),
         label_space=label_space,
         layout=layout,
         weights=state,
         weights_label=label,
-        weights_origin=WeightsOrigin.of_build(weights, data_dir, choices.backbone, digest),
+        weights_origin=WeightsOrigin.of_build(weights, data_dir, backbone.name, digest),
         shards=tuple(_shard_plans(by_split, layout)),
-        sources=_sources(manifest, choices.backbone, label),
+        sources=_sources(manifest, backbone.name, label),
         left_out=_left_out(manifest, data_dir, by_split),
     )
 
@@ -205,10 +209,10 @@ def _recipe(
     choices: BuildChoices,
     label_space: LabelSpace,
     by_split: Mapping[str, SplitSamples],
+    backbone: _ChosenBackbone,
     weights_sha256: str,
 ) -> Recipe:
     """Return the recipe of a user's choices; what they leave open follows from the backbone."""
-    backbone = BACKBONES[choices.backbone]
     return Recipe(
         dataset=dataset.name,
         schema=LabelSpaceId(
@@ -220,22 +224,58 @@ def _recipe(
             split: SplitIds(count=len(members), ids_sha256=members.image_ids.sha256())
             for split, members in by_split.items()
         },
-        backbone=choices.backbone,
+        backbone=backbone.name,
+        network=backbone.network,
         weights_sha256=weights_sha256,
-        windows=backbone.default_windows if choices.windows is None else choices.windows,
-        layers=backbone.default_layers if choices.layers is None else choices.layers,
+        windows=backbone.windows if choices.windows is None else choices.windows,
+        layers=backbone.layers,
         geometry=choices.geometry,
-        normalisation=_normalisation(choices),
+        normalisation=backbone.normalisation,
         precision=_precision(choices),
         embedding_dtype=choices.embedding_dtype,
         views=choices.views,
     )
 
 
-def _normalisation(choices: BuildChoices) -> Normalisation:
+@dataclass(frozen=True, kw_only=True)
+class _ChosenBackbone:
+    """What follows from the choice of a backbone, of its layers and of its normalisation."""
+
+    name: str
+    """In the recipe."""
+    network: Network | None
+    layers: tuple[str, ...]
+    windows: tuple[int, ...]
+    """By default."""
+    normalisation: Normalisation
+
+
+def _choose_backbone(choices: BuildChoices) -> _ChosenBackbone:
+    """Describe the chosen backbone; one that is not built in by its library."""
+    name, network, normalisation = choices.backbone, None, None
+    layers = choices.layers
+    if name not in BACKBONES:
+        found = describe_network(
+            name,
+            NetworkChoice(
+                model=name.partition(":")[2],
+                layers=layers,
+                cells=choices.cells,
+                geometry=choices.geometry,
+            ),
+        )
+        name, network, layers = found.name, found.network, found.layers
+        normalisation = found.normalisation
     if choices.normalisation is not None:
-        return NORMALISATIONS[choices.normalisation]
-    return BACKBONES[choices.backbone].normalisation
+        normalisation = NORMALISATIONS[choices.normalisation]
+    known = backbone_of(name, network, normalisation or Normalisation())
+    return _ChosenBackbone(
+        name=name,
+        network=network,
+        layers=layers or known.default_layers,
+        windows=known.default_windows,
+        normalisation=normalisation or known.normalisation,
+    )
 
 
 def _precision(choices: BuildChoices) -> Precision:
@@ -247,7 +287,7 @@ def _sources(
 ) -> tuple[SourceManifest, ...]:
     """Return the sources of a version; of its weights only when they are the official ones."""
     names = [name for name in dataset.sources if name not in BACKBONES]
-    if weights_label.startswith(OFFICIAL):
+    if weights_label.startswith(OFFICIAL) and backbone in BACKBONES:
         names.append(backbone)
     return tuple(load_source(name) for name in names)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from vocprep.backbones import normalisation_name
+from vocprep.backbones import NORMALISATIONS, NormalisationName, normalisation_name
 from vocprep.building.describe import PlanDescription, describe_plan
 from vocprep.building.local import build_plan
 from vocprep.building.plan import BuildPlan, plan
@@ -61,7 +61,8 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
         backbone=recipe.backbone,
         windows=recipe.windows,
         layers=recipe.layers,
-        normalisation=normalisation_name(recipe.normalisation),
+        cells=_recorded_cells(recipe),
+        normalisation=_recorded_normalisation(recipe),
         precision=recipe.precision,
         embedding_dtype=recipe.embedding_dtype,
         views=recipe.views,
@@ -82,6 +83,20 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
             "was made with"
         )
     return remake
+
+
+def _recorded_cells(recipe: Recipe) -> int | None:
+    """Return the most cells that give those of the recipe's layers; None of a built-in backbone."""
+    if recipe.network is None:
+        return None
+    return max(layer.cells for layer in recipe.network.layers.values())
+
+
+def _recorded_normalisation(recipe: Recipe) -> NormalisationName | None:
+    """Return the name of the recipe's constants; None where they are those of its own network."""
+    if recipe.network is not None and recipe.normalisation not in NORMALISATIONS.values():
+        return None
+    return normalisation_name(recipe.normalisation)
 
 
 def _recorded_flags(recipe: Recipe, dataset: DatasetManifest, data_dir: Place) -> SplitFlags | None:

@@ -62,7 +62,7 @@ _LOCKED_CHOICES = (
         "views",
         "precision",
     ),
-    *("backbone", "windows", "layers", "normalisation"),
+    *("backbone", "windows", "layers", "cells", "normalisation"),
     *("embedding_dtype", "shard_format", "samples_per_shard"),
 )
 """Parameters that a lock file decides."""
@@ -124,10 +124,11 @@ def _whole_numbers(
 @click.option("--views", callback=comma_list, help="flip adds each image's mirror image.")
 @click.option(
     "--backbone",
-    type=click.Choice(list(BACKBONES)),
     default=BuildChoices.backbone,
     show_default=True,
-    help=f"Frozen network: {listed_by_input()}.",
+    metavar="NAME",
+    help=f"Frozen network: {' or '.join(BACKBONES)} ({listed_by_input()}), or any of timm's for "
+    "the whole image, timm:NAME, or of torchvision's, torchvision:NAME.",
 )
 @click.option(
     "--windows",
@@ -138,8 +139,14 @@ def _whole_numbers(
 @click.option(
     "--layers",
     callback=comma_list,
-    help="Layers that embeddings are taken from, comma-separated: layer3,layer2.  [default: the "
-    "last]",
+    help="Layers that embeddings are taken from, comma-separated: layer3,layer2; of timm and "
+    "torchvision by name or index: blocks.4,-1.  [default: the last]",
+)
+@click.option(
+    "--cells",
+    type=int,
+    help="Keep at most N×N cells per patch of each layer of timm's and torchvision's networks, "
+    "averaged.  [default: 2, or 1 where an embedding would exceed 2,048 numbers]",
 )
 @click.option(
     "--normalisation",

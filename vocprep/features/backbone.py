@@ -8,7 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, Network
+from vocprep.features.libraries.kinds import make_network
+from vocprep.features.libraries.maps import MapNetwork, patch_cells
 from vocprep.features.networks import MAKERS, fold_batch_norms, stages_of
 from vocprep.features.weights import StateDict, load_strictly
 
@@ -76,6 +78,42 @@ class FrozenBackbone(nn.Module):
         if self.per_place:  # each place of the map is an embedding: [N, C, 7, 7] → [N·49, C]
             return x.permute(0, 2, 3, 1).flatten(0, 2)
         return torch.flatten(nn.functional.adaptive_avg_pool2d(x, cells), 1)
+
+
+class FrozenMaps(nn.Module):
+    """Normalised pixels [N, 3, h, w] → embeddings [N·ny·nx, D], by a network that is not built in.
+
+    Each patch gets its cells of each chosen layer's map, as with ``FrozenBackbone``.
+    """
+
+    def __init__(self, maps: MapNetwork, network: Network, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.maps = maps.to(memory_format=torch.channels_last)
+        self.patch_pixels = network.patch_pixels
+        self.cells = {name: network.layers[name].cells for name in layers}
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_weights(
+        cls, weights: StateDict, backbone: str, network: Network, layers: Sequence[str]
+    ) -> Self:
+        """Build it from the network's full state dict; WeightsError when that does not fit."""
+        maps = make_network(backbone, network)
+        load_strictly(maps.model, weights)
+        return cls(maps, network, layers)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode."""
+        del mode
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return embeddings."""
+        grid = (pixels.shape[2] // self.patch_pixels, pixels.shape[3] // self.patch_pixels)
+        found = self.maps(pixels.contiguous(memory_format=torch.channels_last))
+        parts = [patch_cells(found[name], grid, cells) for name, cells in self.cells.items()]
+        return torch.cat(parts, dim=1)
 
 
 def set_tf32(*, allowed: bool) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from vocprep.backbones import DEFAULT_BACKBONE, Backbone, Network, Normalisation, backbone_of
 from vocprep.errors import UsageError
-from vocprep.features.backbone import FrozenBackbone, set_tf32
+from vocprep.features.backbone import FrozenBackbone, FrozenMaps, set_tf32
 from vocprep.features.compiling import compiler_options, compiling, require_compiler
 from vocprep.features.exact import Carrier, ExactBackbone, without_signed_zeros
 from vocprep.features.probe import probe_patches, prove
 from vocprep.features.weights import StateDict
-from vocprep.geometry import PATCH, SIDE, shrink_windows
+from vocprep.geometry import PATCH, SIDE, scale_patches, shrink_windows
 from vocprep.recipe import Precision, Recipe, Reduction
 
 CHUNK = 98
@@ -30,6 +30,9 @@ EXACT_CHUNK = 28
 """Patches per forward pass of exact arithmetic on a CPU, which passes memory more often."""
 IMAGE_CHUNK, GPU_IMAGE_CHUNK = 4, 256
 """Images per forward pass of a backbone of whole images."""
+ANY_IMAGE_CHUNK, ANY_GPU_IMAGE_CHUNK = 1, 32
+"""The same of a network that is not built in, of any sizes of images: always whole chunks of one
+size, since nothing is known of what its bits depend on."""
 _DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -72,6 +75,8 @@ class EmbeddingSpec:
 
 
 def _default_chunk(spec: EmbeddingSpec, *, on_gpu: bool) -> int:
+    if spec.network is not None and not spec.network.takes_patches:
+        return ANY_GPU_IMAGE_CHUNK if on_gpu else ANY_IMAGE_CHUNK
     if spec.described_backbone.takes_whole_images:
         return GPU_IMAGE_CHUNK if on_gpu else IMAGE_CHUNK
     if on_gpu:
@@ -100,7 +105,7 @@ class Embedder:
         backbone = spec.described_backbone
         if chunk is None:
             chunk = _default_chunk(spec, on_gpu=on_gpu)
-        if chunk < 2:
+        elif chunk < 2:
             raise UsageError(f"chunk {chunk}: expected 2 inputs or more")
         if spec.precision in _GPU_ONLY and not on_gpu:
             raise UsageError(
@@ -115,8 +120,8 @@ class Embedder:
         self._tf32 = spec.precision == "tf32" if carrier is None else carrier.tf32
         self.backbone = self._make_backbone(weights, carrier)
         self._network: Callable[[Tensor], Tensor] = self.backbone
-        # cuDNN chooses its algorithm by the size of the batch.
-        self._fixed_shape = on_gpu
+        # cuDNN chooses its algorithm by the size of the batch, and so may any network.
+        self._fixed_shape = on_gpu or spec.network is not None
         self._mean = torch.tensor(spec.normalisation.mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(spec.normalisation.std, device=device).view(3, 1, 1)
         self._streams = threading.local()
@@ -127,6 +132,9 @@ class Embedder:
 
     def _make_backbone(self, weights: StateDict, carrier: Carrier | None) -> nn.Module:
         spec = self.spec
+        if spec.network is not None:
+            maps = FrozenMaps.from_weights(weights, spec.backbone, spec.network, spec.layers)
+            return maps.to(self.device, _DTYPES[spec.precision])
         if carrier is None:
             frozen = FrozenBackbone.from_weights(weights, spec.backbone, spec.layers)
             return frozen.to(self.device, _DTYPES[spec.precision])
@@ -143,8 +151,13 @@ class Embedder:
         """Compile the backbone for whole chunks, which takes seconds: the same bits, faster.
 
         Raises UsageError, and leaves the embedder unchanged, where there is no C++ compiler or it
-        fails.
+        fails, and for a network that is not built in.
         """
+        if self.spec.network is not None:
+            raise UsageError(
+                f"{self.spec.backbone} is not compiled, which could change its bits: leave "
+                "--compile out"
+            )
         require_compiler()
         before = self._network, self._fixed_shape
         is_exact = self.spec.precision == "exact"
@@ -192,9 +205,7 @@ class Embedder:
         if not images:
             return []
         if not self.spec.windows:  # the network takes whole images
-            with self._own_stream():
-                embeddings = self._embed(torch.stack(_upload(images, self.device)))
-            return np.split(embeddings, len(images))
+            return self._embed_whole(images)
         shrunk = [shrink_windows(image, window) for image in images for window in self.spec.windows]
         with self._own_stream():
             pixels = _upload([image for image, _ in shrunk], self.device)
@@ -207,11 +218,27 @@ class Embedder:
             for first in range(0, len(parts), count)
         ]
 
+    def _embed_whole(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Return embeddings by a network of whole images; those of one size pass it together."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(images):
+            by_shape.setdefault(image.shape, []).append(place)
+        found: dict[int, NDArray[np.float32]] = {}
+        for places in by_shape.values():
+            scaled = [
+                scale_patches(images[place], self._described.patch_pixels) for place in places
+            ]
+            with self._own_stream():
+                embeddings = self._embed(torch.stack(_upload(scaled, self.device)))
+            found |= zip(places, np.split(embeddings, len(places)), strict=True)
+        return [found[place] for place in range(len(images))]
+
     @torch.inference_mode()
     def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
         """Return the embeddings of network inputs uint8 [N, s, s, 3], copied back in one piece."""
         set_tf32(allowed=self._tf32)
-        places = (inputs.shape[1] // PATCH) * (inputs.shape[2] // PATCH)
+        side = self._described.patch_pixels
+        places = (inputs.shape[1] // side) * (inputs.shape[2] // side)
         dim = self._described.embedding_size((), self.spec.layers)
         out = torch.empty(len(inputs) * places, dim, device=self.device)
         for part in _chunks(len(inputs), self.chunk, whole=self._fixed_shape):

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Normalisation
+from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Network, Normalisation
 from vocprep.errors import SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.exact_integers import derive_integers
-from vocprep.features.networks import MAKERS, CifarResNet
+from vocprep.features.libraries.kinds import make_model
+from vocprep.features.networks import CifarResNet
 from vocprep.files.reading import read_json
 from vocprep.files.writing import write_json
 from vocprep.manifests import SourceFile, load_source, manifest_names
@@ -125,13 +126,17 @@ def official_weights(backbone: str) -> SourceFile:
 
 
 def load_weights(
-    spec: str | None, data_dir: Place, backbone: str = DEFAULT_BACKBONE
+    spec: str | None,
+    data_dir: Place,
+    backbone: str = DEFAULT_BACKBONE,
+    network: Network | None = None,
 ) -> dict[str, Tensor]:
     """Return a backbone's state dict.
 
     ``spec`` is the path of a ``.pt``/``.pth``/``.safetensors`` file, ``random:SEED`` for an
-    untrained network, or None for the official weights below ``data_dir``. Raises
-    SourceUnavailableError when those are not there, WeightsError when a file does not fit.
+    untrained network, or None for the official weights below ``data_dir``; ``network`` is that of
+    a backbone that is not built in. Raises SourceUnavailableError when those are not there,
+    WeightsError when a file does not fit.
     """
     if spec is None:
         official = official_weights(backbone)
@@ -149,7 +154,7 @@ def load_weights(
             )
         return _read_weights(path)
     if spec.startswith(RANDOM_PREFIX):
-        return _random_weights(spec, MAKERS[backbone]())
+        return _random_weights(spec, make_model(backbone, network))
     return _read_weights(local_path(spec))
 
 
@@ -180,27 +185,31 @@ def load_strictly(network: nn.Module, weights: StateDict) -> None:
 
 
 def load_fitting_weights(
-    weights: str | None, data_dir: Place, backbone: str, exact: Normalisation | None = None
+    weights: str | None,
+    data_dir: Place,
+    backbone: str,
+    exact: Normalisation | None = None,
+    network: Network | None = None,
 ) -> dict[str, Tensor]:
     """Load the weights for a build and check that they fit the backbone.
 
     With ``exact``, the normalisation of a build in exact arithmetic, also that they have integers.
     """
     try:
-        state = load_weights(weights, data_dir, backbone)
+        state = load_weights(weights, data_dir, backbone, network)
     except SourceUnavailableError as error:
         raise SourceUnavailableError(
             f"{error}, or --weights random:0 for an untrained backbone"
         ) from error
     where = weights or data_dir / official_weights(backbone).path
-    network = MAKERS[backbone]()
+    model = make_model(backbone, network)
     try:
-        load_strictly(network, state)
+        load_strictly(model, state)
     except WeightsError as error:
         raise WeightsError(f"{where}: {error} for {backbone}") from error
     if exact is not None:
         try:
-            derive_integers(cast(CifarResNet, network), exact)
+            derive_integers(cast(CifarResNet, model), exact)
         except WeightsError as error:
             raise WeightsError(f"{where}: {error}") from error
     return state
@@ -210,7 +219,8 @@ def weights_label(weights: str | None, digest: str, backbone: str) -> str:
     """Return what a version's index calls weights that ``load_weights`` read, by their digest."""
     published = official_weights(backbone).tensors_sha256
     if digest == published or (weights is None and published is None):
-        return f"{OFFICIAL}{BACKBONES[backbone].title}"
+        known = BACKBONES.get(backbone)
+        return f"{OFFICIAL}{backbone.partition(':')[2] if known is None else known.title}"
     is_random = weights is not None and weights.startswith(RANDOM_PREFIX)
     return f"{UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
 

@@ -38,7 +38,7 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
     problem = ""
     if weights is None and origin is not None:
         try:
-            state = load_weights(origin.weights, data_dir, recipe.backbone)
+            state = load_weights(origin.weights, data_dir, recipe.backbone, recipe.network)
         except (WeightsError, UsageError) as error:
             problem = printable(str(error).removeprefix(f"{origin.weights}: "), _LONGEST_SHOWN)
         else:
@@ -50,7 +50,8 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
             f"{run.path}: expected the weights that its shards were built with, of tensor digest "
             f"{expected[:12]}…{_found(run.path / WEIGHTS_FILE, origin, problem)}"
         )
-    state = load_weights(None if weights is None else str(weights), data_dir, recipe.backbone)
+    spec = None if weights is None else str(weights)
+    state = load_weights(spec, data_dir, recipe.backbone, recipe.network)
     found = tensor_digest(state)
     if found != expected:
         raise RunError(
@@ -80,7 +81,8 @@ def weights_origin(dataset: ShardDataset, weights: str | Path | None) -> Weights
     recipe = dataset.index.recipe
     if weights is None:
         return WeightsOrigin.of_version(dataset.path, dataset.index.weights, recipe.weights_sha256)
-    found = tensor_digest(load_weights(str(weights), Path(), recipe.backbone))
+    read = load_weights(str(weights), Path(), recipe.backbone, recipe.network)
+    found = tensor_digest(read)
     if found != recipe.weights_sha256:
         shown = printable(str(weights), _LONGEST_SHOWN)
         raise UsageError(

@@ -1,0 +1,6 @@
+"""Networks that are not built in: of libraries, or of a file of one's own.
+
+``kinds`` has the table of them. ``maps`` is what they have in common: the maps of a network's
+layers, and how many cells of a map lie in each patch. ``timm_models`` and ``torchvision_models``
+find and make the models of the two libraries; ``folding`` folds batch norms.
+"""

@@ -1,0 +1,48 @@
+"""The kinds of networks that are not built in, by what stands before the colon of their names.
+
+To add a kind: an entry in ``KINDS`` and its name in ``vocprep.recipe.NETWORK_KINDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from vocprep.backbones import Network
+from vocprep.features.libraries import timm_models, torchvision_models
+from vocprep.features.libraries.maps import DescribedNetwork, MapNetwork, NetworkChoice
+from vocprep.features.networks import MAKERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How networks of one kind are described, which needs their library, and made."""
+
+    describe: Callable[[NetworkChoice], DescribedNetwork]
+    """Raises UsageError for models that are not there, or do not fit."""
+    make: Callable[[str, Network], MapNetwork]
+    """Make the network of a recipe, untrained, of the name after the colon."""
+
+
+KINDS: dict[str, Kind] = {
+    "timm": Kind(describe=timm_models.describe, make=timm_models.make),
+    "torchvision": Kind(describe=torchvision_models.describe, make=torchvision_models.make),
+}
+
+
+def describe_network(backbone: str, choice: NetworkChoice) -> DescribedNetwork:
+    """Describe the network that a user chose, by ``KIND:NAME``."""
+    return KINDS[backbone.partition(":")[0]].describe(choice)
+
+
+def make_network(backbone: str, network: Network) -> MapNetwork:
+    """Make the network of a recipe, untrained."""
+    kind, _, model = backbone.partition(":")
+    return KINDS[kind].make(model, network)
+
+
+def make_model(backbone: str, network: Network | None) -> nn.Module:
+    """Make the module that a backbone's weights are loaded into, untrained."""
+    return MAKERS[backbone]() if network is None else make_network(backbone, network).model
