@@ -96,6 +96,11 @@ def recompressed(data: bytes) -> bytes:
 
 def decoder(name: str) -> tuple[Callable[[bytes, str], object], type[Exception]]:
     """Return a decoder and the one error that it may raise."""
+    if name.startswith("picture."):
+        from vocprep.errors import ImageDecodeError  # noqa: PLC0415
+        from vocprep.features.picture_formats import FORMATS  # noqa: PLC0415
+
+        return FORMATS[name.removeprefix("picture")].decode, ImageDecodeError
     if name.endswith(("mat", "png")):
         from vocprep.errors import LabelDecodeError  # noqa: PLC0415
         from vocprep.labels import mat, png  # noqa: PLC0415

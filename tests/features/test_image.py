@@ -179,7 +179,7 @@ def test_what_is_no_picture_is_refused_by_its_kind(data: bytes, complaint: str) 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "BMP", "TIFF"])
 def test_other_pictures_are_refused_in_builds_with_what_to_do(kind: str) -> None:
-    complaint = f"(?i)a {kind} picture, where a JPEG picture is expected; convert it to JPEG"
+    complaint = f"(?i)a {kind} picture, where a JPEG picture is expected; .*convert it to JPEG"
     refuse(saved(scene(), kind), complaint, decode_jpeg, jpeg_size)
 
 
@@ -187,7 +187,7 @@ def test_other_pictures_are_refused_in_builds_with_what_to_do(kind: str) -> None
 def test_kinds_that_are_not_opened_are_named(brand: bytes) -> None:
     data = b"\0\0\0\x1cftyp" + brand + bytes(40)
     refuse(data, "a(n AVIF| HEIC) picture, .* convert it to JPEG or PNG", decode_image)
-    refuse(data, "a(n AVIF| HEIC) picture, .* convert it to JPEG, as", decode_jpeg)
+    refuse(data, "a(n AVIF| HEIC) picture, .* convert it to JPEG", decode_jpeg)
 
 
 @pytest.mark.parametrize("stated", range(1, 9))

@@ -15,9 +15,9 @@ from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples
 from vocprep.drawing.labelled import LabelledImage, labelled_sheet
 from vocprep.drawing.png import png_bytes
 from vocprep.errors import LabelDecodeError, UsageError
-from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.features.image import decode_picture, read_image_file
 from vocprep.files.writing import check_output_folder, write_atomic
-from vocprep.formats.jpeg import swaps_sides
+from vocprep.formats.orientations import swaps_sides
 from vocprep.labels.advice import fit_to_picture, other_size
 from vocprep.labels.decode import read_label_map
 from vocprep.labels.export import write_label_maps
@@ -124,7 +124,7 @@ def write_overlays(
 
 def _write_overlay(sample: SampleRef, space: LabelSpace, out: Path) -> None:
     data = read_image_file(sample.image_path)
-    image = decode_jpeg(data, str(sample.image_path))
+    image = decode_picture(data, str(sample.image_path))
     label_map = read_label_map(sample.label_path, space)
     if label_map.shape != (size := image.shape[:2]):
         is_turned = label_map.shape == size[::-1] and swaps_sides(data)

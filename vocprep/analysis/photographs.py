@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vocprep.data_dir.layout import IMAGE_SUFFIX
 from vocprep.errors import DataError, UsageError
-from vocprep.features.image import decode_jpeg, read_image_file
+from vocprep.features.image import decode_picture, read_image_file
 from vocprep.files.names import is_plain_name
 from vocprep.files.writing import sha256_hex
 from vocprep.geometry import Geometry, mirror, place_image
@@ -65,5 +65,5 @@ class Photographs:
                 f"{path}: expected the image that the record was made of, of sha256 "
                 f"{image_sha256[:12]}…, found {found[:12]}…; give the data dir of the build"
             )
-        placed = place_image(decode_jpeg(data, str(path)), self._geometry)
+        placed = place_image(decode_picture(data, str(path)), self._geometry)
         return mirror(placed) if record_id.endswith(FLIP_SUFFIX) else placed

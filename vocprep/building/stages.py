@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError
-from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
+from vocprep.features.image import decode_picture, picture_size, read_image_file
 from vocprep.files.reading import open_regular
 from vocprep.files.writing import sha256_hex
-from vocprep.formats.jpeg import UPRIGHT, orientation, swaps_sides
+from vocprep.formats.orientations import UPRIGHT, orientation, swaps_sides
 from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
 from vocprep.labels.advice import fit_to_picture, other_size
 from vocprep.labels.decode import decode_label_map, read_label_file
@@ -206,16 +206,16 @@ class SampleStages:
         )
 
     def decode_image(
-        self, files: SampleFiles, decode: Callable[[bytes, str], Pixels] = decode_jpeg
+        self, files: SampleFiles, decode: Callable[[bytes, str], Pixels] = decode_picture
     ) -> DecodedImage:
         """Decode the image, or only its size where no embeddings have to be computed.
 
-        ``decode`` turns a JPEG's bytes and its name for errors into RGB [H, W, 3].
+        ``decode`` turns a picture's bytes and its name for errors into RGB [H, W, 3].
         """
         path = files.sample.image_path
         with self._stage("decode", files.sample, path, **files.digests):
             if not files.needs_pixels:
-                size = jpeg_size(files.image_bytes, str(path))
+                size = picture_size(files.image_bytes, str(path))
                 return DecodedImage(files=files, size=size, pixels=None)
             pixels = decode(files.image_bytes, str(path))
             return DecodedImage(files=files, size=pixels.shape[:2], pixels=pixels)
@@ -280,7 +280,7 @@ class SampleStages:
         with self._stage("read", sample, path):
             data = read_image_file(path)
         with self._stage("decode", sample, path):
-            size = jpeg_size(data, str(path))
+            size = picture_size(data, str(path))
         with self._stage("geometry", sample, path):
             return patch_grid(*size, geometry)
 

@@ -23,11 +23,11 @@ from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import read_split
 from vocprep.data_dir.missing_files import ListedFiles
 from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
-from vocprep.features.image import decode_jpeg, jpeg_size, read_image_file
+from vocprep.features.image import decode_picture, picture_size, read_image_file
 from vocprep.features.image_errors import turned_note
 from vocprep.files.names import names_in
 from vocprep.files.reading import read_file
-from vocprep.formats.jpeg import UPRIGHT, orientation
+from vocprep.formats.orientations import UPRIGHT, orientation
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.statistics import label_areas, label_notes, load_label_areas
@@ -279,8 +279,8 @@ def _check_image(
     """Return an image's size as far as it is known, and what is wrong with it."""
     try:
         data = read_image_file(path)
-        size = jpeg_size(data, str(path))
-        pixels = decode_jpeg(data, str(path))
+        size = picture_size(data, str(path))
+        pixels = decode_picture(data, str(path))
     except ImageDecodeError as error:
         return None, _without_path(error, path)
     if orientation(data) != UPRIGHT:

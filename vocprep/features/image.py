@@ -1,8 +1,11 @@
 """Image files → uint8 RGB arrays.
 
 A grey image becomes RGB with three equal channels; CMYK is converted by Pillow; progressive JPEG is
-read like any other; 16-bit PNG is scaled down to 8 bits. In builds an orientation in the metadata
-is ignored, because label maps belong to the stored pixels.
+read like any other; 16-bit pictures are scaled down to 8 bits. In builds an orientation in the
+metadata is ignored, because label maps belong to the stored pixels.
+
+Builds use ``decode_picture``, which is strict and takes the format from the file's name;
+``decode_image`` is for viewing, and takes it from the content.
 
 Before pixels are decoded, the work that a file asks for is bounded: its pixels, scans, segments and
 chunks.
@@ -20,7 +23,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vocprep.errors import ImageDecodeError
-from vocprep.features.image_errors import describe_failure, image_decode_error, is_cut
+from vocprep.features.image_errors import (
+    MAX_PIXELS,
+    check_pixels,
+    describe_failure,
+    image_decode_error,
+    is_cut,
+)
+from vocprep.features.picture_formats import FORMATS, PictureFormat
 from vocprep.files.reading import system_reason
 from vocprep.formats.headers import HeaderError, check_header
 from vocprep.formats.jpeg import JPEG_BEGINNING, JpegError, check_work, frame_kind, orientation
@@ -29,8 +39,6 @@ from vocprep.storage.places import Place
 from vocprep.storage.reading import read_source
 from vocprep.validation import explain
 
-MAX_PIXELS = 1 << 26
-"""An image with more pixels than this is refused as a decompression bomb."""
 MAX_BYTES = 1 << 28
 """Of an image file: four per pixel."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -49,6 +57,28 @@ def read_image_file(path: Place) -> bytes:
         problem = f"{path}: picture cannot be read: {explain(error)}"
         recorded = f"{path}: picture cannot be read: {system_reason(error)}"
         raise ImageDecodeError(problem, recorded=recorded) from error
+
+
+def decode_picture(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode a picture of a dataset strictly, in the format that its suffix names.
+
+    ``where`` is the file's path or name. Returns the stored pixels as RGB uint8 [H, W, 3]. Raises
+    ImageDecodeError naming it for a picture of another format, or one that is damaged, animated,
+    or partly transparent.
+    """
+    found = picture_format(where)
+    return decode_jpeg(data, where) if found is None else found.decode(data, where)
+
+
+def picture_size(data: bytes, where: str) -> tuple[int, int]:
+    """Return (height, width) of a picture of a dataset from its header, without decoding it."""
+    found = picture_format(where)
+    return jpeg_size(data, where) if found is None else found.size(data, where)
+
+
+def picture_format(where: str) -> PictureFormat | None:
+    """Return the format that a file's suffix names; None for JPEG, and for suffixes of none."""
+    return FORMATS.get(where[where.rfind(".") :].lower())
 
 
 def jpeg_size(data: bytes, where: str) -> tuple[int, int]:
@@ -126,7 +156,7 @@ def _jpeg_header(data: bytes, where: str) -> tuple[int, int, str]:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise image_decode_error(where, data, error) from error
-    _check_size(height, width, where)
+    check_pixels(height, width, where)
     _check_work(data, height * width, where)
     return height, width, colours
 
@@ -156,7 +186,7 @@ def _checked_png(data: bytes, where: str) -> bytes:
     """Return a PNG of the chunks that are needed, after counting its pixel data."""
     try:
         png = read_png(data, lambda kind: kind in _NOT_NEEDED)
-        _check_size(png.header.height, png.header.width, where)
+        check_pixels(png.header.height, png.header.width, where)
         check_pixel_data(png)
     except (PngError, struct.error) as error:
         raise image_decode_error(where, data, error, is_any_format=True) from error
@@ -166,7 +196,7 @@ def _checked_png(data: bytes, where: str) -> bytes:
 def _decode_with_pillow(data: bytes, where: str, *, upright: bool = False) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            _check_size(opened.height, opened.width, where)
+            check_pixels(opened.height, opened.width, where)
             turned = ImageOps.exif_transpose(opened) if upright else opened
             return np.asarray(_eight_bits(turned).convert("RGB"))
     except ImageDecodeError:
@@ -182,11 +212,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return image
     wide = np.clip(np.asarray(image), 0, 0xFFFF)
     return Image.fromarray((wide >> 8).astype(np.uint8))
-
-
-def _check_size(height: int, width: int, where: str) -> None:
-    if height * width > MAX_PIXELS:
-        problem = (
-            f"{where}: picture of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
-        )
-        raise ImageDecodeError(f"{problem}; scale it down", recorded=problem)

@@ -17,7 +17,16 @@ _BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*", b"MM\0*
 """First bytes of those formats."""
 _MOST_NAMES = 5
 _UNREAD = ("a HEIC picture", "an AVIF picture", "a JPEG 2000 picture", "a JPEG XL picture")
-_READ = ("a PNG picture", "a GIF picture", "a WebP picture", "a BMP picture", "a TIFF picture")
+_SUFFIXES = {
+    "a JPEG picture": ".jpg",
+    "a PNG picture": ".png",
+    "a WebP picture": ".webp",
+    "a TIFF picture": ".tif",
+    "a BMP picture": ".bmp",
+}
+"""Of the pictures that builds read."""
+MAX_PIXELS = 1 << 26
+"""An image with more pixels than this is refused as a decompression bomb."""
 
 
 def image_decode_error(
@@ -36,7 +45,7 @@ def image_decode_error(
     if data.startswith(JPEG_BEGINNING) or (is_any_format and data.startswith(_BEGINNINGS)):
         message = describe_failure(data, error)
     else:
-        message = _no_picture(data) if is_any_format else _no_jpeg(data)
+        message = _no_picture(data) if is_any_format else of_other_kind(data, "a JPEG picture")
     return ImageDecodeError(f"{where}: {message}", recorded=f"{where}: {recorded}")
 
 
@@ -80,11 +89,22 @@ def is_cut(error: Exception | None) -> bool:
     return "premature end" in str(error).lower()
 
 
-def _no_jpeg(data: bytes) -> str:
-    """Describe a file in the place of a JPEG."""
-    convert = "convert it to JPEG, as a new name alone changes nothing"
-    advice = advise(data, dict.fromkeys((*_READ, *_UNREAD), convert))
-    return f"{_found(data)}, where a JPEG picture is expected; {advice}"
+def of_other_kind(data: bytes, expected: str) -> str:
+    """Describe a file in the place of a picture of an expected kind, such as ``a PNG picture``."""
+    name = expected.removeprefix("a ").removesuffix(" picture")
+    advice = dict.fromkeys((*_UNREAD, "a GIF picture"), f"convert it to {name}")
+    for kind, suffix in _SUFFIXES.items():
+        advice[kind] = f"give its name the suffix {suffix}, or convert it to {name}"
+    return f"{_found(data)}, where {expected} is expected; {advise(data, advice)}"
+
+
+def check_pixels(height: int, width: int, where: str) -> None:
+    """Raise ImageDecodeError for a picture of more pixels than are read."""
+    if height * width > MAX_PIXELS:
+        problem = (
+            f"{where}: picture of {width}×{height} pixels: expected at most {MAX_PIXELS} pixels"
+        )
+        raise ImageDecodeError(f"{problem}; scale it down", recorded=problem)
 
 
 def _no_picture(data: bytes) -> str:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.errors import UsageError
-from vocprep.features.image import decode_jpeg, is_plain_jpeg
+from vocprep.features.image import decode_picture, is_plain_jpeg, picture_format
 from vocprep.features.image_errors import image_decode_error
 
 
@@ -33,16 +33,20 @@ def decode_jpegs(
 ) -> list[NDArray[np.uint8]]:
     """Decode JPEGs together: for each its RGB uint8 [H, W, 3].
 
-    Colour spaces that nvJPEG does not support are decoded by ``decode_jpeg``. Raises
+    Colour spaces that nvJPEG does not support, and pictures of other formats, are decoded by
+    ``decode_picture``. Raises
     ImageDecodeError when one of them is damaged; of several, nvJPEG does not report which one, and
     the error names them all: decode each alone then.
     """
-    plain = [is_plain_jpeg(data, where) for data, where in zip(datas, wheres, strict=True)]
+    plain = [
+        picture_format(where) is None and is_plain_jpeg(data, where)
+        for data, where in zip(datas, wheres, strict=True)
+    ]
     on_gpu = iter(
         _decode_plain(list(compress(datas, plain)), list(compress(wheres, plain)), device)
     )
     return [
-        next(on_gpu) if is_plain else decode_jpeg(data, where)
+        next(on_gpu) if is_plain else decode_picture(data, where)
         for data, where, is_plain in zip(datas, wheres, plain, strict=True)
     ]
 

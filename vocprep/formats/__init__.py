@@ -1,5 +1,5 @@
-"""JPEG and PNG files as bytes: kinds of files, and what they state before they are decoded.
+"""Image and array files as bytes: kinds of files, and what they state before they are decoded.
 
-Nothing here decodes pixels. ``labels`` and ``features`` share these checks, which bound the work of
-the decoders that follow.
+JPEG, PNG and WebP are decoded by libraries, whose work these checks bound; TIFF and NPY are read
+here. ``labels`` and ``features`` share all of it.
 """

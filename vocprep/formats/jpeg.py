@@ -27,9 +27,8 @@ _SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 UPRIGHT = 1
 """The orientation of pictures that are stored as they are shown."""
-_LAST_OF_SAME_SIDES = 4
 _ORIENTATION = 0x0112
-_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 
 
@@ -101,16 +100,17 @@ def orientation(data: bytes) -> int:
         if segment.marker != _APP1:
             continue
         body = data[segment.start + 4 : segment.stop]
-        if body.startswith(_EXIF):
-            stated = _exif_orientation(body[len(_EXIF) :]) or stated
-        elif body.startswith(_XMP) and not stated and (found := _XMP_ORIENTATION.search(body)):
-            stated = int(found[1])
+        if body.startswith(EXIF):
+            stated = exif_orientation(body[len(EXIF) :]) or stated
+        elif body.startswith(_XMP) and not stated:
+            stated = xmp_orientation(body)
     return stated if 1 <= stated <= 8 else UPRIGHT
 
 
-def swaps_sides(data: bytes) -> bool:
-    """Return whether a JPEG's metadata state an orientation that swaps width and height."""
-    return orientation(data) > _LAST_OF_SAME_SIDES
+def xmp_orientation(text: bytes) -> int:
+    """Return the orientation that XMP states; 0 where there is none."""
+    found = _XMP_ORIENTATION.search(text)
+    return int(found[1]) if found else 0
 
 
 def _header(data: bytes) -> Iterator[Segment]:
@@ -131,7 +131,7 @@ def _count_pairs(data: bytes, pair: bytes) -> int:
     )
 
 
-def _exif_orientation(tiff: bytes) -> int:
+def exif_orientation(tiff: bytes) -> int:
     """Return the orientation in a TIFF header's first directory; 0 where there is none."""
     orders = {b"II": "<", b"MM": ">"}
     order = orders.get(tiff[:2])

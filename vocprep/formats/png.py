@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from vocprep.formats.errors import FormatError
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 100_000
 """Chunks of one file: encoders write a chunk per 8 kB or more of pixel data."""
@@ -27,7 +29,7 @@ _PIECE = 1 << 20
 """Inflated bytes that are kept at a time."""
 
 
-class PngError(Exception):
+class PngError(FormatError):
     """A defect of a file, without the file's name."""
 
 
@@ -118,6 +120,26 @@ def read_png(data: bytes, left_out: Callable[[bytes], bool]) -> Png:
         packed=tuple(packed),
         is_in_one_place=gaps <= 1,
     )
+
+
+def chunk_body(data: bytes, kind: bytes) -> bytes:
+    """Return the content of the first chunk of a kind in a PNG whose chunks are whole."""
+    position = len(SIGNATURE)
+    while position + 8 <= len(data):
+        length, found = struct.unpack_from(">I4s", data, position)
+        if found == kind:
+            return data[position + 8 : position + 8 + length]
+        position += 12 + length
+    return b""
+
+
+def png_header(data: bytes) -> Header:
+    """Return what a PNG states of its pixels, of its first bytes alone; PngError for no PNG."""
+    if not data.startswith(SIGNATURE) or len(data) < 33 or data[12:16] != b"IHDR":
+        raise PngError("its header is damaged")
+    if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33]):
+        raise PngError("checksum of the chunk at byte 8 is wrong")
+    return _header(data)
 
 
 def _header(data: bytes) -> Header:

@@ -23,7 +23,7 @@ from vocprep.features.image_errors import listed
 from vocprep.files.locking import alone_in
 from vocprep.files.names import check_names_differ
 from vocprep.files.writing import check_output_folder, write_atomic
-from vocprep.formats.jpeg import UPRIGHT, orientation
+from vocprep.formats.orientations import UPRIGHT, orientation
 from vocprep.geometry import Geometry, GeometryKind
 from vocprep.heads.predict_image import Prediction, predict_image
 from vocprep.heads.runs.run import Run, load_run

@@ -17,7 +17,7 @@ from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, ShardError
 from vocprep.features.image import read_image_file
 from vocprep.files.writing import sha256_hex
-from vocprep.formats.jpeg import UPRIGHT, orientation
+from vocprep.formats.orientations import UPRIGHT, orientation
 from vocprep.labels.decode import read_label_file
 from vocprep.parallel import map_ordered
 from vocprep.shards.index import ShardEntry
