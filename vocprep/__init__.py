@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         TransferOptions,
         VerifyOptions,
     )
+    from vocprep.own_data.init import init
+    from vocprep.own_data.options import InitOptions
+    from vocprep.own_data.result import InitResult
     from vocprep.pages.report.options import ReportOptions
     from vocprep.pages.report.report import ReportResult, report
     from vocprep.pages.viewer.options import ViewOptions
@@ -79,6 +82,8 @@ _HOMES = {
     "EvaluateOptions": "heads.runs.options",
     "Evaluation": "heads.scoring.evaluate",
     "Geometry": "geometry",
+    "InitOptions": "own_data.options",
+    "InitResult": "own_data.result",
     "LabelSpace": "labels.label_space",
     "Layout": "options",
     "LoaderOptions": "options",
@@ -119,6 +124,7 @@ _HOMES = {
     "diff": "checks.diff",
     "download": "downloading.download",
     "evaluate": "heads.scoring.evaluate",
+    "init": "own_data.init",
     "inspect": "checks.inspect",
     "list_sources": "downloading.plan",
     "load_dataset": "manifests",
@@ -159,6 +165,8 @@ __all__ = [
     "EvaluateOptions",
     "Evaluation",
     "Geometry",
+    "InitOptions",
+    "InitResult",
     "LabelSpace",
     "Layout",
     "LoaderOptions",
@@ -200,6 +208,7 @@ __all__ = [
     "diff",
     "download",
     "evaluate",
+    "init",
     "inspect",
     "list_sources",
     "load_dataset",

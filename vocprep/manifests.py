@@ -17,8 +17,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_va
 
 from vocprep.dataset_manifest import DatasetManifest, SplitFlags
 from vocprep.errors import ManifestError, UsageError
-from vocprep.files.reading import read_toml
+from vocprep.files.reading import MAX_TOML_BYTES, decode_text, parse_toml, read_file, read_toml
 from vocprep.manifest_paths import ManifestModel, PathBelow, each_once, exists, one_line
+from vocprep.open_questions import first_open_question
 from vocprep.validation import Positive, explain
 
 __all__ = [
@@ -211,10 +212,15 @@ Model = TypeVar("Model", bound=BaseModel)
 def read_manifest(model: type[Model], path: Path) -> Model:
     """Read a TOML file into a model; the manifest's name, where it has one, is the file's stem.
 
-    ManifestError naming the file and the first field that does not fit.
+    ManifestError naming the file and the first field that does not fit, or the first question that
+    is not answered (``vocprep.open_questions``).
     """
     named = {"name": path.stem} if "name" in model.model_fields else {}
     try:
-        return model.model_validate({**named, **read_toml(path)})
+        text = decode_text(read_file(path, MAX_TOML_BYTES))
+        question = first_open_question(text)
+        if question is not None:
+            raise ManifestError(f"{path}: {question}")
+        return model.model_validate({**named, **parse_toml(text)})
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: {explain(error)}") from error

@@ -234,7 +234,6 @@ def _recipe(
         precision=_precision(choices),
         embedding_dtype=choices.embedding_dtype,
         views=choices.views,
-        reduction=choices.reduction,
     )
 
 

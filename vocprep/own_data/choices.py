@@ -1,0 +1,301 @@
+"""Which ids, names, colours and void follow from class lists and masks; what stays a question."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vocprep.dataset_manifest import LabelKind
+from vocprep.errors import DataDirError, UsageError
+from vocprep.own_data.layouts.class_lists import IGNORED
+from vocprep.own_data.layouts.found import ClassList, Found, suffix_of
+from vocprep.own_data.survey import Survey
+from vocprep.validation import printable
+
+VoidOption = int | Literal["none"] | None
+VOID_NAMES = frozenset(
+    {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unlabel", IGNORED, "don't care"}
+)
+"""Names of classes, in small letters, that stand for pixels of no class."""
+_FREE = (255, 65_534)
+"""Void where every id is a class: the first that is none."""
+_MOST_COLOURS = 256
+_MOST_UNKNOWN = 20
+_SMALL = 64
+"""Ids below which 255 beside at least two of them is void, as in VOC and Cityscapes."""
+_KINDS: Mapping[str, LabelKind] = {
+    ".png": "png",
+    ".npy": "npy",
+    ".mat": "mat",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+_WHITE, _BLACK = "#ffffff", "#000000"
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the manifests say of classes; a question in the place of what is not known."""
+
+    label_kind: LabelKind
+    names: Mapping[int, str]
+    """Class ids and names, void not among them."""
+    void: int | None
+    """None where it is a question."""
+    void_note: str = ""
+    """Where void is from, for people."""
+    colours: Mapping[int, str]
+    """``#rrggbb`` of class ids."""
+    label_colours: Mapping[str, int | None]
+    """Colours of masks → ids; None where it is a question."""
+    questions: Mapping[str, str]
+    """By key, ``void`` or a colour: what is asked."""
+    names_note: str = ""
+    """Where the names are from, for people."""
+    notes: tuple[str, ...] = ()
+
+
+def choose(found: Found, survey: Survey, void: VoidOption, where: str) -> Choices:
+    """Return what follows from a class list and from the values and colours of masks.
+
+    DataDirError, with the data dir ``where``, for masks that no manifest can describe.
+    """
+    table = _colour_table(found.class_list)
+    if _is_by_colours(survey, table):
+        return _by_colours(found, survey, void, where)
+    if set(survey.values) == {0, 255} and suffix_of(found.label_suffix) == ".png":
+        return _black_and_white(found, void)
+    return _by_values(found, survey, void, where)
+
+
+def _colour_table(listed: ClassList | None) -> dict[str, int]:
+    if listed is None:
+        return {}
+    return {colour: number for number, colour in enumerate(listed.colours)}
+
+
+def _is_by_colours(survey: Survey, table: Mapping[str, int]) -> bool:
+    """Return whether colours are what tells classes apart, and not the values below them."""
+    if survey.of_colours:
+        return True
+    if not table or survey.of_values:
+        return False
+    return set(survey.colours) <= set(table)
+
+
+def _by_colours(found: Found, survey: Survey, void: VoidOption, where: str) -> Choices:
+    """Choose ids of colours: by the order of a class list, else by their share of the pixels."""
+    table = _colour_table(found.class_list)
+    seen = _with_greys(survey)
+    unknown = [colour for colour, _ in seen.most_common() if colour not in table]
+    _check_colours(found, survey, unknown if table else list(seen), where, bool(table))
+    if not table:
+        ids = {colour: number for number, (colour, _) in enumerate(seen.most_common())}
+        made = _made(found, "colours", dict.fromkeys(ids.values(), ""), void, set(ids.values()))
+        return _coloured(made, ids, {})
+    names = {table[c]: name for c, name in _named_colours(found.class_list)}
+    made = _made(found, "colours", names, void, set(table.values()))
+    total = sum(seen.values())
+    questions = {
+        colour: (
+            f"{colour} is not in {found.class_list.path if found.class_list else ''}, and "
+            f"{100 * seen[colour] / total:.2g} % of the pixels have it: which id of classes.toml "
+            "does it stand for?"
+        )
+        for colour in unknown
+    }
+    return _coloured(made, table, questions)
+
+
+def _coloured(made: Choices, table: Mapping[str, int], questions: Mapping[str, str]) -> Choices:
+    colours = {key: colour for colour, key in table.items() if key in made.names}
+    return replace(
+        made,
+        colours=colours,
+        label_colours={**table, **dict.fromkeys(questions)},
+        questions={**made.questions, **questions},
+    )
+
+
+def _with_greys(survey: Survey) -> Counter[str]:
+    """Return the pixels by colour, those of grey masks among them."""
+    seen = Counter(survey.colours)
+    if not survey.of_values:
+        return seen
+    for value, count in survey.values.items():
+        if value < 256:
+            seen[f"#{value:02x}{value:02x}{value:02x}"] += count
+    return seen
+
+
+def _named_colours(listed: ClassList | None) -> Iterable[tuple[str, str]]:
+    return zip(listed.colours, listed.names, strict=True) if listed else ()
+
+
+def _check_colours(
+    found: Found, survey: Survey, unknown: list[str], where: str, has_table: bool
+) -> None:
+    """Raise DataDirError for more colours than classes can have."""
+    most = _MOST_UNKNOWN if has_table else _MOST_COLOURS
+    if len(unknown) <= most:
+        return
+    of = f"colours that {found.class_list.path} does not name" if found.class_list else "colours"
+    raise DataDirError(
+        f"{where}/{found.labels}: {len(unknown):,} {of} in {survey.looked_at:,} masks, such as "
+        f"{', '.join(unknown[:3])}: expected one colour per class; they were smoothed, scaled or "
+        "stored with loss: export them again, as PNG without smoothing"
+    )
+
+
+def _black_and_white(found: Found, void: VoidOption) -> Choices:
+    """Choose for masks of 0 and 255, where 255 is the second class, or void."""
+    if isinstance(void, int) and void not in (0, 255):
+        raise UsageError(f"void {void}: masks hold 0 and 255 only; expected 0, 255 or none")
+    if void == 255:
+        made = _made(found, "colours", {0: "", 255: ""}, 255, {0, 255})
+        return replace(made, label_colours={_BLACK: 0, _WHITE: 255})
+    made = _made(found, "colours", {0: "", 1: ""}, "none" if void is None else void, {0, 1})
+    if void is not None:
+        return replace(made, label_colours={_BLACK: 0, _WHITE: 1})
+    question = (
+        "masks hold 0 (black) and 255 (white) only: is white the second class, or void? Write 1 "
+        "for the class, 255 for void."
+    )
+    return replace(
+        made,
+        label_colours={_BLACK: 0, _WHITE: None},
+        questions={_WHITE: question},
+        void_note="255, which white may be",
+    )
+
+
+def _by_values(found: Found, survey: Survey, void: VoidOption, where: str) -> Choices:
+    """Choose for masks whose values are ids."""
+    seen = set(survey.values)
+    if not seen:
+        raise DataDirError(
+            f"{where}/{found.labels}: no mask could be read; the first problem: "
+            f"{survey.problems[0] if survey.problems else 'none'}"
+        )
+    names = _names_of_values(found.class_list, seen)
+    kind = _KINDS.get(suffix_of(found.label_suffix), "png")
+    made = _made(found, kind, names, void, seen)
+    colours = {}
+    if found.class_list is not None and found.class_list.colours:
+        colours = {k: c for k, c in enumerate(found.class_list.colours) if k in made.names}
+    return replace(made, colours=colours)
+
+
+def _names_of_values(listed: ClassList | None, seen: set[int]) -> dict[int, str]:
+    """Return the names of ids by a class list, "" for those that it does not name."""
+    named: dict[int, str] = {}
+    if listed is not None:
+        ids = listed.ids or range(
+            _first_id(listed, seen), _first_id(listed, seen) + len(listed.names)
+        )
+        named = dict(zip(ids, listed.names, strict=True))
+        named.pop(-1, None)
+    top = max((key for key in seen if key != 255), default=0)
+    between = range(top + 1) if top < 1000 and not named else ()
+    return {key: named.get(key, "") for key in sorted({*named, *seen, *between})}
+
+
+def _first_id(listed: ClassList, seen: set[int]) -> int:
+    """Return the id of the first name of a list that does not say it.
+
+    It is 0, unless the masks hold as many ids above 0 as there are names, beside a 0 that has none.
+    """
+    if listed.first is not None:
+        return listed.first
+    has_background = listed.names[0].strip("_").lower() in ("background", "bg")
+    top = max((key for key in seen if key != 255), default=0)
+    return 1 if top == len(listed.names) and not has_background else 0
+
+
+def _made(
+    found: Found, kind: LabelKind, names: Mapping[int, str], void: VoidOption, seen: set[int]
+) -> Choices:
+    """Return the choices of ids with names, "" where there is none."""
+    chosen, note = _void_of(found, names, void, seen)
+    classes = {
+        key: name[:_LONGEST_NAME] or f"class {key}" for key, name in names.items() if key != chosen
+    }
+    if not classes:
+        raise DataDirError(
+            f"{found.labels}: every pixel is void ({chosen}); expected at least one class: choose "
+            "with --void ID or --void none"
+        )
+    questions = {} if chosen is not None else {"void": _void_question(names)}
+    return Choices(
+        label_kind=kind,
+        names=_apart(classes),
+        void=chosen,
+        void_note=note,
+        colours={},
+        label_colours={},
+        questions=questions,
+        names_note=_names_note(found, names),
+    )
+
+
+def _void_of(
+    found: Found, names: Mapping[int, str], void: VoidOption, seen: set[int]
+) -> tuple[int | None, str]:
+    """Return the id of void and where it is from; None where nothing says it."""
+    if void is not None:
+        return (_free(names), "--void none") if void == "none" else (void, "--void")
+    return _void_that_follows(found, names, seen)
+
+
+def _void_that_follows(
+    found: Found, names: Mapping[int, str], seen: set[int]
+) -> tuple[int | None, str]:
+    """Return the id of void by names, layout and values; None where nothing says it."""
+    named = [key for key, name in names.items() if name.lower() in VOID_NAMES]
+    if named:
+        return named[0], f"called {printable(names[named[0]])!r} in {_path_of(found)}"
+    if found.void is not None:
+        return found.void, f"as usual in a {found.layout}"
+    others = seen - {255}
+    if 255 in seen and not names.get(255) and len(others) > 1 and max(others) < _SMALL:
+        return 255, "255 beside small ids, as in VOC and Cityscapes; change it if it is a class"
+    if names and all(names[key] for key in names if key in seen):
+        return _free(names), f"{_path_of(found)} names every id, so that none is void"
+    return None, ""
+
+
+def _path_of(found: Found) -> str:
+    return found.class_list.path if found.class_list else "the class list"
+
+
+def _free(names: Mapping[int, str]) -> int:
+    return next(key for key in _FREE if key not in names)
+
+
+def _void_question(names: Mapping[int, str]) -> str:
+    listed = sorted(names)
+    shown = ", ".join(map(str, listed)) if len(listed) <= 12 else f"{listed[0]} to {listed[-1]}"
+    unnamed = [key for key, name in names.items() if not name]
+    named = len(unnamed) < len(names)
+    hint = f" {', '.join(map(str, unnamed[:5]))} of them without a name;" if named else ""
+    return (
+        f"which id marks pixels of no class (void)? Masks hold {shown};{hint} write the id and "
+        f"delete its line under [names], or write {_free(names)} if every id is a class."
+    )
+
+
+def _names_note(found: Found, names: Mapping[int, str]) -> str:
+    if found.class_list is None:
+        return "no file names the ids: change the names as you like, no embedding depends on them"
+    unnamed = sum(not name for name in names.values())
+    more = f"; {unnamed:,} ids have none" if unnamed else ""
+    return f"from {found.class_list.path}{more}"
+
+
+def _apart(names: Mapping[int, str]) -> dict[int, str]:
+    """Return names of which no two are the same: ids are added to those that are."""
+    counts = Counter(names.values())
+    return {key: name if counts[name] == 1 else f"{name} ({key})" for key, name in names.items()}

@@ -1,0 +1,141 @@
+"""The verb ``init``: from a folder of pictures and masks to the manifests that builds need."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vocprep.errors import DataDirError, UsageError
+from vocprep.own_data.choices import choose
+from vocprep.own_data.description import Description
+from vocprep.own_data.files import OVERLAY_FILE, check_writable, stamped, write_files
+from vocprep.own_data.layouts.found import JPEG_SUFFIXES, Found, suffix_of
+from vocprep.own_data.layouts.table import recognise
+from vocprep.own_data.notes import notes_on
+from vocprep.own_data.options import InitOptions
+from vocprep.own_data.overlay import draw_overlay
+from vocprep.own_data.pairing import Pairs, pair_files
+from vocprep.own_data.result import InitResult, result_of
+from vocprep.own_data.splitting import draw_splits, find_splits, joined_folders, parse_split
+from vocprep.own_data.survey import SAMPLE, chosen, survey
+from vocprep.own_data.texts import (
+    CLASSES_FILE,
+    DATASET_FILE,
+    LISTS_FOLDER,
+    classes_text,
+    dataset_text,
+    split_text,
+)
+from vocprep.own_data.tree import Tree, list_tree
+from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.storage.places import local_path
+
+
+def init(
+    folder: str | Path,
+    *,
+    out: str | Path | None = None,
+    options: InitOptions | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> InitResult:
+    """Recognise the pictures and masks in a folder, and write what builds need to read them.
+
+    Writes ``dataset.toml``, ``classes.toml``, split lists and an overlay sheet into ``out``, by
+    default the folder itself; no other file is changed. What cannot be known is a question in these
+    files. Raises DataDirError where the folder holds nothing that is recognised, UsageError where a
+    file would be replaced that ``init`` did not write.
+    """
+    folder, options = local_path(folder), options or InitOptions()
+    out = folder if out is None else local_path(out)
+    shares = None if options.split is None else parse_split(options.split)
+    tree = list_tree(folder)
+    found = recognise(tree)
+    if shares is not None:
+        found = _to_be_cut(found)
+    pairs = pair_files(tree, found)
+    _check_pairs(tree, found, pairs)
+    ids = chosen(pairs.image_ids, None if options.all_masks else SAMPLE, options.seed)
+    sums = survey(tree, pairs, ids, options.workers, progress)
+    choices = choose(found, sums, options.void, str(folder))
+    splits = (
+        find_splits(tree, found, pairs)
+        if shares is None
+        else draw_splits(pairs.image_ids, shares, options.seed)
+    )
+    notes = (*notes_on(tree, found, pairs, sums), *splits.notes, *choices.notes)
+    described = Description(
+        root=folder,
+        name=options.name or plain_name(folder),
+        found=found,
+        pairs=pairs,
+        survey=sums,
+        choices=choices,
+        splits=splits,
+        notes=notes,
+    )
+    files = stamped(_files(described))
+    check_writable(out, files)
+    if not options.dry_run:
+        write_files(out, files)
+    return result_of(described, out, tuple(files), dry_run=options.dry_run)
+
+
+def plain_name(folder: Path) -> str:
+    """Return a folder's name as that of a dataset.
+
+    >>> plain_name(Path("data/My pets (2024)")), plain_name(Path("/"))
+    ('My-pets-2024', 'dataset')
+    """
+    name = folder.resolve().name
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:64].strip("-") or "dataset"
+
+
+def _to_be_cut(found: Found) -> Found:
+    """Return a layout whose pictures may go to any split."""
+    joined = joined_folders(found)
+    if joined is None:
+        raise UsageError(
+            f"--split: each split has folders of its own here, as {found.images}; leave --split "
+            "out, or move all pictures into one folder and all masks into another"
+        )
+    return joined
+
+
+def _check_pairs(tree: Tree, found: Found, pairs: Pairs) -> None:
+    """Raise DataDirError where no picture has a mask, with what to do about it."""
+    if pairs.image_ids:
+        return
+    images, labels = tree.root / found.images, tree.root / found.labels
+    if not pairs.pictures:
+        raise DataDirError(
+            f"{images}: no picture of the {len(pairs.masks):,} masks in {labels}; export with "
+            "the pictures, or put them there under the names of the masks"
+        )
+    if not pairs.masks:
+        jpegs = [path for path in pairs.other_masks if suffix_of(path) in JPEG_SUFFIXES]
+        if jpegs:
+            raise DataDirError(
+                f"{tree.root / jpegs[0]}: masks as JPEG, whose compression changes the ids: export "
+                "them again, as PNG"
+            )
+        raise DataDirError(f"{labels}: no mask *{found.label_suffix}; expected one per picture")
+    picture, mask = min(pairs.pictures.values()), min(pairs.masks.values())
+    raise DataDirError(
+        f"{tree.root}: no mask has the name of a picture: {picture}, but {mask}; name each mask "
+        "as its picture, or as it with one ending, e.g. a.jpg and a_mask.png"
+    )
+
+
+def _files(described: Description) -> dict[str, bytes]:
+    """Return what is written, by path below the output folder."""
+    files = {
+        DATASET_FILE: dataset_text(described).encode(),
+        CLASSES_FILE: classes_text(described).encode(),
+    }
+    if described.splits.by == "lists":
+        for split, image_ids in described.splits.members.items():
+            files[f"{LISTS_FOLDER}/{split}.txt"] = split_text(image_ids).encode()
+    overlay = draw_overlay(described)
+    if overlay is not None:
+        files[OVERLAY_FILE] = overlay
+    return files

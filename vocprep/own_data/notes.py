@@ -1,0 +1,64 @@
+"""What is unusual about a dataset, in sentences: one per kind, with the first names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vocprep.own_data.layouts.found import Found
+from vocprep.own_data.pairing import Pairs
+from vocprep.own_data.survey import Survey
+from vocprep.own_data.tree import Tree
+from vocprep.validation import printable
+
+_MOST_NAMES = 3
+
+
+def notes_on(tree: Tree, found: Found, pairs: Pairs, survey: Survey) -> list[str]:
+    """Return the notes, those on the whole first."""
+    return [*found.notes, *_on_names(tree, found, pairs), *_on_content(survey)]
+
+
+def _on_names(tree: Tree, found: Found, pairs: Pairs) -> Iterator[str]:
+    end = found.label_suffix
+    kinds = (
+        ("picture", "pictures", "without a mask, left out", pairs.without_mask),
+        ("mask", "masks", "without a picture", pairs.without_picture),
+        ("file", "files", f"in the masks' folder not *{end}, left out", pairs.other_masks),
+        ("folder", "folders", "not readable, left out", tree.unreadable),
+        ("file", "files", "with a name that is not UTF-8, left out", tree.undecodable),
+    )
+    for one, many, what, paths in kinds:
+        if paths:
+            yield f"{_count(len(paths), one, many)} {what}: {named(paths)}"
+    if pairs.twice:
+        first = " and ".join(map(printable, pairs.twice[0]))
+        yield (
+            f"{_count(len(pairs.twice), 'picture is', 'pictures are')} there twice, which builds "
+            f"refuse: {first}; remove one of each"
+        )
+
+
+def _on_content(survey: Survey) -> Iterator[str]:
+    if survey.other_size:
+        image_id, (width, height), (as_wide, as_high) = survey.other_size[0]
+        yield (
+            f"{_count(len(survey.other_size), 'mask has', 'masks have')} another size than the "
+            f"picture, which builds quarantine: {printable(image_id)}, mask {width}×{height}, "
+            f"picture {as_wide}×{as_high}"
+        )
+    if survey.problems:
+        count = _count(len(survey.problems), "file does", "files do")
+        yield f"{count} not decode, which builds quarantine: {survey.problems[0]}"
+    if len(survey.modes) > 1:
+        parts = ", ".join(f"{count:,} {mode}" for mode, count in survey.modes.most_common())
+        yield f"masks of several kinds: {parts}"
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many there are beside them."""
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(map(printable, names[:_MOST_NAMES])) + more
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"

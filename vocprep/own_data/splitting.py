@@ -1,0 +1,175 @@
+"""Which pictures belong to which split: by lists, by folders, or drawn with a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from vocprep.dataset_manifest import SPLIT_FIELD
+from vocprep.errors import DataDirError, UsageError
+from vocprep.files.names import is_plain_name
+from vocprep.own_data.layouts.found import Found
+from vocprep.own_data.layouts.split_files import ListedSplit, read_list
+from vocprep.own_data.pairing import Pairs
+from vocprep.own_data.tree import Tree
+from vocprep.validation import printable
+
+WHOLE = "train"
+"""The split of a dataset without splits: what heads are trained on."""
+_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The pictures of each split, and how the manifest names them."""
+
+    members: Mapping[str, tuple[str, ...]]
+    """Split → image ids, sorted."""
+    by: Literal["files", "lists", "folders", "whole"]
+    """Split files that are there, lists to be written, folders per split, or one split."""
+    folder: str = ""
+    """Of the split files."""
+    notes: tuple[str, ...] = ()
+
+
+def parse_split(text: str) -> tuple[int, ...]:
+    """Return the shares of ``80/20`` or ``80/10/10``; UsageError for anything else.
+
+    >>> parse_split("80/20")
+    (80, 20)
+    """
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(
+            f"split {text!r}: expected shares of train and val, or of train, val and test, as "
+            "80/20 or 80/10/10"
+        )
+    return tuple(map(int, parts))
+
+
+def draw_splits(image_ids: Sequence[str], shares: Sequence[int], seed: int) -> Splits:
+    """Cut image ids into train, val and test, by an order that follows from seed and ids alone.
+
+    >>> draw_splits(["a", "b", "c", "d"], (3, 1), 0).members
+    {'train': ('a', 'c', 'd'), 'val': ('b',)}
+    """
+    if len(image_ids) < len(shares):
+        raise UsageError(
+            f"--split: {len(image_ids):,} pictures with masks: expected at least {len(shares)}"
+        )
+    order = sorted(image_ids, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    ends, total = [0], sum(shares)
+    for number in range(1, len(shares)):
+        # Every split gets a picture at least.
+        end = round(len(order) * sum(shares[:number]) / total)
+        left = len(order) - (len(shares) - number)
+        ends.append(min(max(end, ends[-1] + 1), left))
+    ends.append(len(order))
+    members = {
+        name: tuple(sorted(order[start:stop]))
+        for name, start, stop in zip(_NAMES, ends, ends[1:], strict=False)
+    }
+    return Splits(members=members, by="lists")
+
+
+def find_splits(tree: Tree, found: Found, pairs: Pairs) -> Splits:
+    """Return the splits that lists or folders give; one split of all where nothing does."""
+    if found.is_split_by_folders:
+        return _by_folders(found, pairs)
+    if not found.lists:
+        by: Literal["lists", "whole"] = "lists" if _has_others(pairs) else "whole"
+        return Splits(members={WHOLE: pairs.image_ids}, by=by)
+    return _by_lists(tree, found, pairs)
+
+
+def _has_others(pairs: Pairs) -> bool:
+    return bool(pairs.twice)
+
+
+def _by_folders(found: Found, pairs: Pairs) -> Splits:
+    members: dict[str, list[str]] = {split: [] for split in found.splits}
+    for image_id in pairs.image_ids:
+        members[image_id.partition("/")[0]].append(image_id)
+    empty = [split for split, ids in members.items() if not ids]
+    notes = tuple(f"split {split} has no picture with a mask and is left out" for split in empty)
+    return Splits(
+        members={split: tuple(ids) for split, ids in members.items() if ids},
+        by="lists" if pairs.without_mask else "folders",
+        notes=notes,
+    )
+
+
+def _by_lists(tree: Tree, found: Found, pairs: Pairs) -> Splits:
+    """Read split lists, of which those that only join others are left out."""
+    paired = set(pairs.image_ids)
+    members: dict[str, tuple[str, ...]] = {}
+    taken: set[str] = set()
+    notes: list[str] = []
+    listed = [read_list(tree, path, pairs.pictures.keys()) for path in found.lists]
+    is_plain = True
+    for each in listed:
+        ids = {key for key in each.image_ids if key in paired}
+        if not ids or ids <= taken or not is_plain_name(each.split) or each.split in members:
+            notes.append(_left_out(each, bool(ids)))
+            continue
+        notes.extend(_notes_on(each, len(ids), ids & taken))
+        members[each.split] = tuple(sorted(ids - taken))
+        is_plain &= each.is_plain and len(ids) == len(each.image_ids) and not ids & taken
+        taken |= ids
+    if not members:
+        first = listed[0]
+        entry = f", e.g. {printable(first.unknown[0])!r}" if first.unknown else ""
+        raise DataDirError(
+            f"{tree.root / first.path}: names no picture of {found.images} that has a mask{entry}; "
+            "correct the list or remove it"
+        )
+    unlisted = len(paired - taken)
+    if unlisted:
+        notes.append(f"{unlisted:,} pictures with masks are in no split list and are left out")
+    folders = {str(PurePosixPath(path).parent) for path in found.lists}
+    is_files = is_plain and len(folders) == 1
+    return Splits(
+        members=members,
+        by="files" if is_files else "lists",
+        folder=folders.pop() if is_files else "",
+        notes=tuple(notes),
+    )
+
+
+def _left_out(each: ListedSplit, has_pictures: bool) -> str:
+    reason = "it joins the others" if has_pictures else "none of its pictures has a mask"
+    return f"split list {each.path} is left out: {reason}"
+
+
+def _notes_on(each: ListedSplit, count: int, shared: set[str]) -> list[str]:
+    notes = []
+    if each.unknown:
+        first = printable(each.unknown[0])
+        notes.append(
+            f"{each.path}: {len(each.unknown):,} entries name no picture, the first {first!r}"
+        )
+    without = len(each.image_ids) - count
+    if without:
+        notes.append(f"{each.path}: {without:,} of its pictures have no mask and are left out")
+    if shared:
+        notes.append(
+            f"{each.path}: {len(shared):,} of its pictures are in an earlier split too and are "
+            f"left out here, the first {printable(min(shared))!r}"
+        )
+    return notes
+
+
+def joined_folders(found: Found) -> Found | None:
+    """Return a layout of folders per split as one of nested folders; None where it is none.
+
+    ``images/{split}`` becomes ``images``, so that a picture may go to any split.
+    """
+    if not found.is_split_by_folders:
+        return found
+    images, labels = (path.removesuffix(f"/{SPLIT_FIELD}") for path in (found.images, found.labels))
+    if SPLIT_FIELD in images or SPLIT_FIELD in labels:
+        return None
+    return Found(**{**vars(found), "images": images, "labels": labels, "splits": ()})
