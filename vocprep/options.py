@@ -20,7 +20,14 @@ from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, NormalisationName
 from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
 from vocprep.manifests import SplitFlags
-from vocprep.recipe import BackboneName, EmbeddingDtype, Precision, View, check_precision
+from vocprep.recipe import (
+    BackboneName,
+    EmbeddingDtype,
+    Precision,
+    Reduction,
+    View,
+    check_precision,
+)
 from vocprep.storage.places import AnyPlace, LocalPath
 from vocprep.validation import NotNegative, Positive, checked, printable
 
@@ -32,6 +39,37 @@ Engine = Literal["local", "ray"]
 IfExists = Literal["resume", "overwrite", "fail"]
 LoaderMode = Literal["resident", "streaming"]
 VerifyLevel = Literal["files", "content", "recompute"]
+
+
+@checked
+class Projection:
+    """A random projection of embeddings to fewer numbers."""
+
+    size: Positive
+    """D of the stored embeddings."""
+    seed: NotNegative
+    """Decides the signs of its matrix."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``D:SEED``; UsageError for anything else.
+
+        >>> Projection.parse("256:0")
+        Projection(size=256, seed=0)
+        """
+        size, _, seed = text.partition(":")
+        try:
+            return cls(size=_digits(size), seed=_digits(seed))
+        except (ValueError, UsageError) as error:
+            raise UsageError(
+                f"project {printable(text)!r}: expected D:SEED, the numbers per patch from 1 and "
+                "a seed from 0, e.g. 256:0"
+            ) from error
+
+
+def _projection(value: object) -> object:
+    """Accept what a user would write: ``"256:0"``."""
+    return Projection.parse(value) if isinstance(value, str) else value
 
 
 @checked
@@ -64,8 +102,18 @@ class BuildChoices:
     precision: Precision | None = None
     """Arithmetic of the backbone; when None ``exact``, which gives the same bits on every machine,
     or ``fp32`` with a backbone that it is not defined for."""
+    project: Annotated[Projection | None, BeforeValidator(_projection)] = None
+    """Random projection of embeddings to D numbers, ``D:SEED``; with ``exact`` too the same bits on
+    every machine."""
     embedding_dtype: EmbeddingDtype = "float16"
     views: tuple[View, ...] = ("identity",)
+
+    @property
+    def reduction(self) -> Reduction | None:
+        """How embeddings are made smaller."""
+        if self.project is None:
+            return None
+        return Reduction(kind="projection", size=self.project.size, seed=self.project.seed)
 
     @model_validator(mode="after")
     def _has_precision(self) -> Self:

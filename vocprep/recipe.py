@@ -117,7 +117,18 @@ class Reduction:
     seed: NotNegative | None = None
     """Of a projection's random signs."""
     matrix_sha256: Sha256 | None = None
-    """Digest of the matrix that was fitted."""
+    """Digest of the matrix that was fitted: None of a projection, and until a build has fitted
+    it."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        is_projection = self.kind == "projection"
+        if (self.seed is None) == is_projection or (is_projection and self.matrix_sha256):
+            raise UsageError(
+                f"reduction {self.kind!r}: expected a seed and no matrix of a projection, and no "
+                "seed of pca"
+            )
+        return self
 
 
 @checked
@@ -164,6 +175,7 @@ class Recipe:
                 "built in, and beside no other"
             )
         _check_windows(self)
+        _check_reduction(self)
         check_precision(self.precision, self.backbone)
         if self.views[:1] != ("identity",) or len(set(self.views)) != len(self.views):
             raise UsageError(
@@ -193,8 +205,11 @@ class Recipe:
     @property
     def embedding_size(self) -> int:
         """D, the numbers per patch."""
-        if self.reduction is not None:
-            return self.reduction.size
+        return self.backbone_size if self.reduction is None else self.reduction.size
+
+    @property
+    def backbone_size(self) -> int:
+        """The numbers that the backbone gives per patch, before any reduction."""
         return self.described_backbone.embedding_size(self.windows, self.layers)
 
     @property
@@ -255,6 +270,16 @@ def _check_windows(recipe: Recipe) -> None:
     elif not recipe.windows or not set(recipe.windows) <= set(WINDOWS):
         raise UsageError(
             f"windows {_listed(recipe.windows)}: expected some of {', '.join(map(str, WINDOWS))}"
+        )
+
+
+def _check_reduction(recipe: Recipe) -> None:
+    """Refuse a reduction to more numbers than there are."""
+    reduction, found = recipe.reduction, recipe.backbone_size
+    if reduction is not None and reduction.size > found:
+        raise UsageError(
+            f"{reduction.kind} to {reduction.size:,} numbers per patch: expected at most the "
+            f"{found:,} that {recipe.backbone} gives with these windows and layers"
         )
 
 

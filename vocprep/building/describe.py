@@ -44,6 +44,12 @@ class PlanDescription:
     """Samples that would be quarantined, as far as can be seen without decoding anything."""
     patches: int
     """Patches of all readable samples, over all views."""
+    embedding_size: int
+    """D, the numbers per patch."""
+    backbone_size: int
+    """Those that the backbone gives, before any reduction."""
+    bytes_per_image: int
+    """Of the embeddings of an image, on average, over all views."""
     estimated_bytes: int
     """About how large the shards would be."""
     shards: tuple[PlannedShard, ...]
@@ -103,6 +109,7 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
         elif outcome.made is not None:
             patches += outcome.made[0] * outcome.made[1]
     patches *= len(plan.recipe.views)
+    readable = len(plan.samples) - unreadable
     return PlanDescription(
         recipe=plan.recipe.short_name,
         recipe_id=plan.recipe.recipe_id,
@@ -111,6 +118,9 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
         samples=len(plan.samples),
         unreadable=unreadable,
         patches=patches,
+        embedding_size=plan.recipe.embedding_size,
+        backbone_size=plan.recipe.backbone_size,
+        bytes_per_image=patches * _embedding_bytes(plan.recipe) // max(1, readable),
         estimated_bytes=estimate_bytes(patches, plan.recipe),
         shards=tuple(
             PlannedShard(name=shard.name, samples=len(shard.samples)) for shard in plan.shards
@@ -123,5 +133,9 @@ def estimate_bytes(patches: int, recipe: Recipe) -> int:
     """Return about how large the shards will be: exact but for the compressed label maps."""
     targets = 4 * 2 + 4 * 2 + 1 + 3 * 128
     label_map = PATCH * PATCH // 16  # pixels that real label maps take a byte for, as PNG
-    embedding = recipe.embedding_size * np.dtype(recipe.embedding_dtype).itemsize
-    return patches * (embedding + targets + label_map)
+    return patches * (_embedding_bytes(recipe) + targets + label_map)
+
+
+def _embedding_bytes(recipe: Recipe) -> int:
+    """Return the bytes of the embedding of one patch."""
+    return recipe.embedding_size * np.dtype(recipe.embedding_dtype).itemsize

@@ -234,6 +234,7 @@ def _recipe(
         precision=_precision(choices),
         embedding_dtype=choices.embedding_dtype,
         views=choices.views,
+        reduction=choices.reduction,
     )
 
 

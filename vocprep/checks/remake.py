@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from vocprep.backbones import NORMALISATIONS, NormalisationName, normalisation_name
 from vocprep.building.describe import PlanDescription, describe_plan
@@ -21,7 +21,7 @@ from vocprep.manifests import (
     load_recorded_dataset,
     manifest_names,
 )
-from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
+from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures, Projection
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import Recipe, SplitIds, differing_fields, joined_differences
 from vocprep.shards.version import Version
@@ -63,6 +63,7 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
         layers=recipe.layers,
         cells=_recorded_cells(recipe),
         normalisation=_recorded_normalisation(recipe),
+        **_reduction_choices(recipe),
         precision=recipe.precision,
         embedding_dtype=recipe.embedding_dtype,
         views=recipe.views,
@@ -97,6 +98,14 @@ def _recorded_normalisation(recipe: Recipe) -> NormalisationName | None:
     if recipe.network is not None and recipe.normalisation not in NORMALISATIONS.values():
         return None
     return normalisation_name(recipe.normalisation)
+
+
+def _reduction_choices(recipe: Recipe) -> dict[str, Any]:
+    """Return the choices that give a recipe's reduction."""
+    reduction = recipe.reduction
+    if reduction is None or reduction.seed is None:
+        return {}
+    return {"project": Projection(size=reduction.size, seed=reduction.seed)}
 
 
 def _recorded_flags(recipe: Recipe, dataset: DatasetManifest, data_dir: Place) -> SplitFlags | None:

@@ -40,6 +40,7 @@ from vocprep.options import (
     Layout,
     MaxFailures,
     Part,
+    Projection,
     ShardFormat,
 )
 from vocprep.recipe import EmbeddingDtype, Precision
@@ -62,7 +63,7 @@ _LOCKED_CHOICES = (
         "views",
         "precision",
     ),
-    *("backbone", "windows", "layers", "cells", "normalisation"),
+    *("backbone", "windows", "layers", "cells", "normalisation", "project"),
     *("embedding_dtype", "shard_format", "samples_per_shard"),
 )
 """Parameters that a lock file decides."""
@@ -78,6 +79,12 @@ def _max_failures(_context: click.Context, _option: click.Parameter, value: str)
 
 def _part(_context: click.Context, _option: click.Parameter, value: str | None) -> Part | None:
     return None if value is None else Part.parse(value)
+
+
+def _projection(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> Projection | None:
+    return None if value is None else Projection.parse(value)
 
 
 def _whole_numbers(
@@ -159,6 +166,13 @@ def _whole_numbers(
     help="Arithmetic of the backbone. exact: integers, the same bits on every machine; fp32, bf16: "
     "floating point, whose bits other processors may not make; tf32, fp16: the same on a GPU.  "
     f"[default: exact; fp32 with {listed_without_exact()}]",
+)
+@click.option(
+    "--project",
+    callback=_projection,
+    metavar="D:SEED",
+    help="Make embeddings smaller by a random projection to D numbers per patch: with exact the "
+    "same bits on every machine.",
 )
 @click.option(
     "--embedding-dtype",

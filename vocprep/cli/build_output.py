@@ -150,6 +150,11 @@ def print_plan(plan: PlanDescription, *, as_json: bool) -> None:
     if plan.unreadable:
         click.echo(f"missing  {plan.unreadable:,} of them, which cannot be read")
     click.echo(f"patches  {plan.patches:,}")
+    before = f" of {plan.backbone_size:,}" if plan.embedding_size < plan.backbone_size else ""
+    click.echo(
+        f"numbers  {plan.embedding_size:,}{before} per patch: {plan.bytes_per_image:,} bytes of "
+        "embeddings per picture"
+    )
     click.echo(f"bytes    about {megabytes(plan.estimated_bytes)}")
     click.echo(f"shards   {len(plan.shards)}")
     print_table(("shard", "samples"), [(shard.name, shard.samples) for shard in plan.shards])

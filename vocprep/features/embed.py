@@ -18,6 +18,7 @@ from vocprep.features.backbone import FrozenBackbone, FrozenMaps, set_tf32
 from vocprep.features.compiling import compiler_options, compiling, require_compiler
 from vocprep.features.exact import Carrier, ExactBackbone, without_signed_zeros
 from vocprep.features.probe import probe_patches, prove
+from vocprep.features.reduction import make_reducer
 from vocprep.features.weights import StateDict
 from vocprep.geometry import PATCH, SIDE, scale_patches, shrink_windows
 from vocprep.recipe import Precision, Recipe, Reduction
@@ -119,6 +120,7 @@ class Embedder:
         carrier = self._prove() if spec.precision == "exact" else None
         self._tf32 = spec.precision == "tf32" if carrier is None else carrier.tf32
         self.backbone = self._make_backbone(weights, carrier)
+        self._reducer = make_reducer(spec.reduction, self._backbone_size, device)
         self._network: Callable[[Tensor], Tensor] = self.backbone
         # cuDNN chooses its algorithm by the size of the batch, and so may any network.
         self._fixed_shape = on_gpu or spec.network is not None
@@ -145,7 +147,19 @@ class Embedder:
     @property
     def dim(self) -> int:
         """D, the numbers per patch."""
+        reduction = self.spec.reduction
+        return self._backbone_size if reduction is None else reduction.size
+
+    @property
+    def _backbone_size(self) -> int:
         return self._described.embedding_size(self.spec.windows, self.spec.layers)
+
+    def _reduced(self, embeddings: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return embeddings as the recipe makes them smaller, those of all images together."""
+        if self._reducer is None:
+            return embeddings
+        together = self._reducer.reduce(np.concatenate(embeddings))
+        return np.split(together, np.cumsum([len(part) for part in embeddings])[:-1])
 
     def compile(self) -> None:
         """Compile the backbone for whole chunks, which takes seconds: the same bits, faster.
@@ -195,7 +209,7 @@ class Embedder:
         Only for a backbone of patches and the window 32; ``embed_images`` works for all.
         """
         with self._own_stream():
-            return self._embed(_upload([patches], self.device)[0])
+            return self._reduced([self._embed(_upload([patches], self.device)[0])])[0]
 
     def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Return each image's embeddings float32 [P, D], all computed together.
@@ -205,7 +219,7 @@ class Embedder:
         if not images:
             return []
         if not self.spec.windows:  # the network takes whole images
-            return self._embed_whole(images)
+            return self._reduced(self._embed_whole(images))
         shrunk = [shrink_windows(image, window) for image in images for window in self.spec.windows]
         with self._own_stream():
             pixels = _upload([image for image, _ in shrunk], self.device)
@@ -213,10 +227,11 @@ class Embedder:
             embeddings = self._embed(torch.cat(patches))
         parts = np.split(embeddings, np.cumsum([len(part) for part in patches])[:-1])
         count = len(self.spec.windows)
-        return [
+        joined = [
             np.concatenate(parts[first : first + count], axis=1)
             for first in range(0, len(parts), count)
         ]
+        return self._reduced(joined)
 
     def _embed_whole(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Return embeddings by a network of whole images; those of one size pass it together."""
