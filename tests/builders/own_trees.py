@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -101,4 +102,38 @@ def cvat(root: Path, *, pictures: str | None = "JPEGImages", is_palette: bool = 
                 rgb(root / folder / f"{name}.png", [colours[key] for key in held])
         if pictures:
             picture(root / pictures / f"{name}.jpg", seed=number)
+    return root
+
+
+def coco(root: Path) -> Path:
+    """Write COCO's panoptic annotations of two splits, and label maps of COCO-Stuff beside."""
+    categories = [
+        {"id": 1, "name": "person", "isthing": 1, "color": [220, 20, 60]},
+        {"id": 187, "name": "sky-other-merged", "isthing": 0, "color": [70, 130, 180]},
+    ]
+    for split, count in (("train2017", 3), ("val2017", 2)):
+        annotations = []
+        for number in range(count):
+            name = f"{number + 1:012d}"
+            picture(root / split / f"{name}.jpg", seed=number)
+            # Segments 0 (nothing), 7 and 263 = 7 + 256·1.
+            rgb(root / f"panoptic_{split}" / f"{name}.png", [(0, 0, 0), (7, 0, 0), (7, 1, 0)])
+            grey(root / "stuffthingmaps" / split / f"{name}.png", [0, 156, 255])
+            segments = [{"id": 7, "category_id": 1}, {"id": 263, "category_id": 187}]
+            annotations.append({"file_name": f"{name}.png", "segments_info": segments})
+        document = {"annotations": annotations, "categories": categories}
+        text(root / "annotations" / f"panoptic_{split}.json", json.dumps(document))
+    return root
+
+
+def camvid(root: Path) -> Path:
+    """Write CamVid as tutorials of SegNet have it: folders per split and lists of pairs."""
+    for split, count in (("train", 4), ("val", 2), ("test", 1)):
+        lines = []
+        for number in range(count):
+            name = f"0001TP_{number:06d}.png"
+            picture(root / split / name, seed=number)
+            grey(root / f"{split}annot" / name, [0, 3, 11])
+            lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}")
+        text(root / f"{split}.txt", *lines)
     return root

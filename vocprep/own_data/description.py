@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocprep.own_data.choices import Choices
+from vocprep.own_data.content.choices import Choices
+from vocprep.own_data.content.survey import Survey
 from vocprep.own_data.layouts.found import Found
 from vocprep.own_data.pairing import Pairs
 from vocprep.own_data.splitting import Splits
-from vocprep.own_data.survey import Survey
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

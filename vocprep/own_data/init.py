@@ -6,19 +6,20 @@ import re
 from pathlib import Path
 
 from vocprep.errors import DataDirError, UsageError
-from vocprep.own_data.choices import choose
+from vocprep.own_data.content.choices import choose
+from vocprep.own_data.content.survey import SAMPLE, chosen, survey
 from vocprep.own_data.description import Description
-from vocprep.own_data.files import OVERLAY_FILE, check_writable, stamped, write_files
 from vocprep.own_data.layouts.found import JPEG_SUFFIXES, Found, suffix_of
 from vocprep.own_data.layouts.table import recognise
 from vocprep.own_data.notes import notes_on
 from vocprep.own_data.options import InitOptions
-from vocprep.own_data.overlay import draw_overlay
 from vocprep.own_data.pairing import Pairs, pair_files
 from vocprep.own_data.result import InitResult, result_of
 from vocprep.own_data.splitting import draw_splits, find_splits, joined_folders, parse_split
-from vocprep.own_data.survey import SAMPLE, chosen, survey
-from vocprep.own_data.texts import (
+from vocprep.own_data.tree import Tree, list_tree
+from vocprep.own_data.writing.files import OVERLAY_FILE, check_writable, stamped, write_files
+from vocprep.own_data.writing.overlay import draw_overlay
+from vocprep.own_data.writing.texts import (
     CLASSES_FILE,
     DATASET_FILE,
     LISTS_FOLDER,
@@ -26,7 +27,6 @@ from vocprep.own_data.texts import (
     dataset_text,
     split_text,
 )
-from vocprep.own_data.tree import Tree, list_tree
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.storage.places import local_path
 
@@ -134,7 +134,10 @@ def _files(described: Description) -> dict[str, bytes]:
     }
     if described.splits.by == "lists":
         for split, image_ids in described.splits.members.items():
-            files[f"{LISTS_FOLDER}/{split}.txt"] = split_text(image_ids).encode()
+            # Builds put the split before the names of its folder.
+            start = f"{split}/" if described.found.is_split_by_folders else ""
+            names = [image_id.removeprefix(start) for image_id in image_ids]
+            files[f"{LISTS_FOLDER}/{split}.txt"] = split_text(names).encode()
     overlay = draw_overlay(described)
     if overlay is not None:
         files[OVERLAY_FILE] = overlay

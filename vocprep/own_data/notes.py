@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vocprep.own_data.content.survey import Survey
 from vocprep.own_data.layouts.found import Found
 from vocprep.own_data.pairing import Pairs
-from vocprep.own_data.survey import Survey
 from vocprep.own_data.tree import Tree
 from vocprep.validation import printable
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from vocprep.dataset_manifest import IMAGE_SUFFIXES
 from vocprep.own_data.layouts.found import (
@@ -13,6 +12,7 @@ from vocprep.own_data.layouts.found import (
     is_mask,
     is_picture,
     of_split,
+    stem_of,
     suffix_of,
 )
 from vocprep.own_data.tree import Tree, join
@@ -64,7 +64,7 @@ def _pictures(tree: Tree, found: Found) -> tuple[dict[str, str], list[tuple[str,
         suffixes = found.image_suffixes or IMAGE_SUFFIXES
         if suffix_of(path) not in suffixes or _is_mask_beside(found, path):
             continue
-        image_id = prefix + _without_suffix(_inside(found.images, prefix, path))
+        image_id = prefix + stem_of(_inside(found.images, prefix, path))
         if image_id in pictures:
             twice.append((pictures[image_id], path))
         else:
@@ -97,10 +97,6 @@ def _files(tree: Tree, found: Found, folder: str) -> Iterator[tuple[str, str]]:
 def _inside(folder: str, prefix: str, path: str) -> str:
     where = of_split(folder, prefix.removesuffix("/"))
     return path if where == "." else path.removeprefix(f"{where}/")
-
-
-def _without_suffix(path: str) -> str:
-    return path[: len(path) - len(PurePosixPath(path).suffix)]
 
 
 def _is_mask_beside(found: Found, path: str) -> bool:

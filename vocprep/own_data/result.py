@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocprep.own_data.choices import Choices
+from vocprep.own_data.content.choices import Choices
+from vocprep.own_data.content.survey import Size, Survey
 from vocprep.own_data.description import Description
 from vocprep.own_data.pairing import suffix_counts
-from vocprep.own_data.survey import Size, Survey
-from vocprep.own_data.texts import CLASSES_FILE, DATASET_FILE
+from vocprep.own_data.writing.texts import CLASSES_FILE, DATASET_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from vocprep.dataset_manifest import SPLIT_FIELD
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files.names import is_plain_name
 from vocprep.own_data.layouts.found import Found
-from vocprep.own_data.layouts.split_files import ListedSplit, read_list
+from vocprep.own_data.layouts.split_files import USUAL, ListedSplit, read_list
 from vocprep.own_data.pairing import Pairs
 from vocprep.own_data.tree import Tree
 from vocprep.validation import printable
@@ -94,41 +94,42 @@ def _by_folders(found: Found, pairs: Pairs) -> Splits:
     for image_id in pairs.image_ids:
         members[image_id.partition("/")[0]].append(image_id)
     empty = [split for split, ids in members.items() if not ids]
-    notes = tuple(f"split {split} has no picture with a mask and is left out" for split in empty)
+    notes = [f"split {split} has no picture with a mask and is left out" for split in empty]
+    others = [split for split, ids in members.items() if ids and split not in _NAMES]
+    train, val = (next((s for s in others if s.startswith(n)), "") for n in _NAMES[:2])
+    if train or val:
+        options = f"--train-split {train}" * bool(train) + f" --val-split {val}" * bool(val)
+        notes.append(f"splits are named as their folders: train with {options.strip()}")
     return Splits(
         members={split: tuple(ids) for split, ids in members.items() if ids},
         by="lists" if pairs.without_mask else "folders",
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
 def _by_lists(tree: Tree, found: Found, pairs: Pairs) -> Splits:
     """Read split lists, of which those that only join others are left out."""
-    paired = set(pairs.image_ids)
+    paired, taken = set(pairs.image_ids), set[str]()
     members: dict[str, tuple[str, ...]] = {}
-    taken: set[str] = set()
     notes: list[str] = []
-    listed = [read_list(tree, path, pairs.pictures.keys()) for path in found.lists]
     is_plain = True
+    listed = [read_list(tree, path, pairs.pictures.keys()) for path in found.lists]
     for each in listed:
         ids = {key for key in each.image_ids if key in paired}
-        if not ids or ids <= taken or not is_plain_name(each.split) or each.split in members:
+        split = USUAL.get(each.split.lower(), each.split)
+        if not ids or ids <= taken or not is_plain_name(split) or split in members:
             notes.append(_left_out(each, bool(ids)))
             continue
         notes.extend(_notes_on(each, len(ids), ids & taken))
-        members[each.split] = tuple(sorted(ids - taken))
+        members[split] = tuple(sorted(ids - taken))
         is_plain &= each.is_plain and len(ids) == len(each.image_ids) and not ids & taken
+        is_plain &= split == each.split
         taken |= ids
     if not members:
-        first = listed[0]
-        entry = f", e.g. {printable(first.unknown[0])!r}" if first.unknown else ""
-        raise DataDirError(
-            f"{tree.root / first.path}: names no picture of {found.images} that has a mask{entry}; "
-            "correct the list or remove it"
-        )
-    unlisted = len(paired - taken)
-    if unlisted:
-        notes.append(f"{unlisted:,} pictures with masks are in no split list and are left out")
+        raise _no_picture(tree, found, listed[0])
+    if paired - taken:
+        notes.append(_with_rest(members, paired - taken))
+        is_plain &= WHOLE not in members or set(members[WHOLE]) <= taken
     folders = {str(PurePosixPath(path).parent) for path in found.lists}
     is_files = is_plain and len(folders) == 1
     return Splits(
@@ -136,6 +137,25 @@ def _by_lists(tree: Tree, found: Found, pairs: Pairs) -> Splits:
         by="files" if is_files else "lists",
         folder=folders.pop() if is_files else "",
         notes=tuple(notes),
+    )
+
+
+def _with_rest(members: dict[str, tuple[str, ...]], rest: set[str]) -> str:
+    """Make what no list has the train split where there is none; return what was done."""
+    words = f"{len(rest):,} pictures with masks are in no split list"
+    if WHOLE in members or not members.keys() & {"val", "test"}:
+        return f"{words} and are left out"
+    others = dict(members)
+    members.clear()
+    members.update({WHOLE: tuple(sorted(rest)), **others})
+    return f"{words}: they are split {WHOLE}"
+
+
+def _no_picture(tree: Tree, found: Found, first: ListedSplit) -> DataDirError:
+    entry = f", e.g. {printable(first.unknown[0])!r}" if first.unknown else ""
+    return DataDirError(
+        f"{tree.root / first.path}: names no picture of {found.images} that has a mask{entry}; "
+        "correct the list or remove it"
     )
 
 

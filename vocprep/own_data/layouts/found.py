@@ -25,6 +25,16 @@ class ClassList:
     colours: tuple[str, ...] = ()
     """``#rrggbb`` of the names, where the file has them."""
 
+    def by_id(self, first: int) -> dict[int, str]:
+        """Return names by id, where ids are counted from ``first`` unless the file has them."""
+        return dict(zip(self.ids or range(first, first + len(self.names)), self.names, strict=True))
+
+    @property
+    def ids_of_colours(self) -> dict[str, int]:
+        """Ids by colour; empty where the file has no colours."""
+        ids = self.ids or range(len(self.colours))
+        return dict(zip(self.colours, ids, strict=True)) if self.colours else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -76,6 +86,16 @@ def suffix_of(name: str) -> str:
     """
     _, dot, end = name.rpartition("/")[2].rpartition(".")
     return f"{dot}{end}".lower() if dot else ""
+
+
+def stem_of(path: str) -> str:
+    """Return a path without the suffix of its last part.
+
+    >>> stem_of("a.b/c.d.png"), stem_of("a.b/c")
+    ('a.b/c.d', 'a.b/c')
+    """
+    dot = path.rfind(".")
+    return path[:dot] if dot > path.rfind("/") + 1 else path
 
 
 def is_picture(name: str) -> bool:

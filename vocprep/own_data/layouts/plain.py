@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from vocprep.dataset_manifest import SPLIT_FIELD
@@ -15,6 +16,7 @@ from vocprep.own_data.layouts.found import (
     is_mask,
     is_picture,
     of_split,
+    stem_of,
     suffix_of,
 )
 from vocprep.own_data.layouts.split_files import SPLIT_NAMES, list_files, order_of
@@ -65,10 +67,21 @@ def find_split_folders(tree: Tree, root: str) -> Found | None:
     return _described(tree, root, (join(root, SPLIT_FIELD), labels), tuple(splits))
 
 
+def find_camvid(tree: Tree, root: str) -> Found | None:
+    """Return CamVid as its authors publish it: stills, label colours, masks ``NAME_L.png``."""
+    names = tree.subfolders(root)
+    stills = [name for name in names if "stillsraw" in _plain(name)]
+    masks = [name for name in names if "labeledapproved" in _plain(name)]
+    if not stills or not masks:
+        return None
+    found = _described(tree, root, (join(root, stills[0]), join(root, masks[0])), ())
+    return found and replace(found, layout="CamVid")
+
+
 def find_same_folder(tree: Tree, root: str) -> Found | None:
     """Return a folder that holds pictures beside their masks: ``a.jpg`` and ``a.png``."""
     names = tree.files(root)
-    pictures = {_stem(name) for name in names if suffix_of(name) in JPEG_SUFFIXES}
+    pictures = {stem_of(name) for name in names if suffix_of(name) in JPEG_SUFFIXES}
     suffix = _label_suffix(pictures, (name for name in names if is_mask(name)))
     if not suffix:
         return None
@@ -116,7 +129,7 @@ def _described(
     masks: list[str] = []
     for split in splits or ("",):
         stems.update(
-            _stem(path) for path in tree.below(of_split(images, split)) if is_picture(path)
+            stem_of(path) for path in tree.below(of_split(images, split)) if is_picture(path)
         )
         masks.extend(path for path in tree.below(of_split(labels, split)) if is_mask(path))
     if not stems or not (masks or _has_jpegs(tree, labels, splits)):
@@ -150,7 +163,7 @@ def _label_suffix(pictures: Collection[str], masks: Iterable[str]) -> str:
     counts: Counter[str] = Counter()
     listed = list(masks)
     for name in listed[:: max(1, len(listed) // _MANY)]:
-        stem = _stem(name)
+        stem = stem_of(name)
         if stem in pictures:
             counts[name[len(stem) :]] += 1
             continue
@@ -186,8 +199,3 @@ def _named(names: Iterable[str], words: Collection[str]) -> list[str]:
 
 def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
-
-
-def _stem(path: str) -> str:
-    """Return a path without the suffix of its last part."""
-    return path[: len(path) - len(PurePosixPath(path).suffix)]

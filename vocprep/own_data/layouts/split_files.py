@@ -16,6 +16,14 @@ from vocprep.validation import explain
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 """Names that splits have; the first that is there is the first split."""
+USUAL = {
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "testing": "test",
+}
+"""What heads are trained and validated on by default, by other names of it."""
 OTHER_NAMES = ("trainval", "default", "all", "minival")
 _FOLDERS = (
     *("ImageSets/Segmentation", "ImageSets/Main", "ImageSets"),

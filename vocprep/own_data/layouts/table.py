@@ -6,8 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vocprep.errors import DataDirError
+from vocprep.own_data.layouts.coco import find_panoptic, find_stuff
 from vocprep.own_data.layouts.found import Found, is_mask, is_picture
-from vocprep.own_data.layouts.plain import find_plain, find_same_folder, find_split_folders
+from vocprep.own_data.layouts.plain import (
+    find_camvid,
+    find_plain,
+    find_same_folder,
+    find_split_folders,
+)
 from vocprep.own_data.layouts.voc import find_labelme, find_mask_export, find_voc
 from vocprep.own_data.tree import Tree, join
 from vocprep.validation import printable
@@ -16,6 +22,9 @@ LAYOUTS: tuple[Callable[[Tree, str], Found | None], ...] = (
     find_labelme,
     find_mask_export,
     find_voc,
+    find_panoptic,
+    find_stuff,
+    find_camvid,
     find_split_folders,
     find_plain,
     find_same_folder,

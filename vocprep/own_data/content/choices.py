@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from vocprep.dataset_manifest import LabelKind
 from vocprep.errors import DataDirError, UsageError
+from vocprep.labels.label_space import load_label_space
+from vocprep.own_data.content.survey import Survey, grey_of
 from vocprep.own_data.layouts.class_lists import IGNORED
 from vocprep.own_data.layouts.found import ClassList, Found, suffix_of
-from vocprep.own_data.survey import Survey
 from vocprep.validation import printable
 
 VoidOption = int | Literal["none"] | None
@@ -34,6 +35,9 @@ _KINDS: Mapping[str, LabelKind] = {
 }
 _WHITE, _BLACK = "#ffffff", "#000000"
 _LONGEST_NAME = 200
+_MOST_VALUES = 1000
+_LARGEST = 32_767
+"""Class id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +67,14 @@ def choose(found: Found, survey: Survey, void: VoidOption, where: str) -> Choice
 
     DataDirError, with the data dir ``where``, for masks that no manifest can describe.
     """
-    table = _colour_table(found.class_list)
+    table = found.class_list.ids_of_colours if found.class_list else {}
+    if found.annotations:
+        return _by_segments(found, void)
     if _is_by_colours(survey, table):
         return _by_colours(found, survey, void, where)
     if set(survey.values) == {0, 255} and suffix_of(found.label_suffix) == ".png":
         return _black_and_white(found, void)
     return _by_values(found, survey, void, where)
-
-
-def _colour_table(listed: ClassList | None) -> dict[str, int]:
-    if listed is None:
-        return {}
-    return {colour: number for number, colour in enumerate(listed.colours)}
 
 
 def _is_by_colours(survey: Survey, table: Mapping[str, int]) -> bool:
@@ -87,27 +87,50 @@ def _is_by_colours(survey: Survey, table: Mapping[str, int]) -> bool:
 
 
 def _by_colours(found: Found, survey: Survey, void: VoidOption, where: str) -> Choices:
-    """Choose ids of colours: by the order of a class list, else by their share of the pixels."""
-    table = _colour_table(found.class_list)
-    seen = _with_greys(survey)
-    unknown = [colour for colour, _ in seen.most_common() if colour not in table]
-    _check_colours(found, survey, unknown if table else list(seen), where, bool(table))
+    """Choose ids of colours: by a class list, as greys, else by their share of the pixels."""
+    listed, seen = found.class_list, _with_greys(survey)
+    table = listed.ids_of_colours if listed else {}
+    unknown = [colour for colour in _largest_first(seen) if colour not in table]
+    _check_colours(found, survey, unknown, where, bool(table))
     if not table:
-        ids = {colour: number for number, (colour, _) in enumerate(seen.most_common())}
-        made = _made(found, "colours", dict.fromkeys(ids.values(), ""), void, set(ids.values()))
-        return _coloured(made, ids, {})
-    names = {table[c]: name for c, name in _named_colours(found.class_list)}
-    made = _made(found, "colours", names, void, set(table.values()))
+        return _by_greys(found, seen, void) if _are_greys(seen) else _by_share(found, seen, void)
+    names = listed.by_id(0) if listed else {}
+    made = _made(found, "colours", names, void, set(names))
     total = sum(seen.values())
     questions = {
         colour: (
-            f"{colour} is not in {found.class_list.path if found.class_list else ''}, and "
+            f"{colour} is not in {listed.path if listed else ''}, and "
             f"{100 * seen[colour] / total:.2g} % of the pixels have it: which id of classes.toml "
             "does it stand for?"
         )
         for colour in unknown
     }
     return _coloured(made, table, questions)
+
+
+def _by_share(found: Found, seen: Counter[str], void: VoidOption) -> Choices:
+    """Choose ids of colours that nothing names: 0 for the largest."""
+    ids = {colour: number for number, colour in enumerate(_largest_first(seen))}
+    made = _made(found, "colours", dict.fromkeys(ids.values(), ""), void, set(ids.values()))
+    return _coloured(made, ids, {})
+
+
+def _largest_first(seen: Counter[str]) -> list[str]:
+    return sorted(seen, key=lambda colour: (-seen[colour], colour))
+
+
+def _are_greys(seen: Counter[str]) -> bool:
+    return all(grey_of(colour) >= 0 for colour in seen)
+
+
+def _by_greys(found: Found, seen: Counter[str], void: VoidOption) -> Choices:
+    """Choose ids of masks of values that were saved as RGB."""
+    values = {grey_of(colour) for colour in seen}
+    if values == {0, 255}:
+        return _black_and_white(found, void)
+    made = _made(found, "colours", _names_of_values(found, values), void, values)
+    ids = sorted({*made.names, *values} & set(range(256)))
+    return replace(made, label_colours={f"#{key:02x}{key:02x}{key:02x}": key for key in ids})
 
 
 def _coloured(made: Choices, table: Mapping[str, int], questions: Mapping[str, str]) -> Choices:
@@ -129,10 +152,6 @@ def _with_greys(survey: Survey) -> Counter[str]:
         if value < 256:
             seen[f"#{value:02x}{value:02x}{value:02x}"] += count
     return seen
-
-
-def _named_colours(listed: ClassList | None) -> Iterable[tuple[str, str]]:
-    return zip(listed.colours, listed.names, strict=True) if listed else ()
 
 
 def _check_colours(
@@ -172,6 +191,19 @@ def _black_and_white(found: Found, void: VoidOption) -> Choices:
     )
 
 
+def _by_segments(found: Found, void: VoidOption) -> Choices:
+    """Choose for COCO's panoptic masks, whose ids are those of the categories."""
+    names = found.class_list.by_id(0) if found.class_list else {}
+    made = _made(found, "panoptic", names, void, set(names))
+    return replace(made, colours=_colours_of(found, made.names))
+
+
+def _colours_of(found: Found, names: Mapping[int, str]) -> dict[int, str]:
+    """Return the colours that a class list gives to classes."""
+    table = found.class_list.ids_of_colours if found.class_list else {}
+    return {key: colour for colour, key in table.items() if key in names}
+
+
 def _by_values(found: Found, survey: Survey, void: VoidOption, where: str) -> Choices:
     """Choose for masks whose values are ids."""
     seen = set(survey.values)
@@ -180,27 +212,39 @@ def _by_values(found: Found, survey: Survey, void: VoidOption, where: str) -> Ch
             f"{where}/{found.labels}: no mask could be read; the first problem: "
             f"{survey.problems[0] if survey.problems else 'none'}"
         )
-    names = _names_of_values(found.class_list, seen)
+    _check_values(found, seen, where)
+    names = _names_of_values(found, seen)
     kind = _KINDS.get(suffix_of(found.label_suffix), "png")
     made = _made(found, kind, names, void, seen)
-    colours = {}
-    if found.class_list is not None and found.class_list.colours:
-        colours = {k: c for k, c in enumerate(found.class_list.colours) if k in made.names}
-    return replace(made, colours=colours)
+    return replace(made, colours=_colours_of(found, made.names))
 
 
-def _names_of_values(listed: ClassList | None, seen: set[int]) -> dict[int, str]:
-    """Return the names of ids by a class list, "" for those that it does not name."""
-    named: dict[int, str] = {}
-    if listed is not None:
-        ids = listed.ids or range(
-            _first_id(listed, seen), _first_id(listed, seen) + len(listed.names)
+def _check_values(found: Found, seen: set[int], where: str) -> None:
+    """Raise DataDirError for values that are no ids of classes."""
+    if len(seen) > _MOST_VALUES or max(seen) > _LARGEST:
+        raise DataDirError(
+            f"{where}/{found.labels}: masks hold {len(seen):,} values up to {max(seen):,}: they "
+            f"look like instances or distances; expected ids of classes, at most {_MOST_VALUES:,} "
+            f"and none above {_LARGEST:,}"
         )
-        named = dict(zip(ids, listed.names, strict=True))
-        named.pop(-1, None)
+
+
+def _names_of_values(found: Found, seen: set[int]) -> dict[int, str]:
+    """Return the names of ids by a class list, "" for those that it does not name."""
+    listed = found.class_list
+    named = listed.by_id(_first_id(listed, seen)) if listed else _shipped_names(found, seen)
+    named.pop(-1, None)
     top = max((key for key in seen if key != 255), default=0)
-    between = range(top + 1) if top < 1000 and not named else ()
+    between = range(top + 1) if top < _MOST_VALUES and not named else ()
     return {key: named.get(key, "") for key in sorted({*named, *seen, *between})}
+
+
+def _shipped_names(found: Found, seen: set[int]) -> dict[int, str]:
+    """Return the names of a shipped label space that the layout has, where it has all ids seen."""
+    if not found.shipped_classes:
+        return {}
+    space = load_label_space(found.shipped_classes)
+    return dict(space.names) if seen <= {*space.names, space.void} else {}
 
 
 def _first_id(listed: ClassList, seen: set[int]) -> int:
@@ -221,7 +265,9 @@ def _made(
     """Return the choices of ids with names, "" where there is none."""
     chosen, note = _void_of(found, names, void, seen)
     classes = {
-        key: name[:_LONGEST_NAME] or f"class {key}" for key, name in names.items() if key != chosen
+        key: printable(" ".join(name.split()), _LONGEST_NAME - 10) or f"class {key}"
+        for key, name in names.items()
+        if key != chosen
     }
     if not classes:
         raise DataDirError(
@@ -255,7 +301,7 @@ def _void_that_follows(
 ) -> tuple[int | None, str]:
     """Return the id of void by names, layout and values; None where nothing says it."""
     named = [key for key, name in names.items() if name.lower() in VOID_NAMES]
-    if named:
+    if len(named) == 1:
         return named[0], f"called {printable(names[named[0]])!r} in {_path_of(found)}"
     if found.void is not None:
         return found.void, f"as usual in a {found.layout}"
@@ -288,6 +334,8 @@ def _void_question(names: Mapping[int, str]) -> str:
 
 
 def _names_note(found: Found, names: Mapping[int, str]) -> str:
+    if found.shipped_classes and all(names[key] for key in names if key != found.void):
+        return f"those of {found.shipped_classes}, since masks hold no other ids"
     if found.class_list is None:
         return "no file names the ids: change the names as you like, no embedding depends on them"
     unnamed = sum(not name for name in names.values())

@@ -12,9 +12,9 @@ from vocprep.drawing.palette import ClassStyle, rgb_of
 from vocprep.drawing.png import png_bytes
 from vocprep.errors import DataError
 from vocprep.features.image import decode_picture, read_image_file
-from vocprep.own_data.choices import Choices
+from vocprep.own_data.content.choices import Choices
+from vocprep.own_data.content.masks import read_ids
 from vocprep.own_data.description import Description
-from vocprep.own_data.masks import read_ids
 
 PICTURES = 3
 _NOT_NAMED = 65_534

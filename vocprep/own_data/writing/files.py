@@ -14,7 +14,7 @@ from vocprep.errors import UsageError
 from vocprep.files.reading import MAX_TEXT_BYTES, read_file
 from vocprep.files.writing import check_output_folder, sha256_hex, write_atomic
 from vocprep.open_questions import comment
-from vocprep.own_data.texts import CLASSES_FILE, DATASET_FILE, LISTS_FOLDER
+from vocprep.own_data.writing.texts import CLASSES_FILE, DATASET_FILE, LISTS_FOLDER
 
 _HEAD = comment(
     "Digests of what vocprep init wrote; it replaces these files only while nobody has edited them:"

@@ -13,7 +13,7 @@ from numpy.random import PCG64, Generator
 from vocprep.errors import DataError
 from vocprep.features.image import picture_size, read_image_file
 from vocprep.labels.decode import read_label_file
-from vocprep.own_data.masks import MaskContent, look_into
+from vocprep.own_data.content.masks import MaskContent, look_into
 from vocprep.own_data.pairing import Pairs
 from vocprep.own_data.tree import Tree
 from vocprep.parallel import map_ordered

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from vocprep.dataset_manifest import LABEL_SUFFIXES
 from vocprep.open_questions import comment, question_lines
-from vocprep.own_data.choices import Choices
+from vocprep.own_data.content.choices import Choices
 from vocprep.own_data.description import Description
 
 DATASET_FILE = "dataset.toml"

@@ -1,0 +1,317 @@
+"""Layouts: what is recognised of folders, lists and class lists, and what is told of none."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.own_trees import camvid, coco, grey, picture, plain, rgb, text
+
+from vocprep.errors import DataDirError
+from vocprep.own_data.init import init
+from vocprep.own_data.options import InitOptions
+
+
+def dataset(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "dataset.toml").read_text(encoding="utf-8"))
+
+
+def classes(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "classes.toml").read_text(encoding="utf-8"))
+
+
+def members(folder: Path) -> dict[str, list[str]]:
+    return {
+        path.stem: path.read_text(encoding="utf-8").splitlines()
+        for path in (folder / "dataset-splits").glob("*.txt")
+    }
+
+
+def voc(root: Path, values: list[int]) -> Path:
+    for number in range(4):
+        name = f"2007_{number:06d}"
+        picture(root / "JPEGImages" / f"{name}.jpg", seed=number)
+        if number < 3:
+            grey(root / "SegmentationClass" / f"{name}.png", values)
+    sets = root / "ImageSets" / "Segmentation"
+    for split, numbers in (("train", [0, 1]), ("val", [2]), ("trainval", [0, 1, 2]), ("test", [3])):
+        text(sets / f"{split}.txt", *(f"2007_{number:06d}" for number in numbers))
+    return root
+
+
+def test_an_official_voc_tree_has_the_shipped_names(tmp_path: Path) -> None:
+    voc(tmp_path / "VOCdevkit" / "VOC2007", [0, 15, 255])
+    init(tmp_path)
+    assert dataset(tmp_path)["split_files"] == "VOCdevkit/VOC2007/ImageSets/Segmentation"
+    assert dataset(tmp_path)["splits"] == ["train", "val"]
+    assert len(classes(tmp_path)["names"]) == 21
+    assert classes(tmp_path)["names"]["15"] == "person"
+    own = voc(tmp_path / "VOCdevkit" / "VOC2012", [0, 30, 255])
+    assert init(own).layout == "PASCAL VOC tree"
+    assert classes(own)["names"]["15"] == "class 15"
+
+
+def test_a_tree_in_vocs_layout_takes_its_own_class_list(tmp_path: Path) -> None:
+    root = voc(tmp_path / "mine", [0, 1])
+    text(root / "classes.txt", "background", "rust", "paint")
+    notes = init(root).notes
+    assert classes(root)["names"] == {"0": "background", "1": "rust", "2": "paint"}
+    assert classes(root)["void"] == 255
+    assert any("trainval.txt is left out: it joins the others" in note for note in notes)
+    assert any("test.txt is left out: none of its pictures has a mask" in note for note in notes)
+
+
+def test_panoptic_annotations_are_taken_before_stuff(tmp_path: Path) -> None:
+    root = coco(tmp_path / "coco")
+    notes = init(root).notes
+    found = dataset(root)
+    assert (found["images"], found["labels"]) == ("{split}", "panoptic_{split}")
+    assert found["label_annotations"] == "annotations/panoptic_{split}.json"
+    assert (found["label_kind"], found["splits"]) == ("panoptic", ["train2017", "val2017"])
+    assert classes(root)["names"] == {"1": "person", "187": "sky-other-merged"}
+    assert classes(root)["colours"] == {"1": "#dc143c", "187": "#4682b4"}
+    assert classes(root)["void"] == 0
+    assert any("--train-split train2017 --val-split val2017" in note for note in notes)
+
+
+def test_the_label_maps_of_stuff_are_read_without_the_json(tmp_path: Path) -> None:
+    root = coco(tmp_path / "coco")
+    shutil.rmtree(root / "annotations")
+    text(root / "labels.txt", "0: unlabeled", "1: person", "157: sky-other")
+    assert init(root).layout == "COCO-Stuff"
+    assert dataset(root)["labels"] == "stuffthingmaps/{split}"
+    assert classes(root)["names"] == {"0": "person", "156": "sky-other"}
+    assert classes(root)["void"] == 255
+
+
+def test_folders_per_split_are_not_listed_again(tmp_path: Path) -> None:
+    root = camvid(tmp_path / "CamVid")
+    assert len(init(root).questions) == 1
+    found = dataset(root)
+    assert (found["images"], found["labels"]) == ("{split}", "{split}annot")
+    assert found["splits"] == ["train", "val", "test"]
+    assert not members(root)
+    text(root / "label_colors.txt", *(f"{9 * n} 0 0\tclass{n}" for n in range(11)), "1 1 1\tVoid")
+    init(root)
+    assert classes(root)["void"] == 11
+    assert classes(root)["names"]["3"] == "class3"
+
+
+def test_a_picture_without_a_mask_in_a_split_folder_makes_lists(tmp_path: Path) -> None:
+    root = camvid(tmp_path / "CamVid")
+    picture(root / "train" / "lone.png")
+    init(root, options=InitOptions(void=11))
+    assert {split: len(ids) for split, ids in members(root).items()} == {
+        **{"train": 4, "val": 2, "test": 1}
+    }
+    assert "0001TP_000000" in members(root)["train"]
+
+
+def test_camvid_as_published_has_colours_and_marked_names(tmp_path: Path) -> None:
+    root = tmp_path / "camvid"
+    colours = {"Animal": (64, 128, 64), "Sky": (128, 128, 128), "Void": (0, 0, 0)}
+    lines = [f"{red} {green} {blue}\t\t{name}" for name, (red, green, blue) in colours.items()]
+    text(root / "label_colors.txt", *lines)
+    for number in range(3):
+        picture(root / "701_StillsRaw_full" / f"0001TP_{number}.png", seed=number)
+        path = root / "LabeledApproved_full" / f"0001TP_{number}_L.png"
+        rgb(path, [colours["Sky"], colours["Void"]])
+    init(root)
+    found = dataset(root)
+    assert (found["label_kind"], found["label_suffix"]) == ("colours", "_L.png")
+    assert found["label_colours"] == {"#408040": 0, "#808080": 1, "#000000": 2}
+    assert classes(root)["void"] == 2
+    assert classes(root)["colours"] == {"0": "#408040", "1": "#808080"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (("images", "masks"), ("images", "masks")),
+        (("img", "Ground_Truth"), ("img", "Ground_Truth")),
+        (("JPEGs", "annotations"), ("JPEGs", "annotations")),
+        (("images/train", "masks/train"), ("images/{split}", "masks/{split}")),
+        (("train/images", "train/labels"), ("{split}/images", "{split}/labels")),
+        (("train", "train_labels"), ("{split}", "{split}_labels")),
+        (("deep/er/images", "deep/er/masks"), ("deep/er/images", "deep/er/masks")),
+        ((".", "."), (".", ".")),
+    ],
+)
+def test_names_of_folders_that_people_use(
+    tmp_path: Path, folders: tuple[str, str], expected: tuple[str, str]
+) -> None:
+    root = plain(tmp_path / "data", ["a", "b"], folders=folders)
+    init(root)
+    assert (dataset(root)["images"], dataset(root)["labels"]) == expected
+    assert dataset(root)["splits"] == ["train"]
+
+
+def test_nested_and_unicode_names_are_paired(tmp_path: Path) -> None:
+    stems = ["käse/brot 1", "käse/brot.2", "猫"]
+    root = plain(tmp_path / "data", stems)
+    result = init(root, options=InitOptions(split="2/1"))
+    assert result.paired == 3
+    assert sorted(chain.from_iterable(members(root).values())) == sorted(stems)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("train.txt", ["images/a.jpg masks/a.png", "images/c.jpg masks/c.png"]),
+        ("train.txt", ["/data/other/a.jpg", "c.jpg"]),
+        ("splits/train.csv", ["image,mask", "a.jpg,a.png", "c.jpg,c.png"]),
+        ("splits/train.json", ['["a", "images/c.jpg"]']),
+        ("lists/training.txt", ["a", "c"]),
+    ],
+)
+def test_lists_of_any_form_are_written_as_split_lists(
+    tmp_path: Path, name: str, lines: list[str]
+) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "c"])
+    text(root / name, *lines)
+    init(root)
+    assert members(root) == {"train": ["a", "c"]}
+    assert dataset(root)["split_lists"] == {"train": "dataset-splits/train.txt"}
+
+
+def test_what_a_list_of_val_does_not_name_is_train(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "c"])
+    text(root / "valid.txt", "b.jpg", "gone.jpg")
+    notes = init(root).notes
+    assert members(root) == {"train": ["a", "c"], "val": ["b"]}
+    assert any(
+        "2 pictures with masks are in no split list: they are split train" in n for n in notes
+    )
+    assert any("1 entries name no picture, the first 'gone.jpg'" in note for note in notes)
+
+
+def test_a_picture_in_two_lists_stays_in_the_first(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "c"])
+    text(root / "train.txt", "a", "b")
+    text(root / "val.txt", "b", "c")
+    notes = init(root).notes
+    assert members(root) == {"train": ["a", "b"], "val": ["c"]}
+    assert any("1 of its pictures are in an earlier split too" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "names"),
+    [
+        ("classes.txt", ["background", "cat", "dog"], ["background", "cat", "dog"]),
+        ("classes.txt", ["cat", "dog"], ["class 0", "cat", "dog"]),
+        ("labels.txt", ["0: sky", "1: cat", "2: dog"], ["sky", "cat", "dog"]),
+        ("labels.txt", ["cat", "cat", "dog"], ["cat (0)", "cat (1)", "dog"]),
+        ("codes.txt", ["a\tb", "cat", "dog"], ["a b", "cat", "dog"]),
+    ],
+)
+def test_class_lists_name_the_values_of_masks(
+    tmp_path: Path, name: str, lines: list[str], names: list[str]
+) -> None:
+    root = plain(tmp_path / "data", ["a", "b"])
+    text(root / name, *lines)
+    init(root)
+    assert list(classes(root)["names"].values()) == names
+    assert classes(root)["void"] == 255
+
+
+def test_a_list_that_names_no_void_leaves_none(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a"], lambda _: [0, 1])
+    text(root / "classes.txt", "background", "cat")
+    assert not init(root).questions
+    assert classes(root)["void"] == 255
+    text(root / "classes.txt", "unlabeled", "cat")
+    init(root)
+    assert (classes(root)["void"], classes(root)["names"]) == (0, {"1": "cat"})
+
+
+def test_a_value_without_a_name_is_asked_for(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a"], lambda _: [0, 1, 2])
+    text(root / "classes.txt", "background", "cat")
+    (question,) = init(root).questions
+    assert "Masks hold 0, 1, 2; 2 of them without a name" in question
+
+
+def test_colours_that_a_list_does_not_name_are_asked_for_one_by_one(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    text(root / "labelmap.txt", "background:0,0,0::", "cat:250,50,83::")
+    picture(root / "images" / "a.jpg")
+    rgb(root / "masks" / "a.png", [(0, 0, 0), (250, 50, 83), (1, 2, 3), (9, 9, 10)])
+    questions = init(root).questions
+    assert [question.split(": ")[1][:7] for question in questions] == ["#010203", "#09090a"]
+    assert dataset(root)["label_colours"] == {
+        **{"#000000": 0, "#fa3253": 1, "#09090a": "?", "#010203": "?"}
+    }
+
+
+def test_colours_without_a_list_are_numbered_by_their_share(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    picture(root / "images" / "a.jpg")
+    rgb(root / "masks" / "a.png", [(0, 0, 9), (5, 0, 0), (5, 0, 0)])
+    (question,) = init(root).questions
+    assert "which id marks pixels of no class (void)?" in question
+    assert dataset(root)["label_colours"] == {"#050000": 0, "#000009": 1}
+    assert classes(root)["colours"] == {"0": "#050000", "1": "#000009"}
+
+
+def test_values_that_were_saved_as_rgb_stay_ids(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    picture(root / "images" / "a.jpg")
+    rgb(root / "masks" / "a.png", [(1, 1, 1), (3, 3, 3), (255, 255, 255)])
+    init(root)
+    table = dataset(root)["label_colours"]
+    assert table == {"#000000": 0, "#010101": 1, "#020202": 2, "#030303": 3, "#ffffff": 255}
+    assert classes(root)["void"] == 255
+
+
+def test_smoothed_masks_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    picture(root / "images" / "a.jpg", (64, 64))
+    picture(root / "masks" / "a.png", (64, 64))
+    with pytest.raises(DataDirError, match=r"colours in 1 masks, .* one colour per class"):
+        init(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "found no file"),
+        (["Thumbs.db", ".DS_Store", ".cache/x.jpg"], "found no file"),
+        (["README.md"], "found no picture"),
+        (["images/a.jpg"], "pictures, but no masks, in images"),
+        (["images/a.jpg", "masks/a.jpg"], "masks as JPEG, whose compression changes the ids"),
+        (["images/a.jpg", "masks/b.png"], "no mask has the name of a picture: images/a.jpg, but"),
+    ],
+)
+def test_what_is_not_recognised_is_told_in_one_sentence(
+    tmp_path: Path, names: list[str], words: str
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".jpg", ".png"):
+            grey(path, [0, 1])
+        else:
+            path.write_text("x")
+    with pytest.raises(DataDirError) as caught:
+        init(root)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    outside = plain(tmp_path / "outside", ["x", "y"])
+    root = plain(tmp_path / "data", ["a", "b"])
+    (root / "images" / "x.jpg").symlink_to(outside / "images" / "x.jpg")
+    (root / "masks" / "x.png").symlink_to(outside / "masks" / "x.png")
+    (root / "images" / "again.jpg").symlink_to("a.jpg")
+    (root / "loop").symlink_to(root)
+    result = init(root)
+    assert result.paired == 2
+    assert any(note.startswith("3 links are not followed") for note in result.notes)
+    assert "1 picture without a mask, left out: images/again.jpg" in result.notes
