@@ -29,6 +29,7 @@ from vocprep.features.weights import (
     OFFICIAL,
     WeightsOrigin,
     load_fitting_weights,
+    official_source,
     tensor_digest,
     weights_label,
 )
@@ -173,7 +174,7 @@ def plan(
         backbone.network,
     )
     digest = tensor_digest(state)
-    label = weights_label(weights, digest, backbone.name)
+    label = weights_label(weights, digest, backbone.name, data_dir)
     return BuildPlan(
         data_dir=data_dir,
         recipe=_recipe(manifest, choices, label_space, by_split, backbone, digest),
@@ -183,7 +184,7 @@ def plan(
         weights_label=label,
         weights_origin=WeightsOrigin.of_build(weights, data_dir, backbone.name, digest),
         shards=tuple(_shard_plans(by_split, layout)),
-        sources=_sources(manifest, backbone.name, label),
+        sources=_sources(manifest, backbone.name, label, data_dir),
         left_out=_left_out(manifest, data_dir, by_split),
     )
 
@@ -284,13 +285,13 @@ def _precision(choices: BuildChoices) -> Precision:
 
 
 def _sources(
-    dataset: DatasetManifest, backbone: str, weights_label: str
+    dataset: DatasetManifest, backbone: str, weights_label: str, data_dir: Place
 ) -> tuple[SourceManifest, ...]:
     """Return the sources of a version; of its weights only when they are the official ones."""
-    names = [name for name in dataset.sources if name not in BACKBONES]
-    if weights_label.startswith(OFFICIAL) and backbone in BACKBONES:
-        names.append(backbone)
-    return tuple(load_source(name) for name in names)
+    sources = [load_source(name) for name in dataset.sources if name not in BACKBONES]
+    if weights_label.startswith(OFFICIAL):
+        sources += filter(None, [official_source(backbone, data_dir)])
+    return tuple(sources)
 
 
 def _left_out(

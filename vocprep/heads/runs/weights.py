@@ -45,7 +45,10 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
             if tensor_digest(state) == expected:
                 return state
             problem = f"it now holds other weights, {tensor_digest(state)[:12]}…"
-    if weights is None and official_weights(recipe.backbone).tensors_sha256 not in (None, expected):
+    if weights is None and official_weights(recipe.backbone, data_dir).tensors_sha256 not in (
+        None,
+        expected,
+    ):
         raise SourceUnavailableError(
             f"{run.path}: expected the weights that its shards were built with, of tensor digest "
             f"{expected[:12]}…{_found(run.path / WEIGHTS_FILE, origin, problem)}"
