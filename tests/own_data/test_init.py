@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.own_trees import CVAT, cvat, grey, labelme, picture, plain, text
+from builders.own_trees import CVAT, cvat, grey, labelme, picture, plain, rgb, text
 
 from vocprep.errors import DataDirError, ManifestError, UsageError
 from vocprep.labels.label_space import load_label_space
@@ -217,3 +217,33 @@ def test_what_is_alone_or_does_not_fit_is_told(tmp_path: Path) -> None:
     assert "1 mask without a picture: masks/stray.png" in notes
     assert any("1 mask has another size" in note and "b, mask 10×10" in note for note in notes)
     assert any("1 file does not decode" in note and "c.png" in note for note in notes)
+
+
+def test_names_that_only_look_the_same_are_told(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a"])
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    picture(root / "images" / f"{composed}.jpg")
+    grey(root / "masks" / f"{apart}.png", [0, 1, 255])
+    assert any("composed (Unicode's NFC and NFD)" in note for note in init(root).notes)
+    (root / "images" / f"{composed}.jpg").rename(root / "images" / "CAFE.jpg")
+    (root / "masks" / f"{apart}.png").rename(root / "masks" / "cafe.png")
+    (root / "images" / "a.jpg").unlink()
+    with pytest.raises(DataDirError, match=r"differ in letter case: images/CAFE\.jpg and masks/ca"):
+        init(root)
+
+
+def test_ids_and_colours_without_a_table_are_not_mixed(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "c"])
+    rgb(root / "masks" / "b.png", [(0, 0, 0), (200, 0, 0)])
+    with pytest.raises(DataDirError, match=r"2 8-bit grey PNG such as a\.png, 1 RGB PNG such as b"):
+        init(root)
+
+
+def test_masks_of_another_kind_are_left_out_with_advice(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "c", "d"])
+    for stem, suffix in (("c", ".jpg"), ("d", ".tif")):
+        picture(root / "masks" / f"{stem}{suffix}")
+        (root / "masks" / f"{stem}.png").unlink()
+    notes = init(root).notes
+    assert any("as JPEG, which changes ids" in note and "masks/c.jpg" in note for note in notes)
+    assert any("not *.png, left out (convert them): masks/d.tif" in note for note in notes)

@@ -11,7 +11,7 @@ from vocprep.own_data.content.survey import SAMPLE, chosen, survey
 from vocprep.own_data.description import Description
 from vocprep.own_data.layouts.found import JPEG_SUFFIXES, Found, suffix_of
 from vocprep.own_data.layouts.table import recognise
-from vocprep.own_data.notes import notes_on
+from vocprep.own_data.notes import notes_on, similar_names
 from vocprep.own_data.options import InitOptions
 from vocprep.own_data.pairing import Pairs, pair_files
 from vocprep.own_data.result import InitResult, result_of
@@ -119,6 +119,8 @@ def _check_pairs(tree: Tree, found: Found, pairs: Pairs) -> None:
                 "them again, as PNG"
             )
         raise DataDirError(f"{labels}: no mask *{found.label_suffix}; expected one per picture")
+    if similar := similar_names(pairs):
+        raise DataDirError(f"{tree.root}: {similar}")
     picture, mask = min(pairs.pictures.values()), min(pairs.masks.values())
     raise DataDirError(
         f"{tree.root}: no mask has the name of a picture: {picture}, but {mask}; name each mask "

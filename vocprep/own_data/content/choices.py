@@ -91,6 +91,8 @@ def _by_colours(found: Found, survey: Survey, void: VoidOption, where: str) -> C
     listed, seen = found.class_list, _with_greys(survey)
     table = listed.ids_of_colours if listed else {}
     unknown = [colour for colour in _largest_first(seen) if colour not in table]
+    if survey.of_colours < survey.modes.total() and unknown and not _are_greys(seen):
+        raise _of_several_kinds(found, survey, where)
     _check_colours(found, survey, unknown, where, bool(table))
     if not table:
         return _by_greys(found, seen, void) if _are_greys(seen) else _by_share(found, seen, void)
@@ -106,6 +108,18 @@ def _by_colours(found: Found, survey: Survey, void: VoidOption, where: str) -> C
         for colour in unknown
     }
     return _coloured(made, table, questions)
+
+
+def _of_several_kinds(found: Found, survey: Survey, where: str) -> DataDirError:
+    kinds = ", ".join(
+        f"{count:,} {mode} such as {printable(survey.first_with[mode])}{found.label_suffix}"
+        for mode, count in survey.modes.most_common()
+    )
+    return DataDirError(
+        f"{where}/{found.labels}: masks of ids and masks of colours: {kinds}; nothing says which "
+        "id a colour stands for: save all masks as one kind, or add a labelmap.txt with lines "
+        "name:red,green,blue::"
+    )
 
 
 def _by_share(found: Found, seen: Counter[str], void: VoidOption) -> Choices:

@@ -43,6 +43,8 @@ class Survey:
     """Masks that there are."""
     looked_at: int = 0
     modes: Counter[str] = field(default_factory=Counter)
+    first_with: dict[str, str] = field(default_factory=dict)
+    """Image id of the first mask of each mode."""
     values: Counter[int] = field(default_factory=Counter)
     """Pixels by value."""
     colours: Counter[str] = field(default_factory=Counter)
@@ -82,6 +84,7 @@ class Survey:
         if mask is None:
             return
         self.modes[mask.mode] += 1
+        self.first_with.setdefault(mask.mode, looked.image_id)
         self.values.update(mask.values)
         self.colours.update(mask.colours)
         self.of_colours += not mask.values
