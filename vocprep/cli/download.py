@@ -55,14 +55,16 @@ def download(
 ) -> None:
     """Fetch, verify and unpack what datasets need.
 
-    NAME is a dataset (all its sources), a source, or the path of your own .toml; what is both is
-    the dataset. A file is kept only when every published digest agrees. Interrupted at any byte,
-    the same command goes on from there; when all is there, it fetches nothing.
+    NAME is a dataset (all its sources), a source, the path of your own .toml, or a model whose
+    weights timm or torchvision publish, timm:NAME; what is both is the dataset. A file is kept only
+    when every published digest agrees. Interrupted at any byte, the same command goes on from
+    there; when all is there, it fetches nothing.
 
     \b
     Example:
       vocprep download pascal-context --data-dir data
       vocprep download voc2012 --from ~/archives --offline
+      vocprep download timm:tf_efficientnet_lite0 --data-dir data
       vocprep download --list
     """
     from vocprep.downloading.download import DownloadOptions

@@ -17,10 +17,17 @@ from pydantic import model_validator
 
 from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences, hash_file
 from vocprep.data_dir.layout import default_data_dir
+from vocprep.data_dir.library_weights import is_library_model, library_source, recorded_urls
 from vocprep.data_dir.receipts import Receipt, records_dir, write_receipt
-from vocprep.data_dir.source_digests import add_source_digest, read_source_digests
+from vocprep.data_dir.source_digests import (
+    add_recorded_file,
+    add_source_digest,
+    read_recorded_file,
+    read_source_digests,
+)
 from vocprep.downloading.archive import unpack
 from vocprep.downloading.http import TransferOptions
+from vocprep.downloading.hub import locate_model
 from vocprep.downloading.members import Archive
 from vocprep.downloading.mirrors import WantedFile, fetch
 from vocprep.downloading.outcomes import (
@@ -75,9 +82,10 @@ def download(
 ) -> list[DownloadOutcome]:
     """Fetch, verify and unpack what datasets need; return the outcome of each file, in order.
 
-    A name is a dataset (all its sources), a source, the path of a ``.toml`` manifest, or a loaded
-    SourceManifest. ``data_dir`` is ``$VOCPREP_DATA_DIR``, else ``./data``, by default. A file that
-    fails does not stop the others: ``raise_failures(outcomes)`` turns failures into one error.
+    A name is a dataset (all its sources), a source, the path of a ``.toml`` manifest, a loaded
+    SourceManifest, or a model whose weights a library publishes: ``timm:NAME``. ``data_dir`` is
+    ``$VOCPREP_DATA_DIR``, else ``./data``, by default. A file that fails does not stop the others:
+    ``raise_failures(outcomes)`` turns failures into one error.
     Raises UsageError for an unknown name, DataError for damaged records of an earlier run.
 
     >>> import tempfile
@@ -126,7 +134,7 @@ class _Job:
 
     def _act(self, planned: PlannedFile) -> list[str]:
         """Execute the steps of one file; return what was done, in words."""
-        done = []
+        planned, done = self._located(planned), []
         if "verify" in planned.steps:
             done.append(self._verify(planned))
         if "fetch" in planned.steps:
@@ -135,6 +143,24 @@ class _Job:
             self._unpack(planned)
             done.append("unpacked")
         return done
+
+    def _located(self, planned: PlannedFile) -> PlannedFile:
+        """Return the plan with where the weights of a library's model are, recorded or as of now.
+
+        Offline nothing can be known of what is not recorded: a file of that name is accepted.
+        """
+        name, file = planned.source, planned.file
+        if not is_library_model(name) or not planned.steps:
+            return planned
+        recorded = read_recorded_file(self.data_dir, file.path)
+        if recorded is not None and recorded_urls(recorded):
+            known = library_source(name, recorded).files[0]
+            return replace(planned, file=known.model_copy(update={"tensors_sha256": None}))
+        if self.options.offline:
+            return planned
+        found = locate_model(name, file, self.options.transfer)
+        expected = ExpectedDigests.of(found.file, planned.expected.recorded_sha256)
+        return replace(planned, file=found.file, expected=expected, model=found)
 
     def _verify(self, planned: PlannedFile) -> str:
         """Hash a file that is there; a wrong one is set aside and fetched again."""
@@ -230,7 +256,11 @@ class _Job:
     def _accept(self, planned: PlannedFile, digests: FileDigests, mirror: str) -> None:
         """Record a file that has its final name and its right bytes."""
         file = planned.file
-        if file.sha256 is None and planned.expected.recorded_sha256 is None:
+        if planned.model is not None:
+            tensors = tensor_digest(self.data_dir / file.path)
+            recorded = planned.model.record(digests.sha256, digests.size, tensors)
+            add_recorded_file(self.data_dir, file.path, recorded)
+        elif file.sha256 is None and planned.expected.recorded_sha256 is None:
             add_source_digest(self.data_dir, file.path, digests.sha256, digests.size)
         receipt = Receipt.of(self.data_dir, file.path, dict(digests.digests), mirror)
         write_receipt(self.data_dir, replace(receipt, tensors_sha256=file.tensors_sha256))

@@ -13,8 +13,10 @@ from typing import Literal
 
 from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences
 from vocprep.data_dir.layout import default_data_dir
+from vocprep.data_dir.library_weights import is_library_model, library_source
 from vocprep.data_dir.receipts import Receipt, is_unpacked, read_receipt, read_unpacked
 from vocprep.data_dir.source_digests import read_source_digests
+from vocprep.downloading.hub import LocatedModel
 from vocprep.downloading.partial import unfinished_bytes
 from vocprep.errors import UsageError
 from vocprep.manifests import (
@@ -57,6 +59,8 @@ class PlannedFile:
     expected: ExpectedDigests
     on_disk: FileOnDisk
     steps: tuple[Step, ...]
+    model: LocatedModel | None = None
+    """Of weights of a library's model that are not recorded yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +237,10 @@ def _sources_of(name: str) -> list[SourceManifest]:
         return [load_source(source) for source in dataset.sources]
     if name.endswith(".toml") or name in manifest_names("sources"):
         return [load_source(name)]
+    if is_library_model(name):
+        return [library_source(name)]
     known = sorted({*manifest_names("datasets"), *manifest_names("sources")})
     raise UsageError(
-        f"{name!r} is neither a dataset nor a source: expected one of {', '.join(known)}, or the "
-        "path of a .toml file"
+        f"{name!r} is neither a dataset nor a source: expected one of {', '.join(known)}, "
+        "timm:NAME, torchvision:NAME, or the path of a .toml file"
     )

@@ -210,3 +210,10 @@ def _config(timm: ModuleType, model: str) -> dict[str, Any]:
         )
     plain = {name: list(v) if isinstance(v, tuple) else v for name, v in config.items()}
     return {name: value for name, value in plain.items() if value is not None}
+
+
+def pretrained_config(model: str) -> Any:
+    """Return timm's configuration of a model's published weights; UsageError for unknown models."""
+    timm = _timm(f"timm:{model}")
+    _require_known(timm, model)
+    return timm.models.get_pretrained_cfg(model)
