@@ -292,7 +292,7 @@ def test_the_suffix_tells_the_kind(tmp_path: Path) -> None:
     path = tmp_path / "a.mat"
     path.write_bytes(Mat().file(MAP))
     np.testing.assert_array_equal(decode_label_map(read_label_file(path), path), MAP)
-    with pytest.raises(LabelDecodeError, match=r"a\.txt: expected a label map as \.mat or \.png"):
+    with pytest.raises(LabelDecodeError, match=r"a\.txt: expected a label map as \.mat, \.png, "):
         decode_label_map(b"", tmp_path / "a.txt")
 
 
@@ -353,3 +353,59 @@ def test_real_files_have_the_areas_that_their_authors_logged(shared_data: Path) 
     for image_id, label_map in maps.items():
         assert label_areas(label_map) == logged[image_id]
     assert max(int(label_map.max()) for label_map in maps.values()) > 255
+
+
+CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4"}
+CLASSES |= {14: "i8", 15: "u8"}
+
+
+@pytest.mark.parametrize("dtype", [*CLASSES.values(), "bool"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_named_variable_of_any_class_of_numbers_is_read(dtype: str, compressed: bool) -> None:
+    written = (np.arange(35).reshape(5, 7) % (2 if dtype == "bool" else 120)).astype(dtype)
+    for name in ("LabelMap", "GTcls"):
+        data = scipy_file({"other": np.eye(3), name: written}, compressed=compressed)
+        found = decode_mat(data, "x", name)
+        np.testing.assert_array_equal(found, loadmat(io.BytesIO(data))[name])
+        assert (found.dtype, found.flags.c_contiguous) == (np.uint16, True)
+
+
+@pytest.mark.parametrize("class_id", CLASSES)
+@pytest.mark.parametrize("stored", [UINT8, INT16, DOUBLE])
+def test_values_may_be_stored_as_another_type_than_their_class(class_id: int, stored: int) -> None:
+    data = Mat(class_id=class_id, stored=stored, name=b"ids").file(SMALL_MAP)
+    np.testing.assert_array_equal(decode_mat(data, "x", "ids"), SMALL_MAP)
+
+
+def test_minus_one_of_a_named_variable_is_void() -> None:
+    data = scipy_file({"ids": np.array([[0.0, -1.0]])}, compressed=True)
+    assert decode_mat(data, "x", "ids").tolist() == [[0, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (np.array([[1.5]]), "ids: 1.5 at row 0, column 0, where label ids are expected"),
+        (np.array([[1, 2], [3, -2]]), "ids: -2 at row 1, column 1, where"),
+        (np.array([[70000]]), "ids: 70000 at row 0, column 0, where"),
+        (np.array([[np.nan]]), "ids: nan at row 0"),
+        (np.array([[1, -1], [255, 3]]), "ids: holds both -1 and 255"),
+        (np.array([[1 + 2j]]), "ids is of type complex double, where"),
+        ({"Segmentation": np.eye(2)}, r"ids is of type struct, .* uint16\(ids.Segmentation\)"),
+        (np.zeros((2, 2, 2)), "ids has the shape 2×2×2"),
+    ],
+)
+def test_a_named_variable_of_other_values_is_refused(values: Any, complaint: str) -> None:
+    with pytest.raises(LabelDecodeError, match=complaint):
+        decode_mat(scipy_file({"ids": values}, compressed=True), "a.mat", "ids")
+
+
+def test_the_advice_for_other_classes_and_names_is_the_manifest() -> None:
+    refuse(
+        scipy_file({"LabelMap": SMALL_MAP.astype(np.uint8)}, compressed=True),
+        'LabelMap is of type uint8, .*; set label_variable = "LabelMap" in the manifest',
+    )
+    refuse(
+        scipy_file({"GT": SMALL_MAP}, compressed=True),
+        "no variable LabelMap, found 'GT'; .*label_variable = \"GT\" in the manifest",
+    )

@@ -78,19 +78,26 @@ def test_narrow_palette_indices_are_the_ids(depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_narrow_grey_is_refused_because_readers_scale_it(depth: int) -> None:
-    rows = zlib.compress(b"\0\x1b" * 2)
-    data = SIGNATURE + header(2, 2, depth) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    refuse(data, f"{depth}-bit grey, which .* save the ids as 8-bit grey")
+def test_values_of_narrow_grey_are_the_ids_as_they_are_stored(depth: int) -> None:
+    """Programs show them scaled to 0..255."""
+    values = [[(3 * row + column) % (1 << depth) for column in range(8)] for row in range(3)]
+    rows = b""
+    for row in values:
+        text = "".join(f"{value:0{depth}b}" for value in row)
+        rows += b"\0" + int(text, 2).to_bytes(depth)
+    found = decode_png(png_file(header(8, 3, depth), zlib.compress(rows)), "x")
+    assert found.tolist() == values
+    if depth == 1:
+        bits = Image.fromarray(np.array(values, dtype=bool))
+        np.testing.assert_array_equal(decode_png(png_of(bits), "x"), values)
 
 
 @pytest.mark.parametrize(
     ("mode", "complaint"),
     [
-        ("RGB", r"colour mask \(RGB\), .* replace each colour by the id of its class"),
+        ("RGB", r'colour mask \(RGB\), .*; set label_kind = "colours" and give the id of each'),
         ("RGBA", r"colour mask \(RGBA\)"),
         ("LA", "alpha channel, .* save it without alpha"),
-        ("1", "1-bit grey, .* save the ids as 8-bit grey"),
     ],
 )
 def test_colours_are_refused_with_what_to_do(mode: str, complaint: str) -> None:
@@ -259,7 +266,7 @@ def test_recorded_reasons_keep_the_words_of_the_first_version(data: bytes, recor
         ("WEBP", "a WebP picture, .* has changed the ids"),
         ("GIF", "a GIF picture, .* save its ids as PNG"),
         ("BMP", "a BMP picture, .* save its ids as PNG"),
-        ("TIFF", "a TIFF picture, .* save its ids as PNG"),
+        ("TIFF", 'a TIFF picture, .* name it .tif and set label_kind = "tiff"'),
     ],
 )
 def test_other_pictures_are_named_with_what_to_do(kind: str, complaint: str) -> None:

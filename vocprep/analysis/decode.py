@@ -19,7 +19,7 @@ from vocprep.features.image import decode_picture, read_image_file
 from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.formats.orientations import swaps_sides
 from vocprep.labels.advice import fit_to_picture, other_size
-from vocprep.labels.decode import read_label_map
+from vocprep.labels.decode import LabelRule, label_rule, read_label_map
 from vocprep.labels.export import write_label_maps
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.statistics import LabelStatistics, draw_label_chart
@@ -83,11 +83,14 @@ def decode(
     manifest = load_dataset(str(dataset)).with_flags(options.split_flags)
     space = load_label_space(manifest.schema_for(options.schema), void_unknown=options.void_unknown)
     folder = default_data_dir() if data_dir is None else local_path(data_dir)
-    samples = list_samples(folder, manifest, options.splits or manifest.splits)
+    splits = options.splits or manifest.splits
+    samples = list_samples(folder, manifest, splits)
+    rule = label_rule(manifest, folder, splits)
     statistics = write_label_maps(
         samples,
         space,
         out,
+        rule=rule,
         workers=options.workers,
         progress=progress,
     )
@@ -95,7 +98,7 @@ def decode(
         write_atomic(options.chart, draw_label_chart(statistics))
     if options.overlays is not None:
         chosen = spread(samples, options.overlay_count)
-        write_overlays(chosen, space, options.overlays, options.workers, progress)
+        write_overlays(chosen, space, options.overlays, rule, options.workers, progress)
     return statistics
 
 
@@ -109,6 +112,7 @@ def write_overlays(
     samples: Sequence[SampleRef],
     space: LabelSpace,
     out: Path,
+    rule: LabelRule | None = None,
     workers: int = 2,
     progress: Progress = NO_PROGRESS,
 ) -> None:
@@ -116,16 +120,17 @@ def write_overlays(
     out.mkdir(parents=True, exist_ok=True)
     progress.begin("overlays", len(samples), 0)
     try:
-        for _ in map_ordered(partial(_write_overlay, space=space, out=out), samples, workers):
+        write = partial(_write_overlay, space=space, rule=rule, out=out)
+        for _ in map_ordered(write, samples, workers):
             progress.advance(1)
     finally:
         progress.end()
 
 
-def _write_overlay(sample: SampleRef, space: LabelSpace, out: Path) -> None:
+def _write_overlay(sample: SampleRef, space: LabelSpace, rule: LabelRule | None, out: Path) -> None:
     data = read_image_file(sample.image_path)
     image = decode_picture(data, str(sample.image_path))
-    label_map = read_label_map(sample.label_path, space)
+    label_map = read_label_map(sample.label_path, space, rule)
     if label_map.shape != (size := image.shape[:2]):
         is_turned = label_map.shape == size[::-1] and swaps_sides(data)
         problem = other_size((sample.label_path, label_map.shape), (sample.image_path, size))

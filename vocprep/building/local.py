@@ -268,6 +268,7 @@ class _Run:
         stages = SampleStages(
             recipe=plan.recipe,
             label_space=plan.label_space,
+            label_rule=plan.label_rule,
             data_dir=plan.data_dir,
             times=times,
             find_embeddings=reuse.find,

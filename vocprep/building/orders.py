@@ -27,6 +27,7 @@ from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.nvjpeg import check_nvjpeg
 from vocprep.features.weights import load_fitting_weights, tensor_digest
+from vocprep.labels.decode import LabelRule
 from vocprep.labels.label_space import LabelSpace
 from vocprep.options import BuildOptions, Decoder, Layout
 from vocprep.parallel import StageTimes
@@ -50,6 +51,8 @@ class ShardOrder:
     """The recipe's digest where the order was made."""
     layout: Layout
     label_space: LabelSpace
+    label_rule: LabelRule
+    """For the shard's label files alone."""
     shard: ShardPlan
     """Its name, split and samples; their paths are below the data dir, wherever that is."""
     build: str
@@ -76,6 +79,7 @@ class ShardOrder:
             recipe_id=plan.recipe.recipe_id,
             layout=plan.layout,
             label_space=plan.label_space,
+            label_rule=plan.label_rule.only(sample.label_path for sample in samples),
             shard=replace(shard, samples=samples),
             build=key.digest,
             numerics_class=dict(key.numerics_class),
@@ -143,6 +147,7 @@ def build_shard(order: ShardOrder, setup: WorkerSetup) -> BuiltShard:
             stages = SampleStages(
                 recipe=order.recipe,
                 label_space=order.label_space,
+                label_rule=order.label_rule,
                 data_dir=setup.data_dir,
                 times=times,
                 find_embeddings=reuse.find,

@@ -34,6 +34,7 @@ from vocprep.features.weights import (
     weights_label,
 )
 from vocprep.files.writing import canonical_json, sha256_hex
+from vocprep.labels.decode import LabelRule, label_rule
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import (
     DatasetManifest,
@@ -79,6 +80,8 @@ class BuildPlan:
     """Two plans of equal recipes have equal ones."""
     weights_label: str
     shards: tuple[ShardPlan, ...]
+    label_rule: LabelRule = field(default_factory=LabelRule, compare=False)
+    """How label files are decoded; the recipe has its digest."""
     weights_origin: WeightsOrigin | None = None
     """The file that the weights were read from."""
     sources: tuple[SourceManifest, ...] = ()
@@ -165,6 +168,7 @@ def plan(
         manifest.schema_for(choices.schema), void_unknown=choices.void_unknown
     )
     by_split = _samples(manifest, data_dir, choices, allow_missing=allow_missing)
+    rule = label_rule(manifest, data_dir, tuple(by_split))
     backbone = _choose_backbone(choices)
     state = load_fitting_weights(
         weights,
@@ -175,10 +179,12 @@ def plan(
     )
     digest = tensor_digest(state)
     label = weights_label(weights, digest, backbone.name, data_dir)
+    recipe = _recipe(manifest, choices, label_space, by_split, backbone, digest)
     return BuildPlan(
         data_dir=data_dir,
-        recipe=_recipe(manifest, choices, label_space, by_split, backbone, digest),
+        recipe=replace(recipe, label_rule=rule.rule_id),
         label_space=label_space,
+        label_rule=rule,
         layout=layout,
         weights=state,
         weights_label=label,

@@ -24,7 +24,7 @@ from vocprep.files.writing import sha256_hex
 from vocprep.formats.orientations import UPRIGHT, orientation, swaps_sides
 from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
 from vocprep.labels.advice import fit_to_picture, other_size
-from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.decode import LabelRule, decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import Targets, make_targets
@@ -174,6 +174,8 @@ class SampleStages:
     label_space: LabelSpace
     data_dir: Place
     """Folder below which the samples' files are."""
+    label_rule: LabelRule | None = None
+    """How label files are decoded; by their suffix when None."""
     times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
     find_embeddings: FindEmbeddings = lambda _record_id, _image_sha256: None
     turned: set[str] = field(default_factory=set)
@@ -224,7 +226,7 @@ class SampleStages:
         """Decode the label map into ids of the label space."""
         files, sample = image.files, image.files.sample
         with self._stage("decode", sample, sample.label_path, **files.digests):
-            raw = decode_label_map(files.label_bytes, sample.label_path)
+            raw = decode_label_map(files.label_bytes, sample.label_path, self.label_rule)
             label_map = self.label_space.apply(raw, str(sample.label_path))
             if raw.shape != image.size:
                 problem = other_size(

@@ -28,7 +28,7 @@ from vocprep.features.image_errors import turned_note
 from vocprep.files.names import names_in
 from vocprep.files.reading import read_file
 from vocprep.formats.orientations import UPRIGHT, orientation
-from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.decode import LabelRule, label_rule, read_label_file
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.statistics import label_areas, label_notes, load_label_areas
 from vocprep.manifests import DatasetManifest, load_dataset, manifest_names
@@ -56,6 +56,8 @@ class ExpectedSample:
     """VOC's XML; need not exist."""
     schema: str
     """Label space of the label map."""
+    rule: LabelRule
+    """How the label file is decoded."""
     areas: Mapping[int, int] | None
     """Pixels by raw label id as the authors logged them, where they did."""
 
@@ -140,7 +142,7 @@ def _samples(
     """Yield the files of a dataset; an image without a label map only if it is not yet listed."""
     images, labels = _images(data_dir, dataset), _labels(data_dir, dataset)
     annotations = (data_dir / dataset.images).parent / "Annotations"
-    areas = _areas(data_dir, dataset)
+    areas, rule = _areas(data_dir, dataset), label_rule(dataset, data_dir)
     for image_id in sorted(images.keys() | labels.keys()):
         image = images.get(image_id)
         if image_id not in labels and image in listed:
@@ -152,6 +154,7 @@ def _samples(
             label=labels.get(image_id),
             annotation=annotations / f"{image_id}.xml",
             schema=dataset.schemas[0],
+            rule=rule.only([labels[image_id]] if image_id in labels else []),
             areas=areas.get(image_id) if image_id in labels else None,
         )
 
@@ -299,7 +302,7 @@ def _check_label(
     """Return what is wrong with a label map, None when nothing is."""
     space = _label_space(sample.schema)
     try:
-        raw = decode_label_map(read_label_file(path), path)
+        raw = sample.rule.decode(read_label_file(path), path)
         space.apply(raw, str(path))
     except LabelDecodeError as error:
         return _without_path(error, path)

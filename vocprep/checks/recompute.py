@@ -192,6 +192,7 @@ def _remake(
         SampleStages(
             recipe=recipe,
             label_space=plan.label_space,
+            label_rule=plan.label_rule,
             data_dir=plan.data_dir,
             find_embeddings=find,
         ),

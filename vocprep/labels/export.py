@@ -14,7 +14,7 @@ from vocprep.errors import DataError, UsageError
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter, is_plain_name
 from vocprep.files.replacing import Replacement, empty_staging, locked_output
 from vocprep.files.writing import disk_advice, write_json
-from vocprep.labels.decode import read_label_map
+from vocprep.labels.decode import LabelRule, read_label_map
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import encode_png
 from vocprep.labels.statistics import LabelStatistics
@@ -31,11 +31,13 @@ def write_label_maps(
     space: LabelSpace,
     out: Path,
     *,
+    rule: LabelRule | None = None,
     workers: int = 2,
     progress: Progress = NO_PROGRESS,
 ) -> LabelStatistics:
     """Write samples' label maps to ``out/ID.png`` and their statistics to ``out/labels.json``.
 
+    ``rule`` is how label files are decoded; by their suffix when None.
     The folder appears when all of it is written; it may replace what an earlier call wrote, and
     nothing else. Raises UsageError for a folder with other files, LabelDecodeError for damaged
     label files.
@@ -49,7 +51,7 @@ def write_label_maps(
             exchange.restore()
             _refuse_foreign_files(out)
             with empty_staging(out / STAGING) as folder:
-                write_one = partial(_write_one, space=space, folder=folder)
+                write_one = partial(_write_one, space=space, rule=rule, folder=folder)
                 progress.begin(out.name, len(samples), 0)
                 try:
                     for label_map in map_ordered(write_one, samples, workers):
@@ -85,7 +87,9 @@ def _refuse_foreign_files(out: Path) -> None:
             )
 
 
-def _write_one(sample: SampleRef, space: LabelSpace, folder: Path) -> NDArray[np.uint16]:
-    label_map = read_label_map(sample.label_path, space)
+def _write_one(
+    sample: SampleRef, space: LabelSpace, rule: LabelRule | None, folder: Path
+) -> NDArray[np.uint16]:
+    label_map = read_label_map(sample.label_path, space, rule)
     (folder / f"{sample.image_id}.png").write_bytes(encode_png(label_map))
     return label_map

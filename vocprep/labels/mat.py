@@ -1,7 +1,8 @@
 """MATLAB 5 label maps: a strict reader of the one kind of variable that label maps are.
 
 On damaged files general readers may fail in any way, and scipy's can crash the process. This one
-accepts a 2-D, real, uint16 variable and nothing else. It checks every tag before it uses it, and
+accepts a 2-D, real variable of numbers and nothing else: of class uint16, or of any class where the
+manifest names the variable. It checks every tag before it uses it, and
 inflates no more than the variable needs, up to a fixed bound. Layout: MathWorks, "MAT-File Format",
 Level 5.
 """
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError
+from vocprep.formats.errors import UnreadError
 from vocprep.formats.kinds import kind_of
 from vocprep.labels.advice import (
     VARIABLE,
@@ -29,6 +31,7 @@ from vocprep.labels.advice import (
     too_large,
     too_many_variables,
 )
+from vocprep.labels.arrays import label_ids
 
 MAX_PIXELS = 1 << 25
 """A label map with more pixels than this is refused as a decompression bomb."""
@@ -96,33 +99,38 @@ class _Variable:
     """Where the values' tag begins."""
 
 
-def decode_mat(data: bytes, where: str) -> NDArray[np.uint16]:
-    """Read variable ``LabelMap`` (uint16 [H, W]) from a MATLAB 5 file's bytes.
+def decode_mat(data: bytes, where: str, variable: str | None = None) -> NDArray[np.uint16]:
+    """Read the label map uint16 [H, W] that a variable of a MATLAB 5 file holds.
 
-    Raises LabelDecodeError naming ``where`` for any other bytes.
+    Without a ``variable`` it is ``LabelMap``, which must be of class uint16; one that is named may
+    be of any class of numbers, of which each must be a label id (``arrays.label_ids``). Raises
+    LabelDecodeError naming ``where`` for any other bytes.
     """
+    wanted = variable or VARIABLE
     try:
         order = _byte_order(data)
         found: list[_Variable] = []
         for element in _elements(data, order):
-            variable = _head(element.prefix(_PREFIX_BYTES), order)
-            if variable.name == VARIABLE:
-                return _values(element, variable, order)
-            found.append(variable)
+            head = _head(element.prefix(_PREFIX_BYTES), order)
+            if head.name == wanted:
+                return _label_map(element, head, order, is_any_class=variable is not None)
+            found.append(head)
             if len(found) == MAX_VARIABLES:
-                raise _BadMatError(*3 * [too_many_variables(MAX_VARIABLES)])
-        raise _no_label_map(found)
+                raise _BadMatError(*3 * [too_many_variables(MAX_VARIABLES, wanted)])
+        raise _no_label_map(found, wanted)
+    except UnreadError as error:
+        raise _located(_BadMatError(str(error), f"{wanted}: {error}"), where) from error
     except (zlib.error, struct.error) as error:
         raise _located(_BadMatError(str(error)), where) from error
     except _BadMatError as error:
         raise _located(error, where) from error
 
 
-def _no_label_map(found: list[_Variable]) -> _BadMatError:
+def _no_label_map(found: list[_Variable], wanted: str) -> _BadMatError:
     names = [variable.name for variable in found]
     listed = ", ".join(repr(name) for name in names[:5]) or "none"
-    message = other_variables(names, found[0].class_name) if found else ""
-    return _BadMatError(f"no variable {VARIABLE}; found {listed}", message)
+    message = other_variables(names, found[0].class_name, wanted) if found else ""
+    return _BadMatError(f"no variable {wanted}; found {listed}", message)
 
 
 def _located(error: _BadMatError, where: str) -> LabelDecodeError:
@@ -245,43 +253,58 @@ def _head(prefix: memoryview, order: str) -> _Variable:
     )
 
 
-def _values(element: _Element, variable: _Variable, order: str) -> NDArray[np.uint16]:
-    """Read the values of a variable that must be a real uint16 matrix."""
-    if variable.class_name != "uint16" or variable.is_complex:
-        kind = ("complex " if variable.is_complex else "") + variable.class_name
-        is_number = kind in _CLASSES[_FIRST_NUMBER:]
-        is_matrix = not is_number or len(variable.shape) == 2
+def _label_map(
+    element: _Element, variable: _Variable, order: str, *, is_any_class: bool
+) -> NDArray[np.uint16]:
+    """Return the label map [H, W] of a variable that must be a real matrix of numbers."""
+    _check_class(variable, is_any_class=is_any_class)
+    flat, kind = _values(element, variable, order)
+    if is_any_class:
+        return label_ids(flat.reshape(variable.shape, order="F"))
+    values = flat.astype(np.uint16) if kind in _FITTING else _checked(flat)
+    return np.ascontiguousarray(values.reshape(variable.shape, order="F"))
+
+
+def _check_class(variable: _Variable, *, is_any_class: bool) -> None:
+    """Raise _BadMatError for a variable of another class or shape, or with too many values."""
+    name, shape = variable.name, variable.shape
+    kind = ("complex " if variable.is_complex else "") + variable.class_name
+    is_number = kind in _CLASSES[_FIRST_NUMBER:]
+    if not (is_number if is_any_class else kind == "uint16"):
+        is_matrix = not is_number or len(shape) == 2
         raise _BadMatError(
-            f"{VARIABLE} is of type {kind}; expected uint16",
-            other_type(kind, is_number=is_number) if is_matrix else other_shape(variable.shape),
+            f"{name} is of type {kind}; expected uint16",
+            other_type(kind, name, is_number=is_number) if is_matrix else other_shape(shape, name),
         )
-    if len(variable.shape) != 2 or min(variable.shape) < 1:
+    if len(shape) != 2 or min(shape) < 1:
         raise _BadMatError(
-            f"{VARIABLE} has shape {variable.shape}; expected two sizes above 0",
-            other_shape(variable.shape),
+            f"{name} has shape {shape}; expected two sizes above 0", other_shape(shape, name)
         )
-    pixels = variable.shape[0] * variable.shape[1]
+    pixels = shape[0] * shape[1]
     if pixels > MAX_PIXELS:
         raise _BadMatError(
-            f"{VARIABLE} has {pixels} pixels; expected at most {MAX_PIXELS}",
-            too_large(variable.shape[1], variable.shape[0], MAX_PIXELS),
+            f"{name} has {pixels} pixels; expected at most {MAX_PIXELS}",
+            too_large(shape[1], shape[0], MAX_PIXELS),
         )
+
+
+def _values(element: _Element, variable: _Variable, order: str) -> tuple[NDArray[Any], int]:
+    """Return the values [H·W] of a matrix, column by column, and the type of their storage."""
+    name, pixels = variable.name, variable.shape[0] * variable.shape[1]
     tag = _tag(element.prefix(variable.values + 8), variable.values, order, within=False)
     if tag.kind not in _STORED:
-        raise _BadMatError(f"{VARIABLE} holds values of type {tag.kind}; expected numbers")
+        raise _BadMatError(f"{name} holds values of type {tag.kind}; expected numbers")
     stored = np.dtype(order + _STORED[tag.kind])
     if tag.stop - tag.start != pixels * stored.itemsize:
         raise _BadMatError(
-            f"{VARIABLE} has {tag.stop - tag.start} bytes of values; expected "
+            f"{name} has {tag.stop - tag.start} bytes of values; expected "
             f"{pixels * stored.itemsize} for shape {variable.shape}"
         )
     body = element.prefix(tag.stop)
     if len(body) < tag.stop:
-        raise _BadMatError(f"{VARIABLE} is cut off after {len(body)} of {tag.stop} bytes")
+        raise _BadMatError(f"{name} is cut off after {len(body)} of {tag.stop} bytes")
     element.check_end()
-    flat = np.frombuffer(body[tag.start : tag.stop], dtype=stored)
-    values = flat.astype(np.uint16) if tag.kind in _FITTING else _checked(flat)
-    return np.ascontiguousarray(values.reshape(variable.shape, order="F"))
+    return np.frombuffer(body[tag.start : tag.stop], dtype=stored), tag.kind
 
 
 def _checked(flat: NDArray[Any]) -> NDArray[np.uint16]:

@@ -1,4 +1,4 @@
-"""Label maps as PNG: reading palette, grey and 16-bit files, writing 16-bit ones."""
+"""Label maps as PNG: reading palette and grey files, writing 16-bit ones."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from vocprep.labels.advice import no_ids, no_png, too_large
 
 MAX_PIXELS = 1 << 25
 """A label map with more pixels than this is refused as a decompression bomb."""
-_DEPTHS = {GREY: (8, 16), PALETTE: (1, 2, 4, 8)}
-"""Bits per pixel by colour type. Grey of fewer bits is refused: readers scale its values up."""
+_DEPTHS = {GREY: (1, 2, 4, 8, 16), PALETTE: (1, 2, 4, 8)}
+"""Bits per pixel by colour type."""
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 
@@ -39,9 +39,10 @@ def encode_png(label_map: NDArray[np.uint16]) -> bytes:
 
 
 def decode_png(data: bytes, where: str, *, is_record: bool = False) -> NDArray[np.uint16]:
-    """Read a label map uint16 [H, W] from a palette, 8-bit or 16-bit grey PNG.
+    """Read a label map uint16 [H, W] from a palette or grey PNG.
 
-    A palette PNG's indices are the ids. Its colours, and chunks that no pixel depends on, are
+    A palette PNG's indices are the ids, and the values of a grey one as they are stored: 0 and 1 of
+    1 bit, which programs show as 0 and 255. Its colours, and chunks that no pixel depends on, are
     ignored, but every chunk's checksum must be right, and the pixel data exactly as many as the
     header says; those of a record (``is_record``), which has digests, are not counted. Raises
     LabelDecodeError naming ``where``.
@@ -103,7 +104,12 @@ def _decode_with_pillow(png: Png) -> NDArray[np.uint16]:
         # Image.open would warn of large sizes, which are checked here already.
         with PngImageFile(io.BytesIO(png.data)) as image:
             image.load()
-            return np.asarray(image).astype(np.uint16)
+            values = np.asarray(image).astype(np.uint16)
+            # Pillow scales grey of 2 and 4 bits up, as viewers do.
+            is_scaled = png.header.colour == GREY and png.header.depth in (2, 4)
+            return (
+                values // np.uint16(255 // ((1 << png.header.depth) - 1)) if is_scaled else values
+            )
     # Pillow raises many types of exceptions on damaged data.
     except Exception as error:
         raise _damaged(error) from error

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vocprep.errors import DataError, UsageError
 from vocprep.files.writing import sha256_hex
 from vocprep.geometry import Geometry, whole_labels
-from vocprep.labels.decode import decode_label_map, read_label_file
+from vocprep.labels.decode import LabelRule, label_rule, read_label_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.manifests import DatasetManifest
 from vocprep.shards.reader import ShardDataset
@@ -40,16 +40,17 @@ def whole_image_pixels(
             "folder; give the data dir of the build, and --dataset if it is not the shards' own"
         )
     space, geometry = dataset.label_space, dataset.index.recipe.geometry
+    rule = label_rule(manifest, data_dir, [split])
     pixels = np.zeros(space.outputs, dtype=np.int64)
     for sample in dataset.version.stream_samples():
         if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):
             path = folder / f"{sample.id}.{manifest.label_kind}"
-            pixels += _class_pixels(path, sample, space, geometry)
+            pixels += _class_pixels(rule, path, sample, space, geometry)
     return pixels
 
 
 def _class_pixels(
-    path: Path, sample: SampleEntry, space: LabelSpace, geometry: Geometry
+    rule: LabelRule, path: Path, sample: SampleEntry, space: LabelSpace, geometry: Geometry
 ) -> NDArray[np.int64]:
     """Return the pixels [C] of each class in one whole image."""
     data = read_label_file(path)
@@ -59,5 +60,5 @@ def _class_pixels(
             f"{path}: expected the label map that the shards were built from, of sha256 "
             f"{sample.label_sha256[:12]}…, found {found[:12]}…; give the data dir of the build"
         )
-    label_map = whole_labels(space.apply(decode_label_map(data, path), str(path)), geometry)
+    label_map = whole_labels(space.apply(rule.decode(data, path), str(path)), geometry)
     return np.bincount(label_map[label_map != space.void], minlength=space.outputs)
