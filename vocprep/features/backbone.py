@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, Network
+from vocprep.features.libraries.folding import fold_norms
 from vocprep.features.libraries.kinds import make_network
 from vocprep.features.libraries.maps import MapNetwork, patch_cells
 from vocprep.features.networks import MAKERS, fold_batch_norms, stages_of
 from vocprep.features.weights import StateDict, load_strictly
+from vocprep.geometry import PATCH, SIDE
 
 
 class FrozenBackbone(nn.Module):
@@ -83,11 +85,14 @@ class FrozenBackbone(nn.Module):
 class FrozenMaps(nn.Module):
     """Normalised pixels [N, 3, h, w] → embeddings [N·ny·nx, D], by a network that is not built in.
 
-    Each patch gets its cells of each chosen layer's map, as with ``FrozenBackbone``.
+    Each patch gets its cells of each chosen layer's map, as with ``FrozenBackbone``; batch norms
+    are folded into convolutions where that changes nothing but rounding.
     """
 
     def __init__(self, maps: MapNetwork, network: Network, layers: Sequence[str]) -> None:
         super().__init__()
+        side = SIDE // PATCH * network.patch_pixels
+        fold_norms(maps, torch.zeros(1, 3, side, side))
         self.maps = maps.to(memory_format=torch.channels_last)
         self.patch_pixels = network.patch_pixels
         self.cells = {name: network.layers[name].cells for name in layers}

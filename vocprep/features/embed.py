@@ -251,6 +251,10 @@ class Embedder:
     @torch.inference_mode()
     def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
         """Return the embeddings of network inputs uint8 [N, s, s, 3], copied back in one piece."""
+        with _one_thread(needed=self.spec.network is not None):
+            return self._embed_chunks(inputs)
+
+    def _embed_chunks(self, inputs: Tensor) -> NDArray[np.float32]:
         set_tf32(allowed=self._tf32)
         side = self._described.patch_pixels
         places = (inputs.shape[1] // side) * (inputs.shape[2] // side)
@@ -293,6 +297,23 @@ class Embedder:
             self._streams.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch's own gap
         with torch.cuda.stream(self._streams.stream):
             yield
+
+
+@contextmanager
+def _one_thread(*, needed: bool) -> Iterator[None]:
+    """Let torch use one thread of the CPU, as in builds: of any network more may change the bits.
+
+    Where it uses one already nothing is set, which would be for all threads of the process.
+    """
+    before = torch.get_num_threads()
+    if not needed or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

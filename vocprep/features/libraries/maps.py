@@ -71,7 +71,6 @@ class UnfitError(UsageError):
     """A network does not take a picture, or gives no map whose places tile its patches."""
 
 
-@torch.inference_mode()
 def measure_layers(
     network: MapNetwork, patch_pixels: int, grids: Sequence[Grid]
 ) -> dict[str, Layer]:
@@ -80,38 +79,69 @@ def measure_layers(
     Found by passing blank pictures of some patch grids through the network; UnfitError where the
     cells do not tile the patches of all of them.
     """
-    network.eval()
     found: dict[str, Layer] = {}
-    for ny, nx in grids:
-        pixels = torch.zeros(1, 3, ny * patch_pixels, nx * patch_pixels)
-        try:
-            maps = network(pixels)
-        except UnfitError:
-            raise
-        # Networks raise errors of many types at pictures of sizes that they do not take.
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UnfitError(
-                f"a picture of {pixels.shape[3]}×{pixels.shape[2]} pixels does not pass it: "
-                f"{lines[0]}"
-            ) from error
-        for name, layer_map in maps.items():
-            layer = _measure(name, layer_map, (ny, nx))
+    for grid in grids:
+        for name, layer_map in pass_blank(network, grid, patch_pixels).items():
+            if not tiles(layer_map, grid):
+                rows, columns = layer_map.shape[2:]
+                raise UnfitError(
+                    f"layer {name!r} gives {rows}×{columns} places for {grid[0]}×{grid[1]} patches "
+                    f"of {PATCH}×{PATCH} pixels: expected 1, 2×2, 4×4 … places per patch, which "
+                    f"strides that divide {PATCH} give"
+                )
+            layer = Layer(channels=layer_map.shape[1], cells=layer_map.shape[2] // grid[0])
             if found.setdefault(name, layer) != layer:
                 raise UnfitError(f"layer {name!r} has other maps for pictures of other sizes")
     return found
 
 
-def _measure(name: str, layer_map: Tensor, grid: Grid) -> Layer:
+@torch.inference_mode()
+def pass_blank(network: MapNetwork, grid: Grid, patch_pixels: int) -> dict[str, Tensor]:
+    """Return the maps of a blank picture of so many patches; UnfitError where it does not pass."""
+    height, width = (patch_pixels * count for count in grid)
+    try:
+        maps: dict[str, Tensor] = network.eval()(torch.zeros(1, 3, height, width))
+    except UnfitError:
+        raise
+    except Exception as error:  # networks raise errors of many types
+        raise UnfitError(
+            f"a picture of {width}×{height} pixels does not pass it: {first_line(error)}"
+        ) from error
+    return maps
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def tiles(layer_map: Tensor, grid: Grid) -> bool:
+    """Return whether each patch of a grid has as many places of a map, per side: at least one."""
     rows, columns = layer_map.shape[2:]
     cells = rows // grid[0]
-    if not cells or (rows, columns) != (cells * grid[0], cells * grid[1]):
-        raise UnfitError(
-            f"layer {name!r} gives {rows}×{columns} places for {grid[0]}×{grid[1]} patches of "
-            f"{PATCH}×{PATCH} pixels: expected 1, 2×2, 4×4 … places per patch, which strides that "
-            f"divide {PATCH} give"
-        )
-    return Layer(channels=layer_map.shape[1], cells=cells)
+    return cells > 0 and (rows, columns) == (cells * grid[0], cells * grid[1])
+
+
+def as_map(name: str, found: object, pixels: Tensor, prefix_tokens: int) -> Tensor:
+    """Return the output of a layer as a map [N, C, h', w']; UnfitError where it is none.
+
+    It may be that, a map whose channels are last, or tokens [N, T, C], of which the first, which
+    stand for no place, are left out.
+    """
+    height, width = pixels.shape[2:]
+    if isinstance(found, Tensor) and found.ndim == 4:
+        for layer_map in (found, found.permute(0, 3, 1, 2)):
+            rows, columns = layer_map.shape[2:]
+            # Of the picture's form, up to a place per side that is rounded away.
+            if abs(rows * width - columns * height) <= height + width:
+                return layer_map
+    if isinstance(found, Tensor) and found.ndim == 3 and found.shape[1] > prefix_tokens:
+        tokens = found[:, prefix_tokens:]
+        side = max(1, round((height * width / tokens.shape[1]) ** 0.5))
+        if (height // side) * (width // side) == tokens.shape[1]:
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, height // side, width // side)
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    raise UnfitError(f"layer {name!r} gives no map of the picture, but {shape}")
 
 
 def kept_layers(whole: Mapping[str, Layer], cells: int | None) -> dict[str, Layer]:
@@ -153,23 +183,27 @@ def patch_cells(layer_map: Tensor, grid: Grid, cells: int) -> Tensor:
     return tiles.permute(0, 2, 4, 1, 3, 5).reshape(len(tiles) * ny * nx, -1)
 
 
-def choose_layers(backbone: str, given: Sequence[str], features: Sequence[str]) -> tuple[str, ...]:
+def choose_layers(
+    backbone: str, given: Sequence[str], features: Sequence[str], unnumbered: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return the names of the layers that a user gives by name or index; UsageError for others.
+
+    Those ``unnumbered`` have names only.
 
     >>> choose_layers("timm:any", ("-1", "stem"), ("stem", "stage1"))
     ('stage1', 'stem')
     """
-    by_index = {str(place): name for place, name in enumerate(features)}
-    by_index |= {str(place - len(features)): name for place, name in enumerate(features)}
-    chosen = []
+    names = [*features, *unnumbered]
+    known = {str(place): name for place, name in enumerate(features)}
+    known |= {str(place - len(features)): name for place, name in enumerate(features)}
+    known |= {name: name for name in names}
     for text in given:
-        if text not in features and text not in by_index:
+        if text not in known:
             raise UsageError(
-                f"layers {printable(text)!r}: expected some of {', '.join(features)}, or an index "
+                f"layers {printable(text)!r}: expected some of {', '.join(names)}, or an index "
                 f"from 0 to {len(features) - 1}, as {backbone} has"
             )
-        chosen.append(text if text in features else by_index[text])
-    return tuple(chosen)
+    return tuple(known[text] for text in given)
 
 
 def nearest_pixels(stride: int) -> int:

@@ -18,7 +18,9 @@ from vocprep.features.libraries.maps import (
     MapNetwork,
     NetworkChoice,
     UnfitError,
+    as_map,
     choose_layers,
+    first_line,
     kept_layers,
     measure_layers,
     nearest_pixels,
@@ -43,7 +45,7 @@ def describe(choice: NetworkChoice) -> DescribedNetwork:
     for arguments in _candidates(choice):
         try:
             model = _create(timm, choice.model, arguments)
-            layers = choose_layers(name, choice.layers or (FINAL,), [*feature_names(model), FINAL])
+            layers = choose_layers(name, choice.layers or (FINAL,), feature_names(model), [FINAL])
             patch_pixels = nearest_pixels(_stride(model))
             network = TimmMaps(model, layers)
             whole = measure_layers(network, patch_pixels, choice.grids)
@@ -63,8 +65,8 @@ def describe(choice: NetworkChoice) -> DescribedNetwork:
             normalisation=Normalisation(mean=tuple(config["mean"]), std=tuple(config["std"])),
         )
     native = choice.geometry.geometry == "native"
-    advice = " or another --geometry" if native else ""
-    raise UsageError(f"backbone {name!r}: {problem}; choose another model{advice}") from problem
+    advice = "another model, --layers or --geometry" if native else "another model or --layers"
+    raise UsageError(f"backbone {name!r}: {problem}; choose {advice}") from problem
 
 
 def make(model: str, network: Network) -> TimmMaps:
@@ -78,7 +80,9 @@ def make(model: str, network: Network) -> TimmMaps:
             f": expected none but {' and '.join(_ARGUMENTS)}"
         )
     made = _create(timm, model, arguments)
-    return TimmMaps(made, choose_layers(f"timm:{model}", [*network.layers], _all_names(made)))
+    return TimmMaps(
+        made, choose_layers(f"timm:{model}", [*network.layers], feature_names(made), [FINAL])
+    )
 
 
 class TimmMaps(MapNetwork):
@@ -95,7 +99,7 @@ class TimmMaps(MapNetwork):
         """Return the maps, all of one pass."""
         model: Any = self.model
         if not self.indices:
-            return {FINAL: _as_map(model, model.forward_features(pixels), pixels)}
+            return {FINAL: self._final(model.forward_features(pixels), pixels)}
         found = model.forward_intermediates(
             pixels,
             indices=self.indices,
@@ -105,33 +109,16 @@ class TimmMaps(MapNetwork):
         )
         final, maps = found if self.has_final else (None, found)
         named = dict(zip(self.features, maps, strict=True))
-        return named if final is None else {**named, FINAL: _as_map(model, final, pixels)}
+        return named if final is None else {**named, FINAL: self._final(final, pixels)}
+
+    def _final(self, found: object, pixels: Tensor) -> Tensor:
+        return as_map(FINAL, found, pixels, getattr(self.model, "num_prefix_tokens", 0))
 
 
 def feature_names(model: nn.Module) -> list[str]:
     """Return timm's names of the layers that a model gives, by their index."""
     features: Any = getattr(model, "feature_info", ())
     return [feature["module"] for feature in features]
-
-
-def _all_names(model: nn.Module) -> list[str]:
-    return [*feature_names(model), FINAL]
-
-
-def _as_map(model: Any, found: object, pixels: Tensor) -> Tensor:
-    """Return what ``forward_features`` gives as a map [N, C, h', w'], without prefix tokens."""
-    if isinstance(found, Tensor) and found.ndim == 4:  # [N, C, h, w] or [N, h, w, C]
-        is_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
-        return found.permute(0, 3, 1, 2) if is_last else found
-    if isinstance(found, Tensor) and found.ndim == 3:  # [N, tokens, C]
-        tokens = found[:, getattr(model, "num_prefix_tokens", 0) :]
-        height, width = pixels.shape[2:]
-        side = max(1, round((height * width / max(1, tokens.shape[1])) ** 0.5))
-        rows, columns = height // side, width // side
-        if rows * columns == tokens.shape[1]:
-            return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
-    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-    raise UnfitError(f"layer {FINAL!r} is no map of the picture, but {shape}")
 
 
 def _stride(model: nn.Module) -> int:
@@ -154,8 +141,7 @@ def _create(timm: ModuleType, model: str, arguments: Mapping[str, Any]) -> nn.Mo
         with torch.random.fork_rng(devices=[]):
             made: nn.Module = timm.create_model(model, pretrained=False, **arguments)
     except Exception as error:  # of many types, by the model
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnfitError(f"timm does not make it: {lines[0]}") from error
+        raise UnfitError(f"timm does not make it: {first_line(error)}") from error
     if not hasattr(made, "forward_intermediates") or not hasattr(made, "forward_features"):
         raise UnfitError("timm gives no maps of its layers")
     return made.eval()
