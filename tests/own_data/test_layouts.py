@@ -8,8 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from builders.own_trees import camvid, coco, grey, picture, plain, rgb, text
+from builders.own_trees import camvid, coco, grey, ids, picture, plain, rgb, text
+from PIL import Image
+from scipy.io import savemat
 
 from vocprep.errors import DataDirError
 from vocprep.own_data.init import init
@@ -82,7 +85,7 @@ def test_the_label_maps_of_stuff_are_read_without_the_json(tmp_path: Path) -> No
     root = coco(tmp_path / "coco")
     shutil.rmtree(root / "annotations")
     text(root / "labels.txt", "0: unlabeled", "1: person", "157: sky-other")
-    assert init(root).layout == "COCO-Stuff"
+    assert init(root).layout == "COCO-Stuff tree"
     assert dataset(root)["labels"] == "stuffthingmaps/{split}"
     assert classes(root)["names"] == {"0": "person", "156": "sky-other"}
     assert classes(root)["void"] == 255
@@ -315,3 +318,33 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path) -> N
     assert result.paired == 2
     assert any(note.startswith("3 links are not followed") for note in result.notes)
     assert "1 picture without a mask, left out: images/again.jpg" in result.notes
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".tif", "tiff"), (".npy", "npy"), (".mat", "mat")])
+def test_masks_may_be_arrays(tmp_path: Path, suffix: str, kind: str) -> None:
+    root = tmp_path / "data"
+    for number in range(2):
+        values = ids([0, 1 + number, 255])
+        picture(root / "images" / f"a{number}.jpg", seed=number)
+        path = root / "masks" / f"a{number}{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        if suffix == ".tif":
+            Image.fromarray(values).save(path)
+        elif suffix == ".npy":
+            np.save(path, np.where(values == 255, -1, values.astype(np.int64)))
+        else:
+            savemat(path, {"GTcls": values.astype(float), "note": "x"}, do_compression=True)
+    init(root)
+    assert dataset(root)["label_kind"] == kind
+    assert dataset(root).get("label_variable") == ("GTcls" if suffix == ".mat" else None)
+    assert list(classes(root)["names"]) == ["0", "1", "2"]
+    assert classes(root)["void"] == 255
+    assert (root / "init-overlay.png").is_file()
+
+
+def test_two_variables_that_can_be_the_label_map_are_told(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "masks").mkdir()
+    savemat(tmp_path / "masks" / "a.mat", {"inst": ids([0, 1]), "cls": ids([0, 2])})
+    with pytest.raises(DataDirError, match=r"2 variables can be the label map: inst, cls; keep"):
+        init(tmp_path)

@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,23 @@ def decode_mat(data: bytes, where: str, variable: str | None = None) -> NDArray[
         raise _located(_BadMatError(str(error)), where) from error
     except _BadMatError as error:
         raise _located(error, where) from error
+
+
+def matrix_names(data: bytes) -> list[str]:
+    """Return the names of variables that ``decode_mat`` can be told to read; [] for other files."""
+    names: list[str] = []
+    try:
+        order = _byte_order(data)
+        for element in islice(_elements(data, order), MAX_VARIABLES):
+            head = _head(element.prefix(_PREFIX_BYTES), order)
+            try:
+                _check_class(head, is_any_class=True)
+            except _BadMatError:
+                continue
+            names.append(head.name)
+    except (_BadMatError, zlib.error, struct.error):
+        return names
+    return names
 
 
 def _no_label_map(found: list[_Variable], wanted: str) -> _BadMatError:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vocprep.labels.decode import LabelRule
 from vocprep.own_data.content.choices import Choices
 from vocprep.own_data.content.survey import Survey
 from vocprep.own_data.layouts.found import Found
@@ -24,6 +25,8 @@ class Description:
     pairs: Pairs
     survey: Survey
     choices: Choices
+    rule: LabelRule
+    """How the masks are decoded, by these choices."""
     splits: Splits
     notes: Sequence[str]
     """What is unusual, in sentences."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vocprep.errors import DataDirError, UsageError
 from vocprep.own_data.content.choices import choose
-from vocprep.own_data.content.survey import SAMPLE, chosen, survey
+from vocprep.own_data.content.rules import rule_of_choices, rule_of_layout
+from vocprep.own_data.content.survey import SAMPLE, chosen, look_at, survey
 from vocprep.own_data.description import Description
 from vocprep.own_data.layouts.found import JPEG_SUFFIXES, Found, suffix_of
 from vocprep.own_data.layouts.table import recognise
@@ -54,8 +57,9 @@ def init(
         found = _to_be_cut(found)
     pairs = pair_files(tree, found)
     _check_pairs(tree, found, pairs)
-    ids = chosen(pairs.image_ids, None if options.all_masks else SAMPLE, options.seed)
-    sums = survey(tree, pairs, ids, options.workers, progress)
+    rule, covered = rule_of_layout(tree, found, pairs)
+    ids = chosen(_of(pairs, covered), None if options.all_masks else SAMPLE, options.seed)
+    sums = survey(partial(look_at, tree, pairs, rule), ids, options.workers, progress)
     choices = choose(found, sums, options.void, str(folder))
     splits = (
         find_splits(tree, found, pairs)
@@ -70,6 +74,7 @@ def init(
         pairs=pairs,
         survey=sums,
         choices=choices,
+        rule=rule_of_choices(choices, rule),
         splits=splits,
         notes=notes,
     )
@@ -88,6 +93,12 @@ def plain_name(folder: Path) -> str:
     """
     name = folder.resolve().name
     return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:64].strip("-") or "dataset"
+
+
+def _of(pairs: Pairs, splits: tuple[str, ...]) -> Sequence[str]:
+    """Return the image ids of some splits that are folders; all where there are none."""
+    starts = tuple(f"{split}/" for split in splits)
+    return [key for key in pairs.image_ids if key.startswith(starts)] if starts else pairs.image_ids
 
 
 def _to_be_cut(found: Found) -> Found:

@@ -318,7 +318,7 @@ def _void_that_follows(
     if len(named) == 1:
         return named[0], f"called {printable(names[named[0]])!r} in {_path_of(found)}"
     if found.void is not None:
-        return found.void, f"as usual in a {found.layout}"
+        return found.void, f"as a {found.layout} has it"
     others = seen - {255}
     if 255 in seen and not names.get(255) and len(others) > 1 and max(others) < _SMALL:
         return 255, "255 beside small ids, as in VOC and Cityscapes; change it if it is a class"

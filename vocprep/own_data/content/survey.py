@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from numpy.random import PCG64, Generator
 
 from vocprep.errors import DataError
 from vocprep.features.image import picture_size, read_image_file
-from vocprep.labels.decode import read_label_file
+from vocprep.labels.decode import LabelRule, read_label_file
 from vocprep.own_data.content.masks import MaskContent, look_into
 from vocprep.own_data.pairing import Pairs
 from vocprep.own_data.tree import Tree
@@ -39,8 +38,6 @@ class Looked:
 class Survey:
     """Sums over the masks that were decoded."""
 
-    total: int
-    """Masks that there are."""
     looked_at: int = 0
     modes: Counter[str] = field(default_factory=Counter)
     first_with: dict[str, str] = field(default_factory=dict)
@@ -121,25 +118,23 @@ def chosen(image_ids: Sequence[str], count: int | None, seed: int) -> list[str]:
 
 
 def survey(
-    tree: Tree, pairs: Pairs, image_ids: Sequence[str], workers: int, progress: Progress
+    look: Callable[[str], Looked], image_ids: Sequence[str], workers: int, progress: Progress
 ) -> Survey:
-    """Decode the masks of some image ids, and read the sizes of their pictures."""
-    sums = Survey(total=len(pairs.image_ids))
-    look = partial(_look, tree, pairs)
+    """Look at the masks and pictures of some image ids."""
+    sums = Survey()
     with task(progress, "masks", len(image_ids)):
         for looked in advancing(map_ordered(look, image_ids, workers), progress):
             sums.add(looked)
     return sums
 
 
-def _look(tree: Tree, pairs: Pairs, image_id: str) -> Looked:
+def look_at(tree: Tree, pairs: Pairs, rule: LabelRule | None, image_id: str) -> Looked:
+    """Decode a mask, and read the size of its picture."""
     mask, size, problems = None, None, []
-    mask_path, picture_path = (
-        tree.root / pairs.masks[image_id],
-        tree.root / pairs.pictures[image_id],
-    )
+    mask_path = tree.root / pairs.masks[image_id]
+    picture_path = tree.root / pairs.pictures[image_id]
     try:
-        mask = look_into(read_label_file(mask_path), str(mask_path))
+        mask = look_into(read_label_file(mask_path), mask_path, rule)
     except DataError as error:
         problems.append(str(error))
     try:
@@ -147,6 +142,4 @@ def _look(tree: Tree, pairs: Pairs, image_id: str) -> Looked:
         size = width, height
     except DataError as error:
         problems.append(str(error))
-    return Looked(
-        image_id=image_id, mask=mask, picture=size, problem=problems[0] if problems else ""
-    )
+    return Looked(image_id=image_id, mask=mask, picture=size, problem="".join(problems[:1]))

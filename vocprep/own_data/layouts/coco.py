@@ -42,7 +42,7 @@ def find_panoptic(tree: Tree, root: str) -> Found | None:
         annotations = join(folder, f"panoptic_{SPLIT_FIELD}.json")
         stuff = find_stuff(tree, root)
         return Found(
-            layout="COCO panoptic",
+            layout="COCO panoptic tree",
             images=images,
             labels=labels,
             splits=having,
@@ -66,7 +66,7 @@ def find_stuff(tree: Tree, root: str) -> Found | None:
         having = _having(tree, (images, labels), splits) if images else ()
         if having:
             return Found(
-                layout="COCO-Stuff",
+                layout="COCO-Stuff tree",
                 images=images,
                 labels=labels,
                 splits=having,

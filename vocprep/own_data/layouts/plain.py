@@ -75,7 +75,7 @@ def find_camvid(tree: Tree, root: str) -> Found | None:
     if not stills or not masks:
         return None
     found = _described(tree, root, (join(root, stills[0]), join(root, masks[0])), ())
-    return found and replace(found, layout="CamVid")
+    return found and replace(found, layout="CamVid tree")
 
 
 def find_same_folder(tree: Tree, root: str) -> Found | None:

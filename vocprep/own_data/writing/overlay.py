@@ -12,13 +12,12 @@ from vocprep.drawing.palette import ClassStyle, rgb_of
 from vocprep.drawing.png import png_bytes
 from vocprep.errors import DataError
 from vocprep.features.image import decode_picture, read_image_file
+from vocprep.labels.decode import read_label_file
 from vocprep.own_data.content.choices import Choices
-from vocprep.own_data.content.masks import read_ids
+from vocprep.own_data.content.rules import NOT_ANSWERED
 from vocprep.own_data.description import Description
 
 PICTURES = 3
-_NOT_NAMED = 65_534
-"""Drawn as void where void is a question."""
 
 
 def draw_overlay(described: Description) -> bytes | None:
@@ -32,7 +31,7 @@ def draw_overlay(described: Description) -> bytes | None:
 
 
 def _style(choices: Choices) -> ClassStyle:
-    void = _NOT_NAMED if choices.void is None else choices.void
+    void = NOT_ANSWERED if choices.void is None else choices.void
     names: Mapping[int, str] = choices.names
     given = {key: rgb_of(colour) for key, colour in choices.colours.items()}
 
@@ -48,18 +47,12 @@ def _item(described: Description, image_id: str) -> LabelledImage | None:
     mask = described.root / described.pairs.masks[image_id]
     try:
         image = decode_picture(read_image_file(picture), str(picture))
-        ids = read_ids(mask, _table(described.choices))
+        ids = described.rule.decode(read_label_file(mask), mask)
     except DataError:
         return None
     if image.shape[:2] != ids.shape:
         return None
     return LabelledImage(name=image_id, image=image, truth=ids)
-
-
-def _table(choices: Choices) -> Mapping[str, int]:
-    """Return the ids of colours; those that are asked for are drawn as void."""
-    void = _NOT_NAMED if choices.void is None else choices.void
-    return {c: void if key is None else key for c, key in choices.label_colours.items()}
 
 
 def _stacked(sheets: Sequence[Image.Image]) -> Image.Image:

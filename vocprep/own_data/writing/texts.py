@@ -32,6 +32,8 @@ def dataset_text(described: Description) -> str:
     ]
     if found.label_suffix != LABEL_SUFFIXES[choices.label_kind]:
         lines.append(_field("label_suffix", found.label_suffix))
+    if described.rule.variable is not None:
+        lines.append(_field("label_variable", described.rule.variable))
     if found.annotations:
         lines.append(_field("label_annotations", found.annotations))
     if splits.by == "files":
