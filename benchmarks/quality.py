@@ -145,7 +145,7 @@ def build(bench: Bench, name: str) -> ShardDataset:
     wanted, out = EMBEDDINGS[name], bench.work / "shards" / name
     found = find_photographs(bench.work, bench.images or GENERATED)
     weights = UNTRAINED if wanted.untrained else weights_at_hand()
-    choices = replace(wanted.choices, schema=SCHEMA, limit=bench.images)
+    choices = replace(wanted.choices, schema=SCHEMA, limit_per_split=bench.images)
     vocprep.build(found.dataset, out=out, data_dir=found.data_dir, weights=weights, choices=choices)
     return ShardDataset.open(out)
 

@@ -65,7 +65,7 @@ def build(pictures: Pictures, images: int, out: Path) -> Run:
     """Build shards of the first ``images`` pictures and say what it took."""
     words = [sys.executable, "-m", "vocprep", "build-shards", str(pictures.manifest)]
     words += ["--data-dir", str(pictures.data_dir), "--out", str(out)]
-    words += ["--weights", pictures.weights, "--limit", str(images)]
+    words += ["--weights", pictures.weights, "--limit-per-split", str(images)]
     words += ["--device", "cpu", "--workers", str(WORKERS), "--precision", "fp32"]
     started = time.perf_counter()
     done = subprocess.run(

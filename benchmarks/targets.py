@@ -23,6 +23,7 @@ from _report import Column, Report, Table, command_line
 from numpy.typing import NDArray
 
 from vocprep.data_dir.layout import list_samples
+from vocprep.data_dir.limits import Limit
 from vocprep.geometry import Geometry, place_labels
 from vocprep.labels.decode import read_label_map
 from vocprep.labels.label_space import LabelSpace, load_label_space
@@ -159,7 +160,7 @@ def find_maps(limit: int) -> dict[str, tuple[list[LabelMap], LabelSpace]]:
     ):
         data_dir = shared_data() / folder
         if data_dir.is_dir():
-            samples = list_samples(data_dir, load_dataset(dataset), ["train"], limit)
+            samples = list_samples(data_dir, load_dataset(dataset), ["train"], Limit(total=limit))
             found[title] = [read_label_map(s.label_path, space) for s in samples], space
     return {
         f"{len(maps)} {title}": ([place_labels(m, Geometry(), s.void) for m in maps], s)

@@ -78,7 +78,7 @@ def crop_tar(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Bui
 
 
 NATIVE = BuildChoices(
-    limit=2,
+    limit_per_split=2,
     geometry=Geometry(geometry="native", edge="pad"),
     views=("identity", "flip"),
     embedding_dtype="float32",

@@ -231,6 +231,7 @@ def test_views_begin_with_identity_and_hold_each_once(views: Any) -> None:
         (lambda: replace(RECIPE, precision="fp8"), "precision 'fp8'"),  # type: ignore[arg-type]
         (lambda: replace(RECIPE, embedding_dtype="int8"), "float16, float32"),  # type: ignore[arg-type]
         (lambda: BuildChoices(limit=0), "limit 0: expected 1 or more"),
+        (lambda: BuildChoices(limit_per_split=0), "limit_per_split: expected 1 or more, found 0"),
         (lambda: Layout(format="zarr"), "hdf5, webdataset"),  # type: ignore[arg-type]
         (lambda: Layout(samples_per_shard=0), "samples_per_shard 0: expected 1 or more"),
         (lambda: BuildOptions(workers=0), "workers 0: expected 1 or more"),

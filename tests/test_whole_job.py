@@ -89,7 +89,7 @@ def test_trained_heads_beat_chance_on_pictures_they_learnt_from(tmp_path: Path) 
     data, shards, run = tmp_path / "data", tmp_path / "shards", tmp_path / "run"
     vocprep("sample", data, "--images", 6)
     words = ["--data-dir", data, "--out", shards, "--weights", "random:0", "--splits", "train"]
-    vocprep("build-shards", "pascal-context", *words, "--limit", 4)
+    vocprep("build-shards", "pascal-context", *words, "--limit-per-split", 4)
     vocprep("train", shards, "--out", run, "--epochs", 15, "--batch-size", 4, "--val-split", "")
     rows = check_scores(vocprep("evaluate", run, shards, "--split", "train", "--json"))
     assert rows["model"]["pixel_accuracy"] > 1.5 * rows["majority"]["pixel_accuracy"]
@@ -103,7 +103,7 @@ def test_real_pictures_and_label_maps_become_shards_and_heads(
         pytest.skip("no real label maps or weights there")
     shards, run = tmp_path / "shards", tmp_path / "run"
     splits = [path.stem for path in (data / "VOCdevkit/VOC2010/ImageSets/Main").glob("*.txt")]
-    words = ["--data-dir", data, "--weights", weights, "--out", shards, "--limit", 2]
+    words = ["--data-dir", data, "--weights", weights, "--out", shards, "--limit-per-split", 2]
     index = json.loads(vocprep("build-shards", "pascal-context", *words, "--json"))
     assert index["weights"] == "official CIFAR-100 ResNet-32"
     assert sum(shard["records"] for shard in index["shards"]) >= 2

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from vocprep.errors import UsageError
-from vocprep.files.names import is_plain_name
+from vocprep.files.names import PLAIN_NAME, is_plain_name
 from vocprep.manifest_paths import (
     FolderBelow,
     ManifestModel,
@@ -162,10 +162,7 @@ class DatasetManifest(ManifestModel):
     def _lists_are_named(cls, lists: dict[str, str] | None) -> dict[str, str] | None:
         for split, path in (lists or {}).items():
             if not is_plain_name(split):
-                raise ValueError(
-                    f"split '{printable(split, 60)}': expected 1 to 64 characters, none outside "
-                    "A-Z a-z 0-9 _ -"
-                )
+                raise ValueError(f"split '{printable(split, 60)}': {PLAIN_NAME}")
             if not one_line(path).lower().endswith(LIST_SUFFIXES):
                 raise ValueError(
                     f"'{printable(path)}': expected the path of a {', '.join(LIST_SUFFIXES)} file"

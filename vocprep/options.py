@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, NormalisationName
 from vocprep.errors import UsageError
@@ -72,6 +72,13 @@ def _projection(value: object) -> object:
     return Projection.parse(value) if isinstance(value, str) else value
 
 
+def _are_positive(numbers: int | dict[str, int]) -> int | dict[str, int]:
+    bad = [n for n in (numbers.values() if isinstance(numbers, dict) else [numbers]) if n < 1]
+    if bad:
+        raise ValueError(f"expected 1 or more, found {bad[0]}")
+    return numbers
+
+
 @checked
 class BuildChoices:
     """What a user chooses of a recipe; the rest follows from the dataset and the weights."""
@@ -79,7 +86,10 @@ class BuildChoices:
     splits: tuple[str, ...] | None = None
     """Splits to build; the dataset's own when None."""
     limit: Positive | None = None
-    """At most so many images of each split, the first by id: for a quick trial."""
+    """At most so many images in all, shared over the splits in proportion, of each the first by
+    id: for a quick trial."""
+    limit_per_split: Annotated[int | dict[str, int], AfterValidator(_are_positive)] | None = None
+    """At most so many images of each split, the first by id; or how many, by split."""
     schema: str | None = None
     """Label space; the dataset's first when None."""
     void_unknown: bool = False

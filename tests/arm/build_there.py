@@ -39,7 +39,7 @@ def main() -> None:
         out=folder / "shards",
         data_dir=folder / "data",
         weights="random:0",
-        choices=BuildChoices(limit=3, precision="exact", layers=("layer3", "layer2")),
+        choices=BuildChoices(limit_per_split=3, precision="exact", layers=("layer3", "layer2")),
         options=BuildOptions(device="cpu", workers=1, compiled=False),
     )
     print(f"{platform.machine()}, torch {torch.__version__}", file=sys.stderr)

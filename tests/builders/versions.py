@@ -23,7 +23,7 @@ from vocprep.shards.record import Record
 
 WEIGHTS = "random:0"
 ENGINE = BuildOptions(device="cpu", workers=1)
-TWO_VIEWS = BuildChoices(limit=2, views=("identity", "flip"), precision="fp32")
+TWO_VIEWS = BuildChoices(limit_per_split=2, views=("identity", "flip"), precision="fp32")
 ONE_PER_SHARD = Layout(samples_per_shard=1)
 TWO_PER_SHARD = Layout(samples_per_shard=2)
 VOC = Path("VOCdevkit/VOC2010")

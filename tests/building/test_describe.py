@@ -96,7 +96,7 @@ def first_image(tree: Path) -> Path:
 def test_unreadable_images_are_counted_where_the_build_allows_them(
     damage: Callable[[Path], None], tree: Path, tmp_path: Path
 ) -> None:
-    choices = BuildChoices(limit=1, geometry=NATIVE)
+    choices = BuildChoices(limit_per_split=1, geometry=NATIVE)
     whole = describe_plan(make_plan(tree, choices))
     damage(first_image(tree))
     options = replace(ENGINE, max_failures=MaxFailures(count=1))
@@ -123,7 +123,7 @@ def test_more_unreadable_images_than_allowed_are_an_error_as_in_the_build(
 ) -> None:
     path = first_image(tree)
     damage(path)
-    plan = make_plan(tree, BuildChoices(limit=1, geometry=NATIVE))
+    plan = make_plan(tree, BuildChoices(limit_per_split=1, geometry=NATIVE))
     with pytest.raises(
         FailureBudgetError, match="at least 1 of 2 samples cannot be used"
     ) as caught:

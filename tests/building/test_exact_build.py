@@ -32,7 +32,7 @@ from vocprep.options import BuildChoices, BuildOptions, VerifyOptions
 
 pytestmark = pytest.mark.slow
 
-EXACT = BuildChoices(limit=1, precision="exact")
+EXACT = BuildChoices(limit_per_split=1, precision="exact")
 CARRIERS = {
     "bf16": Carrier(torch.bfloat16),
     "fp32": Carrier(torch.float32),
@@ -53,7 +53,7 @@ if dtype != "fastest":
     embed.prove = lambda *_: Carrier(getattr(torch, dtype))
 result = build(
     "pascal-context", out=out, data_dir=tree, weights=weights,
-    choices=BuildChoices(limit=1, precision="exact"),
+    choices=BuildChoices(limit_per_split=1, precision="exact"),
     options=BuildOptions(device="cpu", compiled=way == "compiled"),
 )
 print(result.index.content_id)
@@ -174,20 +174,20 @@ def test_recomputing_compares_bits(exact: Built, sample_tree: Path) -> None:
 
 
 def test_it_is_another_recipe_of_the_same_targets(exact: Built, sample_tree: Path) -> None:
-    in_fp32 = make_plan(sample_tree, BuildChoices(limit=1, precision="fp32"))
+    in_fp32 = make_plan(sample_tree, BuildChoices(limit_per_split=1, precision="fp32"))
     assert in_fp32.recipe.recipe_id != exact.index.recipe_id
 
 
 def test_it_is_the_default_where_the_backbone_has_it(exact: Built, sample_tree: Path) -> None:
-    assert make_plan(sample_tree, BuildChoices(limit=1)).recipe == exact.index.recipe
-    whole = make_plan(sample_tree, BuildChoices(limit=1, backbone="resnet18-imagenet"))
+    assert make_plan(sample_tree, BuildChoices(limit_per_split=1)).recipe == exact.index.recipe
+    whole = make_plan(sample_tree, BuildChoices(limit_per_split=1, backbone="resnet18-imagenet"))
     assert whole.recipe.precision == "fp32"
 
 
 @pytest.fixture(scope="module")
 def in_fp32(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The same images with what was the default before; not to be written to."""
-    choices = BuildChoices(limit=1, precision="fp32")
+    choices = BuildChoices(limit_per_split=1, precision="fp32")
     return build(sample_tree, tmp_path_factory.mktemp("fp32") / "out", choices)
 
 
@@ -197,10 +197,10 @@ def test_how_to_go_on_with_a_version_of_another_precision_is_said(
     before = version_bytes(in_fp32.path)
     differing = "precision: 'fp32' and 'exact'; add --precision fp32, or"
     with pytest.raises(UsageError, match=f"{differing} choose another --out"):
-        build(sample_tree, in_fp32.path, BuildChoices(limit=1))
+        build(sample_tree, in_fp32.path, BuildChoices(limit_per_split=1))
     assert version_bytes(in_fp32.path) == before
     with pytest.raises(UsageError, match=f"there and here {differing} leave --reuse out"):
-        build(sample_tree, tmp_path / "out", BuildChoices(limit=1), reuse=in_fp32.path)
+        build(sample_tree, tmp_path / "out", BuildChoices(limit_per_split=1), reuse=in_fp32.path)
 
 
 def test_weights_without_integers_are_named_before_anything_is_made(

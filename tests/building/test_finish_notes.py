@@ -19,7 +19,7 @@ from vocprep.options import BuildChoices
 
 pytestmark = pytest.mark.slow
 
-FEW = BuildChoices(limit=3)
+FEW = BuildChoices(limit_per_split=3)
 
 
 def built(tree: Path, out: Path) -> BuildResult:
@@ -79,7 +79,7 @@ def test_the_command_prints_notes_and_json_holds_them(
         ids[: picture.height // 3] = 5
         savemat(str(path), {"LabelMap": ids}, do_compression=True)
     words = ["build-shards", "pascal-context", "--data-dir", str(tree), "--weights", "random:0"]
-    words += ["--limit", "1", "--device", "cpu", "--out", str(tmp_path / "out"), "--json"]
+    words += ["--limit-per-split", "1", "--device", "cpu", "--out", str(tmp_path / "out"), "--json"]
     done = CliRunner().invoke(main, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     notes = json.loads(done.stdout)["notes"]

@@ -33,7 +33,7 @@ from vocprep.shards.reader import ShardDataset
 pytestmark = pytest.mark.slow
 
 OVERWRITE = BuildOptions(device="cpu", workers=1, if_exists="overwrite")
-FOUR = BuildChoices(limit=2)
+FOUR = BuildChoices(limit_per_split=2)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_index_holds_size_and_digest_of_every_shard(finished: Path) -> None:
 
 def test_progress_is_counted_once_a_picture(sample_tree: Path, tmp_path: Path) -> None:
     seen = RecordedProgress()
-    choices = BuildChoices(limit=2, views=("identity", "flip"))
+    choices = BuildChoices(limit_per_split=2, views=("identity", "flip"))
     build_plan(
         make_plan(sample_tree, choices, ONE_PER_SHARD), tmp_path / "out", ENGINE, progress=seen
     )
@@ -156,7 +156,7 @@ def test_finished_dataset_of_another_recipe_is_refused_with_what_differs(
     sample_tree: Path, out: Path
 ) -> None:
     before = version_bytes(out)
-    choices = BuildChoices(limit=2, schema="context59", embedding_dtype="float32")
+    choices = BuildChoices(limit_per_split=2, schema="context59", embedding_dtype="float32")
     with pytest.raises(UsageError, match="another recipe") as caught:
         build_plan(make_plan(sample_tree, choices, ONE_PER_SHARD), out, ENGINE)
     assert str(out) in str(caught.value)
@@ -216,7 +216,7 @@ def test_changed_colours_are_stored_beside_the_same_shards(sample_tree: Path, ou
 
 
 def test_overwrite_leaves_nothing_of_the_old_dataset(sample_tree: Path, out: Path) -> None:
-    plan = make_plan(sample_tree, BuildChoices(limit=1), Layout(format="webdataset"))
+    plan = make_plan(sample_tree, BuildChoices(limit_per_split=1), Layout(format="webdataset"))
     build_plan(plan, out, OVERWRITE)
     assert sorted(version_bytes(out)) == [
         "README.md",
@@ -287,7 +287,9 @@ def test_failed_build_names_the_file_and_publishes_nothing(
 def test_failed_overwrite_keeps_the_finished_dataset(
     damage: Callable[[Path], Path], tree: Path, out: Path
 ) -> None:
-    plan = make_plan(tree, BuildChoices(limit=2, embedding_dtype="float32"), ONE_PER_SHARD)
+    plan = make_plan(
+        tree, BuildChoices(limit_per_split=2, embedding_dtype="float32"), ONE_PER_SHARD
+    )
     before = version_bytes(out)
     damage(tree)
     with pytest.raises(FailureBudgetError):
@@ -366,7 +368,7 @@ def test_folder_that_may_not_be_written_to_is_refused(sample_tree: Path, tmp_pat
 
 
 def test_precision_is_part_of_the_recipe(sample_tree: Path) -> None:
-    half = make_plan(sample_tree, BuildChoices(limit=2, precision="bf16"), ONE_PER_SHARD)
+    half = make_plan(sample_tree, BuildChoices(limit_per_split=2, precision="bf16"), ONE_PER_SHARD)
     assert half.recipe.recipe_id != make_plan(sample_tree, FOUR, ONE_PER_SHARD).recipe.recipe_id
     assert half.recipe.short_name.endswith("resnet32-bf16")
 
@@ -375,7 +377,9 @@ def test_precision_is_part_of_the_recipe(sample_tree: Path) -> None:
 def test_only_long_builds_but_in_fp32_are_worth_compiling(
     precision: Precision, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(sample_tree, BuildChoices(limit=2, precision=precision), ONE_PER_SHARD)
+    plan = make_plan(
+        sample_tree, BuildChoices(limit_per_split=2, precision=precision), ONE_PER_SHARD
+    )
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: True)
     assert not worth_compiling(plan.recipe, 4)
     monkeypatch.setitem(COMPILE_FROM, precision, 4)

@@ -18,7 +18,7 @@ from vocprep.shards.index import read_index
 
 pytestmark = pytest.mark.slow
 
-CHOICES = BuildChoices(limit=3, views=("identity", "flip"))
+CHOICES = BuildChoices(limit_per_split=3, views=("identity", "flip"))
 
 CONTAINERS: tuple[ShardFormat, ...] = ("hdf5", "webdataset")
 
@@ -136,7 +136,14 @@ def test_environment(
     name: str, container: ShardFormat, expected: dict[str, bytes], sample_tree: Path, tmp_path: Path
 ) -> None:
     words = [
-        *("build-shards", "pascal-context", "--data-dir", str(sample_tree), "--limit", "3"),
+        *(
+            "build-shards",
+            "pascal-context",
+            "--data-dir",
+            str(sample_tree),
+            "--limit-per-split",
+            "3",
+        ),
         *("--weights", "random:0", "--format", container, "--samples-per-shard", "2"),
         *("--views", "flip", "--out", str(tmp_path / "out"), "--workers", "3", "--device", "cpu"),
     ]

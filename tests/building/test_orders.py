@@ -27,7 +27,7 @@ from vocprep.options import BuildChoices, Layout
 
 pytestmark = pytest.mark.slow
 
-FOUR = BuildChoices(limit=2)
+FOUR = BuildChoices(limit_per_split=2)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_process_keeps_its_backbone_until_an_order_needs_another(
 
     monkeypatch.setattr(Embedder, "__init__", counted)
     for number, precision in enumerate(("bf16", "fp32", "fp32")):
-        choices = BuildChoices(limit=1, precision=precision)
+        choices = BuildChoices(limit_per_split=1, precision=precision)
         plan, out = make_plan(sample_tree, choices, ONE_PER_SHARD), tmp_path / str(number)
         with begun(plan, out) as orders:
             follow(orders, setup_of(sample_tree, out))
@@ -173,7 +173,7 @@ def test_a_process_keeps_its_backbone_until_an_order_needs_another(
 
 def test_orders_change_nothing_of_torchs_threads(sample_tree: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    plan = make_plan(sample_tree, BuildChoices(limit=1), ONE_PER_SHARD)
+    plan = make_plan(sample_tree, BuildChoices(limit_per_split=1), ONE_PER_SHARD)
     with begun(plan, tmp_path / "out") as orders:
         follow(orders, setup_of(sample_tree, tmp_path / "out", threads=before + 2))
     assert torch.get_num_threads() == before

@@ -30,7 +30,7 @@ from vocprep.options import BuildChoices, BuildOptions, MaxFailures, Part
 
 pytestmark = pytest.mark.slow
 
-FOUR = BuildChoices(limit=2)
+FOUR = BuildChoices(limit_per_split=2)
 """Two shards of each split, with one image each."""
 
 
@@ -317,7 +317,15 @@ def test_processes_at_once_on_one_folder_give_the_bytes_of_one_build(
     """One of the parts is made by two of them, which cannot know of each other."""
     out = tmp_path / "out"
     command = [
-        *(sys.executable, "-m", "vocprep", "build-shards", "pascal-context", "--limit", "2"),
+        *(
+            sys.executable,
+            "-m",
+            "vocprep",
+            "build-shards",
+            "pascal-context",
+            "--limit-per-split",
+            "2",
+        ),
         *("--data-dir", str(sample_tree), "--out", str(out), "--weights", WEIGHTS),
         *("--samples-per-shard", "1", "--device", "cpu", "--workers", "1"),
     ]

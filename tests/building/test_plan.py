@@ -49,7 +49,7 @@ def test_recipe_of_a_plan_says_what_was_chosen(sample_tree: Path) -> None:
 def test_plan_is_equal_to_its_like_and_pickles(sample_tree: Path) -> None:
     made = make_plan(sample_tree)
     assert made == make_plan(sample_tree)
-    assert made != make_plan(sample_tree, BuildChoices(limit=1))
+    assert made != make_plan(sample_tree, BuildChoices(limit_per_split=1))
     copy = pickle.loads(pickle.dumps(made))
     assert copy == made
     assert tensor_digest(copy.weights) == made.recipe.weights_sha256
@@ -60,7 +60,7 @@ def test_recipe_id_follows_every_choice_and_no_layout(sample_tree: Path) -> None
     choices = [
         BuildChoices(),
         BuildChoices(splits=("train",)),
-        BuildChoices(limit=3),
+        BuildChoices(limit_per_split=3),
         BuildChoices(schema="context33"),
         BuildChoices(void_unknown=True),
         BuildChoices(geometry=Geometry(geometry="native")),
@@ -109,7 +109,7 @@ def test_plan_does_not_depend_on_the_order_of_the_split_file(sample_tree: Path, 
 
 
 def test_limit_takes_the_first_ids_of_each_split(sample_tree: Path) -> None:
-    plan = make_plan(sample_tree, BuildChoices(limit=1))
+    plan = make_plan(sample_tree, BuildChoices(limit_per_split=1))
     assert [sample.image_id for sample in plan.samples] == [
         ids_of(sample_tree, "train")[0],
         ids_of(sample_tree, "val")[0],

@@ -26,7 +26,7 @@ from vocprep.options import BuildChoices, BuildOptions, Part, VerifyOptions
 
 pytestmark = pytest.mark.slow
 
-CHOICES = BuildChoices(limit=2, project="16:3")
+CHOICES = BuildChoices(limit_per_split=2, project="16:3")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_projections_that_cannot_be_made_are_refused(
     choices: dict[str, Any], problem: str, sample_tree: Path
 ) -> None:
     with pytest.raises(UsageError, match=problem):
-        make_plan(sample_tree, BuildChoices(limit=1, **choices))
+        make_plan(sample_tree, BuildChoices(limit_per_split=1, **choices))
 
 
 def test_other_workers_make_the_same_bytes(

@@ -125,7 +125,7 @@ def with_thin_image(sample: SampleRef) -> None:
 def quarantined(
     damage: Callable[[SampleRef], None], tree: Path, geometry: Geometry
 ) -> Outcome[DecodedSample]:
-    plan = make_plan(tree, BuildChoices(geometry=geometry, limit=1))
+    plan = make_plan(tree, BuildChoices(geometry=geometry, limit_per_split=1))
     damage(plan.samples[0])
     stages = SampleStages(recipe=plan.recipe, label_space=plan.label_space, data_dir=plan.data_dir)
     outcome = begin(plan.samples[0]).then(stages.read).then(stages.decode_image)

@@ -204,7 +204,9 @@ def test_version_of_another_numerics_class_gives_no_embedding(
 
 
 @pytest.mark.parametrize(
-    "choices", [BuildChoices(limit=2), BuildChoices(splits=("val",))], ids=["limit", "splits"]
+    "choices",
+    [BuildChoices(limit_per_split=2), BuildChoices(splits=("val",))],
+    ids=["limit", "splits"],
 )
 def test_options_that_would_drop_pictures_are_refused(
     choices: BuildChoices, sample_tree: Path, out: Path, finished: Path
@@ -229,7 +231,7 @@ def test_another_layout_is_refused(sample_tree: Path, out: Path, finished: Path)
         BuildChoices(schema="context59"),
         BuildChoices(void_unknown=True),
         BuildChoices(views=("identity", "flip")),
-        BuildChoices(limit=3),
+        BuildChoices(limit_per_split=3),
     ],
     ids=["schema", "void switch", "views", "limit"],
 )

@@ -54,7 +54,7 @@ def test_both_containers_hold_the_same_records(
 @pytest.mark.slow
 def test_content_id_does_not_depend_on_the_cut(sample_tree: Path, tmp_path: Path) -> None:
     """Nor does it on which patches are embedded together, which follows the cut."""
-    choices = BuildChoices(limit=3, embedding_dtype="float32", views=("identity", "flip"))
+    choices = BuildChoices(limit_per_split=3, embedding_dtype="float32", views=("identity", "flip"))
     built = [
         build(sample_tree, tmp_path / f"{size}", choices, Layout(samples_per_shard=size))
         for size in (2, 500)
@@ -165,7 +165,9 @@ def test_embedding_dtype_decides_the_precision_alone(
     crop_hdf5: Built, sample_tree: Path, tmp_path: Path
 ) -> None:
     assert {r.embeddings.dtype for r in crop_hdf5.records.values()} == {np.dtype("float16")}
-    wide = build(sample_tree, tmp_path / "out", BuildChoices(limit=2, embedding_dtype="float32"))
+    wide = build(
+        sample_tree, tmp_path / "out", BuildChoices(limit_per_split=2, embedding_dtype="float32")
+    )
     for image_id, record in wide.records.items():
         assert record.embeddings.dtype == np.float32
         narrow = crop_hdf5.records[image_id]
@@ -191,7 +193,7 @@ def test_mirrored_view_is_the_mirror_image(native_hdf5: Built, crop_hdf5: Built)
 def test_one_byte_of_one_file_changes_the_source_id(
     crop_hdf5: Built, sample_tree: Path, tmp_path: Path
 ) -> None:
-    choices = BuildChoices(limit=1)
+    choices = BuildChoices(limit_per_split=1)
     plain = build(sample_tree, tmp_path / "plain", choices)
     image_id = plain.plan.samples[0].image_id
     jpeg = Path(VOC / "JPEGImages" / f"{image_id}.jpg")
@@ -219,8 +221,8 @@ def test_one_byte_of_one_file_changes_the_source_id(
 @pytest.mark.parametrize(
     ("choices", "dim"),
     [
-        (BuildChoices(limit=1, windows=(32, 64), layers=("layer3", "layer2")), 2 * 768),
-        (BuildChoices(limit=1, backbone="resnet18-imagenet"), 512),
+        (BuildChoices(limit_per_split=1, windows=(32, 64), layers=("layer3", "layer2")), 2 * 768),
+        (BuildChoices(limit_per_split=1, backbone="resnet18-imagenet"), 512),
     ],
     ids=["wide", "resnet18"],
 )

@@ -92,7 +92,7 @@ def test_weights_file_of_the_build_is_found_again(sample_tree: Path, tmp_path: P
         data_dir=sample_tree,
         out=out,
         weights=weights,
-        choices=vocprep.BuildChoices(splits=("val",), limit=1),
+        choices=vocprep.BuildChoices(splits=("val",), limit_per_split=1),
         options=vocprep.BuildOptions(device="cpu", workers=1),
     )
     assert again(out, sample_tree).report.ok
@@ -161,7 +161,7 @@ def test_image_that_has_gone_bad_or_is_readable_again_is_named(
 
 
 def test_bf16_is_measured_against_fp32(sample_tree: Path, tmp_path: Path) -> None:
-    choices = BuildChoices(limit=1, precision="bf16")
+    choices = BuildChoices(limit_per_split=1, precision="bf16")
     found = again(build(sample_tree, tmp_path / "out", choices).path, sample_tree, samples=None)
     assert found.report.ok
     assert found.measurements.embeddings.largest_deviation == 0

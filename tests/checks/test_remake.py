@@ -25,7 +25,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def two(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """A version of two images; not to be written to."""
-    return build(sample_tree, tmp_path_factory.mktemp("two") / "out", BuildChoices(limit=1))
+    return build(
+        sample_tree, tmp_path_factory.mktemp("two") / "out", BuildChoices(limit_per_split=1)
+    )
 
 
 @pytest.fixture

@@ -29,7 +29,16 @@ def shards(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "out"
     result = invoke(
         *("build-shards", "pascal-context", "--data-dir", sample_tree, "--out", out),
-        *("--weights", "random:0", "--limit", 2, "--samples-per-shard", 1, "--device", "cpu"),
+        *(
+            "--weights",
+            "random:0",
+            "--limit-per-split",
+            2,
+            "--samples-per-shard",
+            1,
+            "--device",
+            "cpu",
+        ),
     )
     assert result.exit_code == 0, result.output
     return out

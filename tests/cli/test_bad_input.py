@@ -25,7 +25,7 @@ USAGE, DATA, UNAVAILABLE, QUOTA = 2, 3, 4, 5
 STAGING = ".tmp-build"
 """Where the shards that a failed build has finished wait for the next run."""
 ID = "2010_000008"
-"""The last picture of those that ``--limit 2`` takes: what comes before it is done by then."""
+"""The last picture of those that a limit of 2 takes: what comes before it is done by then."""
 JPEG = f"VOCdevkit/VOC2010/JPEGImages/{ID}.jpg"
 MAT = f"trainval/{ID}.mat"
 SPLIT = "VOCdevkit/VOC2010/ImageSets/Main/val.txt"
@@ -36,7 +36,7 @@ Run = Callable[..., Result]
 def build_words(tree: Path, out: Path, *more: object) -> list[object]:
     return [
         *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
-        *("--weights", "random:0", "--limit", 2, "--device", "cpu", *more),
+        *("--weights", "random:0", "--limit-per-split", 2, "--device", "cpu", *more),
     ]
 
 
@@ -538,7 +538,7 @@ def test_predict_names_the_image_that_is_too_small(
     sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
     native, run = tmp_path / "native", tmp_path / "run"
-    words = build_words(sample_tree, native, "--geometry", "native", "--limit", 1)
+    words = build_words(sample_tree, native, "--geometry", "native", "--limit-per-split", 1)
     assert vocprep(*words).exit_code == 0
     assert vocprep("train", native, "--out", run, "--epochs", 1).exit_code == 0
     Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
@@ -583,7 +583,7 @@ def test_a_file_in_the_place_of_the_shards_folder_is_named(
     (tmp_path / "out").write_text("mine")
     result = vocprep(
         *("build-shards", "pascal-context", "--data-dir", sample_tree, "--out", tmp_path / "out"),
-        *("--weights", "random:0", "--limit", 1),
+        *("--weights", "random:0", "--limit-per-split", 1),
     )
     assert result.exit_code == 2
     assert "expected a folder, found the file" in result.output

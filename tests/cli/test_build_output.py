@@ -26,7 +26,16 @@ TIME = r"\d+(\.\d)? (s|min)"
 def words(tree: Path, out: Path, *more: object) -> list[object]:
     return [
         *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
-        *("--weights", "random:0", "--limit", 2, "--samples-per-shard", 1, "--device", "cpu"),
+        *(
+            "--weights",
+            "random:0",
+            "--limit-per-split",
+            2,
+            "--samples-per-shard",
+            1,
+            "--device",
+            "cpu",
+        ),
         *more,
     ]
 

@@ -125,7 +125,16 @@ def test_options_of_train_are_fields_with_their_defaults() -> None:
 def build_words(tree: Path, out: Path, *more: object) -> list[object]:
     return [
         *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
-        *("--weights", "random:0", "--limit", 2, "--samples-per-shard", 1, "--device", "cpu"),
+        *(
+            "--weights",
+            "random:0",
+            "--limit-per-split",
+            2,
+            "--samples-per-shard",
+            1,
+            "--device",
+            "cpu",
+        ),
         *more,
     ]
 
@@ -421,7 +430,7 @@ def test_evaluate_of_several_runs_is_one_table(
 def test_evaluate_scores_each_run_on_the_shards_that_fit_it(
     run: Path, shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
-    words = ["--data-dir", sample_tree, "--limit", 2, "--device", "cpu"]
+    words = ["--data-dir", sample_tree, "--limit-per-split", 2, "--device", "cpu"]
     weights = ["--weights", "random:1"]
     assert_done(
         vocprep("build-shards", "pascal-context", *words, *weights, "--out", tmp_path / "s1")
@@ -447,7 +456,16 @@ def test_evaluate_scores_each_run_on_the_shards_that_fit_it(
 def test_evaluate_does_not_compare_runs_on_other_pictures(
     run: Path, shards: Path, sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
-    words = ["--data-dir", sample_tree, "--limit", 1, "--device", "cpu", "--weights", "random:1"]
+    words = [
+        "--data-dir",
+        sample_tree,
+        "--limit-per-split",
+        1,
+        "--device",
+        "cpu",
+        "--weights",
+        "random:1",
+    ]
     assert_done(vocprep("build-shards", "pascal-context", *words, "--out", tmp_path / "s1"))
     quick = ["--epochs", 1, "--set", "encoder=none", "--out", tmp_path / "r1"]
     assert_done(vocprep("train", tmp_path / "s1", *quick))

@@ -18,7 +18,16 @@ Run = Callable[..., Result]
 def words(sample_tree: Path, tmp_path: Path) -> list[object]:
     return [
         *("build-shards", "pascal-context", "--data-dir", sample_tree, "--out", tmp_path / "out"),
-        *("--weights", "random:0", "--limit", 2, "--samples-per-shard", 1, "--device", "cpu"),
+        *(
+            "--weights",
+            "random:0",
+            "--limit-per-split",
+            2,
+            "--samples-per-shard",
+            1,
+            "--device",
+            "cpu",
+        ),
     ]
 
 

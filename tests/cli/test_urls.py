@@ -84,7 +84,7 @@ def test_weights_of_ones_own_are_named_where_a_run_of_a_url_is_used(
     weights = tmp_path / "own.safetensors"
     save_file(MAKERS["resnet32-cifar100"]().state_dict(), weights)
     result = vocprep(
-        *("build-shards", "pascal-context", "--data-dir", sample_tree, "--limit", 1),
+        *("build-shards", "pascal-context", "--data-dir", sample_tree, "--limit-per-split", 1),
         *("--out", tmp_path / "own", "--weights", weights, "--device", "cpu"),
     )
     assert result.exit_code == 0, result.output
@@ -113,7 +113,16 @@ def test_embeddings_of_a_url_are_reused(
 ) -> None:
     result = vocprep(
         *("build-shards", "pascal-context", "--data-dir", sample_tree, "--out", tmp_path / "out"),
-        *("--weights", "random:0", "--limit", 2, "--samples-per-shard", 1, "--device", "cpu"),
+        *(
+            "--weights",
+            "random:0",
+            "--limit-per-split",
+            2,
+            "--samples-per-shard",
+            1,
+            "--device",
+            "cpu",
+        ),
         *("--reuse", url),
     )
     assert result.exit_code == 0, result.output

@@ -14,6 +14,7 @@ from vocprep.data_dir.layout import (
     list_splits,
     read_split,
 )
+from vocprep.data_dir.limits import Limit
 from vocprep.errors import DataDirError, UsageError
 from vocprep.manifests import DatasetManifest, load_dataset
 
@@ -95,14 +96,14 @@ def test_samples_of_all_splits_come_in_id_order(data_dir: Path) -> None:
 
 @pytest.mark.parametrize(("limit", "ids"), [(1, "ad"), (2, "abd"), (9, "abcd"), (None, "abcd")])
 def test_the_limit_counts_for_each_split(data_dir: Path, limit: int | None, ids: str) -> None:
-    samples = list_samples(data_dir, DATASET, ["train", "val"], limit)
+    samples = list_samples(data_dir, DATASET, ["train", "val"], Limit(per_split=limit))
     assert "".join(sample.image_id for sample in samples) == ids
 
 
 def test_splits_that_share_an_image_are_refused(data_dir: Path) -> None:
     write_split(data_dir, "\na\nd\n")
     with pytest.raises(
-        UsageError, match=r"image d, line 3 of train\.txt and line 1 of val\.txt in"
+        UsageError, match=r"image d, line 3 of .*train\.txt and line 1 of .*val\.txt: expected"
     ):
         list_samples(data_dir, DATASET, ["train", "val"])
     assert len(list_samples(data_dir, DATASET, ["train"])) == 2
@@ -129,7 +130,7 @@ def test_a_missing_file_is_named(data_dir: Path, missing: str, complaint: str) -
 
 def test_files_past_the_limit_may_be_missing(data_dir: Path) -> None:
     (data_dir / "images" / "c.jpg").unlink()
-    assert len(list_samples(data_dir, DATASET, ["train"], limit=2)) == 2
+    assert len(list_samples(data_dir, DATASET, ["train"], Limit(total=2))) == 2
 
 
 def test_a_missing_folder_is_named(data_dir: Path) -> None:

@@ -10,12 +10,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vocprep.data_dir.split_files import read_split_file
+from vocprep.data_dir.folders import FileNames, KnownPictures
+from vocprep.data_dir.split_files import ListedIds
+from vocprep.data_dir.split_files import read_split_file as read
 from vocprep.errors import DataDirError
 from vocprep.files.reading import MAX_LINE, MAX_TEXT_BYTES
 from vocprep.manifests import SplitFlags
 
 IDS = st.text("abcXYZ019_-", min_size=1, max_size=64)
+
+
+def read_split_file(path: Path, flags: SplitFlags | None = None) -> ListedIds:
+    """Read a list of the pictures beside it."""
+    names = FileNames(kind="image", accepted=(".jpg", ".png"), ignores_case=True)
+    return read(path, KnownPictures(path.parent / "images", names), flags)
 
 
 def written(folder: Path, data: str | bytes) -> Path:
@@ -52,17 +60,13 @@ def test_the_order_and_the_lines_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
-        ("im002 b", "ids hold no blanks; .*e.g. to im002_b, else write the id alone"),
-        ("img 7 left", "ids hold no blanks"),
-        ("a 1 b", "ids hold no blanks"),
-        ("a 1 1", "ids hold no blanks"),
         ("/JPEGImages/a.jpg /SegmentationClassAug/a.png", "paths of an image and its label .*a al"),
         ("a.jpg a.png", "paths of an image and its label map; write a alone"),
-        ("JPEGImages/a.jpg", "it looks like a path; write a alone"),
+        ("JPEGImages/there.jpg", "it looks like a path; write there alone"),
         ("C:\\pictures\\a.jpg", "it looks like a path; write a alone"),
         ("../a", "it looks like a path; write a alone"),
-        ("a.jpg", "drop the suffix and write a"),
-        ("a.PNG", "drop the suffix and write a"),
+        ("a.mat", "drop the suffix and write a"),
+        ("a.XML", "drop the suffix and write a"),
         ("a,0,train", "row of a table; write a alone"),
         ("a1,a2,a3", "several ids; write one id per line"),
         ("2008_000002 2008_000003", "several ids; write one id per line"),
@@ -75,17 +79,20 @@ def test_the_order_and_the_lines_are_kept(tmp_path: Path) -> None:
         ("a 2", "taken for a flag where it is -1, 0 or 1 only; write a alone"),
         ("a 0.5", "taken for a flag"),
         ("# train", "comment; delete the line"),
-        ("\u00e4", "none outside A-Z a-z 0-9 _ -; rename the image and its label map"),
-        ("b#flip", "none outside A-Z"),
-        ("x" * 65, "expected 1 to 64 characters"),
-        ("a\x0cb", "ids hold no blanks"),
-        ("a\u2028b", "ids hold no blanks"),
-        ("a\x1b[2Jb", "row of a table|none outside"),
+        ("b#flip", "expected a file's name or path without its suffix"),
+        ("x" * 76, "at most 160 bytes and 75 in each name; rename the image and its label map"),
+        ("/".join(["x" * 60] * 3), "it looks like a path"),
+        ("a\x0cb", "no control characters"),
+        ("a\u2028b", "no control characters"),
+        (".a", "no name in it that begins with a dot"),
+        ("a\x1b[2Jb", "row of a table"),
     ],
 )
 def test_other_lines_are_refused_with_what_they_look_like(
     tmp_path: Path, line: str, advice: str
 ) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/there.jpg").touch()
     said = refusal(written(tmp_path, f"ok\n\n{line}\nlast\n"))
     assert re.match(rf"line 3: expected an image id, found '.*': .*({advice})", said), said
 

@@ -70,7 +70,7 @@ class Shrinking(TinyNetwork):
 def test_it_is_built_trained_evaluated_and_predicted_with(
     backbone: Backbone, sample_tree: Path, tmp_path: Path
 ) -> None:
-    choices = BuildChoices(backbone=NAME, limit=2)
+    choices = BuildChoices(backbone=NAME, limit_per_split=2)
     torch.manual_seed(1)
     made = build(sample_tree, tmp_path / "shards", choices)
     torch.manual_seed(2)
@@ -101,7 +101,7 @@ def test_windows_and_layers_are_those_of_its_entry(sample_tree: Path, tmp_path: 
         patched.setitem(MAKERS, NAME, TinyNetwork)
         choices = BuildChoices(
             backbone=NAME,
-            limit=1,
+            limit_per_split=1,
             windows=(32, 64),
             layers=("early", "late"),
             geometry=Geometry(geometry="native"),

@@ -219,7 +219,7 @@ def test_builds_and_downloads_go_on_with_one_note(sample_tree: Path, tmp_path: P
     number, out, data = errno.ENOLCK, tmp_path / "out", tmp_path / "data"
     built = without_locks(
         *(number, "build-shards", "pascal-context", "--data-dir", sample_tree, "--out", out),
-        *("--weights", "random:0", "--limit", 1, "--device", "cpu"),
+        *("--weights", "random:0", "--limit-per-split", 1, "--device", "cpu"),
     )
     assert built.returncode == 0, built.stderr
     assert built.stderr.count("has no file locks") == 1

@@ -80,7 +80,7 @@ def test_unknown_id_is_refused_with_what_is_known(
 def test_quarantined_id_is_refused_with_the_reason(tree: Path, tmp_path: Path) -> None:
     damaged = sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[0]
     damaged.write_bytes(b"no JPEG")
-    built = build(tree, tmp_path / "out", BuildChoices(limit=1), max_failures=1)
+    built = build(tree, tmp_path / "out", BuildChoices(limit_per_split=1), max_failures=1)
     (bad,) = built.dataset.quarantined
     for image_id in (bad.id, f"{bad.id}#flip"):
         with pytest.raises(UsageError, match="quarantine") as caught:

@@ -15,7 +15,7 @@ from vocprep.errors import DataDirError, SourceUnavailableError, UsageError, Wei
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.options import BuildChoices, BuildOptions, Layout
 
-CHOICES = BuildChoices(limit=3)
+CHOICES = BuildChoices(limit_per_split=3)
 LAYOUT = Layout(samples_per_shard=2)
 DATASET = "pascal-context"
 
@@ -206,7 +206,7 @@ def test_an_images_folder_outside_of_the_url_is_refused(s3: S3, url: str) -> Non
 def test_the_command_takes_a_url_by_option_and_by_variable(
     s3: S3, url: str, tmp_path: Path
 ) -> None:
-    flags = ("--limit", "2", "--weights", "random:0", "--dry-run")
+    flags = ("--limit-per-split", "2", "--weights", "random:0", "--dry-run")
     result = invoke("build-shards", DATASET, "--out", tmp_path / "o", "--data-dir", url, *flags)
     assert result.exit_code == 0, result.stderr
     s3.environment.setenv("VOCPREP_DATA_DIR", url)

@@ -16,6 +16,7 @@ from vocprep.drawing.labelled import LabelledImage, labelled_sheet
 from vocprep.drawing.png import png_bytes
 from vocprep.errors import LabelDecodeError, UsageError
 from vocprep.features.image import decode_picture, read_image_file
+from vocprep.files.ids import file_stem
 from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.formats.orientations import swaps_sides
 from vocprep.labels.advice import fit_to_picture, other_size
@@ -69,6 +70,8 @@ def decode(
     progress: Progress = NO_PROGRESS,
 ) -> LabelStatistics:
     """Write a dataset's label maps to ``out/ID.png`` and their statistics to ``out/labels.json``.
+
+    In the names of files an id has ``%2F`` for ``/`` and ``%25`` for ``%``.
 
     ``dataset`` is a shipped name or the path of a TOML file; ``data_dir`` is ``$VOCPREP_DATA_DIR``
     or ``./data`` when None. Returns the statistics. The folder appears when all of it is written;
@@ -137,7 +140,7 @@ def _write_overlay(sample: SampleRef, space: LabelSpace, rule: LabelRule | None,
         raise LabelDecodeError(f"{problem}; {fit_to_picture(is_turned=is_turned)}")
     item = LabelledImage(name=f"{sample.image_id}, {sample.split}", image=image, truth=label_map)
     picture = png_bytes(labelled_sheet(item, space.style))
-    write_atomic(out / f"{sample.image_id}.overlay.png", picture)
+    write_atomic(out / f"{file_stem(sample.image_id)}.overlay.png", picture)
 
 
 def _check_overlays(overlays: Path, out: Path) -> None:

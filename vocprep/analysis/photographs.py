@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.data_dir.layout import IMAGE_SUFFIX
+from vocprep.data_dir.splits import SplitFolders, find_image
 from vocprep.errors import DataError, UsageError
 from vocprep.features.image import decode_picture, read_image_file
-from vocprep.files.names import is_plain_name
+from vocprep.files.ids import is_safe_id
 from vocprep.files.writing import sha256_hex
 from vocprep.geometry import Geometry, mirror, place_image
-from vocprep.manifests import load_recorded_dataset
+from vocprep.manifests import DatasetManifest, load_recorded_dataset
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX
 from vocprep.validation import printable
@@ -22,9 +22,8 @@ from vocprep.validation import printable
 class Photographs:
     """The photographs of a version's records, placed as the build placed them."""
 
-    def __init__(self, folder: Path, geometry: Geometry) -> None:
-        self.folder = folder
-        self._geometry = geometry
+    def __init__(self, data_dir: Path, dataset: DatasetManifest, geometry: Geometry) -> None:
+        self._data_dir, self._dataset, self._geometry = data_dir, dataset, geometry
 
     @classmethod
     def of(
@@ -37,13 +36,14 @@ class Photographs:
         """
         recipe = dataset.index.recipe
         given = None if manifest is None else str(manifest)
-        folder = data_dir / load_recorded_dataset(recipe.dataset, given).images
-        if not folder.is_dir():
+        found = load_recorded_dataset(recipe.dataset, given)
+        folders = [SplitFolders.of(data_dir, found, split).images for split in recipe.splits]
+        if not any(isinstance(folder, Path) and folder.is_dir() for folder in folders):
             raise UsageError(
-                f"{folder}: expected the images that the shards were built from, found no such "
+                f"{folders[0]}: expected the images that the shards were built from, found no such "
                 "folder; give the data dir of the build"
             )
-        return cls(folder, recipe.geometry)
+        return cls(data_dir, found, recipe.geometry)
 
     def read(self, record_id: str, image_sha256: str) -> NDArray[np.uint8]:
         """Return a record's photograph uint8 [32·ny, 32·nx, 3], mirrored where the record is.
@@ -53,12 +53,12 @@ class Photographs:
         when the id could lead to another folder.
         """
         image_id = record_id.removesuffix(FLIP_SUFFIX)
-        if not is_plain_name(image_id):
+        if not is_safe_id(image_id):
             raise DataError(
                 f"record {printable(record_id)!r}: its id is no name of an image file, so that "
-                "there is no photograph to show; build from files with plain names"
+                "there is no photograph to show; build from files with other names"
             )
-        path = self.folder / f"{image_id}{IMAGE_SUFFIX}"
+        path = find_image(self._data_dir, self._dataset, image_id)
         data = read_image_file(path)
         if (found := sha256_hex(data)) != image_sha256:
             raise DataError(

@@ -13,10 +13,11 @@ from vocprep.building.finish import (
     FinishedShard,
     ShardSamples,
     dataset_statistics,
-    line_id,
+    line_order,
 )
 from vocprep.building.plan import BuildKey, versions
 from vocprep.errors import UsageError
+from vocprep.files.ids import record_order
 from vocprep.files.writing import DigestedFile, json_bytes
 from vocprep.shards.identity import IdentityTrees
 from vocprep.shards.index import INDEX_VERSION, DatasetIndex, FileEntry
@@ -26,6 +27,7 @@ from vocprep.shards.samples import (
     SAMPLES_FILE,
     Sample,
     SampleEntry,
+    sample_order,
 )
 from vocprep.shards.version import Version
 
@@ -83,18 +85,19 @@ def _write_samples(
 
     UsageError where two records have one id.
     """
-    trees, before = IdentityTrees(), ""
+    trees, last = IdentityTrees(), ""
     with ExitStack() as stack:
         records = stack.enter_context(DigestedFile.open(folder / SAMPLES_FILE))
         quarantined = records
         if any(shard.quarantined for shard in shards.values()):
             quarantined = stack.enter_context(DigestedFile.open(folder / QUARANTINE_FILE))
         for sample, line in _in_id_order(shards, read_samples):
-            if sample.id <= before:
+            order = sample_order(sample)
+            if order <= last:
                 raise UsageError(
                     f"record {sample.id}: is given twice; expected records of different ids"
                 )
-            before = sample.id
+            last = order
             trees.add(sample)
             (records if isinstance(sample, SampleEntry) else quarantined).write(line)
     return {file.path.name: _entry(file) for file in (records, quarantined)}, trees.roots()
@@ -111,7 +114,7 @@ def _in_id_order(
     runs: list[list[str]] = []
     last_id = ""
     for name, shard in shards.items():
-        if not runs or shard.first_id <= last_id:
+        if not runs or record_order(shard.first_id) <= record_order(last_id):
             runs.append([])
         runs[-1].append(name)
         last_id = shard.last_id
@@ -120,7 +123,7 @@ def _in_id_order(
         for name in run:
             yield from read_samples(name, shards[name]).lines()
 
-    return heapq.merge(*map(read, runs), key=line_id)
+    return heapq.merge(*map(read, runs), key=line_order)
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> FileEntry:

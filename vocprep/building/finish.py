@@ -6,7 +6,6 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from pydantic import Field
 from vocprep.building.plan import ShardPlan
 from vocprep.errors import ShardError
 from vocprep.features.image_errors import turned_note
+from vocprep.files.ids import record_order
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.statistics import label_areas, label_notes
 from vocprep.labels.targets import STATE_OTHER, unpack_states
@@ -32,6 +32,7 @@ from vocprep.shards.samples import (
     SampleEntry,
     Sha256,
     jsonl_bytes,
+    sample_order,
 )
 from vocprep.shards.spans import ShardSpan, ids_sha256, is_mirrored
 from vocprep.validation import explain
@@ -76,8 +77,8 @@ class FinishedShard(Entry):
             images=len(image_ids),
             quarantined=sum(isinstance(sample, QuarantinedSample) for sample in samples),
             ids_sha256=ids_sha256(image_ids),
-            first_id=min(sample.id for sample in samples),
-            last_id=max(sample.id for sample in samples),
+            first_id=min((sample.id for sample in samples), key=record_order),
+            last_id=max((sample.id for sample in samples), key=record_order),
             **counted,
         )
 
@@ -99,16 +100,15 @@ class ShardSamples:
     @classmethod
     def of(cls, records: Iterable[SampleEntry], quarantined: Iterable[QuarantinedSample]) -> Self:
         """Return the lines of records and quarantined samples that come in any order."""
-        return cls(
-            records=jsonl_bytes(sorted(records, key=attrgetter("id"))),
-            quarantined=jsonl_bytes(sorted(quarantined, key=attrgetter("id"))),
-        )
+        ordered: list[SampleEntry] = sorted(records, key=sample_order)
+        bad: list[QuarantinedSample] = sorted(quarantined, key=sample_order)
+        return cls(records=jsonl_bytes(ordered), quarantined=jsonl_bytes(bad))
 
     def lines(self) -> Iterator[tuple[Sample, bytes]]:
         """Yield records and quarantined samples in the order of their ids, each with its line."""
         records = _parsed(self.records, SampleEntry)
         quarantined = _parsed(self.quarantined, QuarantinedSample)
-        return heapq.merge(records, quarantined, key=line_id)
+        return heapq.merge(records, quarantined, key=line_order)
 
     def read_quarantined(self) -> list[QuarantinedSample]:
         """Return the quarantined samples."""
@@ -134,9 +134,9 @@ def _parsed(lines: bytes, kind: type[Line]) -> Iterator[tuple[Line, bytes]]:
             ) from error
 
 
-def line_id(line: tuple[Sample, bytes]) -> str:
-    """Return the id of a sample with its line."""
-    return line[0].id
+def line_order(line: tuple[Sample, bytes]) -> str:
+    """Return what samples with their lines are sorted by."""
+    return sample_order(line[0])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -23,6 +23,8 @@ from vocprep.data_dir.layout import (
     list_splits,
     read_split_ids,
 )
+from vocprep.data_dir.limits import Limit
+from vocprep.data_dir.splits import has_split
 from vocprep.features.libraries.kinds import describe_network
 from vocprep.features.libraries.maps import NetworkChoice
 from vocprep.features.weights import (
@@ -46,7 +48,6 @@ from vocprep.options import BuildChoices, Layout, Part
 from vocprep.recipe import LabelSpaceId, Precision, Recipe, SplitIds, default_precision
 from vocprep.shards.containers import CONTAINERS
 from vocprep.storage.places import Place, parse_place
-from vocprep.storage.reading import names_at
 
 SHARD_NAME = re.compile(
     rf".+-\d{{5}}-of-\d{{5}}({'|'.join(re.escape(each.suffix) for each in CONTAINERS.values())})"
@@ -87,7 +88,7 @@ class BuildPlan:
     sources: tuple[SourceManifest, ...] = ()
     """Where images, labels and weights come from, for the dataset's card."""
     left_out: ImageIds = field(default_factory=lambda: ImageIds.of([]))
-    """Ids of the dataset's own splits that ``--splits`` or ``--limit`` leave out."""
+    """Ids of the dataset's own splits that ``--splits`` or a limit leave out."""
 
     def __repr__(self) -> str:
         return (
@@ -204,7 +205,7 @@ def _samples(
         data_dir,
         dataset,
         splits,
-        choices.limit,
+        Limit(total=choices.limit, per_split=choices.limit_per_split),
         allow_missing=allow_missing,
         skip_option="--max-failures",
     )
@@ -304,10 +305,10 @@ def _left_out(
     dataset: DatasetManifest, data_dir: Place, chosen: Mapping[str, SplitSamples]
 ) -> ImageIds:
     """Return the ids of the dataset's splits that are not among the samples."""
-    names = names_at(data_dir / (dataset.split_files or "."))
-    present = [split for split in dataset.splits if f"{split}.txt" in names]
     left_out = []
-    for split in present:
+    for split in dataset.splits:
+        if not has_split(data_dir, dataset, split):
+            continue
         image_ids = read_split_ids(data_dir, dataset, split)
         for samples in chosen.values():
             image_ids = image_ids.without(samples.image_ids)

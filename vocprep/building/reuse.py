@@ -18,6 +18,7 @@ from vocprep.building.plan import BuildKey
 from vocprep.building.stages import Embeddings
 from vocprep.data_dir.image_ids import Column
 from vocprep.errors import ShardError, UsageError
+from vocprep.files.ids import record_order
 from vocprep.recipe import Recipe, differing_choices, joined_differences, precision_advice
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.version import Version
@@ -188,7 +189,9 @@ class StoredPlaces:
         ids, numbers = [np.array([], dtype="S1")], array("Q")
         samples = version.stream_samples()
         while block := list(islice(samples, _TOGETHER)):
-            ids.append(np.array([sample.id.encode() for sample in block], dtype=np.bytes_))
+            ids.append(
+                np.array([record_order(sample.id).encode() for sample in block], dtype=np.bytes_)
+            )
             for sample in block:
                 numbers.append(number_of[sample.shard])
                 numbers.append(sample.row)
@@ -199,7 +202,7 @@ class StoredPlaces:
 
     def find(self, record_id: str, image_sha256: str) -> StoredPlace | None:
         """Return the place of a record that seems to be made of an image with this digest."""
-        wanted = record_id.encode()
+        wanted = record_order(record_id).encode()
         if len(wanted) > self._ids.itemsize:
             return None
         place = int(np.searchsorted(self._ids, np.bytes_(wanted)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -20,12 +20,20 @@ from pathlib import Path
 from typing import Self
 
 from vocprep.checks.report import Difference, Report, changed
-from vocprep.data_dir.layout import read_split
-from vocprep.data_dir.missing_files import ListedFiles
+from vocprep.data_dir.folders import Codes, FileNames, all_files, inner_folder
+from vocprep.data_dir.image_ids import ImageIds
+from vocprep.data_dir.missing_files import SearchedFolder
+from vocprep.data_dir.presence import find_images, find_listed, missing_ids
+from vocprep.data_dir.splits import (
+    ListedSplit,
+    SplitFolders,
+    image_names,
+    label_names,
+    list_split,
+)
 from vocprep.errors import DataDirError, DataError, ImageDecodeError, LabelDecodeError
 from vocprep.features.image import decode_picture, picture_size, read_image_file
 from vocprep.features.image_errors import turned_note
-from vocprep.files.names import names_in
 from vocprep.files.reading import read_file
 from vocprep.formats.orientations import UPRIGHT, orientation
 from vocprep.labels.decode import LabelRule, label_rule, read_label_file
@@ -34,6 +42,7 @@ from vocprep.labels.statistics import label_areas, label_notes, load_label_areas
 from vocprep.manifests import DatasetManifest, load_dataset, manifest_names
 from vocprep.parallel import map_in_processes
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.storage.places import Place
 from vocprep.synthetic.dataset import MARKER
 from vocprep.validation import explain
 
@@ -50,6 +59,7 @@ Size = tuple[int, int]
 class ExpectedSample:
     """The files of one image id, and what they must agree with."""
 
+    image_id: str
     image: Path | None
     label: Path | None
     annotation: Path
@@ -140,47 +150,53 @@ def _samples(
     data_dir: Path, dataset: DatasetManifest, listed: set[Path]
 ) -> Iterator[ExpectedSample]:
     """Yield the files of a dataset; an image without a label map only if it is not yet listed."""
-    images, labels = _images(data_dir, dataset), _labels(data_dir, dataset)
-    annotations = (data_dir / dataset.images).parent / "Annotations"
     areas, rule = _areas(data_dir, dataset), label_rule(dataset, data_dir)
-    for image_id in sorted(images.keys() | labels.keys()):
-        image = images.get(image_id)
-        if image_id not in labels and image in listed:
+    done: set[SplitFolders] = set()
+    for split in dataset.splits:
+        folders = SplitFolders.of(data_dir, dataset, split)
+        if (key := replace(folders, split="")) in done:
             continue
-        if image is not None:
-            listed.add(image)
-        yield ExpectedSample(
-            image=image,
-            label=labels.get(image_id),
-            annotation=annotations / f"{image_id}.xml",
-            schema=dataset.schemas[0],
-            rule=rule.only([labels[image_id]] if image_id in labels else []),
-            areas=areas.get(image_id) if image_id in labels else None,
+        done.add(key)
+        images, labels = (
+            _files(names, folder, folders, inner)
+            for names, folder, inner in (
+                (image_names(dataset), folders.images, folders.labels),
+                (label_names(dataset), folders.labels, folders.images),
+            )
         )
+        annotations = Path(str(folders.images)).parent / "Annotations"
+        for image_id in sorted(images.keys() | labels.keys()):
+            image = images.get(image_id)
+            if image_id not in labels and image in listed:
+                continue
+            if image is not None:
+                listed.add(image)
+            yield ExpectedSample(
+                image_id=image_id,
+                image=image,
+                label=labels.get(image_id),
+                annotation=annotations / f"{image_id.removeprefix(folders.prefix)}.xml",
+                schema=dataset.schemas[0],
+                rule=rule.only([labels[image_id]] if image_id in labels else []),
+                areas=areas.get(image_id) if image_id in labels else None,
+            )
 
 
-def _images(data_dir: Path, dataset: DatasetManifest) -> dict[str, Path]:
-    return _by_stem(data_dir / dataset.images, ".jpg")
+def _files(names: FileNames, folder: Place, folders: SplitFolders, other: Place) -> dict[str, Path]:
+    """Return the files of one kind by image id, none where there is no folder.
 
-
-def _labels(data_dir: Path, dataset: DatasetManifest) -> dict[str, Path]:
-    return _by_stem(data_dir / dataset.labels, f".{dataset.label_kind}")
-
-
-def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
-    """Return the files of a folder that have a suffix."""
-    names = _names_in(folder)
-    return {Path(name).stem: folder / name for name in names if Path(name).suffix == suffix}
-
-
-def _names_in(folder: Path) -> frozenset[str]:
-    """Return the names in a folder, none where there is no folder; DataDirError if unreadable."""
+    ``other`` is the folder of the files of the other kind. DataDirError if it cannot be read.
+    """
     try:
-        return names_in(folder)
+        ids, codes = all_files(folder, names, folders.prefix, inner_folder(other, folder))
     except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
+        return {}
     except OSError as error:
         raise DataDirError(f"{folder}: cannot be read: {explain(error)}") from error
+    return {
+        image_id: Path(str(folder)) / f"{image_id.removeprefix(folders.prefix)}{names.end_of(code)}"
+        for image_id, code in zip(ids, codes.tolist(), strict=True)
+    }
 
 
 def _areas(data_dir: Path, dataset: DatasetManifest) -> Mapping[str, Mapping[int, int]]:
@@ -192,23 +208,38 @@ def _areas(data_dir: Path, dataset: DatasetManifest) -> Mapping[str, Mapping[int
 
 def _missing(data_dir: Path, dataset: DatasetManifest) -> Iterator[Difference]:
     """Yield the files that the splits or the authors' log list and the folders lack."""
-    listed = {key for split in dataset.splits for key in read_split(data_dir, dataset, split)}
-    yield from _missing_of("image", data_dir / dataset.images, ".jpg", listed)
-    listed |= _areas(data_dir, dataset).keys()
-    suffix = f".{dataset.label_kind}"
-    yield from _missing_of("label map", data_dir / dataset.labels, suffix, listed)
+    splits = [list_split(data_dir, dataset, split) for split in dataset.splits]
+    images, labels = image_names(dataset), label_names(dataset)
+    yield from _missing_of(images, splits, find_images(images, splits), lambda each: each.images)
+    logged = _areas(data_dir, dataset).keys()
+    for row, each in enumerate(splits):
+        others = [split.image_ids for split in splits[:row]]
+        ids = ImageIds.union([each.image_ids, *([] if row else [ImageIds.of(logged)])])
+        for other in others:
+            ids = ids.without(other)
+        splits[row] = replace(each, image_ids=ids)
+    codes = find_listed(labels, lambda each: each.labels, splits)
+    yield from _missing_of(labels, splits, codes, lambda each: each.labels)
 
 
 def _missing_of(
-    kind: str, folder: Path, suffix: str, image_ids: Iterable[str]
+    names: FileNames,
+    splits: Sequence[ListedSplit],
+    codes: Sequence[Codes],
+    folder_of: Callable[[SplitFolders], Place],
 ) -> Iterator[Difference]:
     """Yield the files of some ids that a folder lacks, by their absolute paths."""
-    paths = tuple(folder / f"{image_id}{suffix}" for image_id in sorted(image_ids))
-    files = ListedFiles(kind=kind, paths=paths, names=_names_in(folder))
-    for path in files.missing:
-        there = files.what_to_do(path)
-        detail = f"expected the {kind} of a listed id{f', {there}' if there else ''}"
-        yield Difference(path=str(path), state="missing", detail=detail)
+    searched: dict[Place, SearchedFolder] = {}
+    missing = dict(missing_ids(splits, codes))
+    for image_id, folders in sorted(missing.items(), key=lambda item: item[0]):
+        below, _, stem = image_id.removeprefix(folders.prefix).rpartition("/")
+        place = folder_of(folders) / below
+        if place not in searched:
+            searched[place] = SearchedFolder.of_any(names, place)
+        there = searched[place].what_to_do(stem)
+        detail = f"expected the {names.kind} of a listed id{f', {there}' if there else ''}"
+        path = str(searched[place].expected(stem))
+        yield Difference(path=path, state="missing", detail=detail)
 
 
 @dataclass(kw_only=True)
@@ -266,7 +297,7 @@ def check_samples(samples: Sequence[ExpectedSample]) -> Findings:
     for sample in samples:
         size, detail = None, None
         if sample.image is not None:
-            size, detail = _check_image(sample.image, sample.annotation, findings)
+            size, detail = _check_image(sample, sample.image, findings)
             if detail:
                 findings.differences.append(changed(str(sample.image), detail))
         if sample.label is not None:
@@ -277,7 +308,7 @@ def check_samples(samples: Sequence[ExpectedSample]) -> Findings:
 
 
 def _check_image(
-    path: Path, annotation: Path, findings: Findings
+    sample: ExpectedSample, path: Path, findings: Findings
 ) -> tuple[Size | None, str | None]:
     """Return an image's size as far as it is known, and what is wrong with it."""
     try:
@@ -287,10 +318,10 @@ def _check_image(
     except ImageDecodeError as error:
         return None, _without_path(error, path)
     if orientation(data) != UPRIGHT:
-        findings.turned.add(path.stem)
+        findings.turned.add(sample.image_id)
     decoded = (pixels.shape[0], pixels.shape[1])
-    stated = _annotated_size(annotation)
-    for what, expected in (("its header", size), (annotation.name, stated)):
+    stated = _annotated_size(sample.annotation)
+    for what, expected in (("its header", size), (sample.annotation.name, stated)):
         if expected not in (None, decoded):
             return decoded, f"expected {_text(expected)} as {what} says, found {_text(decoded)}"
     return decoded, None

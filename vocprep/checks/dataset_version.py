@@ -17,6 +17,7 @@ from vocprep.building.plan import ShardPlan
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
 from vocprep.features.weights import WEIGHTS_HINT
+from vocprep.files.ids import record_order
 from vocprep.files.locking import LOCK
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.reading import MAX_JSON_BYTES
@@ -154,7 +155,7 @@ def _check_listed_shard(shard: ShardEntry, samples: Sequence[SampleEntry]) -> It
     ids = [sample.id for sample in samples]
     if ShardSpan.of(ids) != shard.span:
         yield changed(DATASET_FILE, f"the span of {shard.name} is not that of its records")
-    if ids != sorted(ids):
+    if ids != sorted(ids, key=record_order):
         yield changed(SAMPLES_FILE, f"the rows of {shard.name} are not in the order of their ids")
 
 

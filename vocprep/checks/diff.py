@@ -25,7 +25,7 @@ from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX, Record
-from vocprep.shards.samples import QuarantinedSample, Sample, SampleEntry
+from vocprep.shards.samples import QuarantinedSample, Sample, SampleEntry, sample_order
 from vocprep.shards.spans import is_mirrored
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place, parse_place
@@ -181,7 +181,7 @@ def _side_by_side(
 ) -> Iterator[tuple[Sample | None, Sample | None]]:
     """Yield the samples of two lists in id order, those of one id together."""
     tagged = (zip(side, repeat(number)) for number, side in enumerate((one, other)))
-    merged = heapq.merge(*tagged, key=lambda item: item[0].id)
+    merged = heapq.merge(*tagged, key=lambda item: sample_order(item[0]))
     for _, group in groupby(merged, key=lambda item: item[0].id):
         found: list[Sample | None] = [None, None]
         for sample, number in group:

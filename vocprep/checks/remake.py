@@ -48,13 +48,13 @@ class RemakeSources:
 def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> BuildPlan:
     """Plan the build that has this recipe; DataError naming what has changed since.
 
-    Which images ``--limit`` and ``--split-flags`` chose is not in a recipe, but how many of each
-    split, and the digest of their ids.
+    Which images a limit and ``--split-flags`` chose is not in a recipe, but how many of each split,
+    and the digest of their ids.
     """
     dataset = load_recorded_dataset(recipe.dataset, sources.dataset)
     choices = BuildChoices(
         splits=tuple(recipe.splits),
-        limit=max(split.count for split in recipe.splits.values()),
+        limit_per_split={split: ids.count for split, ids in recipe.splits.items()},
         schema=recipe.schema.name,
         void_unknown=recipe.schema.void_unknown,
         geometry=recipe.geometry,

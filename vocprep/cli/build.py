@@ -56,6 +56,7 @@ _LOCKED_CHOICES = (
         "splits",
         "split_flags",
         "limit",
+        "limit_per_split",
         "schema",
         "void_unknown",
         "geometry",
@@ -111,7 +112,12 @@ def _whole_numbers(
 )
 @click.option("--splits", callback=comma_list, help="Comma-separated.  [default: the dataset's]")
 @split_flags_option
-@click.option("--limit", type=int, help="At most N images of each split: for a quick trial.")
+@click.option(
+    "--limit",
+    type=int,
+    help="At most N images in all, shared over the splits in proportion: for a quick trial.",
+)
+@click.option("--limit-per-split", type=int, help="At most N images of each split.")
 @click.option("--schema", help="Label space.  [default: the dataset's first]")
 @click.option("--void-unknown", is_flag=True, help='Make the class "unknown" void.')
 @click.option(

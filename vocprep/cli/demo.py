@@ -31,6 +31,7 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
       vocprep demo
     """
     from vocprep.data_dir.layout import list_samples
+    from vocprep.data_dir.limits import Limit
     from vocprep.manifests import load_dataset
 
     started = time.perf_counter()
@@ -51,7 +52,7 @@ def demo(context: click.Context, folder: Path, images: int, epochs: int) -> None
     )
     chosen = [
         item.image_path
-        for item in list_samples(data, load_dataset("pascal-context"), ["val"], limit=3)
+        for item in list_samples(data, load_dataset("pascal-context"), ["val"], Limit(total=3))
     ]
     _run(context, "predict", run, *chosen, "--weights", WEIGHTS, "--out", overlays)
     _run(context, "evaluate", run, shards)

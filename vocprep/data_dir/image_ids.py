@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Column: TypeAlias = NDArray[np.bytes_]
-"""[N]: ASCII texts without NUL bytes, as wide as the longest."""
+"""[N]: UTF-8 texts without NUL bytes, as wide as the longest."""
 _BLOCK = 4096
 """Ids that are decoded together."""
 
 
 class ImageIds(Sequence[str]):
-    """Image ids that are plain names (``vocprep.files.names.is_plain_name``), sorted, each once.
+    """Image ids (``vocprep.files.ids.is_image_id``), sorted by code point, each once.
 
     A slice is a view of the same memory.
 
@@ -49,18 +49,22 @@ class ImageIds(Sequence[str]):
         """Return the ids that are not among others."""
         return ImageIds(self.column[~self._are_in(others)])
 
-    def places(self, image_ids: Iterable[str]) -> NDArray[np.int64]:
-        """Return the places of those texts that are among these ids, in their order."""
+    def find(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the place of each text [N] among these ids; −1 where it is none of them."""
         width = self.column.itemsize
-        fitting = [
-            each for each in image_ids if len(each) <= width and each.isascii() and "\0" not in each
-        ]
-        wanted = np.array(fitting, dtype=self.column.dtype)
-        places = np.searchsorted(self.column, wanted).astype(np.int64)
-        inside = places < len(self.column)
-        wanted, places = wanted[inside], places[inside]
-        found: NDArray[np.int64] = places[self.column[places] == wanted]
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        fits = np.array([len(each) <= width and b"\0" not in each for each in encoded], dtype=bool)
+        found = np.full(len(encoded), -1, dtype=np.int64)
+        if len(self) and fits.any():
+            wanted = np.array(encoded, dtype=np.bytes_)[fits].astype(self.column.dtype)
+            places = np.minimum(np.searchsorted(self.column, wanted), len(self) - 1)
+            found[fits] = np.where(self.column[places] == wanted, places, -1)
         return found
+
+    def places(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the places of those texts that are among these ids, in their order."""
+        found = self.find(texts)
+        return found[found >= 0]
 
     def _are_in(self, others: ImageIds) -> NDArray[np.bool_]:
         """Return for each of the ids [N] whether it is among others."""
@@ -91,14 +95,14 @@ class ImageIds(Sequence[str]):
     def __getitem__(self, place: int | slice) -> str | ImageIds:
         if isinstance(place, slice):
             return ImageIds(self.column[place])
-        return bytes(self.column[place]).decode("ascii")
+        return bytes(self.column[place]).decode()
 
     def __iter__(self) -> Iterator[str]:
         for block in self._blocks():
             yield from block
 
     def __contains__(self, image_id: object) -> bool:
-        return isinstance(image_id, str) and len(self.places([image_id])) > 0
+        return isinstance(image_id, str) and bool(self.find([image_id])[0] >= 0)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageIds) and np.array_equal(self.column, other.column)
@@ -112,13 +116,13 @@ class ImageIds(Sequence[str]):
 
     def _blocks(self) -> Iterator[list[str]]:
         for start in range(0, len(self.column), _BLOCK):
-            yield [each.decode("ascii") for each in self.column[start : start + _BLOCK].tolist()]
+            yield [each.decode() for each in self.column[start : start + _BLOCK].tolist()]
 
 
 def as_column(image_ids: Iterable[str]) -> Column:
-    """Return plain names in their order as a column, without a list of all of them."""
+    """Return ids in their order as a column, without a list of all of them."""
     remaining = iter(image_ids)
     parts = [np.array([], dtype="S1")]
     while block := list(islice(remaining, _BLOCK)):
-        parts.append(np.array(block, dtype=np.bytes_))
+        parts.append(np.array([each.encode() for each in block], dtype=np.bytes_))
     return np.concatenate(parts)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import unicodedata
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
+from pathlib import PurePosixPath
 
-import numpy as np
-
-from vocprep.data_dir.image_ids import ImageIds
+from vocprep.data_dir.folders import FileNames
 from vocprep.data_dir.split_files import is_header
 from vocprep.errors import DataDirError
 from vocprep.storage.places import Place
@@ -20,113 +16,128 @@ from vocprep.storage.reading import names_at
 from vocprep.validation import explain
 
 _JPEG = (".jpg", ".jpeg")
-_LABEL_KINDS = (".png", ".mat")
-_TOGETHER = 4096
-"""Names of a folder that are compared with ids at a time."""
+_LABEL_KINDS = {".png": "png", ".mat": "mat", ".npy": "npy", ".tif": "tiff", ".tiff": "tiff"}
 _MOST_SIMILAR = 20
 """Names that are looked at in the place of a missing file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListedFiles:
-    """Files of one kind that are listed, beside what is in their folder."""
+class SearchedFolder:
+    """A folder in which files of one kind are looked for."""
 
-    kind: str
-    """``image`` or ``label map``."""
-    paths: tuple[Place, ...]
-    names: frozenset[str]
-    """What the folder holds, clutter left out."""
+    names: FileNames
+    """Which files they are, and of what kind."""
+    place: Place
+    found: frozenset[str]
+    """The names in it, clutter left out."""
 
-    @cached_property
-    def missing(self) -> tuple[Place, ...]:
-        """Those that are not in the folder."""
-        return tuple(path for path in self.paths if path.name not in self.names)
+    @classmethod
+    def of(cls, names: FileNames, place: Place) -> SearchedFolder:
+        """List a folder; DataDirError when there is none, or when it cannot be read."""
+        try:
+            return cls(names=names, place=place, found=names_at(place))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DataDirError(
+                f"{place}: expected the folder of the {names.kind}s, found none ({explain(error)})"
+            ) from error
+        except OSError as error:
+            raise DataDirError(
+                f"{place}: the folder of the {names.kind}s cannot be read: {explain(error)}"
+            ) from error
 
-    def in_words(self) -> str:
-        """Return the first missing file, how many there are, and what to do about them."""
-        first = self.missing[0]
-        advice = self.what_to_do(first) or "add the files or remove the ids from the split file"
-        if is_header(first.stem):
-            advice = f"{first.stem} looks like a header of the split file; delete its line"
+    @classmethod
+    def of_any(cls, names: FileNames, place: Place) -> SearchedFolder:
+        """List a folder, with nothing in it where it cannot be listed."""
+        try:
+            return cls.of(names, place)
+        except DataDirError:
+            return cls(names=names, place=place, found=frozenset())
+
+    def in_words(self, stem: str, missing: int, total: int) -> str:
+        """Return that a file is missing, one of so many, and what to do about them.
+
+        ``stem`` is the end of its image id that the file's name begins with.
+        """
+        path = self.expected(stem)
+        advice = self.what_to_do(stem) or "add the files or remove the ids from the split file"
+        if is_header(stem):
+            advice = f"{stem} looks like a header of the split file; delete its line"
         return (
-            f"{first}: the {self.kind} of a listed image id is missing "
-            f"({len(self.missing):,} of {len(self.paths):,} {self.kind}s); {advice}"
+            f"{path}: the {self.names.kind} of a listed image id is missing "
+            f"({missing:,} of {total:,} {self.names.kind}s); {advice}"
         )
 
-    def what_to_do(self, path: Place) -> str | None:
-        """Return what lies in the place of a missing file, and what to do; None for nothing."""
-        found = self._in_place_of(path)
-        return found and f"found {found} there: {_advice(path, Path(found), self.kind)}"
+    def expected(self, stem: str) -> Place:
+        """Return the path that a missing file is expected at."""
+        return self.place / f"{stem}{self.names.end_of(0)}"
 
-    def _in_place_of(self, path: Place) -> str | None:
+    def what_to_do(self, stem: str) -> str | None:
+        """Return what lies in the place of a missing file, and what to do; None for nothing."""
+        found = self._in_place_of(stem)
+        return found and f"found {found} there: {self._advice(stem, found)}"
+
+    def _in_place_of(self, stem: str) -> str | None:
         """Return the file that probably is the missing one under another name."""
-        stem = path.stem.casefold()
-        for separator in (".", "_", "-"):
-            start = bisect_left(self._sorted, (f"{stem}{separator}", ""))
+        key, expected = _key(stem), self.expected(stem).name
+        for separator in (self.names.end_of(0), ".", "_", "-"):
+            start = bisect_left(self._sorted, (f"{key}{_key(separator)}", ""))
             similar = self._sorted[start : start + _MOST_SIMILAR]
-            names = [name for folded, name in similar if folded.startswith(f"{stem}{separator}")]
+            names = [
+                name for folded, name in similar if folded.startswith(f"{key}{_key(separator)}")
+            ]
             if names:
-                return min(names, key=lambda name: (name.casefold() != path.name, name))
+                return min(names, key=lambda name: (_key(name) != _key(expected), name))
         return None
 
     @cached_property
     def _sorted(self) -> list[tuple[str, str]]:
-        return sorted((name.casefold(), name) for name in self.names)
+        return sorted((_key(name), name) for name in self.found)
+
+    def _advice(self, stem: str, found: str) -> str:
+        """Return what makes the found file the expected one."""
+        if _composed(found).startswith(_composed(stem)) and not found.startswith(stem):
+            form = "NFD" if unicodedata.is_normalized("NFD", found) else "NFC"
+            return (
+                f"the same letters, composed otherwise (the file's name is in Unicode's {form}); "
+                "write the id as the file has it, or rename the file"
+            )
+        suffix = PurePosixPath(found).suffix.casefold()
+        if self.names.kind == "image":
+            return self._advice_on_image(stem, found, suffix)
+        return self._advice_on_label_map(stem, found, suffix)
+
+    def _advice_on_label_map(self, stem: str, found: str, suffix: str) -> str:
+        expected = self.expected(stem).name
+        if suffix == PurePosixPath(expected).suffix.casefold():
+            rest = found.removeprefix(stem)
+            if rest != found and rest.casefold() != self.names.end_of(0).casefold():
+                return f'rename it to {expected}, or set label_suffix = "{rest}" in the manifest'
+            return _rename(expected, found)
+        if suffix in _LABEL_KINDS:
+            kind = _LABEL_KINDS[suffix]
+            return f'set label_kind = "{kind}" in the manifest, or convert it to {expected}'
+        if suffix in _JPEG:
+            return f"export the label map as {expected} from its source, since JPEG changes ids"
+        return f"convert it to {expected}, which holds the ids"
+
+    def _advice_on_image(self, stem: str, found: str, suffix: str) -> str:
+        expected = self.expected(stem).name
+        if suffix in self.names.accepted:
+            return _rename(stem + PurePosixPath(found).suffix, found)
+        if suffix in (*_JPEG, *_LABEL_KINDS, ".webp", ".bmp") and suffix not in (".mat", ".npy"):
+            return f'add "{suffix}" to image_suffixes in the manifest, or convert it to {expected}'
+        return f"convert it to one of {', '.join(self.names.accepted)}"
 
 
-def holds_all(folder: Place, parts: Sequence[ImageIds], suffix: str) -> bool:
-    """Return whether a folder can be listed and holds a file per id, without a list of its names.
-
-    The folder is listed once: ten thousand stat calls take seconds on a network disk.
-    """
-    found = [np.zeros(len(image_ids), dtype=bool) for image_ids in parts]
-    if not isinstance(folder, Path):
-        try:
-            listed = names_at(folder)
-        except OSError:
-            return False
-        return all(f"{image_id}{suffix}" in listed for part in parts for image_id in part)
-    try:
-        with os.scandir(folder) as entries:
-            names = (entry.name for entry in entries)
-            stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-            while block := list(islice(stems, _TOGETHER)):
-                for image_ids, is_found in zip(parts, found, strict=True):
-                    is_found[image_ids.places(block)] = True
-    except OSError:
-        return False
-    return all(bool(is_found.all()) for is_found in found)
+def _rename(expected: str, found: str) -> str:
+    is_same = found.casefold() == expected.casefold()
+    return f"rename it to {expected}{' (upper and lower case count)' if is_same else ''}"
 
 
-def list_folder(kind: str, paths: Sequence[Place]) -> ListedFiles:
-    """Return the listed files, all of one folder, beside what the folder holds.
-
-    DataDirError when there is no such folder, or when it cannot be read.
-    """
-    folder = paths[0].parent
-    try:
-        names = names_at(folder)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataDirError(
-            f"{folder}: expected the folder of the {kind}s, found none ({explain(error)})"
-        ) from error
-    except OSError as error:
-        raise DataDirError(
-            f"{folder}: the folder of the {kind}s cannot be read: {explain(error)}"
-        ) from error
-    return ListedFiles(kind=kind, paths=tuple(paths), names=names)
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
-def _advice(path: Place, found: Path, kind: str) -> str:
-    """Return what makes the found file the expected one."""
-    expected, suffix = path.suffix, found.suffix.casefold()
-    if suffix == expected or {suffix, expected} <= set(_JPEG):
-        same = found.name.casefold() == path.name.casefold()
-        return f"rename it to {path.name}{' (upper and lower case count)' if same else ''}"
-    if kind == "image":
-        return f"convert it to JPEG, as {path.name}"
-    if suffix in _LABEL_KINDS:
-        return f'set label_kind = "{suffix[1:]}" in the manifest, or convert it to {path.name}'
-    if suffix in _JPEG:
-        return f"export the label map as {path.name} from its source, since JPEG changes ids"
-    return f"convert it to {path.name}, which holds the ids"
+def _key(name: str) -> str:
+    """Return a name without what often differs: letter case, and how letters are composed."""
+    return _composed(name).casefold()

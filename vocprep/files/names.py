@@ -17,8 +17,12 @@ TEMPORARY_PREFIX = ".tmp-"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+PLAIN_NAME = "expected 1 to 64 characters, none outside A-Z a-z 0-9 _ -"
+"""What ``is_plain_name`` takes, in words."""
+
+
 def is_plain_name(name: str) -> bool:
-    """Return whether an image id or a split name is safe in file names of every container."""
+    """Return whether a name can be that of a split, and an image id as it is."""
     return _PLAIN_NAME.fullmatch(name) is not None
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, UsageError
-from vocprep.files.names import TEMPORARY_PREFIX, is_clutter, is_plain_name
+from vocprep.files.ids import file_stem, id_of_stem
+from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.replacing import Replacement, empty_staging, locked_output
 from vocprep.files.writing import disk_advice, write_json
 from vocprep.labels.decode import LabelRule, read_label_map
@@ -72,7 +73,7 @@ def write_label_maps(
 def _is_label_map(name: str) -> bool:
     """Return whether a file has the name of one that ``decode`` writes."""
     stem, suffix = name.removesuffix(".png"), name.endswith(".png")
-    return name == STATISTICS_FILE or (suffix and is_plain_name(stem))
+    return name == STATISTICS_FILE or (suffix and id_of_stem(stem) is not None)
 
 
 def _refuse_foreign_files(out: Path) -> None:
@@ -91,5 +92,5 @@ def _write_one(
     sample: SampleRef, space: LabelSpace, rule: LabelRule | None, folder: Path
 ) -> NDArray[np.uint16]:
     label_map = read_label_map(sample.label_path, space, rule)
-    (folder / f"{sample.image_id}.png").write_bytes(encode_png(label_map))
+    (folder / f"{file_stem(sample.image_id)}.png").write_bytes(encode_png(label_map))
     return label_map

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from vocprep.shards.record import FLIP_SUFFIX
-from vocprep.shards.samples import QuarantinedSample, Sample, SampleEntry
+from vocprep.shards.samples import QuarantinedSample, Sample, SampleEntry, sample_order
 
 QUARANTINED_SHA256 = hashlib.sha256(b"quarantined").hexdigest()
 """The digest that a quarantined sample counts with."""
@@ -32,7 +32,7 @@ class Identities:
     @classmethod
     def of(cls, samples: Iterable[SampleEntry], quarantined: Iterable[QuarantinedSample]) -> Self:
         """Compute them from samples.jsonl and quarantine.jsonl, in any order."""
-        return cls.of_sorted(sorted((*samples, *quarantined), key=lambda sample: sample.id))
+        return cls.of_sorted(sorted((*samples, *quarantined), key=sample_order))
 
     @classmethod
     def of_sorted(cls, samples: Iterable[Sample]) -> Self:

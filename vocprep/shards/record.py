@@ -9,16 +9,18 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError, ShardError
+from vocprep.files import ids
 from vocprep.geometry import PATCH, Grid
 from vocprep.labels.png import decode_png
 from vocprep.recipe import View
 
-FLIP_SUFFIX = "#flip"
+FLIP_SUFFIX: Final = ids.FLIP_SUFFIX
 """Follows the image id in the record id of a mirrored view."""
 
 

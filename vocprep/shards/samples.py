@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from vocprep.errors import ShardError
+from vocprep.files.ids import ID_PATTERN, record_order
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.shards.record import FLIP_SUFFIX, Record
 from vocprep.validation import explain
@@ -25,7 +26,8 @@ MAX_LINE = 64 << 10
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 """A number of things, or a size in bytes."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-RecordId = Annotated[str, Field(min_length=1, max_length=255)]
+RecordId = Annotated[str, Field(min_length=1, max_length=255, pattern=f"^{ID_PATTERN}$")]
+"""An id that names no other folder than its own; ``vocprep.files.ids`` has the whole rule."""
 ShortText = Annotated[str, Field(max_length=255)]
 GridSide = Annotated[int, Field(ge=1, lt=1 << 16)]
 
@@ -126,6 +128,11 @@ def pair_digests(samples: Iterable[Sample]) -> dict[str, PairDigests]:
         for sample in samples
         if not sample.id.endswith(FLIP_SUFFIX)
     }
+
+
+def sample_order(sample: SampleEntry | QuarantinedSample) -> str:
+    """Return what samples are sorted by: the image id, the plain view before the mirrored one."""
+    return record_order(sample.id)
 
 
 Line = TypeVar("Line", SampleEntry, QuarantinedSample)

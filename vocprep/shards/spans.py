@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Protocol, Self
 
+from vocprep.files.ids import record_order
 from vocprep.shards.record import FLIP_SUFFIX
 from vocprep.shards.samples import Count, Entry, RecordId, Sha256
 
@@ -37,8 +38,8 @@ class ShardSpan(Entry):
         """
         return cls(
             images=sum(not is_mirrored(record_id) for record_id in record_ids),
-            first_id=min(record_ids),
-            last_id=max(record_ids),
+            first_id=min(record_ids, key=record_order),
+            last_id=max(record_ids, key=record_order),
             ids_sha256=ids_sha256(record_ids),
         )
 
@@ -46,7 +47,8 @@ class ShardSpan(Entry):
         """Raise ValueError where it cannot be that of a shard of so many records."""
         if self.images > records:
             raise ValueError(f"images {self.images:,}: expected at most its {records:,} records")
-        if self.first_id > self.last_id or (self.first_id == self.last_id) != (records == 1):
+        is_one = self.first_id == self.last_id
+        if record_order(self.first_id) > record_order(self.last_id) or is_one != (records == 1):
             raise ValueError(
                 f"first_id {self.first_id!r} and last_id {self.last_id!r}: expected the ends of "
                 f"{records:,} different ids in order"
@@ -91,10 +93,11 @@ def check_spans(shards: Sequence[SpannedShard], images: Mapping[str, int]) -> No
             continue
         try:
             shard.span.check(shard.records)
-            if shard.span.first_id <= last_ids.get(shard.split, ""):
+            last_id = last_ids.get(shard.split, "")
+            if record_order(shard.span.first_id) <= record_order(last_id):
                 raise ValueError(
                     f"first_id {shard.span.first_id!r}: expected one after "
-                    f"{last_ids[shard.split]!r}, the last of the shard before it"
+                    f"{last_id!r}, the last of the shard before it"
                 )
         except ValueError as error:
             raise ValueError(f"shards[{row}].span: {error}") from error
@@ -137,15 +140,16 @@ class SpanSearch:
         for split, name, span in shards:
             by_split[split].append((span, name))
         self._shards = {
-            split: sorted(each, key=lambda shard: shard[0].first_id)
+            split: sorted(each, key=lambda shard: record_order(shard[0].first_id))
             for split, each in by_split.items()
         }
         self._first_ids = {
-            split: [span.first_id for span, _ in each] for split, each in self._shards.items()
+            split: [record_order(span.first_id) for span, _ in each]
+            for split, each in self._shards.items()
         }
         # The greatest id up to each shard, since in versions of earlier formats spans may overlap.
         self._last_ids = {
-            split: list(accumulate((span.last_id for span, _ in each), max))
+            split: list(accumulate((record_order(span.last_id) for span, _ in each), max))
             for split, each in self._shards.items()
         }
 
@@ -157,18 +161,20 @@ class SpanSearch:
         >>> [list(search.find(record_id)) for record_id in ("b", "f", "g")]
         [['t0', 'v0'], ['t1'], []]
         """
+        wanted = record_order(record_id)
         for split, first_ids in self._first_ids.items():
-            place = bisect_right(first_ids, record_id) - 1
-            while place >= 0 and self._last_ids[split][place] >= record_id:
+            place = bisect_right(first_ids, wanted) - 1
+            while place >= 0 and self._last_ids[split][place] >= wanted:
                 span, name = self._shards[split][place]
-                if record_id <= span.last_id:
+                if wanted <= record_order(span.last_id):
                     yield name
                 place -= 1
 
     def nearest(self, record_id: str) -> Iterator[str]:
         """Yield the names of the shards, of each split, that would hold a record of this id."""
         for split, first_ids in self._first_ids.items():
-            yield self._shards[split][max(0, bisect_right(first_ids, record_id) - 1)][1]
+            place = bisect_right(first_ids, record_order(record_id)) - 1
+            yield self._shards[split][max(0, place)][1]
 
 
 def ids_sha256(record_ids: Iterable[str]) -> str:

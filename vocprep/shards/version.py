@@ -16,6 +16,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from vocprep.errors import ShardError
+from vocprep.files.ids import record_order
 from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
 from vocprep.shards.index import DatasetIndex, FileEntry, ShardEntry, read_index
 from vocprep.shards.listed import FileProblem, check_files, file_problem, foreign_file, open_proved
@@ -31,6 +32,7 @@ from vocprep.shards.samples import (
     SampleEntry,
     pair_digests,
     parse_lines,
+    sample_order,
 )
 from vocprep.shards.spans import ShardSpan, SpanSearch
 from vocprep.storage.places import Place
@@ -93,7 +95,7 @@ class Version:
 
     def stream_all(self) -> Iterator[Sample]:
         """Yield records and quarantined samples in id order."""
-        return heapq.merge(self.stream_samples(), self.stream_quarantined(), key=attrgetter("id"))
+        return heapq.merge(self.stream_samples(), self.stream_quarantined(), key=sample_order)
 
     def stream_shards(
         self, samples: Iterable[SampleEntry] | None = None
@@ -180,16 +182,17 @@ class Version:
 
     def _stream(self, name: str, kind: type[Line], count: int) -> Iterator[Line]:
         """Yield ``count`` lines of a file in id order; ShardError where it has others."""
-        number, before, where = 0, "", self.path / name
+        number, before, last, where = 0, "", "", self.path / name
         with closing(self._lines(name, count * MAX_LINE)) as lines:
             try:
                 for number, line in enumerate(parse_lines(lines, kind, str(where)), start=1):
-                    if line.id <= before:
+                    order = record_order(line.id)
+                    if order <= last:
                         raise ShardError(
                             f"{where}: line {number}: {line.id} does not follow {before} in the "
                             "order of ids; build the shards again"
                         )
-                    before = line.id
+                    before, last = line.id, order
                     yield line
                 if number != count:
                     raise ShardError(

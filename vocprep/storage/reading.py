@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,42 @@ def names_at(place: Place) -> frozenset[str]:
     if not names:
         raise FileNotFoundError(errno.ENOENT, "no objects", str(place))
     return frozenset(name for name in names if not is_clutter(name))
+
+
+def files_below(place: Place) -> Iterator[str]:
+    """Yield the files in a folder and below it by their paths from there, in no order.
+
+    Links to folders are followed, once on each way down; what begins with a dot is passed over.
+    OSError when the folder cannot be listed.
+    """
+    if isinstance(place, Path):
+        yield from _files_below(place, "", ())
+        return
+    is_empty = True
+    try:
+        for each in place.list():
+            is_empty = False
+            yield each.name
+    except OSError as error:
+        found, advice = why_unread(place, error)
+        raise SourceUnavailableError(f"{place}: cannot be listed: {found}; {advice}") from error
+    if is_empty:
+        raise FileNotFoundError(errno.ENOENT, "no objects", str(place))
+
+
+def _files_below(folder: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    facts = (folder / below).stat()
+    own = (facts.st_dev, facts.st_ino)
+    if own in above:  # a link that leads back
+        return
+    with os.scandir(folder / below) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _files_below(folder, f"{below}{entry.name}/", (*above, own))
+            else:
+                yield f"{below}{entry.name}"
 
 
 def found_in(place: Place) -> str:

@@ -53,5 +53,5 @@ def test_card_tells_identities_counts_terms_and_how_to_load(crop_hdf5: Built) ->
 
 def test_card_says_how_many_pictures_are_missing(tree: Path, tmp_path: Path) -> None:
     min((tree / "trainval").iterdir()).write_bytes(b"")
-    built = build(tree, tmp_path / "out", BuildChoices(limit=1), max_failures=1)
+    built = build(tree, tmp_path / "out", BuildChoices(limit_per_split=1), max_failures=1)
     assert "**Missing pictures: 1.**" in (built.path / "README.md").read_text()

@@ -112,7 +112,7 @@ def test_temporary_names_of_every_kind_are_removed(
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "mine").write_text("kept")
-    plan = make_plan(sample_tree, BuildChoices(limit=1), Layout(samples_per_shard=1))
+    plan = make_plan(sample_tree, BuildChoices(limit_per_split=1), Layout(samples_per_shard=1))
     options = replace(ENGINE, if_exists=if_exists)
     for place in (out, out / ".tmp-build"):
         leave_temporary_names(place, elsewhere)

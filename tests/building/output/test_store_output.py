@@ -25,8 +25,8 @@ from vocprep.options import BuildChoices, BuildOptions
 from vocprep.storage.places import parse_place
 from vocprep.storage.store import StorePath
 
-CHOICES = BuildChoices(limit=4)
-OTHER = BuildChoices(limit=4, schema="context59")
+CHOICES = BuildChoices(limit_per_split=4)
+OTHER = BuildChoices(limit_per_split=4, schema="context59")
 SHARDS = ["train-00000-of-00002.h5", "train-00001-of-00002.h5", "val-00000-of-00001.h5"]
 AGAIN = "run the same command again, which goes on with the finished shards"
 
@@ -106,7 +106,16 @@ def test_killed_by_the_system_the_same_command_goes_on(
 ) -> None:
     words = [
         *("build-shards", "pascal-context", "--data-dir", str(sample_tree), "--out", s3.url("v")),
-        *("--weights", "random:0", "--limit", "4", "--samples-per-shard", "2", "--device", "cpu"),
+        *(
+            "--weights",
+            "random:0",
+            "--limit-per-split",
+            "4",
+            "--samples-per-shard",
+            "2",
+            "--device",
+            "cpu",
+        ),
         *("--workers", "1", "--reuse", str(folder)),
     ]
     with s3.through_proxy() as proxy:

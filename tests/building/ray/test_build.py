@@ -22,7 +22,7 @@ from vocprep.options import BuildChoices
 
 pytestmark = pytest.mark.slow
 
-FOUR = BuildChoices(limit=2)
+FOUR = BuildChoices(limit_per_split=2)
 NODE = "far (10.0.0.9)"
 
 

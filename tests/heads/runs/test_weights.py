@@ -166,7 +166,9 @@ def test_from_a_build_of_ones_own_weights_to_a_prediction(
 ):
     """Nobody names the file again; the version holds no path and verifies."""
     shards, run = tmp_path / "shards", tmp_path / "run"
-    made_of = partial(build, "pascal-context", data_dir=sample_tree, choices=BuildChoices(limit=1))
+    made_of = partial(
+        build, "pascal-context", data_dir=sample_tree, choices=BuildChoices(limit_per_split=1)
+    )
     built = made_of(out=shards, weights=own)
     assert str(own) not in (shards / "dataset.json").read_text()
     assert verify(shards, VerifyOptions(level="files")).ok

@@ -125,7 +125,7 @@ def test_embeddings_of_old_tars_are_found(old: Path) -> None:
         np.testing.assert_array_equal(found, record.embeddings)
 
 
-CHOICES = BuildChoices(limit=2)
+CHOICES = BuildChoices(limit_per_split=2)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from vocprep.building.stages import STAGES
 from vocprep.data_dir.image_ids import ImageIds
 from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
+from vocprep.files.ids import record_order
 from vocprep.files.locking import LOCK, alone_in, file_lock
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.replacing import Replacement, empty_staging
@@ -338,7 +339,7 @@ def _write_shards(
 
 
 def _in_id_order(records: Iterable[Record]) -> list[Record]:
-    return sorted(records, key=lambda record: record.image_id)
+    return sorted(records, key=lambda record: record_order(record.image_id))
 
 
 def _plan_of_records(

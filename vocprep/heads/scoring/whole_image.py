@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.data_dir.splits import SplitFolders
 from vocprep.errors import DataError, UsageError
 from vocprep.files.writing import sha256_hex
 from vocprep.geometry import Geometry, whole_labels
@@ -33,7 +34,8 @@ def whole_image_pixels(
     LabelDecodeError or DataError when a label file is not the one that the shards were built from,
     UsageError when there is no folder of them.
     """
-    folder = data_dir / manifest.labels
+    folders = SplitFolders.of(data_dir, manifest, split)
+    folder = Path(str(folders.labels))
     if not folder.is_dir():
         raise UsageError(
             f"{folder}: expected the label maps that the shards were built from, found no such "
@@ -44,7 +46,7 @@ def whole_image_pixels(
     pixels = np.zeros(space.outputs, dtype=np.int64)
     for sample in dataset.version.stream_samples():
         if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):
-            path = folder / f"{sample.id}.{manifest.label_kind}"
+            path = Path(str(folders.label_path(sample.id)))
             pixels += _class_pixels(rule, path, sample, space, geometry)
     return pixels
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import filterfalse
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import ShardError
+from vocprep.files.ids import is_safe_id
 from vocprep.shards.codecs.hdf5_layout import PATCH_NAMES, TEXTS, map_datasets, read_attributes
 from vocprep.shards.index import shard_versions
 from vocprep.shards.record import Record, check_record
@@ -70,6 +72,9 @@ class Hdf5Shard:
         except _DAMAGE as error:
             raise self._damaged(printable(str(error))) from error
         self.image_ids = self._texts["image_id"]
+        bad = next(filterfalse(is_safe_id, self.image_ids), None)
+        if bad is not None:
+            raise self._damaged(f"{printable(repr(bad), 60)} is no record id")
         self._grids = [(ny, nx) for ny, nx in self._arrays["grid"].tolist()]
         self._offsets = self._arrays["offsets"].tolist()
         self._png_offsets = self._arrays["label_map_offsets"].tolist()

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from vocprep.errors import ShardError
+from vocprep.files.ids import decode_record_id, encode_record_id
 from vocprep.files.writing import canonical_json
 from vocprep.formats.npy import npy_bytes, read_npy
 from vocprep.shards.codecs.tar_members import find_members
 from vocprep.shards.index import shard_versions
 from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
 from vocprep.shards.samples import Entry, GridSide
-from vocprep.validation import explain
+from vocprep.validation import explain, printable
 
 _ARRAYS = {name: f"{name}.npy" for name in ("embeddings", *PATCH_FIELDS)}
 """The member of each array field, by the part of its name after the record id."""
@@ -62,7 +63,7 @@ def encode(records: Sequence[Record]) -> bytes:
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for record in records:
             for suffix, data in _members(record).items():
-                member = tarfile.TarInfo(f"{record.image_id}.{suffix}")
+                member = tarfile.TarInfo(f"{encode_record_id(record.image_id)}.{suffix}")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
     return stream.getvalue()
@@ -99,21 +100,25 @@ class TarShard:
         self._suffixes = [suffix for _, _, suffix in names]
         self.format_version = 2 if _LABEL_MAPS[2] in self._suffixes[: len(_ARRAYS) + 2] else 1
         self._in_order = _names_in_order(self.format_version)
-        self._firsts = self._find_records([image_id for image_id, _, _ in names])
-        self.image_ids = list(self._firsts)
+        firsts = self._find_records([name for name, _, _ in names])
+        self._firsts = list(firsts.values())
+        try:
+            self.image_ids = [decode_record_id(name) for name in firsts]
+        except ValueError as error:
+            raise self._damaged(error) from error
 
-    def _find_records(self, ids: Sequence[str]) -> dict[str, int]:
-        """Return the number of each record's first member, by record id."""
+    def _find_records(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the number of each record's first member, by the encoded record id."""
         firsts: dict[str, int] = {}
-        for image_id, group in groupby(range(len(ids)), key=ids.__getitem__):
+        for name, group in groupby(range(len(names)), key=names.__getitem__):
             numbers = list(group)
             found = self._suffixes[numbers[0] : numbers[-1] + 1]
-            if found != self._in_order or image_id in firsts:
+            if found != self._in_order or name in firsts:
                 raise self._damaged(
-                    f"record {image_id} has the members {', '.join(found[:10])}: expected "
+                    f"record {printable(name)} has the members {', '.join(found[:10])}: expected "
                     f"{', '.join(self._in_order)}, once and in this order"
                 )
-            firsts[image_id] = numbers[0]
+            firsts[name] = numbers[0]
         if not firsts:
             raise self._damaged("no record in it")
         return firsts
@@ -151,7 +156,7 @@ class TarShard:
 
     def _parts(self, row: int) -> dict[str, NDArray[np.uint8]]:
         """Return the bytes of a record's members by the part of their names after its id."""
-        first = self._firsts[self.image_ids[row]]
+        first = self._firsts[row]
         places = self._members.places(slice(first, first + len(self._in_order)))
         return {name: self._data[place] for name, place in zip(self._in_order, places, strict=True)}
 

@@ -6,10 +6,13 @@ Shape legend: N bytes of the archive, M members.
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vocprep.files.ids import is_safe_id
 
 _BLOCK = tarfile.BLOCKSIZE
 _END_BLOCKS = 2
@@ -17,8 +20,9 @@ _MAX_PADDING = tarfile.RECORDSIZE
 _PLAIN = np.frombuffer(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT), dtype=np.uint8)
 """The header of docs/format.md, apart from name, size and checksum."""
 _NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
-_CONSTANT = (slice(100, 124), slice(136, 148), slice(156, _BLOCK))
-"""Mode, owner, time, type, link, names and prefix."""
+_PREFIX = slice(345, 500)
+_CONSTANT = (slice(100, 124), slice(136, 148), slice(156, 345), slice(500, _BLOCK))
+"""Mode, owner, time, type, link and names."""
 _OCTAL = 8 ** np.arange(5, -1, -1)
 
 
@@ -62,11 +66,29 @@ def find_members(data: NDArray[np.uint8]) -> Members:
         if not is_right.all():
             start = starts[int(is_right.argmin())]
             raise ValueError(f"the member at byte {start:,} has {what}")
-    texts: list[bytes] = np.ascontiguousarray(headers[:, _NAME]).view("S100").ravel().tolist()
+    return Members(_names(headers, starts), starts, sizes)
+
+
+def _names(headers: NDArray[np.uint8], starts: Sequence[int]) -> list[str]:
+    """Return the names in headers [M, 512]; ValueError for one that docs/format.md does not have"""
+    texts = _texts(headers, _NAME)
+    if headers[:, _PREFIX].any():
+        folders = _texts(headers, _PREFIX)
+        texts = [b"/".join(filter(None, pair)) for pair in zip(folders, texts, strict=True)]
+    names = []
     for text, start in zip(texts, starts, strict=True):
-        if not text.isascii() or b"\0" in text or b"/" in text:
+        name = text.decode("utf-8", "replace")
+        is_plain = text.isascii() and b"\0" not in text and b"/" not in text
+        if not is_plain and ("\ufffd" in name or not is_safe_id(name)):
             raise ValueError(f"the member at byte {start:,} has no plain name")
-    return Members([text.decode("ascii") for text in texts], starts, sizes)
+        names.append(name)
+    return names
+
+
+def _texts(headers: NDArray[np.uint8], place: slice) -> list[bytes]:
+    width = place.stop - place.start
+    texts: list[bytes] = np.ascontiguousarray(headers[:, place]).view(f"S{width}").ravel().tolist()
+    return texts
 
 
 def _find_headers(data: memoryview) -> tuple[list[int], list[int], int]:

@@ -100,7 +100,7 @@ def test_hostile_ids_are_text(tmp_path: Path) -> None:
 def test_what_is_in_quarantine_is_listed_with_its_reason(tree: Path, tmp_path: Path) -> None:
     broken = first_jpeg(tree)
     broken.write_bytes(broken.read_bytes()[:100])
-    built = build(tree, tmp_path / "out", BuildChoices(limit=2), max_failures=1)
+    built = build(tree, tmp_path / "out", BuildChoices(limit_per_split=2), max_failures=1)
     found = text_of(write(built.path, tmp_path), "quarantine")
     assert "1 image is left out" in found
     line = next(iter(built.dataset.quarantined))
