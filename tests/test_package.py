@@ -173,7 +173,7 @@ assert manifests_dir() == package / "shipped_manifests"
 dataset = load_dataset("pascal-context")
 [load_source(name) for name in manifest_names("sources")]
 [load_label_space(name) for name in dataset.schemas]
-names = ["default", "quick", "seed", "wide"]
+names = ["cells", "default", "linear", "quick", "seed", "wide"]
 assert [load_options(name).preset for name in preset_names()] == names
 print(len(manifest_names("datasets")), (package / "py.typed").is_file())
 """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vocprep.backbones import Normalisation
+from vocprep.backbones import Layer, Normalisation
 from vocprep.building.output.publish import write_dataset
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.geometry import Geometry, Grid
@@ -36,6 +36,8 @@ SCHEMA = "voc21"
 VOID = 255
 CPU = EvaluateOptions(device="cpu", batch_size=2)
 DIM = 256
+ADDED_IN_6 = ("depth", "feedforward", "norm_first", "mask_head", "cells", "layers")
+"""Fields of a ``run.json`` that format 6 added."""
 
 
 def random_label_map(grid: Grid, rng: np.random.Generator, labels: int = 6) -> NDArray[np.uint16]:
@@ -144,7 +146,11 @@ def as_older_run(run_dir: Path, version: int, changes: Callable[[dict[str, Any]]
     """
     value = json.loads((run_dir / "run.json").read_text())
     value["run_format_version"] = version
-    del value["options"]["lanes"]
+    for name in ADDED_IN_6:
+        value["heads"].pop(name, None)
+        value["options"].pop(name, None)
+    if version < 5:
+        del value["options"]["lanes"]
     if version < 4:
         _as_before_presets(run_dir, value)
     changes(value)
@@ -183,6 +189,15 @@ def run_for(dataset: ShardDataset, model: TFDetHeads | None = None) -> Run:
     torch.manual_seed(0)
     model = model or TFDetHeads.from_config(heads)
     return Run(path=Path("runs/mine"), config=config, model=model.eval(), epoch=7)
+
+
+def cell_heads(outputs: int = 21, **changes: object) -> HeadsConfig:
+    """Heads of 2×2 cells with one small layer, for embeddings of the ResNet-32."""
+    fields: dict[str, object] = {
+        **{"depth": 1, "feedforward": 64, "norm_first": True},
+        **{"mask_head": "cells", "cells": 2, "layers": (Layer(channels=64, cells=2),)},
+    }
+    return HeadsConfig(outputs=outputs, **{**fields, **changes})  # type: ignore[arg-type]
 
 
 def always_says(label: int) -> TFDetHeads:

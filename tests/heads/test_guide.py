@@ -79,7 +79,7 @@ def test_its_commands_parse_and_their_settings_are_fields(
     lines = [
         line.split("vocprep ", 1)[1].split() for line in "".join(blocks("console")).splitlines()
     ]
-    assert len(lines) == 6
+    assert len(lines) == 9
     for verb, *words in lines:
         with main.commands[verb].make_context(verb, words) as context:
             found = context.params

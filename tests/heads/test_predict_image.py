@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders.heads import make_dataset, make_recipe, random_records
+from builders.heads import cell_heads, make_dataset, make_recipe, random_records
 from numpy.typing import NDArray
 
 from vocprep.errors import DataError, RunError
@@ -19,6 +19,7 @@ from vocprep.heads.predict_image import predict_image, predict_label_map
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import Run
+from vocprep.heads.scoring.split_pass import run_batches
 from vocprep.labels.label_space import load_label_space
 from vocprep.options import LoaderOptions
 
@@ -61,6 +62,33 @@ def test_label_map_is_the_dense_form_laid_out(run: Run):
     )
     assert np.array_equal(split_patches(found.confidence).reshape(6, 1024), strongest.numpy())
     assert np.array_equal(found.patch_labels, y[0].topk(4).indices.numpy())
+
+
+@pytest.mark.parametrize("encoder", ["transformer", "none"])
+def test_prediction_of_cells_is_what_evaluation_sees_in_a_padded_batch(
+    run: Run, tmp_path: Path, encoder: str
+):
+    heads = cell_heads(encoder=encoder)
+    config = replace(run.config, heads=heads)
+    run = replace(run, config=config, model=TFDetHeads.from_config(heads).eval())
+    records = random_records("val", [(2, 2), (3, 2), (1, 1)])
+    dataset = make_dataset(tmp_path / "shards", {"val": records})
+    loader = dataset.loader("val", LoaderOptions(batch_size=3, label_maps=True))
+    with torch.inference_mode():
+        (scored,) = run_batches(run.model, loader, run.config.labels)
+    for row, record in enumerate(records):
+        found = predict_label_map(run, record.embeddings, record.grid)
+        patches = len(record.embeddings)
+        sure = scored.pixels.confidence[row, :patches].numpy()
+        tiles = split_patches(found.confidence).reshape(-1, 1024)
+        np.testing.assert_allclose(tiles, sure, atol=1e-5)
+        labels = split_patches(found.label_map).reshape(-1, 1024)
+        assert (labels == scored.pixels.label_map[row, :patches].numpy()).mean() > 0.999
+        np.testing.assert_allclose(
+            found.patch_probabilities,
+            scored.class_logits[row, :patches].softmax(-1).topk(4).values.numpy(),
+            atol=1e-5,
+        )
 
 
 def test_prediction_is_what_evaluation_sees_in_a_padded_batch(run: Run, tmp_path: Path):

@@ -40,7 +40,7 @@ _LATEST = 5
 @click.option(
     "--preset",
     show_default=f"{TrainOptions.preset}; with --resume the run's own",
-    help="default, seed, quick, wide, or the PATH of a .toml file.",
+    help="default, seed, quick, wide, cells, linear, or the PATH of a .toml file.",
 )
 @click.option(
     "--set",

@@ -101,7 +101,7 @@ class ImagePrediction:
     label_map_held: NDArray[np.uint16] | None
     """The label map, unless it was written."""
     confidence: NDArray[np.float32] | None = None
-    """[h, w] probability of the mask that won each pixel, 0..1, where it was asked for and not
+    """[h, w] probability of what decided each pixel's class, 0..1, where it was asked for and not
     written."""
     is_turned: bool = False
     """Whether the image was turned upright, as its metadata state, before it was labelled."""

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from vocprep.errors import RunError
 from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
-from vocprep.heads.model.tfdet import class_probabilities, to_label_map, top_labels
+from vocprep.heads.model.pixels import pixel_scores
+from vocprep.heads.model.tfdet import class_probabilities, top_labels
 from vocprep.heads.runs.run import Run
 
 LONG_SEQUENCE = 1024
@@ -39,9 +40,10 @@ class LabelMapPrediction:
     label_map: NDArray[np.uint16]
     """[32·ny, 32·nx] class ids."""
     confidence: NDArray[np.float32]
-    """[32·ny, 32·nx] probability of the mask that won the pixel, 0..1."""
+    """[32·ny, 32·nx] probability of what decided the pixel's class, 0..1: the mask that won it, or
+    the class itself where heads have cells."""
     patch_labels: NDArray[np.int64]
-    """[P, K] the class ids whose masks compete in each patch, the strongest class first."""
+    """[P, K] the four strongest classes of each patch, the strongest first: their masks compete."""
     patch_probabilities: NDArray[np.float32]
     """[P, K] the probability of each of these classes, 0..1."""
 
@@ -66,15 +68,16 @@ def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) ->
             f"{run.path}: expected embeddings of shape {expected} for a grid of {grid}, found "
             f"{embeddings.shape}; embed with the backbone {run.config.recipe.backbone}"
         )
-    device = run.model.cat.weight.device
+    device = run.model.device
     tokens = torch.from_numpy(embeddings.astype(np.float32)).to(device).unsqueeze(0)
     grids = torch.tensor([grid], dtype=torch.int64, device=device)
     with _bounded_attention(len(embeddings)):
-        class_logits, masks = run.model.probabilities(tokens, None, grids)
-    labels = to_label_map(class_logits, masks)[0].cpu().numpy().astype(np.uint16)
+        class_logits, mask_logits = run.model(tokens, None, grids)
+    pixels = pixel_scores(class_logits, mask_logits, grids, run.config.heads)
+    labels = pixels.label_map[0].cpu().numpy().astype(np.uint16)
     top = top_labels(class_logits)[0]
     shares = class_probabilities(class_logits[0], run.config.heads.class_loss).gather(-1, top)
-    confidence = masks[0, ..., : top.shape[-1]].amax(dim=-1).cpu().numpy()
+    confidence = pixels.confidence[0].cpu().numpy()
     return LabelMapPrediction(
         grid=grid,
         label_map=join_patches(labels.reshape(-1, PATCH, PATCH), grid),

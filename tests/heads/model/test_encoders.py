@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.encoders import TransformerEncoder, make_encoder, sine_position_code
 from vocprep.heads.model.tfdet import TFDetHeads
 
@@ -25,7 +26,7 @@ def heads() -> TFDetHeads:
 def made(name: str, training: bool) -> nn.Module:
     """An encoder in float64, where no rounding moves a spike; its dropout is off."""
     torch.manual_seed(3)
-    encoder = make_encoder(name).double()
+    encoder = make_encoder(HeadsConfig(outputs=1, encoder=name)).double()
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -66,6 +67,17 @@ def test_the_transformer_is_that_of_torch_bit_for_bit(training: bool):
         with torch.set_grad_enabled(training):
             outputs.append(encoder.train(training)(tokens, *masks))
     assert torch.equal(*outputs)
+
+
+def test_depth_width_and_norm_are_options():
+    encoder = TransformerEncoder(depth=2, feedforward=96, norm_first=True)
+    assert len(encoder.layers) == 2
+    assert {layer.linear1.out_features for layer in encoder.layers} == {96}
+    tokens, (layer, *_) = torch.rand(1, 3, 256), encoder.eval().layers
+    normed = layer.norm1(tokens)
+    mixed = tokens + layer.self_attn(normed, normed, normed)[0]
+    hidden = torch.relu(layer.linear1(layer.norm2(mixed)))
+    torch.testing.assert_close(layer(tokens), mixed + layer.linear2(hidden))
 
 
 @pytest.mark.parametrize("training", [True, False])

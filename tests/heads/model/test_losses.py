@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocprep.geometry import split_patches
+from vocprep.heads.model.cell_head import mean_class_logits
 from vocprep.heads.model.losses import compute_losses, slot_fractions, unpack_states
 from vocprep.labels.targets import pack_states
 from vocprep.labels.targets import unpack_states as unpack_states_numpy
@@ -108,6 +109,37 @@ def test_losses_equal_naive_loops(seed: int, slots: str, class_loss: str):
     assert losses.class_loss.item() == pytest.approx(class_loss, rel=1e-5)
     assert losses.mask_loss.item() == pytest.approx(mask, rel=1e-5)
     assert losses.total.item() == pytest.approx(class_loss + mask, rel=1e-5)
+
+
+@pytest.mark.parametrize("per_side", [1, 2, 4])
+def test_cells_learn_the_shares_of_their_valid_pixels(per_side: int):
+    """Counted from the label maps, a cell at a time; cells of void alone count nowhere."""
+    records = random_records("train", [(1, 2), (1, 1)])
+    batch = make_batch(records, patches=3)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 3, per_side**2, CATEGORIES, generator=generator, requires_grad=True)
+    y = mean_class_logits(z)
+    losses = compute_losses(y, z, batch, mask_head="cells")
+    found: list[float] = []
+    side = 32 // per_side
+    logs = z.detach().log_softmax(dim=-1).numpy()
+    for row, record in enumerate(records):
+        for patch, pixels in enumerate(split_patches(record.label_map)):
+            for cell in range(per_side**2):
+                top, left = cell // per_side * side, cell % per_side * side
+                flat = pixels[top : top + side, left : left + side].ravel()
+                labels = [int(label) for label in flat if label != VOID]
+                kept = [label for label in labels if label in record.slot_labels[patch]]
+                if labels:
+                    terms = [-logs[row, patch, cell, label] for label in kept]
+                    found.append(sum(terms) / len(labels))
+    assert losses.mask_loss.item() == pytest.approx(sum(found) / len(found), rel=1e-5)
+    assert losses.entries.item() == len(found)
+    plain = compute_losses(y, torch.zeros(2, 3, 1024, 4), batch)
+    assert losses.class_loss.item() == pytest.approx(plain.class_loss.item(), rel=1e-5)
+    losses.total.backward()
+    assert not z.grad[batch.padding].any()
+    assert z.grad.isfinite().all()
 
 
 def test_a_mask_learns_the_pixels_of_the_label_that_cat_names_for_it():

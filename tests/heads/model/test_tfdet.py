@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.heads import cell_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from vocprep.errors import UsageError
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_label_map, to_segment, top_labels
@@ -71,9 +72,71 @@ def test_embeddings_of_another_size_are_projected():
     assert y.shape == (1, 4, 5)
 
 
-def test_position_without_grids_is_refused():
-    with pytest.raises(UsageError, match="expected grids"):
-        TFDetHeads(outputs=5)(torch.rand(1, 4, 256))
+def test_position_and_cells_without_grids_are_refused():
+    for config in (HeadsConfig(outputs=5), cell_heads(5, position=False)):
+        with pytest.raises(UsageError, match="expected grids"):
+            TFDetHeads.from_config(config)(torch.rand(1, 4, 256))
+
+
+@pytest.mark.parametrize("encoder", ["transformer", "spikformer", "none"])
+def test_cells_have_logits_of_their_own_which_patches_sum_up(encoder: str):
+    heads = TFDetHeads.from_config(cell_heads(5, encoder=encoder)).eval()
+    embeddings, grids = torch.rand(2, 6, 256), torch.tensor([[2, 3], [3, 2]])
+    with torch.no_grad():
+        y, logits = heads(embeddings, None, grids)
+        same, chances = heads.probabilities(embeddings, None, grids)
+    assert logits.shape == (2, 6, 4, 5)
+    assert torch.equal(y, same)
+    torch.testing.assert_close(y.softmax(dim=-1), chances.mean(dim=2))
+
+
+def test_a_linear_probe_is_one_layer():
+    heads = TFDetHeads.from_config(cell_heads(5, encoder="none", position=False))
+    assert [tuple(p.shape) for p in heads.parameters()] == [(5, 64), (5,)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("encoder", ["transformer", "none"])
+def test_padding_changes_nothing_of_cells(encoder: str, training: bool):
+    """Outputs and gradients of pictures of two grids, alone and together with anything behind."""
+    grids = torch.tensor([[2, 2], [1, 3]])
+    embeddings = torch.randn(2, 7, 256, dtype=torch.float64, generator=torch.manual_seed(1))
+    padding = torch.arange(7) >= grids.prod(dim=1, keepdim=True)
+    found = []
+    for filling in (0.0, 1e3):
+        torch.manual_seed(3)
+        heads = TFDetHeads.from_config(cell_heads(5, encoder=encoder)).double().train(training)
+        for module in heads.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif isinstance(module, nn.MultiheadAttention):
+                module.dropout = 0.0
+        filled = embeddings.masked_fill(padding.unsqueeze(-1), filling)
+        together = heads(filled, padding, grids)[1]
+        alone = [
+            heads(e[None, :n], None, g[None])[1]
+            for e, n, g in zip(embeddings, grids.prod(dim=1), grids, strict=True)
+        ]
+        assert together.isfinite().all()
+        for row, logits in enumerate(alone):
+            torch.testing.assert_close(together[row, : logits.shape[1]], logits[0])
+        together[~padding].square().sum().backward()
+        found.append({name: p.grad for name, p in heads.named_parameters()})
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_loss": "multi_hot"}, "expected class_loss soft_cross_entropy and slots predicted"),
+        ({"slots": "area"}, "mask_head 'cells' learns the classes' shares of each cell"),
+        ({"embedding_dim": 255}, "layers of 256 numbers together: expected embedding_dim 255"),
+        ({"cells": 3}, "cells 3: expected one of 1, 2, 4"),
+    ],
+)
+def test_cells_refuse_what_does_not_go_with_them(changes: dict[str, object], message: str):
+    with pytest.raises(UsageError, match=message):
+        cell_heads(**changes)
 
 
 @pytest.mark.parametrize("field", ["outputs", "embedding_dim"])

@@ -20,7 +20,7 @@ from vocprep.heads.runs.presets import (
 
 
 def test_the_shipped_presets_are_those_of_the_docs():
-    assert preset_names() == ["default", "quick", "seed", "wide"]
+    assert preset_names() == ["cells", "default", "linear", "quick", "seed", "wide"]
 
 
 def test_a_preset_decides_everything_but_where_and_how():
@@ -30,8 +30,8 @@ def test_a_preset_decides_everything_but_where_and_how():
 
 def test_the_default_preset_writes_every_default_out():
     path = Path(load_options.__code__.co_filename).with_name("shipped") / "default.toml"
-    # How many lanes follows from the mode.
-    expected = [name for name in PRESET_FIELDS if name != "lanes"]
+    # How many lanes follows from the mode, how many cells from the embeddings.
+    expected = [name for name in PRESET_FIELDS if name not in ("lanes", "cells")]
     assert list(tomllib.loads(path.read_text())) == expected
     assert load_options() == load_options("default") == TrainOptions()
 
@@ -47,6 +47,9 @@ def test_what_the_presets_say():
     assert quick.epochs == 20
     assert wide.standardise
     assert [options.preset for options in (seed, quick, wide)] == ["seed", "quick", "wide"]
+    linear, cells = load_options("linear"), load_options("cells")
+    assert (linear.mask_head, linear.encoder, linear.position) == ("cells", "none", False)
+    assert (cells.mask_head, cells.encoder, cells.depth) == ("cells", "transformer", 2)
 
 
 def test_settings_lie_over_the_preset_and_overrides_over_settings():
@@ -138,7 +141,7 @@ def test_setting_may_have_the_name_of_earlier_versions():
 
 
 def test_the_folder_of_a_run_in_the_place_of_its_preset_is_told_the_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"expected one of default, .*, or the path of a \.toml"):
+    with pytest.raises(UsageError, match=r"expected one of cells, .*, or the path of a \.toml"):
         load_options(tmp_path)
     (tmp_path / "options.toml").write_text(options_toml(TrainOptions(epochs=3)))
     with pytest.raises(UsageError, match=r"; that of a run is .*/options\.toml$"):

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from builders.heads import as_older_run, make_recipe, random_records
+from builders.heads import as_older_run, cell_heads, make_recipe, random_records
 from safetensors.torch import load_file, save_file
 
+from vocprep.backbones import Layer
 from vocprep.errors import RunError, UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
-from vocprep.heads.runs.config import RunConfig
+from vocprep.heads.runs.config import RunConfig, embedding_layers
 from vocprep.heads.runs.folder import begin_or_resume, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, append_epoch, read_history, truncate_history
 from vocprep.heads.runs.options import TrainOptions
@@ -25,6 +26,7 @@ from vocprep.heads.runs.presets import differing_options, load_options
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.runs.state import save_weights
 from vocprep.labels.label_space import load_label_space
+from vocprep.recipe import Reduction
 
 
 def make_config(overwrite: bool = False, seed: int = 0) -> RunConfig:
@@ -230,6 +232,39 @@ def test_a_run_of_the_third_format_still_opens(run_dir: Path):
     assert config.recipe == expected.recipe
 
 
+def test_a_run_of_the_fifth_format_still_opens(run_dir: Path):
+    """It had four masks per patch only, and the transformer's own sizes."""
+    before = load_run(run_dir)
+    as_older_run(run_dir, 5, lambda value: None)
+    heads = json.loads((run_dir / "run.json").read_text())["heads"]
+    assert sorted(heads) == [
+        *("class_loss", "embedding_dim", "encoder", "outputs", "position", "slots")
+    ]
+    after = load_run(run_dir)
+    assert (after.config.heads, after.config.options) == (before.config.heads, TrainOptions())
+    assert torch.equal(after.model.reg[4].weight, before.model.reg[4].weight)
+
+
+def test_a_run_of_cells_opens_with_its_layers(tmp_path: Path):
+    config = replace(make_config(), heads=cell_heads())
+    begin_or_resume(tmp_path / "run", config, None)
+    saved = TFDetHeads.from_config(config.heads)
+    save_weights(tmp_path / "run", config, saved, epoch=3)
+    run = load_run(tmp_path / "run")
+    assert run.config.heads == cell_heads()
+    assert torch.equal(run.model.cells.own.linear.weight, saved.cells.own.linear.weight)
+
+
+def test_an_embedding_is_the_layers_of_its_recipe():
+    recipe = make_recipe({}, windows=(32, 64), layers=("layer2", "layer3"))
+    layers = (Layer(channels=32, cells=4), Layer(channels=64, cells=2))
+    assert embedding_layers(recipe, 1536) == layers * 2
+    one = (Layer(channels=100, cells=1),)
+    assert embedding_layers(recipe, 100) == one  # of another network
+    reduced = replace(recipe, reduction=Reduction(kind="projection", size=100, seed=0))
+    assert embedding_layers(reduced, 100) == one
+
+
 def test_a_run_of_the_second_format_still_opens(run_dir: Path):
     """Its factor on the dropout rates was called as if it were a rate."""
 
@@ -292,7 +327,7 @@ def test_a_missing_tensor(run_dir: Path):
         ("1e999999", "expected finite numbers, found one that is too large"),
         ('{"run_format_version": 3, "heads": [], "options": 1, "recipe": 1}', "expected a table"),
         ("{}", "expected a field 'run_format_version'"),
-        ('{"run_format_version": 99}', "expected a run_format_version from 1 to 5, found 99"),
+        ('{"run_format_version": 99}', "expected a run_format_version from 1 to 6, found 99"),
         pytest.param(
             f'{{"run_format_version": {[0] * 20_000}}}',
             r"found \[0, [0, .]{1,40}\]; use the version",

@@ -15,6 +15,7 @@ from builders.heads import (
     CPU,
     VOID,
     always_says,
+    cell_heads,
     make_batch,
     make_dataset,
     make_record,
@@ -27,6 +28,7 @@ from vocprep.errors import RunError, UsageError
 from vocprep.geometry import Geometry
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
+from vocprep.heads.predict_image import predict_label_map
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.oracles import RowKind
@@ -207,6 +209,36 @@ def naive_pixels(run: Run, made: Record) -> dict[RowKind, list[tuple[int, int]]]
             for name, predicted in rows.items():
                 pairs.setdefault(name, []).append((label, predicted))
     return pairs
+
+
+@pytest.mark.parametrize("encoder", ["transformer", "none"])
+def test_the_rows_of_cells_are_counted_from_what_is_predicted(tmp_path: Path, encoder: str):
+    records = random_records("val", [(1, 2), (2, 2), (1, 1)])
+    dataset = make_dataset(tmp_path / "shards", {"val": records})
+    heads = cell_heads(encoder=encoder)
+    torch.manual_seed(2)
+    run = run_for(dataset, TFDetHeads.from_config(heads))
+    run = replace(run, config=replace(run.config, heads=heads))
+    scores = score_run(run, dataset, "val", CPU)
+    pairs: list[tuple[int, int, float]] = []
+    top: list[float] = []
+    for made in records:
+        found = predict_label_map(run, made.embeddings, made.grid)
+        parts = (made.label_map, found.label_map, found.confidence)
+        pairs += zip(*(part.ravel().tolist() for part in parts), strict=True)
+        largest = made.slot_labels[:, 0]
+        top += (found.patch_labels[:, 0] == largest)[largest >= 0].tolist()
+    pairs = [pair for pair in pairs if pair[0] != VOID]
+    assert scores.pixels == len(pairs)
+    accuracy = sum(truth == said for truth, said, _ in pairs) / len(pairs)
+    assert scores.model.pixel_accuracy == pytest.approx(accuracy, abs=2e-3)
+    assert scores.model.patch_top1 == pytest.approx(sum(top) / len(top))
+    confidence = sum(sure for *_, sure in pairs) / len(pairs)
+    assert scores.calibration.confidence == pytest.approx(confidence, abs=1e-3)
+    losses = scores.confusions.losses
+    assert np.isfinite(losses).all()
+    assert scores.row(RowKind.GT_TOP_4).pixel_accuracy > scores.model.pixel_accuracy
+    assert 0 < scores.masks.iou < 1
 
 
 def test_every_row_equals_a_naive_count(tmp_path: Path):

@@ -129,11 +129,19 @@ def test_a_run_without_validation_resumes_with_its_own_options(tmp_path: Path):
     assert_ends_alike(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("encoder", ["transformer", "spikformer"])
-def test_every_encoder_resumes_to_the_same_bits(
-    dataset: ShardDataset, tmp_path: Path, encoder: str
+@pytest.mark.parametrize(
+    "heads",
+    [
+        {"encoder": "transformer"},
+        {"encoder": "spikformer"},
+        {"encoder": "transformer", "mask_head": "cells", "depth": 1, "norm_first": True},
+    ],
+    ids=lambda heads: "-".join(str(value) for value in heads.values()),
+)
+def test_all_heads_resume_to_the_same_bits(
+    dataset: ShardDataset, tmp_path: Path, heads: dict[str, Any]
 ):
-    options = replace(OPTIONS, encoder=encoder, epochs=3)
+    options = replace(OPTIONS, epochs=3, **heads)
     interrupted(dataset, tmp_path / "run", options, 2)
     train(dataset, tmp_path / "run", options)
     train(dataset, tmp_path / "whole", options)

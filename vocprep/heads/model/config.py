@@ -5,15 +5,23 @@ Nothing here loads torch, so that the command line can read defaults at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from vocprep.backbones import Layer
+from vocprep.errors import UsageError
 from vocprep.validation import checked
 
 EncoderName = Literal["transformer", "spikformer", "none"]
 ClassLoss = Literal["soft_cross_entropy", "multi_hot"]
 SlotRule = Literal["predicted", "area"]
+MaskHeadName = Literal["slots", "cells"]
+CellsPerSide = Literal[1, 2, 4]
+"""Cells per side of a patch, each of whole bytes of a bit plane's row."""
+
+Depth = Annotated[int, Field(ge=1, le=64)]
+Feedforward = Annotated[int, Field(ge=1, le=1 << 16)]
 
 WIDTH = 256
 """Width of the encoders, which is the size of the ResNet-32 embedding."""
@@ -37,3 +45,36 @@ class HeadsConfig:
     slots: SlotRule = "predicted"
     """Which class mask k belongs to: ``predicted``: the one that ``cat`` itself ranks k-th;
     ``area``: the patch's k-th largest, which is known in training only."""
+    depth: Depth = 6
+    """Layers of the transformer."""
+    feedforward: Feedforward = 2048
+    """Width of the hidden layer in each of them."""
+    norm_first: bool = False
+    """Whether they normalise what enters a sublayer, not what leaves it."""
+    mask_head: MaskHeadName = "slots"
+    """``slots``: four masks per patch; ``cells``: the classes of cells inside each patch."""
+    cells: CellsPerSide = 1
+    """Cells per side of a patch; 1 with ``slots``."""
+    layers: tuple[Layer, ...] = ()
+    """Parts of an embedding, in its order, whose cells the head of cells takes; none with
+    ``slots``, which take an embedding as one vector."""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether patches have tokens: cells without an encoder take embeddings as they are."""
+        return self.mask_head == "slots" or self.encoder != "none"
+
+    @model_validator(mode="after")
+    def _parts_that_go_together(self) -> Self:
+        if self.mask_head == "slots":
+            return self
+        if self.class_loss != "soft_cross_entropy" or self.slots != "predicted":
+            raise UsageError(
+                "mask_head 'cells' learns the classes' shares of each cell: expected class_loss "
+                f"soft_cross_entropy and slots predicted, found {self.class_loss} and {self.slots}"
+            )
+        if (size := sum(layer.size for layer in self.layers)) != self.embedding_dim:
+            raise UsageError(
+                f"layers of {size} numbers together: expected embedding_dim {self.embedding_dim}"
+            )
+        return self

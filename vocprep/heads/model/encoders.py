@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vocprep.heads.model.config import WIDTH, EncoderName
+from vocprep.heads.model.config import WIDTH, HeadsConfig
 from vocprep.heads.model.spiking import Spikformer
 
 ATTENTION_HEADS = 8
@@ -24,11 +24,11 @@ POSITION_BASE = 10_000.0
 """Longest wavelength of the position code over 2π, in patches (Vaswani et al., 2017)."""
 
 
-def make_encoder(name: EncoderName) -> nn.Module:
+def make_encoder(config: HeadsConfig) -> nn.Module:
     """Return an encoder with fresh weights, drawn from torch's global generator."""
-    match name:
+    match config.encoder:
         case "transformer":
-            return TransformerEncoder()
+            return TransformerEncoder(config.depth, config.feedforward, config.norm_first)
         case "spikformer":
             return Spikformer()
         case "none":
@@ -38,18 +38,32 @@ def make_encoder(name: EncoderName) -> nn.Module:
 class TransformerEncoder(nn.Module):
     """The encoder of ``nn.Transformer(d_model=256, nhead=8, batch_first=True)``.
 
-    Six post-norm layers, feed-forward 2048, a LayerNorm at the end. ``nn.Transformer`` draws each
-    layer's weights anew, where ``nn.TransformerEncoder`` alone would start them as copies.
+    Six post-norm layers, feed-forward 2048, unless other numbers are given; a LayerNorm at the end.
+    ``nn.Transformer`` draws each layer's weights anew, where ``nn.TransformerEncoder`` alone would
+    start them as copies.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        depth: int = HeadsConfig.depth,
+        feedforward: int = HeadsConfig.feedforward,
+        norm_first: bool = HeadsConfig.norm_first,
+    ) -> None:
         super().__init__()
-        encoder = nn.Transformer(d_model=WIDTH, nhead=ATTENTION_HEADS, batch_first=True).encoder
+        encoder = nn.Transformer(
+            d_model=WIDTH,
+            nhead=ATTENTION_HEADS,
+            num_encoder_layers=depth,
+            dim_feedforward=feedforward,
+            batch_first=True,
+        ).encoder
         if not isinstance(encoder, nn.TransformerEncoder):
             raise TypeError(f"nn.Transformer holds an encoder of {type(encoder)}")
         # Taken out of nn.TransformerEncoder, whose nested tensors would cut the output to the
         # batch's longest sequence and warn that they are a prototype.
         self.layers = encoder.layers
+        for layer in self.layers:
+            layer.norm_first = norm_first  # nn.Transformer would warn of nested tensors
         self.norm = encoder.norm or nn.Identity()
 
     def forward(

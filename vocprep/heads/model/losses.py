@@ -1,13 +1,16 @@
 """Losses of the heads.
 
-``cat`` is trained on the classes that a patch holds, ``reg`` on the pixels of four of them. Void
-pixels, and patches without any other, contribute nothing.
+``cat`` is trained on the classes that a patch holds; the mask head on the pixels of four of them
+(``slots``), or on the classes that each cell holds (``cells``). Void pixels, and patches and cells
+without any other, contribute nothing.
 
-Shape legend: B batch, P patches, K = 4 slots, C classes, 1024 pixels of a patch (row-major).
+Shape legend: B batch, P patches, K = 4 slots, C classes, G cells of a patch, 1024 pixels of a patch
+(row-major).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vocprep.heads.model.config import ClassLoss, HeadsConfig, SlotRule
+from vocprep.heads.model.cells import cell_shares
+from vocprep.heads.model.config import ClassLoss, HeadsConfig, MaskHeadName, SlotRule
 from vocprep.heads.model.tfdet import top_labels
 from vocprep.labels.targets import NO_LABEL, PLANES, SLOTS, STATE_VOID
 
@@ -49,7 +53,7 @@ class Losses:
     """Patches with a valid pixel."""
     mask_sum: Tensor
     entries: Tensor
-    """Valid pixels times four."""
+    """Valid pixels times four, or cells with a valid pixel."""
 
     @property
     def class_loss(self) -> Tensor:
@@ -58,7 +62,7 @@ class Losses:
 
     @property
     def mask_loss(self) -> Tensor:
-        """Mean over valid pixels and slots, in nats."""
+        """Mean over valid pixels and slots, or over cells, in nats."""
         return self.mask_sum / self.entries.clamp(min=1)
 
     @property
@@ -73,17 +77,19 @@ def compute_losses(
     targets: Targets,
     class_loss: ClassLoss = HeadsConfig.class_loss,
     slots: SlotRule = HeadsConfig.slots,
+    mask_head: MaskHeadName = HeadsConfig.mask_head,
 ) -> Losses:
-    """Return both losses of logits [B, P, C] and [B, P, 1024, 4] against a batch's targets.
+    """Return both losses of the heads' outputs against a batch's targets.
 
-    ``class_loss`` and ``slots`` are those of the heads' ``HeadsConfig``.
+    ``class_logits`` [B, P, C], ``mask_logits`` [B, P, 1024, 4] or, of cells, [B, P, G, C];
+    ``class_loss``, ``slots`` and ``mask_head`` are those of the heads' ``HeadsConfig``.
     """
-    parts = _LossParts.of(class_logits, targets, class_loss, slots)
+    parts = _loss_parts(class_logits, mask_logits, targets, class_loss, slots, mask_head)
     return Losses(
         class_sum=parts.by_patch.sum(),
         patches=parts.has_pixels.sum(),
-        mask_sum=mask_cross_entropy(mask_logits.float(), parts.states, parts.order).sum(),
-        entries=parts.valid.sum() * SLOTS,
+        mask_sum=parts.masks.sum(),
+        entries=parts.entries.sum(),
     )
 
 
@@ -91,13 +97,14 @@ def losses_by_image(
     class_logits: Tensor, mask_logits: Tensor, targets: Targets, config: HeadsConfig
 ) -> Losses:
     """Return what ``compute_losses`` does for each image alone: sums and counts [B]."""
-    parts = _LossParts.of(class_logits, targets, config.class_loss, config.slots)
-    masks = mask_cross_entropy(mask_logits.float(), parts.states, parts.order)
+    parts = _loss_parts(
+        class_logits, mask_logits, targets, config.class_loss, config.slots, config.mask_head
+    )
     return Losses(
         class_sum=parts.by_patch.sum(dim=1),
         patches=parts.has_pixels.sum(dim=1),
-        mask_sum=masks.flatten(1).sum(dim=1),
-        entries=parts.valid.sum(dim=(1, 2)) * SLOTS,
+        mask_sum=parts.masks.flatten(1).sum(dim=1),
+        entries=parts.entries.sum(dim=1),
     )
 
 
@@ -109,28 +116,47 @@ class _LossParts:
     """Class loss [B, P], 0 where no pixel is valid."""
     has_pixels: Tensor
     """bool [B, P]"""
-    states: Tensor
-    """uint8 [B, P, 1024]"""
-    valid: Tensor
-    """bool [B, P, 1024]"""
-    order: Tensor
-    """``mask_cross_entropy``'s."""
+    masks: Tensor
+    """The mask head's losses [B, P, …], 0 where nothing is to be learnt."""
+    entries: Tensor
+    """int64 [B, P]: how many of them count."""
 
-    @classmethod
-    def of(
-        cls, class_logits: Tensor, targets: Targets, class_loss: ClassLoss, slots: SlotRule
-    ) -> _LossParts:
-        states = unpack_states(targets.slot_planes)
-        valid = states != STATE_VOID
-        fractions = slot_fractions(targets.slot_pixels, valid)
-        logits = class_logits.float()
-        if class_loss == "soft_cross_entropy":
-            by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
-        else:
-            by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
-        has_pixels = (fractions > 0).any(dim=-1)
-        order = _area_order(states) if slots == "area" else _predicted_order(logits, targets)
-        return cls(by_patch * has_pixels, has_pixels, states, valid, order)
+
+def _loss_parts(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    targets: Targets,
+    class_loss: ClassLoss,
+    slots: SlotRule,
+    mask_head: MaskHeadName,
+) -> _LossParts:
+    logits, mask_logits = class_logits.float(), mask_logits.float()
+    if mask_head == "cells":
+        return _cell_parts(logits, mask_logits, targets)
+    states = unpack_states(targets.slot_planes)
+    valid = states != STATE_VOID
+    fractions = slot_fractions(targets.slot_pixels, valid)
+    if class_loss == "soft_cross_entropy":
+        by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
+    else:
+        by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
+    has_pixels = (fractions > 0).any(dim=-1)
+    order = _area_order(states) if slots == "area" else _predicted_order(logits, targets)
+    masks = mask_cross_entropy(mask_logits, states, order)
+    return _LossParts(by_patch * has_pixels, has_pixels, masks, valid.sum(dim=-1) * SLOTS)
+
+
+def _cell_parts(class_logits: Tensor, cell_logits: Tensor, targets: Targets) -> _LossParts:
+    """Return the parts of cells: both losses are cross-entropies against shares of area."""
+    per_side = math.isqrt(cell_logits.shape[-2])
+    shares, valid = cell_shares(targets.slot_planes, per_side)
+    pixels = targets.slot_pixels
+    fractions = pixels / valid.sum(dim=-1, keepdim=True).clamp(min=1)
+    by_patch = soft_cross_entropy(class_logits, targets.slot_labels, fractions)
+    labels = targets.slot_labels.unsqueeze(-2).expand_as(shares)
+    by_cell = soft_cross_entropy(cell_logits, labels, shares)
+    filled = valid > 0
+    return _LossParts(by_patch, filled.any(dim=-1), by_cell, filled.sum(dim=-1))
 
 
 def unpack_states(slot_planes: Tensor) -> Tensor:

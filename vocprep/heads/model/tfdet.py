@@ -1,20 +1,20 @@
 """TFDet: an encoder over the patches of an image, and two heads per patch.
 
 ``cat`` scores the classes of a patch; ``reg`` computes four masks, one per slot. A pixel's class is
-that of the slot whose mask is the strongest there.
+that of the slot whose mask is the strongest there. Other mask heads take the place of ``reg``:
+``cell_head``.
 
 Shape legend: B batch, P patches, N any number of patches, D embedding, K = 4 slots, C classes,
-1024 pixels of a patch (row-major).
+G cells of a patch, 1024 pixels of a patch (row-major).
 """
 
 from __future__ import annotations
-
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from vocprep.errors import UsageError
+from vocprep.heads.model.cell_head import CellHead, mean_class_logits
 from vocprep.heads.model.config import WIDTH, ClassLoss, EncoderName, HeadsConfig, SlotRule
 from vocprep.heads.model.encoders import make_encoder, sine_position_code
 from vocprep.labels.targets import PIXELS, SLOTS
@@ -90,7 +90,7 @@ def use_fast_dropout(module: nn.Module) -> None:
 class TFDetHeads(nn.Module):
     """The trainable part of TFDet: an encoder and two heads over the embeddings of patches.
 
-    The arguments are the fields of ``HeadsConfig``.
+    The arguments are fields of ``HeadsConfig``; ``from_config`` takes all of them.
 
     >>> heads = TFDetHeads(21, encoder="none", position=False).eval()
     >>> class_logits, mask_logits = heads(torch.zeros(2, 6, 256))
@@ -108,59 +108,93 @@ class TFDetHeads(nn.Module):
         slots: SlotRule = HeadsConfig.slots,
     ) -> None:
         super().__init__()
-        self.config = HeadsConfig(
-            outputs=outputs,
-            embedding_dim=embedding_dim,
-            position=position,
-            encoder=encoder,
-            class_loss=class_loss,
-            slots=slots,
+        self._make(
+            HeadsConfig(
+                outputs=outputs,
+                embedding_dim=embedding_dim,
+                position=position,
+                encoder=encoder,
+                class_loss=class_loss,
+                slots=slots,
+            )
         )
-        self.standardise = Standardise(embedding_dim)
-        self.project = nn.Identity() if embedding_dim == WIDTH else nn.Linear(embedding_dim, WIDTH)
-        self.te = make_encoder(encoder)
-        self.cat = nn.Linear(WIDTH, outputs)
-        self.reg = nn.Sequential(
-            nn.Dropout(0.5),
-            nn.Linear(WIDTH, HIDDEN),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(HIDDEN, PIXELS * SLOTS),
-            nn.Sigmoid(),
-        )
-        use_fast_dropout(self)
 
     @classmethod
     def from_config(cls, config: HeadsConfig) -> TFDetHeads:
         """Build heads with fresh weights, drawn from torch's global generator."""
-        return cls(**asdict(config))
+        heads = cls.__new__(cls)
+        nn.Module.__init__(heads)
+        heads._make(config)
+        return heads
+
+    def _make(self, config: HeadsConfig) -> None:
+        self.config, size = config, config.embedding_dim
+        self.standardise = Standardise(size)
+        if config.has_tokens:
+            self.project = nn.Identity() if size == WIDTH else nn.Linear(size, WIDTH)
+            self.te = make_encoder(config)
+            self.cat = nn.Linear(WIDTH, config.outputs)
+        if config.mask_head == "cells":
+            self.cells = CellHead(config)
+        else:
+            self.reg = nn.Sequential(
+                nn.Dropout(0.5),
+                nn.Linear(WIDTH, HIDDEN),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(HIDDEN, PIXELS * SLOTS),
+                nn.Sigmoid(),
+            )
+        use_fast_dropout(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.standardise.mean.device
 
     def forward(
         self, embeddings: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return class logits [B, P, C] and mask logits [B, P, 1024, 4].
+        """Return class logits [B, P, C] and the mask head's logits.
 
-        ``embeddings`` float [B, P, D], one image a row; ``padding`` bool [B, P], True where there
-        is no patch (None: nowhere); ``grids`` int64 [B, 2] of (ny, nx), needed for the position
-        code and by encoders that use them. Outputs at padded places are finite and meaningless.
+        These are [B, P, 1024, 4] of ``slots`` and [B, P, G, C] of ``cells``
+        (``pixels.pixel_scores``). ``embeddings`` float [B, P, D], one image a row; ``padding`` bool
+        [B, P], True where there is no patch (None: nowhere); ``grids`` int64 [B, 2] of (ny, nx),
+        needed for the position code, by cells, and by encoders that use them. Outputs at padded
+        places are finite and meaningless.
         """
-        tokens = self.project(self.standardise(embeddings))
-        if self.config.position:
-            if grids is None:
-                raise UsageError(
-                    "TFDetHeads with position=True: expected grids [B, 2], found None; pass each "
-                    "image's (ny, nx)"
-                )
-            tokens = tokens + sine_position_code(grids, tokens.shape[1])
-        encoded = self.te(tokens, padding, grids)
+        if grids is None and (self.config.position or self.config.mask_head == "cells"):
+            raise UsageError(
+                "TFDetHeads with position=True or with cells: expected grids [B, 2], found None; "
+                "pass each image's (ny, nx)"
+            )
+        standard = self.standardise(embeddings)
+        encoded = self._encode(standard, padding, grids) if self.config.has_tokens else None
+        if grids is not None and self.config.mask_head == "cells":
+            patch_logits = None if encoded is None else self.cat(encoded)
+            cell_logits = self.cells(standard, encoded, patch_logits, grids)
+            return mean_class_logits(cell_logits), cell_logits
         mask_logits = self.reg[:-1](encoded).unflatten(-1, (PIXELS, SLOTS))
         return self.cat(encoded), mask_logits
+
+    def _encode(self, standard: Tensor, padding: Tensor | None, grids: Tensor | None) -> Tensor:
+        """Return the encoder's tokens [B, P, 256] of standardised embeddings."""
+        tokens = self.project(standard)
+        if self.config.position and grids is not None:
+            tokens = tokens + sine_position_code(grids, tokens.shape[1])
+        encoded: Tensor = self.te(tokens, padding, grids)
+        return encoded
 
     def probabilities(
         self, embeddings: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the seed's pair: class logits [B, P, C], mask probabilities [B, P, 1024, 4]."""
+        """Return the seed's pair: class logits [B, P, C], mask probabilities [B, P, 1024, 4].
+
+        Of ``cells`` the second are class probabilities [B, P, G, C].
+        """
         class_logits, mask_logits = self(embeddings, padding, grids)
+        if self.config.mask_head == "cells":
+            return class_logits, mask_logits.softmax(dim=-1)
         return class_logits, self.reg[-1](mask_logits)
 
 

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import field
 from importlib import metadata
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from pydantic import (
     model_validator,
 )
 
+from vocprep.backbones import Layer
 from vocprep.errors import RunError, ShardError, UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
-from vocprep.heads.model.config import HeadsConfig
+from vocprep.heads.model.config import CellsPerSide, HeadsConfig
 from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.label_space_files import StoredLabelSpace
@@ -29,7 +30,7 @@ from vocprep.recipe import Recipe
 from vocprep.shards.reader import ShardDataset
 from vocprep.validation import checked, explain, from_json, to_json
 
-RUN_FORMAT_VERSION = 5
+RUN_FORMAT_VERSION = 6
 
 
 def library_versions() -> dict[str, str]:
@@ -96,14 +97,13 @@ class RunConfig:
         labels, index = dataset.label_space, dataset.index
         # One's own features may have another size than the recipe's.
         first = next(dataset.read_shard(dataset.shard_names(options.train_split)[0]))
+        size = int(first.embeddings.shape[-1])
         return cls(
             heads=HeadsConfig(
                 outputs=labels.outputs,
-                embedding_dim=int(first.embeddings.shape[-1]),
-                position=options.position,
-                encoder=options.encoder,
-                class_loss=options.class_loss,
-                slots=options.slots,
+                embedding_dim=size,
+                **{name: getattr(options, name) for name in _SHARED},
+                **_cells(options, index.recipe, size),
             ),
             options=options,
             labels=labels,
@@ -154,12 +154,41 @@ class RunConfig:
             raise RunError(explain(error)) from error
 
 
+_SHARED = (
+    *("position", "encoder", "class_loss", "slots"),
+    *("depth", "feedforward", "norm_first", "mask_head"),
+)
+"""Fields that the heads' configuration has of the options."""
+
+
+def _cells(options: TrainOptions, recipe: Recipe, size: int) -> dict[str, Any]:
+    """Return how heads of cells take embeddings of ``size`` numbers; nothing for other heads."""
+    if options.mask_head != "cells":
+        return {}
+    layers = embedding_layers(recipe, size)
+    finest = max(layer.cells for layer in layers)
+    cells = options.cells or max(each for each in get_args(CellsPerSide) if each <= finest)
+    return {"layers": layers, "cells": cells}
+
+
+def embedding_layers(recipe: Recipe, size: int) -> tuple[Layer, ...]:
+    """Return the layers that embeddings of ``size`` numbers consist of, in their order.
+
+    The cells of a window count as those of its patch. Embeddings that were made smaller, or that
+    are not of the recipe, are one layer of one cell.
+    """
+    if recipe.reduction is not None or recipe.embedding_size != size:
+        return (Layer(channels=size, cells=1),)
+    known = recipe.described_backbone.layers
+    return tuple(known[name] for name in recipe.layers) * max(1, len(recipe.windows))
+
+
 def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
     """Return a run.json's values in the names of this version; RunError for an unknown version."""
     version = value["run_format_version"]
     if version == RUN_FORMAT_VERSION:
         return dict(value)
-    if version not in (1, 2, 3, 4):
+    if version not in (1, 2, 3, 4, 5):
         raise RunError(
             f"expected a run_format_version from 1 to {RUN_FORMAT_VERSION}, found "
             f"{reprlib.repr(version)}"

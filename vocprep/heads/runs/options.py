@@ -12,7 +12,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vocprep.errors import UsageError
-from vocprep.heads.model.config import ClassLoss, EncoderName, HeadsConfig, SlotRule
+from vocprep.heads.model.config import (
+    CellsPerSide,
+    ClassLoss,
+    Depth,
+    EncoderName,
+    Feedforward,
+    HeadsConfig,
+    MaskHeadName,
+    SlotRule,
+)
 from vocprep.options import LoaderMode
 from vocprep.storage.places import LocalPath
 from vocprep.validation import NotNegative, Positive, checked
@@ -47,6 +56,18 @@ class TrainOptions:
     slots: SlotRule = HeadsConfig.slots
     """Target of mask k: ``predicted``: the pixels of the class that ``cat`` ranks k-th; ``area``:
     those of the patch's k-th largest class (teacher-forced)."""
+    depth: Depth = HeadsConfig.depth
+    """Layers of the transformer."""
+    feedforward: Feedforward = HeadsConfig.feedforward
+    """Width of the hidden layer in each of them."""
+    norm_first: bool = HeadsConfig.norm_first
+    """Normalise what enters a sublayer of the transformer, not what leaves it."""
+    mask_head: MaskHeadName = HeadsConfig.mask_head
+    """``slots``: four masks per patch, of its four classes; ``cells``: the classes of cells inside
+    each patch, from their part of the embedding, interpolated to pixels."""
+    cells: CellsPerSide | None = None
+    """Cells per side of a patch for ``mask_head`` ``cells``; when None, as many as the finest layer
+    of the embedding has, at most 4."""
     flip: bool = True
     """Train on mirrored views too, where the shards hold them."""
     dropout_factor: Annotated[float, Field(ge=0, lt=2)] = 1.0

@@ -34,7 +34,7 @@ def preset_names() -> list[str]:
     """Return the names of the shipped presets, sorted.
 
     >>> preset_names()
-    ['default', 'quick', 'seed', 'wide']
+    ['cells', 'default', 'linear', 'quick', 'seed', 'wide']
     """
     names = [item.name for item in _SHIPPED.iterdir()]
     return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))

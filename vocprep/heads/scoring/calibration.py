@@ -1,8 +1,8 @@
 """Calibration: whether pixels of a confidence are right as often as it says.
 
-The confidence of a pixel is what ``predict`` gives: the probability of the mask that won it. Heads
-are trained to draw their masks, not to give the chance that a pixel's class is right, so that the
-two may differ much.
+The confidence of a pixel is what ``predict`` gives: the probability of the mask that won it, or of
+the class where heads have cells. Masks are trained to be drawn, not to give the chance that a
+pixel's class is right, so that the two may differ much.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class RunScores:
     masks_by_slots: dict[int, MaskQuality]
     """The same over the patches of 2, 3 and 4 slots; those of 4 may hold more classes."""
     calibration: Calibration
-    """Of the model's pixels; ``model.tfdet.pixel_confidence``."""
+    """Of the model's pixels; ``model.pixels.PixelScores.confidence``."""
     tables: tuple[ScoreTable, ...]
     """The rows over whole images, where these are known, and in the label space of published
     scores."""

@@ -19,7 +19,8 @@ from torch import Tensor
 from vocprep.errors import RunError, UsageError
 from vocprep.geometry import split_patches
 from vocprep.heads.model.losses import compute_losses, losses_by_image, unpack_states
-from vocprep.heads.model.tfdet import TFDetHeads, pixel_confidence, to_label_map, top_labels
+from vocprep.heads.model.pixels import PixelScores, pixel_scores
+from vocprep.heads.model.tfdet import TFDetHeads, top_labels
 from vocprep.heads.scoring.calibration import Calibration, CalibrationCounter
 from vocprep.heads.scoring.counters import (
     LossCounter,
@@ -82,7 +83,9 @@ class ScoredBatch:
     class_logits: Tensor
     """[B, P, C]"""
     mask_logits: Tensor
-    """[B, P, 1024, 4]"""
+    """[B, P, …] of the mask head."""
+    pixels: PixelScores
+    """What the logits say of pixels."""
 
 
 _COUNTED = (RowKind.GT_TOP_4, RowKind.GT_CLASSES, RowKind.GT_MASKS, RowKind.PATCH_MAJORITY)
@@ -109,7 +112,7 @@ def score_split(
 
     Where each of several processes has a part of the batches, ``total`` sums a tensor over all.
     """
-    device, config = model.cat.weight.device, model.config
+    device, config = model.device, model.config
     losses = LossCounter(device)
     pixels = PixelCounter(config.outputs, space.void, device)
     for scored in run_batches(model, loader, space):
@@ -120,10 +123,11 @@ def score_split(
                 scored.batch,
                 config.class_loss,
                 config.slots,
+                config.mask_head,
             ),
             len(scored.batch.image_ids),
         )
-        pixels.add(scored.truth, to_label_map(scored.class_logits, scored.mask_logits))
+        pixels.add(scored.truth, scored.pixels.label_map)
     if total is not None:
         losses.sum_over_ranks(total)
         total(pixels.cells)
@@ -164,7 +168,7 @@ class _EvaluationCounters:
     """All counters of an evaluation."""
 
     def __init__(self, model: TFDetHeads, space: LabelSpace, constant: Sequence[int]) -> None:
-        device, self._config = model.cat.weight.device, model.config
+        device, self._config = model.device, model.config
         classes = model.config.outputs
         self._void, self._constant = space.void, np.asarray(constant)
         self._pixels = {kind: PixelCounter(classes, space.void, device) for kind in _COUNTED}
@@ -189,8 +193,7 @@ class _EvaluationCounters:
             counter.add(truth, label_maps[kind])
         predicted = label_maps[RowKind.MODEL]
         self._images.add(ids, truth, predicted, losses.total)
-        confidence = pixel_confidence(scored.class_logits, scored.mask_logits)
-        self._confidences.add(confidence, predicted == truth, truth != self._void)
+        self._confidences.add(scored.pixels.confidence, predicted == truth, truth != self._void)
         _count_patches(scored, self._patches, self._constant)
 
     def measurements(self) -> Measurements:
@@ -224,7 +227,7 @@ def run_batches(
 
     Raises RunError when the embeddings are not of the size that the model was made for.
     """
-    device, expected = model.cat.weight.device, model.config.embedding_dim
+    device, expected = model.device, model.config.embedding_dim
     for loaded in loader:
         if not loaded.image_ids:  # of several ranks, this one draws nothing of it
             continue
@@ -240,6 +243,7 @@ def run_batches(
             truth=_truth(loaded, space.void).to(device),
             class_logits=class_logits,
             mask_logits=mask_logits,
+            pixels=pixel_scores(class_logits, mask_logits, batch.grids, model.config),
         )
 
 
@@ -256,13 +260,13 @@ def label_maps_by_kind(scored: ScoredBatch, masks: MaskCounter) -> dict[RowKind,
     """Return all rows' label maps int64 [B, P, 1024] but the constant's; count the masks."""
     batch, slot_labels = scored.batch, scored.batch.slot_labels
     states, present = unpack_states(batch.slot_planes), slot_labels >= 0
-    probabilities = scored.mask_logits.float().sigmoid()
+    probabilities = scored.pixels.masks
     channels = match_channels(probabilities, states)
     drawn = draw_slots(probabilities, channels, present)
     masks.add(drawn, states, present)
     named = label_slots(top_labels(scored.class_logits), slot_labels)
     return {
-        RowKind.MODEL: to_label_map(scored.class_logits, scored.mask_logits),
+        RowKind.MODEL: scored.pixels.label_map,
         RowKind.GT_TOP_4: true_masks(slot_labels, states),
         RowKind.GT_CLASSES: slot_labels.gather(-1, drawn),
         RowKind.GT_MASKS: true_masks(named, states),

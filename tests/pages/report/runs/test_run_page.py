@@ -12,6 +12,7 @@ import pytest
 import torch
 from builders.heads import (
     CPU,
+    cell_heads,
     epoch_metrics,
     make_dataset,
     random_records,
@@ -40,9 +41,14 @@ GRIDS = [(1, 2), (2, 2), (1, 1), (3, 1)]
 
 
 def made_run(dataset: ShardDataset, seed: int, labels: LabelSpace, bias: float = 0.5) -> Run:
-    """Heads that score the classes of the ground truth high, and a little by chance."""
+    """Heads that score the classes of the ground truth high, and a little by chance.
+
+    Those of the second run have cells.
+    """
     run = run_for(dataset)
     heads = HeadsConfig(outputs=labels.outputs, encoder="none")
+    if seed:
+        heads = cell_heads(labels.outputs)
     torch.manual_seed(seed)
     model = TFDetHeads.from_config(heads)
     with torch.no_grad():
@@ -129,7 +135,8 @@ def test_scores_are_those_of_evaluate(runs: Runs, one: str) -> None:
 
 def test_what_a_run_is_and_how_it_went(one: str, runs: Runs) -> None:
     about = part(one, "about")
-    for words in ("preset quick", "epochs 7 of 7", "encoder none", "cpu, fp32", "torch 2."):
+    told = ("preset quick", "epochs 7 of 7", "encoder transformer", "cpu, fp32", "torch 2.")
+    for words in (*told, "mask head cells, 2×2 per patch"):
         assert words in about
     for row in ("encoder transformer none", "epochs 60 7", "seed 0 1"):
         assert row in about, row

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.runs.log import HISTORY_FILE, EpochMetrics, read_history
 from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
 from vocprep.heads.runs.presets import PRESET_FIELDS
@@ -110,6 +111,7 @@ def _facts(runs: Sequence[ScoredRun]) -> list[tuple[Any, ...]]:
                 "preset": config.options.preset,
                 "epochs": f"{each.run.epoch:,} of {config.options.epochs:,}",
                 "encoder": config.heads.encoder,
+                "mask head": _mask_head(config.heads),
                 "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
                 "trained on split": config.options.train_split,
                 "dataset": f"{config.recipe.dataset}, {config.labels.name}",
@@ -123,6 +125,13 @@ def _facts(runs: Sequence[ScoredRun]) -> list[tuple[Any, ...]]:
         )
     rows = {name: None for column in columns for name in column}
     return [(name, *(column.get(name) for column in columns)) for name in rows]
+
+
+def _mask_head(heads: HeadsConfig) -> str:
+    """Return the name of a mask head, with its cells."""
+    if heads.mask_head == "slots":
+        return heads.mask_head
+    return f"{heads.mask_head}, {heads.cells}×{heads.cells} per patch"
 
 
 def _options(runs: Sequence[ScoredRun]) -> Any:

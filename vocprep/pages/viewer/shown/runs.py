@@ -122,7 +122,7 @@ class ShownRun:
         loader = self.version.dataset.loader(
             split, LoaderOptions(batch_size=_BATCH, mode="streaming", label_maps=True)
         )
-        device, classes = model.cat.weight.device, model.config.outputs
+        device, classes = model.device, model.config.outputs
         pixels = {kind: PixelCounter(classes, space.void, device) for kind in _COUNTED}
         masks, wrong = MaskCounter(device), WrongPixelCounter(space.void)
         for scored in run_batches(model, loader, space):

@@ -1,0 +1,97 @@
+"""The head of cells: class logits of every cell of a patch.
+
+Each layer of an embedding keeps the numbers of its own n×n cells: channel · n² + row · n + column.
+A linear map takes the numbers of each cell; what comes of layers with fewer cells than the head's
+is interpolated between them, and averaged where there are more.
+
+Shape legend: B batch, P patches, G cells per patch, C classes, D embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vocprep.backbones import Layer
+from vocprep.heads.model.cells import resample
+from vocprep.heads.model.config import WIDTH, HeadsConfig
+
+HIDDEN = 64
+"""Numbers per cell between what a cell holds, with its patch's token, and its class logits."""
+DROPOUT = 0.1
+
+
+class CellLinear(nn.Module):
+    """A linear map of the numbers that an embedding holds of each cell.
+
+    It is one ``nn.Linear`` over the channels of all layers, computed at each layer's own cells.
+    """
+
+    def __init__(self, layers: Sequence[Layer], per_side: int, outputs: int) -> None:
+        super().__init__()
+        self._layers, self._per_side = tuple(layers), per_side
+        channels = sum(layer.channels for layer in layers)
+        self.linear = nn.Linear(channels, outputs)
+
+    def forward(self, embeddings: Tensor, grids: Tensor) -> Tensor:
+        """Return [B, P, G, outputs] of embeddings [B, P, D] and grids int64 [B, 2] of (ny, nx)."""
+        parts = torch.split(embeddings, [layer.size for layer in self._layers], dim=-1)
+        columns = torch.split(self.linear.weight, [each.channels for each in self._layers], dim=1)
+        found: Tensor = self.linear.bias
+        for layer, part, weight in zip(self._layers, parts, columns, strict=True):
+            own = part.reshape(*part.shape[:-1], layer.channels, -1).transpose(-1, -2)
+            mapped = functional.linear(own, weight)
+            found = found + resample(mapped, grids, layer.cells, self._per_side)
+        return found
+
+
+class CellHead(nn.Module):
+    """Class logits of cells, from their part of the embedding and their patch's token.
+
+    Without an encoder there are no tokens: the logits are one linear map of the embedding.
+    """
+
+    def __init__(self, config: HeadsConfig) -> None:
+        super().__init__()
+        self._per_side = config.cells
+        self.classes: nn.Module
+        if not config.has_tokens:
+            self.classes = CellLinear(config.layers, config.cells, config.outputs)
+            return
+        self.own = CellLinear(config.layers, config.cells, HIDDEN)
+        self.token = nn.Linear(WIDTH, HIDDEN)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.classes = nn.Linear(HIDDEN, config.outputs)
+
+    def forward(
+        self, embeddings: Tensor, tokens: Tensor | None, patch_logits: Tensor | None, grids: Tensor
+    ) -> Tensor:
+        """Return the class logits of cells [B, P, G, C].
+
+        ``embeddings`` [B, P, D] are standardised; ``tokens`` [B, P, 256] and ``patch_logits``
+        [B, P, C], what an encoder gives each patch, are None without one.
+        """
+        if tokens is None or patch_logits is None:
+            logits: Tensor = self.classes(embeddings, grids)
+            return logits
+        hidden = self.own(embeddings, grids) + self._spread(self.token(tokens), grids)
+        logits = self.classes(self.dropout(functional.gelu(hidden)))
+        return logits + self._spread(patch_logits, grids)
+
+    def _spread(self, values: Tensor, grids: Tensor) -> Tensor:
+        """Return values of patches [B, P, X] interpolated at their cells [B, P, G, X]."""
+        return resample(values.unsqueeze(-2), grids, 1, self._per_side)
+
+
+def mean_class_logits(cell_logits: Tensor) -> Tensor:
+    """Return each patch's class logits float32 [B, P, C]: the log of its cells' mean probability.
+
+    ``cell_logits`` [B, P, G, C]. The softmax of these logits is that mean.
+    """
+    return cell_logits.float().log_softmax(dim=-1).logsumexp(dim=-2) - math.log(
+        cell_logits.shape[-2]
+    )
