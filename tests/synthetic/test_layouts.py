@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.own_data import classes_below
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io import loadmat
 
 from vocprep.errors import UsageError
-from vocprep.labels.label_space import load_label_space
 from vocprep.synthetic.dataset import MARKER, sample
 from vocprep.synthetic.layouts import SampleLayout
 
@@ -36,17 +35,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return folder
 
 
-@pytest.fixture(scope="module")
-def names() -> dict[int, str]:
-    return dict(load_label_space("context460").names)
-
-
-def truth(voc: Path, number: int) -> NDArray[np.uint16]:
-    """The ids of context460 of an image, as the default layout has them."""
-    found: NDArray[np.uint16] = loadmat(voc / "trainval" / f"2010_{number:06d}.mat")["LabelMap"]
-    return found
-
-
 def read(path: Path, mode: str) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         assert image.mode == mode, path
@@ -57,32 +45,12 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file())
 
 
-def names_of(
-    classes: NDArray[np.integer], labels: NDArray[np.uint16], names: dict[int, str]
-) -> dict[int, set[str]]:
-    """Which classes of context460 lie below each value."""
-    found: dict[int, set[str]] = {}
-    for pair in np.unique(classes.astype(np.int64) * 460 + labels).tolist():
-        found.setdefault(pair // 460, set()).add(names.get(pair % 460, ""))
-    return found
-
-
-def all_names_of(
-    masks: list[NDArray[np.integer]], voc: Path, names: dict[int, str]
-) -> dict[int, set[str]]:
-    found: dict[int, set[str]] = {}
-    for number, mask in enumerate(masks, start=1):
-        for value, below in names_of(mask, truth(voc, number), names).items():
-            found.setdefault(value, set()).update(below)
-    return found
-
-
-def test_labelme_has_palette_masks_and_arrays(tree: Tree, names: dict[int, str]) -> None:
+def test_labelme_has_palette_masks_and_arrays(tree: Tree) -> None:
     folder = tree("labelme")
     listed = (folder / "class_names.txt").read_text().split("\n")
     assert listed[0] == "_background_"
     masks = [read(path, "P") for path in files(folder / "SegmentationClass")]
-    found = all_names_of(list(masks), tree("voc"), names)
+    found = classes_below(masks, tree("voc"))
     assert found.pop(255) == {""}
     assert all(below == {listed[value]} for value, below in found.items() if value)
     assert len(found) == 20
@@ -94,9 +62,7 @@ def test_labelme_has_palette_masks_and_arrays(tree: Tree, names: dict[int, str])
         assert [path.stem for path in files(folder / part)][:2] == ["IMG_0001", "IMG_0002"]
 
 
-def test_camvid_has_a_folder_per_split_and_pairs_of_paths(
-    tree: Tree, names: dict[int, str]
-) -> None:
+def test_camvid_has_a_folder_per_split_and_pairs_of_paths(tree: Tree) -> None:
     folder = tree("camvid")
     numbered: dict[int, NDArray[np.uint8]] = {}
     for split, count in (("train", 6), ("val", 2)):
@@ -108,14 +74,14 @@ def test_camvid_has_a_folder_per_split_and_pairs_of_paths(
             assert (image.parent.name, mask.parent.name) == (split, f"{split}annot")
             numbered[int(image.stem[-6:])] = mask_values = read(mask, "L")
             assert read(image, "RGB").shape[:2] == mask_values.shape
-    found = all_names_of([numbered[key] for key in sorted(numbered)], tree("voc"), names)
+    found = classes_below([numbered[key] for key in sorted(numbered)], tree("voc"))
     assert found[0] == {"sky"}
     assert found[9] == {"person"}
     assert "" in found[11]
     assert set(found) == set(range(12))
 
 
-def test_cvat_has_the_colours_of_its_labelmap(tree: Tree, names: dict[int, str]) -> None:
+def test_cvat_has_the_colours_of_its_labelmap(tree: Tree) -> None:
     folder = tree("cvat")
     head, *lines = (folder / "labelmap.txt").read_text().splitlines()
     assert head == "# label:color_rgb:parts:actions"
@@ -132,50 +98,53 @@ def test_cvat_has_the_colours_of_its_labelmap(tree: Tree, names: dict[int, str])
         read(path, "RGB").astype(int) @ [65536, 256, 1]
         for path in sorted((folder / "SegmentationClass").iterdir())
     ]
-    found = all_names_of(masks, tree("voc"), names)
+    found = classes_below(masks, tree("voc"))
     assert "" in found.pop(colours["background"])
     assert found == {colours[name]: {name} for name in list(colours)[1:]}
     regions = read(folder / "SegmentationObject" / "frame_000000.png", "RGB")
     assert ((regions == 0).all(axis=2) == (masks[0] == 0)).all()
 
 
-def test_coco_tells_the_segments_of_its_label_maps(tree: Tree, names: dict[int, str]) -> None:
+def test_coco_tells_the_segments_of_its_label_maps(tree: Tree) -> None:
     folder = tree("coco")
-    found: dict[str, set[str]] = {}
-    stuff: dict[int, set[str]] = {}
+    categories: dict[int, str] = {}
+    panoptic: dict[int, NDArray[np.integer]] = {}
+    stuff: dict[int, NDArray[np.uint8]] = {}
     for split in ("train2017", "val2017"):
         document = json.loads((folder / "annotations" / f"panoptic_{split}.json").read_text())
-        categories = {entry["id"]: entry["name"] for entry in document["categories"]}
+        categories |= {entry["id"]: entry["name"] for entry in document["categories"]}
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in document["images"]}
         for annotation in document["annotations"]:
             number = annotation["image_id"]
             rgb = read(folder / f"panoptic_{split}" / annotation["file_name"], "RGB").astype(int)
-            ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
-            assert ids.shape == sizes[number]
-            areas = {entry["id"]: entry["area"] for entry in annotation["segments_info"]}
-            values, counts = np.unique(ids[ids > 0], return_counts=True)
-            assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == areas
+            segments = rgb @ [1, 256, 65536]
+            assert segments.shape == sizes[number]
+            panoptic[number] = np.zeros_like(segments)
             for entry in annotation["segments_info"]:
-                rows, columns = np.nonzero(ids == entry["id"])
+                inside = segments == entry["id"]
+                rows, columns = np.nonzero(inside)
                 size = [int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1]
                 assert entry["bbox"] == [columns.min(), rows.min(), *size]
-                below = names_of(ids == entry["id"], truth(tree("voc"), number), names)[1]
-                found.setdefault(categories[entry["category_id"]], set()).update(below)
-            mask = read(folder / "stuffthingmaps" / split / f"{number:012d}.png", "L")
-            for value, below in names_of(mask, truth(tree("voc"), number), names).items():
-                stuff.setdefault(value, set()).update(below)
+                assert entry["area"] == len(rows)
+                panoptic[number][inside] = entry["category_id"]
+            assert ((panoptic[number] == 0) == (segments == 0)).all()
+            stuff[number] = read(folder / f"stuffthingmaps/{split}/{number:012d}.png", "L")
+    found = classes_below([panoptic[number] for number in range(1, IMAGES + 1)], tree("voc"))
+    assert "" in found.pop(0)
     assert all(len(below) == 1 for below in found.values())
-    assert (found["sky-other-merged"], found["person"]) == ({"sky"}, {"person"})
-    assert "" in stuff.pop(255)
-    assert (stuff[156], stuff[0]) == ({"sky"}, {"person"})
-    assert set().union(*stuff.values()) == set().union(*found.values())
+    by_name = {categories[value]: below for value, below in found.items()}
+    assert (by_name["sky-other-merged"], by_name["person"]) == ({"sky"}, {"person"})
+    found_stuff = classes_below([stuff[number] for number in range(1, IMAGES + 1)], tree("voc"))
+    assert "" in found_stuff.pop(255)
+    assert (found_stuff[156], found_stuff[0]) == ({"sky"}, {"person"})
+    assert set().union(*found_stuff.values()) == set().union(*found.values())
 
 
-def test_plain_has_images_and_grey_masks_only(tree: Tree, names: dict[int, str]) -> None:
+def test_plain_has_images_and_grey_masks_only(tree: Tree) -> None:
     folder = tree("plain")
     assert {path.name for path in folder.iterdir()} == {"images", "masks", MARKER}
     masks = [read(path, "L") for path in files(folder / "masks")]
-    found = all_names_of(list(masks), tree("voc"), names)
+    found = classes_below(masks, tree("voc"))
     assert (found[1], found[2], found[255]) == ({"sky"}, {"wall"}, {""})
     assert files(folder / "images")[0].name == "0001.jpg"
 
