@@ -72,13 +72,22 @@ def test_panoptic_annotations_are_taken_before_stuff(tmp_path: Path) -> None:
     root = coco(tmp_path / "coco")
     notes = init(root).notes
     found = dataset(root)
-    assert (found["images"], found["labels"]) == ("{split}", "panoptic_{split}")
-    assert found["label_annotations"] == "annotations/panoptic_{split}.json"
-    assert (found["label_kind"], found["splits"]) == ("panoptic", ["train2017", "val2017"])
+    assert (found["images"], found["labels"]) == ("{split}2017", "panoptic_{split}2017")
+    assert found["label_annotations"] == "annotations/panoptic_{split}2017.json"
+    assert (found["label_kind"], found["splits"]) == ("panoptic", ["train", "val"])
     assert classes(root)["names"] == {"1": "person", "187": "sky-other-merged"}
     assert classes(root)["colours"] == {"1": "#dc143c", "187": "#4682b4"}
     assert classes(root)["void"] == 0
-    assert any("--train-split train2017 --val-split val2017" in note for note in notes)
+    assert not any("--train-split" in note for note in notes)
+
+
+def test_splits_of_two_years_keep_them(tmp_path: Path) -> None:
+    root = coco(tmp_path / "coco")
+    for name in ("{}", "panoptic_{}", "annotations/panoptic_{}.json"):
+        (root / name.format("val2017")).rename(root / name.format("val2014"))
+    notes = init(root).notes
+    assert dataset(root)["splits"] == ["train2017", "val2014"]
+    assert any("--train-split train2017 --val-split val2014" in note for note in notes)
 
 
 def test_the_label_maps_of_stuff_are_read_without_the_json(tmp_path: Path) -> None:
@@ -86,7 +95,7 @@ def test_the_label_maps_of_stuff_are_read_without_the_json(tmp_path: Path) -> No
     shutil.rmtree(root / "annotations")
     text(root / "labels.txt", "0: unlabeled", "1: person", "157: sky-other")
     assert init(root).layout == "COCO-Stuff tree"
-    assert dataset(root)["labels"] == "stuffthingmaps/{split}"
+    assert dataset(root)["labels"] == "stuffthingmaps/{split}2017"
     assert classes(root)["names"] == {"0": "person", "156": "sky-other"}
     assert classes(root)["void"] == 255
 

@@ -41,7 +41,7 @@ def find_panoptic(tree: Tree, root: str) -> Found | None:
             continue
         annotations = join(folder, f"panoptic_{SPLIT_FIELD}.json")
         stuff = find_stuff(tree, root)
-        return Found(
+        found = Found(
             layout="COCO panoptic tree",
             images=images,
             labels=labels,
@@ -51,6 +51,7 @@ def find_panoptic(tree: Tree, root: str) -> Found | None:
             void=0,
             notes=(f"label maps of COCO-Stuff in {stuff.labels} are not used",) if stuff else (),
         )
+        return _without_year(found)
     return None
 
 
@@ -65,7 +66,7 @@ def find_stuff(tree: Tree, root: str) -> Found | None:
         images = _template(tree, _picture_folders(root), splits, is_picture)
         having = _having(tree, (images, labels), splits) if images else ()
         if having:
-            return Found(
+            found = Found(
                 layout="COCO-Stuff tree",
                 images=images,
                 labels=labels,
@@ -73,7 +74,24 @@ def find_stuff(tree: Tree, root: str) -> Found | None:
                 class_list=_stuff_names(tree, [root, masks]),
                 void=_STUFF_VOID,
             )
+            return _without_year(found)
     return None
+
+
+def _without_year(found: Found) -> Found:
+    """Move the year that the splits share into the paths: ``train2017`` is split ``train``."""
+    matches = [_SPLIT.fullmatch(split) for split in found.splits]
+    years = {match[2] for match in matches if match}
+    if None in matches or len(years) != 1 or None in years:
+        return found
+    dated = f"{SPLIT_FIELD}{years.pop()}"
+    return replace(
+        found,
+        images=found.images.replace(SPLIT_FIELD, dated),
+        labels=found.labels.replace(SPLIT_FIELD, dated),
+        annotations=found.annotations.replace(SPLIT_FIELD, dated),
+        splits=tuple(match[1] for match in matches if match),
+    )
 
 
 def _picture_folders(root: str) -> list[str]:
