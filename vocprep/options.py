@@ -21,7 +21,7 @@ from vocprep.errors import UsageError
 from vocprep.geometry import Geometry
 from vocprep.manifests import SplitFlags
 from vocprep.recipe import (
-    BackboneName,
+    ChosenBackbone,
     EmbeddingDtype,
     Precision,
     Reduction,
@@ -97,8 +97,9 @@ class BuildChoices:
     split_flags: SplitFlags | None = None
     """Which lines of split files with flags are taken; as the manifest says when None."""
     geometry: Geometry = field(default_factory=Geometry)
-    backbone: BackboneName = DEFAULT_BACKBONE
-    """Frozen network, by its name in ``vocprep.backbones``."""
+    backbone: ChosenBackbone = DEFAULT_BACKBONE
+    """Frozen network: its name in ``vocprep.backbones``, ``timm:NAME``, ``torchvision:NAME``, or
+    ``FILE.py:FUNCTION``, whose code is run."""
     windows: tuple[int, ...] | None = None
     """Sides of the windows around each patch; the backbone's default when None."""
     layers: tuple[str, ...] | None = None
@@ -416,6 +417,9 @@ class VerifyOptions:
     """``recompute``: where the images and label maps are; the default data dir when None."""
     weights: str | None = None
     """``recompute``: path of the backbone's weights or ``random:SEED``, as for a build."""
+    backbone: str | None = None
+    """``recompute``: ``FILE.py:FUNCTION`` of a version whose backbone a file of one's own makes;
+    its code is run."""
     samples: Positive | None = 32
     """``recompute``: images whose embeddings are made again; all when None."""
     seed: NotNegative = 0

@@ -54,7 +54,9 @@ _MOST_SHOWN = 6
 """Lines of ``differing_fields`` in a sentence."""
 
 
-NETWORK_KINDS = ("timm", "torchvision", "module")
+OWN_FILE = "module"
+"""What stands before the colon in the name of a backbone that a file of one's own makes."""
+NETWORK_KINDS = ("timm", "torchvision", OWN_FILE)
 """What stands before the colon in the name of a backbone that is not built in."""
 
 
@@ -69,6 +71,24 @@ def _known_backbone(name: str) -> str:
 
 
 BackboneName = Annotated[str, AfterValidator(_known_backbone)]
+
+
+def is_own_file(name: str) -> bool:
+    """Return whether a user names a function of a file of their own: ``FILE.py:FUNCTION``.
+
+    >>> is_own_file("nets/mine.py:make"), is_own_file("timm:resnet18")
+    (True, False)
+    """
+    file, _, function = name.rpartition(":")
+    return file.endswith(".py") and function.isidentifier()
+
+
+def _chosen_backbone(name: str) -> str:
+    return name if is_own_file(name) else _known_backbone(name)
+
+
+ChosenBackbone = Annotated[str, AfterValidator(_chosen_backbone)]
+"""What a user may choose: also a file, whose place no recipe holds."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

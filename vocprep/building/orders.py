@@ -25,6 +25,7 @@ from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import UsageError, WeightsError
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder, EmbeddingSpec
+from vocprep.features.libraries.own_file import allow
 from vocprep.features.nvjpeg import check_nvjpeg
 from vocprep.features.weights import load_fitting_weights, tensor_digest
 from vocprep.labels.decode import LabelRule
@@ -99,6 +100,8 @@ class WorkerSetup:
     """The output of the build, which the driver and all workers share: a folder or a URL."""
     weights: str | None = None
     """The backbone's weights as for ``plan``: the downloaded ones below the data dir when None."""
+    backbone: str | None = None
+    """``FILE.py:FUNCTION`` where a file of one's own makes the backbone; its code is run."""
     device: str = "auto"
     """As for a build."""
     threads: Positive | None = None
@@ -278,6 +281,7 @@ _kept = _Kept()
 def _load_weights(order: ShardOrder, setup: WorkerSetup) -> dict[str, torch.Tensor]:
     """Return the order's weights; WeightsError where this machine has others."""
     recipe = order.recipe
+    allow(setup.backbone, recipe.backbone, recipe.network)
     weights = load_fitting_weights(
         setup.weights,
         setup.data_dir,

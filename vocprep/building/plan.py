@@ -45,7 +45,7 @@ from vocprep.manifests import (
     load_source,
 )
 from vocprep.options import BuildChoices, Layout, Part
-from vocprep.recipe import LabelSpaceId, Precision, Recipe, SplitIds, default_precision
+from vocprep.recipe import LabelSpaceId, Precision, Recipe, SplitIds, default_precision, is_own_file
 from vocprep.shards.containers import CONTAINERS
 from vocprep.storage.places import Place, parse_place
 
@@ -267,7 +267,7 @@ def _choose_backbone(choices: BuildChoices) -> _ChosenBackbone:
         found = describe_network(
             name,
             NetworkChoice(
-                model=name.partition(":")[2],
+                model=name if is_own_file(name) else name.partition(":")[2],
                 layers=layers,
                 cells=choices.cells,
                 geometry=choices.geometry,

@@ -138,6 +138,7 @@ def _plan(dataset: ShardDataset, options: VerifyOptions) -> BuildPlan:
         dataset=options.datasets[0] if options.datasets else None,
         weights=weights,
         weights_label=index.weights,
+        backbone=options.backbone,
     )
     layout = Layout(format=index.container, samples_per_shard=index.samples_per_shard)
     return plan_remake(index.recipe, layout, sources)

@@ -14,7 +14,8 @@ from vocprep.building.results import BuildResult, PartResult
 from vocprep.checks.lock import LockFile, compare_with_lock, read_lock
 from vocprep.data_dir.layout import default_data_place, read_split
 from vocprep.errors import DataDirError, DataError, SourceUnavailableError, UsageError
-from vocprep.features.weights import OFFICIAL, UNTRAINED, official_weights
+from vocprep.features.libraries.own_file import allow
+from vocprep.features.weights import OF_FUNCTION, OFFICIAL, UNTRAINED, official_weights
 from vocprep.manifests import (
     DatasetManifest,
     SplitFlags,
@@ -23,7 +24,7 @@ from vocprep.manifests import (
 )
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures, Projection
 from vocprep.progress import NO_PROGRESS, Progress
-from vocprep.recipe import Recipe, SplitIds, differing_fields, joined_differences
+from vocprep.recipe import OWN_FILE, Recipe, SplitIds, differing_fields, joined_differences
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place, parse_place
 from vocprep.storage.store import StorePath
@@ -43,6 +44,8 @@ class RemakeSources:
     """As in ``load_weights``; None finds downloaded ones, and untrained ones by their label."""
     weights_label: str = ""
     """``weights`` of the version's index or lock file."""
+    backbone: str | None = None
+    """``FILE.py:FUNCTION`` where a file of one's own makes the backbone; its code is run."""
 
 
 def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> BuildPlan:
@@ -52,13 +55,14 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
     and the digest of their ids.
     """
     dataset = load_recorded_dataset(recipe.dataset, sources.dataset)
+    allow(sources.backbone, recipe.backbone, recipe.network)
     choices = BuildChoices(
         splits=tuple(recipe.splits),
         limit_per_split={split: ids.count for split, ids in recipe.splits.items()},
         schema=recipe.schema.name,
         void_unknown=recipe.schema.void_unknown,
         geometry=recipe.geometry,
-        backbone=recipe.backbone,
+        backbone=sources.backbone or recipe.backbone,
         windows=recipe.windows,
         layers=recipe.layers,
         cells=_recorded_cells(recipe),
@@ -135,6 +139,8 @@ def _recorded_weights(recipe: Recipe, sources: RemakeSources) -> str | None:
     label = sources.weights_label
     if label.startswith(UNTRAINED):
         return label.removeprefix(UNTRAINED).removesuffix(")")
+    if recipe.backbone.startswith(f"{OWN_FILE}:") and label.startswith(OF_FUNCTION):
+        return None
     path = sources.data_dir / official_weights(recipe.backbone).path
     if isinstance(path, StorePath):
         if label.startswith(OFFICIAL):
@@ -155,18 +161,20 @@ def build_locked(  # noqa: PLR0913  # where from, where to, how, progress
     dataset: str | Path | None = None,
     data_dir: str | Place | None = None,
     weights: str | Path | None = None,
+    backbone: str | None = None,
     options: BuildOptions | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> BuildResult | PartResult:
     """Build the version that a lock file pins into the folder ``out``, or a part of it.
 
-    ``dataset`` is needed where the version is of one's own manifest. By default as many samples
+    ``dataset`` is needed where the version is of one's own manifest, ``backbone`` where a file of
+    one's own makes its network: ``FILE.py:FUNCTION``, whose code is run. By default as many samples
     may be quarantined as were when the lock file was made. Raises DataError, and publishes
     nothing, when the version that was built is another; deviations that are allowed, as in another
     numerics class, are the result's notes.
     """
     locked = read_lock(lock)
-    plan = _plan(lock, locked, dataset, data_dir, weights)
+    plan = _plan(lock, locked, _sources(locked, dataset, data_dir, weights, backbone))
     options = _locked_options(locked, options)
     notes: list[str] = []
 
@@ -190,11 +198,12 @@ def describe_locked(
     dataset: str | Path | None = None,
     data_dir: str | Place | None = None,
     weights: str | Path | None = None,
+    backbone: str | None = None,
     options: BuildOptions | None = None,
 ) -> PlanDescription:
     """Return what ``build_locked`` would make; DataError naming what has changed since."""
     locked = read_lock(lock)
-    plan = _plan(lock, locked, dataset, data_dir, weights)
+    plan = _plan(lock, locked, _sources(locked, dataset, data_dir, weights, backbone))
     return describe_plan(plan, _locked_options(locked, options))
 
 
@@ -206,23 +215,27 @@ def _locked_options(locked: LockFile, options: BuildOptions | None) -> BuildOpti
     return replace(options, max_failures=MaxFailures(count=len(locked.quarantined)))
 
 
-def _plan(
-    lock: str | Path,
+def _sources(
     locked: LockFile,
     dataset: str | Path | None,
     data_dir: str | Place | None,
     weights: str | Path | None,
-) -> BuildPlan:
-    name = locked.recipe.dataset
-    if dataset is None and name not in manifest_names("datasets"):
-        raise UsageError(
-            f"{lock}: is of dataset {name!r}, which is no shipped one: name its manifest too, as "
-            f"in vocprep build-shards {name}.toml --lock {lock}"
-        )
-    sources = RemakeSources(
+    backbone: str | None,
+) -> RemakeSources:
+    return RemakeSources(
         data_dir=default_data_place() if data_dir is None else parse_place(data_dir),
         dataset=None if dataset is None else str(dataset),
         weights=None if weights is None else str(weights),
         weights_label=locked.weights,
+        backbone=backbone,
     )
+
+
+def _plan(lock: str | Path, locked: LockFile, sources: RemakeSources) -> BuildPlan:
+    name = locked.recipe.dataset
+    if sources.dataset is None and name not in manifest_names("datasets"):
+        raise UsageError(
+            f"{lock}: is of dataset {name!r}, which is no shipped one: name its manifest too, as "
+            f"in vocprep build-shards {name}.toml --lock {lock}"
+        )
     return plan_remake(locked.recipe, locked.layout, sources)

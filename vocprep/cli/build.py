@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from vocprep.options import (
     Projection,
     ShardFormat,
 )
-from vocprep.recipe import EmbeddingDtype, Precision
+from vocprep.recipe import EmbeddingDtype, Precision, is_own_file
 from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def _whole_numbers(
     show_default=True,
     metavar="NAME",
     help=f"Frozen network: {' or '.join(BACKBONES)} ({listed_by_input()}), or any of timm's for "
-    "the whole image, timm:NAME, or of torchvision's, torchvision:NAME.",
+    "the whole image, timm:NAME, or of torchvision's, torchvision:NAME, or FILE.py:FUNCTION, your "
+    "own, whose code is run.",
 )
 @click.option(
     "--windows",
@@ -329,7 +330,9 @@ def _library_calls(
 
     parts: dict[str, Any] = {"dataset": dataset}
     if lock is not None:
-        _refuse_choices(context)
+        own = flags["backbone"] if is_own_file(flags["backbone"]) else None
+        _refuse_choices(context, () if own is None else ("backbone",))
+        parts["backbone"] = own
         return partial(describe_locked, lock, **parts), partial(build_locked, lock, **parts)
     if dataset is None:
         raise UsageError("nothing to build: name a DATASET, or give --lock FILE")
@@ -344,12 +347,12 @@ def _pick(cls: type[Options], flags: Mapping[str, Any]) -> Options:
     return cls(**{field.name: flags[field.name] for field in fields(cls)})
 
 
-def _refuse_choices(context: click.Context) -> None:
-    """Refuse options beside ``--lock`` that the lock file decides."""
+def _refuse_choices(context: click.Context, needed: Sequence[str]) -> None:
+    """Refuse options beside ``--lock`` that the lock file decides, but for those it needs."""
     given = [
         name
         for name in _LOCKED_CHOICES
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE and name not in needed
     ]
     if given:
         option = given[0].removeprefix("shard_").replace("_", "-")

@@ -35,6 +35,11 @@ from vocprep.geometry import GeometryKind
     "--weights",
     help="PATH or random:SEED of the run's backbone.  [default: where training found them]",
 )
+@click.option(
+    "--backbone",
+    metavar="FILE.py:FUNCTION",
+    help="The file that makes the backbone, where one of your own does; its code is run.",
+)
 @device_option
 @json_option
 def predict(
@@ -45,6 +50,7 @@ def predict(
     confidence: bool,
     data_dir: Path,
     weights: str | None,
+    backbone: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -66,6 +72,7 @@ def predict(
 
     options = PredictOptions(
         weights=weights,
+        backbone=backbone,
         data_dir=data_dir,
         geometry=geometry,
         device=device,

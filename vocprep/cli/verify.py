@@ -64,6 +64,12 @@ class _Bars(Bars):
     help="recompute: PATH or random:SEED, as for build-shards.  [default: as they were built]",
 )
 @click.option(
+    "--backbone",
+    metavar="FILE.py:FUNCTION",
+    help="recompute: the file that makes the backbone, where one of your own does; its code is "
+    "run.",
+)
+@click.option(
     "--samples",
     default=VerifyOptions.samples,
     type=click.UNPROCESSED,
@@ -90,6 +96,7 @@ def verify(
     lock: Path | None,
     data_dir: Place,
     weights: str | None,
+    backbone: str | None,
     samples: int | None,
     seed: int,
     device: str,
@@ -123,6 +130,7 @@ def verify(
         lock=lock,
         data_dir=data_dir,
         weights=weights,
+        backbone=backbone,
         samples=samples,
         seed=seed,
         device=device,

@@ -86,13 +86,15 @@ class FrozenMaps(nn.Module):
     """Normalised pixels [N, 3, h, w] → embeddings [N·ny·nx, D], by a network that is not built in.
 
     Each patch gets its cells of each chosen layer's map, as with ``FrozenBackbone``; batch norms
-    are folded into convolutions where that changes nothing but rounding.
+    are folded into convolutions where that changes nothing but rounding, but not in a network of a
+    file of one's own.
     """
 
     def __init__(self, maps: MapNetwork, network: Network, layers: Sequence[str]) -> None:
         super().__init__()
-        side = SIDE // PATCH * network.patch_pixels
-        fold_norms(maps, torch.zeros(1, 3, side, side))
+        if network.source_sha256 is None:  # code of one's own may use its modules in other ways
+            side = SIDE // PATCH * network.patch_pixels
+            fold_norms(maps, torch.zeros(1, 3, side, side))
         self.maps = maps.to(memory_format=torch.channels_last)
         self.patch_pixels = network.patch_pixels
         self.cells = {name: network.layers[name].cells for name in layers}

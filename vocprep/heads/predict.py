@@ -20,6 +20,7 @@ from vocprep.features.devices import choose_device
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.image import decode_image, read_image_file
 from vocprep.features.image_errors import listed
+from vocprep.features.libraries.own_file import allow
 from vocprep.files.locking import alone_in
 from vocprep.files.names import check_names_differ
 from vocprep.files.writing import check_output_folder, write_atomic
@@ -53,6 +54,8 @@ class PredictOptions:
     ``weights.json``, else the official weights."""
     data_dir: LocalPath | None = None
     """Where the official weights are: ``$VOCPREP_DATA_DIR`` or ``./data`` when None."""
+    backbone: str | None = None
+    """``FILE.py:FUNCTION`` of a run whose backbone a file of one's own makes; its code is run."""
     geometry: Annotated[Geometry | GeometryKind | None, BeforeValidator(_as_geometry)] = None
     """Geometry or its name: ``native`` labels every pixel of an image of any size, ``crop`` and
     ``squash`` 224×224; that of the run's shards when None."""
@@ -230,8 +233,10 @@ def _turned_note(made: Sequence[ImagePrediction]) -> Iterator[str]:
 
 def make_embedder(run: Run, options: PredictOptions) -> Embedder:
     """Return the embedder that a run's shards were built with; errors are ``find_weights``'s."""
+    recipe = run.config.recipe
+    allow(options.backbone, recipe.backbone, recipe.network)
     weights = find_weights(run, options.weights, options.data_dir or default_data_dir())
-    spec = EmbeddingSpec.of(run.config.recipe)
+    spec = EmbeddingSpec.of(recipe)
     return Embedder(weights, spec, device=choose_device(options.device))
 
 

@@ -18,6 +18,7 @@ from vocprep.building.ray.cluster import RayCluster, task_of
 from vocprep.building.ray.messages import counted
 from vocprep.building.results import MadeShards
 from vocprep.errors import DataError
+from vocprep.features.libraries.own_file import named_file
 from vocprep.features.weights import WeightsOrigin
 from vocprep.options import BuildOptions
 from vocprep.progress import Progress
@@ -52,6 +53,7 @@ class ClusterBuild:
             data_dir=plan.data_dir.absolute(),
             out=_absolute(self.output.path),
             weights=_weights(plan),
+            backbone=named_file(plan.recipe.backbone, plan.recipe.network),
             device="cuda" if task.gpus else "cpu",
             threads=max(1, int(task.cpus)),
             reuse=self._reuse(),

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from vocprep.backbones import Network
-from vocprep.features.libraries import timm_models, torchvision_models
+from vocprep.features.libraries import own_file, timm_models, torchvision_models
 from vocprep.features.libraries.maps import DescribedNetwork, MapNetwork, NetworkChoice
 from vocprep.features.networks import MAKERS
+from vocprep.recipe import OWN_FILE, is_own_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,14 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "timm": Kind(describe=timm_models.describe, make=timm_models.make),
     "torchvision": Kind(describe=torchvision_models.describe, make=torchvision_models.make),
+    OWN_FILE: Kind(describe=own_file.describe, make=own_file.make),
 }
 
 
 def describe_network(backbone: str, choice: NetworkChoice) -> DescribedNetwork:
-    """Describe the network that a user chose, by ``KIND:NAME``."""
-    return KINDS[backbone.partition(":")[0]].describe(choice)
+    """Describe the network that a user chose, by ``KIND:NAME`` or ``FILE.py:FUNCTION``."""
+    kind = OWN_FILE if is_own_file(backbone) else backbone.partition(":")[0]
+    return KINDS[kind].describe(choice)
 
 
 def make_network(backbone: str, network: Network) -> MapNetwork:

@@ -11,6 +11,7 @@ from vocprep.features.weights.digest import StateDict, file_tensor_digest, tenso
 from vocprep.features.weights.load import load_fitting_weights, load_weights
 from vocprep.features.weights.origin import WEIGHTS_HINT, WeightsOrigin
 from vocprep.features.weights.published import (
+    OF_FUNCTION,
     OFFICIAL,
     UNTRAINED,
     official_source,
@@ -22,6 +23,7 @@ from vocprep.features.weights.untrained import RANDOM_PREFIX
 
 __all__ = [
     "OFFICIAL",
+    "OF_FUNCTION",
     "RANDOM_PREFIX",
     "UNTRAINED",
     "WEIGHTS_HINT",

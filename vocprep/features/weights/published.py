@@ -7,13 +7,16 @@ from vocprep.data_dir.library_weights import is_library_model, library_source
 from vocprep.data_dir.source_digests import read_recorded_file
 from vocprep.features.weights.untrained import RANDOM_PREFIX
 from vocprep.manifests import SourceFile, SourceManifest, load_source, manifest_names
+from vocprep.recipe import OWN_FILE
 from vocprep.storage.places import Place
 
 OFFICIAL = "official "
 """Begins the label of a backbone's published weights in a version's index."""
 UNTRAINED = "untrained ("
 """Begins the label of untrained weights in a version's index; their ``random:SEED`` follows."""
-OWN_MODULE = "module:"
+OF_FUNCTION = "those of "
+"""Begins the label of the weights that a function of one's own gives its network."""
+OWN_MODULE = f"{OWN_FILE}:"
 """Begins the names of backbones that a file of one's own makes, in recipes."""
 
 
@@ -50,6 +53,6 @@ def weights_label(weights: str | None, digest: str, backbone: str, data_dir: Pla
     elif digest == published and (source := official_source(backbone, data_dir)):
         return f"{OFFICIAL}{source.title}"
     if weights is None and backbone.startswith(OWN_MODULE):
-        return f"those of {backbone.removeprefix(OWN_MODULE)} ({digest[:12]}…)"
+        return f"{OF_FUNCTION}{backbone.removeprefix(OWN_MODULE)} ({digest[:12]}…)"
     is_random = weights is not None and weights.startswith(RANDOM_PREFIX)
     return f"{UNTRAINED}{weights})" if is_random else f"own ({digest[:12]}…)"
