@@ -28,6 +28,8 @@ def _by_suffix(draw: random.Random, data: bytes) -> bytes:
         return pictures.damaged_png(draw, data)
     if data.startswith(b"\xff\xd8"):
         return pictures.damaged_jpeg(draw, data)
+    if data.startswith((b"II*", b"MM\0")):
+        return pictures.damaged_tiff(draw, data)
     return mutate(draw, [data])
 
 
@@ -58,7 +60,7 @@ def _of_versions(file: str, *more: str) -> dict[str, tuple[str, ...]]:
 
 _VOC = f"data/{world.VOC}"
 _USES = ("evaluate", "train", "recompute")
-_DATASETS = ("mat", "palette", "grey", "deep")
+_DATASETS = ("mat", "palette", "grey", "deep", *world.OWN)
 
 
 def _of_datasets(*verbs: str) -> tuple[str, ...]:
@@ -284,6 +286,55 @@ KINDS = (
         pictures.damaged_png,
         seals.seal_unpacked,
         5,
+    ),
+    Kind(
+        "own picture",
+        {f"{_VOC}/Own/*": ("build npy", "build tiff", "check npy", "check colours")},
+        _by_suffix,
+        seals.seal_unpacked,
+        8,
+    ),
+    Kind(
+        "array mask",
+        _masks(f"{_VOC}/Arrays/*", "npy"),
+        arrays.damaged_npy,
+        seals.seal_unpacked,
+        5,
+    ),
+    Kind(
+        "TIFF mask",
+        _masks(f"{_VOC}/Tiff/*", "tiff"),
+        pictures.damaged_tiff,
+        seals.seal_unpacked,
+        5,
+    ),
+    Kind(
+        "colour mask",
+        _masks(f"{_VOC}/Colours/*", "colours"),
+        pictures.damaged_png,
+        seals.seal_unpacked,
+        5,
+    ),
+    Kind(
+        "panoptic mask",
+        _masks(f"{_VOC}/Panoptic/*", "panoptic"),
+        pictures.damaged_png,
+        seals.seal_unpacked,
+        3,
+    ),
+    Kind(
+        "annotations",
+        _masks(f"{_VOC}/segments.json", "panoptic"),
+        texts.damaged_json,
+        seals.seal_unpacked,
+        4,
+    ),
+    Kind(
+        "named mat",
+        _masks(f"{_VOC}/Named/*", "named"),
+        arrays.damaged_mat,
+        seals.seal_unpacked,
+        4,
     ),
     Kind("mat", _masks("data/trainval/*", "mat"), arrays.damaged_mat, seals.seal_unpacked, 9),
     Kind(

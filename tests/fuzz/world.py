@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -48,6 +49,23 @@ DAMAGED = "a4"
 SIZES = {"a1": (64, 64), "a2": (64, 96), "a3": (80, 70), "a4": (64, 64), "b1": (64, 64)}
 LINKED_FROM = 1 << 20
 """Bytes from which on a file is linked and never copied: verbs replace it, if they write it."""
+
+OWN = {
+    "npy": ("Arrays", 'label_kind = "npy"\n'),
+    "tiff": ("Tiff", 'label_kind = "tiff"\n'),
+    "named": ("Named", 'label_kind = "mat"\nlabel_variable = "ids"\n'),
+    "panoptic": (
+        "Panoptic",
+        f'label_kind = "panoptic"\nlabel_annotations = "{VOC}/segments.json"\n',
+    ),
+    "colours": (
+        "Colours",
+        'label_kind = "colours"\n[label_colours]\n'
+        + "".join(f'"#{40 * label:02x}0010" = {label}\n' for label in range(6)),
+    ),
+}
+"""Datasets over pictures of all formats: the folder of their label maps, and what says its kind."""
+OWN_FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "PNG", "WEBP")
 
 CHOICES = BuildChoices(geometry=Geometry(geometry="native"), views=("identity", "flip"))
 WITH_DAMAGED = replace(CHOICES, splits=("all", "val"))
@@ -125,6 +143,7 @@ def _write_sources() -> None:
         images[f"{VOC}/Deep/{image_id}.png"] = _encoded(Image.fromarray(label_map), "PNG")
         mat = _mat(label_map, compressed=number % 2 == 0)
         labels[f"trainval/{image_id}.mat"] = mat[:300] if image_id == DAMAGED else mat
+    images |= _own_files()
     for split, ids in SPLITS.items():
         text = "".join(f"{image_id}\n" for image_id in ids)
         images[f"{VOC}/ImageSets/Main/{split}.txt"] = text.encode()
@@ -140,6 +159,43 @@ def _write_sources() -> None:
     _write("pictures/base.gif", _encoded(base, "GIF"))
     _write("pictures/base.webp", _encoded(base, "WEBP"))
     _write("pictures/base.tiff", _encoded(base, "TIFF", compression="tiff_lzw"))
+
+
+def _own_files() -> dict[str, bytes]:
+    """Return pictures of all formats, and label maps of all kinds over them."""
+    files: dict[str, bytes] = {}
+    annotations = []
+    for number, image_id in enumerate((*SPLITS["all"], *SPLITS["val"])):
+        label_map = _label_map(image_id)
+        kind = OWN_FORMATS[number]
+        options = {"TIFF": {"compression": "tiff_lzw"}, "WEBP": {"lossless": number == 1}}
+        encoded = _encoded(_picture(label_map), kind, **options.get(kind, {}))
+        suffix = {"TIFF": "tif"}.get(kind, kind.lower())
+        files[f"{VOC}/Own/{image_id}.{suffix}"] = encoded
+        array = label_map.astype(np.int16) if number % 2 else np.asfortranarray(label_map)
+        stream = io.BytesIO()
+        np.save(stream, array)
+        files[f"{VOC}/Arrays/{image_id}.npy"] = stream.getvalue()
+        compression = ("raw", "tiff_lzw", "packbits")[number % 3]
+        packed = _encoded(Image.fromarray(label_map), "TIFF", compression=compression)
+        files[f"{VOC}/Tiff/{image_id}.tif"] = packed
+        stream = io.BytesIO()
+        savemat(stream, {"ids": label_map.astype(float)}, do_compression=number % 2 == 0)
+        named = b"MATLAB 5.0 MAT-file".ljust(116) + stream.getvalue()[116:]
+        files[f"{VOC}/Named/{image_id}.mat"] = named
+        colours = np.stack([label_map * 40, label_map * 0, label_map * 0 + 16], axis=2)
+        files[f"{VOC}/Colours/{image_id}.png"] = _encoded(
+            Image.fromarray(colours.astype(np.uint8)), "PNG"
+        )
+        segments = label_map.astype(np.uint32) * 300
+        numbers = np.stack([segments % 256, segments // 256, segments * 0], axis=2)
+        files[f"{VOC}/Panoptic/{image_id}.png"] = _encoded(
+            Image.fromarray(numbers.astype(np.uint8)), "PNG"
+        )
+        info = [{"id": 300 * label, "category_id": label, "area": 9} for label in range(1, 6)]
+        annotations.append({"file_name": f"{image_id}.png", "segments_info": info})
+    files[f"{VOC}/segments.json"] = json.dumps({"annotations": annotations}).encode()
+    return files
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
@@ -176,7 +232,7 @@ def read_archives(folder: Path) -> dict[str, bytes]:
 
 
 def _write_manifests() -> None:
-    """Write the source, four datasets over the same pictures, the label space and the preset."""
+    """Write the source, datasets over two sets of pictures, the label space and the preset."""
     _write("space.toml", SPACE.encode())
     _write("tiny.toml", source_manifest(read_archives(Path())).encode())
     _write("mine.toml", PRESET.encode())
@@ -190,6 +246,13 @@ def _write_manifests() -> None:
             f'title = "{name}"\nimages = "{VOC}/JPEGImages"\nlabels = "{labels}"\n'
             f'label_kind = "{kind}"\nsplit_files = "{VOC}/ImageSets/Main"\n'
             'splits = ["train", "val"]\nschemas = ["space.toml"]\n'
+        )
+        _write(f"{name}.toml", text.encode())
+    for name, (folder, kind) in OWN.items():
+        text = (
+            f'title = "{name}"\nimages = "{VOC}/Own"\nlabels = "{VOC}/{folder}"\n'
+            f'split_files = "{VOC}/ImageSets/Main"\nsplits = ["train", "val"]\n'
+            f'schemas = ["space.toml"]\n{kind}'
         )
         _write(f"{name}.toml", text.encode())
 

@@ -1,4 +1,4 @@
-"""Damage to pictures and masks that keeps their checksums right: PNG chunks, JPEG segments."""
+"""Damage to pictures and masks that keeps their structure: PNG chunks, JPEG segments, TIFF tags."""
 
 from __future__ import annotations
 
@@ -48,6 +48,34 @@ def damaged_png(draw: random.Random, data: bytes) -> bytes:
         if not chunks:
             break
     return png_file(chunks)
+
+
+def damaged_tiff(draw: random.Random, data: bytes) -> bytes:
+    """Return a TIFF of which one to three tags have another number, type, count or value."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None or len(data) < 10:
+        return data
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start) if start + 2 <= len(data) else (0,)
+    changed = bytearray(data)
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        entry = start + 2 + 12 * draw.randrange(count or 1)
+        if entry + 12 > len(changed):
+            break
+        tag, kind, number, value = struct.unpack_from(order + "HHII", changed, entry)
+        field = draw.randrange(4)
+        if field == 0:
+            tag = draw.choice(
+                [254, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 324, 339]
+            )
+        elif field == 1:
+            kind = draw.choice([*range(1, 14), 0, 65535])
+        elif field == 2:
+            number = draw.choice([*_SIZES, number + 1])
+        else:
+            value = draw.choice([*_SIZES, value + 1, 3, 5, 6, 32773, len(data) - 1, start])
+        struct.pack_into(order + "HHII", changed, entry, tag, kind, number, value)
+    return bytes(changed)
 
 
 def png_chunks(data: bytes) -> list[Chunk]:

@@ -16,7 +16,7 @@ from fuzz.verbs.job import BrokenPromise, Job, Verb
 __all__ = ["VERBS", "BrokenPromise", "Job", "Verb"]
 
 DATA = ("data", "space.toml")
-_DATASETS = ("mat", "palette", "grey", "deep")
+_DATASETS = ("mat", "palette", "grey", "deep", *world.OWN)
 
 VERBS: dict[str, Verb] = {
     "recompute": Verb(partial(versions.check, "h5", "recompute"), ("h5", "mat.toml", *DATA)),
