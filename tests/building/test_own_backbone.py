@@ -40,7 +40,7 @@ def test_a_version_names_function_and_digest(
     sample_tree: Path, tmp_path: Path, source: str, size: int
 ) -> None:
     layers = ("early", "late") if source is WHOLE else None
-    choices = BuildChoices(backbone=write(tmp_path, source), limit=1, layers=layers)
+    choices = BuildChoices(backbone=write(tmp_path, source), limit=2, layers=layers)
     found = made(sample_tree, tmp_path / "out", choices)
     for each in embeddings(tmp_path / "out").values():
         assert each.shape == (49, size)
@@ -51,7 +51,7 @@ def test_a_version_names_function_and_digest(
 
 
 def test_windows_are_of_patches_alone(sample_tree: Path, tmp_path: Path) -> None:
-    choices = BuildChoices(backbone=write(tmp_path, PATCHES), limit=1, windows=(32, 64))
+    choices = BuildChoices(backbone=write(tmp_path, PATCHES), limit=2, windows=(32, 64))
     made(sample_tree, tmp_path / "out", choices, "random:0")
     (first, *_) = embeddings(tmp_path / "out").values()
     assert first.shape == (49, 2 * 5 * 4)
@@ -69,7 +69,7 @@ def test_each_command_that_makes_the_network_has_the_file_named(
     marker = tmp_path / "was_run"
     spec = write(tmp_path, f"{WHOLE}\nwith open({str(marker)!r}, 'a') as stream:\n    pass\n")
     out, run, data = tmp_path / "out", tmp_path / "run", ("--data-dir", sample_tree)
-    made(sample_tree, out, BuildChoices(backbone=spec, limit=1))
+    made(sample_tree, out, BuildChoices(backbone=spec, limit=2))
     lock, again = tmp_path / "a.lock.json", tmp_path / "again"
     assert vocprep("inspect", out, "--lock", lock).exit_code == 0
     trained = ("--set", "epochs=1", "--set", "encoder=none", "--device", "cpu")

@@ -164,7 +164,7 @@ def test_a_version_is_made_again_by_its_rule_and_no_other(tmp_path: Path) -> Non
     manifest.write_text(manifest.read_text().replace('"#ff0000" = 1', '"#ff0000" = 3'))
     with pytest.raises(DataError, match=r"label_rule.table_sha256: [0-9a-f]{12}… and "):
         vocprep.verify(tmp_path / "out", options)
-    with pytest.raises(UsageError, match="of another recipe or layout, .*label_rule.table_sha256"):
+    with pytest.raises(UsageError, match=r"of another recipe or layout, .*label_rule.table_sha256"):
         build_tree(tmp_path)
     after = build_tree(tmp_path, if_exists="overwrite")
     assert after.index.recipe.recipe_id != before.recipe.recipe_id

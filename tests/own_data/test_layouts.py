@@ -357,3 +357,27 @@ def test_two_variables_that_can_be_the_label_map_are_told(tmp_path: Path) -> Non
     savemat(tmp_path / "masks" / "a.mat", {"inst": ids([0, 1]), "cls": ids([0, 2])})
     with pytest.raises(DataDirError, match=r"2 variables can be the label map: inst, cls; keep"):
         init(tmp_path)
+
+
+def test_folders_of_any_name_are_found_by_the_names_of_their_files(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b"], folders=("2024/from phone", "by hand"))
+    init(root)
+    assert (dataset(root)["images"], dataset(root)["labels"]) == ("2024/from phone", "by hand")
+    shutil.copytree(root / "by hand", root / "by machine")
+    with pytest.raises(DataDirError, match=r"phone and by hand, 2024/from phone and by machine"):
+        init(root, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ['a "b" \\ c', "x = 1 # y", "ü\u007f", "  spaced  out ", "7"])
+def test_names_of_any_characters_survive_the_toml(tmp_path: Path, name: str) -> None:
+    root = plain(tmp_path / "data", ["a"])
+    text(root / "labelmap.txt", "background:0,0,0::", f"{name}:1,1,1::")
+    init(root)
+    expected = " ".join(name.replace("\u007f", "\\x7f").split())
+    assert classes(root)["names"]["1"] == expected
+
+
+def test_a_folder_that_no_manifest_can_name_is_told(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a"], folders=("im\nages/images", "im\nages/masks"))
+    with pytest.raises(DataDirError, match=r"no manifest can describe it: images: .*control char"):
+        init(root)

@@ -139,16 +139,16 @@ def _facts(result: InitResult) -> list[tuple[str, str]]:
     modes = ", ".join(f"{count:,} {mode}" for mode, count in result.modes.items())
     sample = f"values of {result.looked_at:,} of {counted(result.paired, 'mask')}"
     splits = ", ".join(f"{split} {count:,}" for split, count in result.splits.items())
-    void = "a question" if result.void is None else str(result.void)
-    if result.void_percent is not None:
-        void += f", {result.void_percent:.2f} % of the pixels ({result.void_note})"
+    void = f"{result.void}, {result.void_percent or 0:.2f} % of the pixels ({result.void_note})"
+    if not result.void_percent:
+        void = f"none in these masks, {result.void} stands for it ({result.void_note})"
     return [
         ("pictures", formats),
         ("masks", f"{result.masks:,}, {result.paired:,} with a picture"),
         ("sizes", sizes),
         ("modes", modes),
         ("looked at", sample),
-        ("void", void),
+        ("void", "a question" if result.void is None else void),
         ("splits", splits),
     ]
 

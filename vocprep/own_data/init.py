@@ -26,6 +26,7 @@ from vocprep.own_data.writing.texts import (
     CLASSES_FILE,
     DATASET_FILE,
     LISTS_FOLDER,
+    check_texts,
     classes_text,
     dataset_text,
     split_text,
@@ -141,10 +142,9 @@ def _check_pairs(tree: Tree, found: Found, pairs: Pairs) -> None:
 
 def _files(described: Description) -> dict[str, bytes]:
     """Return what is written, by path below the output folder."""
-    files = {
-        DATASET_FILE: dataset_text(described).encode(),
-        CLASSES_FILE: classes_text(described).encode(),
-    }
+    dataset, classes = dataset_text(described), classes_text(described)
+    check_texts(str(described.root), dataset, classes)
+    files = {DATASET_FILE: dataset.encode(), CLASSES_FILE: classes.encode()}
     if described.splits.by == "lists":
         for split, image_ids in described.splits.members.items():
             # Builds put the split before the names of its folder.

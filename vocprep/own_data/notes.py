@@ -80,6 +80,8 @@ def _on_content(survey: Survey) -> Iterator[str]:
     if survey.problems:
         count = _count(len(survey.problems), "file does", "files do")
         yield f"{count} not decode, which builds quarantine: {survey.problems[0]}"
+    if max(len(survey.values), len(survey.colours)) == 1:
+        yield "masks hold one class only: heads have nothing to tell apart"
     if len(survey.modes) > 1:
         parts = ", ".join(f"{count:,} {mode}" for mode, count in survey.modes.most_common())
         yield f"masks of several kinds: {parts}"

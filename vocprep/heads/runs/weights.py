@@ -54,7 +54,14 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
             f"{expected[:12]}…{_found(run.path / WEIGHTS_FILE, origin, problem)}"
         )
     spec = None if weights is None else str(weights)
-    state = load_weights(spec, data_dir, recipe.backbone, recipe.network)
+    try:
+        state = load_weights(spec, data_dir, recipe.backbone, recipe.network)
+    except SourceUnavailableError as error:
+        if recipe.network is None:
+            raise
+        raise SourceUnavailableError(
+            f"{error}: those of tensor digest {expected[:12]}…, which its shards were built with"
+        ) from error
     found = tensor_digest(state)
     if found != expected:
         raise RunError(

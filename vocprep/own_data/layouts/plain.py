@@ -97,6 +97,34 @@ def find_same_folder(tree: Tree, root: str) -> Found | None:
     )
 
 
+def find_by_names(tree: Tree) -> list[Found]:
+    """Return all pairs of folders, of JPEGs and of masks, whose files have the same names.
+
+    For trees whose folders have names of their own.
+    """
+    stems = {
+        folder: {stem_of(name) for name in names if suffix_of(name) in JPEG_SUFFIXES}
+        for folder, names in tree.folders.items()
+    }
+    pairs = [
+        (images, labels)
+        for labels, names in tree.folders.items()
+        if (masks := [stem_of(name) for name in names if is_mask(name)]) and not stems[labels]
+        for images, pictures in stems.items()
+        if pictures and 2 * sum(stem in pictures for stem in masks) >= len(masks)
+    ]
+    return [found for images, labels in sorted(pairs) if (found := _of_names(tree, images, labels))]
+
+
+def _of_names(tree: Tree, images: str, labels: str) -> Found | None:
+    above = images.rpartition("/")[0]
+    found = _described(tree, "", (images or ".", labels or "."), ())
+    if found is None:
+        return None
+    lists = found.lists or list_files(tree, above)
+    return replace(found, layout="folders whose files have the same names", lists=lists)
+
+
 def _pairs_of_folders(tree: Tree, root: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Yield folders of pictures and of masks that fit, each with the splits of their names."""
     names = tree.subfolders(root)

@@ -9,6 +9,7 @@ from vocprep.errors import DataDirError
 from vocprep.own_data.layouts.coco import find_panoptic, find_stuff
 from vocprep.own_data.layouts.found import Found, is_mask, is_picture
 from vocprep.own_data.layouts.plain import (
+    find_by_names,
     find_camvid,
     find_plain,
     find_same_folder,
@@ -53,7 +54,21 @@ def recognise(tree: Tree) -> Found:
                 f"{tree.root}: {len(places):,} datasets, in {shown}{more}; name the folder of one"
             )
         level = [join(folder, name) for folder in level for name in tree.subfolders(folder)]
-    raise DataDirError(f"{tree.root}: {_what_is_there(tree)}")
+    return _by_names(tree)
+
+
+def _by_names(tree: Tree) -> Found:
+    """Return the two folders whose files have the same names; DataDirError for none or several."""
+    found = find_by_names(tree)
+    if len(found) == 1:
+        return replace(found[0], notes=_links(tree))
+    if not found:
+        raise DataDirError(f"{tree.root}: {_what_is_there(tree)}")
+    pairs = [f"{each.images} and {each.labels}" for each in found[:_MOST_SHOWN]]
+    raise DataDirError(
+        f"{tree.root}: several folders can be those of pictures and masks: "
+        f"{', '.join(map(printable, pairs))}; name those that are meant images and masks"
+    )
 
 
 def _find(tree: Tree, folder: str) -> Found | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vocprep.errors import UsageError
+from vocprep.files.names import UNFINISHED, VERSION, found_at
 from vocprep.files.reading import MAX_TEXT_BYTES, read_file
 from vocprep.files.writing import check_output_folder, sha256_hex, write_atomic
 from vocprep.open_questions import comment
@@ -39,6 +40,8 @@ def stamped(files: Mapping[str, bytes]) -> dict[str, bytes]:
 def check_writable(out: Path, files: Mapping[str, bytes]) -> None:
     """Raise UsageError where a file is there that ``init`` did not write, or that was edited."""
     check_output_folder(out, "--out")
+    if (kind := found_at(out)) in (VERSION, UNFINISHED):
+        raise UsageError(f"--out {out}: expected a folder for manifests, found {kind}; use another")
     written = _written(out)
     for path, data in files.items():
         found = _bytes_of(out / path)

@@ -6,14 +6,20 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from vocprep.dataset_manifest import LABEL_SUFFIXES
-from vocprep.open_questions import comment, question_lines
+from vocprep.dataset_manifest import LABEL_SUFFIXES, DatasetManifest
+from vocprep.errors import DataDirError
+from vocprep.files.reading import parse_toml
+from vocprep.labels.label_space_files import LabelSpaceManifest
+from vocprep.open_questions import ANSWER, comment, question_lines
 from vocprep.own_data.content.choices import Choices
 from vocprep.own_data.description import Description
+from vocprep.validation import explain
 
 DATASET_FILE = "dataset.toml"
 CLASSES_FILE = "classes.toml"
 LISTS_FOLDER = "dataset-splits"
+_ANY_ID = 65_534
+"""Answer to a question, that no class has."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -73,6 +79,21 @@ def classes_text(described: Description) -> str:
     if choices.colours:
         lines += ["", "[colours]", *_fields(choices.colours)]
     return "\n".join(lines) + "\n"
+
+
+def check_texts(where: str, dataset: str, classes: str) -> None:
+    """Raise DataDirError, with the data dir ``where``, for manifests that no reader would accept.
+
+    Open questions are taken as answered.
+    """
+    for text, model in ((dataset, DatasetManifest), (classes, LabelSpaceManifest)):
+        answered = text.replace(f"= {ANSWER}", f"= {_ANY_ID}")
+        try:
+            model.model_validate(parse_toml(answered))
+        except ValueError as error:
+            raise DataDirError(
+                f"{where}: no manifest can describe it: {explain(error)}; rename what it names"
+            ) from error
 
 
 def split_text(image_ids: Sequence[str]) -> str:
