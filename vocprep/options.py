@@ -116,15 +116,26 @@ class BuildChoices:
     project: Annotated[Projection | None, BeforeValidator(_projection)] = None
     """Random projection of embeddings to D numbers, ``D:SEED``; with ``exact`` too the same bits on
     every machine."""
+    pca: Positive | None = None
+    """Keep the first D principal components of embeddings, fitted to those of the train split."""
     embedding_dtype: EmbeddingDtype = "float16"
     views: tuple[View, ...] = ("identity",)
 
     @property
     def reduction(self) -> Reduction | None:
-        """How embeddings are made smaller."""
-        if self.project is None:
-            return None
-        return Reduction(kind="projection", size=self.project.size, seed=self.project.seed)
+        """How embeddings are made smaller; of ``pca`` without the matrix, which a build fits."""
+        if self.project is not None:
+            return Reduction(kind="projection", size=self.project.size, seed=self.project.seed)
+        return None if self.pca is None else Reduction(kind="pca", size=self.pca)
+
+    @model_validator(mode="after")
+    def _has_one_reduction(self) -> Self:
+        if self.project is not None and self.pca is not None:
+            raise UsageError(
+                f"pca {self.pca} beside project {self.project.size}:{self.project.seed}: expected "
+                "one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_precision(self) -> Self:

@@ -209,6 +209,12 @@ class Recipe:
         return sha256_hex(canonical_json(self.to_json()))
 
     @property
+    def is_complete(self) -> bool:
+        """Whether it names all that decides a version: pca only once its matrix is fitted."""
+        reduction = self.reduction
+        return reduction is None or reduction.kind != "pca" or reduction.matrix_sha256 is not None
+
+    @property
     def short_name(self) -> str:
         """What people call it, e.g. ``context460-crop224-resnet32-fp32``."""
         backbone = self.described_backbone

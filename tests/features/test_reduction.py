@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 
 from vocprep.errors import DataError, UsageError
 from vocprep.features import reduction
-from vocprep.features.reduction import Reducer, make_reducer, projection_signs
-from vocprep.recipe import Reduction
+from vocprep.features.reduction import Reducer, make_projection, projection_signs
 
 CPU = torch.device("cpu")
 LARGEST = 65504.0
 
 
 def projection(numbers: int, size: int, seed: int = 0) -> Reducer:
-    made = make_reducer(Reduction(kind="projection", size=size, seed=seed), numbers, CPU)
-    assert made is not None
-    return made
+    return make_projection(seed, numbers, size, CPU)
 
 
 def expected_signs(seed: int, numbers: int, size: int) -> list[list[int]]:

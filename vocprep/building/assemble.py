@@ -17,6 +17,7 @@ from vocprep.building.finish import (
 )
 from vocprep.building.plan import BuildKey, versions
 from vocprep.errors import UsageError
+from vocprep.features.components import COMPONENTS_FILE
 from vocprep.files.ids import record_order
 from vocprep.files.writing import DigestedFile, json_bytes
 from vocprep.shards.identity import IdentityTrees
@@ -31,7 +32,10 @@ from vocprep.shards.samples import (
 )
 from vocprep.shards.version import Version
 
-SIDE_FILES = (SAMPLES_FILE, LABELS_FILE, QUARANTINE_FILE, CARD_FILE, CROISSANT_FILE)
+SIDE_FILES = (
+    *(SAMPLES_FILE, LABELS_FILE, QUARANTINE_FILE, CARD_FILE, CROISSANT_FILE),
+    COMPONENTS_FILE,
+)
 """Files of a version beside its shards and dataset.json, in the order in which it lists them."""
 ReadSamples = Callable[[str, FinishedShard], ShardSamples]
 """A finished shard with its name → its samples; ShardError when they are gone or damaged."""
@@ -69,6 +73,9 @@ def assemble(
     labels = json_bytes(plan.label_space.to_json())
     files[LABELS_FILE] = _write(folder / LABELS_FILE, [labels])
     files[CARD_FILE] = _write(folder / CARD_FILE, [dataset_card(index, plan).encode()])
+    if plan.components is not None:
+        data = plan.components.to_bytes()
+        files[COMPONENTS_FILE] = _write(folder / COMPONENTS_FILE, [data])
     description = croissant(index, files[SAMPLES_FILE], plan)
     files[CROISSANT_FILE] = _write(folder / CROISSANT_FILE, description)
     entries = tuple(files[name] for name in SIDE_FILES if name in files)

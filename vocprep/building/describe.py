@@ -34,7 +34,8 @@ class PlanDescription:
 
     recipe: str
     """The recipe's short name."""
-    recipe_id: str
+    recipe_id: str | None
+    """None where the recipe is complete with the build, which fits the matrix of ``pca`` first."""
     weights: str
     """Where the backbone's weights come from, for people."""
     compiled: bool
@@ -112,7 +113,7 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
     readable = len(plan.samples) - unreadable
     return PlanDescription(
         recipe=plan.recipe.short_name,
-        recipe_id=plan.recipe.recipe_id,
+        recipe_id=plan.recipe.recipe_id if plan.recipe.is_complete else None,
         weights=plan.weights_label,
         compiled=compiled,
         samples=len(plan.samples),

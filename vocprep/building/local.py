@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from vocprep.building.assemble import assemble
 from vocprep.building.finish import version_notes
+from vocprep.building.fitting import fit_key
 from vocprep.building.orders import ShardOrder
+from vocprep.building.output.components import forget_components
 from vocprep.building.output.publish import write_weights_hint
 from vocprep.building.output.resume import Existing, find_existing
 from vocprep.building.output.store_output import (
@@ -104,6 +106,8 @@ def build_plan(
         return _build_part(plan, options.part, out, options, progress)
     started = time.perf_counter()
     key, devices = _key(plan, options)
+    key = fit_key(key, out, options, devices, progress)
+    plan = key.plan
     progress.begin("images", len(plan.samples), 0)
     try:
         with open_place(out, key, options.if_exists, progress.note) as output:
@@ -136,8 +140,9 @@ def _build_part(
 ) -> PartResult:
     """Make the shards of one part beside processes that make the others."""
     started = time.perf_counter()
-    own = plan.restricted(part)
-    key, devices = _key(own, options)
+    whole, devices = _key(plan, options)
+    own = fit_key(whole, out, options, devices, progress).plan.restricted(part)
+    key = replace(whole, plan=own)
     progress.begin("images", len(own.samples), 0)
     try:
         with share_place(out, key, progress.note) as output:
@@ -184,7 +189,9 @@ def shard_orders(
     ``build_plan``.
     """
     out, options = parse_place(out), options or BuildOptions()
-    key, _ = _key(plan, options)
+    key, devices = _key(plan, options)
+    key = fit_key(key, out, options, devices, NO_PROGRESS)
+    plan = key.plan
     compiled = is_compiled(plan.recipe, len(plan.samples), options)
     with share_place(out, key) as output:
         existing = find_existing(key, output, options.workers, set())
@@ -224,6 +231,7 @@ class _Run:
             check(existing.version, output.path)
             write_weights_hint(output.path, plan)
             output.staging.remove()
+            forget_components(output.path)
             return existing.version, made
         shards = {**existing.shards, **made.shards}
         in_order = {shard.name: shards[shard.name] for shard in plan.shards}
@@ -231,6 +239,7 @@ class _Run:
         version = assemble(self.key, in_order, staging.samples, staging.path, made.times.seconds())
         check(version, output.made_at)
         output.publish(version, plan)
+        forget_components(output.path)
         return version, made
 
     def make_missing(self, progress: Progress) -> tuple[Existing, MadeShards]:
@@ -323,4 +332,5 @@ class _Run:
             self.devices,
             compiled=compiled,
             required=bool(options.compiled),
+            components=plan.components,
         )

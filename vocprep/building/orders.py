@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from vocprep.building.finish import FinishedShard
+from vocprep.building.output.components import staged_components
 from vocprep.building.output.store_output import joined_staging
 from vocprep.building.pipeline import ShardWriter, make_embedders, make_shards
 from vocprep.building.plan import BuildKey, ShardPlan, versions
@@ -259,7 +260,10 @@ class _Kept:
         if self._embedders[0] != key:
             self._embedders = (None, [])  # the memory of one goes before that of the next comes
             weights = _load_weights(order, setup)
-            made = make_embedders(recipe, weights, devices, compiled=order.compiled)
+            components = staged_components(setup.out, recipe)
+            made = make_embedders(
+                recipe, weights, devices, compiled=order.compiled, components=components
+            )
             self._embedders = (key, made)
         return self._embedders[1]
 

@@ -38,6 +38,7 @@ from vocprep.building.stages import (
 from vocprep.data_dir.layout import JoinedSamples, SampleRef
 from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
+from vocprep.features.components import Components
 from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
 from vocprep.features.nvjpeg import decode_jpegs
 from vocprep.features.weights import StateDict
@@ -302,13 +303,15 @@ def make_embedders(
     *,
     compiled: bool,
     required: bool = False,
+    components: Components | None = None,
 ) -> list[Embedder]:
     """Return the recipe's backbone on each device.
 
     ``compiled`` compiles it; where that fails it stays as it is, with the same bits, unless
-    ``required``.
+    ``required``. ``components`` are those that the recipe names.
     """
-    embedders = [Embedder(weights, EmbeddingSpec.of(recipe), device=device) for device in devices]
+    spec = EmbeddingSpec.of(recipe)
+    embedders = [Embedder(weights, spec, device=each, components=components) for each in devices]
     for embedder in embedders if compiled else ():
         with nullcontext() if required else suppress(UsageError):
             embedder.compile()

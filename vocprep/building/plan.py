@@ -25,6 +25,7 @@ from vocprep.data_dir.layout import (
 )
 from vocprep.data_dir.limits import Limit
 from vocprep.data_dir.splits import has_split
+from vocprep.features.components import Components
 from vocprep.features.libraries.kinds import describe_network
 from vocprep.features.libraries.maps import NetworkChoice
 from vocprep.features.weights import (
@@ -85,6 +86,8 @@ class BuildPlan:
     """How label files are decoded; the recipe has its digest."""
     weights_origin: WeightsOrigin | None = None
     """The file that the weights were read from."""
+    components: Components | None = field(default=None, compare=False)
+    """Principal components that embeddings are reduced to; None until a build has fitted them."""
     sources: tuple[SourceManifest, ...] = ()
     """Where images, labels and weights come from, for the dataset's card."""
     left_out: ImageIds = field(default_factory=lambda: ImageIds.of([]))
@@ -100,6 +103,12 @@ class BuildPlan:
     def restricted(self, part: Part | None) -> Self:
         """Return the plan with the shards of one part only; itself where there is none."""
         return self if part is None else replace(self, shards=tuple(part.choose(self.shards)))
+
+    def with_components(self, components: Components) -> Self:
+        """Return the plan with principal components, which its recipe then names."""
+        assert self.recipe.reduction is not None
+        named = replace(self.recipe.reduction, matrix_sha256=components.sha256)
+        return replace(self, recipe=replace(self.recipe, reduction=named), components=components)
 
     @cached_property
     def samples(self) -> Sequence[SampleRef]:

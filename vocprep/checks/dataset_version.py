@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from vocprep.building.finish import FinishedShard, dataset_statistics, describe_shard
+from vocprep.building.output.components import components_of
 from vocprep.building.plan import ShardPlan
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
+from vocprep.features.components import COMPONENTS_FILE
 from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files.ids import record_order
 from vocprep.files.locking import LOCK
@@ -141,6 +143,12 @@ def _check_consistency(version: Version) -> Iterator[Difference]:
             yield changed(
                 DATASET_FILE, f"{name}: expected {expected} of the samples, found {found}"
             )
+    if not index.recipe.is_complete:
+        yield changed(DATASET_FILE, "recipe: names no matrix of its principal components")
+    try:
+        components_of(version.path, index)
+    except ShardError as error:
+        yield changed(COMPONENTS_FILE, str(error))
     for split, expected_ids in index.recipe.splits.items():
         if images.of(split) != expected_ids:
             yield changed(SAMPLES_FILE, f"its {split} ids are not those of the recipe")

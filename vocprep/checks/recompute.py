@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vocprep.building.output.components import components_of
 from vocprep.building.pipeline import is_compiled, make_embedders, make_records
 from vocprep.building.plan import BuildPlan
 from vocprep.building.reuse import StoredEmbeddings
@@ -139,6 +140,7 @@ def _plan(dataset: ShardDataset, options: VerifyOptions) -> BuildPlan:
         weights=weights,
         weights_label=index.weights,
         backbone=options.backbone,
+        components=components_of(dataset.path, index),
     )
     layout = Layout(format=index.container, samples_per_shard=index.samples_per_shard)
     return plan_remake(index.recipe, layout, sources)
@@ -203,6 +205,7 @@ def _remake(
             choose_devices(options.device),
             compiled=is_compiled(recipe, len(chosen), options),
             required=bool(options.compiled),
+            components=plan.components,
         ),
         options,
     )

@@ -14,6 +14,7 @@ from vocprep.building.results import BuildResult, PartResult
 from vocprep.checks.lock import LockFile, compare_with_lock, read_lock
 from vocprep.data_dir.layout import default_data_place, read_split
 from vocprep.errors import DataDirError, DataError, SourceUnavailableError, UsageError
+from vocprep.features.components import Components
 from vocprep.features.libraries.own_file import allow
 from vocprep.features.weights import OF_FUNCTION, OFFICIAL, UNTRAINED, official_weights
 from vocprep.manifests import (
@@ -46,6 +47,8 @@ class RemakeSources:
     """``weights`` of the version's index or lock file."""
     backbone: str | None = None
     """``FILE.py:FUNCTION`` where a file of one's own makes the backbone; its code is run."""
+    components: Components | None = None
+    """The version's principal components; None where only a lock file names them."""
 
 
 def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> BuildPlan:
@@ -80,6 +83,7 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
         layout=layout,
         allow_missing=True,
     )
+    remake = _with_matrix(remake, recipe, sources.components)
     differing = differing_fields(recipe.to_json(), remake.recipe.to_json())
     if differing:
         raise DataError(
@@ -105,11 +109,22 @@ def _recorded_normalisation(recipe: Recipe) -> NormalisationName | None:
 
 
 def _reduction_choices(recipe: Recipe) -> dict[str, Any]:
-    """Return the choices that give a recipe's reduction."""
+    """Return the choices that give a recipe's reduction, without the matrix that was fitted."""
     reduction = recipe.reduction
-    if reduction is None or reduction.seed is None:
+    if reduction is None:
         return {}
+    if reduction.seed is None:
+        return {"pca": reduction.size}
     return {"project": Projection(size=reduction.size, seed=reduction.seed)}
+
+
+def _with_matrix(plan: BuildPlan, recipe: Recipe, components: Components | None) -> BuildPlan:
+    """Return a plan with a version's components, or with their digest, which a build compares."""
+    if components is not None:
+        return plan.with_components(components)
+    if recipe.is_complete and not plan.recipe.is_complete:
+        return replace(plan, recipe=replace(plan.recipe, reduction=recipe.reduction))
+    return plan
 
 
 def _recorded_flags(recipe: Recipe, dataset: DatasetManifest, data_dir: Place) -> SplitFlags | None:

@@ -64,7 +64,7 @@ _LOCKED_CHOICES = (
         "views",
         "precision",
     ),
-    *("backbone", "windows", "layers", "cells", "normalisation", "project"),
+    *("backbone", "windows", "layers", "cells", "normalisation", "project", "pca"),
     *("embedding_dtype", "shard_format", "samples_per_shard"),
 )
 """Parameters that a lock file decides."""
@@ -180,6 +180,13 @@ def _whole_numbers(
     metavar="D:SEED",
     help="Make embeddings smaller by a random projection to D numbers per patch: with exact the "
     "same bits on every machine.",
+)
+@click.option(
+    "--pca",
+    type=int,
+    metavar="D",
+    help="Make embeddings smaller: the first D principal components of those of the train split, "
+    "whose matrix is stored with the version.",
 )
 @click.option(
     "--embedding-dtype",

@@ -141,7 +141,8 @@ def print_plan(plan: PlanDescription, *, as_json: bool) -> None:
     if as_json:
         print_json(plan.to_json())
         return
-    click.echo(f"recipe   {plan.recipe}  (recipe_id {plan.recipe_id[:12]}…)")
+    recipe_id = f"{plan.recipe_id[:12]}…" if plan.recipe_id else "comes with the build: --pca"
+    click.echo(f"recipe   {plan.recipe}  (recipe_id {recipe_id})")
     click.echo(f"weights  {plan.weights}")
     click.echo(f"backbone {'compiled first' if plan.compiled else 'as it is, not compiled'}")
     if plan.part is not None:

@@ -16,9 +16,9 @@ from vocprep.backbones import DEFAULT_BACKBONE, Backbone, Network, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features.backbone import FrozenBackbone, FrozenMaps, set_tf32
 from vocprep.features.compiling import compiler_options, compiling, require_compiler
+from vocprep.features.components import Components, make_reducer
 from vocprep.features.exact import Carrier, ExactBackbone, without_signed_zeros
 from vocprep.features.probe import probe_patches, prove
-from vocprep.features.reduction import make_reducer
 from vocprep.features.weights import StateDict
 from vocprep.geometry import PATCH, SIDE, scale_patches, shrink_windows
 from vocprep.recipe import Precision, Recipe, Reduction
@@ -101,6 +101,7 @@ class Embedder:
         *,
         device: torch.device,
         chunk: int | None = None,
+        components: Components | None = None,
     ) -> None:
         on_gpu = device.type == "cuda"
         backbone = spec.described_backbone
@@ -120,7 +121,7 @@ class Embedder:
         carrier = self._prove() if spec.precision == "exact" else None
         self._tf32 = spec.precision == "tf32" if carrier is None else carrier.tf32
         self.backbone = self._make_backbone(weights, carrier)
-        self._reducer = make_reducer(spec.reduction, self._backbone_size, device)
+        self._reducer = make_reducer(spec.reduction, self._backbone_size, device, components)
         self._network: Callable[[Tensor], Tensor] = self.backbone
         # cuDNN chooses its algorithm by the size of the batch, and so may any network.
         self._fixed_shape = on_gpu or spec.network is not None

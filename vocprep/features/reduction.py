@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocprep.errors import DataError, UsageError
-from vocprep.recipe import Reduction
 
 UNIT_BITS = 24
 """The smallest positive float16 is 2⁻²⁴, and every finite one a multiple of it."""
@@ -61,11 +60,7 @@ class Reducer:
     def _halves(self, embeddings: Tensor) -> Tensor:
         halves = embeddings.to(self._device).half()
         if not bool(torch.isfinite(halves).all()):
-            raise DataError(
-                "embeddings: expected numbers of at most 65,504, which float16 holds, to make them "
-                "fewer by --project or --pca, found larger ones or none; leave that option out, or "
-                "choose other --layers"
-            )
+            raise _not_finite()
         return halves
 
     def _sums(self, halves: Tensor) -> NDArray[np.int64]:
@@ -98,6 +93,22 @@ class Reducer:
             )
 
 
+def to_float16(embeddings: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Return embeddings rounded to float16; DataError where a number is not finite then."""
+    halves: NDArray[np.float16] = torch.from_numpy(embeddings).half().numpy()
+    if not np.isfinite(halves).all():
+        raise _not_finite()
+    return halves
+
+
+def _not_finite() -> DataError:
+    return DataError(
+        "embeddings: expected numbers of at most 65,504, which float16 holds, to make them fewer "
+        "by --project or --pca, found larger ones or none; leave that option out, or choose other "
+        "--layers"
+    )
+
+
 def _multiply(integers: Tensor, matrix: Tensor) -> Tensor:
     """Return the product in float64, whose sums are all below 2⁵²."""
     return integers @ matrix
@@ -127,9 +138,7 @@ def projection_bits(numbers: int) -> int:
     return ((numbers - 1).bit_length() + 1) // 2
 
 
-def make_reducer(reduction: Reduction | None, numbers: int, device: torch.device) -> Reducer | None:
-    """Return what makes embeddings of N numbers smaller; None where they stay as they are."""
-    if reduction is None or reduction.seed is None:
-        return None
-    signs = projection_signs(reduction.seed, numbers, reduction.size)
+def make_projection(seed: int, numbers: int, size: int, device: torch.device) -> Reducer:
+    """Return the random projection of a seed, from N numbers to D."""
+    signs = projection_signs(seed, numbers, size)
     return Reducer(signs, bits=projection_bits(numbers), device=device)

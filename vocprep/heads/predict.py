@@ -28,7 +28,7 @@ from vocprep.formats.orientations import UPRIGHT, orientation
 from vocprep.geometry import Geometry, GeometryKind
 from vocprep.heads.predict_image import Prediction, predict_image
 from vocprep.heads.runs.run import Run, load_run
-from vocprep.heads.runs.weights import find_weights
+from vocprep.heads.runs.weights import find_components, find_weights
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import decode_png, encode_png
 from vocprep.labels.statistics import label_areas
@@ -236,8 +236,8 @@ def make_embedder(run: Run, options: PredictOptions) -> Embedder:
     recipe = run.config.recipe
     allow(options.backbone, recipe.backbone, recipe.network)
     weights = find_weights(run, options.weights, options.data_dir or default_data_dir())
-    spec = EmbeddingSpec.of(recipe)
-    return Embedder(weights, spec, device=choose_device(options.device))
+    spec, device = EmbeddingSpec.of(recipe), choose_device(options.device)
+    return Embedder(weights, spec, device=device, components=find_components(run))
 
 
 def _predict_file(

@@ -93,17 +93,17 @@ def open_output(
     ``out`` holds other things, or a version that the new one may not succeed. ``note`` is called
     where the file system of ``out`` has no file locks.
     """
-    with _locked(out, note):
+    with hold_output(out, note):
         staging = Staging(out)
         version_exchange(out, staging.path).restore()
         refuse_foreign_files(out)
         if not staging.holds_shards():
             staging.remove()
         if if_exists == "fail":
-            _refuse_existing(out, staging)
+            refuse_existing(out, staging)
         earlier, notes = None, list[str]()
         if if_exists == "resume":
-            _refuse_other_staging(out, staging, key)
+            refuse_other_staging(out, staging, key)
             earlier = _read_earlier(out, key, notes.append) if has_index(out) else None
         staging.begin(key)
         try:
@@ -121,7 +121,7 @@ def share_output(
     As ``open_output`` with ``if_exists`` resume, but nothing that another process may be using is
     deleted: a staging folder of another build is a UsageError, and none is removed at the end.
     """
-    with _locked(out, note, shared=True):
+    with hold_output(out, note, shared=True):
         staging, notes = Staging(out), list[str]()
         with alone_in(out):  # no build holds the lock now, but other parts may begin as well
             version_exchange(out, staging.path).restore()
@@ -133,7 +133,7 @@ def share_output(
 
 
 @contextmanager
-def _locked(out: Path, note: Callable[[str], None], *, shared: bool = False) -> Iterator[None]:
+def hold_output(out: Path, note: Callable[[str], None], *, shared: bool = False) -> Iterator[None]:
     """Hold the output folder's file lock, for parts ``shared`` with other parts.
 
     UsageError when another build holds it, DataError when there is no writing there.
@@ -170,7 +170,8 @@ def is_version_file(name: str) -> bool:
     return name in known or SHARD_NAME.fullmatch(name) is not None
 
 
-def _refuse_existing(out: Path, staging: Staging) -> None:
+def refuse_existing(out: Path, staging: Staging) -> None:
+    """Refuse a folder that holds a version or an unfinished one, as ``--if-exists fail`` says."""
     if has_index(out) or staging.read_key() is not None:
         state = "a finished dataset version" if has_index(out) else "an unfinished build"
         raise UsageError(
@@ -179,7 +180,7 @@ def _refuse_existing(out: Path, staging: Staging) -> None:
         )
 
 
-def _refuse_other_staging(out: Path, staging: Staging, key: BuildKey) -> None:
+def refuse_other_staging(out: Path, staging: Staging, key: BuildKey) -> None:
     """Refuse to discard the unfinished build of another recipe or layout."""
     found = staging.read_key()
     if found is not None and not has_index(out):
@@ -313,7 +314,7 @@ def write_dataset(
     plan = _plan_of_records(out, recipe, layout, label_space)
     key = BuildKey(plan=plan, numerics_class=dict(numerics_class or {}))
     exchange = version_exchange(out, out / _RECORDS)
-    with _locked(out, lambda _: None):
+    with hold_output(out, lambda _: None):
         exchange.restore()
         if has_index(out):
             raise UsageError(f"{out}: holds a finished dataset version; choose another folder")

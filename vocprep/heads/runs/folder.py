@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vocprep.errors import UsageError
+from vocprep.features.components import COMPONENTS_FILE, Components
 from vocprep.features.weights import WeightsOrigin
 from vocprep.files.locking import LOCK, file_lock
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
@@ -114,9 +115,15 @@ def check_folder(run_dir: Path, config: RunConfig) -> RunConfig | None:
     )
 
 
-def begin_or_resume(run_dir: Path, config: RunConfig, origin: WeightsOrigin | None) -> RunConfig:
+def begin_or_resume(
+    run_dir: Path,
+    config: RunConfig,
+    origin: WeightsOrigin | None,
+    components: Components | None = None,
+) -> RunConfig:
     """Begin a run in a folder, or resume the one that it holds, and return its configuration.
 
+    ``origin`` and ``components`` are what ``predict`` needs of the shards' embeddings.
     Raises what ``check_folder`` raises, changing nothing.
     """
     resumed = check_folder(run_dir, config)
@@ -127,6 +134,8 @@ def begin_or_resume(run_dir: Path, config: RunConfig, origin: WeightsOrigin | No
         _begin(run_dir, config)
     if origin is not None:
         origin.write(run_dir / WEIGHTS_FILE)
+    if components is not None:
+        write_atomic(run_dir / COMPONENTS_FILE, components.to_bytes())
     return resumed or config
 
 

@@ -2,7 +2,8 @@
 
 ``run.json`` is the run's configuration and does not change while it lasts; ``options.toml`` trains
 another like it; ``metrics.jsonl`` is its log; ``model.safetensors`` its latest validated weights,
-replaced whole; ``weights.json`` where the backbone's weights were. A run can be used from its first
+replaced whole; ``weights.json`` where the backbone's weights were; ``pca.safetensors`` the
+principal components of its shards, if they have any. A run can be used from its first
 validation on. ``checkpoint.safetensors`` is there while it is trained, for ``--resume``; ``.lock``
 is the file lock of the training that writes there.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 
 from vocprep.errors import RunError
+from vocprep.features.components import COMPONENTS_FILE
 from vocprep.files.names import found_at
 from vocprep.files.reading import read_json
 from vocprep.heads.model.tfdet import TFDetHeads
@@ -34,7 +36,7 @@ MAX_CONFIG_BYTES = 16 << 20
 """Of ``run.json``, whose largest part are the names of at most 65,536 classes."""
 RUN_FILES = (
     *(CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, OPTIONS_FILE, OLD_OPTIONS_FILE),
-    *(HISTORY_FILE, WEIGHTS_FILE, CURVES_FILE),
+    *(HISTORY_FILE, WEIGHTS_FILE, COMPONENTS_FILE, CURVES_FILE),
 )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vocprep.errors import RunError, SourceUnavailableError, UsageError, WeightsError
+from vocprep.errors import DataError, RunError, SourceUnavailableError, UsageError, WeightsError
+from vocprep.features.components import COMPONENTS_FILE, MAX_COMPONENTS_BYTES, Components
 from vocprep.features.weights import (
     StateDict,
     WeightsOrigin,
@@ -17,9 +18,10 @@ from vocprep.features.weights import (
     official_weights,
     tensor_digest,
 )
+from vocprep.files.reading import read_file
 from vocprep.heads.runs.run import WEIGHTS_FILE, Run
 from vocprep.shards.reader import ShardDataset
-from vocprep.validation import printable
+from vocprep.validation import explain, printable
 
 _LONGEST_SHOWN = 200
 """Characters of a stored path, and of what is wrong with it."""
@@ -69,6 +71,31 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
             f"{found[:12]}…; give the same --weights as to build-shards"
         )
     return state
+
+
+def find_components(run: Run) -> Components | None:
+    """Return the principal components that a run's shards were reduced to; None without any.
+
+    RunError where the run's file of them is missing, damaged or of other ones.
+    """
+    reduction = run.config.recipe.reduction
+    if reduction is None or reduction.kind != "pca":
+        return None
+    path = run.path / COMPONENTS_FILE
+    try:
+        found = Components.from_bytes(read_file(path, MAX_COMPONENTS_BYTES), str(path))
+    except (OSError, DataError) as error:
+        problem = str(error) if isinstance(error, DataError) else f"{path}: {explain(error)}"
+        raise RunError(
+            f"{problem.partition('; ')[0]}; copy {COMPONENTS_FILE} of the shards there"
+        ) from error
+    if found.sha256 != reduction.matrix_sha256:
+        raise RunError(
+            f"{path}: expected the principal components of the run's shards, of digest "
+            f"{(reduction.matrix_sha256 or '')[:12]}…, found {found.sha256[:12]}…; copy "
+            f"{COMPONENTS_FILE} of the shards there"
+        )
+    return found
 
 
 def _found(hint: Path, origin: WeightsOrigin | None, problem: str) -> str:

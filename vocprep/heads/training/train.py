@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 
+from vocprep.building.output.components import components_of
 from vocprep.errors import RunError
 from vocprep.features.compiling import require_compiler
+from vocprep.features.components import Components
 from vocprep.features.weights import WeightsOrigin
 from vocprep.files.writing import write_atomic
 from vocprep.geometry import PATCH
@@ -71,6 +73,7 @@ def train(
         run_dir=local_path(out),
         options=options,
         origin=weights_origin(dataset, weights),
+        components=components_of(dataset.path, dataset.index),
         on_epoch=on_epoch or (lambda _metrics: None),
         progress=progress,
     )
@@ -90,6 +93,7 @@ class _Job:
     run_dir: Path
     options: TrainOptions
     origin: WeightsOrigin | None
+    components: Components | None
     on_epoch: Callable[[EpochMetrics], None]
     progress: Progress
 
@@ -108,7 +112,9 @@ def _train_with(job: _Job, processes: Processes) -> RunSummary:
         # Before the splits are read, which may take minutes.
         processes.on_leader(lambda: check_folder(run_dir, new))
         feed, val_batches = open_splits(dataset, options, processes, job.progress)
-        config = processes.on_leader(lambda: begin_or_resume(run_dir, new, job.origin))
+        config = processes.on_leader(
+            lambda: begin_or_resume(run_dir, new, job.origin, job.components)
+        )
         training = set_up(config.heads, options, feed, processes)
         return _train_epochs(job, training, config, val_batches)
 
