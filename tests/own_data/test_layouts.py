@@ -14,7 +14,9 @@ from builders.own_trees import camvid, coco, grey, ids, picture, plain, rgb, tex
 from PIL import Image
 from scipy.io import savemat
 
+from vocprep.data_dir.layout import list_samples
 from vocprep.errors import DataDirError
+from vocprep.manifests import load_dataset
 from vocprep.own_data.init import init
 from vocprep.own_data.options import InitOptions
 
@@ -32,6 +34,12 @@ def members(folder: Path) -> dict[str, list[str]]:
         path.stem: path.read_text(encoding="utf-8").splitlines()
         for path in (folder / "dataset-splits").glob("*.txt")
     }
+
+
+def listed(root: Path, out: Path | None = None) -> list[str]:
+    """Return the image ids that builds take, by the manifest that was written."""
+    manifest = load_dataset((out or root) / "dataset.toml")
+    return [sample.image_id for sample in list_samples(root, manifest, manifest.splits)]
 
 
 def voc(root: Path, values: list[int]) -> Path:
@@ -121,6 +129,9 @@ def test_a_picture_without_a_mask_in_a_split_folder_makes_lists(tmp_path: Path) 
         **{"train": 4, "val": 2, "test": 1}
     }
     assert "0001TP_000000" in members(root)["train"]
+    ids_of = [f"{split}/0001TP_{n:06d}" for split, n in (("test", 0), ("train", 3), ("val", 1))]
+    assert set(ids_of) <= set(listed(root))
+    assert len(listed(root)) == 7
 
 
 def test_camvid_as_published_has_colours_and_marked_names(tmp_path: Path) -> None:
@@ -160,6 +171,7 @@ def test_names_of_folders_that_people_use(
     init(root)
     assert (dataset(root)["images"], dataset(root)["labels"]) == expected
     assert dataset(root)["splits"] == ["train"]
+    assert [key.rpartition("/")[2] for key in listed(root)] == ["a", "b"]
 
 
 def test_nested_and_unicode_names_are_paired(tmp_path: Path) -> None:
@@ -167,7 +179,23 @@ def test_nested_and_unicode_names_are_paired(tmp_path: Path) -> None:
     root = plain(tmp_path / "data", stems)
     result = init(root, options=InitOptions(split="2/1"))
     assert result.paired == 3
-    assert sorted(chain.from_iterable(members(root).values())) == sorted(stems)
+    assert sorted(chain.from_iterable(members(root).values())) == listed(root) == sorted(stems)
+
+
+def test_names_that_are_no_ids_are_left_out_of_what_is_built(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "x#flip", "y" * 90])
+    notes = init(root).notes
+    assert any(note.startswith("2 pictures have names that no image id can") for note in notes)
+    assert listed(root) == ["a", "b"]
+
+
+def test_pictures_that_are_there_twice_are_told(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b"])
+    picture(root / "images" / "b.png")
+    notes = init(root).notes
+    assert any("1 picture is there twice" in note and "images/b.png" in note for note in notes)
+        "1 picture is there twice" in note and "b.jpg and images/b.png" in note for note in notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,6 +235,7 @@ def test_a_picture_in_two_lists_stays_in_the_first(tmp_path: Path) -> None:
     text(root / "val.txt", "b", "c")
     notes = init(root).notes
     assert members(root) == {"train": ["a", "b"], "val": ["c"]}
+    assert listed(root) == ["a", "b", "c"]
     assert any("1 of its pictures are in an earlier split too" in note for note in notes)
 
 

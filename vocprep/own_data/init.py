@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from vocprep.errors import DataDirError, UsageError
+from vocprep.files.ids import ID_RULE
 from vocprep.own_data.content.choices import choose
 from vocprep.own_data.content.rules import rule_of_choices, rule_of_layout
 from vocprep.own_data.content.survey import SAMPLE, chosen, look_at, survey
@@ -33,6 +34,7 @@ from vocprep.own_data.writing.texts import (
 )
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.storage.places import local_path
+from vocprep.validation import printable
 
 
 def init(
@@ -118,6 +120,9 @@ def _check_pairs(tree: Tree, found: Found, pairs: Pairs) -> None:
     if pairs.image_ids:
         return
     images, labels = tree.root / found.images, tree.root / found.labels
+    if not pairs.pictures and pairs.unfit:
+        first = printable(pairs.unfit[0])
+        raise DataDirError(f"{tree.root}: {first}: no name of a picture: {ID_RULE}; rename it")
     if not pairs.pictures:
         raise DataDirError(
             f"{images}: no picture of the {len(pairs.masks):,} masks in {labels}; export with "

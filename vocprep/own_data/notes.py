@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from vocprep.files.ids import ID_RULE
 from vocprep.own_data.content.survey import Size, Survey
 from vocprep.own_data.layouts.found import JPEG_SUFFIXES, Found, suffix_of
 from vocprep.own_data.pairing import Pairs
@@ -35,6 +36,9 @@ def _on_names(tree: Tree, found: Found, pairs: Pairs) -> Iterator[str]:
     for one, many, what, paths in kinds:
         if paths:
             yield f"{_count(len(paths), one, many)} {what}: {named(paths)}"
+    if pairs.unfit:
+        count = _count(len(pairs.unfit), "picture has a name", "pictures have names")
+        yield f"{count} that no image id can have, left out: {named(pairs.unfit)}: {ID_RULE}"
     if similar := similar_names(pairs):
         yield similar
     if pairs.twice:

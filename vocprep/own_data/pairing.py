@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vocprep.dataset_manifest import IMAGE_SUFFIXES
+from vocprep.files.ids import is_image_id
 from vocprep.own_data.layouts.found import (
     Found,
     is_mask,
@@ -34,12 +35,18 @@ class Pairs:
     """Paths of pictures that differ in their suffix only: builds refuse them."""
     other_masks: tuple[str, ...]
     """Paths of files in the folder of the masks that have another suffix than most."""
+    unfit: tuple[str, ...]
+    """Paths of pictures whose names cannot be image ids."""
 
 
 def pair_files(tree: Tree, found: Found) -> Pairs:
     """Return the pictures and masks of a layout by image id."""
     pictures, twice = _pictures(tree, found)
     masks, others = _masks(tree, found)
+    unfit = [key for key in pictures if not is_image_id(key)]
+    unfit_paths = sorted(pictures.pop(key) for key in unfit)
+    for key in unfit:
+        masks.pop(key, None)
     both = sorted(pictures.keys() & masks.keys())
     return Pairs(
         pictures=pictures,
@@ -49,6 +56,7 @@ def pair_files(tree: Tree, found: Found) -> Pairs:
         without_picture=tuple(sorted(masks[key] for key in masks.keys() - pictures.keys())),
         twice=tuple(sorted(twice)),
         other_masks=tuple(sorted(others)),
+        unfit=tuple(unfit_paths),
     )
 
 

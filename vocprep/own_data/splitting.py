@@ -86,7 +86,8 @@ def find_splits(tree: Tree, found: Found, pairs: Pairs) -> Splits:
 
 
 def _has_others(pairs: Pairs) -> bool:
-    return bool(pairs.twice)
+    """Return whether the folder holds pictures that a build of all would refuse."""
+    return bool(pairs.twice or pairs.unfit)
 
 
 def _by_folders(found: Found, pairs: Pairs) -> Splits:
@@ -102,7 +103,7 @@ def _by_folders(found: Found, pairs: Pairs) -> Splits:
         notes.append(f"splits are named as their folders: train with {options.strip()}")
     return Splits(
         members={split: tuple(ids) for split, ids in members.items() if ids},
-        by="lists" if pairs.without_mask else "folders",
+        by="lists" if pairs.without_mask or pairs.unfit else "folders",
         notes=tuple(notes),
     )
 
