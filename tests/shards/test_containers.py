@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -27,6 +28,8 @@ from vocprep.options import ShardFormat
 from vocprep.shards.codecs import hdf5, tar
 from vocprep.shards.containers import CONTAINERS, Container, ShardReader
 from vocprep.shards.record import Record
+
+ODD_IDS = ["a", "a#flip", "a b", "a/b c.d", "a#b", "a#b#flip", "x%20y", "дом/кошка.1", "猫 (2)"]
 
 
 def three_records() -> list[Record]:
@@ -66,6 +69,17 @@ class ContainerContract:
 
     def read_all(self, path: Path) -> list[Record]:
         return list(self.parse(path))
+
+    def test_ids_of_any_script_are_read_back(self, tmp_path: Path) -> None:
+        records = [make_record(image_id, dim=4) for image_id in ODD_IDS]
+        found = self.parse(self.write(tmp_path, records))
+        assert found.image_ids == ODD_IDS
+        assert_same_records(list(found), records)
+
+    @pytest.mark.parametrize("image_id", ["../a", "/a", "a/../b", "a/.b", "a\\b", "a\nb"])
+    def test_ids_that_lead_elsewhere_are_refused(self, image_id: str, tmp_path: Path) -> None:
+        path = self.write(tmp_path, [make_record(image_id, dim=4)])
+        self.assert_refused(path)
 
     def assert_refused(self, path: Path, said: str = "") -> None:
         """Opening or reading is a ShardError of one line that names the path."""
@@ -480,6 +494,19 @@ class TestTar(ContainerContract):
             return [(name, data)]
 
         return self.edited(folder, edit)
+
+    def test_stock_webdataset_gives_keys_that_decode_to_the_ids(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, [make_record(image_id, dim=4) for image_id in ODD_IDS])
+        wds = pytest.importorskip("webdataset")
+        with path.open("rb") as stream:
+            opened = [{"url": path.name, "stream": stream}]
+            members = wds.tariterators.tar_file_expander(opened)
+            samples = list(wds.tariterators.group_by_keys(members))
+        assert [unquote(each["__key__"]) for each in samples] == ODD_IDS
+        assert all(
+            json.loads(each["json"])["image_id"] == image_id and "embeddings.npy" in each
+            for each, image_id in zip(samples, ODD_IDS, strict=True)
+        )
 
     def test_unedited_copy_reads(self, tmp_path: Path) -> None:
         assert len(self.read_all(self.edited(tmp_path, lambda name, data: [(name, data)]))) == 3
