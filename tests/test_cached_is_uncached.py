@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from builders.heads import cell_heads
+from builders.networks import TOKENS_14
 from builders.versions import JPEGS, WEIGHTS, build
 from PIL import Image
 from torch import Tensor, nn
@@ -111,6 +113,30 @@ def test_float32_shard_gives_the_outputs_and_gradients_of_the_backbone(
         for found, expected in zip(cached_gradients, gradients, strict=True):
             assert expected.abs().max() > 0
             assert relative(found, expected) < 1e-3
+
+
+def test_a_network_of_a_library_is_stored_as_it_is_computed(
+    sample_tree: Path, tmp_path: Path
+) -> None:
+    choices = BuildChoices(backbone=TOKENS_14, limit_per_split=1, embedding_dtype="float32")
+    built = build(sample_tree, tmp_path / "shards", choices)
+    model = timm.create_model("eva02_tiny_patch14_224", dynamic_img_size=True).eval()
+    model.load_state_dict(built.plan.weights)
+    mean, std = ([*model.pretrained_cfg[name]] for name in ("mean", "std"))
+    for image_id, record in built.records.items():
+        with Image.open(sample_tree / JPEGS / f"{image_id}.jpg") as picture:
+            placed = Image.fromarray(place_image(np.asarray(picture), Geometry()))
+        small = torch.from_numpy(np.array(placed.resize((196, 196), Image.Resampling.BILINEAR)))
+        pixels = (small / 255 - torch.tensor(mean)) / torch.tensor(std)
+        with torch.inference_mode():
+            tokens = model.forward_features(pixels.permute(2, 0, 1)[None])[0, 1:]
+        places = tokens.reshape(14, 14, 192)
+        expected = [
+            places[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].permute(2, 0, 1).flatten()
+            for row in range(7)
+            for column in range(7)
+        ]
+        assert relative(torch.from_numpy(record.embeddings), torch.stack(expected)) < 1e-4
 
 
 def test_float16_shard_gives_nearly_the_outputs_of_the_backbone(

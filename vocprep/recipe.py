@@ -222,7 +222,7 @@ class Recipe:
         parts = [self.schema.name, self.geometry.short_name, name]
         if self.windows != backbone.default_windows:
             parts.append("w" + ".".join(str(window) for window in self.windows))
-        if self.layers != backbone.default_layers:
+        if self.network is not None or self.layers != backbone.default_layers:
             parts.append(".".join(self.layers))
         if self.reduction is not None:
             parts.append(f"{self.reduction.kind}{self.reduction.size}")

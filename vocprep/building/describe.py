@@ -12,7 +12,8 @@ from vocprep.building.pipeline import FailureBudget, is_compiled
 from vocprep.building.plan import BuildPlan, plan
 from vocprep.building.stages import Outcome, SampleStages, begin
 from vocprep.data_dir.layout import SampleRef
-from vocprep.geometry import PATCH, Grid
+from vocprep.features.libraries.maps import SENSIBLE_SIZE
+from vocprep.geometry import PATCH, SIDE, Grid
 from vocprep.manifests import DatasetManifest
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures
 from vocprep.parallel import map_ordered
@@ -53,6 +54,8 @@ class PlanDescription:
     """Of the embeddings of an image, on average, over all views."""
     estimated_bytes: int
     """About how large the shards would be."""
+    warning: str | None
+    """What is unusual about the embeddings, if anything."""
     shards: tuple[PlannedShard, ...]
     part: str | None = None
     """Which part of a build this is, as ``I/N``; all numbers are its own."""
@@ -123,6 +126,7 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
         backbone_size=plan.recipe.backbone_size,
         bytes_per_image=patches * _embedding_bytes(plan.recipe) // max(1, readable),
         estimated_bytes=estimate_bytes(patches, plan.recipe),
+        warning=size_warning(plan.recipe),
         shards=tuple(
             PlannedShard(name=shard.name, samples=len(shard.samples)) for shard in plan.shards
         ),
@@ -135,6 +139,18 @@ def estimate_bytes(patches: int, recipe: Recipe) -> int:
     targets = 4 * 2 + 4 * 2 + 1 + 3 * 128
     label_map = PATCH * PATCH // 16  # pixels that real label maps take a byte for, as PNG
     return patches * (_embedding_bytes(recipe) + targets + label_map)
+
+
+def size_warning(recipe: Recipe) -> str | None:
+    """Return a warning of embeddings so long that shards and training become slow, if they are."""
+    if recipe.embedding_size <= SENSIBLE_SIZE:
+        return None
+    patches = (SIDE // PATCH) ** 2
+    return (
+        f"{recipe.embedding_size:,} numbers per patch, more than {SENSIBLE_SIZE:,}: "
+        f"{patches * _embedding_bytes(recipe):,} bytes per picture of {patches} patches; fewer "
+        "--layers or --cells, --project D:SEED or --pca D make them fewer"
+    )
 
 
 def _embedding_bytes(recipe: Recipe) -> int:

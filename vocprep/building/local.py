@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from vocprep.building.assemble import assemble
+from vocprep.building.describe import size_warning
 from vocprep.building.finish import version_notes
 from vocprep.building.fitting import fit_key
 from vocprep.building.orders import ShardOrder
@@ -252,6 +253,8 @@ class _Run:
             counts = ShardCounts(kept=len(plan.shards))
             return existing, MadeShards(published=False, turned=turned, counts=counts)
         missing = [shard for shard in plan.shards if shard.name not in existing.shards]
+        if missing and (warning := size_warning(plan.recipe)) is not None:
+            progress.note(f"warning: {warning}")
         make = self.make_on_cluster if self.options.engine == "ray" else self.make_shards
         made = make(missing, turned, progress)
         made.notes = (*existing.notes, *made.notes)

@@ -26,6 +26,7 @@ from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import UsageError, WeightsError
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder, EmbeddingSpec
+from vocprep.features.libraries.kinds import installed_library
 from vocprep.features.libraries.own_file import allow
 from vocprep.features.nvjpeg import check_nvjpeg
 from vocprep.features.weights import load_fitting_weights, tensor_digest
@@ -194,6 +195,9 @@ def refuse_unfit(order: ShardOrder, devices: Sequence[torch.device]) -> None:
         "numerics_class": numerics_class(devices, order.decoder, order.recipe.precision),
         "recipe_id": order.recipe.recipe_id,
     }
+    network = order.recipe.network
+    if network is not None and (library := installed_library(order.recipe.backbone)) is not None:
+        there["library"], here["library"] = network.library, library
     differing = differing_fields(there, here)
     if differing:
         raise UsageError(

@@ -156,6 +156,8 @@ def print_plan(plan: PlanDescription, *, as_json: bool) -> None:
         f"numbers  {plan.embedding_size:,}{before} per patch: {plan.bytes_per_image:,} bytes of "
         "embeddings per picture"
     )
+    if plan.warning is not None:
+        click.echo(f"warning  {plan.warning}")
     click.echo(f"bytes    about {megabytes(plan.estimated_bytes)}")
     click.echo(f"shards   {len(plan.shards)}")
     print_table(("shard", "samples"), [(shard.name, shard.samples) for shard in plan.shards])

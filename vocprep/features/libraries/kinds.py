@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 
 from torch import nn
 
@@ -25,11 +26,17 @@ class Kind:
     """Raises UsageError for models that are not there, or do not fit."""
     make: Callable[[str, Network], MapNetwork]
     """Make the network of a recipe, untrained, of the name after the colon."""
+    library: Callable[[], str] | None = None
+    """Return name and version of the library that is installed, as ``Network.library`` has them."""
 
 
 KINDS: dict[str, Kind] = {
-    "timm": Kind(describe=timm_models.describe, make=timm_models.make),
-    "torchvision": Kind(describe=torchvision_models.describe, make=torchvision_models.make),
+    "timm": Kind(describe=timm_models.describe, make=timm_models.make, library=timm_models.library),
+    "torchvision": Kind(
+        describe=torchvision_models.describe,
+        make=torchvision_models.make,
+        library=torchvision_models.library,
+    ),
     OWN_FILE: Kind(describe=own_file.describe, make=own_file.make),
 }
 
@@ -44,6 +51,15 @@ def make_network(backbone: str, network: Network) -> MapNetwork:
     """Make the network of a recipe, untrained."""
     kind, _, model = backbone.partition(":")
     return KINDS[kind].make(model, network)
+
+
+def installed_library(backbone: str) -> str | None:
+    """Return the library, and its version here, that makes a backbone; None where none does."""
+    kind = KINDS.get(backbone.partition(":")[0])
+    try:
+        return None if kind is None or kind.library is None else kind.library()
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def make_model(backbone: str, network: Network | None) -> nn.Module:

@@ -71,6 +71,10 @@ class UnfitError(UsageError):
     """A network does not take a picture, or gives no map whose places tile its patches."""
 
 
+class MissingLibraryError(UsageError):
+    """The library that makes a network is not installed."""
+
+
 def measure_layers(
     network: MapNetwork, patch_pixels: int, grids: Sequence[Grid]
 ) -> dict[str, Layer]:

@@ -16,6 +16,7 @@ from vocprep.errors import DataError, UsageError
 from vocprep.features.libraries.maps import (
     DescribedNetwork,
     MapNetwork,
+    MissingLibraryError,
     NetworkChoice,
     UnfitError,
     as_map,
@@ -151,7 +152,7 @@ def _timm(backbone: str) -> ModuleType:
     try:
         import timm  # noqa: PLC0415  # an extra, which takes seconds to load
     except ImportError as error:
-        raise UsageError(
+        raise MissingLibraryError(
             f"backbone {printable(backbone)!r} needs the extra timm: run pip install "
             "'vocprep[timm]'"
         ) from error

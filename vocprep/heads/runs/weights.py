@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vocprep.errors import DataError, RunError, SourceUnavailableError, UsageError, WeightsError
 from vocprep.features.components import COMPONENTS_FILE, MAX_COMPONENTS_BYTES, Components
+from vocprep.features.libraries.maps import MissingLibraryError
 from vocprep.features.weights import (
     StateDict,
     WeightsOrigin,
@@ -41,6 +42,8 @@ def find_weights(run: Run, weights: str | Path | None, data_dir: Path) -> StateD
     if weights is None and origin is not None:
         try:
             state = load_weights(origin.weights, data_dir, recipe.backbone, recipe.network)
+        except MissingLibraryError:
+            raise
         except (WeightsError, UsageError) as error:
             problem = printable(str(error).removeprefix(f"{origin.weights}: "), _LONGEST_SHOWN)
         else:
