@@ -132,7 +132,11 @@ def build_plan(
         seconds=time.perf_counter() - started,
         stage_seconds=made.times.seconds(),
         published=made.published,
-        notes=(*version_notes(version.index, plan.label_space, made.turned), *made.notes),
+        notes=(
+            *plan.notes,
+            *version_notes(version.index, plan.label_space, made.turned),
+            *made.notes,
+        ),
     )
 
 

@@ -92,6 +92,17 @@ class BuildPlan:
     """Where images, labels and weights come from, for the dataset's card."""
     left_out: ImageIds = field(default_factory=lambda: ImageIds.of([]))
     """Ids of the dataset's own splits that ``--splits`` or a limit leave out."""
+    unlabelled: int = 0
+    """Images in the splits' folders that are no samples, since they have no label map."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the dataset's files, in words."""
+        if not self.unlabelled:
+            return ()
+        if self.unlabelled == 1:
+            return ("1 image without a label map is left out",)
+        return (f"{self.unlabelled:,} images without a label map are left out",)
 
     def __repr__(self) -> str:
         return (
@@ -202,6 +213,7 @@ def plan(
         shards=tuple(_shard_plans(by_split, layout)),
         sources=_sources(manifest, backbone.name, label, data_dir),
         left_out=_left_out(manifest, data_dir, by_split),
+        unlabelled=sum(samples.unlabelled for samples in by_split.values()),
     )
 
 
