@@ -408,3 +408,35 @@ def test_a_folder_that_no_manifest_can_name_is_told(tmp_path: Path) -> None:
     root = plain(tmp_path / "data", ["a"], folders=("im\nages/images", "im\nages/masks"))
     with pytest.raises(DataDirError, match=r"no manifest can describe it: images: .*control char"):
         init(root)
+
+
+def test_a_table_of_colours_names_classes(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    text(root / "class_dict.csv", "name,r,g,b", "Sky,128,128,128", "Void,0,0,0")
+    picture(root / "train" / "a.png")
+    rgb(root / "train_labels" / "a_L.png", [(128, 128, 128), (0, 0, 0)])
+    init(root)
+    assert dataset(root)["label_colours"] == {"#808080": 0, "#000000": 1}
+    assert (classes(root)["names"], classes(root)["void"]) == ({"0": "Sky"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "words"),
+    [
+        ("class_dict.csv", ["name,r,g,b"], "line 1: expected name,red,green,blue below it"),
+        ("labelmap.txt", ["a:0,0,0::", "b:0,0,0::"], "line 2: expected another colour than"),
+        ("labelmap.txt", ["a:0,0,300::"], "line 1: expected red, green and blue from 0 to 255"),
+        ("labelmap.txt", ["a,b"], "line 1: expected label:red,green,blue:parts:actions"),
+        ("label_colors.txt", ["0 0 0 a", "b"], "line 2: expected red green blue name, found 'b'"),
+        ("classes.txt", ["", "# none"], "expected names of classes, found none"),
+        ("classes.txt", ["a\0b"], "cannot be read as a list of classes"),
+    ],
+)
+def test_a_class_list_of_another_form_is_told_by_its_line(
+    tmp_path: Path, name: str, lines: list[str], words: str
+) -> None:
+    root = plain(tmp_path / "data", ["a"])
+    text(root / name, *lines)
+    with pytest.raises(DataDirError) as caught:
+        init(root)
+    assert f"{name}: {words}" in str(caught.value)

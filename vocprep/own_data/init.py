@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files.ids import ID_RULE
-from vocprep.own_data.content.choices import choose
+from vocprep.own_data.content.choosing import choose
 from vocprep.own_data.content.rules import rule_of_choices, rule_of_layout
 from vocprep.own_data.content.survey import SAMPLE, chosen, look_at, survey
 from vocprep.own_data.description import Description
@@ -69,7 +69,7 @@ def init(
         if shares is None
         else draw_splits(pairs.image_ids, shares, options.seed)
     )
-    notes = (*notes_on(tree, found, pairs, sums), *splits.notes, *choices.notes)
+    notes = (*notes_on(tree, found, pairs, sums), *splits.notes)
     described = Description(
         root=folder,
         name=options.name or plain_name(folder),

@@ -104,17 +104,19 @@ def _coloured(path: str, lines: list[tuple[int, str]]) -> ClassList:
 
 def _table(path: str, lines: list[tuple[int, str]]) -> ClassList:
     """Parse a CSV table with the columns name, r, g, b."""
-    names, colours = [], []
-    rows = [(number, line, next(csv.reader([line]))) for number, line in lines]
-    for number, line, cells in rows:
-        trimmed = [cell.strip() for cell in cells]
-        if number == lines[0][0] and not any(cell.isdecimal() for cell in trimmed):
+    names, colours, kept = [], [], []
+    for number, line in lines:
+        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        if number == lines[0][0] and not any(cell.isdecimal() for cell in cells):
             continue  # the head
-        if len(trimmed) < 4 or not trimmed[0]:
+        if len(cells) < 4 or not cells[0]:
             raise _bad(number, line, "name,red,green,blue")
-        names.append(trimmed[0])
-        colours.append(_hex(number, line, trimmed[1:4]))
-    _check_colours_differ(lines[-len(colours) :], colours)
+        names.append(cells[0])
+        colours.append(_hex(number, line, cells[1:4]))
+        kept.append((number, line))
+    if not names:
+        raise _bad(*lines[0], "name,red,green,blue below it")
+    _check_colours_differ(kept, colours)
     return ClassList(path=path, names=tuple(names), first=0, colours=tuple(colours))
 
 
