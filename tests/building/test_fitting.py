@@ -123,6 +123,9 @@ def test_recipe_and_index_name_the_matrix(reduced: Built) -> None:
     assert FILE in [entry.name for entry in index.files]
     assert (fit.split, fit.pictures, fit.patches) == ("train", 2, 98)
     assert sorted(path.name for path in reduced.path.glob(".tmp*")) == []
+    assert "makes the same records with this `pca.safetensors`" in (
+        reduced.path / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_without_a_train_split_all_pictures_count(sample_tree: Path, tmp_path: Path) -> None:

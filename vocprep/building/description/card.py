@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vocprep.building.plan import BuildPlan
+from vocprep.features.components import COMPONENTS_FILE
 from vocprep.recipe import Recipe
 from vocprep.shards.index import DatasetIndex
 
@@ -118,9 +119,12 @@ def _checking(index: DatasetIndex) -> str:
 def _makers(index: DatasetIndex) -> str:
     """Return what made the version; exact arithmetic names no machine, so that cards agree."""
     if "probe" in index.numerics_class:
+        reduction = index.recipe.reduction
+        is_fitted = reduction is not None and reduction.kind == "pca"
+        given = f" with this `{COMPONENTS_FILE}`" if is_fitted else ""
         return (
-            "In exact arithmetic every machine makes the same records, `content_id` included. Made "
-            f"by vocprep {index.versions['vocprep']}.\n"
+            f"In exact arithmetic every machine makes the same records{given}, `content_id` "
+            f"included. Made by vocprep {index.versions['vocprep']}.\n"
         )
     return (
         f"Made on {index.numerics_class.get('device', 'an unknown device')}, "
