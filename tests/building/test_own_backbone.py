@@ -9,9 +9,13 @@ import pytest
 from builders.own_backbone import PATCHES, WHOLE, write
 from click.testing import CliRunner, Result
 
+from vocprep import shard_orders
 from vocprep.building.local import build
+from vocprep.building.orders import WorkerSetup, build_shard
+from vocprep.building.plan import plan as make_plan
 from vocprep.building.results import BuildResult
 from vocprep.cli.main import main
+from vocprep.errors import UsageError
 from vocprep.options import BuildChoices, BuildOptions
 from vocprep.shards.index import read_index
 from vocprep.shards.reader import ShardDataset
@@ -55,6 +59,21 @@ def test_windows_are_of_patches_alone(sample_tree: Path, tmp_path: Path) -> None
     made(sample_tree, tmp_path / "out", choices, "random:0")
     (first, *_) = embeddings(tmp_path / "out").values()
     assert first.shape == (49, 2 * 5 * 4)
+
+
+def test_an_order_is_followed_where_the_worker_has_the_file_named(
+    sample_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write(tmp_path)
+    choices = BuildChoices(backbone=spec, limit=2)
+    plan = make_plan("pascal-context", data_dir=sample_tree, choices=choices)
+    first, *_ = shard_orders(plan, tmp_path / "out", BuildOptions(device="cpu", workers=1))
+    monkeypatch.setattr("vocprep.features.libraries.own_file._NAMED", {})
+    fields = {"data_dir": sample_tree, "out": tmp_path / "out", "device": "cpu"}
+    with pytest.raises(UsageError, match="whose code runs only where it is named"):
+        build_shard(first, WorkerSetup(**fields))
+    built = build_shard(first, WorkerSetup(**fields, backbone=spec))
+    assert (built.name, len(built.quarantined)) == (first.shard.name, 0)
 
 
 @pytest.mark.slow

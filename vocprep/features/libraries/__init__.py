@@ -2,5 +2,6 @@
 
 ``kinds`` has the table of them. ``maps`` is what they have in common: the maps of a network's
 layers, and how many cells of a map lie in each patch. ``timm_models`` and ``torchvision_models``
-find and make the models of the two libraries; ``folding`` folds batch norms.
+find and make the models of the two libraries, ``own_file`` those of a user's own Python file;
+``pretrained`` knows where libraries publish weights; ``folding`` folds batch norms.
 """
