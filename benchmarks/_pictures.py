@@ -92,9 +92,9 @@ def find_photographs(folder: Path, generated: int) -> Photographs:
     return Photographs(made, load_dataset("voc2010"), "generated pictures")
 
 
-def weights_at_hand() -> str:
-    """Return the official weights where they are at hand, else untrained ones: as much work."""
-    official = shared_data() / "weights" / "cifar100_resnet32.pth"
+def weights_at_hand(name: str = "cifar100_resnet32.pth") -> str:
+    """Return trained weights where they are at hand, else untrained ones: as much work."""
+    official = shared_data() / "weights" / name
     return str(official) if official.is_file() else "random:0"
 
 

@@ -28,7 +28,10 @@ TINY = {
         *("--images", "4", "--start-up", "2", "--compared", "2", "--windows", "32"),
         "--no-compile",
     ],
-    "quality": ["--images", "8", "--passes", "2", "--seeds", "1", "--rows", "default", "seed"],
+    "quality": [
+        *("--images", "8", "--passes", "2", "--seeds", "1"),
+        *("--rows", "default", "seed", "linear"),
+    ],
     "read": ["--records", "600", "--repeats", "1"],
     "scale": ["--most", "1000"],
     "scaling": ["--images", "8"],

@@ -147,3 +147,11 @@ def test_the_folder_of_a_run_in_the_place_of_its_preset_is_told_the_file(tmp_pat
     with pytest.raises(UsageError, match=r"; that of a run is .*/options\.toml$"):
         load_options(tmp_path)
     assert load_options(tmp_path / "options.toml").epochs == 3
+
+
+def test_cells_are_a_choice_of_their_head_only():
+    assert load_options("cells", ["cells=4"]).cells == 4
+    with pytest.raises(UsageError, match=r"cells 2: a choice of mask_head cells, found .* slots"):
+        load_options("default", ["cells=2"])
+    with pytest.raises(UsageError, match="cells 3: expected one of 1, 2, 4"):
+        load_options("cells", ["cells=3"])

@@ -20,6 +20,7 @@ from vocprep.errors import RunError, UsageError
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.log import EVENTS_DIR, EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.evaluate import evaluate
 from vocprep.heads.scoring.oracles import RowKind
@@ -408,6 +409,13 @@ def test_replacing_a_run_leaves_what_is_not_its_own(dataset: ShardDataset, tmp_p
 def test_a_missing_split_is_named(dataset: ShardDataset, tmp_path: Path, option: str):
     with pytest.raises(UsageError, match=f"{option} 'test': expected one of train, val"):
         train(dataset, tmp_path / "run", quick(**{option: "test"}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_cells_do_not_learn_by_the_seeds_rules(dataset: ShardDataset, tmp_path: Path):
+    options = load_options("seed", ["mask_head=cells"], {"device": "cpu"})
+    with pytest.raises(UsageError, match="expected class_loss soft_cross_entropy and slots pred"):
+        train(dataset, tmp_path / "run", options)
     assert not (tmp_path / "run").exists()
 
 

@@ -48,7 +48,7 @@ class TrainOptions:
     encoder: EncoderName = HeadsConfig.encoder
     """``transformer``, ``spikformer``, or ``none``: every patch by itself."""
     position: bool = HeadsConfig.position
-    """Add the 2-D sine position code; off is the seed's literal model."""
+    """Add the 2-D sine position code to the tokens; off is the seed's literal model."""
     standardise: bool = True
     """Scale every component of the embeddings to mean 0 and deviation 1 over the train split."""
     class_loss: ClassLoss = HeadsConfig.class_loss
@@ -118,6 +118,15 @@ class TrainOptions:
     def validates(self, epoch: int) -> bool:
         """Return whether the heads are saved after an epoch (from 1), and scored if they can be."""
         return epoch % self.validate_every == 0 or epoch == self.epochs
+
+    @model_validator(mode="after")
+    def _cells_of_a_head_of_cells(self) -> Self:
+        if self.cells is not None and self.mask_head != "cells":
+            raise UsageError(
+                f"cells {self.cells}: a choice of mask_head cells, found mask_head "
+                f"{self.mask_head}; set mask_head to cells or leave cells out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _resume_or_overwrite(self) -> Self:
