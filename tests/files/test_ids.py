@@ -8,7 +8,7 @@ import tarfile
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vocprep.files.ids import (
@@ -111,6 +111,7 @@ def test_other_names_of_files_are_of_no_image(stem: str) -> None:
 
 
 @given(st.lists(IDS, unique=True, max_size=8))
+@example(["a", "a b", "a!", "a#b", "a/b"])
 def test_a_mirrored_view_follows_its_image(ids: list[str]) -> None:
     records = [image_id + view for image_id in ids for view in ("#flip", "")]
     ordered = sorted(records, key=record_order)
