@@ -17,8 +17,8 @@ WITH_PREDICTOR = (LZW, DEFLATE, OLD_DEFLATE)
 _CLEAR, _END, _FIRST = 256, 257, 258
 _MOST_CODES = 4096 - _FIRST + 1
 """Codes that may follow each other before the table of strings is full."""
-_BYTES_PER_CLEAR = 64
-"""Encoders clear the table after some thousand bytes."""
+_BYTES_PER_CLEAR = 2048
+"""Encoders clear the table once it is full, after 3,837 codes of a byte each at least."""
 
 
 class TiffError(FormatError):
