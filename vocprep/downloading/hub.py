@@ -27,7 +27,10 @@ _MAX_ANSWER_BYTES = 4 << 20
 """Of what the hub states of a repository; it grows with the files in it."""
 _RELEASE_DIGITS = re.compile(r"-([0-9a-f]{8,64})\.[a-z.]+$")
 """Digits of its sha256 in the name of a published file."""
-_BY_HAND = "fetch the file by hand and give its folder with --from DIR, or the file to build-shards"
+_BY_HAND = (
+    "fetch the file by hand and give its folder with --offline --from DIR, or the file to "
+    "build-shards"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
