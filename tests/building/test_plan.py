@@ -10,6 +10,7 @@ import torch
 from builders.versions import VOC, WEIGHTS, make_plan
 
 from vocprep.building.plan import plan
+from vocprep.checks.remake import RemakeSources, plan_remake
 from vocprep.errors import DataDirError, DataError, UsageError, WeightsError
 from vocprep.features.weights import load_weights, tensor_digest
 from vocprep.geometry import Geometry
@@ -160,3 +161,13 @@ def test_missing_file_is_an_error_of_the_plan_unless_allowed(tree: Path) -> None
         plan("pascal-context", data_dir=tree, weights=WEIGHTS)
     made = plan("pascal-context", data_dir=tree, weights=WEIGHTS, allow_missing=True)
     assert len(made.samples) == 12
+
+
+def test_a_limit_in_all_is_shared_and_found_again_by_the_recipe(sample_tree: Path) -> None:
+    made = make_plan(sample_tree, BuildChoices(limit=5, precision="fp32"))
+    counts = {split: ids.count for split, ids in made.recipe.splits.items()}
+    assert counts == {"train": 4, "val": 1}
+    named = BuildChoices(limit_per_split=counts, precision="fp32")
+    assert make_plan(sample_tree, named).recipe == made.recipe
+    sources = RemakeSources(data_dir=sample_tree, weights="random:0")
+    assert plan_remake(made.recipe, made.layout, sources).recipe == made.recipe
