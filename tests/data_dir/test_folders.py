@@ -77,7 +77,8 @@ def test_a_folder_for_each_split_gives_ids_that_differ(tmp_path: Path) -> None:
         "val/a": ("val/a.png", "valannot/a.png"),
     }
     write(tmp_path, "val/b.png")
-    with pytest.raises(DataDirError, match=r"valannot/b\.png: the label map of a listed image id"):
+    missing = r"valannot/b\.png: the label map of an image is missing .*; .*move the images away"
+    with pytest.raises(DataDirError, match=missing):
         found(tmp_path, dataset)
     with pytest.raises(DataDirError, match=r"test: expected the folder of the images of split tes"):
         found(tmp_path, dataset, "test")

@@ -53,17 +53,20 @@ class SearchedFolder:
         except DataDirError:
             return cls(names=names, place=place, found=frozenset())
 
-    def in_words(self, stem: str, missing: int, total: int) -> str:
+    def in_words(self, stem: str, missing: int, total: int, *, is_listed: bool = True) -> str:
         """Return that a file is missing, one of so many, and what to do about them.
 
-        ``stem`` is the end of its image id that the file's name begins with.
+        ``stem`` is the end of its image id that the file's name begins with; ``is_listed`` whether
+        a list names it, and not the image in its folder alone.
         """
         path = self.expected(stem)
-        advice = self.what_to_do(stem) or "add the files or remove the ids from the split file"
-        if is_header(stem):
+        owner = "a listed image id" if is_listed else "an image"
+        others = "remove the ids from the split file" if is_listed else "move the images away"
+        advice = self.what_to_do(stem) or f"add the files or {others}"
+        if is_listed and is_header(stem):
             advice = f"{stem} looks like a header of the split file; delete its line"
         return (
-            f"{path}: the {self.names.kind} of a listed image id is missing "
+            f"{path}: the {self.names.kind} of {owner} is missing "
             f"({missing:,} of {total:,} {self.names.kind}s); {advice}"
         )
 

@@ -87,7 +87,9 @@ def check_present(
             folder = searched[folder_of(folders)]
             if slash:
                 folder = SearchedFolder.of_any(folder.names, folder.place / below)
-            raise DataDirError(f"{folder.in_words(stem, len(missing), total)}{hint}{skip}")
+            is_listed = dataset.split_files is not None or dataset.split_lists is not None
+            words = folder.in_words(stem, len(missing), total, is_listed=is_listed)
+            raise DataDirError(f"{words}{hint}{skip}")
 
 
 def _places(splits: Sequence[ListedSplit], folder_of: FolderOf) -> list[Place]:
