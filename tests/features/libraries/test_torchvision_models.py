@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from builders.networks import NATIVE, described, embedder, made
@@ -43,16 +44,18 @@ def test_maps_are_those_of_the_modules_themselves() -> None:
 
 @pytest.mark.slow
 def test_resnet50_and_tokens_and_channels_that_come_last() -> None:
-    network = described("torchvision:resnet50", ("layer4", "layer3")).network
-    assert network.layers == {
-        "layer4": Layer(channels=2048, cells=1),
-        "layer3": Layer(channels=1024, cells=1),
-    }
     both = described("torchvision:resnet50", ("layer4", "layer3"), cells=2)
-    assert embedder(both).dim == 2048 + 4 * 1024
-    tokens = described("torchvision:vit_b_16")
-    assert tokens.network.layers == {"encoder": Layer(channels=768, cells=1)}
-    assert described("torchvision:vit_b_16", cells=2).network.layers["encoder"].cells == 2
+    assert both.network.layers == {
+        "layer4": Layer(channels=2048, cells=1),
+        "layer3": Layer(channels=1024, cells=2),
+    }
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    (embeddings,) = embedder(both).embed_images([image])
+    assert embeddings.shape == (49, 2048 + 4 * 1024)
+    assert embeddings.std() > 0
+    tokens = described("torchvision:vit_b_16", cells=2)
+    assert tokens.network.layers == {"encoder": Layer(channels=768, cells=2)}
     swin = described("torchvision:swin_t", ("features.5",), cells=2).network
     assert swin.layers == {"features.5": Layer(channels=384, cells=2)}
 
