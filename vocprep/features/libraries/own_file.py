@@ -79,7 +79,8 @@ class OwnFunction:
             yield
         except (Exception, SystemExit) as error:
             raise UsageError(
-                f"backbone '{self.file}:{self.name}': {problem} {_where(error, self)}"
+                f"backbone '{self.file}:{self.name}': {problem} {_what(error)} "
+                f"{_where(error, self)}"
             ) from error
 
 
@@ -99,7 +100,7 @@ def describe(choice: NetworkChoice) -> DescribedNetwork:
         layers = choose_layers(choice.model, given, names)
         whole = measure_layers(OwnMaps(model, layers), patch_pixels, grids)
     except UnfitError as error:
-        line = "" if error.__cause__ is None else f": {_where(error.__cause__, own)}"
+        line = "" if error.__cause__ is None else f" {_where(error.__cause__, own)}"
         raise UsageError(f"backbone '{choice.model}': {error}{line}") from error
     return DescribedNetwork(
         name=f"{OWN_FILE}:{own.name}",
@@ -214,9 +215,12 @@ def _maps(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
     """Return what a network gives for pixels, by name, as maps [N, C, h, w]."""
     try:
         output = model(pixels)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # of many types: it is the user's code
+        height, width = pixels.shape[2:]
         raise UnfitError(
-            f"a picture of {pixels.shape[3]}×{pixels.shape[2]} pixels does not pass it"
+            f"a picture of {width}×{height} pixels does not pass it: {_what(error)}"
         ) from error
     maps = output if isinstance(output, Mapping) else {OUTPUT: output}
     if not maps:
@@ -301,8 +305,14 @@ def _importable(folder: Path) -> Iterator[None]:
             sys.path.remove(entry)
 
 
+def _what(error: BaseException) -> str:
+    """Return an error's type and the first line of its words."""
+    text = printable(str(error).strip().partition("\n")[0], 300)
+    return f"{type(error).__name__}: {text}"
+
+
 def _where(error: BaseException, own: OwnFunction) -> str:
-    """Return an error of a file's code in one line, with its line in the file, and how to see it.
+    """Return the line of a file that an error comes from, and how to see its traceback.
 
     The innermost line that is in the file, where there is one.
     """
@@ -312,6 +322,5 @@ def _where(error: BaseException, own: OwnFunction) -> str:
     if isinstance(error, SyntaxError) and error.filename == file:
         lines.append(error.lineno)
     at = f"line {lines[-1]} of {file}; " if lines else ""
-    text = printable(str(error).strip().partition("\n")[0], 300)
     call = f"import runpy; runpy.run_path({file!r})[{own.name!r}]()"
-    return f'{type(error).__name__}: {text} ({at}its traceback: python -c "{call}")'
+    return f'({at}its traceback: python -c "{call}")'
