@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError
 from torch import nn
 
 from vocprep.backbones import Network
-from vocprep.features.libraries import own_file, timm_models, torchvision_models
+from vocprep.features.libraries import own_maps, timm_models, torchvision_models
 from vocprep.features.libraries.maps import DescribedNetwork, MapNetwork, NetworkChoice
 from vocprep.features.networks import MAKERS
 from vocprep.recipe import OWN_FILE, is_own_file
@@ -37,7 +37,7 @@ KINDS: dict[str, Kind] = {
         make=torchvision_models.make,
         library=torchvision_models.library,
     ),
-    OWN_FILE: Kind(describe=own_file.describe, make=own_file.make),
+    OWN_FILE: Kind(describe=own_maps.describe, make=own_maps.make),
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,29 +17,17 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vocprep.backbones import NORMALISATIONS, Network, Normalisation
+from vocprep.backbones import Network
 from vocprep.errors import UsageError
-from vocprep.features.libraries.maps import (
-    DescribedNetwork,
-    MapNetwork,
-    NetworkChoice,
-    UnfitError,
-    choose_layers,
-    kept_layers,
-    measure_layers,
-)
 from vocprep.files.reading import read_file
 from vocprep.files.writing import sha256_hex
-from vocprep.geometry import PATCH, Grid
-from vocprep.recipe import OWN_FILE, is_own_file
+from vocprep.recipe import is_own_file
 from vocprep.storage.places import local_path
 from vocprep.validation import explain, printable
 
 LIBRARY = "module"
-OUTPUT = "output"
-"""Name of the layer of a network that returns one map."""
 _MAX_SOURCE_BYTES = 4 << 20
 
 
@@ -79,8 +67,7 @@ class OwnFunction:
             yield
         except (Exception, SystemExit) as error:
             raise UsageError(
-                f"backbone '{self.file}:{self.name}': {problem} {_what(error)} "
-                f"{_where(error, self)}"
+                f"backbone '{self.file}:{self.name}': {problem} {what(error)} {where(error, self)}"
             ) from error
 
 
@@ -88,40 +75,12 @@ _NAMED: dict[tuple[str, str], OwnFunction] = {}
 """By function and digest of its file: what the user named in this process."""
 
 
-def describe(choice: NetworkChoice) -> DescribedNetwork:
-    """Describe the network of ``FILE.py:FUNCTION``, whose code is run; UsageError where unfit."""
-    own = load(choice.model)
-    model = own.make()
-    takes_patches, patch_pixels = _input(own, model)
-    grids: Sequence[Grid] = ((1, 1),) if takes_patches else choice.grids
-    try:
-        names = _names(model, grids[0], patch_pixels)
-        given = choice.layers or getattr(model, "layers", None) or names[-1:]
-        layers = choose_layers(choice.model, given, names)
-        whole = measure_layers(OwnMaps(model, layers), patch_pixels, grids)
-    except UnfitError as error:
-        line = "" if error.__cause__ is None else f" {_where(error.__cause__, own)}"
-        raise UsageError(f"backbone '{choice.model}': {error}{line}") from error
-    return DescribedNetwork(
-        name=f"{OWN_FILE}:{own.name}",
-        network=Network(
-            library=LIBRARY,
-            source_sha256=own.sha256,
-            layers=kept_layers({layer: whole[layer] for layer in layers}, choice.cells),
-            patch_pixels=patch_pixels,
-            takes_patches=takes_patches,
-        ),
-        layers=layers,
-        normalisation=_normalisation(own, model),
-    )
-
-
-def make(function: str, network: Network) -> OwnMaps:
-    """Make the network of a recipe, by a file that was named; UsageError where none was."""
+def named(function: str, network: Network) -> OwnFunction:
+    """Return the function of a recipe's network; UsageError where its file was not named."""
     own = _NAMED.get((function, network.source_sha256 or ""))
     if own is None:
         raise UsageError(_unnamed(function, network))
-    return OwnMaps(own.make(), list(network.layers))
+    return own
 
 
 def allow(spec: str | None, backbone: str, network: Network | None) -> None:
@@ -195,96 +154,6 @@ def _run(spec: str, file: Path, name: str, source: bytes, digest: str) -> OwnFun
     return OwnFunction(file=file, name=name, sha256=digest, function=function)
 
 
-class OwnMaps(MapNetwork):
-    """A network of one's own, and the maps of chosen layers."""
-
-    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
-        super().__init__(model)
-        self.layers = tuple(layers)
-
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the maps."""
-        found = _maps(self.model, pixels)
-        missing = [name for name in self.layers if name not in found]
-        if missing:
-            raise UnfitError(f"layer {missing[0]!r} is not among those that it returns")
-        return {name: found[name] for name in self.layers}
-
-
-def _maps(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
-    """Return what a network gives for pixels, by name, as maps [N, C, h, w]."""
-    try:
-        output = model(pixels)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # of many types: it is the user's code
-        height, width = pixels.shape[2:]
-        raise UnfitError(
-            f"a picture of {width}×{height} pixels does not pass it: {_what(error)}"
-        ) from error
-    maps = output if isinstance(output, Mapping) else {OUTPUT: output}
-    if not maps:
-        raise UnfitError("expected a map or a dict of maps by name, found an empty one")
-    return {name: _as_map(name, value, len(pixels)) for name, value in maps.items()}
-
-
-def _as_map(name: object, value: object, count: int) -> Tensor:
-    if isinstance(name, str) and isinstance(value, Tensor) and value.is_floating_point():
-        if value.ndim == 2:
-            value = value[:, :, None, None]
-        if value.ndim == 4 and len(value) == count:
-            return value
-    found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise UnfitError(
-        f"layer {printable(str(name))!r}: expected a floating-point map [{count}, C, h, w] of "
-        f"{count} inputs, found {found}"
-    )
-
-
-@torch.inference_mode()
-def _names(model: nn.Module, grid: Grid, patch_pixels: int) -> list[str]:
-    """Return the names of the maps that a network gives for a blank picture, in its order."""
-    height, width = (count * patch_pixels for count in grid)
-    return list(_maps(model, torch.zeros(1, 3, height, width)))
-
-
-def _input(own: OwnFunction, model: nn.Module) -> tuple[bool, int]:
-    """Return whether patches pass a network alone, and the pixels of a patch's side in its input.
-
-    UsageError for attributes that say something else.
-    """
-    side, pixels = getattr(model, "input_side", None), getattr(model, "patch_pixels", PATCH)
-    if side not in (None, PATCH):
-        raise UsageError(
-            f"backbone '{own.file}:{own.name}': attribute input_side {side!r}: expected {PATCH} "
-            "for patches alone, or none for the whole picture"
-        )
-    is_number = isinstance(pixels, int) and not isinstance(pixels, bool)
-    if not is_number or not 1 <= pixels <= 1024 or (side is not None and pixels != PATCH):
-        raise UsageError(
-            f"backbone '{own.file}:{own.name}': attribute patch_pixels {pixels!r}: expected the "
-            f"pixels that a side of a patch has in its input, 1 to 1024, and {PATCH} for patches "
-            "alone"
-        )
-    return side is not None, pixels
-
-
-def _normalisation(own: OwnFunction, model: nn.Module) -> Normalisation:
-    """Return the constants of a network's attributes ``mean`` and ``std``, else ImageNet's."""
-    default = NORMALISATIONS["imagenet"]
-    mean, std = getattr(model, "mean", default.mean), getattr(model, "std", default.std)
-    try:
-        mean, std = (tuple(float(number) for number in each) for each in (mean, std))
-        if min(std) <= 0:
-            raise ValueError("std must be more than 0")
-        return Normalisation(mean=mean, std=std)  # type: ignore[arg-type]  # checked
-    except (TypeError, ValueError, UsageError) as error:
-        raise UsageError(
-            f"backbone '{own.file}:{own.name}': attributes mean and std: expected three numbers "
-            f"each, of pixels scaled to 0..1 ({explain(error)})"
-        ) from error
-
-
 def _unnamed(function: str, network: Network) -> str:
     return (
         f"backbone 'module:{printable(function)}': is made by a file of one's own, of sha256 "
@@ -305,13 +174,13 @@ def _importable(folder: Path) -> Iterator[None]:
             sys.path.remove(entry)
 
 
-def _what(error: BaseException) -> str:
+def what(error: BaseException) -> str:
     """Return an error's type and the first line of its words."""
     text = printable(str(error).strip().partition("\n")[0], 300)
     return f"{type(error).__name__}: {text}"
 
 
-def _where(error: BaseException, own: OwnFunction) -> str:
+def where(error: BaseException, own: OwnFunction) -> str:
     """Return the line of a file that an error comes from, and how to see its traceback.
 
     The innermost line that is in the file, where there is one.
