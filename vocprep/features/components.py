@@ -33,6 +33,8 @@ MATRIX_BITS = 14
 """Entries of the matrix are multiples of 2⁻¹⁴, from −1 to 1."""
 MOST_NUMBERS = 16_384
 """N of embeddings that components are fitted to: the covariance then takes 2 GB."""
+MOST_WEIGHT = 64
+"""By how much, at most, numbers that vary little count more than those that vary most."""
 _QUANTUM_BITS = 15
 """Numbers are rounded to so many bits and a sign before their products are summed."""
 _ROWS = 4096
@@ -143,6 +145,8 @@ def fit_components(
 ) -> tuple[NDArray[np.float16], NDArray[np.int16], float]:
     """Return mean [N], matrix [N, D] and the share of variance of embeddings [P, N].
 
+    Of numbers that are weighted so that each varies about as much as the others (``_weights``).
+
     UsageError when there are fewer than D patches or numbers, or the embeddings do not vary.
     """
     patches, numbers = embeddings.shape
@@ -154,15 +158,16 @@ def fit_components(
         )
     check_numbers(numbers)
     mean, covariance = _moments(embeddings)
-    total = float(np.trace(covariance))
-    if not total > 0:
+    if not np.trace(covariance) > 0:
         raise UsageError(
             f"--pca {size:,}: expected embeddings that differ, found {patches:,} patches that all "
             "have the same; leave --pca out, or choose other pictures"
         )
+    weights = _weights(covariance)
+    covariance *= weights[:, None] * weights
     values, vectors = _eigenvectors(covariance, size)
-    share = float(np.clip(values.sum() / total, 0, 1))
-    return mean.astype(np.float16), _rounded(vectors), round(share, 6)
+    share = float(np.clip(values.sum() / np.trace(covariance), 0, 1))
+    return mean.astype(np.float16), _rounded(vectors, weights), round(share, 6)
 
 
 def check_numbers(numbers: int) -> None:
@@ -179,12 +184,12 @@ def _moments(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean [N] and covariance [N, N] of rows [P, N]: the same bits on every machine.
 
-    Numbers are rounded to multiples of a power of two, 2¹⁵ of which are the largest of them, so
-    that all sums are of integers, and exact for up to 2¹⁶ rows.
+    Each number is rounded to multiples of a power of two of its own, at most 2¹⁵ of them, so that
+    all sums are of integers, and exact for up to 2¹⁶ rows.
     """
     count = len(halves)
-    _, exponent = np.frexp(np.abs(halves).max().astype(np.float64))
-    unit = 2.0 ** (int(exponent) - _QUANTUM_BITS)
+    _, exponents = np.frexp(np.abs(halves).max(axis=0).astype(np.float64))
+    unit = np.ldexp(1.0, exponents - _QUANTUM_BITS)
     sums = np.zeros(halves.shape[1], dtype=np.int64)
     products = np.zeros((halves.shape[1],) * 2, dtype=np.float64)
     for start in range(0, count, _ROWS):
@@ -195,7 +200,20 @@ def _moments(
     centred = products.astype(np.int64)
     for row, own in enumerate(sums):  # row by row, without another matrix in memory
         centred[row] = count * centred[row] - own * sums
-    return mean, centred.astype(np.float64) * (unit / count) ** 2
+    covariance = centred.astype(np.float64) / count**2
+    covariance *= unit[:, None] * unit
+    return mean, covariance
+
+
+def _weights(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a power of two [N] per number that brings all to about one spread; the largest is 1.
+
+    Else a layer of large numbers would decide all components. Numbers that hardly vary are not
+    enlarged beyond ``MOST_WEIGHT``.
+    """
+    spreads = np.sqrt(np.diagonal(covariance))
+    _, exponents = np.frexp(np.maximum(spreads, spreads.max() / MOST_WEIGHT))
+    return np.ldexp(1.0, exponents.min() - exponents)
 
 
 def _eigenvectors(
@@ -215,9 +233,12 @@ def _eigenvectors(
     return values.numpy()[last], vectors.numpy()[:, last]
 
 
-def _rounded(vectors: NDArray[np.float64]) -> NDArray[np.int16]:
-    """Round unit vectors [N, D] to multiples of 2⁻¹⁴; the largest number of each is positive."""
-    largest = np.abs(vectors).argmax(axis=0)
-    signs = np.sign(vectors[largest, np.arange(vectors.shape[1])])
-    rounded = np.rint(vectors * signs * 2.0**MATRIX_BITS)
-    return np.ascontiguousarray(rounded.astype(np.int16))
+def _rounded(vectors: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Return the matrix [N, D] of unit vectors over weighted numbers, in units of 2⁻¹⁴.
+
+    The largest number of each column is positive.
+    """
+    columns = vectors * weights[:, None] * 2.0**MATRIX_BITS
+    largest = np.abs(columns).argmax(axis=0)
+    signs = np.sign(columns[largest, np.arange(columns.shape[1])])
+    return np.ascontiguousarray(np.rint(columns * signs).astype(np.int16))
