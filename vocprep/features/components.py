@@ -213,7 +213,8 @@ def _weights(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     spreads = np.sqrt(np.diagonal(covariance))
     _, exponents = np.frexp(np.maximum(spreads, spreads.max() / MOST_WEIGHT))
-    return np.ldexp(1.0, exponents.min() - exponents)
+    weights: NDArray[np.float64] = np.ldexp(1.0, exponents.min() - exponents)
+    return weights
 
 
 def _eigenvectors(
