@@ -169,6 +169,7 @@ def test_a_picture_whose_name_is_no_id_is_named(tmp_path: Path, name: str) -> No
 def test_a_link_that_leads_back_is_followed_once(tmp_path: Path) -> None:
     write(tmp_path, "images/a.jpg", "masks/a.png")
     (tmp_path / "images/again").symlink_to(tmp_path / "images")
+    (tmp_path / "images/itself").symlink_to("itself")
     assert list(found(tmp_path, manifest())) == ["a"]
 
 

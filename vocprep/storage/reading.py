@@ -92,10 +92,17 @@ def _files_below(folder: Path, below: str, above: tuple[tuple[int, int], ...]) -
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from _files_below(folder, f"{below}{entry.name}/", (*above, own))
             else:
                 yield f"{below}{entry.name}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def found_in(place: Place) -> str:
