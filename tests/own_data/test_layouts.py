@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tomllib
 from itertools import chain
@@ -354,6 +355,20 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path) -> N
     assert result.paired == 2
     assert any(note.startswith("3 links are not followed") for note in result.notes)
     assert "1 picture without a mask, left out: images/again.jpg" in result.notes
+    assert members(root) == {"train": ["a", "b"]} == {"train": listed(root)}
+
+
+def test_builds_take_what_init_found_beside_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b"])
+    (root / "images" / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
+    assert init(root).splits == {"train": 2}
+    assert listed(root) == ["a", "b"]
+
+
+def test_the_question_about_void_names_the_ids_that_masks_hold(tmp_path: Path) -> None:
+    grey(tmp_path / "masks" / "a.png", [3, 7])
+    picture(tmp_path / "images" / "a.jpg")
+    assert "Masks hold 3, 7; write the id" in init(tmp_path).questions[0]
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [(".tif", "tiff"), (".npy", "npy"), (".mat", "mat")])

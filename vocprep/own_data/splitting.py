@@ -11,7 +11,7 @@ from typing import Literal
 from vocprep.dataset_manifest import SPLIT_FIELD
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files.names import is_plain_name
-from vocprep.own_data.layouts.found import Found
+from vocprep.own_data.layouts.found import Found, of_split
 from vocprep.own_data.layouts.split_files import USUAL, ListedSplit, read_list
 from vocprep.own_data.pairing import Pairs
 from vocprep.own_data.tree import Tree
@@ -78,19 +78,23 @@ def draw_splits(image_ids: Sequence[str], shares: Sequence[int], seed: int) -> S
 def find_splits(tree: Tree, found: Found, pairs: Pairs) -> Splits:
     """Return the splits that lists or folders give; one split of all where nothing does."""
     if found.is_split_by_folders:
-        return _by_folders(found, pairs)
+        return _by_folders(tree, found, pairs)
     if not found.lists:
-        by: Literal["lists", "whole"] = "lists" if _has_others(pairs) else "whole"
+        has_others = bool(pairs.twice) or _has_others(tree, found, pairs)
+        by: Literal["lists", "whole"] = "lists" if has_others else "whole"
         return Splits(members={WHOLE: pairs.image_ids}, by=by)
     return _by_lists(tree, found, pairs)
 
 
-def _has_others(pairs: Pairs) -> bool:
-    """Return whether the folder holds pictures that a build of all would refuse."""
-    return bool(pairs.twice or pairs.unfit)
+def _has_others(tree: Tree, found: Found, pairs: Pairs) -> bool:
+    """Return whether a build of all would refuse pictures, or find some that are left out here."""
+    folders = {of_split(found.images, split) for split in found.splits or ("",)}
+    left_out = (*tree.outside, *tree.undecodable)
+    starts = tuple("" if folder == "." else f"{folder}/" for folder in folders)
+    return bool(pairs.unfit) or any(path.startswith(starts) for path in left_out)
 
 
-def _by_folders(found: Found, pairs: Pairs) -> Splits:
+def _by_folders(tree: Tree, found: Found, pairs: Pairs) -> Splits:
     members: dict[str, list[str]] = {split: [] for split in found.splits}
     for image_id in pairs.image_ids:
         members[image_id.partition("/")[0]].append(image_id)
@@ -103,7 +107,7 @@ def _by_folders(found: Found, pairs: Pairs) -> Splits:
         notes.append(f"splits are named as their folders: train with {options.strip()}")
     return Splits(
         members={split: tuple(ids) for split, ids in members.items() if ids},
-        by="lists" if pairs.without_mask or pairs.unfit else "folders",
+        by="lists" if pairs.without_mask or _has_others(tree, found, pairs) else "folders",
         notes=tuple(notes),
     )
 

@@ -64,7 +64,7 @@ def make_choices(
             f"{found.labels}: every pixel is void ({chosen}); expected at least one class: choose "
             "with --void ID or --void none"
         )
-    questions = {} if chosen is not None else {"void": _void_question(names)}
+    questions = {} if chosen is not None else {"void": _void_question(names, seen)}
     return Choices(
         label_kind=kind,
         names=_apart(classes),
@@ -111,11 +111,11 @@ def _free(names: Mapping[int, str]) -> int:
     return next(key for key in _FREE if key not in names)
 
 
-def _void_question(names: Mapping[int, str]) -> str:
-    listed = sorted(names)
+def _void_question(names: Mapping[int, str], seen: set[int]) -> str:
+    listed = sorted(seen)
     shown = ", ".join(map(str, listed)) if len(listed) <= 12 else f"{listed[0]} to {listed[-1]}"
-    unnamed = [key for key, name in names.items() if not name]
-    named = len(unnamed) < len(names)
+    unnamed = [key for key in listed if not names.get(key)]
+    named = any(names.values())
     hint = f" {', '.join(map(str, unnamed[:5]))} of them without a name;" if named else ""
     return (
         f"which id marks pixels of no class (void)? Masks hold {shown};{hint} write the id and "
