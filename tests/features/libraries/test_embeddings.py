@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from vocprep.errors import UsageError
 from vocprep.features.embed import Embedder
 
+pytestmark = pytest.mark.slow  # libraries of networks take seconds to load
+
 
 def pictures(*shapes: tuple[int, int]) -> list[NDArray[np.uint8]]:
     generator = np.random.default_rng(0)

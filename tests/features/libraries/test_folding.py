@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from vocprep.features.libraries.folding import fold_norms
 from vocprep.features.libraries.maps import MapNetwork
 
+pytestmark = pytest.mark.slow  # libraries of networks take seconds to load
+
 
 def norms(network: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())

@@ -14,6 +14,8 @@ from vocprep.errors import DataError, UsageError
 from vocprep.features.libraries.kinds import make_network
 from vocprep.geometry import Geometry
 
+pytestmark = pytest.mark.slow  # libraries of networks take seconds to load
+
 
 def test_layers_are_named_numbered_or_the_last_map_of_all() -> None:
     by_name = described(CONVOLUTIONS, ("blocks.3", "blocks.4"))

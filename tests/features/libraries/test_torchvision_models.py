@@ -12,6 +12,8 @@ from vocprep.backbones import NORMALISATIONS, Layer
 from vocprep.errors import UsageError
 from vocprep.features.libraries.kinds import make_network
 
+pytestmark = pytest.mark.slow  # libraries of networks take seconds to load
+
 SMALL = "torchvision:mobilenet_v3_small"
 
 
