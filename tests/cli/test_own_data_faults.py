@@ -225,7 +225,9 @@ def test_masks_of_black_and_white_are_a_question(
         Image.fromarray(np.where(np.asarray(Image.open(mask)) > 1, 255, 0).astype(np.uint8)).save(
             mask
         )
-    assert "is white the second class, or void?" in done(vocprep("init", data, "--dry-run"))
+    said = done(vocprep("init", data, "--dry-run"))
+    assert "is white the second class, or void?" in said
+    assert "none in these masks" not in said
     words = ["--data-dir", data, "--out", tmp_path / "shards", "--weights", "random:0"]
     done(vocprep("init", data))
     said = refused(vocprep("build-shards", data / "dataset.toml", *words), 3)

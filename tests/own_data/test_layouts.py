@@ -217,6 +217,30 @@ def test_lists_of_any_form_are_written_as_split_lists(
     assert dataset(root)["split_lists"] == {"train": "dataset-splits/train.txt"}
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("splits.csv", ["split;file_name", "valid;b.jpg", "train;a.jpg", "train;images/c.jpg"]),
+        ("splits/split.json", ['{"validation": ["b"], "train": ["c.jpg", "a"]}']),
+    ],
+)
+def test_one_file_may_list_all_splits(tmp_path: Path, name: str, lines: list[str]) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "c"])
+    text(root / name, *lines)
+    assert init(root).notes == ()
+    assert members(root) == {"train": ["a", "c"], "val": ["b"]}
+
+
+def test_a_file_of_all_splits_that_names_none_is_refused(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b"])
+    text(root / "splits.csv", "image,mask", "a.jpg,a.png")
+    with pytest.raises(
+        DataDirError, match=r"splits\.csv: expected the splits of pictures: a table"
+    ):
+        init(root)
+    assert init(root, options=InitOptions(split="50/50")).splits == {"train": 1, "val": 1}
+
+
 def test_what_a_list_of_val_does_not_name_is_train(tmp_path: Path) -> None:
     root = plain(tmp_path / "data", ["a", "b", "c"])
     text(root / "valid.txt", "b.jpg", "gone.jpg")

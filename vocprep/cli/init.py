@@ -142,6 +142,8 @@ def _facts(result: InitResult) -> list[tuple[str, str]]:
     void = f"{result.void}, {result.void_percent or 0:.2f} % of the pixels ({result.void_note})"
     if not result.void_percent:
         void = f"none in these masks, {result.void} stands for it ({result.void_note})"
+        if any(row.id is None for row in result.classes):
+            void = f"{result.void}, which the colours in question may be"
     return [
         ("pictures", formats),
         ("masks", f"{result.masks:,}, {result.paired:,} with a picture"),

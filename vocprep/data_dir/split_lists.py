@@ -81,8 +81,41 @@ def _image_ids(
         yield image_id
 
 
+def listed_splits(path: Path) -> dict[str, list[str]]:
+    """Return what a table with a column ``split``, or a JSON object, names for each split.
+
+    A table without such a column has none. Raises as ``read_split_list`` does.
+    """
+    found: dict[str, list[str]] = {}
+    try:
+        if path.suffix.lower() == ".csv":
+            for _, split, image in _table(path):
+                if split:
+                    found.setdefault(split, []).append(image)
+        elif isinstance(value := read_json(path), dict):
+            found = {split: [image for _, image in _items(path, split)] for split in value}
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataDirError(
+            f"{path}: cannot be read as a list of images: {explain(error)}"
+        ) from error
+    return found
+
+
 def _rows(path: Path, split: str) -> Iterator[Entry]:
     """Yield the images of a table's rows, of those of the split where it has such a column."""
+    others, is_found = set[str](), False
+    for number, named, image in _table(path):
+        if named is not None and named != split:
+            others.add(named)
+            continue
+        is_found = True
+        yield number, image
+    if others and not is_found:
+        raise _no_split(path, split, sorted(others), "rows")
+
+
+def _table(path: Path) -> Iterator[tuple[int, str | None, str]]:
+    """Yield each row's number, its split, None where there is no such column, and its image."""
     lines = list(lines_of(read_file(path, MAX_TEXT_BYTES)))
     first = next((line for line in lines if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count) if first else ","
@@ -95,24 +128,18 @@ def _rows(path: Path, split: str) -> Iterator[Entry]:
         image = 0 if split_column else min(1, len(cells) - 1)
     start = chain() if has_header else iter([cells])
     number = rows.line_num - (0 if has_header else 1)
-    others, is_found = set[str](), False
+    needed = max(image or 0, split_column or 0)
     for row in chain(start, rows):
         number = max(number + 1, rows.line_num)
         if not any(cell.strip() for cell in row):
             continue
-        needed = max(image or 0, split_column or 0)
         if len(row) <= needed:
             raise DataDirError(
                 f"{path}: row {number}: expected at least {needed + 1} cells, found {len(row)}; "
                 "add what is missing, or delete the row"
             )
-        if split_column is not None and row[split_column].strip() != split:
-            others.add(row[split_column].strip())
-            continue
-        is_found = True
-        yield number, row[image or 0].strip()
-    if others and not is_found:
-        raise _no_split(path, split, sorted(others), "rows")
+        named = None if split_column is None else row[split_column].strip()
+        yield number, named, row[image or 0].strip()
 
 
 def _column(form: re.Pattern[str], cells: Sequence[str]) -> int | None:

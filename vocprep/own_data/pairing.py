@@ -115,5 +115,6 @@ def _is_mask_beside(found: Found, path: str) -> bool:
 
 
 def suffix_counts(paths: Mapping[str, str]) -> Counter[str]:
-    """Return how many files have each suffix."""
-    return Counter(suffix_of(path) for path in paths.values())
+    """Return how many files have each suffix, the most frequent first."""
+    counts = Counter(suffix_of(path) for path in paths.values())
+    return Counter(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))

@@ -12,7 +12,7 @@ from vocprep.dataset_manifest import SPLIT_FIELD
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files.names import is_plain_name
 from vocprep.own_data.layouts.found import Found, of_split
-from vocprep.own_data.layouts.split_files import USUAL, ListedSplit, read_list
+from vocprep.own_data.layouts.split_files import USUAL, ListedSplit, read_lists
 from vocprep.own_data.pairing import Pairs
 from vocprep.own_data.tree import Tree
 from vocprep.validation import printable
@@ -118,7 +118,8 @@ def _by_lists(tree: Tree, found: Found, pairs: Pairs) -> Splits:
     members: dict[str, tuple[str, ...]] = {}
     notes: list[str] = []
     is_plain = True
-    listed = [read_list(tree, path, pairs.pictures.keys()) for path in found.lists]
+    pictures = pairs.pictures.keys()
+    listed = [each for path in found.lists for each in read_lists(tree, path, pictures)]
     for each in listed:
         ids = {key for key in each.image_ids if key in paired}
         split = USUAL.get(each.split.lower(), each.split)
@@ -166,7 +167,7 @@ def _no_picture(tree: Tree, found: Found, first: ListedSplit) -> DataDirError:
 
 def _left_out(each: ListedSplit, has_pictures: bool) -> str:
     reason = "it joins the others" if has_pictures else "none of its pictures has a mask"
-    return f"split list {each.path} is left out: {reason}"
+    return f"split list {each.name} is left out: {reason}"
 
 
 def _notes_on(each: ListedSplit, count: int, shared: set[str]) -> list[str]:
@@ -174,14 +175,14 @@ def _notes_on(each: ListedSplit, count: int, shared: set[str]) -> list[str]:
     if each.unknown:
         first = printable(each.unknown[0])
         notes.append(
-            f"{each.path}: {len(each.unknown):,} entries name no picture, the first {first!r}"
+            f"{each.name}: {len(each.unknown):,} entries name no picture, the first {first!r}"
         )
     without = len(each.image_ids) - count
     if without:
-        notes.append(f"{each.path}: {without:,} of its pictures have no mask and are left out")
+        notes.append(f"{each.name}: {without:,} of its pictures have no mask and are left out")
     if shared:
         notes.append(
-            f"{each.path}: {len(shared):,} of its pictures are in an earlier split too and are "
+            f"{each.name}: {len(shared):,} of its pictures are in an earlier split too and are "
             f"left out here, the first {printable(min(shared))!r}"
         )
     return notes

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from vocprep.data_dir.split_lists import listed_splits
 from vocprep.errors import DataDirError
 from vocprep.files.reading import parse_json, read_file, read_text_lines
 from vocprep.own_data.layouts.found import is_mask, is_picture, suffix_of
@@ -48,12 +49,21 @@ class ListedSplit:
     is_plain: bool
     """Whether each line is an image id, so that builds can read the list itself."""
 
+    @property
+    def name(self) -> str:
+        """The path, or the split and the path of a file that names several."""
+        return f"{self.split} of {self.path}" if _is_table(self.path) else self.path
+
 
 def list_files(tree: Tree, root: str) -> tuple[str, ...]:
-    """Return the split lists of a tree: all those of the first folder that has some."""
+    """Return the split lists of a tree: all those of the first folder that has some.
+
+    Without a list for each split, that is ``splits.csv`` or ``splits.json``, which names several.
+    """
     for folder in _FOLDERS:
         where = join(root, folder) if folder else root
-        names = [name for name in tree.files(where) if _is_list(name)]
+        files = sorted(tree.files(where))
+        names = [name for name in files if _is_list(name)] or list(filter(_is_table, files))[:1]
         if names:
             return tuple(join(where, name) for name in sorted(names, key=order_of))
     return ()
@@ -71,14 +81,33 @@ def _is_list(name: str) -> bool:
     return suffix_of(name) in _SUFFIXES and _NAME.fullmatch(stem) is not None
 
 
-def read_list(tree: Tree, path: str, pictures: Collection[str]) -> ListedSplit:
-    """Read the list of a split by the image ids of the pictures that there are.
+def _is_table(path: str) -> bool:
+    stem = PurePosixPath(path).stem.lower()
+    return suffix_of(path) in (".csv", ".json") and stem in ("split", "splits")
+
+
+def read_lists(tree: Tree, path: str, pictures: Collection[str]) -> list[ListedSplit]:
+    """Read a list, of one split or of several, by the image ids of the pictures that there are.
 
     Entries may be ids, file names, paths, pairs of paths, VOC's ids with flags, the rows of a CSV
-    table or of a JSON list. DataDirError where the file cannot be read.
+    table or of a JSON list. DataDirError where the file cannot be read, or is to name
+    several splits and names none.
     """
-    split = PurePosixPath(path).stem
-    entries = _entries(tree, path)
+    if not _is_table(path):
+        return [_listed(path, PurePosixPath(path).stem, _entries(tree, path), pictures)]
+    where = tree.root / path
+    found = listed_splits(where)
+    if not found:
+        raise DataDirError(
+            f"{where}: expected the splits of pictures: a table with columns image and split, or a "
+            "JSON object with a list for each split; correct or rename it, or choose --split 80/20"
+        )
+    return [_listed(path, split, found[split], pictures) for split in sorted(found, key=order_of)]
+
+
+def _listed(
+    path: str, split: str, entries: Sequence[str], pictures: Collection[str]
+) -> ListedSplit:
     names = _Names.of(pictures, split)
     found: dict[str, None] = {}
     unknown: list[str] = []
@@ -93,7 +122,7 @@ def read_list(tree: Tree, path: str, pictures: Collection[str]) -> ListedSplit:
         path=path,
         image_ids=tuple(found),
         unknown=tuple(unknown),
-        is_plain=suffix_of(path) == ".txt" and list(found) == entries,
+        is_plain=suffix_of(path) == ".txt" and list(found) == list(entries),
     )
 
 
