@@ -389,6 +389,31 @@ def test_builds_take_what_init_found_beside_a_name_that_is_not_utf8(tmp_path: Pa
     assert listed(root) == ["a", "b"]
 
 
+def test_masks_may_be_in_a_folder_below_the_pictures(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / f"{name}.jpg")
+        grey(tmp_path / "masks" / f"{name}.png", [0, 1])
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    assert init(tmp_path).paired == 2
+    assert listed(tmp_path) == ["a", "b"]
+
+
+def test_what_init_drew_is_no_mask_the_next_time(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    grey(tmp_path / "a.png", [0, 1])
+    first = init(tmp_path)
+    assert first.files[-1].name == "init-overlay.png"
+    assert init(tmp_path) == first
+
+
+@pytest.mark.parametrize("content", ["[]", '{"categories": [1]}', '{"categories": [{"id": "1"}]}'])
+def test_a_panoptic_json_of_another_form_is_named(tmp_path: Path, content: str) -> None:
+    path = coco(tmp_path / "data") / "annotations" / "panoptic_train2017.json"
+    path.write_text(content)
+    with pytest.raises(DataDirError, match=r"whose categories .*, found none; replace it by"):
+        init(tmp_path / "data")
+
+
 def test_the_question_about_void_names_the_ids_that_masks_hold(tmp_path: Path) -> None:
     grey(tmp_path / "masks" / "a.png", [3, 7])
     picture(tmp_path / "images" / "a.jpg")

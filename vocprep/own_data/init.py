@@ -20,8 +20,8 @@ from vocprep.own_data.options import InitOptions
 from vocprep.own_data.pairing import Pairs, pair_files
 from vocprep.own_data.result import InitResult, result_of
 from vocprep.own_data.splitting import draw_splits, find_splits, joined_folders, parse_split
-from vocprep.own_data.tree import Tree, list_tree
-from vocprep.own_data.writing.files import OVERLAY_FILE, check_writable, stamped, write_files
+from vocprep.own_data.tree import OVERLAY_FILE, Tree, list_tree
+from vocprep.own_data.writing.files import check_writable, stamped, write_files
 from vocprep.own_data.writing.overlay import draw_overlay
 from vocprep.own_data.writing.texts import (
     CLASSES_FILE,

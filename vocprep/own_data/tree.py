@@ -14,8 +14,12 @@ from vocprep.validation import explain
 
 MOST_FILES = 5_000_000
 """Names that are listed; a folder of more is no dataset."""
-_LEFT_OUT = frozenset({"__MACOSX", "__pycache__", "node_modules", "lost+found", "@eaDir"})
-"""Folders of systems and programs, beside those whose names begin with a dot."""
+OVERLAY_FILE = "init-overlay.png"
+"""What ``init`` draws, which is neither a picture nor a mask."""
+_LEFT_OUT = frozenset(
+    {"__MACOSX", "__pycache__", "node_modules", "lost+found", "@eaDir", OVERLAY_FILE}
+)
+"""What systems and programs leave behind, beside names that begin with a dot."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,6 +21,8 @@ _SPLIT = re.compile(r"(train|val|test|minival)(20\d\d)?")
 _STUFF = ("stuffthingmaps", "stuffthingmaps_trainval2017", "stuff_masks", "stuffmaps")
 _STUFF_VOID = 255
 _UNLABELLED = "unlabeled"
+_EXPECTED = "expected COCO's panoptic JSON, whose categories have an id and a name"
+_ADVICE = "replace it by a sound copy"
 
 
 def find_panoptic(tree: Tree, root: str) -> Found | None:
@@ -125,11 +127,10 @@ def _categories(tree: Tree, paths: list[str]) -> ClassList:
     where = tree.root / path
     try:
         listed = [_category(each) for each in read_json(where)["categories"]]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataDirError(
-            f"{where}: expected COCO's panoptic JSON with categories of id and name: "
-            f"{explain(error)}"
-        ) from error
+    except (KeyError, TypeError) as error:  # another form of JSON
+        raise DataDirError(f"{where}: {_EXPECTED}, found none; {_ADVICE}") from error
+    except (OSError, ValueError) as error:
+        raise DataDirError(f"{where}: {_EXPECTED}, found: {explain(error)}; {_ADVICE}") from error
     colours = [colour for *_, colour in listed]
     return ClassList(
         path=path,
@@ -142,7 +143,7 @@ def _categories(tree: Tree, paths: list[str]) -> ClassList:
 def _category(value: Any) -> tuple[int, str, str]:
     key, name, colour = value["id"], value["name"], value.get("color")
     if not isinstance(key, int) or not isinstance(name, str):
-        raise ValueError("a category without id or name")
+        raise TypeError("a category without id or name")
     is_colour = (
         isinstance(colour, list)
         and len(colour) == 3

@@ -118,11 +118,15 @@ def find_by_names(tree: Tree) -> list[Found]:
 
 def _of_names(tree: Tree, images: str, labels: str) -> Found | None:
     above = images.rpartition("/")[0]
-    found = _described(tree, "", (images or ".", labels or "."), ())
+    found = _described(tree, "", (images, labels or "."), ())
     if found is None:
         return None
-    lists = found.lists or list_files(tree, above)
-    return replace(found, layout="folders whose files have the same names", lists=lists)
+    return replace(
+        found,
+        layout="folders whose files have the same names",
+        images=images or ".",
+        lists=found.lists or list_files(tree, above),
+    )
 
 
 def _pairs_of_folders(tree: Tree, root: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:

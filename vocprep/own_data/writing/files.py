@@ -15,13 +15,13 @@ from vocprep.files.names import UNFINISHED, VERSION, found_at
 from vocprep.files.reading import MAX_TEXT_BYTES, read_file
 from vocprep.files.writing import check_output_folder, sha256_hex, write_atomic
 from vocprep.open_questions import comment
+from vocprep.own_data.tree import OVERLAY_FILE
 from vocprep.own_data.writing.texts import CLASSES_FILE, DATASET_FILE, LISTS_FOLDER
 
 _HEAD = comment(
     "Digests of what vocprep init wrote; it replaces these files only while nobody has edited them:"
 )
 _DIGEST = re.compile(r"# ([0-9a-f]{64}) (.+)")
-OVERLAY_FILE = "init-overlay.png"
 _OWN = re.compile(
     f"{re.escape(DATASET_FILE)}|{re.escape(CLASSES_FILE)}|{re.escape(OVERLAY_FILE)}"
     rf"|{LISTS_FOLDER}/[A-Za-z0-9_-]{{1,64}}\.txt"
