@@ -15,7 +15,7 @@ from vocprep.building.orders import WorkerSetup, build_shard
 from vocprep.building.plan import plan as make_plan
 from vocprep.building.results import BuildResult
 from vocprep.cli.main import main
-from vocprep.errors import UsageError
+from vocprep.errors import UsageError, VocprepError
 from vocprep.options import BuildChoices, BuildOptions
 from vocprep.shards.index import read_index
 from vocprep.shards.reader import ShardDataset
@@ -59,6 +59,28 @@ def test_windows_are_of_patches_alone(sample_tree: Path, tmp_path: Path) -> None
     made(sample_tree, tmp_path / "out", choices, "random:0")
     (first, *_) = embeddings(tmp_path / "out").values()
     assert first.shape == (49, 2 * 5 * 4)
+
+
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        (
+            "late * float('nan')",
+            "000001: expected finite numbers, found NaN or inf.*weights",
+        ),
+        ("late + 7e4", r"at most 65,504, which float16 holds, found 70,\d+; .*dtype float32"),
+        ("late[:, :1] if x.any() else late", "expected 6 channels of 1×1 .* found 1 channels of 7"),
+    ],
+)
+def test_embeddings_that_cannot_be_stored_end_the_build(
+    sample_tree: Path, tmp_path: Path, returned: str, problem: str
+) -> None:
+    changed = WHOLE.replace('return {"early": early, "late": self.late(early)}', "{}")
+    source = changed.replace("{}", f"late = self.late(early); return {returned}")
+    choices = BuildChoices(backbone=write(tmp_path, source), limit=2)
+    with pytest.raises(VocprepError, match=problem):
+        made(sample_tree, tmp_path / "out", choices)
+    assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 def test_an_order_is_followed_where_the_worker_has_the_file_named(

@@ -41,6 +41,7 @@ from vocprep.features.compiling import can_compile
 from vocprep.features.components import Components
 from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
 from vocprep.features.nvjpeg import decode_jpegs
+from vocprep.features.reduction import as_stored
 from vocprep.features.weights import StateDict
 from vocprep.options import BuildOptions, Layout, MaxFailures
 from vocprep.parallel import StageTimes, map_ordered
@@ -248,8 +249,10 @@ def embed_group(
     computed = dict(zip(missing, embedded, strict=True))
 
     def record(draft: RecordDraft) -> Record:
-        stored = draft.embeddings
-        return draft.record(computed[draft.record_id] if stored is None else stored, dtype)
+        stored, name = draft.embeddings, draft.record_id
+        if stored is None:
+            stored = as_stored(computed[name], dtype, name)
+        return draft.record(stored, dtype)
 
     return [outcome.then(lambda drafts: [record(draft) for draft in drafts]) for outcome in group]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vocprep.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, Network
 from vocprep.features.libraries.folding import fold_norms
 from vocprep.features.libraries.kinds import make_network
-from vocprep.features.libraries.maps import MapNetwork, patch_cells
+from vocprep.features.libraries.maps import MapNetwork, patch_cells, require_layer
 from vocprep.features.networks import MAKERS, fold_batch_norms, stages_of
 from vocprep.features.weights import StateDict, load_strictly
 from vocprep.geometry import PATCH, SIDE
@@ -97,7 +97,7 @@ class FrozenMaps(nn.Module):
             fold_norms(maps, torch.zeros(1, 3, side, side))
         self.maps = maps.to(memory_format=torch.channels_last)
         self.patch_pixels = network.patch_pixels
-        self.cells = {name: network.layers[name].cells for name in layers}
+        self.layers = {name: network.layers[name] for name in layers}
         self.requires_grad_(False)
         self.eval()
 
@@ -119,7 +119,9 @@ class FrozenMaps(nn.Module):
         """Return embeddings."""
         grid = (pixels.shape[2] // self.patch_pixels, pixels.shape[3] // self.patch_pixels)
         found = self.maps(pixels.contiguous(memory_format=torch.channels_last))
-        parts = [patch_cells(found[name], grid, cells) for name, cells in self.cells.items()]
+        for name, layer in self.layers.items():
+            require_layer(name, layer, found[name], grid)
+        parts = [patch_cells(found[name], grid, layer.cells) for name, layer in self.layers.items()]
         return torch.cat(parts, dim=1)
 
 

@@ -112,7 +112,7 @@ class Embedder:
         if spec.precision in _GPU_ONLY and not on_gpu:
             raise UsageError(
                 f"precision {spec.precision!r} needs a GPU, found device {str(device)!r}: expected "
-                "exact, fp32 or bf16"
+                f"{'exact, ' if backbone.has_exact else ''}fp32 or bf16"
             )
         self.device = device
         self.spec = spec

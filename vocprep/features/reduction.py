@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocprep.errors import DataError, UsageError
+from vocprep.recipe import EmbeddingDtype
 
 UNIT_BITS = 24
 """The smallest positive float16 is 2⁻²⁴, and every finite one a multiple of it."""
@@ -91,6 +92,27 @@ class Reducer:
                 f"device {str(self._device)!r}: rounds sums in float64 that must be exact for "
                 "--project and --pca; use --device cpu"
             )
+
+
+def as_stored(
+    embeddings: NDArray[np.floating], dtype: EmbeddingDtype, image: str
+) -> NDArray[np.floating]:
+    """Return an image's embeddings in the type of a recipe; DataError where any is not finite."""
+    with np.errstate(over="ignore"):  # what float16 does not hold becomes infinite
+        stored = embeddings.astype(dtype)
+    if np.isfinite(stored).all():
+        return stored
+    if np.isfinite(embeddings).all():
+        raise DataError(
+            f"embeddings of {image}: expected numbers of at most 65,504, which {dtype} holds, "
+            f"found {np.abs(embeddings).max():,.0f}; build with --embedding-dtype float32, or of "
+            "other --layers"
+        )
+    raise DataError(
+        f"embeddings of {image}: expected finite numbers, found NaN or infinity, which the "
+        "backbone gives with these weights and this precision; check --weights, or choose other "
+        "--layers or --precision"
+    )
 
 
 def to_float16(embeddings: NDArray[np.float32]) -> NDArray[np.float16]:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vocprep.errors import RunError
+from vocprep.features.reduction import as_stored
 from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
 from vocprep.heads.model.pixels import pixel_scores
 from vocprep.heads.model.tfdet import class_probabilities, top_labels
@@ -102,7 +103,7 @@ def predict_image(
     geometry = geometry or run.config.recipe.geometry
     placed = place_image(image, geometry)
     (embeddings,) = embedder.embed_images([placed])
-    stored = embeddings.astype(run.config.recipe.embedding_dtype)
+    stored = as_stored(embeddings, run.config.recipe.embedding_dtype, "the picture")
     grid = (placed.shape[0] // PATCH, placed.shape[1] // PATCH)
     found = predict_label_map(run, stored, grid)
     # The padding that completes the last patches is cut off.

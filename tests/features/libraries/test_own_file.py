@@ -98,6 +98,17 @@ def test_a_vector_per_patch_is_a_map_of_one_cell(tmp_path: Path) -> None:
             "attribute patch_pixels 0: expected",
         ),
         ("    mean,", "    layers = ('x',)\n    mean,", "layers 'x': expected some of early, late"),
+        (
+            "    mean,",
+            "    layers = 'late'\n    mean,",
+            "attribute layers 'late': expected",
+        ),
+        (
+            "early = self.stem(x)",
+            "raise SystemExit(0)",
+            "not pass it: SystemExit: 0 .line 15 of",
+        ),
+        ("return Net()", "return Net().to('meta')", "tensors have data, found some on torch's dev"),
     ],
 )
 def test_faults_of_the_file_are_one_sentence(

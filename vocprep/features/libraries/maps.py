@@ -126,6 +126,18 @@ def tiles(layer_map: Tensor, grid: Grid) -> bool:
     return cells > 0 and (rows, columns) == (cells * grid[0], cells * grid[1])
 
 
+def require_layer(name: str, layer: Layer, found: Tensor, grid: Grid) -> None:
+    """Raise UnfitError for a map from which a recipe's layer cannot be taken."""
+    rows, columns = found.shape[2:]
+    cells = layer.cells
+    if found.shape[1] != layer.channels or not tiles(found, grid) or rows // grid[0] % cells:
+        raise UnfitError(
+            f"layer {printable(name)!r}: expected {layer.channels:,} channels of {cells}×{cells} "
+            f"cells or a multiple in each of {grid[0]}×{grid[1]} patches, as the recipe has it, "
+            f"found {found.shape[1]:,} channels of {rows}×{columns} places"
+        )
+
+
 def as_map(name: str, found: object, pixels: Tensor, prefix_tokens: int) -> Tensor:
     """Return the output of a layer as a map [N, C, h', w']; UnfitError where it is none.
 

@@ -58,6 +58,11 @@ class OwnFunction:
                 f"backbone '{self.file}:{self.name}': expected its function to return a "
                 f"torch.nn.Module, found {type(made).__name__}"
             )
+        if any(tensor.is_meta for tensor in made.state_dict().values()):
+            raise UsageError(
+                f"backbone '{self.file}:{self.name}': expected its function to return a network "
+                "whose tensors have data, found some on torch's device meta"
+            )
         return made.float().eval()
 
     @contextmanager

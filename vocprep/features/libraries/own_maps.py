@@ -35,7 +35,7 @@ def describe(choice: NetworkChoice) -> DescribedNetwork:
     grids: Sequence[Grid] = ((1, 1),) if takes_patches else choice.grids
     try:
         names = _names(model, grids[0], patch_pixels)
-        given = choice.layers or getattr(model, "layers", None) or names[-1:]
+        given = choice.layers or _default_layers(own, model) or names[-1:]
         layers = choose_layers(choice.model, given, names)
         whole = measure_layers(OwnMaps(model, layers), patch_pixels, grids)
     except UnfitError as error:
@@ -82,7 +82,7 @@ def _maps(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
         output = model(pixels)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # of many types: it is the user's code
+    except (Exception, SystemExit) as error:  # of many types: it is the user's code
         height, width = pixels.shape[2:]
         raise UnfitError(
             f"a picture of {width}×{height} pixels does not pass it: {what(error)}"
@@ -132,6 +132,19 @@ def _input(own: OwnFunction, model: nn.Module) -> tuple[bool, int]:
             "alone"
         )
     return side is not None, pixels
+
+
+def _default_layers(own: OwnFunction, model: nn.Module) -> tuple[str, ...]:
+    """Return the names of a network's attribute ``layers``; none where it has none."""
+    given = getattr(model, "layers", ())
+    if isinstance(given, tuple | list) and all(isinstance(name, str) for name in given):
+        return tuple(given)
+    if isinstance(given, nn.Module):  # a part of the network, as many have it by this name
+        return ()
+    raise UsageError(
+        f"backbone '{own.file}:{own.name}': attribute layers {printable(repr(given))}: expected a "
+        "tuple of names of maps, or none for the last one"
+    )
 
 
 def _normalisation(own: OwnFunction, model: nn.Module) -> Normalisation:
