@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tomllib
@@ -387,6 +388,26 @@ def test_builds_take_what_init_found_beside_a_name_that_is_not_utf8(tmp_path: Pa
     (root / "images" / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
     assert init(root).splits == {"train": 2}
     assert listed(root) == ["a", "b"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, scandir = plain(tmp_path / "data", ["a", "b"]), os.scandir
+    (root / "images" / "locked").mkdir()
+
+    def refused(path: str | Path) -> Any:
+        if Path(path).name in locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    locked = {"locked"}
+    assert "1 folder not readable, left out: images/locked" in init(root).notes
+    assert listed(root) == ["a", "b"]
+    locked = {"masks"}
+    with pytest.raises(DataDirError, match="no masks, in images; the folder masks cannot be read"):
+        init(root)
 
 
 def test_masks_may_be_in_a_folder_below_the_pictures(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def find_splits(tree: Tree, found: Found, pairs: Pairs) -> Splits:
 def _has_others(tree: Tree, found: Found, pairs: Pairs) -> bool:
     """Return whether a build of all would refuse pictures, or find some that are left out here."""
     folders = {of_split(found.images, split) for split in found.splits or ("",)}
-    left_out = (*tree.outside, *tree.undecodable)
+    left_out = (*tree.outside, *tree.undecodable, *tree.unreadable)
     starts = tuple("" if folder == "." else f"{folder}/" for folder in folders)
     return bool(pairs.unfit) or any(path.startswith(starts) for path in left_out)
 

@@ -100,6 +100,8 @@ def _what_is_there(tree: Tree) -> str:
         "VOC, labelme, CVAT, CamVid or COCO"
     )
     links = "".join(f"; {note}" for note in _links(tree))
+    if tree.unreadable:
+        links = f"; the folder {printable(tree.unreadable[0])} cannot be read{links}"
     if not any(tree.folders.values()):
         return f"{expected}, found no file{links}"
     if not pictures:
