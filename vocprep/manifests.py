@@ -193,7 +193,8 @@ def load_recorded_dataset(recorded: str, given: str | Path | None) -> DatasetMan
     if given is None and recorded not in manifest_names("datasets"):
         raise UsageError(
             f"dataset {recorded!r}, which the shards were built from, is not a shipped one: name "
-            f"its manifest with --dataset, e.g. --dataset {recorded}.toml"
+            f"its manifest with --dataset, e.g. --dataset {recorded}.toml, or DIR/dataset.toml "
+            "where vocprep init wrote it"
         )
     return load_dataset(recorded if given is None else given)
 

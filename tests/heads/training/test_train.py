@@ -135,6 +135,13 @@ def test_scoring_on_the_way_changes_nothing_in_the_weights(dataset: ShardDataset
     assert torch.equal(often, never)
 
 
+def test_without_a_val_split_training_names_the_other_splits(tmp_path: Path):
+    records = {name: random_records(name, [(1, 1)]) for name in ("train", "valid")}
+    made = make_dataset(tmp_path / "shards", records)
+    summary = train(made, tmp_path / "run", quick(encoder="none", flip=False))
+    assert summary.notes[0].endswith("keeps the last epoch; --val-split chooses another of valid")
+
+
 @pytest.mark.parametrize(("name", "mode"), [("train", "resident"), ("all", "streaming")])
 def test_without_a_val_split_training_says_so_and_goes_on(tmp_path: Path, name: str, mode: str):
     made = make_dataset(tmp_path / "shards", {name: random_records(name, [(1, 2), (1, 1)])})

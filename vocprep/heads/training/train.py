@@ -275,9 +275,12 @@ def _notes(dataset: ShardDataset, options: TrainOptions, run_dir: Path, done: in
     if options.resume and not done:
         yield f"nothing to resume in {run_dir}: this training is a new one"
     if not options.val_split and TrainOptions.val_split not in dataset.splits:
+        others = ", ".join(split for split in dataset.splits if split != options.train_split)
         yield (
             f"no split {TrainOptions.val_split!r} in {dataset.path}: the heads are trained on "
             f"{options.train_split!r} without validation, and the run keeps the last epoch"
+            + f"; --val-split chooses another of {others}"
+            * bool(others)
         )
     if options.val_split == options.train_split:
         yield "val scores are of the split that is trained on: they are too high"

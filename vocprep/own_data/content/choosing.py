@@ -72,7 +72,7 @@ def _by_colours(found: Found, survey: Survey, void: VoidOption, where: str) -> C
         colour: (
             f"{colour} is not in {listed.path if listed else ''}, and "
             f"{100 * seen[colour] / total:.2g} % of the pixels have it: which id of classes.toml "
-            "does it stand for?"
+            "does it stand for? For another class, add an id and a name under [names] there."
         )
         for colour in unknown
     }
