@@ -305,6 +305,13 @@ def test_the_embedding_size_counts_cells_unless_it_is_reduced():
     assert of_network(reduction=Reduction(kind="pca", size=64)).embedding_size == 64
 
 
+def test_a_recipe_that_has_pictures_resized_beyond_any_memory_is_refused():
+    value = of_network().to_json()
+    value["network"]["patch_pixels"] = 20_000
+    with pytest.raises(ShardError, match="network.patch_pixels 20000: expected at most 1024"):
+        Recipe.from_json(value)
+
+
 @pytest.mark.parametrize("changes", [{"network": None}, {"backbone": "resnet18-imagenet"}])
 def test_a_network_stands_beside_backbones_that_are_not_built_in_only(changes):
     with pytest.raises(UsageError, match="expected a network beside every backbone that is not"):

@@ -21,6 +21,8 @@ from vocprep.errors import DataError
 from vocprep.geometry import PATCH, SIDE
 from vocprep.validation import Positive, checked
 
+MAX_PATCH_PIXELS = 1024
+"""Of a side of a patch in a network's input: pictures resized to more would not fit any memory."""
 NormalisationName = Literal["cifar100", "imagenet"]
 
 
@@ -122,7 +124,7 @@ class Network:
     """What the library states of the model, as plain JSON values."""
     layers: Annotated[dict[str, Layer], Field(min_length=1)]
     """The layers that embeddings are taken from, with the cells that are kept."""
-    patch_pixels: Positive = PATCH
+    patch_pixels: Annotated[int, Field(ge=1, le=MAX_PATCH_PIXELS)] = PATCH
     """Side in pixels of a patch in the network's input: a whole image is resized to it."""
     takes_patches: bool = False
     """Whether each patch passes the network alone, as with ResNet-32; else the whole image does."""

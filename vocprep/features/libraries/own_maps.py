@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from vocprep.backbones import NORMALISATIONS, Network, Normalisation
+from vocprep.backbones import MAX_PATCH_PIXELS, NORMALISATIONS, Network, Normalisation
 from vocprep.errors import UsageError
 from vocprep.features.libraries.maps import (
     DescribedNetwork,
@@ -125,11 +125,15 @@ def _input(own: OwnFunction, model: nn.Module) -> tuple[bool, int]:
             "for patches alone, or none for the whole picture"
         )
     is_number = isinstance(pixels, int) and not isinstance(pixels, bool)
-    if not is_number or not 1 <= pixels <= 1024 or (side is not None and pixels != PATCH):
+    if (
+        not is_number
+        or not 1 <= pixels <= MAX_PATCH_PIXELS
+        or (side is not None and pixels != PATCH)
+    ):
         raise UsageError(
             f"backbone '{own.file}:{own.name}': attribute patch_pixels {pixels!r}: expected the "
-            f"pixels that a side of a patch has in its input, 1 to 1024, and {PATCH} for patches "
-            "alone"
+            f"pixels that a side of a patch has in its input, 1 to {MAX_PATCH_PIXELS}, and {PATCH} "
+            "for patches alone"
         )
     return side is not None, pixels
 
