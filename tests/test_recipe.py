@@ -308,7 +308,7 @@ def test_the_embedding_size_counts_cells_unless_it_is_reduced():
 def test_a_recipe_that_has_pictures_resized_beyond_any_memory_is_refused():
     value = of_network().to_json()
     value["network"]["patch_pixels"] = 20_000
-    with pytest.raises(ShardError, match="network.patch_pixels 20000: expected at most 1024"):
+    with pytest.raises(ShardError, match=r"network\.patch_pixels 20000: expected at most 1024"):
         Recipe.from_json(value)
 
 
