@@ -194,3 +194,8 @@ def test_default_data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def test_a_split_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"split '\.\./secret': expected 1 to 64 characters"):
         read_split(tmp_path, load_dataset("voc2012"), "../secret")
+
+
+def test_a_split_that_is_named_twice_is_refused(sample_tree: Path) -> None:
+    with pytest.raises(UsageError, match="splits: train is named twice; name it once"):
+        list_samples(sample_tree, load_dataset("pascal-context"), ["train", "train"])

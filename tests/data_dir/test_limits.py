@@ -33,3 +33,8 @@ def test_limits_per_split() -> None:
     assert Limit(per_split=5).of(counts) == {"train": 5, "val": 3}
     assert Limit(per_split={"val": 1}).of(counts) == {"train": 10, "val": 1}
     assert Limit(total=4, per_split=3).of(counts) == {"train": 2, "val": 2}
+
+
+def test_a_limit_of_a_split_that_is_not_built_is_refused() -> None:
+    with pytest.raises(UsageError, match="limit_per_split of 'nope': expected some of the splits"):
+        Limit(per_split={"nope": 3}).of({"train": 9, "val": 4})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
@@ -27,6 +28,7 @@ from vocprep.data_dir.splits import (
 from vocprep.errors import DataDirError, UsageError
 from vocprep.manifests import DatasetManifest
 from vocprep.storage.places import Place, local_path, parse_place
+from vocprep.validation import printable
 
 DATA_DIR_VARIABLE = "VOCPREP_DATA_DIR"
 
@@ -197,6 +199,9 @@ def _list_all(
     limit: Limit,
 ) -> list[ListedSplit]:
     """Return the ids of the splits, of each the first ones that the limit allows."""
+    repeated = next((split for split, count in Counter(splits).items() if count > 1), None)
+    if repeated is not None:
+        raise UsageError(f"splits: {printable(repeated)} is named twice; name it once")
     listed = [list_split(data_dir, dataset, split, images) for split in splits]
     for each in listed:
         if not each.image_ids:

@@ -24,6 +24,12 @@ class Limit:
         >>> Limit(total=10).of({"train": 700, "val": 250, "test": 50})
         {'train': 7, 'val': 2, 'test': 1}
         """
+        named = self.per_split if isinstance(self.per_split, Mapping) else {}
+        if unknown := sorted(named.keys() - counts.keys()):
+            raise UsageError(
+                f"limit_per_split of {unknown[0]!r}: expected some of the splits "
+                f"{', '.join(counts)}"
+            )
         counts = {split: min(count, self._most_of(split, count)) for split, count in counts.items()}
         whole = sum(counts.values())
         if self.total is None or self.total >= whole:
