@@ -316,3 +316,24 @@ def test_a_recipe_that_has_pictures_resized_beyond_any_memory_is_refused():
 def test_a_network_stands_beside_backbones_that_are_not_built_in_only(changes):
     with pytest.raises(UsageError, match="expected a network beside every backbone that is not"):
         of_network(**changes)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "library", "digest"),
+    [
+        ("timm:net", "torchvision 0.29.1", None),
+        ("timm:net", "timm 1.0.31", "ab" * 32),
+        ("module:make", "module", None),
+        ("module:make", "timm 1.0.31", "ab" * 32),
+    ],
+)
+def test_a_network_is_of_the_library_that_the_backbone_names(backbone, library, digest):
+    network = replace(NETWORK, library=library, source_sha256=digest)
+    with pytest.raises(UsageError, match="does not go with backbone"):
+        of_network(backbone=backbone, network=network)
+
+
+@pytest.mark.parametrize("name", ["", "a,b", "a\x1b[31m", "a\nb"])
+def test_names_of_layers_hold_no_commas_and_no_control_characters(name):
+    with pytest.raises(UsageError):
+        replace(NETWORK, layers={name: Layer(channels=1, cells=1)})

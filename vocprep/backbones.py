@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from vocprep.errors import DataError
 from vocprep.geometry import PATCH, SIDE
-from vocprep.validation import Positive, checked
+from vocprep.validation import Positive, checked, printable
 
 MAX_PATCH_PIXELS = 1024
 """Of a side of a patch in a network's input: pictures resized to more would not fit any memory."""
@@ -108,6 +108,19 @@ class Backbone:
         return sum(self.layers[name].size for name in layers) * max(1, len(windows))
 
 
+def _layer_name(name: str) -> str:
+    if not 1 <= len(name) <= _LONGEST_NAME or "," in name or not name.isprintable():
+        raise ValueError(
+            f"layer {printable(name, 60)!r}: expected a name of 1 to {_LONGEST_NAME} printable "
+            "characters without commas"
+        )
+    return name
+
+
+_LONGEST_NAME = 200
+LayerName = Annotated[str, AfterValidator(_layer_name)]
+
+
 @checked
 class Network:
     """A backbone that is not built in, as recipes keep it: all that is known without its library.
@@ -122,7 +135,7 @@ class Network:
     """Digest of the file of one's own that makes the network."""
     config: dict[str, Any] = field(default_factory=dict)
     """What the library states of the model, as plain JSON values."""
-    layers: Annotated[dict[str, Layer], Field(min_length=1)]
+    layers: Annotated[dict[LayerName, Layer], Field(min_length=1)]
     """The layers that embeddings are taken from, with the cells that are kept."""
     patch_pixels: Annotated[int, Field(ge=1, le=MAX_PATCH_PIXELS)] = PATCH
     """Side in pixels of a patch in the network's input: a whole image is resized to it."""

@@ -194,6 +194,7 @@ class Recipe:
                 f"backbone {self.backbone!r}: expected a network beside every backbone that is not "
                 "built in, and beside no other"
             )
+        _check_network(self)
         _check_windows(self)
         _check_reduction(self)
         check_precision(self.precision, self.backbone)
@@ -268,6 +269,20 @@ class Recipe:
                 f"not a recipe that this version can read: {differing[0]} (found and expected)"
             )
         return recipe
+
+
+def _check_network(recipe: Recipe) -> None:
+    """Refuse a network of another library than the backbone's name says."""
+    if recipe.network is None:
+        return
+    kind = recipe.backbone.partition(":")[0]
+    library, is_own = recipe.network.library, recipe.network.source_sha256 is not None
+    if library.partition(" ")[0] != kind or is_own != (kind == "module"):
+        raise UsageError(
+            f"network of library {printable(library)!r}, {'with' if is_own else 'without'} the "
+            f"digest of a file, does not go with backbone {printable(recipe.backbone)!r}: expected "
+            f"{'module with' if kind == 'module' else f'{kind} without'} one"
+        )
 
 
 def _check_windows(recipe: Recipe) -> None:
