@@ -48,7 +48,7 @@ def test_another_file_is_refused(crop_hdf5: Built, tree: Path) -> None:
         Photographs.of(crop_hdf5.dataset, tree)
 
 
-@pytest.mark.parametrize("record_id", ["../secret", "/etc/secret", "a/b", "..", "", "x\0y", "é"])
+@pytest.mark.parametrize("record_id", ["../secret", "/etc/secret", "a/../b", "..", "", "x\0y"])
 def test_an_id_leads_to_no_other_folder(crop_hdf5: Built, tree: Path, record_id: str) -> None:
     photographs = Photographs.of(crop_hdf5.dataset, tree)
     secret = (tree / JPEGS).parent / "secret.jpg"
