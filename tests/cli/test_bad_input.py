@@ -207,7 +207,7 @@ def test_bad_label_file_stops_decode_and_leaves_nothing(
 
 
 def test_unsafe_image_id_is_refused(tree: Path, tmp_path: Path, vocprep: Run) -> None:
-    for image_id in ("../../etc/passwd", "a.b", "ä", "x" * 200):
+    for image_id in ("../../etc/passwd", "a/../b", "a//b", "x" * 200):
         (tree / SPLIT).write_text(f"{image_id}\n")
         assert_refused(vocprep(*build_words(tree, tmp_path / "out")), DATA, SPLIT)
 

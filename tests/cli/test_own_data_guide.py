@@ -18,7 +18,8 @@ GUIDE = (Path(__file__).resolve().parents[2] / "docs/guides/own-data.md").read_t
 
 def shown() -> list[tuple[list[str], str]]:
     """Return the words of each command of the guide and what is shown below it."""
-    blocks = re.findall(r"```console\n(.*?)```", GUIDE, flags=re.DOTALL)
+    guide = GUIDE.replace("\\\n", "")  # commands that go on in the next line
+    blocks = re.findall(r"```console\n(.*?)```", guide, flags=re.DOTALL)
     parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)]
     pairs = [part.partition("\n") for part in parts if part]
     return [(shlex.split(command)[1:], output.strip()) for command, _, output in pairs]
@@ -27,7 +28,7 @@ def shown() -> list[tuple[list[str], str]]:
 def test_its_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = [words[0] for words, _ in shown()]
-    assert {*found} == {"sample", "init", "build-shards", "train", "predict"}
+    assert {*found} == {*("sample", "init", "build-shards", "train", "predict", "evaluate", "view")}
     for (verb, *words), _ in shown():
         with main.commands[verb].make_context(verb, words):
             pass

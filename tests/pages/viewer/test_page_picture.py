@@ -244,7 +244,7 @@ def test_small_shares_and_differences_are_told_from_none(page: Page, viewer: Ser
           const truth = [{ id: 1, pixels: 49999, percent: 99.998 }];
           truth.push({ id: 2, pixels: 1, percent: 0.002 });
           const columns = [truth, [{ id: 1, pixels: 50000, percent: 100 }]];
-          const rows = legendRows(columns, 0, new Map());
+          const rows = legendRows(columns, [0], new Map());
           return [rows.map((row) => row.texts), [0.0123, 0, -0.0004, -0.25].map(difference)];
         }""",
         viewer.url,

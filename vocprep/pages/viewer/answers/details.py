@@ -76,12 +76,13 @@ def _predictions(
 
 def _scores(run: ShownRun, record_id: str, prediction: LabelMapPrediction) -> dict[str, Any]:
     place = run.place(record_id)
-    classes, _ = class_shares(prediction.label_map, run.version.space.void)
+    classes, void_percent = class_shares(prediction.label_map, run.version.space.void)
     return {
         "pixel_accuracy": number(run.accuracies[place]),
         "miou": number(run.mious[place]),
         "loss": number(run.losses[place]),
         "classes": classes,
+        "void_percent": void_percent,
     }
 
 

@@ -17,12 +17,12 @@ const MOST = 12;
 /**
  * Rows of a legend: the largest classes first, then the others together, then void.
  * @param {Array<Array<{id: number, pixels: number, percent: number}>>} columns classes of the truth and of each run
- * @param {number} voidPercent of the truth
+ * @param {number[]} voids percentages of void, of the truth and of each run
  * @param {Map<number, {name: string, colour: string}>} classes by id
  * @param {number} [most]
  * @returns {LegendRow[]}
  */
-export function legendRows(columns, voidPercent, classes, most = MOST) {
+export function legendRows(columns, voids, classes, most = MOST) {
   const shares = columns.map((column) => new Map(column.map((item) => [item.id, item.percent])));
   const ids = [...new Set(columns.flat().map((item) => item.id))];
   const pixels = new Map(ids.map((id) => [id, 0]));
@@ -41,9 +41,8 @@ export function legendRows(columns, voidPercent, classes, most = MOST) {
     const percents = shares.map((share) => rest.reduce((sum, id) => sum + (share.get(id) ?? 0), 0));
     rows.push({ id: null, name: `${rest.length} other classes`, colour: "transparent", percents });
   }
-  if (voidPercent > 0) {
-    const percents = columns.map((_, index) => (index === 0 ? voidPercent : 0));
-    rows.push({ id: null, name: "void", colour: "", percents });
+  if (voids.some((percent) => percent > 0)) {
+    rows.push({ id: null, name: "void", colour: "", percents: voids });
   }
   return withRoundedColumns(rows, columns.length);
 }

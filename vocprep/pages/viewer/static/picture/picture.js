@@ -284,7 +284,11 @@ export class PictureView {
       "Truth",
       ...runs.map((run) => (many ? `Run ${Number(run.key) + 1}` : "Predicted")),
     ];
-    const rows = legendRows(columns, this.picture.void_percent, this.#classes());
+    const voids = [
+      this.picture.void_percent,
+      ...runs.map((run) => this.picture.runs[run.key].void_percent),
+    ];
+    const rows = legendRows(columns, voids, this.#classes());
     const marked = (id) => {
       const patches = [...this.picture.patches.entries()].filter(([, patch]) =>
         patch.labels.some((label) => label.id === id),
