@@ -42,7 +42,8 @@ from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import load_weights
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.heads.model.config import EncoderName, HeadsConfig
-from vocprep.heads.model.losses import compute_losses, unpack_states
+from vocprep.heads.model.loss_parts import unpack_states
+from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.options import StepPrecision, TrainOptions
 from vocprep.heads.training.train import train
@@ -160,7 +161,7 @@ def plain_loader(bench: Bench) -> float:
         for loaded in loader:
             batch = loaded.to(bench.device)
             logits, masks = model(batch.embeddings, batch.padding, batch.grids)
-            losses = compute_losses(logits, masks, batch)
+            losses = compute_losses(logits, masks, batch, model.config)
             optimizer.zero_grad()
             losses.total.backward()  # type: ignore[no-untyped-call]  # torch's own gap
             optimizer.step()

@@ -91,7 +91,7 @@ def compare(
         uncached = whole(pictures, batch)
         gradients = []
         for outputs in (cached, uncached):
-            loss = compute_losses(*outputs, batch, mask_head=heads.config.mask_head).total
+            loss = compute_losses(*outputs, batch, heads.config).total
             gradients.append(list(torch.autograd.grad(loss, list(heads.parameters()))))
         kept = ~batch.padding
         return (

@@ -175,7 +175,7 @@ class TFDet(nn.Module):
     @property
     def reg(self) -> nn.Module:
         """The mask head."""
-        return self.heads.reg
+        return self.heads.get_submodule("reg")
 
     def embed(self, patches: Tensor) -> Tensor:
         """Return embeddings [..., P, 256] of normalised patches [..., P, 3, 32, 32]."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vocprep.errors import RunError
 from vocprep.features.reduction import as_stored
 from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
-from vocprep.heads.model.pixels import pixel_scores
+from vocprep.heads.model.mask_heads import pixel_scores
 from vocprep.heads.model.tfdet import class_probabilities, top_labels
 from vocprep.heads.runs.run import Run
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import vocprep.heads.model.pixels as pixels_of
 from vocprep.backbones import Layer
+from vocprep.heads.model import cell_head
 from vocprep.heads.model.cell_head import CellLinear, mean_class_logits
 from vocprep.heads.model.cells import cell_shares, resample
 from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.model.pixels import pixel_scores
+from vocprep.heads.model.mask_heads import pixel_scores
 from vocprep.labels.targets import make_targets
 
 GRIDS = torch.tensor([[2, 3], [1, 5], [4, 4], [1, 1]])
@@ -121,7 +121,7 @@ def test_the_probabilities_of_a_patch_are_the_mean_of_its_cells():
 def test_pixels_are_the_strongest_interpolated_class(
     per_side: int, classes: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pixels_of, "_BLOCK", 5 * 1024 * classes)  # five patches at once
+    monkeypatch.setattr(cell_head, "_BLOCK", 5 * 1024 * classes)  # five patches at once
     logits, _ = random_cells(per_side, classes)
     config = HeadsConfig(
         outputs=classes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +12,19 @@ from builders.heads import VOID, make_batch, make_record, random_label_map, rand
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vocprep.backbones import Layer
 from vocprep.geometry import split_patches
 from vocprep.heads.model.cell_head import mean_class_logits
-from vocprep.heads.model.losses import compute_losses, slot_fractions, unpack_states
+from vocprep.heads.model.config import HeadsConfig
+from vocprep.heads.model.loss_parts import slot_fractions, unpack_states
+from vocprep.heads.model.losses import compute_losses
 from vocprep.labels.targets import pack_states
 from vocprep.labels.targets import unpack_states as unpack_states_numpy
 from vocprep.shards.reader import Batch
 from vocprep.shards.record import Record
 
 CATEGORIES = 21
+PLAIN = HeadsConfig(outputs=CATEGORIES)
 
 
 def random_logits(batch: Batch, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +108,7 @@ def test_losses_equal_naive_loops(seed: int, slots: str, class_loss: str):
     records.append(make_record("special", "train", label_map, embeddings))
     batch = make_batch(records, patches=4)
     y, z = random_logits(batch, seed)
-    losses = compute_losses(y, z, batch, class_loss, slots)
+    losses = compute_losses(y, z, batch, replace(PLAIN, class_loss=class_loss, slots=slots))
     rules = (class_loss, slots)
     class_loss, mask = naive_losses(y.detach().numpy(), z.detach().numpy(), records, rules)
     assert losses.class_loss.item() == pytest.approx(class_loss, rel=1e-5)
@@ -119,7 +124,10 @@ def test_cells_learn_the_shares_of_their_valid_pixels(per_side: int):
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, 3, per_side**2, CATEGORIES, generator=generator, requires_grad=True)
     y = mean_class_logits(z)
-    losses = compute_losses(y, z, batch, mask_head="cells")
+    config = replace(
+        PLAIN, mask_head="cells", cells=per_side, layers=(Layer(channels=256, cells=1),)
+    )
+    losses = compute_losses(y, z, batch, config)
     found: list[float] = []
     side = 32 // per_side
     logs = z.detach().log_softmax(dim=-1).numpy()
@@ -135,7 +143,7 @@ def test_cells_learn_the_shares_of_their_valid_pixels(per_side: int):
                     found.append(sum(terms) / len(labels))
     assert losses.mask_loss.item() == pytest.approx(sum(found) / len(found), rel=1e-5)
     assert losses.entries.item() == len(found)
-    plain = compute_losses(y, torch.zeros(2, 3, 1024, 4), batch)
+    plain = compute_losses(y, torch.zeros(2, 3, 1024, 4), batch, PLAIN)
     assert losses.class_loss.item() == pytest.approx(plain.class_loss.item(), rel=1e-5)
     losses.total.backward()
     assert not z.grad[batch.padding].any()
@@ -151,7 +159,7 @@ def test_a_mask_learns_the_pixels_of_the_label_that_cat_names_for_it():
     y = torch.zeros(1, 1, CATEGORIES)
     y[..., [2, 0, 1]] = torch.tensor([9.0, 8.0, 7.0])
     z = torch.zeros(1, 1, 1024, 4, requires_grad=True)
-    compute_losses(y, z, batch, slots="predicted").mask_loss.backward()
+    compute_losses(y, z, batch, PLAIN).mask_loss.backward()
     is_raised = (z.grad[0, 0] < 0).view(32, 32, 4).numpy()
     assert np.array_equal(is_raised[..., 0], label_map == 2)
     assert np.array_equal(is_raised[..., 2], label_map == 1)
@@ -161,7 +169,7 @@ def test_a_mask_learns_the_pixels_of_the_label_that_cat_names_for_it():
 def test_which_labels_are_named_gets_no_gradient_from_the_masks():
     batch = make_batch(random_records("train", [(1, 2)]))
     y, z = random_logits(batch)
-    compute_losses(y, z, batch, slots="predicted").mask_loss.backward()
+    compute_losses(y, z, batch, PLAIN).mask_loss.backward()
     assert y.grad is None
     assert z.grad.any()
 
@@ -172,7 +180,7 @@ def test_a_label_space_smaller_than_the_slots(slots: str):
     label_map[:8] = 1
     record = make_record("one", "train", label_map, np.zeros((1, 256), dtype=np.float16))
     y, z = torch.randn(1, 1, 2), torch.randn(1, 1, 1024, 4)
-    losses = compute_losses(y, z, make_batch([record]), slots=slots)
+    losses = compute_losses(y, z, make_batch([record]), replace(PLAIN, slots=slots))
     expected = naive_losses(y.numpy(), z.numpy(), [record], ("soft_cross_entropy", slots))
     assert losses.mask_loss.item() == pytest.approx(expected[1], rel=1e-5)
 
@@ -183,7 +191,7 @@ def test_padding_and_void_get_no_gradient(slots: str, class_loss: str):
     records = random_records("train", [(1, 2), (1, 1)])
     batch = make_batch(records, patches=3)
     y, z = random_logits(batch)
-    compute_losses(y, z, batch, class_loss, slots).total.backward()
+    compute_losses(y, z, batch, replace(PLAIN, class_loss=class_loss, slots=slots)).total.backward()
     assert not y.grad[batch.padding].any()
     assert not z.grad[batch.padding].any()
     void = unpack_states(batch.slot_planes) == 5
@@ -196,8 +204,8 @@ def test_padding_leaves_the_losses_alone():
     records = random_records("train", [(1, 2)])
     small, large = make_batch(records), make_batch(records, patches=5)
     y, z = random_logits(large)
-    one = compute_losses(y[:, :2], z[:, :2], small)
-    other = compute_losses(y, z, large)
+    one = compute_losses(y[:, :2], z[:, :2], small, PLAIN)
+    other = compute_losses(y, z, large, PLAIN)
     torch.testing.assert_close(one.class_loss, other.class_loss)
     torch.testing.assert_close(one.mask_loss, other.mask_loss)
 
@@ -207,7 +215,7 @@ def test_a_batch_of_void_alone_gives_zero_and_finite_gradients():
     record = make_record("void", "train", label_map, np.zeros((2, 256), dtype=np.float16))
     batch = make_batch([record])
     y, z = random_logits(batch)
-    losses = compute_losses(y, z, batch)
+    losses = compute_losses(y, z, batch, PLAIN)
     losses.total.backward()
     assert losses.total.item() == 0
     assert y.grad.isfinite().all()
@@ -238,5 +246,5 @@ def test_the_best_class_logits_are_the_area_fractions():
         y.fill_(-30.0)
         shares = batch.slot_pixels[0, 0] / batch.slot_pixels[0, 0].sum()
         y[0, 0, batch.slot_labels[0, 0]] = shares.log()
-    compute_losses(y, z, batch).class_loss.backward()
+    compute_losses(y, z, batch, PLAIN).class_loss.backward()
     assert y.grad.abs().max() < 1e-6

@@ -327,7 +327,7 @@ def test_a_missing_tensor(run_dir: Path):
         ("1e999999", "expected finite numbers, found one that is too large"),
         ('{"run_format_version": 3, "heads": [], "options": 1, "recipe": 1}', "expected a table"),
         ("{}", "expected a field 'run_format_version'"),
-        ('{"run_format_version": 99}', "expected a run_format_version from 1 to 6, found 99"),
+        ('{"run_format_version": 99}', "expected a run_format_version from 1 to 7, found 99"),
         pytest.param(
             f'{{"run_format_version": {[0] * 20_000}}}',
             r"found \[0, [0, .]{1,40}\]; use the version",

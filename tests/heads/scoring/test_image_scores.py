@@ -90,10 +90,11 @@ def test_losses_of_images_are_those_of_batches_of_one():
     with torch.inference_mode():
         logits = heads(whole.embeddings, whole.padding, whole.grids)
         found = losses_by_image(*logits, whole, heads.config)
-        together = compute_losses(*logits, whole)
+        together = compute_losses(*logits, whole, heads.config)
         for row, record in enumerate(records):
             batch = make_batch([record])
-            alone = compute_losses(*heads(batch.embeddings, batch.padding, batch.grids), batch)
+            outputs = heads(batch.embeddings, batch.padding, batch.grids)
+            alone = compute_losses(*outputs, batch, heads.config)
             assert float(found.class_loss[row]) == pytest.approx(float(alone.class_loss), rel=1e-5)
             assert float(found.mask_loss[row]) == pytest.approx(float(alone.mask_loss), rel=1e-5)
             assert found.patches[row] == alone.patches

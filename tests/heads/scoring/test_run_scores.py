@@ -286,7 +286,10 @@ def test_validation_counts_what_scores_shows(tmp_path: Path):
     assert counts.class_loss + counts.mask_loss == pytest.approx(scores.loss)
     assert counts.images == scores.images
     with torch.inference_mode():
-        found = [compute_losses(*run.model(b.embeddings, b.padding, b.grids), b) for b in loader]
+        found = [
+            compute_losses(*run.model(b.embeddings, b.padding, b.grids), b, run.model.config)
+            for b in loader
+        ]
     expected = sum(float(losses.class_sum) for losses in found)
     assert counts.class_loss == pytest.approx(expected / sum(int(f.patches) for f in found))
     expected = sum(float(losses.mask_sum) for losses in found)

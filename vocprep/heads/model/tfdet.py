@@ -14,10 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from vocprep.errors import UsageError
-from vocprep.heads.model.cell_head import CellHead, mean_class_logits
 from vocprep.heads.model.config import WIDTH, ClassLoss, EncoderName, HeadsConfig, SlotRule
 from vocprep.heads.model.encoders import make_encoder, sine_position_code
-from vocprep.labels.targets import PIXELS, SLOTS
+from vocprep.heads.model.mask_heads import MASK_HEADS
+from vocprep.heads.model.slot_head import (
+    pixel_confidence,
+    to_label_map,
+    to_segment,
+    top_labels,
+)
 
 __all__ = [
     "HeadsConfig",
@@ -29,10 +34,6 @@ __all__ = [
     "to_segment",
     "top_labels",
 ]
-
-HIDDEN = 1024
-"""Width of the mask head's hidden layer."""
-
 
 _DROPOUT_LEVELS = 1 << 16
 """Elements use 16 bits each, four per random number; rates are rounded to that."""
@@ -134,17 +135,8 @@ class TFDetHeads(nn.Module):
             self.project = nn.Identity() if size == WIDTH else nn.Linear(size, WIDTH)
             self.te = make_encoder(config)
             self.cat = nn.Linear(WIDTH, config.outputs)
-        if config.mask_head == "cells":
-            self.cells = CellHead(config)
-        else:
-            self.reg = nn.Sequential(
-                nn.Dropout(0.5),
-                nn.Linear(WIDTH, HIDDEN),
-                nn.ReLU(),
-                nn.Dropout(0.5),
-                nn.Linear(HIDDEN, PIXELS * SLOTS),
-                nn.Sigmoid(),
-            )
+        head = MASK_HEADS[config.mask_head]
+        self.add_module(head.name, head.make(config))
         use_fast_dropout(self)
 
     @property
@@ -158,24 +150,24 @@ class TFDetHeads(nn.Module):
         """Return class logits [B, P, C] and the mask head's logits.
 
         These are [B, P, 1024, 4] of ``slots`` and [B, P, G, C] of ``cells``
-        (``pixels.pixel_scores``). ``embeddings`` float [B, P, D], one image a row; ``padding`` bool
-        [B, P], True where there is no patch (None: nowhere); ``grids`` int64 [B, 2] of (ny, nx),
-        needed for the position code, by cells, and by encoders that use them. Outputs at padded
-        places are finite and meaningless.
+        (``mask_heads.pixel_scores``). ``embeddings`` float [B, P, D], one image a row;
+        ``padding`` bool [B, P], True where there is no patch (None: nowhere); ``grids`` int64
+        [B, 2] of (ny, nx), needed for the position code, by cells, and by encoders that use them.
+        Outputs at padded places are finite and meaningless.
         """
-        if grids is None and (self.config.position or self.config.mask_head == "cells"):
+        if grids is None and self.config.position:
             raise UsageError(
-                "TFDetHeads with position=True or with cells: expected grids [B, 2], found None; "
-                "pass each image's (ny, nx)"
+                "TFDetHeads with position=True: expected grids [B, 2], found None; pass each "
+                "image's (ny, nx)"
             )
         standard = self.standardise(embeddings)
-        encoded = self._encode(standard, padding, grids) if self.config.has_tokens else None
-        if grids is not None and self.config.mask_head == "cells":
-            patch_logits = None if encoded is None else self.cat(encoded)
-            cell_logits = self.cells(standard, encoded, patch_logits, grids)
-            return mean_class_logits(cell_logits), cell_logits
-        mask_logits = self.reg[:-1](encoded).unflatten(-1, (PIXELS, SLOTS))
-        return self.cat(encoded), mask_logits
+        if self.config.has_tokens:
+            tokens = self._encode(standard, padding, grids)
+            patch_logits = self.cat(tokens)
+        else:
+            tokens = patch_logits = standard[..., :0]
+        head = MASK_HEADS[self.config.mask_head]
+        return head.logits(self.get_submodule(head.name), standard, tokens, patch_logits, grids)
 
     def _encode(self, standard: Tensor, padding: Tensor | None, grids: Tensor | None) -> Tensor:
         """Return the encoder's tokens [B, P, 256] of standardised embeddings."""
@@ -193,17 +185,7 @@ class TFDetHeads(nn.Module):
         Of ``cells`` the second are class probabilities [B, P, G, C].
         """
         class_logits, mask_logits = self(embeddings, padding, grids)
-        if self.config.mask_head == "cells":
-            return class_logits, mask_logits.softmax(dim=-1)
-        return class_logits, self.reg[-1](mask_logits)
-
-
-def top_labels(y: Tensor) -> Tensor:
-    """Return the ids of the 4 strongest classes int64 [..., 4] of class logits [..., C].
-
-    Strongest first; the order among equal logits is ``torch.topk``'s. Fewer than 4 where C is.
-    """
-    return torch.topk(y, min(SLOTS, y.shape[-1]), dim=-1).indices
+        return class_logits, MASK_HEADS[self.config.mask_head].probabilities(mask_logits)
 
 
 def class_probabilities(class_logits: Tensor, class_loss: ClassLoss) -> Tensor:
@@ -213,37 +195,3 @@ def class_probabilities(class_logits: Tensor, class_loss: ClassLoss) -> Tensor:
     """
     logits = class_logits.float()
     return logits.sigmoid() if class_loss == "multi_hot" else logits.softmax(dim=-1)
-
-
-def to_segment(y: Tensor, z: Tensor) -> Tensor:
-    """Return the dense segmentation [N, 1024, C] of logits y [N, C] and masks z [N, 1024, 4].
-
-    Channel ``top_labels(y)[n, k]`` of patch n holds mask k; all others are 0. It is the seed's
-    ``toSegment`` bit for bit, and as large: N = 49 and C = 460 make 92 MB.
-    """
-    labels = top_labels(y)
-    dense = z.new_zeros(*z.shape[:2], y.shape[-1])
-    channels = labels.unsqueeze(1).expand(-1, z.shape[1], -1)
-    return dense.scatter_(2, channels, z[..., : labels.shape[-1]])
-
-
-def to_label_map(y: Tensor, z: Tensor) -> Tensor:
-    """Return each pixel's class id int64 [..., 1024] of y [..., C] and masks z [..., 1024, 4].
-
-    ``z`` may be probabilities or logits: the largest wins either way. The same as
-    ``to_segment(y, z).argmax(-1)`` without the dense array, but for ties: here a tie goes to the
-    class with the larger logit, there to the smaller id; and where all four masks are exactly 0 the
-    dense form has no class above the absent ones and yields 0.
-    """
-    labels = top_labels(y)
-    slot = z[..., : labels.shape[-1]].argmax(dim=-1)
-    return labels.gather(-1, slot)
-
-
-def pixel_confidence(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """Return the probability of the mask that wins each pixel: float32 [..., 1024] in 0..1.
-
-    Of class logits [..., C] and mask logits [..., 1024, 4]; the class is ``to_label_map``'s.
-    """
-    channels = min(SLOTS, class_logits.shape[-1])
-    return mask_logits[..., :channels].amax(dim=-1).float().sigmoid()

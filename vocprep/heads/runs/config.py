@@ -30,7 +30,7 @@ from vocprep.recipe import Recipe
 from vocprep.shards.reader import ShardDataset
 from vocprep.validation import checked, explain, from_json, to_json
 
-RUN_FORMAT_VERSION = 6
+RUN_FORMAT_VERSION = 7
 
 
 def library_versions() -> dict[str, str]:
@@ -188,7 +188,7 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
     version = value["run_format_version"]
     if version == RUN_FORMAT_VERSION:
         return dict(value)
-    if version not in (1, 2, 3, 4, 5):
+    if version not in (1, 2, 3, 4, 5, 6):
         raise RunError(
             f"expected a run_format_version from 1 to {RUN_FORMAT_VERSION}, found "
             f"{reprlib.repr(version)}"

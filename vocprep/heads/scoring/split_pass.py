@@ -18,8 +18,9 @@ from torch import Tensor
 
 from vocprep.errors import RunError, UsageError
 from vocprep.geometry import split_patches
-from vocprep.heads.model.losses import compute_losses, losses_by_image, unpack_states
-from vocprep.heads.model.pixels import PixelScores, pixel_scores
+from vocprep.heads.model.loss_parts import unpack_states
+from vocprep.heads.model.losses import compute_losses, losses_by_image
+from vocprep.heads.model.mask_heads import PixelScores, pixel_scores
 from vocprep.heads.model.tfdet import TFDetHeads, top_labels
 from vocprep.heads.scoring.calibration import Calibration, CalibrationCounter
 from vocprep.heads.scoring.counters import (
@@ -117,14 +118,7 @@ def score_split(
     pixels = PixelCounter(config.outputs, space.void, device)
     for scored in run_batches(model, loader, space):
         losses.add(
-            compute_losses(
-                scored.class_logits,
-                scored.mask_logits,
-                scored.batch,
-                config.class_loss,
-                config.slots,
-                config.mask_head,
-            ),
+            compute_losses(scored.class_logits, scored.mask_logits, scored.batch, config),
             len(scored.batch.image_ids),
         )
         pixels.add(scored.truth, scored.pixels.label_map)

@@ -147,9 +147,7 @@ def _loss_function(model: nn.Module, config: HeadsConfig, bf16: bool) -> Callabl
         padding = batch.padding if batch.has_padding else None
         with torch.autocast(batch.embeddings.device.type, torch.bfloat16, enabled=bf16):
             class_logits, mask_logits = model(batch.embeddings, padding, batch.grids)
-        return compute_losses(
-            class_logits, mask_logits, batch, config.class_loss, config.slots, config.mask_head
-        )
+        return compute_losses(class_logits, mask_logits, batch, config)
 
     return losses_of
 

@@ -1,0 +1,89 @@
+"""What losses are made of: targets of patches and cells, and cross-entropies against them.
+
+Void pixels, and patches and cells without any other, contribute nothing.
+
+Shape legend: B batch, P patches, K = 4 slots, C classes, 1024 pixels of a patch (row-major).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vocprep.labels.targets import NO_LABEL, PLANES
+
+
+class Targets(Protocol):
+    """The part of a batch that the losses use; ``vocprep.shards.feed.batches.Batch`` has it."""
+
+    @property
+    def slot_labels(self) -> Tensor:
+        """int64 [B, P, 4], −1 where absent."""
+
+    @property
+    def slot_pixels(self) -> Tensor:
+        """Integers [B, P, 4]."""
+
+    @property
+    def slot_planes(self) -> Tensor:
+        """uint8 [B, P, 3, 128]."""
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """What both losses are made of, before any sum."""
+
+    by_patch: Tensor
+    """Class loss [B, P], 0 where no pixel is valid."""
+    has_pixels: Tensor
+    """bool [B, P]"""
+    masks: Tensor
+    """The mask head's losses [B, P, …], 0 where nothing is to be learnt."""
+    entries: Tensor
+    """int64 [B, P]: how many of them count."""
+
+
+def unpack_states(slot_planes: Tensor) -> Tensor:
+    """Return the states uint8 [..., 1024] of bit planes uint8 [..., 3, 128], on their device.
+
+    The same as ``vocprep.labels.targets.unpack_states``, for tensors.
+    """
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=slot_planes.device)
+    bits = ((slot_planes.unsqueeze(-1) >> shifts) & 1).flatten(-2)
+    return sum((bits[..., b, :] << b for b in range(1, PLANES)), start=bits[..., 0, :])
+
+
+def slot_fractions(slot_pixels: Tensor, valid: Tensor) -> Tensor:
+    """Return the share of the valid pixels [B, P, 1024] that each slot [B, P, 4] covers: float32.
+
+    A row sums to 1, to less where the patch has more than four classes, and to 0 where no pixel is
+    valid.
+    """
+    return slot_pixels / valid.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
+def soft_cross_entropy(logits: Tensor, slot_labels: Tensor, fractions: Tensor) -> Tensor:
+    """Return each patch's cross-entropy [B, P] of logits [B, P, C] against the area fractions.
+
+    ``slot_labels`` int64 [B, P, 4] (−1 where absent), ``fractions`` float [B, P, 4]. Fractions are
+    not scaled up to 1: a patch that is partly of other classes weighs by what its slots cover, and
+    the minimum, the slots' areas in proportion, stays the same.
+    """
+    chosen = F.log_softmax(logits, dim=-1).gather(-1, slot_labels.clamp(min=0))
+    return -(fractions * chosen).sum(dim=-1)
+
+
+def multi_hot_cross_entropy(logits: Tensor, slot_labels: Tensor) -> Tensor:
+    """Return each patch's binary cross-entropy [B, P], the mean over all C classes.
+
+    A class's target is 1 where it has a slot.
+    """
+    outputs = logits.shape[-1]
+    places = torch.where(slot_labels == NO_LABEL, outputs, slot_labels)
+    hot = logits.new_zeros(*logits.shape[:-1], outputs + 1).scatter_(-1, places, 1.0)
+    losses = F.binary_cross_entropy_with_logits(logits, hot[..., :-1], reduction="none")
+    return losses.mean(dim=-1)

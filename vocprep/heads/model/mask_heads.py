@@ -1,0 +1,97 @@
+"""Mask heads: what makes class scores of pixels, behind one interface.
+
+A mask head is three things, one entry of ``MASK_HEADS``: a module from tokens and embeddings to
+logits, the losses that teach these, and what they say of pixels. To add one: a module of its own,
+its name in ``config.MaskHeadName``, an entry here.
+
+Shape legend: B batch, P patches, C classes, K = 4 slots, D embedding, 1024 pixels of a patch
+(row-major).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from vocprep.heads.model.cell_head import CellHead, CellPixels, cell_losses
+from vocprep.heads.model.config import HeadsConfig, MaskHeadName
+from vocprep.heads.model.loss_parts import LossParts, Targets
+from vocprep.heads.model.slot_head import (
+    SlotPixels,
+    make_slot_head,
+    slot_logits,
+    slot_losses,
+)
+
+
+class PixelScores(Protocol):
+    """What the heads say of every pixel of a batch."""
+
+    @property
+    def label_map(self) -> Tensor:
+        """int64 [B, P, 1024]: the class id of each pixel."""
+
+    @property
+    def confidence(self) -> Tensor:
+        """float32 [B, P, 1024] in 0..1: the probability of what decided the pixel's class."""
+
+    @property
+    def masks(self) -> Tensor:
+        """float32 [B, P, 1024, 4] in 0..1: where the class is that ``cat`` ranks k-th.
+
+        0 for the last ones where there are fewer than four classes.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskHead:
+    """One kind of mask head."""
+
+    name: str
+    """The module's name in ``TFDetHeads``, which is in the names of a run's weights."""
+    make: Callable[[HeadsConfig], nn.Module]
+    """Return the module with fresh weights."""
+    logits: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    """Return the patches' class logits [B, P, C] and the module's own: of the module, standardised
+    embeddings [B, P, D], tokens [B, P, 256], the class logits of ``cat`` [B, P, C] and grids int64
+    [B, 2] of (ny, nx), or None where they are not known. Without tokens
+    (``HeadsConfig.has_tokens``) tokens and class logits are empty: [B, P, 0]."""
+    losses: Callable[[Tensor, Tensor, Targets, HeadsConfig], LossParts]
+    """Return the parts of both losses of class logits and the module's own."""
+    pixels: Callable[[Tensor, Tensor, Tensor, HeadsConfig], PixelScores]
+    """Return what class logits, the module's own and grids say of pixels."""
+    probabilities: Callable[[Tensor], Tensor]
+    """Return the module's own logits as probabilities."""
+
+
+MASK_HEADS: Mapping[MaskHeadName, MaskHead] = {
+    "slots": MaskHead(
+        name="reg",
+        make=make_slot_head,
+        logits=slot_logits,
+        losses=slot_losses,
+        pixels=lambda y, z, _grids, _config: SlotPixels(y, z),
+        probabilities=lambda z: z.sigmoid(),
+    ),
+    "cells": MaskHead(
+        name="cells",
+        make=CellHead,
+        logits=CellHead.__call__,
+        losses=cell_losses,
+        pixels=lambda y, z, grids, config: CellPixels(y, z, grids, config.cells),
+        probabilities=lambda z: z.softmax(dim=-1),
+    ),
+}
+
+
+def pixel_scores(
+    class_logits: Tensor, mask_logits: Tensor, grids: Tensor, config: HeadsConfig
+) -> PixelScores:
+    """Return what outputs of heads [B, P, C] and [B, P, …] say of pixels.
+
+    ``grids`` int64 [B, 2] of (ny, nx), ``config`` that of the heads.
+    """
+    return MASK_HEADS[config.mask_head].pixels(class_logits, mask_logits, grids, config)

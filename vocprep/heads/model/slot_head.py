@@ -1,0 +1,162 @@
+"""The head of slots: four masks per patch, one for each of its four classes, after the seed.
+
+A pixel's class is that of the slot whose mask is the strongest there.
+
+Shape legend: B batch, P patches, N any number of patches, K = 4 slots, C classes, 1024 pixels of a
+patch (row-major).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vocprep.heads.model.config import WIDTH, HeadsConfig
+from vocprep.heads.model.loss_parts import (
+    LossParts,
+    Targets,
+    multi_hot_cross_entropy,
+    slot_fractions,
+    soft_cross_entropy,
+    unpack_states,
+)
+from vocprep.labels.targets import PIXELS, SLOTS, STATE_VOID
+
+HIDDEN = 1024
+"""Width of the hidden layer."""
+
+
+def make_slot_head(config: HeadsConfig) -> nn.Sequential:
+    """Return the seed's ``reg``: from tokens [..., 256] to mask probabilities [..., 4096]."""
+    del config
+    return nn.Sequential(
+        nn.Dropout(0.5),
+        nn.Linear(WIDTH, HIDDEN),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(HIDDEN, PIXELS * SLOTS),
+        nn.Sigmoid(),
+    )
+
+
+def slot_logits(
+    reg: nn.Module, standard: Tensor, tokens: Tensor, patch_logits: Tensor, grids: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return class logits [B, P, C] and mask logits [B, P, 1024, 4]; see ``mask_heads``."""
+    del standard, grids
+    masks = tokens
+    for layer in list(reg.children())[:-1]:  # without the sigmoid
+        masks = layer(masks)
+    return patch_logits, masks.view(*masks.shape[:-1], PIXELS, SLOTS)
+
+
+class SlotPixels:
+    """Pixels of four masks per patch: the strongest mask's class."""
+
+    def __init__(self, class_logits: Tensor, mask_logits: Tensor) -> None:
+        self._class_logits, self._mask_logits = class_logits, mask_logits
+
+    @property
+    def label_map(self) -> Tensor:
+        """Class ids by ``to_label_map``."""
+        return to_label_map(self._class_logits, self._mask_logits)
+
+    @property
+    def confidence(self) -> Tensor:
+        """Probabilities of the masks that win."""
+        return pixel_confidence(self._class_logits, self._mask_logits)
+
+    @property
+    def masks(self) -> Tensor:
+        """Probabilities of all four masks."""
+        return self._mask_logits.float().sigmoid()
+
+
+def slot_losses(
+    class_logits: Tensor, mask_logits: Tensor, targets: Targets, config: HeadsConfig
+) -> LossParts:
+    """Return the loss of a patch's classes, and the cross-entropies of its masks."""
+    logits, mask_logits = class_logits.float(), mask_logits.float()
+    states = unpack_states(targets.slot_planes)
+    valid = states != STATE_VOID
+    fractions = slot_fractions(targets.slot_pixels, valid)
+    if config.class_loss == "soft_cross_entropy":
+        by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
+    else:
+        by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
+    has_pixels = (fractions > 0).any(dim=-1)
+    order = _area_order(states) if config.slots == "area" else _predicted_order(logits, targets)
+    masks = mask_cross_entropy(mask_logits, states, order)
+    return LossParts(by_patch * has_pixels, has_pixels, masks, valid.sum(dim=-1) * SLOTS)
+
+
+def mask_cross_entropy(logits: Tensor, states: Tensor, order: Tensor) -> Tensor:
+    """Return the binary cross-entropy of each mask logit [B, P, 1024, 4], 0 where void.
+
+    ``states`` uint8 [B, P, 1024]; ``order`` uint8 broadcastable to [B, P, 4]: the slot at whose
+    pixels the target of mask k is 1, or the number of no slot for a target of 0 everywhere.
+    """
+    targets = (states.unsqueeze(-1) == order.unsqueeze(-2)).to(logits.dtype)
+    weight = (states != STATE_VOID).unsqueeze(-1).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=weight, reduction="none")
+
+
+def _area_order(states: Tensor) -> Tensor:
+    return torch.arange(SLOTS, dtype=states.dtype, device=states.device)
+
+
+def _predicted_order(logits: Tensor, targets: Targets) -> Tensor:
+    """Return the slot of the class that ``cat`` ranks k-th: uint8 [B, P, 4].
+
+    ``STATE_VOID``, whose pixels do not count, where the patch has no slot of that class.
+    """
+    predicted = top_labels(logits.detach())
+    missing = SLOTS - predicted.shape[-1]
+    if missing:  # fewer classes than slots: the last masks belong to none
+        predicted = F.pad(predicted, (0, missing), value=logits.shape[-1])
+    same = predicted.unsqueeze(-1) == targets.slot_labels.unsqueeze(-2)
+    slot = same.to(torch.uint8).argmax(dim=-1)
+    return torch.where(same.any(dim=-1), slot, STATE_VOID).to(torch.uint8)
+
+
+def top_labels(y: Tensor) -> Tensor:
+    """Return the ids of the 4 strongest classes int64 [..., 4] of class logits [..., C].
+
+    Strongest first; the order among equal logits is ``torch.topk``'s. Fewer than 4 where C is.
+    """
+    return torch.topk(y, min(SLOTS, y.shape[-1]), dim=-1).indices
+
+
+def to_segment(y: Tensor, z: Tensor) -> Tensor:
+    """Return the dense segmentation [N, 1024, C] of logits y [N, C] and masks z [N, 1024, 4].
+
+    Channel ``top_labels(y)[n, k]`` of patch n holds mask k; all others are 0. It is the seed's
+    ``toSegment`` bit for bit, and as large: N = 49 and C = 460 make 92 MB.
+    """
+    labels = top_labels(y)
+    dense = z.new_zeros(*z.shape[:2], y.shape[-1])
+    channels = labels.unsqueeze(1).expand(-1, z.shape[1], -1)
+    return dense.scatter_(2, channels, z[..., : labels.shape[-1]])
+
+
+def to_label_map(y: Tensor, z: Tensor) -> Tensor:
+    """Return each pixel's class id int64 [..., 1024] of y [..., C] and masks z [..., 1024, 4].
+
+    ``z`` may be probabilities or logits: the largest wins either way. The same as
+    ``to_segment(y, z).argmax(-1)`` without the dense array, but for ties: here a tie goes to the
+    class with the larger logit, there to the smaller id; and where all four masks are exactly 0 the
+    dense form has no class above the absent ones and yields 0.
+    """
+    labels = top_labels(y)
+    slot = z[..., : labels.shape[-1]].argmax(dim=-1)
+    return labels.gather(-1, slot)
+
+
+def pixel_confidence(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+    """Return the probability of the mask that wins each pixel: float32 [..., 1024] in 0..1.
+
+    Of class logits [..., C] and mask logits [..., 1024, 4]; the class is ``to_label_map``'s.
+    """
+    channels = min(SLOTS, class_logits.shape[-1])
+    return mask_logits[..., :channels].amax(dim=-1).float().sigmoid()
