@@ -20,7 +20,7 @@ from vocprep.cli.common import (
     json_option,
     print_json,
 )
-from vocprep.heads.runs.options import EXECUTION, TrainOptions
+from vocprep.heads.runs.options import DEFAULT_PRESET, EXECUTION, TrainOptions
 from vocprep.options import LoaderMode
 from vocprep.storage.places import Place
 
@@ -39,7 +39,7 @@ _LATEST = 5
 @click.option("--out", type=PATH, required=True, help="Folder for the run.")
 @click.option(
     "--preset",
-    show_default=f"{TrainOptions.preset}; with --resume the run's own",
+    show_default=f"{DEFAULT_PRESET}; with --resume the run's own",
     help="default, seed, quick, wide, cells, linear, or the PATH of a .toml file.",
 )
 @click.option(

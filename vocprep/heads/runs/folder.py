@@ -18,7 +18,7 @@ from vocprep.files.reading import read_json
 from vocprep.files.writing import check_output_folder, remove_path, write_atomic, write_json
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EVENTS_DIR
-from vocprep.heads.runs.options import STREAMING_LANES, TrainOptions
+from vocprep.heads.runs.options import DEFAULT_PRESET, STREAMING_LANES, TrainOptions
 from vocprep.heads.runs.presets import (
     OPTIONS_FILE,
     differing_options,
@@ -67,14 +67,14 @@ def options_for(
 ) -> TrainOptions:
     """Return the options to train into a folder with: those of ``load_options``.
 
-    Without a preset they are the default's, or, where ``overrides`` have ``resume``, those of the
-    run that the folder holds.
+    Without a preset they are those of ``DEFAULT_PRESET``, or, where ``overrides`` have ``resume``,
+    those of the run that the folder holds.
     """
     run_dir = local_path(run_dir)
     resumes = (overrides or {}).get("resume", False)
     if preset is None and resumes and holds_run(run_dir):
         return load_options(read_config(run_dir).options, settings, overrides)
-    return load_options(preset or TrainOptions.preset, settings, overrides)
+    return load_options(preset or DEFAULT_PRESET, settings, overrides)
 
 
 def decide_lanes(run_dir: Path, options: TrainOptions, shards: int) -> TrainOptions:

@@ -31,9 +31,15 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+DEFAULT_PRESET = "cells"
+"""The preset that a training takes when none is named: the best for plain embeddings."""
+
+
 @checked
 class TrainOptions:
     """How the heads are trained. All but ``EXECUTION`` decide the weights: a preset sets those.
+
+    Without arguments it is preset ``default``.
 
     >>> TrainOptions(encoder="none", epochs=30).batch_size
     128

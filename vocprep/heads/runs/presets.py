@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vocprep.errors import UsageError
 from vocprep.files.reading import parse_toml, read_toml
-from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
+from vocprep.heads.runs.options import DEFAULT_PRESET, EXECUTION, RENAMED, TrainOptions
 from vocprep.storage.places import local_path
 from vocprep.validation import explain
 
@@ -41,7 +41,7 @@ def preset_names() -> list[str]:
 
 
 def load_options(
-    preset: str | Path | TrainOptions = TrainOptions.preset,
+    preset: str | Path | TrainOptions = DEFAULT_PRESET,
     settings: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> TrainOptions:

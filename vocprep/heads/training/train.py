@@ -21,7 +21,7 @@ from vocprep.geometry import PATCH
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.folder import begin_or_resume, check_folder, decide_lanes, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
-from vocprep.heads.runs.options import TrainOptions, fit_splits
+from vocprep.heads.runs.options import DEFAULT_PRESET, TrainOptions, fit_splits
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import CURVES_FILE
 from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
@@ -42,7 +42,7 @@ from vocprep.storage.places import Place, local_path
 def train(
     shards: ShardDataset | str | Place,
     out: str | Path,
-    options: TrainOptions | str | Path = TrainOptions.preset,
+    options: TrainOptions | str | Path = DEFAULT_PRESET,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: Progress = NO_PROGRESS,
     weights: str | Path | None = None,
