@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -45,39 +46,45 @@ def make_config(seed: int = 0) -> RunConfig:
     )
 
 
-def trained(steps: int) -> tuple[nn.Module, torch.optim.AdamW]:
-    """Return a small model and its optimizer after some steps."""
+def trained(steps: int) -> tuple[nn.Module, torch.optim.AdamW, nn.Module]:
+    """Return a small model, its optimizer, and what stands for its mean, after some steps."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    mean = deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for _ in range(steps):
+        mean.load_state_dict(model.state_dict())
         model(torch.rand(4, 2)).square().sum().backward()
         optimizer.step()
-    return model, optimizer
+    return model, optimizer, mean
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """A run that was interrupted after 3 of its 4 epochs, validated after 2."""
     save_weights(tmp_path, make_config(), trained(2 * STEPS)[0], 2)
-    model, optimizer = trained(3 * STEPS)
-    save_checkpoint(tmp_path, make_config(), model, optimizer, 3)
+    model, optimizer, mean = trained(3 * STEPS)
+    save_checkpoint(tmp_path, make_config(), model, optimizer, 3, mean)
     return tmp_path
 
 
-def restored(run_dir: Path) -> tuple[int, nn.Module, torch.optim.AdamW]:
-    model, optimizer = trained(0)
-    return restore(run_dir, make_config(), model, optimizer, STEPS), model, optimizer
-
-
-def test_a_checkpoint_restores_weights_and_moments(run_dir: Path) -> None:
-    epoch, model, optimizer = restored(run_dir)
-    expected_model, expected = trained(3 * STEPS)
-    assert epoch == 3
+def test_a_checkpoint_restores_weights_moments_and_means(run_dir: Path) -> None:
+    model, optimizer, mean = trained(0)
+    assert restore(run_dir, make_config(), model, optimizer, STEPS, mean) == 3
+    expected_model, expected, expected_mean = trained(3 * STEPS)
+    for name, value in expected_mean.state_dict().items():
+        assert torch.equal(mean.state_dict()[name], value)
     for found, wanted in zip(model.parameters(), expected_model.parameters(), strict=True):
         assert torch.equal(found, wanted)
         for key, value in expected.state[wanted].items():
             assert torch.equal(optimizer.state[found][key], value), key
+
+
+def test_the_weights_of_an_ended_training_are_the_means(run_dir: Path) -> None:
+    save_weights(run_dir, make_config(), trained(1)[0], EPOCHS)
+    model, optimizer, mean = trained(0)
+    assert restore(run_dir, make_config(), model, optimizer, STEPS, mean) == EPOCHS
+    assert torch.equal(next(mean.parameters()), next(trained(1)[0].parameters()))
 
 
 def rewrite(path: Path, change: Callable[[State], None], about: dict[str, object]) -> None:
@@ -126,6 +133,8 @@ CHANGES = {
         "expected \\[3, 2\\], found \\[2, 3\\]",
     ),
     "moments of another shape": (set_tensor(MEAN, torch.zeros(3)), "expected \\[3, 2\\]"),
+    "a missing mean": (without("mean/1.running_var"), "mean/1.running_var: .* found no tensor"),
+    "NaN means": (set_value("mean/0.bias", float("nan")), "mean/0.bias: expected finite values"),
     "another type": (set_tensor(WEIGHT, torch.zeros(3, 2).half()), "found .* of torch.float16"),
     "integer moments": (set_tensor(MEAN, torch.zeros(3, 2).long()), "found .* of torch.int64"),
 }
@@ -160,14 +169,15 @@ def test_a_checkpoint_of_another_run_or_epoch_is_refused(run_dir: Path, name: st
 
 def assert_refused(run_dir: Path, file: str, said: str) -> None:
     """Refused in one line that names the file, before the model or the optimizer is changed."""
-    model, optimizer = trained(0)
-    before = [parameter.clone() for parameter in model.parameters()]
+    model, optimizer, mean = trained(0)
+    tensors = [*model.parameters(), *mean.parameters()]
+    before = [tensor.clone() for tensor in tensors]
     with pytest.raises(RunError, match=f"{file}: .*{said}") as refused:
-        restore(run_dir, make_config(), model, optimizer, STEPS)
+        restore(run_dir, make_config(), model, optimizer, STEPS, mean)
     assert str(refused.value).isprintable()
     assert not optimizer.state
-    for parameter, value in zip(model.parameters(), before, strict=True):
-        assert torch.equal(parameter, value)
+    for tensor, value in zip(tensors, before, strict=True):
+        assert torch.equal(tensor, value)
 
 
 def cut(path: Path) -> None:
@@ -244,8 +254,9 @@ def test_a_link_to_nothing_is_refused_before_anything_is_trained(
 ) -> None:
     (run_dir / name).unlink()
     (run_dir / name).symlink_to("nowhere" if target == "nowhere" else name)
+    model, optimizer, mean = trained(0)
     with pytest.raises(RunError, match=re.escape(name)):
-        restored(run_dir)
+        restore(run_dir, make_config(), model, optimizer, STEPS, mean)
 
 
 def test_metadata_that_name_no_run_are_refused(run_dir: Path) -> None:

@@ -60,6 +60,7 @@ def test_no_step_waits_for_the_device(
             device="cpu",
             encoder=encoder,  # type: ignore[arg-type]
             slots=slots,  # type: ignore[arg-type]
+            ema=0.9,
             val_split="",
         )
         with Recorder() as recorder:

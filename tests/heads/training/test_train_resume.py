@@ -133,8 +133,8 @@ def test_a_run_without_validation_resumes_with_its_own_options(tmp_path: Path):
     "heads",
     [
         {"encoder": "transformer"},
-        {"encoder": "spikformer"},
-        {"encoder": "transformer", "mask_head": "cells", "depth": 1, "norm_first": True},
+        {"encoder": "spikformer", "ema": 0.9},
+        {"mask_head": "cells", "depth": 1, "norm_first": True, "ema": 0.9},
     ],
     ids=lambda heads: "-".join(str(value) for value in heads.values()),
 )

@@ -94,6 +94,9 @@ class TrainOptions:
     """Share of all steps in which the learning rate rises from 0, 0 ≤ warmup < 1."""
     clip: PositiveFloat = 1.0
     """Maximum norm of all gradients together."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share that the exponential mean of the weights keeps in each step, e.g. 0.99. The mean is
+    what is validated and saved. 0: the weights as trained, without a mean."""
     precision: StepPrecision = "auto"
     """Of the matrix products: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where the device
     computes it faster."""

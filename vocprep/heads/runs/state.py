@@ -1,9 +1,9 @@
 """The state of a training on disk: weights, and the checkpoint that a resumed training restores.
 
 Both are safetensors files, replaced whole at the end of an epoch, whose metadata name the run.
-``model.safetensors`` holds the latest validated weights; ``checkpoint.safetensors`` weights and
-AdamW's moments. Neither holds random numbers: they are drawn anew each epoch from seed, epoch and
-rank.
+``model.safetensors`` holds the latest validated weights; ``checkpoint.safetensors`` weights,
+AdamW's moments and the exponential mean of the weights, where training keeps one. Neither holds
+random numbers: they are drawn anew each epoch from seed, epoch and rank.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vocprep.validation import Positive, checked, explain, from_json, printable
 
 MODEL_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
-_MODEL, _OPTIMIZER = "model/", "optimizer/"
+_MODEL, _MEAN, _OPTIMIZER = "model/", "mean/", "optimizer/"
 _STEP, _SQUARES = "step", "exp_avg_sq"
 _ABOUT = "vocprep"
 _MAX_HEADER_BYTES = 16 << 20
@@ -42,10 +42,18 @@ def save_weights(run_dir: Path, config: RunConfig, model: nn.Module, epoch: int)
 
 
 def save_checkpoint(
-    run_dir: Path, config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int
+    run_dir: Path,
+    config: RunConfig,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    mean: nn.Module | None = None,
 ) -> None:
-    """Replace the run's checkpoint by the present state, after ``epoch`` epochs."""
-    tensors = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
+    """Replace the run's checkpoint by the present state, after ``epoch`` epochs.
+
+    ``mean`` has the exponential mean of the model's weights, where training keeps one.
+    """
+    tensors = _weights(model, mean)
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state[parameter].items():
             tensors[f"{_OPTIMIZER}{name}/{key}"] = value
@@ -58,8 +66,9 @@ def restore(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     steps_per_epoch: int,
+    mean: nn.Module | None = None,
 ) -> int:
-    """Restore model and optimizer from the run's checkpoint and return its epoch.
+    """Restore model, optimizer and mean from the run's checkpoint and return its epoch.
 
     The last epoch, with its weights, where the training has ended; 0, changing nothing, where there
     is no checkpoint. Raises RunError when a file does not read, is not this run's, or holds what no
@@ -69,15 +78,17 @@ def restore(
     if os.path.lexists(path):  # a link to nowhere is refused, as it could not be replaced
         epoch, weights = read_state(path, config, model.state_dict())
         if epoch == config.options.epochs:
-            model.load_state_dict(weights)
+            (model if mean is None else mean).load_state_dict(weights)
             return epoch
     path = run_dir / CHECKPOINT_FILE
     if not os.path.lexists(path):
         return 0
-    epoch, tensors = read_state(path, config, _expected_checkpoint(model))
+    epoch, tensors = read_state(path, config, _expected_checkpoint(model, mean))
     # Beyond 2²⁴ the optimizer's own count in float32 stands still.
     _check_moments(path, tensors, min(epoch * steps_per_epoch, 1 << 24))
     model.load_state_dict(_below(_MODEL, tensors))
+    if mean is not None:
+        mean.load_state_dict(_below(_MEAN, tensors))
     for name, parameter in model.named_parameters():
         moments = _below(f"{_OPTIMIZER}{name}/", tensors)
         optimizer.state[parameter] = {
@@ -86,9 +97,17 @@ def restore(
     return epoch
 
 
-def _expected_checkpoint(model: nn.Module) -> StateDict:
+def _weights(model: nn.Module, mean: nn.Module | None) -> dict[str, Tensor]:
+    """Return the weights in training and their mean, if any, by their names in a checkpoint."""
+    weights = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
+    if mean is not None:
+        weights |= {f"{_MEAN}{name}": tensor for name, tensor in mean.state_dict().items()}
+    return weights
+
+
+def _expected_checkpoint(model: nn.Module, mean: nn.Module | None) -> StateDict:
     """Return tensors of the names, shapes and types of a checkpoint."""
-    tensors = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors = _weights(model, mean)
     for name, parameter in model.named_parameters():
         moments = {_STEP: torch.zeros(()), "exp_avg": parameter, _SQUARES: parameter}
         tensors |= {f"{_OPTIMIZER}{name}/{key}": tensor for key, tensor in moments.items()}

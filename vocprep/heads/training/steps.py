@@ -21,6 +21,7 @@ from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.options import StepPrecision, TrainOptions
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.feed import Feed
+from vocprep.heads.training.weight_mean import WeightMean
 from vocprep.progress import NO_PROGRESS, Progress, advancing
 from vocprep.shards.feed.batches import Batch
 
@@ -39,6 +40,18 @@ class Training:
     optimizer: torch.optim.Optimizer
     precision: Literal["bf16", "fp32"]
     """Of the matrix products."""
+    mean: WeightMean | None = None
+    """Of the weights in training; None where ``ema`` is 0."""
+
+    @property
+    def mean_model(self) -> TFDetHeads | None:
+        """The heads with the mean of the weights."""
+        return None if self.mean is None else self.mean.model
+
+    @property
+    def kept_model(self) -> TFDetHeads:
+        """The heads that are validated and that the run keeps."""
+        return self.mean_model or self.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +79,11 @@ def train_epoch(training: Training, epoch: int, progress: Progress = NO_PROGRESS
     steps = len(feed.batch_sizes)
 
     for number, batch in enumerate(advancing(feed.batches(epoch), progress)):
-        lr = learning_rate((epoch - 1) * steps + number, options.epochs * steps, options)
+        step = (epoch - 1) * steps + number
+        lr = learning_rate(step, options.epochs * steps, options)
         losses = train_step(training, batch, lr)
+        if training.mean is not None:
+            training.mean.update(step)
         # Summed on the device: reading a loss here would make the GPU wait every step.
         loss_sums += losses * feed.batch_sizes[number]
 
@@ -126,6 +142,7 @@ def set_up(
             module.dropout *= options.dropout_factor
     if options.standardise:
         model.standardise.fit(*feed.statistics())
+    mean = WeightMean(model, options.ema) if options.ema else None
     groups = parameter_groups(model, options.weight_decay)
     bf16 = uses_bf16(options.precision, processes.device)
     losses_of = _loss_function(processes.wrapped(model), config, bf16)
@@ -137,6 +154,7 @@ def set_up(
         compute_losses=_compiled(losses_of) if options.compiled else losses_of,
         optimizer=torch.optim.AdamW(groups, lr=options.lr, fused=True),
         precision="bf16" if bf16 else "fp32",
+        mean=mean,
     )
 
 

@@ -135,7 +135,8 @@ def _train_epochs(
     options, run_dir, processes = job.options, job.run_dir, training.processes
     started = time.perf_counter()
     steps = len(training.feed.batch_sizes)
-    done = restore(run_dir, config, training.model, training.optimizer, steps)
+    model, mean = training.model, training.mean_model
+    done = restore(run_dir, config, model, training.optimizer, steps, mean)
     processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
     history = processes.on_leader(lambda: truncate_history(run_dir, done))
     notes = tuple(_notes(job.dataset, options, run_dir, done))
@@ -195,7 +196,8 @@ def _recorder(
     if not training.processes.leads:
         yield lambda metrics: None
         return
-    options, model, saved = training.options, training.model, time.monotonic()
+    options, saved = training.options, time.monotonic()
+    model, mean = training.model, training.mean_model
     with open_log(run_dir, done) as log:
 
         def record(metrics: EpochMetrics) -> None:
@@ -203,10 +205,10 @@ def _recorder(
             log(metrics)
             epoch = metrics.epoch
             if options.validates(epoch):
-                save_weights(run_dir, config, model, epoch)
+                save_weights(run_dir, config, training.kept_model, epoch)
             is_due = time.monotonic() - saved >= options.checkpoint_every
             if is_due and epoch < options.epochs:
-                save_checkpoint(run_dir, config, model, training.optimizer, epoch)
+                save_checkpoint(run_dir, config, model, training.optimizer, epoch, mean)
                 saved = time.monotonic()
 
         yield record
@@ -249,7 +251,7 @@ def _validate(training: Training, batches: Iterable[Batch], labels: LabelSpace) 
     No rank waits for another's validation: a collective that waits longer than the process group's
     timeout would end the training.
     """
-    counts = score_split(training.model.eval(), batches, labels, training.processes.total)
+    counts = score_split(training.kept_model.eval(), batches, labels, training.processes.total)
     return {
         "val_loss": counts.class_loss + counts.mask_loss,
         "val_class_loss": counts.class_loss,
