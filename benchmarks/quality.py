@@ -28,9 +28,9 @@ import vocprep
 from vocprep.errors import VocprepError
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
-from vocprep.heads.scoring.counters import MaskQuality
 from vocprep.heads.scoring.evaluate import evaluate
-from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.measures.counters import MaskQuality
+from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.scores import RunScores
 from vocprep.heads.training.train import train
 from vocprep.options import BuildChoices

@@ -9,7 +9,7 @@ import pytest
 from builders.images import opened
 
 from vocprep.heads.runs.log import EpochMetrics, draw_curves
-from vocprep.heads.scoring.metrics import ConfusionMatrix, confusion_shares
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, confusion_shares
 from vocprep.heads.scoring.scores import ClassScore, RunScores, draw_confusion
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.statistics import LabelStatistics, draw_label_chart

@@ -20,7 +20,11 @@ from vocprep.auditing.patches import Patches, label_shares, read_patches
 from vocprep.auditing.planted import KINDS, Suspicions, judge
 from vocprep.auditing.result import AuditedPicture, AuditResult
 from vocprep.errors import UsageError
-from vocprep.heads.scoring.label_quality import calibrated, class_thresholds, normalized_margin
+from vocprep.heads.scoring.measures.label_quality import (
+    calibrated,
+    class_thresholds,
+    normalized_margin,
+)
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import FLIP_SUFFIX

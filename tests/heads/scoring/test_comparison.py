@@ -18,8 +18,8 @@ from vocprep.heads.scoring.comparison import (
     compare_runs,
     image_differences,
 )
-from vocprep.heads.scoring.image_scores import ImageConfusions
-from vocprep.heads.scoring.metrics import ConfusionMatrix
+from vocprep.heads.scoring.measures.image_scores import ImageConfusions
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.heads.scoring.scores import RunScores
 

@@ -31,7 +31,7 @@ from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
 from vocprep.heads.predict_image import predict_label_map
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import Run
-from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.run_scores import RECALL_NOTE, WHOLE_NOTE, score_run
 from vocprep.heads.scoring.split_pass import most_frequent_classes, score_split
 from vocprep.labels.label_space import load_label_space

@@ -16,7 +16,7 @@ from PIL import Image
 from vocprep.errors import DataError, LabelDecodeError, UsageError
 from vocprep.geometry import Geometry, place_labels
 from vocprep.heads.runs.options import EvaluateOptions
-from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.run_scores import WHOLE_NOTE, score_run
 from vocprep.heads.scoring.whole_image import whole_image_pixels
 from vocprep.labels.label_space import load_label_space

@@ -23,7 +23,7 @@ from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.scoring.evaluate import evaluate
-from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.run_scores import TRAIN_SPLIT_NOTE
 from vocprep.heads.training.feed import ResidentFeed
 from vocprep.heads.training.steps import learning_rate, parameter_groups, uses_bf16

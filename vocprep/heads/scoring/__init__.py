@@ -1,6 +1,6 @@
 """Scoring: what heads are worth on a split, beside oracles and a constant prediction.
 
-Belongs here: one pass over a split (``split_pass``, ``counters``), the scores computed from its
-counts (``metrics``, ``oracles``, ``whole_image``), their results (``scores``) and the verb
-``evaluate``.
+Belongs here: one pass over a split (``split_pass``), the scores computed from its counts, the
+results (``scores``, ``whole_image``, ``comparison``) and the verb ``evaluate``. What is counted,
+and how, is in ``measures``.
 """

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from vocprep.errors import UsageError
-from vocprep.heads.scoring.image_scores import ImageConfusions
-from vocprep.heads.scoring.metrics import FREQUENT
+from vocprep.heads.scoring.measures.image_scores import ImageConfusions
+from vocprep.heads.scoring.measures.metrics import FREQUENT
 from vocprep.heads.scoring.scores import ClassName, RunScores
 from vocprep.validation import to_json
 

@@ -17,8 +17,8 @@ from vocprep.heads.example_sheets import ExampleSheets
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.comparison import Comparison, compare_runs
-from vocprep.heads.scoring.image_scores import Group, examples
 from vocprep.heads.scoring.matching import choose_dataset, default_split, require_one_truth
+from vocprep.heads.scoring.measures.image_scores import Group, examples
 from vocprep.heads.scoring.run_scores import score_run
 from vocprep.heads.scoring.scores import DrawnImage, RunScores, write_confusion
 from vocprep.memory import memory_errors

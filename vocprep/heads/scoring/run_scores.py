@@ -18,10 +18,10 @@ from vocprep.errors import UsageError
 from vocprep.features.devices import choose_device
 from vocprep.heads.runs.options import EvaluateOptions, require_split
 from vocprep.heads.runs.run import Run
-from vocprep.heads.scoring.image_scores import by_accuracy
 from vocprep.heads.scoring.matching import check_fits
-from vocprep.heads.scoring.metrics import ConfusionMatrix
-from vocprep.heads.scoring.oracles import RowKind
+from vocprep.heads.scoring.measures.image_scores import by_accuracy
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
+from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.scores import (
     Area,
     ClassName,

@@ -10,11 +10,11 @@ from pydantic import Field, InstanceOf
 
 from vocprep.drawing.charts import confusion_png
 from vocprep.files.writing import write_atomic
-from vocprep.heads.scoring.calibration import Calibration
-from vocprep.heads.scoring.counters import MaskQuality
-from vocprep.heads.scoring.image_scores import Group, ImageConfusions, ImageScore
-from vocprep.heads.scoring.metrics import ConfusionMatrix, confusion_shares
-from vocprep.heads.scoring.oracles import RowKind, chance_name
+from vocprep.heads.scoring.measures.calibration import Calibration
+from vocprep.heads.scoring.measures.counters import MaskQuality
+from vocprep.heads.scoring.measures.image_scores import Group, ImageConfusions, ImageScore
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, confusion_shares
+from vocprep.heads.scoring.measures.oracles import RowKind, chance_name
 from vocprep.validation import to_json
 
 CONFUSION_CLASSES = 30

@@ -22,8 +22,8 @@ from vocprep.heads.model.loss_parts import unpack_states
 from vocprep.heads.model.losses import compute_losses, losses_by_image
 from vocprep.heads.model.mask_heads import PixelScores, pixel_scores
 from vocprep.heads.model.tfdet import TFDetHeads, top_labels
-from vocprep.heads.scoring.calibration import Calibration, CalibrationCounter
-from vocprep.heads.scoring.counters import (
+from vocprep.heads.scoring.measures.calibration import Calibration, CalibrationCounter
+from vocprep.heads.scoring.measures.counters import (
     LossCounter,
     MaskCounter,
     MaskQuality,
@@ -31,9 +31,9 @@ from vocprep.heads.scoring.counters import (
     ScoreHistogram,
     Total,
 )
-from vocprep.heads.scoring.image_scores import ImageConfusions, ImageCounter
-from vocprep.heads.scoring.metrics import ConfusionMatrix, PatchCounts, constant_prediction
-from vocprep.heads.scoring.oracles import (
+from vocprep.heads.scoring.measures.image_scores import ImageConfusions, ImageCounter
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, PatchCounts, constant_prediction
+from vocprep.heads.scoring.measures.oracles import (
     RowKind,
     draw_slots,
     label_slots,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from vocprep.heads.scoring.metrics import FREQUENT, ConfusionMatrix, confusion_shares
+from vocprep.heads.scoring.measures.metrics import FREQUENT, ConfusionMatrix, confusion_shares
 from vocprep.heads.scoring.scores import RunScores
 from vocprep.labels.label_space import LabelSpace
 from vocprep.pages.report.charts import Bar, bars, heat_map

@@ -12,7 +12,7 @@ from vocprep.heads.scoring.comparison import (
     ScoreDifference,
     class_differences,
 )
-from vocprep.heads.scoring.metrics import FREQUENT
+from vocprep.heads.scoring.measures.metrics import FREQUENT
 from vocprep.pages.report.charts import Bar, bars
 from vocprep.pages.report.page import Section, section, table
 from vocprep.pages.report.runs.scored import ScoredRun

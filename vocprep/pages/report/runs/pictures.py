@@ -15,7 +15,7 @@ from vocprep.drawing.legend import LegendRow, legend_rows
 from vocprep.heads.predict_image import predict_label_map
 from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.comparison import ImageDifference, image_differences
-from vocprep.heads.scoring.image_scores import ImageScore
+from vocprep.heads.scoring.measures.image_scores import ImageScore
 from vocprep.pages.report.options import ReportOptions
 from vocprep.pages.report.page import Picture, Section, section
 from vocprep.pages.report.runs.comparison import signed

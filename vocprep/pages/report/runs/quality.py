@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vocprep.heads.scoring.calibration import CalibrationBin
+from vocprep.heads.scoring.measures.calibration import CalibrationBin
 from vocprep.pages.report.charts import Axes, Bar, Line, bars, histogram, line_chart
 from vocprep.pages.report.page import Section, section, table
 from vocprep.pages.report.runs.scored import ScoredRun

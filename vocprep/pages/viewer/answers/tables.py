@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vocprep.heads.scoring.metrics import ConfusionMatrix
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
 from vocprep.pages.viewer.queries import Query
 from vocprep.pages.viewer.shown.runs import SplitScores
 from vocprep.pages.viewer.shown.session import Session

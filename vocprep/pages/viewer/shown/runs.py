@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from vocprep.heads.model.losses import losses_by_image
 from vocprep.heads.predict_image import LabelMapPrediction, predict_label_map
 from vocprep.heads.runs.run import Run
-from vocprep.heads.scoring.counters import MaskCounter, PixelCounter
-from vocprep.heads.scoring.image_scores import ImageCounter
-from vocprep.heads.scoring.metrics import ConfusionMatrix, constant_prediction
-from vocprep.heads.scoring.oracles import RowKind, chance_name
+from vocprep.heads.scoring.measures.counters import MaskCounter, PixelCounter
+from vocprep.heads.scoring.measures.image_scores import ImageCounter
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, constant_prediction
+from vocprep.heads.scoring.measures.oracles import RowKind, chance_name
 from vocprep.heads.scoring.split_pass import ScoredBatch, label_maps_by_kind, run_batches
 from vocprep.options import LoaderOptions
 from vocprep.pages.viewer.queries import NotFoundError

@@ -9,8 +9,8 @@ from builders.oracles import VOID, naive_average_precision, naive_ious
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocprep.heads.scoring.counters import PixelCounter
-from vocprep.heads.scoring.metrics import (
+from vocprep.heads.scoring.measures.counters import PixelCounter
+from vocprep.heads.scoring.measures.metrics import (
     ConfusionMatrix,
     PatchRecall,
     PatchTop1,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocprep.heads.model.tfdet import pixel_confidence, to_label_map, to_segment
-from vocprep.heads.scoring.calibration import BINS, STEPS, CalibrationCounter
+from vocprep.heads.scoring.measures.calibration import BINS, STEPS, CalibrationCounter
 
 
 @given(st.integers(0, 10**6))

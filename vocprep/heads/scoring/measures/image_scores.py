@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocprep.heads.scoring.metrics import ConfusionMatrix
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

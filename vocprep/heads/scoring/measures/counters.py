@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from vocprep.heads.model.config import ClassLoss
 from vocprep.heads.model.losses import Losses
-from vocprep.heads.scoring.metrics import ConfusionMatrix, average_precision
+from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, average_precision
 from vocprep.labels.targets import SLOTS, STATE_VOID
 
 Total = Callable[[Tensor], Tensor]

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from vocprep.heads.scoring.label_quality import (
+from vocprep.heads.scoring.measures.label_quality import (
     calibrated,
     class_thresholds,
     normalized_margin,

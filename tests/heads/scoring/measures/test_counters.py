@@ -11,7 +11,7 @@ from builders.oracles import naive_average_precision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocprep.heads.scoring.counters import MaskCounter, MaskQuality, ScoreHistogram
+from vocprep.heads.scoring.measures.counters import MaskCounter, MaskQuality, ScoreHistogram
 
 
 @given(st.integers(0, 10**6))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vocprep.heads.model.losses import compute_losses, losses_by_image
 from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.scoring.image_scores import ImageConfusions, ImageCounter
+from vocprep.heads.scoring.measures.image_scores import ImageConfusions, ImageCounter
 
 NAMES = ("a", "b", "c", "d", "e")
 

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vocprep.heads.model.loss_parts import unpack_states
-from vocprep.heads.scoring.oracles import draw_slots, label_slots, match_channels, true_masks
+from vocprep.heads.scoring.measures.oracles import (
+    draw_slots,
+    label_slots,
+    match_channels,
+    true_masks,
+)
 from vocprep.labels.targets import make_targets, targets_to_label_map
 
 
