@@ -33,7 +33,7 @@ bench: $(READY)  ## the speed claims, one table each; under ten minutes on two i
 		$(BIN)/python $$script --json benchmarks/results/$$name.json || exit 1; \
 	done
 
-quality: $(READY)  ## the scores of all training recipes on photographs; an hour and more on two cores
+quality: $(READY)  ## the scores of all presets on photographs; about half an hour on two idle cores
 	$(BIN)/python benchmarks/quality.py --json benchmarks/results/quality.json
 
 scale: $(READY)  ## versions of up to a million samples; half an hour and 3 GB of disk

@@ -29,6 +29,19 @@ class Column:
     key: str
     heading: str
     spec: str = ""
+    spread: bool = False
+    """Whether rows may have KEY_lowest and KEY_highest, which are printed behind the number."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all that the column shows."""
+        ends = ("_lowest", "_highest") if self.spread else ()
+        return tuple(f"{self.key}{end}" for end in ("", *ends))
+
+    def shown(self, row: Mapping[str, Cell]) -> str:
+        """Return the text of the column in a row."""
+        number, *ends = (_shown(row.get(key), self.spec) for key in self.keys)
+        return number if "-" in ends or not ends else f"{number} ({'-'.join(ends)})"
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Table:
 
     def text(self) -> str:
         """Return the table as lines, names to the left and numbers to the right."""
-        cells = [[_shown(row.get(c.key), c.spec) for c in self.columns] for row in self.rows]
+        cells = [[column.shown(row) for column in self.columns] for row in self.rows]
         headings = [self.title or self.columns[0].heading, *(c.heading for c in self.columns[1:])]
         widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
         lines = [
@@ -120,7 +133,10 @@ class Report:
             "tables": [
                 {
                     "title": table.title,
-                    "rows": [{c.key: row.get(c.key) for c in table.columns} for row in table.rows],
+                    "rows": [
+                        {key: row.get(key) for c in table.columns for key in c.keys}
+                        for row in table.rows
+                    ],
                 }
                 for table in self.tables
             ],

@@ -1,143 +1,71 @@
-"""What heads are worth on photographs: the shipped presets beside what they stand on.
+"""What heads are worth on photographs: the shipped presets, or other ways to train (``--rows``).
 
-One row is one way to train: another preset, encoder, backbone, normalisation or embedding, the rest
-as in ``default``. Heads are scored on the val split after their last epoch, never the best one;
-a row is the mean over seeds. Every row sees each training picture equally often: where it learns
-from mirrored views too, each view counts. So all rows take the same number of steps, but for the
-last, smaller batches of an epoch.
+Heads are scored on the val split after their last epoch, never the best one; a row is the mean over
+seeds, beside the lowest and the highest. Every row sees each training picture equally often: where
+it learns from mirrored views too, each view counts. So all rows take the same number of steps but
+for what their batches are.
 
-What is in ``--work`` already (shards, finished and interrupted runs) is taken from there. Without
-real pictures it runs on generated ones, whose scores mean nothing.
+Several trainings run at once, each with its share of the cores (``--jobs``). What is in ``--work``
+already is taken from there: shards, finished and interrupted trainings. The folder of a training is
+named by its configuration, so that a preset that has changed is trained anew, and two rows that
+come to the same are trained once. Without real pictures it runs on generated ones, whose scores
+mean nothing.
 
-Run: python benchmarks/quality.py [--passes 20] [--batch-size 32] [--seeds 2] [--work FOLDER]
+Run: python benchmarks/quality.py [--rows cells wide] [--passes 24] [--seeds 2] [--work FOLDER]
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
+import torch
 from _pictures import SCHEMA, find_photographs, weights_at_hand
-from _report import Cell, Column, Report, Table, command_line
+from _recipes import ASKED, EMBEDDINGS, PRESETS, VARIANTS, VIEWS, Asked, Variant
+from _report import Cell, Column, Report, Table, command_line, usable_cores
 
 import vocprep
 from vocprep.errors import VocprepError
+from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.scoring.evaluate import evaluate
-from vocprep.heads.scoring.measures.counters import MaskQuality
 from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.scores import RunScores
 from vocprep.heads.training.train import train
-from vocprep.options import BuildChoices
-from vocprep.recipe import View
 from vocprep.shards.reader import ShardDataset
 
-VIEWS: tuple[View, ...] = ("identity", "flip")
 UNTRAINED = "random:0"
 GENERATED = 48
 """Pictures that are drawn where there are no real ones."""
 
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Shards to learn from, as they differ from the usual ones."""
-
-    choices: BuildChoices
-    weights: str | None = "cifar100_resnet32.pth"
-    """File of the backbone's weights; untrained ones when None."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row: a preset on some shards, with settings laid over it."""
-
-    title: str
-    preset: str = "default"
-    shards: str = "base"
-    settings: tuple[str, ...] = ()
-
-
-EMBEDDINGS = {
-    "base": Embeddings(BuildChoices(views=VIEWS)),
-    "wide": Embeddings(
-        BuildChoices(views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2")),
-    ),
-    "fp32": Embeddings(BuildChoices(views=VIEWS, precision="fp32")),
-    "wide-fp32": Embeddings(
-        BuildChoices(
-            views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2"), precision="fp32"
-        ),
-    ),
-    "random": Embeddings(BuildChoices(views=VIEWS), weights=None),
-    "imagenet": Embeddings(BuildChoices(views=VIEWS, normalisation="imagenet")),
-    "efficientnet": Embeddings(
-        BuildChoices(
-            views=VIEWS,
-            backbone="timm:tf_efficientnet_lite0",
-            layers=("final", "blocks.4"),
-            cells=2,
-        ),
-        weights="tf_efficientnet_lite0.safetensors",
-    ),
+SCORES: dict[str, Callable[[RunScores, RowKind], float | None]] = {
+    "miou_frequent": lambda scores, kind: scores.row(kind).miou_frequent,
+    "pixel_accuracy": lambda scores, kind: scores.row(kind).pixel_accuracy,
+    "mask_iou": lambda scores, kind: {
+        RowKind.MODEL: scores.masks.iou,
+        RowKind.PATCH_MAJORITY: scores.masks.iou_of_largest,
+    }.get(kind),
 }
-VARIANTS = {
-    "default": Variant("default"),
-    "seed": Variant("seed", preset="seed"),
-    "none": Variant("default, encoder none", settings=("encoder=none",)),
-    "spikformer": Variant("default, encoder spikformer", settings=("encoder=spikformer",)),
-    "random": Variant("default, untrained backbone", shards="random"),
-    "imagenet": Variant("default, ImageNet normalisation", shards="imagenet"),
-    "wide": Variant("wide: windows 32, 64, 128, layer3 + layer2", preset="wide", shards="wide"),
-    "fp32": Variant("default, fp32", shards="fp32"),
-    "wide-fp32": Variant("wide, fp32", preset="wide", shards="wide-fp32"),
-    "cells": Variant("cells", preset="cells"),
-    "linear": Variant("linear", preset="linear"),
-    "wide-cells": Variant("cells, embeddings of wide", preset="cells", shards="wide"),
-    "efficientnet-default": Variant("default, EfficientNet-Lite0", shards="efficientnet"),
-    "efficientnet-linear": Variant(
-        "linear, EfficientNet-Lite0", preset="linear", shards="efficientnet"
-    ),
-    "efficientnet-cells": Variant(
-        "cells, EfficientNet-Lite0", preset="cells", shards="efficientnet"
-    ),
-}
-ASKED = (
-    ("default", "seed", 2.0),
-    ("default", "random", 8.0),
-    ("wide", "default", 5.0),
-    ("default", "fp32", -0.5),
-    ("wide", "wide-fp32", -0.5),
-)
-"""The first row's lead over the second that is asked for, in points of mIoU ≥1 %."""
-LEAST = (("efficientnet-linear", 58.0), ("efficientnet-cells", 66.0))
-"""The mIoU ≥1 % that is asked of rows."""
-
-MASK_IOU: dict[RowKind, Callable[[MaskQuality], float]] = {
-    RowKind.MODEL: lambda masks: masks.iou,
-    RowKind.PATCH_MAJORITY: lambda masks: masks.iou_of_largest,
-}
-"""The kinds of rows that have a mask IoU."""
-
+"""By key of a column: a score of one of a run's rows, 0..1; None where the row has none."""
 COLUMNS = (
     Column("name", ""),
-    Column("miou_frequent", "mIoU ≥1 %", ".1f"),
-    Column("lowest", "lowest", ".1f"),
-    Column("highest", "highest", ".1f"),
-    Column("miou_present", "mIoU present", ".1f"),
-    Column("pixel_accuracy", "pixel acc.", ".1f"),
-    Column("patch_top1", "top-1", ".1f"),
-    Column("mask_iou", "mask IoU", ".1f"),
+    Column("miou_frequent", "mIoU ≥1 %", ".1f", spread=True),
+    Column("pixel_accuracy", "pixel accuracy", ".1f", spread=True),
+    Column("mask_iou", "mask IoU", ".1f", spread=True),
     Column("parameters", "parameters", ",d"),
+    Column("images_per_second", "images/s", ".0f"),
     Column("epochs", "epochs", "d"),
 )
-LEADS = (
+COMPARED = (
     Column("name", ""),
-    Column("asked", "at least", ".1f"),
+    Column("at_least", "at least", ".1f"),
     Column("measured", "measured", ".1f"),
 )
 
@@ -153,14 +81,37 @@ class Bench:
     """How often each training picture is seen, mirrored or not."""
     batch_size: int
     seeds: int
+    jobs: int
+    """Trainings at once."""
 
     def options(self, variant: Variant, seed: int) -> TrainOptions:
-        """Return how a row is trained: as many steps as every other one."""
+        """Return how a row is trained: every picture as often as in every other one."""
         views = len(VIEWS) if load_options(variant.preset, variant.settings).flip else 1
-        epochs = self.passes // views
-        settings = (*variant.settings, f"batch_size={self.batch_size}", f"seed={seed}")
+        epochs, batch_size = self.passes // views, variant.batch_size or self.batch_size
+        settings = (*variant.settings, f"batch_size={batch_size}", f"seed={seed}")
         length = {"epochs": epochs, "validate_every": epochs, "resume": True}
-        return load_options(variant.preset, settings, length)
+        # Two presets may come to the same, so that their name is left out.
+        return replace(load_options(variant.preset, settings, length), preset="quality")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training to do, or done before."""
+
+    shards: Path
+    run_dir: Path
+    options: TrainOptions
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training."""
+
+    scores: RunScores
+    parameters: int
+    """Those that are trained."""
+    images_per_second: float
+    """Of the median epoch, validation left out."""
 
 
 def build(bench: Bench, name: str) -> ShardDataset:
@@ -173,81 +124,105 @@ def build(bench: Bench, name: str) -> ShardDataset:
     return ShardDataset.open(out)
 
 
-def score(bench: Bench, name: str, shards: ShardDataset) -> tuple[list[RunScores], int]:
-    """Train a row once per seed, where that is still to be done; score the runs, count parameters.
+def trainings(bench: Bench, names: Sequence[str]) -> dict[str, list[Training]]:
+    """Return the trainings of each row, one per seed; builds the shards that they need."""
+    shards = {name: build(bench, name) for name in dict.fromkeys(VARIANTS[n].shards for n in names)}
+    found: dict[str, list[Training]] = {}
+    for name in names:
+        dataset = shards[VARIANTS[name].shards]
+        all_options = [bench.options(VARIANTS[name], seed) for seed in range(bench.seeds)]
+        keys = [RunConfig.of(dataset, options).run_id[:16] for options in all_options]
+        found[name] = [
+            Training(bench.work / "shards" / VARIANTS[name].shards, bench.work / "runs" / key, each)
+            for key, each in zip(keys, all_options, strict=True)
+        ]
+    return found
 
-    Parameters are those that are trained.
-    """
-    scores: list[RunScores] = []
-    for seed in range(bench.seeds):
-        run_dir = bench.work / "runs" / f"{name}-{seed}"
-        trained = train(shards, run_dir, bench.options(VARIANTS[name], seed))
-        scores += evaluate(run_dir, shards, "val").runs
-    return scores, trained.parameters
+
+def carry_out(training: Training) -> Trained:
+    """Train, where that is still to be done, and score the run."""
+    dataset = ShardDataset.open(training.shards)
+    done = train(dataset, training.run_dir, training.options)
+    return Trained(
+        scores=evaluate(training.run_dir, dataset, "val").runs[0],
+        parameters=done.parameters,
+        images_per_second=median(epoch.images_per_second for epoch in done.history),
+    )
 
 
-def fill_row(
-    title: str,
-    scores: Sequence[RunScores],
-    row: RowKind = RowKind.MODEL,
-    parameters: int | None = None,
-) -> dict[str, Cell]:
-    """Return a line of the table from the row of that kind in each run's scores."""
-    rows = [run_scores.row(row) for run_scores in scores]
-    frequent = [100 * found.miou_frequent for found in rows]
-    own = row is RowKind.MODEL
-    mask_iou = MASK_IOU.get(row)
+def carry_out_all(bench: Bench, wanted: Mapping[str, list[Training]]) -> Iterator[list[Trained]]:
+    """Yield what comes of each row, in their order; what two rows share is done once."""
+    threads = max(1, usable_cores() // bench.jobs)
+    with ProcessPoolExecutor(
+        bench.jobs, get_context("spawn"), torch.set_num_threads, (threads,)
+    ) as pool:
+        todo = {each.run_dir: each for row in wanted.values() for each in row}
+        running = {run_dir: pool.submit(carry_out, each) for run_dir, each in todo.items()}
+        try:
+            for row in wanted.values():
+                yield [running[each.run_dir].result() for each in row]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def fill_row(title: str, scores: Sequence[RunScores], kind: RowKind) -> dict[str, Cell]:
+    """Return a line of the table from the row of that kind in each run's scores, in percent."""
+    line: dict[str, Cell] = {"name": title}
+    for key, score in SCORES.items():
+        values = [100 * found for each in scores if (found := score(each, kind)) is not None]
+        if values:
+            line |= {key: mean(values)}
+        if len(values) > 1:
+            line |= {f"{key}_lowest": min(values), f"{key}_highest": max(values)}
+    return line
+
+
+def row_of(title: str, trained: Sequence[Trained]) -> dict[str, Cell]:
+    """Return the line of heads that were trained with several seeds."""
     return {
-        "name": title,
-        "miou_frequent": mean(frequent),
-        "lowest": min(frequent) if own else None,
-        "highest": max(frequent) if own else None,
-        "miou_present": mean(100 * found.miou_present for found in rows),
-        "pixel_accuracy": mean(100 * found.pixel_accuracy for found in rows),
-        "patch_top1": mean(100 * found.patch_top1 for found in rows),
-        "mask_iou": mean(100 * mask_iou(s.masks) for s in scores) if mask_iou else None,
-        "parameters": parameters,
-        "epochs": scores[0].epoch if own else None,
+        **fill_row(title, [each.scores for each in trained], RowKind.MODEL),
+        "parameters": trained[0].parameters,
+        "images_per_second": mean(each.images_per_second for each in trained),
+        "epochs": trained[0].scores.epoch,
     }
 
 
-def compare_least(rows: dict[str, dict[str, Cell]]) -> Table:
-    """Return what is asked of rows by themselves beside what was measured."""
-    lines: list[dict[str, Cell]] = [
-        {
-            "name": VARIANTS[name].title,
-            "asked": asked,
-            "measured": float(rows[name]["miou_frequent"] or 0),
-        }
-        for name, asked in LEAST
-        if name in rows
-    ]
-    return Table("mIoU ≥1 %", LEADS, lines)
+def compare(asked: Asked, rows: Mapping[str, Mapping[str, Cell]]) -> dict[str, Cell] | None:
+    """Return a number that is asked for beside the measured one; None without the rows for it."""
+    names = [name for name in (asked.row, asked.above, asked.times) if name is not None]
+    if any(name not in rows for name in names):
+        return None
+    heading = next(column.heading for column in COLUMNS if column.key == asked.score)
+    title, measured = f"{VARIANTS[asked.row].title}: {heading}", _number(rows, asked.row, asked)
+    if asked.above is not None:
+        title += f" above {VARIANTS[asked.above].title}"
+        measured -= _number(rows, asked.above, asked)
+    elif asked.times is not None:
+        title += f", times {VARIANTS[asked.times].title}"
+        measured /= _number(rows, asked.times, asked)
+    return {"name": title, "at_least": asked.at_least, "measured": measured}
 
 
-def compare(rows: dict[str, dict[str, Cell]]) -> Table:
-    """Return what is asked of the rows' order beside what was measured."""
-    lines: list[dict[str, Cell]] = []
-    for better, worse, asked in ASKED:
-        if better in rows and worse in rows:
-            one, other = (float(rows[name]["miou_frequent"] or 0) for name in (better, worse))
-            title = f"{VARIANTS[better].title}, above: {VARIANTS[worse].title}"
-            lines.append({"name": title, "asked": asked, "measured": one - other})
-    return Table("points of mIoU ≥1 %", LEADS, lines)
+def _number(rows: Mapping[str, Mapping[str, Cell]], row: str, asked: Asked) -> float:
+    return float(rows[row][asked.score] or 0)
 
 
 def main() -> None:
-    """Build, train and score all rows, and print the table."""
+    """Build, train and score all rows, and print the tables."""
     parser = command_line(__doc__)
     parser.add_argument("--images", type=int, help="of each split; all when not given")
-    parser.add_argument("--passes", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--passes", type=int, default=24)
+    parser.add_argument("--batch-size", type=int, default=32, help="of rows without their own")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--rows", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--rows", nargs="+", choices=VARIANTS, default=list(PRESETS))
+    parser.add_argument("--jobs", type=int, help="trainings at once; one per core, or one on a GPU")
     parser.add_argument("--work", type=Path, help="folder that keeps shards and runs")
     arguments = parser.parse_args()
     if arguments.passes < 1 or arguments.passes % len(VIEWS):
         parser.error(f"--passes {arguments.passes}: expected a multiple of {len(VIEWS)}, the views")
+    for name in ("batch_size", "seeds", "jobs"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} {value}: expected 1 or more")
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(
             work=arguments.work or Path(name),
@@ -255,6 +230,7 @@ def main() -> None:
             passes=arguments.passes,
             batch_size=arguments.batch_size,
             seeds=arguments.seeds,
+            jobs=arguments.jobs or (1 if torch.cuda.is_available() else usable_cores()),
         )
         try:
             measure(bench, arguments.rows, arguments.json)
@@ -264,34 +240,36 @@ def main() -> None:
 
 def measure(bench: Bench, names: Sequence[str], json: Path | None) -> None:
     """Print the tables of the rows of these names, and write them."""
-    sizes = {"passes": bench.passes, "batch_size": bench.batch_size, "seeds": bench.seeds}
-    base = build(bench, "base")
-    images = {split: base.count(split) for split in ("train", "val")}
-    kind = find_photographs(bench.work, GENERATED).kind
-    report = Report(
-        "quality",
-        {**sizes, **images},
-        f"{images['train']:,} + {images['val']:,} {kind}, weights {Path(weights_at_hand()).name}; "
-        f"{bench.passes} passes in batches of {bench.batch_size}, last epoch, mean of "
-        f"{bench.seeds} seeds",
-    )
+    wanted = trainings(bench, names)
+    report = start_report(bench, ShardDataset.open(wanted[names[0]][0].shards))
     rows: dict[str, dict[str, Cell]] = {}
-    for name in names:
-        variant = VARIANTS[name]
-        scores, parameters = score(
-            bench, name, base if variant.shards == "base" else build(bench, variant.shards)
-        )
-        rows[name] = fill_row(variant.title, scores, parameters=parameters)
-        print(f"{variant.title}: {rows[name]['miou_frequent']:.1f}", file=sys.stderr, flush=True)
+    for name, trained in zip(names, carry_out_all(bench, wanted), strict=True):
+        rows[name] = row_of(VARIANTS[name].title, trained)
+        print(f"{name}: {rows[name]['miou_frequent']:.1f}", file=sys.stderr, flush=True)
     oracles = {kind: kind.display_name for kind in (RowKind.GT_TOP_4, RowKind.PATCH_MAJORITY)} | {
         RowKind.MAJORITY: "one class everywhere"
     }
-    lines = [fill_row(title, scores[:1], row) for row, title in oracles.items()]
+    first = [trained[0].scores]
+    lines = [fill_row(title, first, kind) for kind, title in oracles.items()]
     report.add(Table("%", COLUMNS, [*rows.values(), *lines]))
-    for table in (compare(rows), compare_least(rows)):
-        if table.rows:
-            report.add(table)
+    compared = [line for asked in ASKED if (line := compare(asked, rows)) is not None]
+    if compared:
+        report.add(Table("asked beside measured", COMPARED, compared))
     report.write(json)
+
+
+def start_report(bench: Bench, dataset: ShardDataset) -> Report:
+    """Return the report on what all rows share, without its tables."""
+    images = {split: dataset.count(split) for split in ("train", "val")}
+    kind = find_photographs(bench.work, GENERATED).kind
+    sizes = {name: getattr(bench, name) for name in ("passes", "batch_size", "seeds", "jobs")}
+    return Report(
+        "quality",
+        {**sizes, **images},
+        f"{images['train']:,} + {images['val']:,} {kind}, weights {Path(weights_at_hand()).name}; "
+        f"{bench.passes} passes in batches of {bench.batch_size} unless a row has its own, last "
+        f"epoch, mean of {bench.seeds} seeds (lowest-highest); {bench.jobs} trainings at once",
+    )
 
 
 if __name__ == "__main__":

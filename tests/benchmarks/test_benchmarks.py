@@ -10,13 +10,16 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from builders.versions import Built
 
 from vocprep.recipe import Precision
+from vocprep.shards.reader import ShardDataset
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY = {
@@ -28,10 +31,7 @@ TINY = {
         *("--images", "4", "--start-up", "2", "--compared", "2", "--windows", "32"),
         "--no-compile",
     ],
-    "quality": [
-        *("--images", "8", "--passes", "2", "--seeds", "1"),
-        *("--rows", "default", "seed", "linear"),
-    ],
+    "quality": ["--images", "4", "--passes", "2", "--seeds", "2", "--rows", "cells", "linear"],
     "read": ["--records", "600", "--repeats", "1"],
     "scale": ["--most", "1000"],
     "scaling": ["--images", "8"],
@@ -153,3 +153,64 @@ def test_building_offers_the_precisions_that_there_are(
     plain = find_ways(torch.device(device), compile_too=False)
     assert plain
     assert not any(way.compiled for way in plain)
+
+
+def test_a_training_is_done_once_for_rows_that_come_to_the_same_and_anew_for_others(
+    crop_hdf5: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = runpy.run_path(str(FOLDER / "quality.py"))
+    variants, variant = script["VARIANTS"], type(script["VARIANTS"]["default"])
+    monkeypatch.setitem(variants, "one", variant("one", preset="cells", settings=("lr=1e-3",)))
+    monkeypatch.setitem(variants, "same", variant("same", "cells", "wide", ("lr=0.001",)))
+    monkeypatch.setitem(variants, "other", variant("other", "cells", settings=("lr=2e-3",)))
+    monkeypatch.setitem(variants, "batch", replace(variants["one"], batch_size=3))
+    dataset = ShardDataset.open(crop_hdf5.path)
+    monkeypatch.setitem(script["trainings"].__globals__, "build", lambda bench, name: dataset)
+    bench = script["Bench"](tmp_path, images=None, passes=2, batch_size=2, seeds=2, jobs=1)
+
+    names = ["one", "same", "other", "batch"]
+    folders = {
+        name: [training.run_dir for training in row]
+        for name, row in script["trainings"](bench, names).items()
+    }
+    assert folders["one"] == folders["same"]
+    assert len({folder for row in folders.values() for folder in row}) == 6
+    more = script["trainings"](replace(bench, passes=4), names)
+    assert not {each.run_dir for each in more["one"]} & set(folders["one"])
+    assert {each.options.batch_size for each in more["batch"]} == {3}
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({}, {"name": "cells: mask IoU", "measured": 45.0}),
+        ({"above": "seed"}, {"name": "cells: mask IoU above seed", "measured": 6.5}),
+        ({"times": "linear"}, {"name": "cells: mask IoU, times linear", "measured": 1.5}),
+        ({"above": "wide"}, None),
+    ],
+)
+def test_what_is_asked_of_rows_stands_beside_what_was_measured(
+    asked: dict[str, str], line: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = runpy.run_path(str(FOLDER / "quality.py"))
+    rows = {"cells": {"mask_iou": 45.0}, "seed": {"mask_iou": 38.5}, "linear": {"mask_iou": 30.0}}
+    found = script["compare"](script["Asked"]("cells", "mask_iou", 1.0, **asked), rows)
+    assert found == (line and {"at_least": 1.0, **line})
+
+
+def test_a_spread_is_printed_behind_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = runpy.run_path(str(FOLDER / "_report.py"))
+    columns = (script["Column"]("name", ""), script["Column"]("iou", "IoU", ".1f", spread=True))
+    one = {"name": "two seeds", "iou": 43.25, "iou_lowest": 43.04, "iou_highest": 43.46}
+    table = script["Table"](
+        "%", columns, [one, {"name": "oracle", "iou": 57.9}, {"name": "chance"}]
+    )
+    assert [line.split(maxsplit=1)[-1] for line in table.text().splitlines()] == [
+        "IoU",
+        "seeds  43.2 (43.0-43.5)",
+        "57.9",
+        "-",
+    ]
