@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vocprep.backbones import Layer
-from vocprep.heads.model import cell_head
+from vocprep.heads.model import cell_pixels
 from vocprep.heads.model.cell_head import CellLinear, mean_class_logits
 from vocprep.heads.model.cells import cell_shares, resample
 from vocprep.heads.model.config import HeadsConfig
@@ -116,36 +116,38 @@ def test_the_probabilities_of_a_patch_are_the_mean_of_its_cells():
     torch.testing.assert_close(found.exp(), logits.softmax(dim=-1).mean(dim=-2))
 
 
-@pytest.mark.parametrize("classes", [2, 9])
+@pytest.mark.parametrize("classes", [2, 9, 70])
 @pytest.mark.parametrize("per_side", [1, 2, 4])
 def test_pixels_are_the_strongest_interpolated_class(
     per_side: int, classes: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cell_head, "_BLOCK", 5 * 1024 * classes)  # five patches at once
-    logits, _ = random_cells(per_side, classes)
+    monkeypatch.setattr(cell_pixels, "_BLOCK", 5 * 1024 * classes)  # a few patches at once
+    logits = 4 * random_cells(per_side, classes)[0]
+    logits[1, ..., 1] += 20  # an image of one class, as far as its cells are concerned
     config = HeadsConfig(
         outputs=classes,
         mask_head="cells",
         cells=per_side,
         layers=(Layer(channels=256, cells=1),),
     )
-    class_logits = mean_class_logits(4 * logits)
-    found = pixel_scores(class_logits, 4 * logits, GRIDS, config)
-    assert found.masks.shape == (len(GRIDS), PATCHES, 1024, 4)
+    found = pixel_scores(mean_class_logits(logits), logits, GRIDS, config)
+    labels = torch.randint(-1, classes, (len(GRIDS), PATCHES, 4))
     for image, grid in enumerate(GRIDS):
-        cells = picture_of((4 * logits[image]).softmax(dim=-1), grid, per_side)[None]
+        cells = picture_of(logits[image].softmax(dim=-1), grid, per_side)[None]
         size = [int(number) * 32 for number in grid]
         expected = functional.interpolate(cells, size=size, mode="bilinear")[0]
-        confidence, labels = expected.max(dim=0)
+        confidence, strongest = expected.max(dim=0)
         parts = (found.label_map, found.confidence)
         drawn, sure = (picture_of(part[image].unsqueeze(-1), grid, 32)[0] for part in parts)
         torch.testing.assert_close(sure, confidence)
         first, second = expected.topk(2, dim=0).values
-        assert torch.equal(drawn.long()[first - second > 1e-6], labels[first - second > 1e-6])
-        masks = picture_of(found.masks[image], grid, 32)
-        for patch in range(int(grid.prod())):
+        assert torch.equal(drawn.long()[first - second > 1e-6], strongest[first - second > 1e-6])
+        patches = torch.arange(int(grid.prod()))
+        masks = found.masks_of(image * PATCHES + patches, labels[image, patches])
+        assert masks.shape == (len(patches), 1024, 4)
+        for patch in patches.tolist():
             row, column = divmod(patch, int(grid[1]))
-            window = (slice(row * 32, row * 32 + 32), slice(column * 32, column * 32 + 32))
-            for rank, label in enumerate(class_logits[image, patch].topk(min(4, classes)).indices):
-                torch.testing.assert_close(masks[rank][window], expected[label][window])
-            assert not masks[min(4, classes) :][:, *window].any()
+            window = expected[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
+            for rank, label in enumerate(labels[image, patch].tolist()):
+                wanted = window[label].flatten() if label >= 0 else torch.zeros(1024)
+                torch.testing.assert_close(masks[patch, :, rank], wanted)

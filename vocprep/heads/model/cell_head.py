@@ -1,18 +1,16 @@
-"""The head of cells: class logits of every cell of a patch, interpolated to pixels.
+"""The head of cells: class logits of every cell of a patch.
 
 Each layer of an embedding keeps the numbers of its own n×n cells: channel · n² + row · n + column.
 A linear map takes the numbers of each cell; what comes of layers with fewer cells than the head's
 is interpolated between them, and averaged where there are more.
 
-Shape legend: B batch, P patches, G cells per patch, H cells in and around a patch, C classes,
-D embedding, 1024 pixels of a patch (row-major).
+Shape legend: B batch, P patches, G cells per patch, C classes, D embedding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +18,13 @@ from torch.nn import functional
 
 from vocprep.backbones import Layer
 from vocprep.errors import UsageError
-from vocprep.geometry import PATCH
-from vocprep.heads.model.cells import around, between, cell_shares, resample
+from vocprep.heads.model.cells import cell_shares, resample
 from vocprep.heads.model.config import WIDTH, HeadsConfig
 from vocprep.heads.model.loss_parts import LossParts, Targets, soft_cross_entropy
-from vocprep.heads.model.slot_head import top_labels
-from vocprep.labels.targets import SLOTS
 
 HIDDEN = 64
 """Numbers per cell between what a cell holds, with its patch's token, and its class logits."""
 DROPOUT = 0.1
-_BLOCK = 1 << 24
-"""Class scores of pixels that are held at once."""
 
 
 class CellLinear(nn.Module):
@@ -122,47 +115,3 @@ def cell_losses(
     by_cell = soft_cross_entropy(cell_logits, labels, shares)
     filled = valid > 0
     return LossParts(by_patch, filled.any(dim=-1), by_cell, filled.sum(dim=-1))
-
-
-class CellPixels:
-    """Pixels of cells: the class probabilities of cells, interpolated over the picture."""
-
-    def __init__(
-        self, class_logits: Tensor, cell_logits: Tensor, grids: Tensor, per_side: int
-    ) -> None:
-        batch, patches, _, self._classes = cell_logits.shape
-        self._shape, self._ranked = (batch, patches), top_labels(class_logits)
-        self._cells = cell_logits.float().softmax(dim=-1).flatten(0, 2)
-        first = torch.arange(batch, device=grids.device) * patches * per_side**2
-        self._around = (around(grids, patches, per_side) + first.view(-1, 1, 1)).flatten(0, 1)
-        self._weights = between(per_side, PATCH, cell_logits.device)
-
-    @property
-    def label_map(self) -> Tensor:
-        """Ids of the classes with the largest interpolated probability."""
-        return self._strongest[1]
-
-    @property
-    def confidence(self) -> Tensor:
-        """These probabilities."""
-        return self._strongest[0]
-
-    @cached_property
-    def masks(self) -> Tensor:
-        """Interpolated probabilities of each patch's four strongest classes."""
-        ranked = self._ranked.flatten(0, 1).unsqueeze(-2)
-        chosen = self._cells.take(self._around.unsqueeze(-1) * self._classes + ranked)
-        masks = (self._weights @ chosen).view(*self._shape, PATCH**2, -1)
-        return functional.pad(masks, (0, SLOTS - masks.shape[-1]))
-
-    @cached_property
-    def _strongest(self) -> tuple[Tensor, Tensor]:
-        found = [scores.max(dim=-1) for scores in self._blocks()]
-        values, places = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return values.view(*self._shape, -1), places.view(*self._shape, -1)
-
-    def _blocks(self) -> Iterator[Tensor]:
-        """Yield the class scores of all pixels, float32 [·, 1024, C], some patches at once."""
-        size = max(1, _BLOCK // (PATCH**2 * self._classes))
-        for start in range(0, len(self._around), size):
-            yield self._weights @ self._cells[self._around[start : start + size]]

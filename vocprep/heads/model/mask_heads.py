@@ -4,8 +4,8 @@ A mask head is three things, one entry of ``MASK_HEADS``: a module from tokens a
 logits, the losses that teach these, and what they say of pixels. To add one: a module of its own,
 its name in ``config.MaskHeadName``, an entry here.
 
-Shape legend: B batch, P patches, C classes, K = 4 slots, D embedding, 1024 pixels of a patch
-(row-major).
+Shape legend: B batch, P patches, N some of the B·P patches, C classes, K = 4 slots, D embedding,
+1024 pixels of a patch (row-major).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from vocprep.heads.model.cell_head import CellHead, CellPixels, cell_losses
+from vocprep.heads.model.cell_head import CellHead, cell_losses
+from vocprep.heads.model.cell_pixels import CellPixels
 from vocprep.heads.model.config import HeadsConfig, MaskHeadName
 from vocprep.heads.model.loss_parts import LossParts, Targets
 from vocprep.heads.model.slot_head import (
@@ -38,11 +39,11 @@ class PixelScores(Protocol):
     def confidence(self) -> Tensor:
         """float32 [B, P, 1024] in 0..1: the probability of what decided the pixel's class."""
 
-    @property
-    def masks(self) -> Tensor:
-        """float32 [B, P, 1024, 4] in 0..1: where the class is that ``cat`` ranks k-th.
+    def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
+        """Return how strong given classes of some patches are: float32 [N, 1024, 4] in 0..1.
 
-        0 for the last ones where there are fewer than four classes.
+        ``patches`` int64 [N] among the batch's B·P, ``labels`` int64 [N, 4] class ids. 0 where an
+        id is −1, and for classes that the head draws no mask of.
         """
 
 
@@ -81,7 +82,9 @@ MASK_HEADS: Mapping[MaskHeadName, MaskHead] = {
         make=CellHead,
         logits=CellHead.__call__,
         losses=cell_losses,
-        pixels=lambda y, z, grids, config: CellPixels(y, z, grids, config.cells),
+        pixels=lambda _y, z, grids, config: CellPixels(
+            z.float().softmax(dim=-1), grids, config.cells
+        ),
         probabilities=lambda z: z.softmax(dim=-1),
     ),
 }

@@ -67,10 +67,14 @@ class SlotPixels:
         """Probabilities of the masks that win."""
         return pixel_confidence(self._class_logits, self._mask_logits)
 
-    @property
-    def masks(self) -> Tensor:
-        """Probabilities of all four masks."""
-        return self._mask_logits.float().sigmoid()
+    def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
+        """Probabilities of the masks that the given classes have."""
+        ranked = top_labels(self._class_logits).flatten(0, 1)[patches]
+        masks = self._mask_logits.flatten(0, 1)[patches].float().sigmoid()
+        same = labels.unsqueeze(-1) == ranked.unsqueeze(-2)
+        channel = same.to(torch.uint8).argmax(dim=-1).unsqueeze(-2)
+        chosen = masks.gather(-1, channel.expand(*masks.shape[:-1], -1))
+        return chosen.masked_fill_(~same.any(dim=-1).unsqueeze(-2), 0)
 
 
 def slot_losses(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from vocprep.errors import RunError, UsageError
 from vocprep.geometry import split_patches
@@ -41,7 +42,7 @@ from vocprep.heads.scoring.measures.oracles import (
     true_masks,
 )
 from vocprep.labels.label_space import LabelSpace
-from vocprep.labels.targets import PIXELS, SLOTS
+from vocprep.labels.targets import NO_LABEL, PIXELS, SLOTS
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import Batch, Loader
 
@@ -82,11 +83,13 @@ class ScoredBatch:
     truth: Tensor
     """int64 [B, P, 1024], void where there is no patch."""
     class_logits: Tensor
-    """[B, P, C]"""
+    """[B, P, C], which losses are computed of."""
     mask_logits: Tensor
-    """[B, P, …] of the mask head."""
+    """[B, P, …] of the mask head, as those."""
+    patch_logits: Tensor
+    """[B, P, C], which predict the classes of patches."""
     pixels: PixelScores
-    """What the logits say of pixels."""
+    """What is predicted of pixels."""
 
 
 _COUNTED = (RowKind.GT_TOP_4, RowKind.GT_CLASSES, RowKind.GT_MASKS, RowKind.PATCH_MAJORITY)
@@ -181,7 +184,7 @@ class _EvaluationCounters:
             scored.class_logits, scored.mask_logits, scored.batch, self._config
         )
         self._losses.add(losses, len(ids))
-        self._scores.add(scored.class_logits, scored.batch.slot_labels)
+        self._scores.add(scored.patch_logits, scored.batch.slot_labels)
         label_maps = label_maps_by_kind(scored, self._masks)
         for kind, counter in self._pixels.items():
             counter.add(truth, label_maps[kind])
@@ -237,6 +240,7 @@ def run_batches(
             truth=_truth(loaded, space.void).to(device),
             class_logits=class_logits,
             mask_logits=mask_logits,
+            patch_logits=class_logits,
             pixels=pixel_scores(class_logits, mask_logits, batch.grids, model.config),
         )
 
@@ -254,11 +258,14 @@ def label_maps_by_kind(scored: ScoredBatch, masks: MaskCounter) -> dict[RowKind,
     """Return all rows' label maps int64 [B, P, 1024] but the constant's; count the masks."""
     batch, slot_labels = scored.batch, scored.batch.slot_labels
     states, present = unpack_states(batch.slot_planes), slot_labels >= 0
-    probabilities = scored.pixels.masks
+    ranked = top_labels(scored.patch_logits)
+    patches = torch.arange(present[..., 0].numel(), device=present.device)
+    labels = functional.pad(ranked, (0, SLOTS - ranked.shape[-1]), value=NO_LABEL)
+    probabilities = scored.pixels.masks_of(patches, labels.flatten(0, 1)).view(*states.shape, -1)
     channels = match_channels(probabilities, states)
     drawn = draw_slots(probabilities, channels, present)
     masks.add(drawn, states, present)
-    named = label_slots(top_labels(scored.class_logits), slot_labels)
+    named = label_slots(ranked, slot_labels)
     return {
         RowKind.MODEL: scored.pixels.label_map,
         RowKind.GT_TOP_4: true_masks(slot_labels, states),
@@ -274,7 +281,7 @@ def _count_patches(
     """Count one batch's patches for every row, by the classes that the row predicts of them."""
     # Padding has no slots, so it is not counted.
     slot_labels = scored.batch.slot_labels.flatten(0, 1).cpu().numpy()
-    predicted = top_labels(scored.class_logits).flatten(0, 1).cpu().numpy()
+    predicted = top_labels(scored.patch_logits).flatten(0, 1).cpu().numpy()
     classes_by_kind = {
         RowKind.MODEL: predicted,
         RowKind.GT_MASKS: predicted,
