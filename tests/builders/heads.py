@@ -38,6 +38,7 @@ CPU = EvaluateOptions(device="cpu", batch_size=2)
 DIM = 256
 ADDED_IN_6 = ("depth", "feedforward", "norm_first", "mask_head", "cells", "layers")
 """Fields of a ``run.json`` that format 6 added."""
+ADDED_IN_7 = ("mask_loss", "mask_dropout")
 
 
 def random_label_map(grid: Grid, rng: np.random.Generator, labels: int = 6) -> NDArray[np.uint16]:
@@ -146,9 +147,14 @@ def as_older_run(run_dir: Path, version: int, changes: Callable[[dict[str, Any]]
     """
     value = json.loads((run_dir / "run.json").read_text())
     value["run_format_version"] = version
-    for name in ADDED_IN_6:
-        value["heads"].pop(name, None)
-        value["options"].pop(name, None)
+    if version < 6:
+        for name in ADDED_IN_6:
+            value["heads"].pop(name, None)
+            value["options"].pop(name, None)
+    if version < 7:
+        for name in ADDED_IN_7:
+            value["heads"].pop(name, None)
+            value["options"].pop(name, None)
     if version < 5:
         del value["options"]["lanes"]
     if version < 4:
@@ -189,6 +195,15 @@ def run_for(dataset: ShardDataset, model: TFDetHeads | None = None) -> Run:
     torch.manual_seed(0)
     model = model or TFDetHeads.from_config(heads)
     return Run(path=Path("runs/mine"), config=config, model=model.eval(), epoch=7)
+
+
+MASK_HEADS: dict[str, dict[str, Any]] = {
+    "slots": {},
+    "mixed slots": {"mask_loss": "mixed"},
+    "cells": {"mask_head": "cells", "cells": 2, "layers": (Layer(channels=64, cells=2),)},
+    "none": {"mask_head": "none"},
+}
+"""Every mask head as fields of ``HeadsConfig``, for embeddings of the ResNet-32."""
 
 
 def cell_heads(outputs: int = 21, **changes: object) -> HeadsConfig:

@@ -7,7 +7,7 @@ import torch
 from builders.heads import cell_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from vocprep.errors import UsageError
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_label_map, to_segment, top_labels
@@ -95,36 +95,6 @@ def test_a_linear_probe_is_one_layer():
     assert [tuple(p.shape) for p in heads.parameters()] == [(5, 64), (5,)]
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("encoder", ["transformer", "none"])
-def test_padding_changes_nothing_of_cells(encoder: str, training: bool):
-    """Outputs and gradients of pictures of two grids, alone and together with anything behind."""
-    grids = torch.tensor([[2, 2], [1, 3]])
-    embeddings = torch.randn(2, 7, 256, dtype=torch.float64, generator=torch.manual_seed(1))
-    padding = torch.arange(7) >= grids.prod(dim=1, keepdim=True)
-    found = []
-    for filling in (0.0, 1e3):
-        torch.manual_seed(3)
-        heads = TFDetHeads.from_config(cell_heads(5, encoder=encoder)).double().train(training)
-        for module in heads.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            elif isinstance(module, nn.MultiheadAttention):
-                module.dropout = 0.0
-        filled = embeddings.masked_fill(padding.unsqueeze(-1), filling)
-        together = heads(filled, padding, grids)[1]
-        alone = [
-            heads(e[None, :n], None, g[None])[1]
-            for e, n, g in zip(embeddings, grids.prod(dim=1), grids, strict=True)
-        ]
-        assert together.isfinite().all()
-        for row, logits in enumerate(alone):
-            torch.testing.assert_close(together[row, : logits.shape[1]], logits[0])
-        together[~padding].square().sum().backward()
-        found.append({name: p.grad for name, p in heads.named_parameters()})
-    torch.testing.assert_close(*found)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -137,6 +107,11 @@ def test_padding_changes_nothing_of_cells(encoder: str, training: bool):
 def test_cells_refuse_what_does_not_go_with_them(changes: dict[str, object], message: str):
     with pytest.raises(UsageError, match=message):
         cell_heads(**changes)
+
+
+def test_patches_without_a_mask_head_have_no_order_of_slots():
+    with pytest.raises(UsageError, match=r"slots area: a choice of mask_head slots.*set slots to"):
+        HeadsConfig(outputs=5, mask_head="none", slots="area")
 
 
 @pytest.mark.parametrize("field", ["outputs", "embedding_dim"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vocprep.errors import UsageError
-from vocprep.heads.runs.options import EXECUTION, TrainOptions
+from vocprep.heads.runs.options import EXECUTION, OLDER, TrainOptions
 from vocprep.heads.runs.presets import (
     PRESET_FIELDS,
     differing_options,
@@ -17,6 +17,10 @@ from vocprep.heads.runs.presets import (
     options_toml,
     preset_names,
 )
+
+
+def options_of_older_runs(options: TrainOptions) -> dict[str, object]:
+    return {name: getattr(options, name) for name in OLDER}
 
 
 def test_the_shipped_presets_are_those_of_the_docs():
@@ -42,9 +46,11 @@ def test_what_the_presets_say():
         load_options(name) for name in ("seed", "default", "quick", "wide")
     )
     assert (seed.position, seed.standardise, seed.flip) == (False, False, False)
-    assert (seed.class_loss, seed.slots) == ("multi_hot", "area")
+    assert (seed.class_loss, seed.slots, seed.mask_loss) == ("multi_hot", "area", "all")
+    assert options_of_older_runs(seed) == OLDER
     assert (default.position, default.standardise, default.flip) == (True, True, True)
     assert (default.class_loss, default.slots) == ("soft_cross_entropy", "predicted")
+    assert (default.mask_head, default.mask_loss) == ("slots", "mixed")
     assert quick.epochs == 20
     assert wide.standardise
     assert [options.preset for options in (seed, quick, wide)] == ["seed", "quick", "wide"]
@@ -83,6 +89,16 @@ def test_the_options_of_an_older_run_read_too(tmp_path: Path):
     path = tmp_path / "recipe.toml"
     path.write_text('category_loss = "multi_hot"\n')
     assert load_options(str(path)).class_loss == "multi_hot"
+
+
+def test_the_options_file_of_an_older_run_means_what_it_did(tmp_path: Path):
+    path = tmp_path / "options.toml"
+    lines = options_toml(TrainOptions(lr=0.1)).splitlines()
+    path.write_text("\n".join(line for line in lines if line.split(" = ")[0] not in OLDER))
+    found = load_options(str(path))
+    assert options_of_older_runs(found) == OLDER
+    assert found.lr == 0.1
+    assert load_options(str(path), ["mask_loss=mixed"]).mask_loss == "mixed"
 
 
 def test_differing_options_are_those_of_the_preset():

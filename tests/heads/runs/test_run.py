@@ -21,7 +21,7 @@ from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
 from vocprep.heads.runs.config import RunConfig, embedding_layers
 from vocprep.heads.runs.folder import begin_or_resume, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, append_epoch, read_history, truncate_history
-from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.options import OLDER, TrainOptions
 from vocprep.heads.runs.presets import differing_options, load_options
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.runs.state import save_weights
@@ -33,7 +33,7 @@ def make_config(overwrite: bool = False, seed: int = 0) -> RunConfig:
     labels = load_label_space("voc21")
     return RunConfig(
         heads=HeadsConfig(outputs=labels.outputs),
-        options=TrainOptions(overwrite=overwrite, seed=seed),
+        options=TrainOptions(**OLDER, overwrite=overwrite, seed=seed),
         labels=labels,
         recipe=make_recipe({"train": random_records("train", [(1, 1)])}),
         content_id="cd" * 32,
@@ -241,8 +241,19 @@ def test_a_run_of_the_fifth_format_still_opens(run_dir: Path):
         *("class_loss", "embedding_dim", "encoder", "outputs", "position", "slots")
     ]
     after = load_run(run_dir)
-    assert (after.config.heads, after.config.options) == (before.config.heads, TrainOptions())
+    assert (after.config.heads, after.config.options) == (
+        before.config.heads,
+        TrainOptions(**OLDER),
+    )
     assert torch.equal(after.model.reg[4].weight, before.model.reg[4].weight)
+
+
+def test_masks_of_runs_of_the_sixth_format_are_taught_by_all_pixels(run_dir: Path):
+    as_older_run(run_dir, 6, lambda value: value["heads"].update(norm_first=True))
+    config = load_run(run_dir).config
+    assert (config.heads.mask_loss, config.options.mask_loss) == ("all", "all")
+    assert config.heads.norm_first
+    assert TrainOptions().mask_loss == "mixed"
 
 
 def test_a_run_of_cells_opens_with_its_layers(tmp_path: Path):

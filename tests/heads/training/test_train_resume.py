@@ -23,7 +23,7 @@ from vocprep.errors import RunError, UsageError
 from vocprep.files.writing import write_json
 from vocprep.heads.runs.folder import options_for
 from vocprep.heads.runs.log import EVENTS_DIR, EpochMetrics, read_history
-from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.options import OLDER, TrainOptions
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.training.train import train
 from vocprep.options import Layout
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.slow
 
 TIMES = ("seconds", "images_per_second")
 OPTIONS = TrainOptions(
+    **OLDER,  # type: ignore[arg-type]
     epochs=5,
     batch_size=2,
     device="cpu",

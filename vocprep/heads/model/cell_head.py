@@ -20,7 +20,7 @@ from vocprep.backbones import Layer
 from vocprep.errors import UsageError
 from vocprep.heads.model.cells import cell_shares, resample
 from vocprep.heads.model.config import WIDTH, HeadsConfig
-from vocprep.heads.model.loss_parts import LossParts, Targets, soft_cross_entropy
+from vocprep.heads.model.loss_parts import LossParts, Targets, class_losses, soft_cross_entropy
 
 HIDDEN = 64
 """Numbers per cell between what a cell holds, with its patch's token, and its class logits."""
@@ -104,13 +104,10 @@ def cell_losses(
     class_logits: Tensor, cell_logits: Tensor, targets: Targets, config: HeadsConfig
 ) -> LossParts:
     """Return the losses of patches and of cells: cross-entropies against shares of area."""
-    del config
     class_logits, cell_logits = class_logits.float(), cell_logits.float()
     per_side = math.isqrt(cell_logits.shape[-2])
     shares, valid = cell_shares(targets.slot_planes, per_side)
-    pixels = targets.slot_pixels
-    fractions = pixels / valid.sum(dim=-1, keepdim=True).clamp(min=1)
-    by_patch = soft_cross_entropy(class_logits, targets.slot_labels, fractions)
+    by_patch = class_losses(class_logits, targets, valid.sum(dim=-1), config.class_loss)
     labels = targets.slot_labels.unsqueeze(-2).expand_as(shares)
     by_cell = soft_cross_entropy(cell_logits, labels, shares)
     filled = valid > 0

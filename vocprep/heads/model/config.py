@@ -16,12 +16,14 @@ from vocprep.validation import checked
 EncoderName = Literal["transformer", "spikformer", "none"]
 ClassLoss = Literal["soft_cross_entropy", "multi_hot"]
 SlotRule = Literal["predicted", "area"]
-MaskHeadName = Literal["slots", "cells"]
+MaskHeadName = Literal["slots", "cells", "none"]
+MaskLoss = Literal["all", "mixed"]
 CellsPerSide = Literal[1, 2, 4]
 """Cells per side of a patch, each of whole bytes of a bit plane's row."""
 
 Depth = Annotated[int, Field(ge=1, le=64)]
 Feedforward = Annotated[int, Field(ge=1, le=1 << 16)]
+MaskDropout = Annotated[float, Field(ge=0, le=0.5)]
 
 WIDTH = 256
 """Width of the encoders, which is the size of the ResNet-32 embedding."""
@@ -52,21 +54,33 @@ class HeadsConfig:
     norm_first: bool = False
     """Whether they normalise what enters a sublayer, not what leaves it."""
     mask_head: MaskHeadName = "slots"
-    """``slots``: four masks per patch; ``cells``: the classes of cells inside each patch."""
+    """``slots``: four masks per patch; ``cells``: the classes of cells inside each patch; ``none``:
+    the classes of patches, interpolated."""
+    mask_loss: MaskLoss = "all"
+    """Patches whose pixels teach the masks of ``slots``: ``all``, and the strongest mask's class is
+    the pixel's; ``mixed``: those of two classes or more, and the pixel's class is that of the
+    largest product of class probability and mask."""
+    mask_dropout: MaskDropout = 0.5
+    """Rate of dropout in the head of ``slots``, before each of its layers."""
     cells: CellsPerSide = 1
-    """Cells per side of a patch; 1 with ``slots``."""
+    """Cells per side of a patch; 1 with other mask heads."""
     layers: tuple[Layer, ...] = ()
     """Parts of an embedding, in its order, whose cells the head of cells takes; none with
-    ``slots``, which take an embedding as one vector."""
+    other mask heads, which take an embedding as one vector."""
 
     @property
     def has_tokens(self) -> bool:
         """Whether patches have tokens: cells without an encoder take embeddings as they are."""
-        return self.mask_head == "slots" or self.encoder != "none"
+        return self.mask_head != "cells" or self.encoder != "none"
 
     @model_validator(mode="after")
     def _parts_that_go_together(self) -> Self:
-        if self.mask_head == "slots":
+        if self.mask_head == "none" and self.slots != "predicted":
+            raise UsageError(
+                f"slots {self.slots}: a choice of mask_head slots, found mask_head none; set slots "
+                "to predicted"
+            )
+        if self.mask_head != "cells":
             return self
         if self.class_loss != "soft_cross_entropy" or self.slots != "predicted":
             raise UsageError(

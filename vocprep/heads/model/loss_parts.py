@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vocprep.heads.model.config import ClassLoss
 from vocprep.labels.targets import NO_LABEL, PLANES
 
 
@@ -57,13 +58,26 @@ def unpack_states(slot_planes: Tensor) -> Tensor:
     return sum((bits[..., b, :] << b for b in range(1, PLANES)), start=bits[..., 0, :])
 
 
+def class_losses(
+    class_logits: Tensor, targets: Targets, valid: Tensor, class_loss: ClassLoss
+) -> Tensor:
+    """Return each patch's class loss [B, P] of float32 logits [B, P, C]; 0 without a valid pixel.
+
+    ``valid`` is the number of each patch's valid pixels, integers [B, P].
+    """
+    if class_loss == "multi_hot":
+        return multi_hot_cross_entropy(class_logits, targets.slot_labels) * (valid > 0)
+    fractions = slot_fractions(targets.slot_pixels, valid)
+    return soft_cross_entropy(class_logits, targets.slot_labels, fractions)
+
+
 def slot_fractions(slot_pixels: Tensor, valid: Tensor) -> Tensor:
-    """Return the share of the valid pixels [B, P, 1024] that each slot [B, P, 4] covers: float32.
+    """Return the share of the valid pixels, integers [B, P], that each slot covers: [B, P, 4].
 
     A row sums to 1, to less where the patch has more than four classes, and to 0 where no pixel is
     valid.
     """
-    return slot_pixels / valid.sum(dim=-1, keepdim=True).clamp(min=1)
+    return slot_pixels / valid.unsqueeze(-1).clamp(min=1)
 
 
 def soft_cross_entropy(logits: Tensor, slot_labels: Tensor, fractions: Tensor) -> Tensor:

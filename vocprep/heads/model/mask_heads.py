@@ -20,8 +20,10 @@ from vocprep.heads.model.cell_head import CellHead, cell_losses
 from vocprep.heads.model.cell_pixels import CellPixels
 from vocprep.heads.model.config import HeadsConfig, MaskHeadName
 from vocprep.heads.model.loss_parts import LossParts, Targets
+from vocprep.heads.model.patch_head import patch_logits_alone, patch_losses
 from vocprep.heads.model.slot_head import (
     SlotPixels,
+    class_probabilities,
     make_slot_head,
     slot_logits,
     slot_losses,
@@ -64,8 +66,17 @@ class MaskHead:
     """Return the parts of both losses of class logits and the module's own."""
     pixels: Callable[[Tensor, Tensor, Tensor, HeadsConfig], PixelScores]
     """Return what class logits, the module's own and grids say of pixels."""
-    probabilities: Callable[[Tensor], Tensor]
+    probabilities: Callable[[Tensor, HeadsConfig], Tensor]
     """Return the module's own logits as probabilities."""
+
+
+def pixels_of_cells(
+    class_logits: Tensor, cell_logits: Tensor, grids: Tensor, config: HeadsConfig
+) -> PixelScores:
+    """Return what logits of cells [B, P, G, C] say of pixels; those of patches say nothing more."""
+    del class_logits
+    cells = class_probabilities(cell_logits, config.class_loss)
+    return CellPixels(cells, grids, config.cells)
 
 
 MASK_HEADS: Mapping[MaskHeadName, MaskHead] = {
@@ -74,18 +85,24 @@ MASK_HEADS: Mapping[MaskHeadName, MaskHead] = {
         make=make_slot_head,
         logits=slot_logits,
         losses=slot_losses,
-        pixels=lambda y, z, _grids, _config: SlotPixels(y, z),
-        probabilities=lambda z: z.sigmoid(),
+        pixels=lambda y, z, _grids, config: SlotPixels(y, z, config),
+        probabilities=lambda z, _config: z.sigmoid(),
     ),
     "cells": MaskHead(
         name="cells",
         make=CellHead,
         logits=CellHead.__call__,
         losses=cell_losses,
-        pixels=lambda _y, z, grids, config: CellPixels(
-            z.float().softmax(dim=-1), grids, config.cells
-        ),
-        probabilities=lambda z: z.softmax(dim=-1),
+        pixels=pixels_of_cells,
+        probabilities=lambda z, _config: z.softmax(dim=-1),
+    ),
+    "none": MaskHead(
+        name="none",
+        make=lambda _config: nn.Identity(),
+        logits=patch_logits_alone,
+        losses=patch_losses,
+        pixels=pixels_of_cells,
+        probabilities=lambda z, config: class_probabilities(z, config.class_loss),
     ),
 }
 

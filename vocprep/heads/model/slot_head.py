@@ -1,6 +1,8 @@
 """The head of slots: four masks per patch, one for each of its four classes, after the seed.
 
-A pixel's class is that of the slot whose mask is the strongest there.
+A pixel's class is that of the slot whose mask is the strongest there. Masks that were trained on
+patches of two classes or more alone say where a class is, not whether it is there: they count times
+the probabilities of their classes.
 
 Shape legend: B batch, P patches, N any number of patches, K = 4 slots, C classes, 1024 pixels of a
 patch (row-major).
@@ -8,20 +10,15 @@ patch (row-major).
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocprep.heads.model.config import WIDTH, HeadsConfig
-from vocprep.heads.model.loss_parts import (
-    LossParts,
-    Targets,
-    multi_hot_cross_entropy,
-    slot_fractions,
-    soft_cross_entropy,
-    unpack_states,
-)
-from vocprep.labels.targets import PIXELS, SLOTS, STATE_VOID
+from vocprep.heads.model.config import WIDTH, ClassLoss, HeadsConfig
+from vocprep.heads.model.loss_parts import LossParts, Targets, class_losses, unpack_states
+from vocprep.labels.targets import NO_LABEL, PIXELS, SLOTS, STATE_VOID
 
 HIDDEN = 1024
 """Width of the hidden layer."""
@@ -29,12 +26,11 @@ HIDDEN = 1024
 
 def make_slot_head(config: HeadsConfig) -> nn.Sequential:
     """Return the seed's ``reg``: from tokens [..., 256] to mask probabilities [..., 4096]."""
-    del config
     return nn.Sequential(
-        nn.Dropout(0.5),
+        nn.Dropout(config.mask_dropout),
         nn.Linear(WIDTH, HIDDEN),
         nn.ReLU(),
-        nn.Dropout(0.5),
+        nn.Dropout(config.mask_dropout),
         nn.Linear(HIDDEN, PIXELS * SLOTS),
         nn.Sigmoid(),
     )
@@ -52,23 +48,33 @@ def slot_logits(
 
 
 class SlotPixels:
-    """Pixels of four masks per patch: the strongest mask's class."""
+    """Pixels of four masks per patch: the class of the strongest.
 
-    def __init__(self, class_logits: Tensor, mask_logits: Tensor) -> None:
-        self._class_logits, self._mask_logits = class_logits, mask_logits
+    Masks of ``mask_loss`` ``mixed`` count times the probabilities of their classes.
+    """
+
+    def __init__(self, class_logits: Tensor, mask_logits: Tensor, config: HeadsConfig) -> None:
+        self._class_logits, self._mask_logits, self._config = class_logits, mask_logits, config
 
     @property
     def label_map(self) -> Tensor:
         """Class ids by ``to_label_map``."""
+        if self._config.mask_loss == "mixed":
+            return to_label_map(self._class_logits, self._products)
         return to_label_map(self._class_logits, self._mask_logits)
 
     @property
     def confidence(self) -> Tensor:
-        """Probabilities of the masks that win."""
+        """The mask that wins, times the probability of its class where that counts."""
+        if self._config.mask_loss == "mixed":
+            return self._products.amax(dim=-1)
         return pixel_confidence(self._class_logits, self._mask_logits)
 
     def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
-        """Probabilities of the masks that the given classes have."""
+        """Probabilities of the masks that the given classes have.
+
+        Theirs alone in either case: of a class that is given, no probability is left.
+        """
         ranked = top_labels(self._class_logits).flatten(0, 1)[patches]
         masks = self._mask_logits.flatten(0, 1)[patches].float().sigmoid()
         same = labels.unsqueeze(-1) == ranked.unsqueeze(-2)
@@ -76,23 +82,33 @@ class SlotPixels:
         chosen = masks.gather(-1, channel.expand(*masks.shape[:-1], -1))
         return chosen.masked_fill_(~same.any(dim=-1).unsqueeze(-2), 0)
 
+    @cached_property
+    def _products(self) -> Tensor:
+        """Each mask times the probability of its class: float32 [B, P, 1024, ≤ 4]."""
+        chances = class_probabilities(self._class_logits, self._config.class_loss)
+        ranked = chances.gather(-1, top_labels(self._class_logits))
+        masks = self._mask_logits[..., : ranked.shape[-1]].float().sigmoid()
+        return masks * ranked.unsqueeze(-2)
+
 
 def slot_losses(
     class_logits: Tensor, mask_logits: Tensor, targets: Targets, config: HeadsConfig
 ) -> LossParts:
-    """Return the loss of a patch's classes, and the cross-entropies of its masks."""
+    """Return the loss of a patch's classes, and the cross-entropies of its masks.
+
+    With ``mask_loss`` ``mixed`` the pixels of patches with fewer than two slots count as void.
+    """
     logits, mask_logits = class_logits.float(), mask_logits.float()
     states = unpack_states(targets.slot_planes)
-    valid = states != STATE_VOID
-    fractions = slot_fractions(targets.slot_pixels, valid)
-    if config.class_loss == "soft_cross_entropy":
-        by_patch = soft_cross_entropy(logits, targets.slot_labels, fractions)
-    else:
-        by_patch = multi_hot_cross_entropy(logits, targets.slot_labels)
-    has_pixels = (fractions > 0).any(dim=-1)
+    valid = (states != STATE_VOID).sum(dim=-1)
+    by_patch = class_losses(logits, targets, valid, config.class_loss)
+    entries = valid * SLOTS
+    if config.mask_loss == "mixed":
+        mixed = targets.slot_labels[..., 1] != NO_LABEL
+        states, entries = states.where(mixed.unsqueeze(-1), STATE_VOID), entries * mixed
     order = _area_order(states) if config.slots == "area" else _predicted_order(logits, targets)
     masks = mask_cross_entropy(mask_logits, states, order)
-    return LossParts(by_patch * has_pixels, has_pixels, masks, valid.sum(dim=-1) * SLOTS)
+    return LossParts(by_patch, valid > 0, masks, entries)
 
 
 def mask_cross_entropy(logits: Tensor, states: Tensor, order: Tensor) -> Tensor:
@@ -130,6 +146,15 @@ def top_labels(y: Tensor) -> Tensor:
     Strongest first; the order among equal logits is ``torch.topk``'s. Fewer than 4 where C is.
     """
     return torch.topk(y, min(SLOTS, y.shape[-1]), dim=-1).indices
+
+
+def class_probabilities(class_logits: Tensor, class_loss: ClassLoss) -> Tensor:
+    """Return the probabilities float32 [..., C] that the heads were trained to give.
+
+    The softmax over the classes, or each class's own sigmoid where ``class_loss`` is ``multi_hot``.
+    """
+    logits = class_logits.float()
+    return logits.sigmoid() if class_loss == "multi_hot" else logits.softmax(dim=-1)
 
 
 def to_segment(y: Tensor, z: Tensor) -> Tensor:

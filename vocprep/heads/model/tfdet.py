@@ -18,6 +18,7 @@ from vocprep.heads.model.config import WIDTH, ClassLoss, EncoderName, HeadsConfi
 from vocprep.heads.model.encoders import make_encoder, sine_position_code
 from vocprep.heads.model.mask_heads import MASK_HEADS
 from vocprep.heads.model.slot_head import (
+    class_probabilities,
     pixel_confidence,
     to_label_map,
     to_segment,
@@ -149,7 +150,7 @@ class TFDetHeads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return class logits [B, P, C] and the mask head's logits.
 
-        These are [B, P, 1024, 4] of ``slots`` and [B, P, G, C] of ``cells``
+        These are [B, P, 1024, 4] of ``slots``, [B, P, G, C] of ``cells``, [B, P, 1, C] of ``none``
         (``mask_heads.pixel_scores``). ``embeddings`` float [B, P, D], one image a row;
         ``padding`` bool [B, P], True where there is no patch (None: nowhere); ``grids`` int64
         [B, 2] of (ny, nx), needed for the position code, by cells, and by encoders that use them.
@@ -182,16 +183,8 @@ class TFDetHeads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the seed's pair: class logits [B, P, C], mask probabilities [B, P, 1024, 4].
 
-        Of ``cells`` the second are class probabilities [B, P, G, C].
+        Of ``cells`` the second are class probabilities [B, P, G, C], of ``none`` [B, P, 1, C].
         """
         class_logits, mask_logits = self(embeddings, padding, grids)
-        return class_logits, MASK_HEADS[self.config.mask_head].probabilities(mask_logits)
-
-
-def class_probabilities(class_logits: Tensor, class_loss: ClassLoss) -> Tensor:
-    """Return the probabilities float32 [..., C] that the heads were trained to give.
-
-    The softmax over the classes, or each class's own sigmoid where ``class_loss`` is ``multi_hot``.
-    """
-    logits = class_logits.float()
-    return logits.sigmoid() if class_loss == "multi_hot" else logits.softmax(dim=-1)
+        head = MASK_HEADS[self.config.mask_head]
+        return class_logits, head.probabilities(mask_logits, self.config)

@@ -23,7 +23,7 @@ from vocprep.backbones import Layer
 from vocprep.errors import RunError, ShardError, UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.heads.model.config import CellsPerSide, HeadsConfig
-from vocprep.heads.runs.options import EXECUTION, RENAMED, TrainOptions
+from vocprep.heads.runs.options import EXECUTION, OLDER, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.label_space_files import StoredLabelSpace
 from vocprep.recipe import Recipe
@@ -157,6 +157,7 @@ class RunConfig:
 _SHARED = (
     *("position", "encoder", "class_loss", "slots"),
     *("depth", "feedforward", "norm_first", "mask_head"),
+    *("mask_loss", "mask_dropout"),
 )
 """Fields that the heads' configuration has of the options."""
 
@@ -202,7 +203,7 @@ def _upgraded(value: dict[str, Any]) -> dict[str, Any]:
         recipe = {"windows": [32], "layers": ["layer3"], **recipe}
     if version == 2:
         options["dropout_factor"] = options.pop("dropout")
-    options.setdefault("lanes", 1)
+    options = {**OLDER, "lanes": 1, **options}
     for fields in (heads, options):
         for old, new in RENAMED.items():
             if old in fields:

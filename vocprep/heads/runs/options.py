@@ -19,7 +19,9 @@ from vocprep.heads.model.config import (
     EncoderName,
     Feedforward,
     HeadsConfig,
+    MaskDropout,
     MaskHeadName,
+    MaskLoss,
     SlotRule,
 )
 from vocprep.options import LoaderMode
@@ -70,14 +72,22 @@ class TrainOptions:
     """Normalise what enters a sublayer of the transformer, not what leaves it."""
     mask_head: MaskHeadName = HeadsConfig.mask_head
     """``slots``: four masks per patch, of its four classes; ``cells``: the classes of cells inside
-    each patch, from their part of the embedding, interpolated to pixels."""
+    each patch, from their part of the embedding, interpolated to pixels; ``none``: the classes of
+    patches, interpolated."""
+    mask_loss: MaskLoss = "mixed"
+    """Patches whose pixels teach the masks of ``slots``: ``all``, or ``mixed``: those of two
+    classes or more. The others teach a mask whether a class is there, not where; pixels are then
+    decoded by class probability × mask."""
+    mask_dropout: MaskDropout = HeadsConfig.mask_dropout
+    """Dropout rate in the head of ``slots``, which ``dropout_factor`` multiplies."""
     cells: CellsPerSide | None = None
     """Cells per side of a patch for ``mask_head`` ``cells``; when None, as many as the finest layer
     of the embedding has, at most 4."""
     flip: bool = True
     """Train on mirrored views too, where the shards hold them."""
     dropout_factor: Annotated[float, Field(ge=0, lt=2)] = 1.0
-    """Multiplies the dropout rates (0.1 in the transformer, 0.5 in the mask head); 0 is none."""
+    """Multiplies the dropout rates (0.1 in the transformer and in the head of cells,
+    ``mask_dropout`` in that of slots); 0 is none."""
     epochs: Positive = 60
     """Passes over the train split."""
     batch_size: Positive = 128
@@ -152,6 +162,13 @@ EXECUTION = ("device", "mode", "compiled", "checkpoint_every", "resume", "overwr
 """Fields of TrainOptions that determine where and how a training runs. They change the weights by
 rounding at most: another device rounds differently, and so does a compiled step. The mode decides
 what ``lanes`` are where they are not given."""
+
+
+OLDER: dict[str, object] = {
+    **{"depth": 6, "feedforward": 2048, "norm_first": False},
+    **{"mask_head": "slots", "mask_loss": "all", "mask_dropout": 0.5},
+}
+"""What the options of runs up to format 6 mean where they do not have these fields yet."""
 
 
 RENAMED = {"category_loss": "class_loss", "categories": "outputs", "recipe": "preset"}

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vocprep.errors import UsageError
 from vocprep.files.reading import parse_toml, read_toml
-from vocprep.heads.runs.options import DEFAULT_PRESET, EXECUTION, RENAMED, TrainOptions
+from vocprep.heads.runs.options import DEFAULT_PRESET, EXECUTION, OLDER, RENAMED, TrainOptions
 from vocprep.storage.places import local_path
 from vocprep.validation import explain
 
@@ -28,6 +28,12 @@ PRESET_FIELDS = tuple(
     field.name for field in fields(TrainOptions) if field.name not in (*EXECUTION, "preset")
 )
 """The fields that a preset may set."""
+_IN_EVERY_RUN = {
+    *("encoder", "position", "standardise", "class_loss", "slots", "flip", "dropout_factor"),
+    *("epochs", "batch_size", "lr", "weight_decay", "warmup", "clip", "precision", "seed"),
+    *("train_split", "val_split", "validate_every"),
+}
+"""Fields that ``options.toml`` of any run has: one without the newer ones is of an older run."""
 
 
 def preset_names() -> list[str]:
@@ -106,9 +112,10 @@ def _read(preset: str) -> dict[str, Any]:
             f"preset {path}: {explain(error)}; expected one of {', '.join(names)}, or a TOML file "
             "as options.toml of a run is"
         ) from error
-    return _checked_values(
-        {RENAMED.get(key, key): value for key, value in values.items()}, f"preset {preset}"
-    )
+    values = {RENAMED.get(key, key): value for key, value in values.items()}
+    if values.keys() >= _IN_EVERY_RUN:
+        values = {**OLDER, **values}
+    return _checked_values(values, f"preset {preset}")
 
 
 def _parse_setting(setting: str) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _facts(runs: Sequence[ScoredRun]) -> list[tuple[Any, ...]]:
 
 def _mask_head(heads: HeadsConfig) -> str:
     """Return the name of a mask head, with its cells."""
-    if heads.mask_head == "slots":
+    if heads.mask_head != "cells":
         return heads.mask_head
     return f"{heads.mask_head}, {heads.cells}×{heads.cells} per patch"
 
