@@ -38,7 +38,8 @@ CPU = EvaluateOptions(device="cpu", batch_size=2)
 DIM = 256
 ADDED_IN_6 = ("depth", "feedforward", "norm_first", "mask_head", "cells", "layers")
 """Fields of a ``run.json`` that format 6 added."""
-ADDED_IN_7 = ("mask_loss", "mask_dropout")
+ADDED_IN_7 = ("mask_loss", "mask_dropout", "cell_context", "input_dropout", "windows")
+"""And format 7."""
 
 
 def random_label_map(grid: Grid, rng: np.random.Generator, labels: int = 6) -> NDArray[np.uint16]:
@@ -201,6 +202,10 @@ MASK_HEADS: dict[str, dict[str, Any]] = {
     "slots": {},
     "mixed slots": {"mask_loss": "mixed"},
     "cells": {"mask_head": "cells", "cells": 2, "layers": (Layer(channels=64, cells=2),)},
+    "cells in context": {
+        **{"mask_head": "cells", "cells": 4, "cell_context": True, "windows": (32, 64)},
+        "layers": (Layer(channels=32, cells=2), Layer(channels=32, cells=2)),
+    },
     "none": {"mask_head": "none"},
 }
 """Every mask head as fields of ``HeadsConfig``, for embeddings of the ResNet-32."""
@@ -211,6 +216,7 @@ def cell_heads(outputs: int = 21, **changes: object) -> HeadsConfig:
     fields: dict[str, object] = {
         **{"depth": 1, "feedforward": 64, "norm_first": True},
         **{"mask_head": "cells", "cells": 2, "layers": (Layer(channels=64, cells=2),)},
+        **{"cell_context": True},
     }
     return HeadsConfig(outputs=outputs, **{**fields, **changes})  # type: ignore[arg-type]
 

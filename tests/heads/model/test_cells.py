@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from vocprep.backbones import Layer
 from vocprep.heads.model import cell_pixels
-from vocprep.heads.model.cell_head import CellLinear, mean_class_logits
-from vocprep.heads.model.cells import cell_shares, resample
+from vocprep.heads.model.cell_head import CellContext, CellLinear, mean_class_logits
+from vocprep.heads.model.cells import cell_shares, resample, within_window
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.mask_heads import pixel_scores
 from vocprep.labels.targets import make_targets
@@ -67,13 +67,13 @@ def test_finer_cells_are_averaged(per_side: int, points: int):
 @pytest.mark.parametrize("classes", [3, 6])
 def test_shares_from_bit_planes_are_those_counted_in_the_label_map(per_side: int, classes: int):
     rng = np.random.default_rng(classes)
-    label_map = rng.integers(0, classes, (32, 96)).astype(np.uint16)
+    label_map = rng.integers(0, classes, (32, 128)).astype(np.uint16)
     label_map[rng.random(label_map.shape) < 0.2] = VOID
-    label_map[:16, :16], label_map[:, 64:] = VOID, 1
+    label_map[:16, :16], label_map[:, 64:96], label_map[:, 96:] = VOID, 1, VOID
     targets = make_targets(label_map, VOID)
     shares, valid = cell_shares(torch.from_numpy(targets.slot_planes)[None], per_side)
     side = 32 // per_side
-    for patch in range(3):
+    for patch in range(4):
         for cell in range(per_side**2):
             top, left = cell // per_side * side, patch * 32 + cell % per_side * side
             pixels = label_map[top : top + side, left : left + side]
@@ -89,7 +89,10 @@ def test_shares_from_bit_planes_are_those_counted_in_the_label_map(per_side: int
 def test_a_linear_map_takes_the_channels_of_all_layers_at_every_cell():
     layers = (Layer(channels=5, cells=1), Layer(channels=3, cells=2), Layer(channels=2, cells=4))
     torch.manual_seed(0)
-    linear, embeddings = CellLinear(layers, 2, 7), torch.randn(len(GRIDS), PATCHES, 5 + 12 + 32)
+    config = HeadsConfig(
+        outputs=7, embedding_dim=49, mask_head="cells", cells=2, layers=layers, windows=(32,) * 3
+    )
+    linear, embeddings = CellLinear(config, 7), torch.randn(len(GRIDS), PATCHES, 49)
     assert sum(each.numel() for each in linear.parameters()) == 7 * (5 + 3 + 2) + 7
     found = linear(embeddings, GRIDS)
     assert found.shape == (len(GRIDS), PATCHES, 4, 7)
@@ -108,6 +111,61 @@ def test_a_linear_map_takes_the_channels_of_all_layers_at_every_cell():
         features = torch.cat(parts, dim=1)[0].movedim(0, -1)
         expected = linear.linear(features).movedim(-1, 0)
         torch.testing.assert_close(picture_of(found[image], grid, 2), expected)
+
+
+@pytest.mark.parametrize("window", [64, 128, 256])
+@pytest.mark.parametrize(("cells", "points"), [(1, 4), (2, 1), (2, 4), (4, 2), (4, 4), (8, 4)])
+def test_a_window_is_interpolated_at_the_places_of_its_patch(window: int, cells: int, points: int):
+    """Each place's coordinates in the window are given to torch's own interpolation."""
+    values = torch.randn(cells**2)
+    axis = 32 / window * ((torch.arange(points) + 0.5) / points - 0.5) * 2
+    places = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
+    expected = functional.grid_sample(
+        values.view(1, 1, cells, cells), places[None], padding_mode="border", align_corners=False
+    )
+    found = within_window(cells, window, points, torch.device("cpu")) @ values
+    torch.testing.assert_close(found, expected.flatten())
+
+
+@pytest.mark.parametrize(("window", "cells", "points"), [(64, 8, 2), (64, 8, 1), (64, 16, 4)])
+def test_finer_cells_of_a_window_are_averaged(window: int, cells: int, points: int):
+    values = torch.randn(cells, cells)
+    pixels = values.repeat_interleave(window // cells, 0).repeat_interleave(window // cells, 1)
+    first = (window - 32) // 2
+    patch = pixels[first : first + 32, first : first + 32]
+    expected = functional.avg_pool2d(patch[None, None], 32 // points).flatten()
+    found = within_window(cells, window, points, torch.device("cpu")) @ values.flatten()
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_head_takes_windows_where_its_patch_lies():
+    layers = (Layer(channels=3, cells=2), Layer(channels=3, cells=4))
+    config = HeadsConfig(
+        outputs=5, embedding_dim=60, mask_head="cells", cells=4, layers=layers, windows=(32, 128)
+    )
+    linear, embeddings = CellLinear(config, 5), torch.randn(len(GRIDS), PATCHES, 60)
+    patch, window = embeddings[0, 3, :12], embeddings[0, 3, 12:].view(3, 16)
+    middle = within_window(4, 128, 4, torch.device("cpu")) @ window.T
+    other = embeddings.clone()
+    other[..., 12:] = 0
+    of_patch = linear(other, GRIDS)[0, 3]
+    expected = of_patch + middle @ linear.linear.weight[:, 3:].T
+    assert patch.any()
+    torch.testing.assert_close(linear(embeddings, GRIDS)[0, 3], expected)
+
+
+@pytest.mark.parametrize("per_side", [1, 2, 4])
+def test_context_is_a_convolution_of_the_whole_picture(per_side: int):
+    values, pictures = random_cells(per_side, 5)
+    context = CellContext(5, per_side)
+    weight = context.linear.weight.view(5, 3, 3, 5).permute(0, 3, 1, 2)
+    found = context(values, GRIDS)
+    assert bool(torch.isfinite(found).all())
+    for image, (grid, picture) in enumerate(zip(GRIDS, pictures, strict=True)):
+        beyond = functional.pad(picture[None], (1, 1, 1, 1), mode="replicate")
+        mixed = functional.conv2d(beyond, weight).movedim(1, -1)
+        expected = picture + functional.gelu(context.norm(mixed)).movedim(-1, 1)[0]
+        torch.testing.assert_close(picture_of(found[image], grid, per_side), expected)
 
 
 def test_the_probabilities_of_a_patch_are_the_mean_of_its_cells():

@@ -102,6 +102,8 @@ def test_a_linear_probe_is_one_layer():
         ({"slots": "area"}, "mask_head 'cells' learns the classes' shares of each cell"),
         ({"embedding_dim": 255}, "layers of 256 numbers together: expected embedding_dim 255"),
         ({"cells": 3}, "cells 3: expected one of 1, 2, 4"),
+        ({"windows": (32, 32)}, "windows of 2 layers: expected one for each of the 1 layers"),
+        ({"windows": (16,)}, "windows.* 16: expected 32 or more"),
     ],
 )
 def test_cells_refuse_what_does_not_go_with_them(changes: dict[str, object], message: str):
@@ -112,6 +114,24 @@ def test_cells_refuse_what_does_not_go_with_them(changes: dict[str, object], mes
 def test_patches_without_a_mask_head_have_no_order_of_slots():
     with pytest.raises(UsageError, match=r"slots area: a choice of mask_head slots.*set slots to"):
         HeadsConfig(outputs=5, mask_head="none", slots="area")
+
+
+@pytest.mark.parametrize("mask_head", ["slots", "cells"])
+def test_embeddings_are_dropped_in_training_alone(mask_head: str):
+    """Before anything reads them: heads of half the rate see each number 0 or doubled."""
+    config = cell_heads(5, mask_head=mask_head, input_dropout=0.5)
+    heads, seen = TFDetHeads.from_config(config), []
+    heads.project.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    embeddings, grids = torch.ones(1, 100, 256), torch.tensor([[10, 10]])
+    if mask_head == "cells":
+        heads.cells.own.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    for training in (True, False):
+        heads.train(training)(embeddings, None, grids)
+    trained, evaluated = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert all(torch.equal(each, trained[0]) for each in trained)
+    assert trained[0].unique().tolist() == pytest.approx([0, 2], abs=1e-3)
+    assert (trained[0] == 0).float().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert all(torch.equal(each, embeddings) for each in evaluated)
 
 
 @pytest.mark.parametrize("field", ["outputs", "embedding_dim"])

@@ -269,11 +269,31 @@ def test_a_run_of_cells_opens_with_its_layers(tmp_path: Path):
 def test_an_embedding_is_the_layers_of_its_recipe():
     recipe = make_recipe({}, windows=(32, 64), layers=("layer2", "layer3"))
     layers = (Layer(channels=32, cells=4), Layer(channels=64, cells=2))
-    assert embedding_layers(recipe, 1536) == layers * 2
+    assert embedding_layers(recipe, 1536) == (layers * 2, (32, 32, 64, 64))
     one = (Layer(channels=100, cells=1),)
-    assert embedding_layers(recipe, 100) == one  # of another network
+    assert embedding_layers(recipe, 100) == (one, (32,))  # of another network
     reduced = replace(recipe, reduction=Reduction(kind="projection", size=100, seed=0))
-    assert embedding_layers(reduced, 100) == one
+    assert embedding_layers(reduced, 100) == (one, (32,))
+
+
+def test_a_run_of_the_sixth_format_takes_cells_as_it_did(tmp_path: Path):
+    """The cells of a larger window counted as those of the patch, and none knew those around it."""
+    layers = (Layer(channels=32, cells=4), Layer(channels=32, cells=4))
+    heads = cell_heads(embedding_dim=1024, layers=layers, cell_context=False)
+    config = replace(make_config(), heads=heads)
+    begin_or_resume(tmp_path / "run", config, None)
+    save_weights(tmp_path / "run", config, TFDetHeads.from_config(heads), epoch=3)
+    as_older_run(tmp_path / "run", 6, lambda value: None)
+    before, run = TFDetHeads.from_config(heads), load_run(tmp_path / "run")
+    assert run.config.heads == heads
+    assert (heads.windows, heads.input_dropout) == ((), 0)
+    before.load_state_dict(run.model.state_dict())
+    new = TFDetHeads.from_config(replace(heads, windows=(32, 64)))
+    new.load_state_dict(run.model.state_dict())
+    given = (torch.randn(1, 6, 1024), None, torch.tensor([[2, 3]]))
+    found, same, other = (model.eval()(*given)[1] for model in (run.model, before, new))
+    assert torch.equal(found, same)
+    assert not torch.allclose(found, other)
 
 
 def test_a_run_of_the_second_format_still_opens(run_dir: Path):

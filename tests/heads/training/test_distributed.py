@@ -26,7 +26,9 @@ from vocprep.shards.reader import ShardDataset
 # Gloo rounds sums in another order: a spike on the edge of its threshold could turn on it, so the
 # spiking heads take one step only, after which the losses that are compared are those of the start.
 STEPS = {"transformer": 3, "spikformer": 1, "none": 3, "cells": 3}
-CELLS: dict[str, Any] = {"mask_head": "cells", "depth": 1, "feedforward": 64, "ema": 0.9}
+CELLS: dict[str, Any] = {
+    **{"mask_head": "cells", "cell_context": True, "depth": 1, "feedforward": 64, "ema": 0.9}
+}
 REFUSED = 7
 CHILD = """
 import sys

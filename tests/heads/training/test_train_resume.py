@@ -135,7 +135,10 @@ def test_a_run_without_validation_resumes_with_its_own_options(tmp_path: Path):
     [
         {"encoder": "transformer"},
         {"encoder": "spikformer", "ema": 0.9},
-        {"mask_head": "cells", "depth": 1, "norm_first": True, "ema": 0.9},
+        {
+            **{"mask_head": "cells", "depth": 1, "norm_first": True, "ema": 0.9},
+            **{"cell_context": True, "input_dropout": 0.2},
+        },
     ],
     ids=lambda heads: "-".join(str(value) for value in heads.values()),
 )

@@ -2,7 +2,8 @@
 
 Each layer of an embedding keeps the numbers of its own n×n cells: channel · n² + row · n + column.
 A linear map takes the numbers of each cell; what comes of layers with fewer cells than the head's
-is interpolated between them, and averaged where there are more.
+is interpolated between them, and averaged where there are more. The cells of a window that is
+larger than its patch are taken at the places that the patch has in it.
 
 Shape legend: B batch, P patches, G cells per patch, C classes, D embedding.
 """
@@ -10,15 +11,14 @@ Shape legend: B batch, P patches, G cells per patch, C classes, D embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vocprep.backbones import Layer
 from vocprep.errors import UsageError
-from vocprep.heads.model.cells import cell_shares, resample
+from vocprep.geometry import PATCH
+from vocprep.heads.model.cells import around_each, cell_shares, resample, take, within_window
 from vocprep.heads.model.config import WIDTH, HeadsConfig
 from vocprep.heads.model.loss_parts import LossParts, Targets, class_losses, soft_cross_entropy
 
@@ -33,10 +33,11 @@ class CellLinear(nn.Module):
     It is one ``nn.Linear`` over the channels of all layers, computed at each layer's own cells.
     """
 
-    def __init__(self, layers: Sequence[Layer], per_side: int, outputs: int) -> None:
+    def __init__(self, config: HeadsConfig, outputs: int) -> None:
         super().__init__()
-        self._layers, self._per_side = tuple(layers), per_side
-        channels = sum(layer.channels for layer in layers)
+        self._layers, self._per_side = config.layers, config.cells
+        self._windows = config.windows or (PATCH,) * len(config.layers)
+        channels = sum(layer.channels for layer in config.layers)
         self.linear = nn.Linear(channels, outputs)
 
     def forward(self, embeddings: Tensor, grids: Tensor) -> Tensor:
@@ -44,11 +45,36 @@ class CellLinear(nn.Module):
         parts = torch.split(embeddings, [layer.size for layer in self._layers], dim=-1)
         columns = torch.split(self.linear.weight, [each.channels for each in self._layers], dim=1)
         found: Tensor = self.linear.bias
-        for layer, part, weight in zip(self._layers, parts, columns, strict=True):
+        each = zip(self._layers, self._windows, parts, columns, strict=True)
+        for layer, window, part, weight in each:
             own = part.reshape(*part.shape[:-1], layer.channels, -1).transpose(-1, -2)
             mapped = functional.linear(own, weight)
-            found = found + resample(mapped, grids, layer.cells, self._per_side)
+            if window == PATCH:
+                found = found + resample(mapped, grids, layer.cells, self._per_side)
+            else:
+                weights = within_window(layer.cells, window, self._per_side, mapped.device)
+                found = found + weights.to(mapped.dtype) @ mapped
         return found
+
+
+class CellContext(nn.Module):
+    """A residual 3×3 convolution over the picture's grid of cells, normalised for each cell alone.
+
+    Its rows are gathered, so that pictures of any grids share a batch, and nothing is read from
+    padding: beyond the picture its last cells are repeated.
+    """
+
+    def __init__(self, width: int, per_side: int) -> None:
+        super().__init__()
+        self._per_side = per_side
+        self.linear = nn.Linear(9 * width, width, bias=False)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, cells: Tensor, grids: Tensor) -> Tensor:
+        """Return [B, P, G, X] of cells [B, P, G, X]."""
+        places = around_each(grids, cells.shape[1], self._per_side)
+        mixed = self.linear(take(cells, places).flatten(-2))
+        return cells + functional.gelu(self.norm(mixed))
 
 
 class CellHead(nn.Module):
@@ -62,10 +88,11 @@ class CellHead(nn.Module):
         self._per_side, self._has_tokens = config.cells, config.has_tokens
         self.classes: nn.Module
         if not config.has_tokens:
-            self.classes = CellLinear(config.layers, config.cells, config.outputs)
+            self.classes = CellLinear(config, config.outputs)
             return
-        self.own = CellLinear(config.layers, config.cells, HIDDEN)
+        self.own = CellLinear(config, HIDDEN)
         self.token = nn.Linear(WIDTH, HIDDEN)
+        self.context = CellContext(HIDDEN, config.cells) if config.cell_context else None
         self.dropout = nn.Dropout(DROPOUT)
         self.classes = nn.Linear(HIDDEN, config.outputs)
 
@@ -81,7 +108,10 @@ class CellHead(nn.Module):
             logits: Tensor = self.classes(standard, grids)
         else:
             hidden = self.own(standard, grids) + self._spread(self.token(tokens), grids)
-            logits = self.classes(self.dropout(functional.gelu(hidden)))
+            hidden = functional.gelu(hidden)
+            if self.context is not None:
+                hidden = self.context(hidden, grids)
+            logits = self.classes(self.dropout(hidden))
             logits = logits + self._spread(patch_logits, grids)
         return mean_class_logits(logits), logits
 

@@ -26,10 +26,19 @@ def neighbours(values: Tensor, grids: Tensor, per_side: int) -> Tensor:
     ``values`` [B, P, n², X] of n = ``per_side``, ``grids`` int64 [B, 2] of (ny, nx). Beyond the
     picture its last cells are repeated; what stands at padded places is finite and meaningless.
     """
-    index = around(grids, values.shape[1], per_side)
-    flat = values.flatten(1, 2)
-    chosen = index.flatten(1).unsqueeze(-1).expand(-1, -1, flat.shape[-1])
-    return flat.gather(1, chosen).view(*index.shape, -1)
+    return take(values, around(grids, values.shape[1], per_side))
+
+
+def take(values: Tensor, places: Tensor) -> Tensor:
+    """Return the values [B, P, n², X] of images' cells at these ``places``: [B, …, X].
+
+    ``places`` int64 [B, …] among an image's P·n². Whole rows are copied, in a tenth of the time
+    of ``Tensor.gather``.
+    """
+    batch, patches, cells, size = values.shape
+    first = torch.arange(batch, device=places.device) * patches * cells
+    rows = places.flatten(1) + first.unsqueeze(1)
+    return values.reshape(-1, size).index_select(0, rows.flatten()).view(*places.shape, size)
 
 
 def around(grids: Tensor, patches: int, per_side: int) -> Tensor:
@@ -50,6 +59,15 @@ def around(grids: Tensor, patches: int, per_side: int) -> Tensor:
     return (of_patch * per_side**2 + in_patch).flatten(-2)
 
 
+def around_each(grids: Tensor, patches: int, per_side: int) -> Tensor:
+    """Return the places of every cell and of the eight around it: int64 [B, P, n², 9], row-major.
+
+    As ``around`` does for patches: beyond the picture its last cells are repeated.
+    """
+    square = around(grids, patches, per_side).view(-1, patches, per_side + 2, per_side + 2)
+    return square.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4).flatten(2, 3)
+
+
 def between(per_side: int, points: int, device: torch.device) -> Tensor:
     """Return the weights of bilinear interpolation: float32 [points², (n + 2)²].
 
@@ -59,6 +77,26 @@ def between(per_side: int, points: int, device: torch.device) -> Tensor:
     place = (torch.arange(points, device=device) + 0.5) * per_side / points + 0.5
     cells = torch.arange(per_side + 2, device=device)
     axis = (1 - (place.unsqueeze(1) - cells).abs()).clamp(min=0)
+    return torch.kron(axis, axis)
+
+
+def within_window(cells: int, window: int, points: int, device: torch.device) -> Tensor:
+    """Return the weights [points², cells²] of the patch in the middle of a larger window.
+
+    From the cells × cells squares that a window of ``window`` pixels per side is cut into, to the
+    ``points`` × ``points`` of the patch: interpolated bilinearly between middles where these are
+    finer; else the mean over each of them, cells weighing by the area that they share with it.
+    """
+    size, step = window / cells, PATCH / points
+    start = (window - PATCH) / 2 + torch.arange(points, device=device) * step
+    cell = torch.arange(cells, device=device)
+    if step > size:
+        first = torch.maximum(start.unsqueeze(1), cell * size)
+        last = torch.minimum(start.unsqueeze(1) + step, (cell + 1) * size)
+        axis = (last - first).clamp(min=0) / step
+    else:
+        middle = ((start + step / 2) / size - 0.5).clamp(0, cells - 1)
+        axis = (1 - (middle.unsqueeze(1) - cell).abs()).clamp(min=0)
     return torch.kron(axis, axis)
 
 

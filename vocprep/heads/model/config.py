@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from vocprep.backbones import Layer
 from vocprep.errors import UsageError
+from vocprep.geometry import PATCH
 from vocprep.validation import checked
 
 EncoderName = Literal["transformer", "spikformer", "none"]
@@ -67,6 +68,13 @@ class HeadsConfig:
     layers: tuple[Layer, ...] = ()
     """Parts of an embedding, in its order, whose cells the head of cells takes; none with
     other mask heads, which take an embedding as one vector."""
+    windows: tuple[Annotated[int, Field(ge=PATCH)], ...] = ()
+    """For each of these layers the side in pixels of the square around the patch that its cells
+    cover; none: that of the patch, which runs up to format 6 took for every window."""
+    cell_context: bool = False
+    """Whether the head of cells mixes each cell with the eight around it; with an encoder only."""
+    input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Rate of dropout of the standardised embeddings, in training."""
 
     @property
     def has_tokens(self) -> bool:
@@ -90,5 +98,10 @@ class HeadsConfig:
         if (size := sum(layer.size for layer in self.layers)) != self.embedding_dim:
             raise UsageError(
                 f"layers of {size} numbers together: expected embedding_dim {self.embedding_dim}"
+            )
+        if self.windows and len(self.windows) != len(self.layers):
+            raise UsageError(
+                f"windows of {len(self.windows)} layers: expected one for each of the "
+                f"{len(self.layers)} layers, or none"
             )
         return self

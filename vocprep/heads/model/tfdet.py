@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vocprep.errors import UsageError
 from vocprep.heads.model.config import WIDTH, ClassLoss, EncoderName, HeadsConfig, SlotRule
@@ -72,13 +73,18 @@ class Dropout(nn.Dropout):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the inputs, in training some of them 0 and the others scaled up."""
-        if not self.training or self.p == 0 or inputs.device.type != "cpu":
-            return super().forward(inputs)
-        dropped = min(round(self.p * _DROPOUT_LEVELS), _DROPOUT_LEVELS - 1)
-        draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = draws.view(torch.int16)[: inputs.numel()].view(inputs.shape)
-        mask = (bits >= dropped - _DROPOUT_LEVELS // 2).to(inputs.dtype)
-        return inputs * mask.mul_(_DROPOUT_LEVELS / (_DROPOUT_LEVELS - dropped))
+        return dropout(inputs, self.p, self.training)
+
+
+def dropout(inputs: Tensor, rate: float, training: bool) -> Tensor:
+    """Return what ``Dropout`` of that rate does."""
+    if not training or rate == 0 or inputs.device.type != "cpu":
+        return functional.dropout(inputs, rate, training)
+    dropped = min(round(rate * _DROPOUT_LEVELS), _DROPOUT_LEVELS - 1)
+    draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[: inputs.numel()].view(inputs.shape)
+    mask = (bits >= dropped - _DROPOUT_LEVELS // 2).to(inputs.dtype)
+    return inputs * mask.mul_(_DROPOUT_LEVELS / (_DROPOUT_LEVELS - dropped))
 
 
 def use_fast_dropout(module: nn.Module) -> None:
@@ -162,6 +168,8 @@ class TFDetHeads(nn.Module):
                 "image's (ny, nx)"
             )
         standard = self.standardise(embeddings)
+        # Its rate is a field of its own, not one of those that ``dropout_factor`` multiplies.
+        standard = dropout(standard, self.config.input_dropout, self.training)
         if self.config.has_tokens:
             tokens = self._encode(standard, padding, grids)
             patch_logits = self.cat(tokens)

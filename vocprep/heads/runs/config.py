@@ -22,6 +22,7 @@ from pydantic import (
 from vocprep.backbones import Layer
 from vocprep.errors import RunError, ShardError, UsageError
 from vocprep.files.writing import canonical_json, sha256_hex
+from vocprep.geometry import PATCH
 from vocprep.heads.model.config import CellsPerSide, HeadsConfig
 from vocprep.heads.runs.options import EXECUTION, OLDER, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
@@ -157,7 +158,7 @@ class RunConfig:
 _SHARED = (
     *("position", "encoder", "class_loss", "slots"),
     *("depth", "feedforward", "norm_first", "mask_head"),
-    *("mask_loss", "mask_dropout"),
+    *("mask_loss", "mask_dropout", "input_dropout"),
 )
 """Fields that the heads' configuration has of the options."""
 
@@ -166,22 +167,31 @@ def _cells(options: TrainOptions, recipe: Recipe, size: int) -> dict[str, Any]:
     """Return how heads of cells take embeddings of ``size`` numbers; nothing for other heads."""
     if options.mask_head != "cells":
         return {}
-    layers = embedding_layers(recipe, size)
-    finest = max(layer.cells for layer in layers)
-    cells = options.cells or max(each for each in get_args(CellsPerSide) if each <= finest)
-    return {"layers": layers, "cells": cells}
+    layers, windows = embedding_layers(recipe, size)
+    finest = max(
+        layer.cells * PATCH // window for layer, window in zip(layers, windows, strict=True)
+    )
+    cells = options.cells or max(each for each in get_args(CellsPerSide) if each <= max(1, finest))
+    return {
+        "layers": layers,
+        "windows": windows,
+        "cells": cells,
+        "cell_context": options.cell_context and options.encoder != "none",
+    }
 
 
-def embedding_layers(recipe: Recipe, size: int) -> tuple[Layer, ...]:
-    """Return the layers that embeddings of ``size`` numbers consist of, in their order.
+def embedding_layers(recipe: Recipe, size: int) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
+    """Return the layers that embeddings of ``size`` numbers consist of, and each one's window.
 
-    The cells of a window count as those of its patch. Embeddings that were made smaller, or that
-    are not of the recipe, are one layer of one cell.
+    In their order; windows are sides in pixels. Embeddings that were made smaller, or that are not
+    of the recipe, are one layer of one cell, and a whole image's cells are those of the patch.
     """
     if recipe.reduction is not None or recipe.embedding_size != size:
-        return (Layer(channels=size, cells=1),)
+        return (Layer(channels=size, cells=1),), (PATCH,)
     known = recipe.described_backbone.layers
-    return tuple(known[name] for name in recipe.layers) * max(1, len(recipe.windows))
+    layers, windows = [known[name] for name in recipe.layers], recipe.windows or (PATCH,)
+    each = [(layer, window) for window in windows for layer in layers]
+    return tuple(layer for layer, _ in each), tuple(window for _, window in each)
 
 
 def _upgraded(value: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,10 @@ class TrainOptions:
     cells: CellsPerSide | None = None
     """Cells per side of a patch for ``mask_head`` ``cells``; when None, as many as the finest layer
     of the embedding has, at most 4."""
+    cell_context: bool = HeadsConfig.cell_context
+    """Mix each cell with the eight around it; of ``mask_head`` ``cells`` with an encoder."""
+    input_dropout: Annotated[float, Field(ge=0, lt=1)] = HeadsConfig.input_dropout
+    """Rate of dropout of the standardised embeddings; ``dropout_factor`` does not change it."""
     flip: bool = True
     """Train on mirrored views too, where the shards hold them."""
     dropout_factor: Annotated[float, Field(ge=0, lt=2)] = 1.0
