@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from builders.heads import cell_heads
+from builders.heads import MASK_HEADS
 from builders.networks import TOKENS_14
 from builders.versions import JPEGS, WEIGHTS, build
 from PIL import Image
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import load_weights
 from vocprep.geometry import Geometry, place_image, split_patches
+from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.options import BuildChoices, LoaderOptions
@@ -27,24 +28,17 @@ from vocprep.shards.reader import Batch
 pytestmark = pytest.mark.slow
 
 
-class Uncached(nn.Module):
-    """Plain trunk, pool and heads in one network: what the cache stands in for."""
-
-    def __init__(self, heads: TFDetHeads) -> None:
-        super().__init__()
-        network = cifar100_resnet32()
-        network.load_state_dict(load_weights(WEIGHTS, Path()))
-        self.trunk = nn.Sequential(*list(network.children())[:-2])
-        self.trunk.requires_grad_(False)
-        self.heads = heads
-
-    def forward(self, pictures: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        tokens = torch.zeros(*batch.padding.shape, 256)
-        for row, patches in enumerate(pictures):
-            maps = torch.nn.functional.avg_pool2d(self.trunk(patches), 4)
-            tokens[row, : len(patches)] = maps.flatten(1)
-        outputs: tuple[Tensor, Tensor] = self.heads(tokens, batch.padding, batch.grids)
-        return outputs
+@torch.no_grad()
+def uncached_embeddings(pictures: list[Tensor], batch: Batch) -> Tensor:
+    """Return what plain trunk and pool, for which the cache stands in, give of a batch."""
+    network = cifar100_resnet32()
+    network.load_state_dict(load_weights(WEIGHTS, Path()))
+    trunk = nn.Sequential(*list(network.children())[:-2]).eval()
+    tokens = torch.zeros(*batch.padding.shape, 256)
+    for row, patches in enumerate(pictures):
+        maps = torch.nn.functional.avg_pool2d(trunk(patches), 4)
+        tokens[row, : len(patches)] = maps.flatten(1)
+    return tokens
 
 
 def raw_patches(tree: Path, image_id: str, geometry: Geometry) -> Tensor:
@@ -71,7 +65,7 @@ Pair = tuple[Outputs, Outputs, list[Tensor], list[Tensor]]
 def compare(
     request: pytest.FixtureRequest, sample_tree: Path, tmp_path: Path
 ) -> Callable[[EmbeddingDtype], list[Pair]]:
-    """Return a function that gives cached and uncached outputs and gradients of two mask heads."""
+    """Return a function that gives cached and uncached outputs and gradients of all mask heads."""
     geometry: Geometry = request.param
 
     def run(dtype: EmbeddingDtype) -> list[Pair]:
@@ -82,13 +76,15 @@ def compare(
         (batch,) = built.dataset.loader("val", LoaderOptions())
         pictures = [raw_patches(sample_tree, image_id, geometry) for image_id in batch.image_ids]
         torch.manual_seed(0)
-        both = (TFDetHeads(outputs=460), TFDetHeads.from_config(cell_heads(460)))
-        return [outputs_of(heads.eval(), batch, pictures) for heads in both]
+        embeddings = uncached_embeddings(pictures, batch)
+        small = {"outputs": 460, "depth": 1}
+        configs = [HeadsConfig(**small, **fields) for fields in MASK_HEADS.values()]
+        return [outputs_of(TFDetHeads.from_config(c).eval(), batch, embeddings) for c in configs]
 
-    def outputs_of(heads: TFDetHeads, batch: Batch, pictures: list[Tensor]) -> Pair:
-        whole = Uncached(heads).eval()
-        cached = heads(batch.embeddings, batch.padding, batch.grids)
-        uncached = whole(pictures, batch)
+    def outputs_of(heads: TFDetHeads, batch: Batch, embeddings: Tensor) -> Pair:
+        cached, uncached = (
+            heads(each, batch.padding, batch.grids) for each in (batch.embeddings, embeddings)
+        )
         gradients = []
         for outputs in (cached, uncached):
             loss = compute_losses(*outputs, batch, heads.config).total

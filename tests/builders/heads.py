@@ -211,6 +211,19 @@ MASK_HEADS: dict[str, dict[str, Any]] = {
 """Every mask head as fields of ``HeadsConfig``, for embeddings of the ResNet-32."""
 
 
+TRAINED_HEADS: dict[str, dict[str, Any]] = {
+    "slots": {"encoder": "none", "slots": "area", "mask_loss": "all"},
+    "mixed slots": {"depth": 1, "feedforward": 64},
+    "cells": {
+        **{"mask_head": "cells", "cell_context": True, "input_dropout": 0.2, "ema": 0.9},
+        **{"depth": 1, "feedforward": 64, "norm_first": True},
+    },
+    "spiking cells": {"encoder": "spikformer", "mask_head": "cells", "ema": 0.9},
+    "none": {"encoder": "none", "mask_head": "none"},
+}
+"""Heads of every kind as small ones are trained: fields of ``TrainOptions``."""
+
+
 def cell_heads(outputs: int = 21, **changes: object) -> HeadsConfig:
     """Heads of 2×2 cells with one small layer, for embeddings of the ResNet-32."""
     fields: dict[str, object] = {

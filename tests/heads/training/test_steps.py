@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders.heads import make_dataset, random_records
+from builders.heads import TRAINED_HEADS, make_dataset, random_records
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vocprep.heads.runs.options import TrainOptions
@@ -47,22 +47,12 @@ def dataset(
     return make_dataset(tmp_path_factory.mktemp("data") / "shards", {"train": records})
 
 
-@pytest.mark.parametrize("encoder", ["transformer", "spikformer", "none"])
-@pytest.mark.parametrize("slots", ["predicted", "area"])
-def test_no_step_waits_for_the_device(
-    dataset: ShardDataset, tmp_path: Path, encoder: str, slots: str
-):
+@pytest.mark.parametrize("name", TRAINED_HEADS)
+def test_no_step_waits_for_the_device(dataset: ShardDataset, tmp_path: Path, name: str):
+    fields = {"epochs": 1, "device": "cpu", "ema": 0.9, "val_split": "", **TRAINED_HEADS[name]}
     waits, products = [], []
     for batch_size in (6, 2):  # one step an epoch, and three
-        options = TrainOptions(
-            epochs=1,
-            batch_size=batch_size,
-            device="cpu",
-            encoder=encoder,  # type: ignore[arg-type]
-            slots=slots,  # type: ignore[arg-type]
-            ema=0.9,
-            val_split="",
-        )
+        options = TrainOptions(batch_size=batch_size, **fields)
         with Recorder() as recorder:
             train(dataset, tmp_path / f"run{batch_size}", options)
         waits.append({name: count for name, count in recorder.seen.items() if name in WAITS})

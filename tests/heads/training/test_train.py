@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders.heads import banded_records, make_dataset, make_two_splits, random_records
+from builders.heads import (
+    TRAINED_HEADS,
+    banded_records,
+    make_dataset,
+    make_two_splits,
+    random_records,
+)
 from builders.progress import RecordedProgress
 from PIL import Image
 from torch import nn
@@ -212,12 +218,10 @@ def test_every_epoch_has_an_order_of_its_own(
     assert epochs == [1, 2]
 
 
-@pytest.mark.parametrize("encoder", ["spikformer", "none"])
-def test_a_streamed_split_teaches_the_same_bits(
-    dataset: ShardDataset, tmp_path: Path, encoder: str
-):
+@pytest.mark.parametrize("name", TRAINED_HEADS)
+def test_a_streamed_split_teaches_the_same_bits(dataset: ShardDataset, tmp_path: Path, name: str):
     for mode in ("resident", "streaming"):
-        train(dataset, tmp_path / mode, quick(mode=mode, encoder=encoder))
+        train(dataset, tmp_path / mode, quick(mode=mode, **TRAINED_HEADS[name]))
     one, two = (load_run(tmp_path / mode).model.state_dict() for mode in ("resident", "streaming"))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
@@ -297,15 +301,20 @@ def test_precision_is_chosen_by_the_hardware_only_when_not_told():
         assert uses_bf16("auto", cpu) == ("avx512_bf16" in flags)
 
 
-def test_spike_rates_are_in_the_history_of_spiking_heads_alone(
-    dataset: ShardDataset, tmp_path: Path
-):
-    final = train(dataset, tmp_path / "spikes", quick(encoder="spikformer")).final
+@pytest.mark.parametrize("mask_head", ["slots", "cells", "none"])
+def test_spiking_heads_of_every_kind_learn_and_report_their_rates(tmp_path: Path, mask_head: str):
+    made = make_dataset(tmp_path / "shards", {"train": banded_records("train", 3)})
+    options = quick(encoder="spikformer", mask_head=mask_head, val_split="", epochs=10, lr=2e-3)
+    first, *_, final = train(made, tmp_path / "run", options).history
+    assert final.class_loss < 0.7 * first.class_loss
     assert final.spike_rates is not None
     assert len(final.spike_rates) == 29
     assert all(0 <= rate <= 1 for rate in final.spike_rates.values())
     assert final.spike_rates["te.lif"] > 0
-    assert read_history(tmp_path / "spikes")[-1] == final
+    assert read_history(tmp_path / "run")[-1] == final
+
+
+def test_heads_without_spikes_have_no_rates(dataset: ShardDataset, tmp_path: Path):
     assert train(dataset, tmp_path / "none", quick(encoder="none")).final.spike_rates is None
 
 

@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 import torch
-from builders.heads import as_older_run, make_dataset, make_two_splits, random_records
+from builders.heads import (
+    TRAINED_HEADS,
+    as_older_run,
+    make_dataset,
+    make_two_splits,
+    random_records,
+)
 from safetensors.torch import load_file
 
 from vocprep.errors import RunError, UsageError
@@ -130,22 +136,10 @@ def test_a_run_without_validation_resumes_with_its_own_options(tmp_path: Path):
     assert_ends_alike(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    "heads",
-    [
-        {"encoder": "transformer"},
-        {"encoder": "spikformer", "ema": 0.9},
-        {
-            **{"mask_head": "cells", "depth": 1, "norm_first": True, "ema": 0.9},
-            **{"cell_context": True, "input_dropout": 0.2},
-        },
-    ],
-    ids=lambda heads: "-".join(str(value) for value in heads.values()),
-)
-def test_all_heads_resume_to_the_same_bits(
-    dataset: ShardDataset, tmp_path: Path, heads: dict[str, Any]
-):
-    options = replace(OPTIONS, epochs=3, **heads)
+@pytest.mark.parametrize("name", TRAINED_HEADS)
+def test_all_heads_resume_to_the_same_bits(dataset: ShardDataset, tmp_path: Path, name: str):
+    shared = {"epochs": 3, "batch_size": 2, "validate_every": 3, "checkpoint_every": 0.0}
+    options = TrainOptions(device="cpu", resume=True, **shared, **TRAINED_HEADS[name])
     interrupted(dataset, tmp_path / "run", options, 2)
     train(dataset, tmp_path / "run", options)
     train(dataset, tmp_path / "whole", options)
