@@ -111,7 +111,8 @@ def undocumented(path: Path) -> list[str]:
         for node in body:
             if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
-            if node.name.startswith("_"):
+            is_overload = any(ast.unparse(each) == "overload" for each in node.decorator_list)
+            if node.name.startswith("_") or is_overload:
                 continue
             if ast.get_docstring(node) is None:
                 found.append(f"{prefix}{node.name}")

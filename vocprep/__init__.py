@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vocprep.heads.runs.run import Run, load_run
     from vocprep.heads.scoring.evaluate import Evaluation, evaluate
     from vocprep.heads.scoring.scores import RunScores
-    from vocprep.heads.training.summary import RunSummary
+    from vocprep.heads.training.summary import RunSummary, SeedsSummary
     from vocprep.heads.training.train import train
     from vocprep.labels.label_space import LabelSpace, load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
@@ -103,6 +103,7 @@ _HOMES = {
     "Run": "heads.runs.run",
     "RunScores": "heads.scoring.scores",
     "RunSummary": "heads.training.summary",
+    "SeedsSummary": "heads.training.summary",
     "ShardDataset": "shards.reader",
     "ShardOrder": "building.orders",
     "TFDetHeads": "heads.model.tfdet",
@@ -186,6 +187,7 @@ __all__ = [
     "Run",
     "RunScores",
     "RunSummary",
+    "SeedsSummary",
     "ShardDataset",
     "ShardOrder",
     "TFDetHeads",

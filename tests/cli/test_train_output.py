@@ -12,7 +12,8 @@ import pytest
 from builders.heads import make_dataset, random_records
 from click.testing import Result
 
-from vocprep.cli.train import _print_epoch, _seconds_left
+from vocprep.cli.time_left import TimeLeft, seconds_left
+from vocprep.cli.train import _print_epoch
 from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.options import TrainOptions
 
@@ -97,7 +98,7 @@ def _history(*seconds: float) -> Iterator[list[EpochMetrics]]:
 
 def test_time_left_follows_both_kinds_of_epochs() -> None:
     options = TrainOptions(epochs=6, validate_every=3)
-    left = [_seconds_left(trained, options) for trained in _history(2, 4, 10, 3, 3, 8)]
+    left = [seconds_left(trained, options) for trained in _history(2, 4, 10, 3, 3, 8)]
     # Before the first validation, one is taken to be as long as the epochs without.
     assert left == pytest.approx([10, 12, 2 * 3 + 10, 3 + 10, 10, 0])
 
@@ -106,12 +107,12 @@ def test_time_left_is_that_of_the_latest_epochs() -> None:
     """The first epoch may be one in which the step is compiled."""
     options = TrainOptions(epochs=100, validate_every=100)
     *_, trained = _history(90, *[1.0] * 10)
-    assert _seconds_left(trained, options) == pytest.approx(89)
+    assert seconds_left(trained, options) == pytest.approx(89)
 
 
 def test_time_left_of_a_resumed_training_is_of_what_was_trained_now() -> None:
     options = TrainOptions(epochs=10, validate_every=10)
-    assert _seconds_left([metrics(8, 5.0)], options) == pytest.approx(10)
+    assert seconds_left([metrics(8, 5.0)], options) == pytest.approx(10)
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,52 @@ def test_lines_of_epochs(  # their columns stand below one another
 ) -> None:
     _print_epoch(metrics(epoch, 1.0, **scores), epochs, left)
     assert capsys.readouterr().out == f"{expected}\n"
+
+
+def test_time_left_of_several_runs_is_that_of_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    left = TimeLeft(epochs=4, runs=3)
+    now = 106.0
+    assert left.after(0, 1) == pytest.approx(11 * 6)
+    # Seed 7 is resumed after two epochs: 8 are left of all, two came in 6 seconds.
+    assert left.after(7, 3) == pytest.approx(8 * 3)
+
+
+@pytest.mark.slow
+def test_lines_of_several_seeds_tell_whose_they_are(
+    shards: Path, tmp_path: Path, vocprep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vocprep.heads.training.seeds.usable_cores", lambda: 1)
+    out, words = tmp_path / "out", ("--epochs", 1, *QUICK)
+    result = vocprep("train", shards, "--out", out, "--seeds", "0, 10", *words)
+    assert result.exit_code == 0, result.output
+    *epochs, _, _, last = result.stdout.splitlines()
+    assert [line[:24] for line in epochs] == [
+        "seed  0  epoch 1 of 1  l",
+        "seed 10  epoch 1 of 1  l",
+    ]
+    assert last.startswith(f"{out}: 2 runs in ")
+    more = vocprep("train", shards, "--out", out, "--seeds", "0,10,2", "--resume", "--json")
+    assert more.exit_code == 0, more.output
+    result_json = json.loads(more.stdout)
+    assert result_json["seeds"] == [0, 10, 2]
+    assert [run["resumed_from"] for run in result_json["runs"]] == [1, 1, 0]
+    assert result_json["runs"][2]["run"] == str(out / "seed-2")
+    assert json.loads((out / "seed-2" / "run.json").read_text())["options"]["epochs"] == 1
+
+
+@pytest.mark.parametrize("more", [("--seed", 1), ("--set", "seed = 1")])
+def test_a_seed_and_seeds_are_refused(tmp_path: Path, vocprep: Run, more: tuple[Any, ...]) -> None:
+    result = vocprep("train", tmp_path, "--out", tmp_path / "out", "--seeds", "0,1", *more)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: seed and seeds: expected one of them; leave --seed out, or --seeds\n"
+    )
+
+
+@pytest.mark.parametrize("bad", ["", "0,", "a", "0-2", "-1", "1e3", "9" * 20])
+def test_bad_lists_of_seeds_are_refused(tmp_path: Path, vocprep: Run, bad: str) -> None:
+    result = vocprep("train", tmp_path, "--out", tmp_path / "out", "--seeds", bad)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"error: seeds {bad!r}: expected whole numbers from 0 with")

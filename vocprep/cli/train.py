@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -20,6 +21,8 @@ from vocprep.cli.common import (
     json_option,
     print_json,
 )
+from vocprep.cli.time_left import TimeLeft, seconds_left
+from vocprep.errors import UsageError
 from vocprep.heads.runs.options import DEFAULT_PRESET, EXECUTION, TrainOptions
 from vocprep.options import LoaderMode
 from vocprep.storage.places import Place
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
 
 PRESETS = "preset's"
 """The default, in the help, of a flag that overrides the preset."""
-_LATEST = 5
-"""Epochs by whose seconds the time left is estimated."""
 
 
 @click.command()
@@ -54,6 +55,11 @@ _LATEST = 5
 @click.option("--lr", type=float, show_default=PRESETS, help="Peak learning rate.")
 @click.option("--weight-decay", type=float, show_default=PRESETS)
 @click.option("--seed", type=int, show_default=PRESETS)
+@click.option(
+    "--seeds",
+    metavar="N,N...",
+    help="Train a run with each of these seeds, in OUT/seed-N, several at once on a CPU.",
+)
 @click.option(
     "--position/--no-position",
     default=None,
@@ -96,6 +102,7 @@ def train(
     out: Path,
     preset: str | None,
     settings: tuple[str, ...],
+    seeds: str | None,
     weights: str | None,
     as_json: bool,
     **flags: Any,
@@ -110,25 +117,38 @@ def train(
     Example:
       vocprep train shards/voc --out runs/first --epochs 20
       vocprep train shards/voc --out runs/spikes --preset quick --set encoder=spikformer
+      vocprep train shards/voc --out runs/three --seeds 0,1,2
     """
     from vocprep.heads.runs.folder import options_for
-    from vocprep.heads.training.train import train as train_heads
 
     given = {name: value for name, value in flags.items() if name in EXECUTION or value is not None}
     check_folder(out)
+    if seeds is not None:
+        chosen = _parse_seeds(seeds, settings, flags["seed"])
+        options = options_for(_begun_folder(out, chosen), preset, settings, given)
+        _train_several(shards, out, options, chosen, weights, as_json=as_json)
+        return
     options = options_for(out, preset, settings, given)
+    _train_one(shards, out, options, weights, as_json=as_json)
+
+
+def _train_one(
+    shards: Place, out: Path, options: TrainOptions, weights: str | None, *, as_json: bool
+) -> None:
+    from vocprep.heads.training.train import train as train_heads
+
     trained: list[EpochMetrics] = []
 
     def on_epoch(metrics: EpochMetrics) -> None:
         trained.append(metrics)
         if not as_json:
-            _print_epoch(metrics, options.epochs, _seconds_left(trained, options))
+            _print_epoch(metrics, options.epochs, seconds_left(trained, options))
 
     try:
         summary = train_heads(shards, out, options, on_epoch, _Bars(), weights)
     except KeyboardInterrupt:
         if trained:
-            _print_advice(out, overwrite=options.overwrite)
+            _print_advice([out], overwrite=options.overwrite)
         raise
     if not summary.leads:
         return
@@ -136,6 +156,67 @@ def train(
         print_json(summary.to_json())
     else:
         _print_summary(summary)
+
+
+def _train_several(  # the command's words
+    shards: Place,
+    out: Path,
+    options: TrainOptions,
+    seeds: Sequence[int],
+    weights: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from vocprep.heads.runs.run import seed_folder
+    from vocprep.heads.training.train import train as train_heads
+
+    left = TimeLeft(options.epochs, len(seeds))
+    width = max(len(str(seed)) for seed in seeds)
+
+    def on_epoch(seed: int, metrics: EpochMetrics) -> None:
+        seconds = left.after(seed, metrics.epoch)
+        if not as_json:
+            name = f"seed {seed:{width}d}  "
+            _print_epoch(metrics, options.epochs, seconds, name)
+
+    try:
+        summary = train_heads(shards, out, options, on_epoch, _Bars(), weights, seeds=seeds)
+    except KeyboardInterrupt:
+        if left.has_begun:
+            _print_advice([seed_folder(out, seed) for seed in seeds], overwrite=options.overwrite)
+        raise
+    if not summary.leads:
+        return
+    if as_json:
+        print_json(summary.to_json())
+        return
+    for run in summary.runs:
+        _print_summary(run)
+    click.echo(
+        f"{out}: {counted(len(seeds), 'run')} in {duration(summary.seconds)}; "
+        f"vocprep evaluate {out} SHARDS gives their scores, mean and spread"
+    )
+
+
+def _parse_seeds(text: str, settings: Sequence[str], seed: int | None) -> tuple[int, ...]:
+    """Return the seeds of --seeds; UsageError for a bad list, or where a seed is given besides."""
+    if seed is not None or any(each.partition("=")[0].strip() == "seed" for each in settings):
+        raise UsageError("seed and seeds: expected one of them; leave --seed out, or --seeds")
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,19}", part) for part in parts):
+        raise UsageError(
+            f"seeds {text!r}: expected whole numbers from 0 with commas between them, such as 0,1,2"
+        )
+    return tuple(int(part) for part in parts)
+
+
+def _begun_folder(out: Path, seeds: Sequence[int]) -> Path:
+    """Return the folder of the first seed whose run is begun, that of the first where none is."""
+    from vocprep.heads.runs.folder import holds_run
+    from vocprep.heads.runs.run import seed_folder
+
+    folders = [seed_folder(out, seed) for seed in seeds]
+    return next((folder for folder in folders if holds_run(folder)), folders[0])
 
 
 class _Bars(Bars):
@@ -149,32 +230,17 @@ class _Bars(Bars):
         super().note(f"note: {text}")
 
 
-def _print_advice(out: Path, *, overwrite: bool) -> None:
+def _print_advice(folders: Sequence[Path], *, overwrite: bool) -> None:
     """Print what can be done after an interruption."""
     from vocprep.heads.runs.state import CHECKPOINT_FILE
 
-    if (out / CHECKPOINT_FILE).is_file():
+    if any((folder / CHECKPOINT_FILE).is_file() for folder in folders):
         instead = " instead of --overwrite" if overwrite else ""
         click.echo(f"note: the same command with --resume{instead} continues", err=True)
 
 
-def _seconds_left(trained: Sequence[EpochMetrics], options: TrainOptions) -> float:
-    """Estimate how long the other epochs take, by the latest ones of those that were trained now.
-
-    Epochs with a validation take longer: each kind is estimated by the epochs of its kind, or by
-    all where none was trained yet.
-    """
-    seconds = 0.0
-    left = [options.validates(epoch) for epoch in range(trained[-1].epoch + 1, options.epochs + 1)]
-    for is_validated in set(left):
-        alike = [each for each in trained if options.validates(each.epoch) == is_validated]
-        latest = (alike or trained)[-_LATEST:]
-        seconds += left.count(is_validated) * mean(each.seconds for each in latest)
-    return seconds
-
-
-def _print_epoch(metrics: EpochMetrics, epochs: int, seconds_left: float) -> None:
-    """Print an epoch, with its validation where it has one."""
+def _print_epoch(metrics: EpochMetrics, epochs: int, seconds_left: float, name: str = "") -> None:
+    """Print an epoch, with its validation where it has one, after the name of its run."""
     scores = ""
     if metrics.val_miou is not None and metrics.val_pixel_accuracy is not None:
         scores = (
@@ -183,8 +249,8 @@ def _print_epoch(metrics: EpochMetrics, epochs: int, seconds_left: float) -> Non
         )
     number = f"{metrics.epoch:{len(str(epochs))}d} of {epochs}"
     speed = f"{metrics.images_per_second:6,.0f} images/s"
-    left = f"{duration(seconds_left)} left" if metrics.epoch < epochs else ""
-    line = f"epoch {number}  loss {metrics.loss:.3f}  {speed}  {left:>11}{scores}"
+    left = f"{duration(seconds_left)} left" if seconds_left else ""
+    line = f"{name}epoch {number}  loss {metrics.loss:.3f}  {speed}  {left:>11}{scores}"
     print_above_bar(line.rstrip())
 
 

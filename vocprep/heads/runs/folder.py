@@ -32,6 +32,7 @@ from vocprep.heads.runs.run import (
     RUN_FILES,
     WEIGHTS_FILE,
     read_config,
+    seed_runs,
 )
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE
 from vocprep.recipe import differing_fields, joined_differences
@@ -152,6 +153,11 @@ def _refuse_foreign_files(run_dir: Path, names: set[str]) -> None:
         raise UsageError(
             f"{run_dir / CONFIG_FILE}: expected one that `vocprep train` wrote, found another or a "
             "damaged one, and so nothing here is replaced; choose another folder"
+        )
+    if runs := seed_runs(run_dir):
+        raise UsageError(
+            f"{run_dir}: expected a folder for one run, found runs of several seeds in it "
+            f"({runs[0].name} and on); give --seeds to train those, or choose another folder"
         )
     if names and CONFIG_FILE not in names:
         raise UsageError(

@@ -10,6 +10,7 @@ is the file lock of the training that writes there.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 
 from vocprep.errors import RunError
 from vocprep.features.components import COMPONENTS_FILE
-from vocprep.files.names import found_at
+from vocprep.files.names import found_at, names_in
 from vocprep.files.reading import read_json
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.config import RunConfig
@@ -38,6 +39,9 @@ RUN_FILES = (
     *(CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, OPTIONS_FILE, OLD_OPTIONS_FILE),
     *(HISTORY_FILE, WEIGHTS_FILE, COMPONENTS_FILE, CURVES_FILE),
 )
+
+_SEED_RUN = re.compile(r"seed-(0|[1-9][0-9]*)")
+"""Name of the folder of one of several runs that differ in their seed alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,21 @@ class Run:
         return f"epoch {self.epoch} of {epochs}: the training has not ended"
 
 
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Return where one of several runs lies that are trained into a folder, by its seed."""
+    return folder / f"seed-{seed}"
+
+
+def seed_runs(folder: Path) -> list[Path]:
+    """Return the runs of several seeds that lie in a folder, by seed; none where it is a run."""
+    if not folder.is_dir() or (folder / CONFIG_FILE).exists():
+        return []
+    found = (_SEED_RUN.fullmatch(name) for name in names_in(folder))
+    seeds = sorted(int(match[1]) for match in found if match)
+    runs = [seed_folder(folder, seed) for seed in seeds]
+    return [run for run in runs if (run / CONFIG_FILE).is_file()]
+
+
 def load_run(run_dir: str | Path, device: torch.device | str = "cpu") -> Run:
     """Open a run folder: configuration and latest weights, checked against each other.
 
@@ -90,6 +109,11 @@ def load_run(run_dir: str | Path, device: torch.device | str = "cpu") -> Run:
 def read_config(run_dir: Path) -> RunConfig:
     """Return the configuration in a folder's ``run.json``; RunError when missing or unfit."""
     path = run_dir / CONFIG_FILE
+    if runs := seed_runs(run_dir):
+        raise RunError(
+            f"{run_dir}: expected one run, found those of {len(runs)} seeds; name one of them, "
+            f"such as {runs[0]}"
+        )
     if not path.exists():
         raise RunError(
             f"{run_dir}: expected a run, the folder that vocprep train wrote, found "

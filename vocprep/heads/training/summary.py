@@ -49,3 +49,29 @@ class RunSummary:
             "history": [asdict(metrics) for metrics in self.history],
             "notes": list(self.notes),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsSummary:
+    """The result of training with several seeds."""
+
+    out: Path
+    seeds: tuple[int, ...]
+    runs: tuple[RunSummary, ...]
+    """In the order of the seeds."""
+    seconds: float
+    """Of all of them together."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process wrote the runs."""
+        return self.runs[0].leads
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: what ``vocprep train --seeds --json`` prints."""
+        return {
+            "out": str(self.out),
+            "seeds": list(self.seeds),
+            "seconds": self.seconds,
+            "runs": [run.to_json() for run in self.runs],
+        }

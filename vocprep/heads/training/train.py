@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import overload
 
 import torch
 
@@ -17,7 +19,6 @@ from vocprep.features.compiling import require_compiler
 from vocprep.features.components import Components
 from vocprep.features.weights import WeightsOrigin
 from vocprep.files.writing import write_atomic
-from vocprep.geometry import PATCH
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.folder import begin_or_resume, check_folder, decide_lanes, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
@@ -29,8 +30,10 @@ from vocprep.heads.runs.weights import weights_origin
 from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.distributed import Processes, join_processes
 from vocprep.heads.training.feed import open_splits, require_splits
+from vocprep.heads.training.notes import notes_on
+from vocprep.heads.training.seeds import OnSeedEpoch, SeedsJob, checked_seeds, train_seeds
 from vocprep.heads.training.steps import Training, set_up, train_epoch
-from vocprep.heads.training.summary import RunSummary
+from vocprep.heads.training.summary import RunSummary, SeedsSummary
 from vocprep.labels.label_space import LabelSpace
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress, advancing, task
@@ -39,14 +42,40 @@ from vocprep.shards.reader import Loader, ShardDataset
 from vocprep.storage.places import Place, local_path
 
 
+@overload
 def train(
     shards: ShardDataset | str | Place,
     out: str | Path,
-    options: TrainOptions | str | Path = DEFAULT_PRESET,
+    options: TrainOptions | str | Path = ...,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
+    progress: Progress = ...,
+    weights: str | Path | None = None,
+) -> RunSummary: ...
+
+
+@overload
+def train(  # as the function itself
+    shards: ShardDataset | str | Place,
+    out: str | Path,
+    options: TrainOptions | str | Path = ...,
+    on_epoch: OnSeedEpoch | None = None,
+    progress: Progress = ...,
+    weights: str | Path | None = None,
+    *,
+    seeds: Sequence[int],
+) -> SeedsSummary: ...
+
+
+def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights and seeds
+    shards: ShardDataset | str | Place,
+    out: str | Path,
+    options: TrainOptions | str | Path = DEFAULT_PRESET,
+    on_epoch: Callable[..., None] | None = None,
     progress: Progress = NO_PROGRESS,
     weights: str | Path | None = None,
-) -> RunSummary:
+    *,
+    seeds: Sequence[int] | None = None,
+) -> RunSummary | SeedsSummary:
     """Train heads on a dataset version's train split and leave a run in the folder ``out``.
 
     ``options`` may be the name of a preset or the path of one. ``on_epoch`` is called after each
@@ -54,6 +83,12 @@ def train(
     of each validation, and gets the notes before the first epoch: both in the process that writes
     alone. ``weights`` is where the shards' backbone weights are, for ``predict``; by default what
     the build left.
+
+    With ``seeds`` a run is trained with each of them, in ``out/seed-N``, and ``on_epoch`` is called
+    with the seed and the metrics. On a CPU as many as there are cores are trained at once, in
+    processes that share out the threads, so that the bits of each are those of a training alone
+    with as many threads; else one is trained after another. What is refused of one is refused of
+    all before any begins; the RunError of one comes after the others are trained.
 
     On one CPU and torch version a seed gives the same weights, bit for bit, whether the training
     was interrupted and resumed or not, unless the step is compiled. The caller's random state is
@@ -68,13 +103,14 @@ def train(
     options = options if isinstance(options, TrainOptions) else load_options(options)
     if options.compiled:
         require_compiler()
+    chosen = None if seeds is None else checked_seeds(seeds)
     job = _Job(
         dataset=dataset,
         run_dir=local_path(out),
         options=options,
         origin=weights_origin(dataset, weights),
         components=components_of(dataset.path, dataset.index),
-        on_epoch=on_epoch or (lambda _metrics: None),
+        on_epoch=on_epoch or _ignore,
         progress=progress,
     )
     with (
@@ -82,7 +118,9 @@ def train(
         join_processes(options.device) as processes,
         _kept_random_state(processes.device),
     ):
-        return _train_with(job, processes)
+        if chosen is None:
+            return _train_with(job, processes)
+        return _train_each(job, chosen, weights, processes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +132,47 @@ class _Job:
     options: TrainOptions
     origin: WeightsOrigin | None
     components: Components | None
-    on_epoch: Callable[[EpochMetrics], None]
+    on_epoch: Callable[..., None]
     progress: Progress
+
+
+def _ignore(*_: object) -> None:
+    """Ignore an epoch, where nobody watches the training."""
+
+
+def _train_each(
+    job: _Job, seeds: tuple[int, ...], weights: str | Path | None, processes: Processes
+) -> SeedsSummary:
+    """Train a run with each of several seeds."""
+    options = fit_splits(job.options, job.dataset.splits)
+    require_splits(job.dataset, options)
+    several = SeedsJob(
+        dataset=job.dataset,
+        out=job.run_dir,
+        options=options,
+        seeds=seeds,
+        weights=weights,
+        on_epoch=job.on_epoch,
+        progress=job.progress,
+    )
+
+    def train_one(seed: int, progress: Progress) -> RunSummary:
+        own = replace(
+            job,
+            run_dir=several.folder(seed),
+            options=several.options_of(seed),
+            on_epoch=partial(job.on_epoch, seed),
+            progress=progress,
+        )
+        return _train_with(own, processes)
+
+    return train_seeds(several, train_one, processes)
 
 
 def _train_with(job: _Job, processes: Processes) -> RunSummary:
     """Train on this rank: begin or resume the run, then one epoch after another."""
     if not processes.leads:
-        job = replace(job, on_epoch=lambda _metrics: None, progress=NO_PROGRESS)
+        job = replace(job, on_epoch=_ignore, progress=NO_PROGRESS)
     dataset, run_dir = job.dataset, job.run_dir
     job = replace(job, options=fit_splits(job.options, dataset.splits))
     require_splits(dataset, job.options)
@@ -139,7 +210,7 @@ def _train_epochs(
     done = restore(run_dir, config, model, training.optimizer, steps, mean)
     processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
     history = processes.on_leader(lambda: truncate_history(run_dir, done))
-    notes = tuple(_notes(job.dataset, options, run_dir, done))
+    notes = tuple(notes_on(job.dataset, options, run_dir, done))
     for note in notes:
         job.progress.note(note)
 
@@ -268,28 +339,3 @@ def _check_finite(metrics: EpochMetrics, run_dir: Path) -> None:
                 f"{run_dir}: expected a finite loss in epoch {metrics.epoch}, found {loss}; train "
                 "again with a smaller --lr"
             )
-
-
-def _notes(dataset: ShardDataset, options: TrainOptions, run_dir: Path, done: int) -> Iterator[str]:
-    """Yield notes that qualify the scores; nothing where the training has ended."""
-    if done == options.epochs:
-        return
-    if options.resume and not done:
-        yield f"nothing to resume in {run_dir}: this training is a new one"
-    if not options.val_split and TrainOptions.val_split not in dataset.splits:
-        others = ", ".join(split for split in dataset.splits if split != options.train_split)
-        yield (
-            f"no split {TrainOptions.val_split!r} in {dataset.path}: the heads are trained on "
-            f"{options.train_split!r} without validation, and the run keeps the last epoch"
-            + f"; --val-split chooses another of {others}"
-            * bool(others)
-        )
-    if options.val_split == options.train_split:
-        yield "val scores are of the split that is trained on: they are too high"
-    if dataset.index.quarantined:
-        missing = f"{dataset.index.quarantined:,} quarantined images are not in {dataset.path}"
-        yield f"{missing}; see quarantine.jsonl"
-    if options.flip and "flip" not in dataset.index.recipe.views:
-        yield f"no mirrored views in {dataset.path}: build-shards --views flip makes them"
-    if options.preset == "wide" and dataset.index.recipe.windows == (PATCH,):
-        yield f"{dataset.path} has no wide embeddings: build-shards --windows makes them"

@@ -1,0 +1,54 @@
+"""How long a training still takes, as ``vocprep train`` prints it after each epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from vocprep.heads.runs.options import TrainOptions
+
+if TYPE_CHECKING:
+    from vocprep.heads.runs.log import EpochMetrics
+
+_LATEST = 5
+"""Epochs by whose seconds the time left is estimated."""
+
+
+def seconds_left(trained: Sequence[EpochMetrics], options: TrainOptions) -> float:
+    """Estimate how long the other epochs take, by the latest ones of those that were trained now.
+
+    Epochs with a validation take longer: each kind is estimated by the epochs of its kind, or by
+    all where none was trained yet.
+    """
+    seconds = 0.0
+    left = [options.validates(epoch) for epoch in range(trained[-1].epoch + 1, options.epochs + 1)]
+    for is_validated in set(left):
+        alike = [each for each in trained if options.validates(each.epoch) == is_validated]
+        latest = (alike or trained)[-_LATEST:]
+        seconds += left.count(is_validated) * mean(each.seconds for each in latest)
+    return seconds
+
+
+class TimeLeft:
+    """Estimates how long several runs take, by the epochs that were trained since the beginning."""
+
+    def __init__(self, epochs: int, runs: int) -> None:
+        self._epochs, self._begun = epochs, time.monotonic()
+        self._total = epochs * runs
+        self._before: dict[int, int] = {}
+        """Epochs of each run that were trained in an earlier training, by seed."""
+        self._trained = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an epoch was trained."""
+        return bool(self._trained)
+
+    def after(self, seed: int, epoch: int) -> float:
+        """Return the seconds left after one more epoch of a seed's run, for all runs together."""
+        self._before.setdefault(seed, epoch - 1)
+        self._trained += 1
+        left = self._total - sum(self._before.values()) - self._trained
+        return left * (time.monotonic() - self._begun) / self._trained
