@@ -153,6 +153,7 @@ def as_older_run(run_dir: Path, version: int, changes: Callable[[dict[str, Any]]
             value["heads"].pop(name, None)
             value["options"].pop(name, None)
     if version < 7:
+        value.pop("class_pixels", None)
         for name in ADDED_IN_7:
             value["heads"].pop(name, None)
             value["options"].pop(name, None)

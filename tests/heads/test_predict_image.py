@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders.heads import cell_heads, make_dataset, make_recipe, random_records
+from builders.heads import MASK_HEADS, cell_heads, make_dataset, make_recipe, random_records
 from numpy.typing import NDArray
 
 from vocprep.errors import DataError, RunError
 from vocprep.geometry import Geometry, place_image, split_patches
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_segment
 from vocprep.heads.predict_image import predict_image, predict_label_map
+from vocprep.heads.runs.class_shares import Decoding
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import Run
@@ -196,3 +197,33 @@ def test_long_sequences_say_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert torch.backends.mha.get_fastpath_enabled()
     np.testing.assert_allclose(long.confidence, short.confidence, atol=1e-5)
     assert (long.label_map == short.label_map).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", MASK_HEADS)
+def test_the_mean_of_both_views_is_that_of_the_mirrored_picture_mirrored_back(run: Run, name: str):
+    heads = HeadsConfig(outputs=21, depth=1, feedforward=64, **MASK_HEADS[name])
+    torch.manual_seed(1)
+    model = TFDetHeads.from_config(heads).eval()
+    run = replace(run, config=replace(run.config, heads=heads), model=model)
+    image = np.random.default_rng(1).integers(0, 256, size=(64, 96, 3), dtype=np.uint8)
+    decoding = Decoding(tta="flip", class_weights=torch.linspace(1, 3, 21))
+    found, other = (
+        predict_image(run, each, MeanColours(), decoding=decoding)
+        for each in (image, image[:, ::-1])
+    )
+    np.testing.assert_allclose(found.confidence, other.confidence[:, ::-1], atol=1e-5)
+    assert (found.label_map == other.label_map[:, ::-1]).mean() > 0.999
+    plain = predict_image(run, image, MeanColours())
+    assert not np.allclose(found.confidence, plain.confidence, atol=1e-3)
+
+
+def test_what_the_geometry_leaves_is_what_is_mirrored(run: Run):
+    image = np.random.default_rng(1).integers(0, 256, size=(70, 100, 3), dtype=np.uint8)
+    padded = Geometry(geometry="native", edge="pad")
+    found = predict_image(run, image, MeanColours(), padded, Decoding(tta="flip"))
+    placed = place_image(image, padded)
+    stored, mirrored = (
+        each.astype(np.float16) for each in MeanColours().embed_images([placed, placed[:, ::-1]])
+    )
+    expected = predict_label_map(run, stored, (3, 4), mirrored)
+    assert np.array_equal(found.label_map, expected.label_map[:70, :100])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 
 from vocprep.data_dir.layout import DATA_DIR_VARIABLE, default_data_dir, default_data_place
 from vocprep.errors import UsageError
+from vocprep.heads.model.config import Tta
+from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.manifests import SplitFlags
 from vocprep.options import BuildOptions, usable_cores
 from vocprep.storage.places import Place, local_path, parse_place
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 DIFFERENCES = 1
 """Exit code of a check that ran to its end and found something."""
@@ -77,6 +81,27 @@ scored_split_option = click.option(
     show_default="val; without one, the split of the run's validation, else of its training",
     help="Split that runs are scored on.",
 )
+_prior_power_option = click.option(
+    "--prior-power",
+    metavar="POWER",
+    type=float,
+    default=EvaluateOptions.prior_power,
+    help="Divide each class's probability by its share of the training's pixels to this power, 0 "
+    "to 1: rare classes are predicted more often.  [default: 0]",
+)
+_tta_option = click.option(
+    "--tta",
+    type=click.Choice(get_args(Tta)),
+    default=EvaluateOptions.tta,
+    help="flip: the mean of each image's plain and mirrored view.",
+)
+
+
+def decoding_options(command: F) -> F:
+    """Give a command ``--prior-power`` and ``--tta``."""
+    return _prior_power_option(_tta_option(command))
+
+
 split_flags_option = click.option(
     "--split-flags",
     type=click.Choice(get_args(SplitFlags)),

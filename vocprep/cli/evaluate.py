@@ -11,12 +11,14 @@ from vocprep.cli.common import (
     PATH,
     PLACE,
     counted,
+    decoding_options,
     device_option,
     json_option,
     print_json,
     scored_split_option,
 )
 from vocprep.cli.scores import print_scores
+from vocprep.heads.model.config import Tta
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.storage.places import Place
 
@@ -55,6 +57,7 @@ from vocprep.storage.places import Place
 @click.option(
     "--out", type=PATH, help="Folder for each run's confusion matrix, PNG and CSV, and pictures."
 )
+@decoding_options
 @device_option
 @json_option
 def evaluate(
@@ -67,6 +70,8 @@ def evaluate(
     pictures: int,
     batch_size: int,
     out: Path | None,
+    prior_power: float,
+    tta: Tta,
     device: str,
     as_json: bool,
 ) -> None:
@@ -92,6 +97,8 @@ def evaluate(
 
     runs, shards = runs_and_shards(paths)
     options = EvaluateOptions(
+        prior_power=prior_power,
+        tta=tta,
         device=device,
         worst=worst,
         pictures=pictures,

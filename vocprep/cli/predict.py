@@ -12,12 +12,14 @@ from vocprep.cli.common import (
     PATH,
     counted,
     data_dir_option,
+    decoding_options,
     device_option,
     json_option,
     print_json,
 )
 from vocprep.errors import DataError
 from vocprep.geometry import GeometryKind
+from vocprep.heads.model.config import Tta
 
 
 @click.command()
@@ -40,6 +42,7 @@ from vocprep.geometry import GeometryKind
     metavar="FILE.py:FUNCTION",
     help="The file that makes the backbone, where one of your own does; its code is run.",
 )
+@decoding_options
 @device_option
 @json_option
 def predict(
@@ -51,6 +54,8 @@ def predict(
     data_dir: Path,
     weights: str | None,
     backbone: str | None,
+    prior_power: float,
+    tta: Tta,
     device: str,
     as_json: bool,
 ) -> None:
@@ -75,6 +80,8 @@ def predict(
         backbone=backbone,
         data_dir=data_dir,
         geometry=geometry,
+        prior_power=prior_power,
+        tta=tta,
         device=device,
         confidence=confidence,
     )

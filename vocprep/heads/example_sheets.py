@@ -14,9 +14,10 @@ from vocprep.analysis.photographs import Photographs
 from vocprep.drawing.labelled import LabelledImage, labelled_sheet
 from vocprep.errors import DataError, UsageError
 from vocprep.heads.predict_image import predict_label_map
+from vocprep.heads.runs.class_shares import Decoding
 from vocprep.heads.runs.run import Run
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import Record
+from vocprep.shards.record import FLIP_SUFFIX, Record
 
 
 @dataclass(kw_only=True, eq=False)
@@ -25,6 +26,7 @@ class ExampleSheets:
 
     run: Run
     dataset: ShardDataset
+    decoding: Decoding
     photographs: Photographs | None
     """Without them, label maps are drawn in plain colours."""
     notes: list[str] = field(default_factory=list)
@@ -35,27 +37,40 @@ class ExampleSheets:
         cls,
         run: Run,
         dataset: ShardDataset,
+        decoding: Decoding,
         data_dir: Path | None,
         manifest: str | Path | None = None,
     ) -> Self:
         """Return the sheets of a run and a version, over the photographs of a data dir.
 
-        ``manifest`` is the name or TOML file of the dataset; that of the recipe when None.
+        ``decoding`` is how the run predicts, ``manifest`` the name or TOML file of the dataset;
+        that of the recipe when None.
         """
         if data_dir is None:
             note = "pictures are drawn without photographs, which the shards do not hold; give "
-            return cls(run=run, dataset=dataset, photographs=None, notes=[note + "--data-dir"])
+            return cls(
+                run=run,
+                dataset=dataset,
+                decoding=decoding,
+                photographs=None,
+                notes=[note + "--data-dir"],
+            )
         try:
             photographs = Photographs.of(dataset, data_dir, manifest)
         except UsageError as error:
             note = f"pictures are drawn without photographs: {error}"
-            return cls(run=run, dataset=dataset, photographs=None, notes=[note])
-        return cls(run=run, dataset=dataset, photographs=photographs)
+            return cls(run=run, dataset=dataset, decoding=decoding, photographs=None, notes=[note])
+        return cls(run=run, dataset=dataset, decoding=decoding, photographs=photographs)
 
     def draw(self, record_id: str, title: str) -> Image.Image:
         """Draw one record below a title. Raises what ``ShardDataset.record`` does."""
         record = self.dataset.record(record_id)
-        found = predict_label_map(self.run, record.embeddings, record.grid)
+        mirrored = None
+        if self.decoding.tta == "flip":
+            mirrored = self.dataset.record(record_id + FLIP_SUFFIX).embeddings
+        found = predict_label_map(
+            self.run, record.embeddings, record.grid, mirrored, self.decoding.class_weights
+        )
         item = LabelledImage(
             name=record_id,
             image=self._photograph(record),

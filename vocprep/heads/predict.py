@@ -26,7 +26,9 @@ from vocprep.files.names import check_names_differ
 from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.formats.orientations import UPRIGHT, orientation
 from vocprep.geometry import Geometry, GeometryKind
+from vocprep.heads.model.config import PriorPower, Tta
 from vocprep.heads.predict_image import Prediction, predict_image
+from vocprep.heads.runs.class_shares import decoding_of
 from vocprep.heads.runs.run import Run, load_run
 from vocprep.heads.runs.weights import find_components, find_weights
 from vocprep.labels.label_space import LabelSpace
@@ -63,6 +65,11 @@ class PredictOptions:
     """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     confidence: bool = False
     """Also return or write how certain each pixel's class is, and draw it in the overlay."""
+    prior_power: PriorPower = 0.0
+    """Divide each class's probability by its share of the pixels trained on to this power, 0 to
+    1."""
+    tta: Tta = "none"
+    """``flip``: predict the mean of each image and its mirror image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +184,8 @@ def predict(
     folder, with ``options.confidence`` ``NAME.confidence.png`` too. An image that cannot be read or
     is too small is listed in ``errors`` of the result; the others are done. Raises RunError when
     the run cannot be used or ``weights`` are not those of its shards, SourceUnavailableError when
-    there are none, UsageError when two images would be written to one name, OutOfMemoryError.
+    there are none, UsageError when two images would be written to one name or the run has no class
+    shares for ``options.prior_power``, OutOfMemoryError.
     """
     options = options or PredictOptions()
     given = [images] if isinstance(images, str | Path) else images
@@ -187,8 +195,13 @@ def predict(
         check_output_folder(folder)
         check_names_differ(paths, [path.stem for path in paths], "predictions")
     trained = run if isinstance(run, Run) else load_run(run)
+    decoding = decoding_of(trained, options.prior_power, options.tta)
     embedder = make_embedder(trained, options)
-    label = partial(_predict_file, trained, embedder=embedder, options=options, out=folder)
+
+    def predicted(image: NDArray[np.uint8]) -> Prediction:
+        return predict_image(trained, image, embedder, _as_geometry(options.geometry), decoding)
+
+    label = partial(_predict_file, trained, predicted, options=options, out=folder)
     with memory_errors("use smaller images or --geometry crop, or free memory"):
         made, errors = _predict_files(paths, label, progress)
     return PredictionResult(
@@ -197,6 +210,7 @@ def predict(
         errors=tuple(errors),
         notes=(
             *(() if trained.unfinished is None else (f"{trained.path}: {trained.unfinished}",)),
+            *decoding.notes,
             *_turned_note(made),
         ),
     )
@@ -241,13 +255,17 @@ def make_embedder(run: Run, options: PredictOptions) -> Embedder:
 
 
 def _predict_file(
-    run: Run, path: Path, embedder: Embedder, options: PredictOptions, out: Path | None
+    run: Run,
+    predicted: Callable[[NDArray[np.uint8]], Prediction],
+    path: Path,
+    options: PredictOptions,
+    out: Path | None,
 ) -> ImagePrediction:
     """Label one image file; a DataError names it."""
     data = read_image_file(path)
     image = decode_image(data, str(path))
     try:
-        found = predict_image(run, image, embedder, _as_geometry(options.geometry))
+        found = predicted(image)
     except DataError as error:
         raise type(error)(f"{path}: {error}") from error
     space, confidence = run.config.labels, found.confidence if options.confidence else None

@@ -14,12 +14,15 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vocprep.errors import RunError
 from vocprep.features.reduction import as_stored
-from vocprep.geometry import PATCH, Geometry, Grid, join_patches, place_image
-from vocprep.heads.model.mask_heads import pixel_scores
+from vocprep.geometry import PATCH, Geometry, Grid, join_patches, mirror, place_image
+from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.tfdet import class_probabilities, top_labels
+from vocprep.heads.model.views import View, mirrored_back
+from vocprep.heads.runs.class_shares import Decoding
 from vocprep.heads.runs.run import Run
 
 LONG_SEQUENCE = 1024
@@ -58,26 +61,38 @@ class Prediction(LabelMapPrediction):
 
 
 @torch.inference_mode()
-def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) -> LabelMapPrediction:
+def predict_label_map(
+    run: Run,
+    embeddings: NDArray[np.floating],
+    grid: Grid,
+    mirrored: NDArray[np.floating] | None = None,
+    class_weights: Tensor | None = None,
+) -> LabelMapPrediction:
     """Return the label map of one image from its embeddings [P, D], row-major over ``grid``.
 
+    With ``mirrored``, those of its mirror image, it is of the mean of both views; with
+    ``class_weights`` float32 [C] of the classes' probabilities times these (``decoding.decode``).
     Raises RunError when the embeddings' shape does not fit the grid and the run.
     """
     expected = (grid[0] * grid[1], run.config.heads.embedding_dim)
-    if embeddings.shape != expected:
-        raise RunError(
-            f"{run.path}: expected embeddings of shape {expected} for a grid of {grid}, found "
-            f"{embeddings.shape}; embed with the backbone {run.config.recipe.backbone}"
-        )
-    device = run.model.device
-    tokens = torch.from_numpy(embeddings.astype(np.float32)).to(device).unsqueeze(0)
+    views = [embeddings] if mirrored is None else [embeddings, mirrored]
+    for each in views:
+        if each.shape != expected:
+            raise RunError(
+                f"{run.path}: expected embeddings of shape {expected} for a grid of {grid}, found "
+                f"{each.shape}; embed with the backbone {run.config.recipe.backbone}"
+            )
+    device, config = run.model.device, run.config.heads
     grids = torch.tensor([grid], dtype=torch.int64, device=device)
-    with _bounded_attention(len(embeddings)):
-        class_logits, mask_logits = run.model(tokens, None, grids)
-    pixels = pixel_scores(class_logits, mask_logits, grids, run.config.heads)
+    first, *others = (_run(run, each, grids) for each in views)
+    weights = None if class_weights is None else class_weights.to(device)
+    found = decode(
+        [first, *(mirrored_back(each, grids) for each in others)], grids, config, weights
+    )
+    class_logits, pixels = found.patch_logits, found.pixels
     labels = pixels.label_map[0].cpu().numpy().astype(np.uint16)
     top = top_labels(class_logits)[0]
-    shares = class_probabilities(class_logits[0], run.config.heads.class_loss).gather(-1, top)
+    shares = class_probabilities(class_logits[0], config.class_loss).gather(-1, top)
     confidence = pixels.confidence[0].cpu().numpy()
     return LabelMapPrediction(
         grid=grid,
@@ -88,8 +103,20 @@ def predict_label_map(run: Run, embeddings: NDArray[np.floating], grid: Grid) ->
     )
 
 
+def _run(run: Run, embeddings: NDArray[np.floating], grids: Tensor) -> View:
+    """Return the outputs for one image's embeddings [P, D]."""
+    tokens = torch.from_numpy(embeddings.astype(np.float32)).to(grids.device).unsqueeze(0)
+    with _bounded_attention(len(embeddings)):
+        class_logits, mask_logits = run.model(tokens, None, grids)
+    return View(class_logits=class_logits, mask_logits=mask_logits)
+
+
 def predict_image(
-    run: Run, image: NDArray[np.uint8], embedder: PatchEmbedder, geometry: Geometry | None = None
+    run: Run,
+    image: NDArray[np.uint8],
+    embedder: PatchEmbedder,
+    geometry: Geometry | None = None,
+    decoding: Decoding | None = None,
 ) -> Prediction:
     """Return the prediction for an image uint8 [H, W, 3] (RGB).
 
@@ -97,15 +124,22 @@ def predict_image(
     ``embedder`` and the shards' embedding dtype, so that the result equals that of evaluation.
     All its patches are one sequence: a run trained on crops labels a large image with geometry
     ``native``, at positions and lengths that did not occur in training. With edge ``pad`` the label
-    map has the image's own size. ``embedder`` must hold the run's weights and normalisation. Raises
-    DataError when no patch fits the image, RunError when the embeddings are of another size.
+    map has the image's own size. With ``decoding.tta`` ``flip`` what the geometry leaves of the
+    image is embedded mirrored too. ``embedder`` must hold the run's weights and normalisation.
+    Raises DataError when no patch fits the image, RunError when the embeddings are of another size.
     """
     geometry = geometry or run.config.recipe.geometry
     placed = place_image(image, geometry)
-    (embeddings,) = embedder.embed_images([placed])
-    stored = as_stored(embeddings, run.config.recipe.embedding_dtype, "the picture")
+    decoding = decoding or Decoding()
+    views = [placed] if decoding.tta == "none" else [placed, mirror(placed)]
+    stored, *mirrored = (
+        as_stored(embeddings, run.config.recipe.embedding_dtype, "the picture")
+        for embeddings in embedder.embed_images(views)
+    )
     grid = (placed.shape[0] // PATCH, placed.shape[1] // PATCH)
-    found = predict_label_map(run, stored, grid)
+    found = predict_label_map(
+        run, stored, grid, mirrored[0] if mirrored else None, decoding.class_weights
+    )
     # The padding that completes the last patches is cut off.
     height, width = image.shape[:2] if geometry.edge == "pad" else placed.shape[:2]
     return Prediction(

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.heads import CPU, always_says, make_dataset, random_records, run_for
+from builders.heads import (
+    CPU,
+    always_says,
+    make_dataset,
+    make_record,
+    random_records,
+    run_for,
+)
 from builders.progress import RecordedProgress
 from builders.versions import JPEGS, Built
 from numpy.typing import NDArray
@@ -18,6 +25,8 @@ from PIL import Image
 import vocprep
 from vocprep.errors import DataError, UsageError
 from vocprep.heads.model.tfdet import TFDetHeads
+from vocprep.heads.predict_image import predict_label_map
+from vocprep.heads.runs.class_shares import decoding_for
 from vocprep.heads.runs.run import CONFIG_FILE, Run
 from vocprep.heads.scoring.evaluate import evaluate, runs_and_shards
 from vocprep.heads.scoring.run_scores import score_run
@@ -195,3 +204,47 @@ def test_photographs_that_are_gone_or_changed_are_noted(
 def test_pictures_need_a_folder(dataset: ShardDataset) -> None:
     with pytest.raises(UsageError, match=r"pictures: expected a folder .*give --out"):
         evaluate(run_for(dataset), dataset, options=replace(CPU, pictures=1))
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
+    """A version with mirrored views, whose embeddings are others than those of the plain ones."""
+    splits = {}
+    for name in ("train", "val"):
+        plain = random_records(name, [(2, 2), (1, 3), (1, 1)])
+        flips = random_records(name, [(2, 2), (1, 3), (1, 1)], seed=1)
+        splits[name] = [
+            record
+            for one, other in zip(plain, flips, strict=True)
+            for record in (
+                one,
+                make_record(
+                    f"{one.image_id}#flip", name, one.label_map[:, ::-1].copy(), other.embeddings
+                ),
+            )
+        ]
+    folder = tmp_path_factory.mktemp("data") / "shards"
+    return make_dataset(folder, splits, views=("identity", "flip"))
+
+
+def test_both_views_with_class_weights_are_what_predicting_gives(
+    mirrored: ShardDataset, tmp_path: Path
+) -> None:
+    run = run_for(mirrored)
+    options = replace(CPU, tta="flip", prior_power=0.5, pictures=1)
+    scores = evaluate(run, mirrored, options=options, out=tmp_path / "out").runs[0]
+    weights = decoding_for(run, mirrored, 0.5, "flip").class_weights
+    right = pixels = 0
+    for record_id in ("val_00", "val_01", "val_02"):
+        plain, other = mirrored.record(record_id), mirrored.record(f"{record_id}#flip")
+        found = predict_label_map(run, plain.embeddings, plain.grid, other.embeddings, weights)
+        valid = plain.label_map != 255
+        right += int((found.label_map == plain.label_map)[valid].sum())
+        pixels += int(valid.sum())
+    assert scores.model.pixel_accuracy == pytest.approx(right / pixels, abs=1e-3)
+    assert (scores.images, scores.tta, scores.prior_power) == (3, "flip", 0.5)
+    assert scores.notes[0].startswith("predictions are means of the plain and the mirrored view")
+    plain_scores = evaluate(run, mirrored, options=CPU).runs[0]
+    assert scores.loss == pytest.approx(plain_scores.loss)
+    assert (plain_scores.tta, plain_scores.prior_power) == ("none", 0.0)
+    assert plain_scores.model != scores.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,17 @@ def test_statistics_are_the_same_bits_in_either_mode(dataset: ShardDataset):
     resident, streaming = (feed_of(dataset, mode).statistics() for mode in MODES)
     assert torch.equal(resident[0], streaming[0])
     assert torch.equal(resident[1], streaming[1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pixels_of_classes_are_those_of_all_slots(dataset: ShardDataset, mode: str):
+    expected: Counter[int] = Counter()
+    for record in random_records("train", GRIDS):
+        for labels, pixels in zip(record.slot_labels, record.slot_pixels, strict=True):
+            expected.update({int(c): int(p) for c, p in zip(labels, pixels, strict=True) if c >= 0})
+    found = feed_of(dataset, mode).class_pixels()
+    assert found == dict(expected)
+    assert list(found) == sorted(found)
 
 
 @pytest.mark.parametrize("mode", MODES)

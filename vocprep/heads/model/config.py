@@ -22,6 +22,10 @@ MaskLoss = Literal["all", "mixed"]
 CellsPerSide = Literal[1, 2, 4]
 """Cells per side of a patch, each of whole bytes of a bit plane's row."""
 
+Tta = Literal["none", "flip"]
+"""Views that a prediction is the mean of: the picture; it and its mirror image."""
+PriorPower = Annotated[float, Field(ge=0, le=1)]
+
 Depth = Annotated[int, Field(ge=1, le=64)]
 Feedforward = Annotated[int, Field(ge=1, le=1 << 16)]
 MaskDropout = Annotated[float, Field(ge=0, le=0.5)]

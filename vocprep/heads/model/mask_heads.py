@@ -10,10 +10,11 @@ Shape legend: B batch, P patches, N some of the B·P patches, C classes, K = 4 s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from vocprep.heads.model.cell_head import CellHead, cell_losses
@@ -28,6 +29,8 @@ from vocprep.heads.model.slot_head import (
     slot_logits,
     slot_losses,
 )
+from vocprep.heads.model.slot_views import SlotViewPixels
+from vocprep.heads.model.views import View, reweighted
 
 
 class PixelScores(Protocol):
@@ -66,6 +69,9 @@ class MaskHead:
     """Return the parts of both losses of class logits and the module's own."""
     pixels: Callable[[Tensor, Tensor, Tensor, HeadsConfig], PixelScores]
     """Return what class logits, the module's own and grids say of pixels."""
+    pixels_of_views: Callable[[Sequence[View], Tensor, HeadsConfig, Tensor | None], PixelScores]
+    """Return what several views say of pixels together, or one with class weights [C]: of views,
+    grids, and weights or None (``decoding``)."""
     probabilities: Callable[[Tensor, HeadsConfig], Tensor]
     """Return the module's own logits as probabilities."""
 
@@ -79,6 +85,18 @@ def pixels_of_cells(
     return CellPixels(cells, grids, config.cells)
 
 
+def pixels_of_cell_views(
+    views: Sequence[View], grids: Tensor, config: HeadsConfig, class_weights: Tensor | None
+) -> PixelScores:
+    """Return what the mean of cells over views says of pixels; weights count in each cell.
+
+    What is interpolated between means are the means of pixels.
+    """
+    cells = [class_probabilities(view.mask_logits, config.class_loss) for view in views]
+    mean = torch.stack(cells).mean(dim=0)
+    return CellPixels(reweighted(mean, class_weights), grids, config.cells)
+
+
 MASK_HEADS: Mapping[MaskHeadName, MaskHead] = {
     "slots": MaskHead(
         name="reg",
@@ -86,6 +104,9 @@ MASK_HEADS: Mapping[MaskHeadName, MaskHead] = {
         logits=slot_logits,
         losses=slot_losses,
         pixels=lambda y, z, _grids, config: SlotPixels(y, z, config),
+        pixels_of_views=lambda views, _grids, config, weights: SlotViewPixels(
+            views, config, weights
+        ),
         probabilities=lambda z, _config: z.sigmoid(),
     ),
     "cells": MaskHead(
@@ -94,6 +115,7 @@ MASK_HEADS: Mapping[MaskHeadName, MaskHead] = {
         logits=CellHead.__call__,
         losses=cell_losses,
         pixels=pixels_of_cells,
+        pixels_of_views=pixels_of_cell_views,
         probabilities=lambda z, _config: z.softmax(dim=-1),
     ),
     "none": MaskHead(
@@ -102,6 +124,7 @@ MASK_HEADS: Mapping[MaskHeadName, MaskHead] = {
         logits=patch_logits_alone,
         losses=patch_losses,
         pixels=pixels_of_cells,
+        pixels_of_views=pixels_of_cell_views,
         probabilities=lambda z, config: class_probabilities(z, config.class_loss),
     ),
 }

@@ -29,7 +29,7 @@ from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.label_space_files import StoredLabelSpace
 from vocprep.recipe import Recipe
 from vocprep.shards.reader import ShardDataset
-from vocprep.validation import checked, explain, from_json, to_json
+from vocprep.validation import NotNegative, Positive, checked, explain, from_json, to_json
 
 RUN_FORMAT_VERSION = 7
 
@@ -78,6 +78,9 @@ class RunConfig:
     geometry, label space; what ``predict`` applies to a new image."""
     content_id: str
     source_id: str
+    class_pixels: Mapping[NotNegative, Positive] | None = None
+    """Pixels of each class in the slots of all patches that the run is trained on, mirrored views
+    included; None where it was not counted."""
     versions: Mapping[str, str] = field(default_factory=library_versions)
     format_version: int = field(default=RUN_FORMAT_VERSION, compare=False)
     """Of the ``run.json`` that it was read from."""
@@ -132,6 +135,7 @@ class RunConfig:
             "recipe_id": self.recipe.recipe_id,
             "content_id": self.content_id,
             "source_id": self.source_id,
+            "class_pixels": values["class_pixels"],
             "recipe": values["recipe"],
             "versions": values["versions"],
         }

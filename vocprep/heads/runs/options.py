@@ -22,7 +22,9 @@ from vocprep.heads.model.config import (
     MaskDropout,
     MaskHeadName,
     MaskLoss,
+    PriorPower,
     SlotRule,
+    Tta,
 )
 from vocprep.options import LoaderMode
 from vocprep.storage.places import LocalPath
@@ -181,7 +183,7 @@ RENAMED = {"category_loss": "class_loss", "categories": "outputs", "recipe": "pr
 
 @checked
 class EvaluateOptions:
-    """How a split is run through trained heads; none of it changes the scores' meaning."""
+    """How a split is run through trained heads, and what is scored of what they say."""
 
     batch_size: Positive = 32
     """Images per step."""
@@ -199,6 +201,11 @@ class EvaluateOptions:
     are scored too."""
     dataset: str | None = None
     """Name or TOML file of the dataset in ``data_dir``; that of the recipe when None."""
+    prior_power: PriorPower = 0.0
+    """Divide each class's probability by its share of the pixels trained on to this power, 0 to
+    1."""
+    tta: Tta = "none"
+    """``flip``: score the mean of each image's plain and mirrored view, which the shards hold."""
 
     @model_validator(mode="after")
     def _dataset_of_a_data_dir(self) -> Self:

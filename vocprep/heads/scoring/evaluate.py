@@ -14,6 +14,7 @@ from vocprep.files.locking import alone_in
 from vocprep.files.names import check_names_differ, found_at, names_in
 from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.heads.example_sheets import ExampleSheets
+from vocprep.heads.runs.class_shares import Decoding, decoding_for
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
 from vocprep.heads.scoring.comparison import Comparison, compare_runs
@@ -30,6 +31,7 @@ from vocprep.storage.places import Place, local_path, parse_place
 T = TypeVar("T")
 RunLike = str | Path | Run
 ShardsLike = str | Place | ShardDataset
+ScoredRun = tuple[Run, ShardDataset, Decoding]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +70,11 @@ def evaluate(
     ``shards`` whose embeddings and labels fit it; all must hold the same images and ground truth. A
     path that is given twice counts once. ``split`` is ``val`` unless it is named; where there is
     none, the split that the first run was validated on, else trained on. Mirrored views are not
-    scored. With ``out``, the confusion
+    scored by themselves. With ``out``, the confusion
     matrix of each run is written into that folder, as PNG and CSV, and with ``options.pictures``
     ``RUN.worst-1.png`` and the like: images with their truth and prediction. Raises RunError when
-    no dataset version fits a run, UsageError when there is no such split, no pixel to score, or
+    no dataset version fits a run, UsageError when there is no such split, no pixel to score, what
+    ``options.prior_power`` or ``options.tta`` need is missing, or
     when scores could not be compared, OutOfMemoryError, and what ``load_run`` and
     ``ShardDataset.open`` raise.
     """
@@ -89,9 +92,14 @@ def evaluate(
     chosen = [choose_dataset(run, datasets) for run in trained]
     split = split or default_split(trained[0], chosen[0])
     require_one_truth(chosen, split)
-    sheets = _sheets(trained, chosen, options)
+    decodings = [
+        decoding_for(run, dataset, options.prior_power, options.tta)
+        for run, dataset in zip(trained, chosen, strict=True)
+    ]
+    scored = list(zip(trained, chosen, decodings, strict=True))
+    sheets = _sheets(scored, options)
     with memory_errors("use a smaller --batch-size, or free memory"):
-        scores = _score_all(trained, chosen, split, options, progress)
+        scores = _score_all(scored, split, options, progress)
     if folder is not None:
         scores = _write(scores, sheets, folder, options.pictures)
     unused = [f"no run is scored on {each.path}" for each in datasets if each not in chosen]
@@ -102,15 +110,13 @@ def evaluate(
     )
 
 
-def _sheets(
-    runs: Sequence[Run], datasets: Sequence[ShardDataset], options: EvaluateOptions
-) -> list[ExampleSheets]:
+def _sheets(scored: Sequence[ScoredRun], options: EvaluateOptions) -> list[ExampleSheets]:
     """Return what draws the images of each run; nothing where no pictures are asked for."""
     if not options.pictures:
         return []
     return [
-        ExampleSheets.of(run, dataset, options.data_dir, options.dataset)
-        for run, dataset in zip(runs, datasets, strict=True)
+        ExampleSheets.of(run, dataset, decoding, options.data_dir, options.dataset)
+        for run, dataset, decoding in scored
     ]
 
 
@@ -207,17 +213,18 @@ def _place_key(item: str | Place) -> Place:
 
 
 def _score_all(
-    runs: Sequence[Run],
-    datasets: Sequence[ShardDataset],
+    scored: Sequence[ScoredRun],
     split: str,
     options: EvaluateOptions,
     progress: Progress,
 ) -> list[RunScores]:
     """Score each run on its dataset version; runs that share a name get their paths as names."""
     scores = [
-        score_run(run, dataset, split, options, progress)
-        for run, dataset in zip(runs, datasets, strict=True)
+        score_run(run, dataset, split, options, progress, decoding)
+        for run, dataset, decoding in scored
     ]
     if len({item.run for item in scores}) == len(scores):
         return scores
-    return [replace(item, run=str(run.path)) for item, run in zip(scores, runs, strict=True)]
+    return [
+        replace(item, run=str(run.path)) for item, (run, _, _) in zip(scores, scored, strict=True)
+    ]

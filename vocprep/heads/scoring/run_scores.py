@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vocprep.errors import UsageError
 from vocprep.features.devices import choose_device
+from vocprep.heads.runs.class_shares import Decoding, decoding_for
 from vocprep.heads.runs.options import EvaluateOptions, require_split
 from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.matching import check_fits
@@ -38,7 +39,8 @@ from vocprep.manifests import load_recorded_dataset
 from vocprep.options import LoaderOptions
 from vocprep.progress import NO_PROGRESS, Progress, task
 from vocprep.shards.feed.batches import Batch
-from vocprep.shards.reader import ShardDataset
+from vocprep.shards.feed.pairs import PairLoader
+from vocprep.shards.reader import Loader, ShardDataset
 
 PUBLISHED = {"context460": "context59"}
 """Label space of most published scores, by the label space that it is a part of."""
@@ -69,22 +71,30 @@ def score_run(
     split: str,
     options: EvaluateOptions,
     progress: Progress = NO_PROGRESS,
+    decoding: Decoding | None = None,
 ) -> RunScores:
-    """Score a run on a split of a dataset version (plain views only).
+    """Score a run on a split of a dataset version: plain views, or the means of both views.
 
-    The majority class is that of the split that the run was trained on, where the dataset version
+    ``decoding`` is how the run predicts (``decoding_for``); made of the options when None. The
+    majority class is that of the split that the run was trained on, where the dataset version
     has it, else of ``split`` itself. The run's model is moved to the device. Raises RunError when
     the embeddings or labels are not those that the run was trained for, UsageError when there is no
     such split or no pixel to score, and what ``whole_image_pixels`` raises.
     """
     differences = check_fits(run, dataset.index.recipe)
     require_split(dataset.splits, split, "split")
+    decoding = decoding or decoding_for(run, dataset, options.prior_power, options.tta)
     # The label files of whole images may be missing, so they are read before the long pass.
     whole_pixels = _whole_pixels(dataset, split, options)
     majority = _majority(run, dataset, split, options, progress)
-    loader = dataset.loader(split, _loader_options(options), progress)
+    loader: Loader | PairLoader
+    if decoding.tta == "flip":
+        loader = PairLoader(dataset, split, options.batch_size)
+    else:
+        loader = dataset.loader(split, _loader_options(options), progress)
     model = run.model.to(choose_device(options.device)).eval()
-    counts = measure_split(model, loader, run.config.labels, majority.classes, progress)
+    weights = decoding.weights_on(model.device)
+    counts = measure_split(model, loader, run.config.labels, majority.classes, progress, weights)
     if not counts.model.counts.any():
         raise UsageError(
             f"split {split!r}: expected pixels to score, found none that are not void; evaluate "
@@ -97,6 +107,8 @@ def score_run(
         run=run.path.resolve().name,
         epoch=run.epoch,
         split=split,
+        prior_power=decoding.prior_power,
+        tta=decoding.tta,
         images=counts.images,
         pixels=int(pixels.sum()),
         schema=space.name,
@@ -113,7 +125,7 @@ def score_run(
         majority_split=majority.split,
         classes=_class_scores(counts, space),
         worst_images=tuple(by_accuracy(counts.confusions.scores)[: options.worst]),
-        notes=(*differences, *notes),
+        notes=(*decoding.notes, *differences, *notes),
         confusion=counts.model,
         confusions=counts.confusions,
     )

@@ -10,6 +10,7 @@ from pydantic import Field, InstanceOf
 
 from vocprep.drawing.charts import confusion_png
 from vocprep.files.writing import write_atomic
+from vocprep.heads.model.config import Tta
 from vocprep.heads.scoring.measures.calibration import Calibration
 from vocprep.heads.scoring.measures.counters import MaskQuality
 from vocprep.heads.scoring.measures.image_scores import Group, ImageConfusions, ImageScore
@@ -106,6 +107,10 @@ class RunScores:
     """Name of the run's folder, or its path where two runs of one evaluation share a name."""
     epoch: int
     split: str
+    prior_power: float
+    """``EvaluateOptions.prior_power`` of what was scored."""
+    tta: Tta
+    """``EvaluateOptions.tta`` of what was scored."""
     images: int
     pixels: int
     """Pixels scored: those that are covered and not void."""
@@ -114,7 +119,7 @@ class RunScores:
     classes_present: int
     classes_all: int
     loss: float
-    """Class and mask loss together, in nats."""
+    """Class and mask loss together, in nats, of the heads' own outputs for the plain view."""
     rows: tuple[ScoreRow, ...]
     """Model, oracles, majority class; over the covered area."""
     mean_average_precision: float

@@ -19,10 +19,12 @@ from torch.nn import functional
 
 from vocprep.errors import RunError, UsageError
 from vocprep.geometry import split_patches
+from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.loss_parts import unpack_states
 from vocprep.heads.model.losses import compute_losses, losses_by_image
-from vocprep.heads.model.mask_heads import PixelScores, pixel_scores
+from vocprep.heads.model.mask_heads import PixelScores
 from vocprep.heads.model.tfdet import TFDetHeads, top_labels
+from vocprep.heads.model.views import View, mirrored_back
 from vocprep.heads.scoring.measures.calibration import Calibration, CalibrationCounter
 from vocprep.heads.scoring.measures.counters import (
     LossCounter,
@@ -44,6 +46,7 @@ from vocprep.heads.scoring.measures.oracles import (
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import NO_LABEL, PIXELS, SLOTS
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.shards.feed.pairs import PairLoader, ViewPair
 from vocprep.shards.reader import Batch, Loader
 
 
@@ -140,10 +143,11 @@ def score_split(
 @torch.inference_mode()
 def measure_split(
     model: TFDetHeads,
-    loader: Loader,
+    loader: Loader | PairLoader,
     space: LabelSpace,
     constant: Sequence[int],
     progress: Progress = NO_PROGRESS,
+    class_weights: Tensor | None = None,
 ) -> Measurements:
     """Do what ``score_split`` does, and count the oracles, patches, masks, images, confidences.
 
@@ -153,7 +157,7 @@ def measure_split(
     counters = _EvaluationCounters(model, space, constant)
     progress.begin("images", loader.samples, 0)
     try:
-        for scored in run_batches(model, loader, space):
+        for scored in run_batches(model, loader, space, class_weights):
             counters.add(scored)
             progress.advance(len(scored.batch.image_ids))
     finally:
@@ -218,31 +222,47 @@ class _EvaluationCounters:
 
 
 def run_batches(
-    model: TFDetHeads, loader: Iterable[Batch], space: LabelSpace
+    model: TFDetHeads,
+    loader: Iterable[Batch | ViewPair],
+    space: LabelSpace,
+    class_weights: Tensor | None = None,
 ) -> Iterator[ScoredBatch]:
-    """Yield every batch on the model's device with the model's outputs, but blank ones.
+    """Yield every batch on the model's device with what the model predicts, but blank ones.
 
-    Raises RunError when the embeddings are not of the size that the model was made for.
+    Of pairs the predictions are means over both views, and the losses those of the plain one.
+    ``class_weights`` float32 [C] multiply the classes' probabilities (``decoding.decode``). Raises
+    RunError when the embeddings are not of the size that the model was made for.
     """
-    device, expected = model.device, model.config.embedding_dim
     for loaded in loader:
-        if not loaded.image_ids:  # of several ranks, this one draws nothing of it
+        plain = loaded.plain if isinstance(loaded, ViewPair) else loaded
+        if not plain.image_ids:  # of several ranks, this one draws nothing of it
             continue
-        if (found := loaded.embeddings.shape[-1]) != expected:
-            raise RunError(
-                f"{loaded.image_ids[0]}: expected embeddings of {expected} numbers, found {found}; "
-                "build shards with the backbone that the run was trained on"
-            )
-        batch = loaded.to(device)
-        class_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
+        batch, view = _run(model, plain)
+        views = [view]
+        if isinstance(loaded, ViewPair):
+            views.append(mirrored_back(_run(model, loaded.mirrored)[1], batch.grids))
+        decoded = decode(views, batch.grids, model.config, class_weights)
         yield ScoredBatch(
             batch=batch,
-            truth=_truth(loaded, space.void).to(device),
-            class_logits=class_logits,
-            mask_logits=mask_logits,
-            patch_logits=class_logits,
-            pixels=pixel_scores(class_logits, mask_logits, batch.grids, model.config),
+            truth=_truth(plain, space.void).to(model.device),
+            class_logits=view.class_logits,
+            mask_logits=view.mask_logits,
+            patch_logits=decoded.patch_logits,
+            pixels=decoded.pixels,
         )
+
+
+def _run(model: TFDetHeads, loaded: Batch) -> tuple[Batch, View]:
+    """Return a batch on the model's device and the outputs for it."""
+    expected, found = model.config.embedding_dim, loaded.embeddings.shape[-1]
+    if found != expected:
+        raise RunError(
+            f"{loaded.image_ids[0]}: expected embeddings of {expected} numbers, found {found}; "
+            "build shards with the backbone that the run was trained on"
+        )
+    batch = loaded.to(model.device)
+    class_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
+    return batch, View(class_logits=class_logits, mask_logits=mask_logits)
 
 
 def _truth(batch: Batch, void: int) -> Tensor:

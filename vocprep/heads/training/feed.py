@@ -9,8 +9,10 @@ Shape legend: D embedding.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocprep.heads.runs.class_shares import pixels_by_class
 from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.training.distributed import Processes
 from vocprep.options import LoaderOptions
@@ -44,6 +47,9 @@ class Feed(Protocol):
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation float32 [D] of every embedding component, over all patches."""
+
+    def class_pixels(self) -> dict[int, int]:
+        """Return the pixels of each class in the slots of all patches, views and ranks together."""
 
 
 def require_splits(dataset: ShardDataset, options: TrainOptions) -> None:
@@ -110,6 +116,10 @@ class ResidentFeed:
         resident = ResidentDataset(dataset, split, options, progress)
         self._options, self._device = options, processes.device
         self._shard_sizes = resident.shard_sizes
+        fields = resident.table.fields
+        self._class_pixels = pixels_by_class(
+            fields["slot_labels"].numpy(), fields["slot_pixels"].numpy()
+        )
         self._table = resident.table.to(processes.device)
         self._bounds = batch_bounds(self._shard_sizes, options)
         self.batch_sizes = BatchPlan.of(self._shard_sizes, options).batch_sizes()
@@ -132,6 +142,10 @@ class ResidentFeed:
         return _moments(
             (_sums(embeddings[start:stop], shift) for start, stop in pairwise([0, *ends])), shift
         )
+
+    def class_pixels(self) -> dict[int, int]:
+        """Return the pixels of each class in the slots of all patches, views and ranks together."""
+        return self._class_pixels
 
 
 class StreamingFeed:
@@ -158,7 +172,17 @@ class StreamingFeed:
         return (batch.to(self._processes.device) for batch in self._loader)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation float32 [D] of every embedding component, over all patches.
+        """Return mean and deviation float32 [D] of every embedding component, over all patches."""
+        mean, deviation, _ = self._totals
+        return mean, deviation
+
+    def class_pixels(self) -> dict[int, int]:
+        """Return the pixels of each class in the slots of all patches, views and ranks together."""
+        return self._totals[2]
+
+    @cached_property
+    def _totals(self) -> tuple[Tensor, Tensor, dict[int, int]]:
+        """What ``statistics`` and ``class_pixels`` return.
 
         Each rank reads every ``world_size``-th shard; all add up the sums of all shards in order.
         """
@@ -166,17 +190,28 @@ class StreamingFeed:
         first = processes.on_leader(lambda: next(self._read(names[0])).embeddings[0])
         shift = torch.from_numpy(first).double()
         own = names[processes.rank :: processes.world_size]
-        sums = (self._shard_sums(name, shift) for name in announced(own, self._dataset, str, 1))
+        found = (self._shard_sums(name, shift) for name in announced(own, self._dataset, str, 1))
         rounds = range(0, len(names), processes.world_size)
-        with task(self._progress, "means of the embeddings", len(rounds)):
-            gathered = (
-                processes.gather(next(sums, None)) for _ in advancing(rounds, self._progress)
-            )
-            return _moments((each for sums in gathered for each in sums if each is not None), shift)
+        pixels: Counter[int] = Counter()
 
-    def _shard_sums(self, name: str, shift: Tensor) -> _Sums:
-        patches = np.concatenate([record.embeddings for record in self._read(name)])
-        return _sums(torch.from_numpy(patches), shift)
+        def sums() -> Iterator[_Sums]:
+            for _ in advancing(rounds, self._progress):
+                for each in processes.gather(next(found, None)):
+                    if each is not None:
+                        pixels.update(each[1])
+                        yield each[0]
+
+        with task(self._progress, "means of the embeddings", len(rounds)):
+            moments = _moments(sums(), shift)
+        return *moments, dict(sorted(pixels.items()))
+
+    def _shard_sums(self, name: str, shift: Tensor) -> tuple[_Sums, dict[int, int]]:
+        records = list(self._read(name))
+        embeddings, labels, pixels = (
+            np.concatenate([getattr(record, field) for record in records])
+            for field in ("embeddings", "slot_labels", "slot_pixels")
+        )
+        return _sums(torch.from_numpy(embeddings), shift), pixels_by_class(labels, pixels)
 
     def _read(self, name: str) -> Iterator[Record]:
         return self._dataset.read_shard(name, all_views=self._views)

@@ -183,6 +183,7 @@ def _train_with(job: _Job, processes: Processes) -> RunSummary:
         # Before the splits are read, which may take minutes.
         processes.on_leader(lambda: check_folder(run_dir, new))
         feed, val_batches = open_splits(dataset, options, processes, job.progress)
+        new = replace(new, class_pixels=feed.class_pixels())
         config = processes.on_leader(
             lambda: begin_or_resume(run_dir, new, job.origin, job.components)
         )
