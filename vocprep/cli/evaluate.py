@@ -77,7 +77,8 @@ def evaluate(
 ) -> None:
     """Score runs on a split, beside oracles and chance; several runs in one table.
 
-    SHARDS are folders, or URLs of an object store; runs are folders.
+    SHARDS are folders, or URLs of an object store; runs are folders. A folder that train --seeds
+    wrote stands for all runs in it: mean and spread of their scores are printed too.
 
     Runs that were trained on different embeddings are compared by giving the shards of each: a run
     is scored on those that it was trained on, else on the first whose embeddings and labels fit it.
@@ -91,6 +92,7 @@ def evaluate(
       vocprep evaluate runs/first shards/voc
       vocprep evaluate runs/first runs/second shards/voc --data-dir data
       vocprep evaluate runs/first runs/wide shards/voc shards/wide
+      vocprep evaluate runs/three shards/voc
     """
     from vocprep.heads.scoring.evaluate import evaluate as evaluate_runs
     from vocprep.heads.scoring.evaluate import runs_and_shards

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from vocprep.cli.common import print_table
+from vocprep.cli.group_scores import print_groups
 
 if TYPE_CHECKING:
     from vocprep.heads.scoring.comparison import Comparison, ScoreDifference
@@ -28,6 +29,9 @@ def print_scores(result: Evaluation, *, classes: bool) -> None:
         print_evaluation(result.runs[0], classes=classes)
     else:
         print_comparison(result.runs, result.differences, classes=classes)
+    if result.groups:
+        click.echo()
+        print_groups(result.groups, result.group_differences)
 
 
 def print_evaluation(result: RunScores, *, classes: bool) -> None:
@@ -93,8 +97,9 @@ def print_comparison(
     for name, row in _shared([(result, result.rows) for result in results]):
         rows.append((name, *_pixel_cells(row), *_patch_cells(row), "", ""))
     print_table(head, rows)
-    click.echo()
-    _print_differences(differences)
+    if differences:
+        click.echo()
+        _print_differences(differences)
     click.echo()
     _print_mixed_rows(results)
     for table in first.tables:

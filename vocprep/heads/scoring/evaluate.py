@@ -16,8 +16,17 @@ from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.heads.example_sheets import ExampleSheets
 from vocprep.heads.runs.class_shares import Decoding, decoding_for
 from vocprep.heads.runs.options import EvaluateOptions
-from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run
+from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run, seed_runs
 from vocprep.heads.scoring.comparison import Comparison, compare_runs
+from vocprep.heads.scoring.groups import (
+    GivenRuns,
+    GroupComparison,
+    RunGroup,
+    compare_groups,
+    given_runs,
+    group_of,
+    mixed_note,
+)
 from vocprep.heads.scoring.matching import choose_dataset, default_split, require_one_truth
 from vocprep.heads.scoring.measures.image_scores import Group, examples
 from vocprep.heads.scoring.run_scores import score_run
@@ -43,12 +52,23 @@ class Evaluation:
     """Each further run beside the first."""
     notes: tuple[str, ...]
     """On the evaluation as a whole: dataset versions that no run was scored on."""
+    groups: tuple[RunGroup, ...] = ()
+    """Where a folder with runs of several seeds was given: it, and each other path, as a group."""
+    group_differences: tuple[GroupComparison, ...] = ()
+    """Each further group beside the first; runs are then not compared one by one."""
 
     def to_json(self) -> dict[str, Any] | list[dict[str, Any]]:
         """Return plain JSON values: the scores of one run, or a list of those of several.
 
-        Each further run has a key ``difference``: a ``Comparison`` with the first.
+        Each further run has a key ``difference``: a ``Comparison`` with the first. With groups an
+        object with the ``groups``, their ``differences``, and the ``runs``.
         """
+        if self.groups:
+            return {
+                "groups": [group.to_json() for group in self.groups],
+                "differences": [found.to_json() for found in self.group_differences],
+                "runs": [scores.to_json() for scores in self.runs],
+            }
         first, *others = (scores.to_json() for scores in self.runs)
         if not others:
             return first
@@ -66,6 +86,7 @@ def evaluate(
 ) -> Evaluation:
     """Score one or several runs on a split, beside oracles and a constant prediction.
 
+    The folder of runs of several seeds stands for all of them, and has mean and spread besides.
     Each run is scored on the dataset version that it was trained on, else on the first of
     ``shards`` whose embeddings and labels fit it; all must hold the same images and ground truth. A
     path that is given twice counts once. ``split`` is ``val`` unless it is named; where there is
@@ -79,7 +100,9 @@ def evaluate(
     ``ShardDataset.open`` raise.
     """
     options = options or EvaluateOptions()
-    run_list = _distinct([runs] if isinstance(runs, str | Path | Run) else runs)
+    items = _distinct([runs] if isinstance(runs, str | Path | Run) else runs)
+    given = [given_runs(item) for item in items]
+    run_list = _distinct(run for each in given for run in each.runs)
     shards_list = _distinct([shards] if isinstance(shards, ShardsLike) else shards)
     if not (run_list and shards_list):
         raise UsageError("expected at least one run and the shards to score it on, found none")
@@ -102,11 +125,41 @@ def evaluate(
         scores = _score_all(scored, split, options, progress)
     if folder is not None:
         scores = _write(scores, sheets, folder, options.pictures)
-    unused = [f"no run is scored on {each.path}" for each in datasets if each not in chosen]
+    notes = [f"no run is scored on {each.path}" for each in datasets if each not in chosen]
+    notes += dict.fromkeys(note for each in sheets for note in each.notes)
+    if any(each.is_folder for each in given):
+        return _grouped(given, run_list, trained, scores, notes)
     return Evaluation(
         runs=tuple(scores),
         differences=tuple(compare_runs(scores[0], other) for other in scores[1:]),
-        notes=(*unused, *dict.fromkeys(note for each in sheets for note in each.notes)),
+        notes=tuple(notes),
+    )
+
+
+def _grouped(
+    given: Sequence[GivenRuns],
+    run_list: Sequence[RunLike],
+    trained: Sequence[Run],
+    scores: Sequence[RunScores],
+    notes: Sequence[str],
+) -> Evaluation:
+    """Return the scores of runs with those of the groups that were given of them."""
+    place = {_key(item): number for number, item in enumerate(run_list)}
+    are_distinct = len({each.name for each in given}) == len(given)
+    groups, mixed = [], []
+    for each in given:
+        own = [place[_key(run)] for run in each.runs]
+        path = trained[own[0]].path
+        whole = path.parent if each.is_folder else path
+        name = each.name if are_distinct else str(whole)
+        groups.append(group_of(name, [scores[number] for number in own]))
+        mixed.append(mixed_note(name, [trained[number] for number in own]))
+    return Evaluation(
+        runs=tuple(scores),
+        differences=(),
+        notes=(*notes, *(note for note in mixed if note)),
+        groups=tuple(groups),
+        group_differences=tuple(compare_groups(groups[0], other) for other in groups[1:]),
     )
 
 
@@ -158,9 +211,11 @@ def _draw_examples(
 def runs_and_shards(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
     """Separate the paths of runs from those of dataset versions, of which both must be there.
 
+    A folder with runs of several seeds stays one path.
     Raises what ``runs_and_versions`` does, and UsageError where one of the two is missing.
     """
-    runs, shards = runs_and_versions(paths)
+    _, shards = runs_and_versions(paths)
+    runs = _distinct(_run_paths(paths))
     if not (runs and shards):
         raise UsageError(
             "expected at least one run and the shards to score it on, found "
@@ -172,21 +227,27 @@ def runs_and_shards(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
 def runs_and_versions(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
     """Separate the paths of runs from those of dataset versions, by the files in them.
 
-    A URL is taken for a dataset version; a run that is given twice counts once. Raises DataError
-    for a path that is neither.
+    A URL is taken for a dataset version; a run that is given twice counts once, and a folder with
+    runs of several seeds counts as these. Raises DataError for a path that is neither.
     """
-    folders = [path for path in paths if isinstance(path, Path)]
-    runs = _distinct(path for path in folders if (path / CONFIG_FILE).is_file())
+    found = _run_paths(paths)
+    runs = _distinct(run for path in found for run in seed_runs(path) or [path])
     shards = [
         path for path in paths if not isinstance(path, Path) or (path / DATASET_FILE).is_file()
     ]
-    for path in folders:
-        if not (path / CONFIG_FILE).is_file() and path not in shards:
+    for path in paths:
+        if isinstance(path, Path) and path not in found and path not in shards:
             raise DataError(
                 f"{path}: expected a run or a dataset version, found {found_at(path)}; check the "
                 "path"
             )
     return runs, shards
+
+
+def _run_paths(paths: Sequence[Place]) -> list[Path]:
+    """Return the paths of runs, and of folders with runs of several seeds."""
+    folders = [path for path in paths if isinstance(path, Path)]
+    return [path for path in folders if (path / CONFIG_FILE).is_file() or seed_runs(path)]
 
 
 def _output_folder(out: Path, runs: Sequence[RunLike]) -> Path:
@@ -201,9 +262,13 @@ def _distinct(items: Iterable[T]) -> list[T]:
     """Return runs or dataset versions in their order, equal paths once."""
     distinct: dict[object, T] = {}
     for item in items:
-        key = _place_key(item) if isinstance(item, str | Place) else id(item)
-        distinct.setdefault(key, item)
+        distinct.setdefault(_key(item), item)
     return list(distinct.values())
+
+
+def _key(item: object) -> object:
+    """Return one value for all ways to give a run or a dataset version."""
+    return _place_key(item) if isinstance(item, str | Place) else id(item)
 
 
 def _place_key(item: str | Place) -> Place:
