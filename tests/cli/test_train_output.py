@@ -21,6 +21,9 @@ Run = Callable[..., Result]
 QUICK = ("--set", "encoder=none", "--device", "cpu")
 
 
+VAL = {"val_loss": 1.2, "val_miou": 0.089, "val_pixel_accuracy": 1.0}
+
+
 def metrics(epoch: int, seconds: float, **scores: float) -> EpochMetrics:
     losses = {"loss": 1.5, "class_loss": 1.0, "mask_loss": 0.5}
     return EpochMetrics(
@@ -35,7 +38,7 @@ def test_every_epoch_has_a_line(shards: Path, tmp_path: Path, vocprep: Run) -> N
     assert result.exit_code == 0, result.output
     *epochs, last = result.stdout.splitlines()
     speed = r"loss \d+\.\d{3} +[\d,]+ images/s"
-    scores = r"val mIoU +\d+\.\d  val pixel accuracy +\d+\.\d"
+    scores = r"train/val loss \d+\.\d{3}/\d+\.\d{3}  mIoU .{11}  pixel accuracy +\d+\.\d/\d+\.\d"
     left = r" +\d+(\.\d)? s left"
     expected = [
         rf"epoch 1 of 3  {speed}{left}",
@@ -45,7 +48,7 @@ def test_every_epoch_has_a_line(shards: Path, tmp_path: Path, vocprep: Run) -> N
     for line, pattern in zip(epochs, expected, strict=True):
         assert re.fullmatch(pattern, line), line
     assert len({line.index("images/s") for line in epochs}) == 1
-    assert len({line.index("val mIoU") for line in epochs[1:]}) == 1
+    assert len({line.index("mIoU") for line in epochs[1:]}) == 1
     assert ", 3 epochs in " in last
 
 
@@ -120,9 +123,14 @@ def test_time_left_of_a_resumed_training_is_of_what_was_trained_now() -> None:
     [
         (7, 60, 2_500.0, {}, "epoch  7 of 60  loss 1.500      54 images/s  42 min left"),
         (
-            *(60, 60, 0.0, {"val_miou": 0.089, "val_pixel_accuracy": 1.0}),
-            "epoch 60 of 60  loss 1.500      54 images/s               val mIoU   8.9  "
-            "val pixel accuracy 100.0",
+            *(60, 60, 0.0, VAL),
+            "epoch 60 of 60  loss 1.500      54 images/s               "
+            "val loss 1.200  mIoU 8.9    pixel accuracy 100.0",
+        ),
+        (
+            *(60, 60, 0.0, {**VAL, "train_loss": 1.0, "train_pixel_accuracy": 0.5}),
+            "epoch 60 of 60  loss 1.500      54 images/s               "
+            "train/val loss 1.000/1.200  mIoU     -/8.9    pixel accuracy  50.0/100.0",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from vocprep.labels.label_space import load_label_space
 from vocprep.labels.statistics import LabelStatistics, draw_label_chart
 
 
-def history(scored: set[int]) -> list[EpochMetrics]:
+def history(scored: set[int], train: float | None = None) -> list[EpochMetrics]:
     return [
         EpochMetrics(
             epoch=epoch,
@@ -27,6 +27,8 @@ def history(scored: set[int]) -> list[EpochMetrics]:
             seconds=1.0,
             val_loss=4.0 / epoch if epoch in scored else None,
             val_miou=0.1 * epoch if epoch in scored else None,
+            train_loss=train if epoch in scored else None,
+            train_miou=train if epoch in scored else None,
         )
         for epoch in range(1, 5)
     ]
@@ -39,6 +41,7 @@ def test_curves_open_and_change_with_the_scores(scored: set[int]) -> None:
     assert opened(data).width > 400
     assert draw_curves(history(scored)) == data
     assert data != draw_curves(history({2}))
+    assert (data != draw_curves(history(scored, train=0.9))) == bool(scored)
 
 
 def test_label_chart_opens_and_grows_with_its_labels() -> None:

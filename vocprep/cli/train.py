@@ -241,17 +241,32 @@ def _print_advice(folders: Sequence[Path], *, overwrite: bool) -> None:
 
 def _print_epoch(metrics: EpochMetrics, epochs: int, seconds_left: float, name: str = "") -> None:
     """Print an epoch, with its validation where it has one, after the name of its run."""
-    scores = ""
-    if metrics.val_miou is not None and metrics.val_pixel_accuracy is not None:
-        scores = (
-            f"  val mIoU {100 * metrics.val_miou:5.1f}"
-            f"  val pixel accuracy {100 * metrics.val_pixel_accuracy:5.1f}"
-        )
+    scores = _scores(metrics)
     number = f"{metrics.epoch:{len(str(epochs))}d} of {epochs}"
     speed = f"{metrics.images_per_second:6,.0f} images/s"
     left = f"{duration(seconds_left)} left" if seconds_left else ""
     line = f"{name}epoch {number}  loss {metrics.loss:.3f}  {speed}  {left:>11}{scores}"
     print_above_bar(line.rstrip())
+
+
+def _scores(metrics: EpochMetrics) -> str:
+    """Return what was validated, each number behind that of train images where these are scored."""
+    if metrics.val_loss is None:
+        return ""
+    has_train = metrics.train_loss is not None
+    losses, mious, accuracies = (
+        (metrics.train_loss, metrics.val_loss),
+        (metrics.train_miou, metrics.val_miou),
+        (metrics.train_pixel_accuracy, metrics.val_pixel_accuracy),
+    )
+    pairs = [_pair(*losses, 1, 3), _pair(*mious, 100, 1), _pair(*accuracies, 100, 1)]
+    loss, miou, accuracy = pairs if has_train else [pair.partition("/")[2] for pair in pairs]
+    return f"  {'train/' * has_train}val loss {loss}  mIoU {miou}  pixel accuracy {accuracy}"
+
+
+def _pair(train: float | None, val: float | None, scale: float, digits: int) -> str:
+    texts = ["-" if value is None else f"{scale * value:.{digits}f}" for value in (train, val)]
+    return f"{texts[0]:>5}/{texts[1]:<5}"
 
 
 def _print_summary(summary: RunSummary) -> None:

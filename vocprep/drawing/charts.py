@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_SCORE_STYLES = ("y.--", "g.-")
+"""Of scores, at most two: the last one is the one to go by."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Curve:
     """One line of a chart by epoch."""
@@ -23,24 +27,33 @@ class Curve:
     values: Sequence[float]
 
 
-def curves_png(losses: Sequence[Curve], score: Curve | None, score_axis: str) -> bytes:
-    """Draw losses (nats, left axis) and a score (per cent, right axis from 0) by epoch."""
+def curves_png(losses: Sequence[Curve], scores: Sequence[Curve], score_axis: str) -> bytes:
+    """Draw losses (nats, left axis) and scores (per cent, right axis from 0) by epoch.
+
+    Curves without a point are left out.
+    """
     figure = _figure(8, 4)
     left = figure.add_subplot()
     left.set_xlabel("epoch")
     left.locator_params(axis="x", integer=True)
     left.set_ylabel("loss (nats)")
-    for curve in losses:
+    for curve in filter(_has_points, losses):
         # With markers, since a line with a single point is invisible.
         left.plot(curve.epochs, curve.values, ".-", label=curve.label)
-    if score is not None:
+    drawn = list(filter(_has_points, scores))
+    if drawn:
         right = left.twinx()
-        right.plot(score.epochs, score.values, "g.-")
-        left.plot([], [], "g.-", label=score.label)
+        for curve, style in zip(drawn, _SCORE_STYLES[-len(drawn) :], strict=True):
+            right.plot(curve.epochs, curve.values, style)
+            left.plot([], [], style, label=curve.label)
         right.set_ylabel(score_axis, color="g")
         right.set_ylim(bottom=0)
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return _png(figure)
+
+
+def _has_points(curve: Curve) -> bool:
+    return len(curve.epochs) > 0
 
 
 def bars_png(names: Sequence[str], percents: Sequence[float], axis: str) -> bytes:

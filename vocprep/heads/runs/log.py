@@ -38,6 +38,8 @@ class EpochMetrics:
     lr: float
     """Learning rate of the epoch's last step."""
     loss: float
+    """Of the training steps, with dropout and while the weights changed; ``train_loss`` is the one
+    to compare with ``val_loss``."""
     class_loss: float
     mask_loss: float
     images_per_second: float
@@ -55,6 +57,15 @@ class EpochMetrics:
     val_miou: float | None = None
     """Mean IoU over the classes present in the ground truth."""
     val_pixel_accuracy: float | None = None
+    train_loss: float | None = None
+    """This and the following are of train images, scored as the validation split is. None where
+    that was not done, as in runs of earlier versions."""
+    train_class_loss: float | None = None
+    train_mask_loss: float | None = None
+    train_miou: float | None = None
+    """None, too, where fewer images were scored than the validation split has: a mean over the
+    classes present is only to be compared with that of as many images."""
+    train_pixel_accuracy: float | None = None
     spike_rates: Mapping[str, float] | None = None
     """Share of neurons and steps that fired in training, by LIF layer; None without spikes."""
 
@@ -189,16 +200,21 @@ def _disk_errors_printed_once() -> Iterator[None]:
 
 
 def draw_curves(history: Sequence[EpochMetrics]) -> bytes:
-    """Return the losses and the validation mIoU of a training by epoch, as PNG."""
-    validated = [metrics for metrics in history if metrics.val_miou is not None]
-    at = [metrics.epoch for metrics in validated]
-    train_loss = Curve(
-        label="train loss",
-        epochs=[metrics.epoch for metrics in history],
-        values=[metrics.loss for metrics in history],
+    """Return the losses and the mIoU of a training by epoch, as PNG.
+
+    Those of train images and of the validation split, and the loss of the training steps.
+    """
+    losses = {"training steps": "loss", "train loss": "train_loss", "val loss": "val_loss"}
+    scores = {"train mIoU": "train_miou", "val mIoU": "val_miou"}
+    return curves_png(
+        [_curve(history, label, field) for label, field in losses.items()],
+        [_curve(history, label, field, 100.0) for label, field in scores.items()],
+        "mIoU of classes present (%)",
     )
-    if not validated:
-        return curves_png([train_loss], None, "")
-    val_loss = Curve(label="val loss", epochs=at, values=[m.val_loss or 0.0 for m in validated])
-    miou = Curve(label="val mIoU", epochs=at, values=[100 * (m.val_miou or 0.0) for m in validated])
-    return curves_png([train_loss, val_loss], miou, "mIoU of classes present (%)")
+
+
+def _curve(history: Sequence[EpochMetrics], label: str, field: str, scale: float = 1.0) -> Curve:
+    """Return a field of the epochs that have it."""
+    points = [(metrics.epoch, getattr(metrics, field)) for metrics in history]
+    points = [(epoch, scale * value) for epoch, value in points if value is not None]
+    return Curve(label=label, epochs=[x for x, _ in points], values=[y for _, y in points])

@@ -59,13 +59,13 @@ def require_splits(dataset: ShardDataset, options: TrainOptions) -> None:
         require_split(dataset.splits, options.val_split, "val_split")
 
 
-def open_splits(
+def open_feed(
     dataset: ShardDataset,
     options: TrainOptions,
     processes: Processes,
     progress: Progress = NO_PROGRESS,
-) -> tuple[Feed, Loader | None]:
-    """Open the train split (shuffled) and this rank's part of the validation split, if any."""
+) -> Feed:
+    """Open this rank's part of the train split, shuffled."""
     train_options = LoaderOptions(
         batch_size=options.batch_size,
         mode=options.mode,
@@ -74,18 +74,7 @@ def open_splits(
         lanes=options.lanes or 1,  # decided by ``decide_lanes``
         all_views=options.flip,
     )
-    feed = make_feed(dataset, options.train_split, train_options, processes, progress)
-    if not options.val_split:
-        return feed, None
-    val_options = LoaderOptions(
-        batch_size=options.batch_size * processes.world_size,
-        mode=options.mode,
-        lanes=processes.world_size,  # sums over the split depend on no order
-        label_maps=True,
-        rank=processes.rank,
-        world_size=processes.world_size,
-    )
-    return feed, dataset.loader(options.val_split, val_options, progress)
+    return make_feed(dataset, options.train_split, train_options, processes, progress)
 
 
 def make_feed(

@@ -30,7 +30,7 @@ class RunSummary:
     history: tuple[EpochMetrics, ...]
     """All epochs of the run."""
     notes: tuple[str, ...]
-    """Notes on the data that qualify the scores."""
+    """Notes that qualify the scores: on the data, and on over-fitting."""
 
     @property
     def final(self) -> EpochMetrics:

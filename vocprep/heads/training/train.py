@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,22 +23,22 @@ from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.folder import begin_or_resume, check_folder, decide_lanes, hold_folder
 from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
 from vocprep.heads.runs.options import DEFAULT_PRESET, TrainOptions, fit_splits
+from vocprep.heads.runs.overfitting import find_turn
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import CURVES_FILE
 from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
 from vocprep.heads.runs.weights import weights_origin
-from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.distributed import Processes, join_processes
-from vocprep.heads.training.feed import open_splits, require_splits
+from vocprep.heads.training.feed import open_feed, require_splits
 from vocprep.heads.training.notes import notes_on
 from vocprep.heads.training.seeds import OnSeedEpoch, SeedsJob, checked_seeds, train_seeds
 from vocprep.heads.training.steps import Training, set_up, train_epoch
 from vocprep.heads.training.summary import RunSummary, SeedsSummary
+from vocprep.heads.training.validation import ScoredImages, open_scored_images, validate
 from vocprep.labels.label_space import LabelSpace
 from vocprep.memory import memory_errors
-from vocprep.progress import NO_PROGRESS, Progress, advancing, task
-from vocprep.shards.feed.batches import Batch
-from vocprep.shards.reader import Loader, ShardDataset
+from vocprep.progress import NO_PROGRESS, Progress, task
+from vocprep.shards.reader import ShardDataset
 from vocprep.storage.places import Place, local_path
 
 
@@ -182,13 +182,14 @@ def _train_with(job: _Job, processes: Processes) -> RunSummary:
         new = processes.on_leader(lambda: RunConfig.of(dataset, options))
         # Before the splits are read, which may take minutes.
         processes.on_leader(lambda: check_folder(run_dir, new))
-        feed, val_batches = open_splits(dataset, options, processes, job.progress)
+        feed = open_feed(dataset, options, processes, job.progress)
         new = replace(new, class_pixels=feed.class_pixels())
+        scored = open_scored_images(dataset, options, processes, job.progress)
         config = processes.on_leader(
             lambda: begin_or_resume(run_dir, new, job.origin, job.components)
         )
         training = set_up(config.heads, options, feed, processes)
-        return _train_epochs(job, training, config, val_batches)
+        return _train_epochs(job, training, config, scored)
 
 
 @contextmanager
@@ -201,7 +202,7 @@ def _held_folder(job: _Job, processes: Processes) -> Iterator[None]:
 
 
 def _train_epochs(
-    job: _Job, training: Training, config: RunConfig, val_batches: Loader | None
+    job: _Job, training: Training, config: RunConfig, scored: ScoredImages | None
 ) -> RunSummary:
     """Restore the run's checkpoint, if any, and train the epochs that are left."""
     options, run_dir, processes = job.options, job.run_dir, training.processes
@@ -217,11 +218,14 @@ def _train_epochs(
 
     with _recorder(training, run_dir, config, done) as record:
         for epoch in range(done + 1, options.epochs + 1):
-            metrics = _run_epoch(training, val_batches, config.labels, epoch, job.progress)
+            metrics = _run_epoch(training, scored, config.labels, epoch, job.progress)
             _check_finite(metrics, run_dir)
             history.append(metrics)
             record(metrics)
             job.on_epoch(metrics)
+    if done < options.epochs and (turn := find_turn(history)) is not None:
+        notes = (*notes, turn.note)
+        job.progress.note(turn.note)
     if processes.leads:
         write_atomic(run_dir / CURVES_FILE, draw_curves(history))
         (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
@@ -288,7 +292,7 @@ def _recorder(
 
 def _run_epoch(
     training: Training,
-    val_batches: Loader | None,
+    scored: ScoredImages | None,
     labels: LabelSpace,
     epoch: int,
     progress: Progress,
@@ -298,9 +302,9 @@ def _run_epoch(
     with task(progress, f"epoch {epoch} of {options.epochs}", len(training.feed.batch_sizes)):
         losses = train_epoch(training, epoch, progress)
     validation = {}
-    if val_batches is not None and options.validates(epoch):
-        with task(progress, f"validation after epoch {epoch}", len(val_batches)):
-            validation = _validate(training, advancing(val_batches, progress), labels)
+    if scored is not None and options.validates(epoch):
+        with task(progress, f"validation after epoch {epoch}", len(scored)):
+            validation = validate(training, scored, labels, progress)
     return EpochMetrics(
         epoch=epoch,
         lr=losses.lr,
@@ -317,24 +321,8 @@ def _run_epoch(
     )
 
 
-def _validate(training: Training, batches: Iterable[Batch], labels: LabelSpace) -> dict[str, float]:
-    """Return the validation fields of EpochMetrics; every rank scores its part of the split.
-
-    No rank waits for another's validation: a collective that waits longer than the process group's
-    timeout would end the training.
-    """
-    counts = score_split(training.kept_model.eval(), batches, labels, training.processes.total)
-    return {
-        "val_loss": counts.class_loss + counts.mask_loss,
-        "val_class_loss": counts.class_loss,
-        "val_mask_loss": counts.mask_loss,
-        "val_miou": counts.model.miou_present(),
-        "val_pixel_accuracy": counts.model.pixel_accuracy(),
-    }
-
-
 def _check_finite(metrics: EpochMetrics, run_dir: Path) -> None:
-    for loss in (metrics.loss, metrics.val_loss or 0.0):
+    for loss in (metrics.loss, metrics.val_loss or 0.0, metrics.train_loss or 0.0):
         if not math.isfinite(loss):
             raise RunError(
                 f"{run_dir}: expected a finite loss in epoch {metrics.epoch}, found {loss}; train "

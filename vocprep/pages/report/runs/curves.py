@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from vocprep.heads.runs.log import EpochMetrics
+from vocprep.heads.runs.overfitting import find_turn
 from vocprep.pages.report.charts import Axes, Line, line_chart
 from vocprep.pages.report.page import Section, section
 from vocprep.pages.report.runs.scored import ScoredRun
 
-OVERFITTED = 0.02
-"""Share by which the validation loss of an overfitted run ends above its lowest value."""
 Value = Callable[[EpochMetrics], float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """The epoch after which the validation loss of a run rises while the training loss falls."""
-
-    epoch: int
-    loss: float
-    """Its validation loss, the lowest."""
-    rise: float
-    """Share by which the last one is higher."""
-    best_miou: int
-    """The validated epoch with the highest mIoU."""
-
-
-def find_turn(history: Sequence[EpochMetrics]) -> Turn | None:
-    """Return where a run begins to overfit; None where it does not, or is validated once.
-
-    >>> def epoch(number, loss, val_loss):
-    ...     return EpochMetrics(
-    ...         epoch=number, lr=0, loss=loss, class_loss=0, mask_loss=0, images_per_second=1,
-    ...         seconds=1, val_loss=val_loss, val_miou=0.1 * number,
-    ...     )
-    >>> turn = find_turn([epoch(1, 3.0, 2.0), epoch(2, 2.0, 1.6), epoch(3, 1.0, 2.0)])
-    >>> turn.epoch, round(turn.rise, 2), turn.best_miou
-    (2, 0.25, 3)
-    """
-    validated = [(each.val_loss, each) for each in history if each.val_loss is not None]
-    if len(validated) < 2:
-        return None
-    loss, lowest = min(validated, key=lambda pair: (pair[0], pair[1].epoch))
-    last_loss, last = validated[-1]
-    if not (last_loss > loss * (1 + OVERFITTED) and last.loss < lowest.loss):
-        return None
-    best = max(validated, key=lambda pair: (pair[1].val_miou or 0.0, -pair[1].epoch))[1]
-    return Turn(epoch=lowest.epoch, loss=loss, rise=last_loss / loss - 1, best_miou=best.epoch)
 
 
 def curves_section(runs: Sequence[ScoredRun]) -> Section:
@@ -75,12 +37,18 @@ def _charts(runs: Sequence[ScoredRun]) -> list[Markup]:
     if len(runs) == 1:
         (run,) = runs
         losses = [
-            _line(run, "training", _loss),
+            _line(run, "training steps", _loss),
+            _line(run, "train images", lambda epoch: epoch.train_loss),
             _line(run, "validation", _val_loss),
             *_turn_line(run),
         ]
-        scores = [_line(run, "mIoU of classes present", _miou), _line(run, "pixel accuracy", _hits)]
-        return _drawn(("Losses", losses, nats), ("Validation scores", scores, percent))
+        scores = [
+            _line(run, "validation mIoU of classes present", _miou),
+            _line(run, "train mIoU", lambda epoch: _percent(epoch.train_miou)),
+            _line(run, "validation pixel accuracy", _hits),
+            _line(run, "train pixel accuracy", lambda epoch: _percent(epoch.train_pixel_accuracy)),
+        ]
+        return _drawn(("Losses", losses, nats), ("Scores", scores, percent))
     several = (
         ("Training loss", _loss, nats),
         ("Validation loss", _val_loss, nats),
@@ -130,8 +98,12 @@ def _val_loss(epoch: EpochMetrics) -> float | None:
 
 
 def _miou(epoch: EpochMetrics) -> float | None:
-    return None if epoch.val_miou is None else 100 * epoch.val_miou
+    return _percent(epoch.val_miou)
 
 
 def _hits(epoch: EpochMetrics) -> float | None:
-    return None if epoch.val_pixel_accuracy is None else 100 * epoch.val_pixel_accuracy
+    return _percent(epoch.val_pixel_accuracy)
+
+
+def _percent(score: float | None) -> float | None:
+    return None if score is None else 100 * score

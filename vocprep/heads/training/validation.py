@@ -1,0 +1,167 @@
+"""Validation between epochs: scores of the validation split, and of train images beside them.
+
+The train images are scored as the validation split is: plain views, with the weights that the run
+keeps, without dropout. So what lies between both is what the heads have learnt by heart. The loss
+of the training steps is none of this: it is a mean over weights that were still changing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.scoring.split_pass import SplitCounts, score_split
+from vocprep.heads.training.distributed import Processes
+from vocprep.heads.training.steps import Training
+from vocprep.labels.label_space import LabelSpace
+from vocprep.options import LoaderOptions
+from vocprep.progress import NO_PROGRESS, Progress, advancing
+from vocprep.shards.reader import Loader, ShardDataset
+from vocprep.shards.record import Record
+
+SCORED_SHARE = 0.02
+"""Train images that a validation scores at most, as a share of the views trained on since the last
+one. Scoring an image takes about as long as training on one or two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredImages:
+    """What is scored after an epoch, this rank's part of it."""
+
+    val: Loader
+    train: Loader | None
+    """Some of the split that is trained on; None where that is the validation split."""
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.val) + (0 if self.train is None else len(self.train))
+
+
+def open_scored_images(
+    dataset: ShardDataset,
+    options: TrainOptions,
+    processes: Processes,
+    progress: Progress = NO_PROGRESS,
+) -> ScoredImages | None:
+    """Open what is scored after an epoch; None without a validation split."""
+    if not options.val_split:
+        return None
+    loader_options = LoaderOptions(
+        batch_size=options.batch_size * processes.world_size,
+        mode=options.mode,
+        lanes=processes.world_size,  # sums over the split depend on no order
+        label_maps=True,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    val, train = dataset.loader(options.val_split, loader_options, progress), None
+    if options.train_split != options.val_split:
+        images = scored_train_images(dataset, options)
+        sample = SampledSplit(dataset, options.train_split, images)
+        train = Loader(sample, options.train_split, loader_options, progress)
+    return ScoredImages(val=val, train=train)
+
+
+def scored_train_images(dataset: ShardDataset, options: TrainOptions) -> int:
+    """Return how many train images are scored: as many as val has, unless that takes too long."""
+    views = dataset.count(options.train_split, all_views=options.flip)
+    between = min(options.validate_every, options.epochs) * views
+    sizes = [dataset.count(split) for split in (options.train_split, options.val_split)]
+    return min(*sizes, ceil(SCORED_SHARE * between))
+
+
+def validate(
+    training: Training, images: ScoredImages, labels: LabelSpace, progress: Progress = NO_PROGRESS
+) -> dict[str, Any]:
+    """Return the fields of EpochMetrics on scored images; every rank scores its part of them.
+
+    No rank waits for another's validation: a collective that waits longer than the process group's
+    timeout would end the training.
+    """
+    model, total = training.kept_model.eval(), training.processes.total
+    val = score_split(model, advancing(images.val, progress), labels, total)
+    fields = _fields("val", val)
+    if images.train is None:
+        return fields
+    train = score_split(model, advancing(images.train, progress), labels, total)
+    fields |= _fields("train", train)
+    if train.images < val.images:  # of fewer images other classes are present
+        fields["train_miou"] = None
+    return fields
+
+
+def _fields(split: str, counts: SplitCounts) -> dict[str, float | None]:
+    return {
+        f"{split}_loss": counts.class_loss + counts.mask_loss,
+        f"{split}_class_loss": counts.class_loss,
+        f"{split}_mask_loss": counts.mask_loss,
+        f"{split}_miou": counts.model.miou_present(),
+        f"{split}_pixel_accuracy": counts.model.pixel_accuracy(),
+    }
+
+
+class SampledSplit:
+    """Some of a split's plain views, always the same ones, as shards that a loader draws from.
+
+    They lie evenly spaced in as few shards as hold them, so that a pass reads little else.
+    """
+
+    def __init__(self, dataset: ShardDataset, split: str, images: int) -> None:
+        self._dataset = dataset
+        rows = sampled_rows(dataset.shard_sizes(split), images)
+        names = dataset.shard_names(split)
+        self._rows = {names[shard]: chosen for shard, chosen in rows.items()}
+
+    @property
+    def content_id(self) -> str:
+        """Digest of all records of the version."""
+        return self._dataset.content_id
+
+    def shard_names(self, _split: str) -> list[str]:
+        """Return the names of the shards that hold the images, in order."""
+        return list(self._rows)
+
+    def shard_sizes(self, _split: str, *, all_views: bool = False) -> list[int]:
+        """Return how many images each of them holds; ``all_views`` adds none."""
+        del all_views
+        return [len(rows) for rows in self._rows.values()]
+
+    def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
+        """Yield the images of a shard in row order."""
+        del all_views
+        wanted = set(self._rows[name].tolist())
+        return (row for place, row in enumerate(self._dataset.read_shard(name)) if place in wanted)
+
+    def prefetch(self, names: Sequence[str]) -> None:
+        """Begin to fetch shards that are read next."""
+        self._dataset.prefetch(names)
+
+
+def sampled_rows(sizes: Sequence[int], images: int) -> dict[int, NDArray[np.intp]]:
+    """Return so many images of shards of these sizes: the rows of each shard, by its number.
+
+    >>> {shard: rows.tolist() for shard, rows in sampled_rows([4, 4, 4, 4, 4], 3).items()}
+    {2: [0, 2, 3]}
+    >>> {shard: rows.tolist() for shard, rows in sampled_rows([4, 4, 4, 4, 4], 6).items()}
+    {1: [0, 2, 3], 3: [0, 2, 3]}
+    """
+    number = max(1, ceil(images / max(sizes)))
+    while sum(sizes[shard] for shard in _spaced(len(sizes), number)) < images:
+        number += 1
+    shards = _spaced(len(sizes), number)
+    ends = np.cumsum([sizes[shard] for shard in shards])
+    places = np.array(_spaced(int(ends[-1]), images))
+    turns = np.searchsorted(ends, places, side="right")
+    rows = places - (ends - [sizes[shard] for shard in shards])[turns]
+    return {shards[turn]: rows[turns == turn] for turn in np.unique(turns).tolist()}
+
+
+def _spaced(things: int, number: int) -> list[int]:
+    """Return a number of things, counted from 0, that are evenly spaced."""
+    return [(2 * each + 1) * things // (2 * number) for each in range(number)]
