@@ -38,7 +38,10 @@ CPU = EvaluateOptions(device="cpu", batch_size=2)
 DIM = 256
 ADDED_IN_6 = ("depth", "feedforward", "norm_first", "mask_head", "cells", "layers")
 """Fields of a ``run.json`` that format 6 added."""
-ADDED_IN_7 = ("mask_loss", "mask_dropout", "cell_context", "input_dropout", "windows")
+ADDED_IN_7 = (
+    *("mask_loss", "mask_dropout", "cell_context", "input_dropout", "windows"),
+    *("ema", "label_smoothing"),
+)
 """And format 7."""
 
 

@@ -11,8 +11,10 @@ import torch
 from builders.heads import VOID, make_batch, make_record, random_label_map, random_records
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from vocprep.backbones import Layer
+from vocprep.errors import UsageError
 from vocprep.geometry import split_patches
 from vocprep.heads.model.cell_head import mean_class_logits
 from vocprep.heads.model.config import HeadsConfig
@@ -116,6 +118,44 @@ def test_losses_equal_naive_loops(mask_loss: str, slots: str, class_loss: str):
     assert losses.class_loss.item() == pytest.approx(class_loss, rel=1e-5)
     assert losses.mask_loss.item() == pytest.approx(mask, rel=1e-5)
     assert losses.total.item() == pytest.approx(class_loss + mask, rel=1e-5)
+
+
+@pytest.mark.parametrize("mask_head", ["slots", "cells"])
+def test_smoothed_targets_are_torchs(mask_head: str):
+    """One cell a patch, so that a cell's target is the patch's; one patch has 16 classes."""
+    many = np.kron(np.arange(16).reshape(4, 4), np.ones((8, 8))).astype(np.uint16)
+    many[:3] = VOID
+    embeddings = np.zeros((1, 256), np.float16)
+    records = [*random_records("train", [(1, 2)]), make_record("x", "train", many, embeddings)]
+    batch = make_batch(records, patches=3)
+    y, z = (logits.detach() for logits in random_logits(batch))
+    if mask_head == "cells":
+        y = z = y.unsqueeze(-2)
+        y = mean_class_logits(z)
+    layers = (Layer(channels=256, cells=1),) if mask_head == "cells" else ()
+    config = replace(PLAIN, mask_head=mask_head, layers=layers)
+    plain, smoothed = (
+        compute_losses(y, z, batch, replace(config, label_smoothing=x)) for x in (0.0, 0.3)
+    )
+    expected = []
+    for row, record in enumerate(records):
+        for patch, pixels in enumerate(split_patches(record.label_map)):
+            valid = pixels[pixels != VOID]
+            target = torch.zeros(CATEGORIES)
+            for label in slots_of(valid.tolist()):
+                target[label] = (valid == label).mean()
+            covered = target.sum()
+            loss = functional.cross_entropy(y[row, patch], target / covered, label_smoothing=0.3)
+            expected.append(float(covered * loss))
+    assert smoothed.class_loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
+    cells = smoothed.class_loss if mask_head == "cells" else plain.mask_loss
+    assert smoothed.mask_loss.item() == pytest.approx(cells.item(), rel=1e-5)
+    assert smoothed.class_loss != plain.class_loss
+
+
+def test_label_smoothing_of_one_yes_or_no_per_class_is_refused():
+    with pytest.raises(UsageError, match=r"label_smoothing 0\.1: expected 0 with .* multi_hot"):
+        replace(PLAIN, label_smoothing=0.1, class_loss="multi_hot")
 
 
 @pytest.mark.parametrize("per_side", [1, 2, 4])

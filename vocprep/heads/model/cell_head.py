@@ -137,8 +137,8 @@ def cell_losses(
     class_logits, cell_logits = class_logits.float(), cell_logits.float()
     per_side = math.isqrt(cell_logits.shape[-2])
     shares, valid = cell_shares(targets.slot_planes, per_side)
-    by_patch = class_losses(class_logits, targets, valid.sum(dim=-1), config.class_loss)
+    by_patch = class_losses(class_logits, targets, valid.sum(dim=-1), config)
     labels = targets.slot_labels.unsqueeze(-2).expand_as(shares)
-    by_cell = soft_cross_entropy(cell_logits, labels, shares)
+    by_cell = soft_cross_entropy(cell_logits, labels, shares, config.label_smoothing)
     filled = valid > 0
     return LossParts(by_patch, filled.any(dim=-1), by_cell, filled.sum(dim=-1))

@@ -28,6 +28,7 @@ PriorPower = Annotated[float, Field(ge=0, le=1)]
 
 Depth = Annotated[int, Field(ge=1, le=64)]
 Feedforward = Annotated[int, Field(ge=1, le=1 << 16)]
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
 MaskDropout = Annotated[float, Field(ge=0, le=0.5)]
 
 WIDTH = 256
@@ -49,6 +50,9 @@ class HeadsConfig:
     class_loss: ClassLoss = "soft_cross_entropy"
     """``soft_cross_entropy``: ``cat`` is a softmax over classes, trained on their shares of the
     patch; ``multi_hot``: a sigmoid per class, trained on whether the patch holds it."""
+    label_smoothing: LabelSmoothing = 0.0
+    """Share of the target of a patch or a cell that is spread over all outputs evenly; 0 is none.
+    For ``soft_cross_entropy`` only, and not for masks."""
     slots: SlotRule = "predicted"
     """Which class mask k belongs to: ``predicted``: the one that ``cat`` itself ranks k-th;
     ``area``: the patch's k-th largest, which is known in training only."""
@@ -87,6 +91,12 @@ class HeadsConfig:
 
     @model_validator(mode="after")
     def _parts_that_go_together(self) -> Self:
+        if self.label_smoothing and self.class_loss == "multi_hot":
+            raise UsageError(
+                f"label_smoothing {self.label_smoothing}: expected 0 with class_loss multi_hot, "
+                "which decides on each class alone; leave it out or set class_loss to "
+                "soft_cross_entropy"
+            )
         if self.mask_head == "none" and self.slots != "predicted":
             raise UsageError(
                 f"slots {self.slots}: a choice of mask_head slots, found mask_head none; set slots "

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vocprep.heads.model.config import ClassLoss
+from vocprep.heads.model.config import HeadsConfig
 from vocprep.labels.targets import NO_LABEL, PLANES
 
 
@@ -59,16 +59,16 @@ def unpack_states(slot_planes: Tensor) -> Tensor:
 
 
 def class_losses(
-    class_logits: Tensor, targets: Targets, valid: Tensor, class_loss: ClassLoss
+    class_logits: Tensor, targets: Targets, valid: Tensor, config: HeadsConfig
 ) -> Tensor:
     """Return each patch's class loss [B, P] of float32 logits [B, P, C]; 0 without a valid pixel.
 
     ``valid`` is the number of each patch's valid pixels, integers [B, P].
     """
-    if class_loss == "multi_hot":
+    if config.class_loss == "multi_hot":
         return multi_hot_cross_entropy(class_logits, targets.slot_labels) * (valid > 0)
     fractions = slot_fractions(targets.slot_pixels, valid)
-    return soft_cross_entropy(class_logits, targets.slot_labels, fractions)
+    return soft_cross_entropy(class_logits, targets.slot_labels, fractions, config.label_smoothing)
 
 
 def slot_fractions(slot_pixels: Tensor, valid: Tensor) -> Tensor:
@@ -80,15 +80,23 @@ def slot_fractions(slot_pixels: Tensor, valid: Tensor) -> Tensor:
     return slot_pixels / valid.unsqueeze(-1).clamp(min=1)
 
 
-def soft_cross_entropy(logits: Tensor, slot_labels: Tensor, fractions: Tensor) -> Tensor:
+def soft_cross_entropy(
+    logits: Tensor, slot_labels: Tensor, fractions: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """Return each patch's cross-entropy [B, P] of logits [B, P, C] against the area fractions.
 
     ``slot_labels`` int64 [B, P, 4] (−1 where absent), ``fractions`` float [B, P, 4]. Fractions are
     not scaled up to 1: a patch that is partly of other classes weighs by what its slots cover, and
-    the minimum, the slots' areas in proportion, stays the same.
+    the minimum, the slots' areas in proportion, stays the same. ``smoothing`` is the share of the
+    target that is spread over all C classes evenly.
     """
-    chosen = F.log_softmax(logits, dim=-1).gather(-1, slot_labels.clamp(min=0))
-    return -(fractions * chosen).sum(dim=-1)
+    log_probabilities = F.log_softmax(logits, dim=-1)
+    chosen = log_probabilities.gather(-1, slot_labels.clamp(min=0))
+    losses = -(fractions * chosen).sum(dim=-1)
+    if not smoothing:
+        return losses
+    even = -log_probabilities.mean(dim=-1) * fractions.sum(dim=-1)
+    return losses.lerp(even, smoothing)
 
 
 def multi_hot_cross_entropy(logits: Tensor, slot_labels: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def patch_losses(
     del cell_logits
     _, valid = cell_shares(targets.slot_planes, per_side=1)
     valid = valid.squeeze(-1)
-    by_patch = class_losses(class_logits.float(), targets, valid, config.class_loss)
+    by_patch = class_losses(class_logits.float(), targets, valid, config)
     return LossParts(
         by_patch, valid > 0, by_patch.new_zeros(by_patch.shape), valid.new_zeros(valid.shape)
     )

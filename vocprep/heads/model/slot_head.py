@@ -101,7 +101,7 @@ def slot_losses(
     logits, mask_logits = class_logits.float(), mask_logits.float()
     states = unpack_states(targets.slot_planes)
     valid = (states != STATE_VOID).sum(dim=-1)
-    by_patch = class_losses(logits, targets, valid, config.class_loss)
+    by_patch = class_losses(logits, targets, valid, config)
     entries = valid * SLOTS
     if config.mask_loss == "mixed":
         mixed = targets.slot_labels[..., 1] != NO_LABEL

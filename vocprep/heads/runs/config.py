@@ -160,7 +160,7 @@ class RunConfig:
 
 
 _SHARED = (
-    *("position", "encoder", "class_loss", "slots"),
+    *("position", "encoder", "class_loss", "label_smoothing", "slots"),
     *("depth", "feedforward", "norm_first", "mask_head"),
     *("mask_loss", "mask_dropout", "input_dropout"),
 )

@@ -19,6 +19,7 @@ from vocprep.heads.model.config import (
     EncoderName,
     Feedforward,
     HeadsConfig,
+    LabelSmoothing,
     MaskDropout,
     MaskHeadName,
     MaskLoss,
@@ -63,6 +64,9 @@ class TrainOptions:
     """Scale every component of the embeddings to mean 0 and deviation 1 over the train split."""
     class_loss: ClassLoss = HeadsConfig.class_loss
     """``soft_cross_entropy`` over area shares, or ``multi_hot``: binary cross-entropy per class."""
+    label_smoothing: LabelSmoothing = HeadsConfig.label_smoothing
+    """Share of the targets of patches and cells that is spread over all classes evenly, e.g. 0.1,
+    with ``soft_cross_entropy``; masks are not smoothed."""
     slots: SlotRule = HeadsConfig.slots
     """Target of mask k: ``predicted``: the pixels of the class that ``cat`` ranks k-th; ``area``:
     those of the patch's k-th largest class (teacher-forced)."""
