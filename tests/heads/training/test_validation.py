@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders.heads import make_dataset, random_records
+from builders.progress import RecordedProgress
 
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import load_run
@@ -53,6 +55,20 @@ def test_train_images_are_scored_as_the_validation_split_is(dataset: ShardDatase
     assert final.train_loss != pytest.approx(final.loss, rel=1e-3)
     streamed = TrainOptions(**OPTIONS, ema=0.5, mode="streaming", lanes=1)
     assert train(dataset, tmp_path / "streamed", streamed).final.train_loss == final.train_loss
+
+
+def test_a_note_at_the_end_says_that_a_training_overfitted(dataset: ShardDataset, tmp_path: Path):
+    """Labels without any rule are learnt by heart."""
+    options = {**OPTIONS, "epochs": 20, "validate_every": 4, "mask_head": "none", "lr": 0.03}
+    options |= {"standardise": False, "weight_decay": 0.0}
+    progress = RecordedProgress()
+    summary = train(dataset, tmp_path / "fast", TrainOptions(**options), progress=progress)
+    lowest = min((m for m in summary.history if m.val_loss), key=lambda m: m.val_loss).epoch
+    said = rf"fast: over-fitting: the val loss is lowest after epoch {lowest} and ends \d+ % above"
+    assert re.search(said, summary.notes[-1])
+    assert progress.lines[-1] == summary.notes[-1]
+    slow = train(dataset, tmp_path / "slow", TrainOptions(**{**options, "lr": 1e-6}))
+    assert not any("over-fitting" in note for note in slow.notes)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights
 
     ``options`` may be the name of a preset or the path of one. ``on_epoch`` is called after each
     epoch; ``progress`` is told of the shards that are read, the steps of each epoch and the batches
-    of each validation, and gets the notes before the first epoch: both in the process that writes
+    of each validation, and gets the notes: both in the process that writes
     alone. ``weights`` is where the shards' backbone weights are, for ``predict``; by default what
     the build left.
 
@@ -224,8 +224,8 @@ def _train_epochs(
             record(metrics)
             job.on_epoch(metrics)
     if done < options.epochs and (turn := find_turn(history)) is not None:
-        notes = (*notes, turn.note)
-        job.progress.note(turn.note)
+        notes = (*notes, f"{run_dir}: {turn.note}")
+        job.progress.note(notes[-1])
     if processes.leads:
         write_atomic(run_dir / CURVES_FILE, draw_curves(history))
         (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)

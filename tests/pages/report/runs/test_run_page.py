@@ -214,7 +214,7 @@ def test_few_validations_are_told(
     path = save_run(made_run(dataset, 2, dataset.label_space), tmp_path / "few", log)
     training = part(runs.report(tmp_path / "page.html", path, pictures=0), "curves")
     assert f"few {words}" in training
-    assert "Validation scores" not in training
+    assert "Scores" not in training
     assert "Losses" in training
 
 
