@@ -111,7 +111,7 @@ def test_options_of_build_shards_are_the_fields_with_their_defaults() -> None:
 def test_options_of_train_are_fields_with_their_defaults() -> None:
     """Flags that say where and how have the field's default, those over the recipe none."""
     options, found = TrainOptions(), defaults_of("train")
-    for name in set(found) - {"shards", "out", "as_json", "settings", "weights"}:
+    for name in set(found) - {"shards", "out", "as_json", "seeds", "settings", "weights"}:
         expected = getattr(options, name)
         over = (*PRESET_FIELDS, "preset")
         assert found[name] == (None if name in over else expected), name
@@ -282,11 +282,14 @@ def test_json_of_train_and_evaluate_parses(shards: Path, tmp_path: Path, vocprep
     words = ["--epochs", 1, "--device", "cpu", "--batch-size", 1, "--no-position", "--json"]
     trained = json.loads(assert_done(vocprep("train", shards, "--out", out, *words)))
     assert trained["run"] == str(out)
-    assert trained["parameters"] == 12_470_732
+    stored = load_file(out / "model.safetensors")
+    trainable = [found for name, found in stored.items() if "standardise" not in name]
+    assert trained["parameters"] == sum(found.size for found in trainable)
     assert [epoch["epoch"] for epoch in trained["history"]] == [1]
     assert trained["history"][0]["val_miou"] is not None
     options = json.loads((out / "run.json").read_text())["options"]
     assert (options["batch_size"], options["position"]) == (1, False)
+    assert (options["preset"], options["mask_head"]) == ("cells", "cells")
 
     words = ["--device", "cpu", "--json"]
     scores = json.loads(assert_done(vocprep("evaluate", out, shards, *words)))
