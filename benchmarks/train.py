@@ -11,6 +11,10 @@ A row's speed is that of its best epoch; the first one, in which memory is claim
 break-even epoch is the first after which building the shards and training on them has taken less
 time than (b) has, building from nothing included.
 
+The second table compares presets, over these shards and over generated pictures of 460 classes.
+Each row is a process of its own: its memory is the most that it held, libraries and shards
+included, and on a GPU that of the device.
+
 Run: python benchmarks/train.py [--device cuda] [--images 96] [--batch-size 32] [--repeats 2]
                                 [--encoder spikformer] [--compile]
 """
@@ -18,9 +22,11 @@ Run: python benchmarks/train.py [--device cuda] [--images 96] [--batch-size 32] 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -30,6 +36,7 @@ import torch
 import torch.nn.functional as F
 from _pictures import Pictures, make_pictures
 from _report import Cell, Column, Report, Table, command_line
+from _scale_jobs import peak_bytes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -46,6 +53,7 @@ from vocprep.heads.model.loss_parts import unpack_states
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.options import StepPrecision, TrainOptions
+from vocprep.heads.runs.presets import load_options
 from vocprep.heads.training.train import train
 from vocprep.options import BuildChoices, BuildOptions
 from vocprep.shards.reader import ResidentDataset, ShardDataset, collate
@@ -58,6 +66,15 @@ COLUMNS = (
     Column("of_batched", "of (b)", ".1f"),
     Column("break_even", "break-even epoch", "d"),
 )
+PRESET_COLUMNS = (
+    Column("name", ""),
+    Column("classes", "classes", "d"),
+    Column("images_per_s", "images/s", ",.1f"),
+    Column("of_default", "of default", ".1f"),
+    Column("parameters", "parameters", ",d"),
+    Column("peak_mb", "peak MB", ",.0f"),
+)
+PRESETS = ("default", "cells")
 LR = 3e-4
 
 
@@ -188,6 +205,59 @@ def vocprep_train(
     return max(metrics.images_per_second for metrics in summary.history[1:]), summary.precision
 
 
+@dataclass(frozen=True)
+class PresetSpeed:
+    """What a process measured of a preset."""
+
+    images_per_s: float
+    parameters: int
+    peak_bytes: int
+
+
+def time_preset(shards: Path, run_dir: Path, options: TrainOptions) -> PresetSpeed:
+    """Train in this process, which does nothing else, and return what it took."""
+    summary = train(str(shards), run_dir, options)
+    on_gpu = summary.device.startswith("cuda")
+    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()
+    rate = max(metrics.images_per_second for metrics in summary.history[1:])
+    return PresetSpeed(rate, summary.parameters, peak)
+
+
+def compare_presets(bench: Bench, shards: ShardDataset, title: str) -> Iterator[dict[str, Cell]]:
+    """Yield a row per preset, all trained in the same batches of the same shards."""
+    base: float | None = None
+    for preset in PRESETS:
+        settings = [f"batch_size={bench.batch_size}", f"epochs={1 + bench.epochs}"]
+        settings += ['val_split=""', "validate_every=1000000"]
+        options = load_options(preset, settings, {"device": str(bench.device), "overwrite": True})
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as alone:
+            job = alone.submit(time_preset, Path(str(shards.path)), bench.folder / preset, options)
+            found = job.result()
+        base = base or found.images_per_s
+        yield {
+            "name": f"{preset}, {title}",
+            "classes": len(shards.label_space.names),
+            "images_per_s": found.images_per_s,
+            "of_default": found.images_per_s / base,
+            "parameters": found.parameters,
+            "peak_mb": found.peak_bytes / 1e6,
+        }
+
+
+def build_generated(images: int, folder: Path) -> ShardDataset:
+    """Draw pictures and build the shards of their 460 classes."""
+    vocprep.sample(folder / "generated", images=images)
+    vocprep.build(
+        "pascal-context",
+        out=folder / "generated-shards",
+        data_dir=folder / "generated",
+        weights="random:0",
+        choices=BuildChoices(splits=("train",)),
+    )
+    return ShardDataset.open(folder / "generated-shards")
+
+
 def _best_rate(bench: Bench, epoch: Callable[[], None]) -> float:
     """Return images a second of the fastest epoch after the first."""
     epoch()
@@ -272,6 +342,10 @@ def main() -> None:
         if arguments.compile:
             rates["(f) the same, compiled"] = vocprep_train(bench, "auto", compiled=True)[0]
         report.add(_table(rates, arguments.images, build_seconds))
+        rows = [*compare_presets(bench, shards, "these shards")]
+        generated = build_generated(arguments.images, folder)
+        rows += compare_presets(bench, generated, "generated pictures")
+        report.add(Table("presets", PRESET_COLUMNS, rows))
         report.note(
             f"shards built in {build_seconds:.1f} s, start-up included; break-even beside (b)"
         )

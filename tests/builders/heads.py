@@ -39,8 +39,8 @@ DIM = 256
 ADDED_IN_6 = ("depth", "feedforward", "norm_first", "mask_head", "cells", "layers")
 """Fields of a ``run.json`` that format 6 added."""
 ADDED_IN_7 = (
-    *("mask_loss", "mask_dropout", "cell_context", "input_dropout", "windows"),
-    *("ema", "label_smoothing"),
+    *("mask_loss", "mask_dropout", "cell_context", "windows"),
+    *("input_layer", "input_dropout", "ema", "label_smoothing"),
 )
 """And format 7."""
 
@@ -207,7 +207,7 @@ MASK_HEADS: dict[str, dict[str, Any]] = {
     "mixed slots": {"mask_loss": "mixed"},
     "cells": {"mask_head": "cells", "cells": 2, "layers": (Layer(channels=64, cells=2),)},
     "cells in context": {
-        **{"mask_head": "cells", "cells": 4, "cell_context": True, "windows": (32, 64)},
+        **{"mask_head": "cells", "cells": 4, "cell_context": 2, "windows": (32, 64)},
         "layers": (Layer(channels=32, cells=2), Layer(channels=32, cells=2)),
     },
     "none": {"mask_head": "none"},
@@ -219,8 +219,8 @@ TRAINED_HEADS: dict[str, dict[str, Any]] = {
     "slots": {"encoder": "none", "slots": "area", "mask_loss": "all"},
     "mixed slots": {"depth": 1, "feedforward": 64},
     "cells": {
-        **{"mask_head": "cells", "cell_context": True, "input_dropout": 0.2, "ema": 0.9},
-        **{"depth": 1, "feedforward": 64, "norm_first": True},
+        **{"mask_head": "cells", "cell_context": 2, "input_layer": True, "ema": 0.9},
+        **{"depth": 1, "feedforward": 64, "norm_first": True, "input_dropout": 0.2},
     },
     "spiking cells": {"encoder": "spikformer", "mask_head": "cells", "ema": 0.9},
     "none": {"encoder": "none", "mask_head": "none"},
@@ -233,7 +233,7 @@ def cell_heads(outputs: int = 21, **changes: object) -> HeadsConfig:
     fields: dict[str, object] = {
         **{"depth": 1, "feedforward": 64, "norm_first": True},
         **{"mask_head": "cells", "cells": 2, "layers": (Layer(channels=64, cells=2),)},
-        **{"cell_context": True},
+        **{"cell_context": 1},
     }
     return HeadsConfig(outputs=outputs, **{**fields, **changes})  # type: ignore[arg-type]
 

@@ -66,6 +66,16 @@ def test_the_position_code_tells_equal_patches_apart():
     assert not torch.allclose(y[0, 0], y[0, 3])
 
 
+def test_a_layer_in_front_of_the_encoder_is_an_option_where_the_sizes_are_equal():
+    one, other = (
+        TFDetHeads.from_config(cell_heads(5, input_layer=there)) for there in (True, False)
+    )
+    names = {name for name, _ in one.named_parameters()}
+    assert names - {name for name, _ in other.named_parameters()} == {
+        *("project.weight", "project.bias")
+    }
+
+
 def test_embeddings_of_another_size_are_projected():
     heads = TFDetHeads(outputs=5, embedding_dim=12)
     y, _ = heads(torch.rand(1, 4, 12), None, torch.tensor([[2, 2]]))

@@ -53,10 +53,13 @@ def test_what_the_presets_say():
     assert (default.mask_head, default.mask_loss) == ("slots", "mixed")
     assert quick.epochs == 20
     assert wide.standardise
+    assert wide.input_dropout > 0
     assert [options.preset for options in (seed, quick, wide)] == ["seed", "quick", "wide"]
     linear, cells = load_options("linear"), load_options("cells")
     assert (linear.mask_head, linear.encoder, linear.position) == ("cells", "none", False)
-    assert (cells.mask_head, cells.encoder, cells.depth) == ("cells", "transformer", 2)
+    for options in (cells, wide):
+        assert (options.mask_head, options.encoder, options.depth) == ("cells", "transformer", 2)
+        assert options.cell_context
 
 
 def test_settings_lie_over_the_preset_and_overrides_over_settings():

@@ -279,7 +279,7 @@ def test_an_embedding_is_the_layers_of_its_recipe():
 def test_a_run_of_the_sixth_format_takes_cells_as_it_did(tmp_path: Path):
     """The cells of a larger window counted as those of the patch, and none knew those around it."""
     layers = (Layer(channels=32, cells=4), Layer(channels=32, cells=4))
-    heads = cell_heads(embedding_dim=1024, layers=layers, cell_context=False)
+    heads = cell_heads(embedding_dim=1024, layers=layers, cell_context=0)
     config = replace(make_config(), heads=heads)
     begin_or_resume(tmp_path / "run", config, None)
     save_weights(tmp_path / "run", config, TFDetHeads.from_config(heads), epoch=3)

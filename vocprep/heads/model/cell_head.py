@@ -92,7 +92,9 @@ class CellHead(nn.Module):
             return
         self.own = CellLinear(config, HIDDEN)
         self.token = nn.Linear(WIDTH, HIDDEN)
-        self.context = CellContext(HIDDEN, config.cells) if config.cell_context else None
+        self.context = nn.ModuleList(
+            CellContext(HIDDEN, config.cells) for _ in range(config.cell_context)
+        )
         self.dropout = nn.Dropout(DROPOUT)
         self.classes = nn.Linear(HIDDEN, config.outputs)
 
@@ -109,8 +111,8 @@ class CellHead(nn.Module):
         else:
             hidden = self.own(standard, grids) + self._spread(self.token(tokens), grids)
             hidden = functional.gelu(hidden)
-            if self.context is not None:
-                hidden = self.context(hidden, grids)
+            for mix in self.context:
+                hidden = mix(hidden, grids)
             logits = self.classes(self.dropout(hidden))
             logits = logits + self._spread(patch_logits, grids)
         return mean_class_logits(logits), logits

@@ -26,6 +26,7 @@ Tta = Literal["none", "flip"]
 """Views that a prediction is the mean of: the picture; it and its mirror image."""
 PriorPower = Annotated[float, Field(ge=0, le=1)]
 
+CellContexts = Annotated[int, Field(ge=0, le=8)]
 Depth = Annotated[int, Field(ge=1, le=64)]
 Feedforward = Annotated[int, Field(ge=1, le=1 << 16)]
 LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
@@ -79,8 +80,10 @@ class HeadsConfig:
     windows: tuple[Annotated[int, Field(ge=PATCH)], ...] = ()
     """For each of these layers the side in pixels of the square around the patch that its cells
     cover; none: that of the patch, which runs up to format 6 took for every window."""
-    cell_context: bool = False
-    """Whether the head of cells mixes each cell with the eight around it; with an encoder only."""
+    cell_context: CellContexts = 0
+    """How often the head of cells mixes each cell with the eight around it; needs an encoder."""
+    input_layer: bool = False
+    """Whether a Linear precedes the encoder where embeddings have its 256 numbers already."""
     input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Rate of dropout of the standardised embeddings, in training."""
 

@@ -139,7 +139,8 @@ class TFDetHeads(nn.Module):
         self.config, size = config, config.embedding_dim
         self.standardise = Standardise(size)
         if config.has_tokens:
-            self.project = nn.Identity() if size == WIDTH else nn.Linear(size, WIDTH)
+            has_layer = config.input_layer or size != WIDTH
+            self.project = nn.Linear(size, WIDTH) if has_layer else nn.Identity()
             self.te = make_encoder(config)
             self.cat = nn.Linear(WIDTH, config.outputs)
         head = MASK_HEADS[config.mask_head]

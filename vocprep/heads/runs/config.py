@@ -162,7 +162,7 @@ class RunConfig:
 _SHARED = (
     *("position", "encoder", "class_loss", "label_smoothing", "slots"),
     *("depth", "feedforward", "norm_first", "mask_head"),
-    *("mask_loss", "mask_dropout", "input_dropout"),
+    *("mask_loss", "mask_dropout", "input_layer", "input_dropout"),
 )
 """Fields that the heads' configuration has of the options."""
 
@@ -180,7 +180,7 @@ def _cells(options: TrainOptions, recipe: Recipe, size: int) -> dict[str, Any]:
         "layers": layers,
         "windows": windows,
         "cells": cells,
-        "cell_context": options.cell_context and options.encoder != "none",
+        "cell_context": 0 if options.encoder == "none" else options.cell_context,
     }
 
 

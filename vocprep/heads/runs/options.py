@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from vocprep.errors import UsageError
 from vocprep.heads.model.config import (
+    CellContexts,
     CellsPerSide,
     ClassLoss,
     Depth,
@@ -89,8 +90,11 @@ class TrainOptions:
     cells: CellsPerSide | None = None
     """Cells per side of a patch for ``mask_head`` ``cells``; when None, as many as the finest layer
     of the embedding has, at most 4."""
-    cell_context: bool = HeadsConfig.cell_context
-    """Mix each cell with the eight around it; of ``mask_head`` ``cells`` with an encoder."""
+    cell_context: CellContexts = HeadsConfig.cell_context
+    """How often each cell is mixed with the eight around it; of ``mask_head`` ``cells`` with an
+    encoder."""
+    input_layer: bool = HeadsConfig.input_layer
+    """Put a linear layer in front of the encoder where embeddings have its 256 numbers, too."""
     input_dropout: Annotated[float, Field(ge=0, lt=1)] = HeadsConfig.input_dropout
     """Rate of dropout of the standardised embeddings; ``dropout_factor`` does not change it."""
     flip: bool = True
