@@ -25,11 +25,11 @@ from vocprep.recipe import (
     EmbeddingDtype,
     Precision,
     Reduction,
-    View,
     check_precision,
 )
 from vocprep.storage.places import AnyPlace, LocalPath
 from vocprep.validation import NotNegative, Positive, checked, printable
+from vocprep.views import ChosenView, Crops, View, ViewChoice, check_crops
 
 T = TypeVar("T")
 
@@ -119,7 +119,19 @@ class BuildChoices:
     pca: Positive | None = None
     """Keep the first D principal components of embeddings, fitted to those of the train split."""
     embedding_dtype: EmbeddingDtype = "float16"
-    views: tuple[View, ...] = ("identity",)
+    views: tuple[ChosenView, ...] = ("identity",)
+    """What is held of each image: ``identity``, and beside it ``flip``, its mirror image, and
+    ``Crops`` or ``"crops:N,SEED"``, N random crops."""
+
+    @property
+    def named_views(self) -> tuple[View, ...]:
+        """The views without crops."""
+        return tuple(view for view in self.views if not isinstance(view, Crops))
+
+    @property
+    def crops(self) -> Crops | None:
+        """The crops among the views."""
+        return next((view for view in self.views if isinstance(view, Crops)), None)
 
     @property
     def reduction(self) -> Reduction | None:
@@ -135,6 +147,14 @@ class BuildChoices:
                 f"pca {self.pca} beside project {self.project.size}:{self.project.seed}: expected "
                 "one of the two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_crops(self) -> Self:
+        if len(self.views) - len(self.named_views) > 1:
+            listed = ",".join(map(str, self.views))
+            raise UsageError(f"views {listed!r}: expected crops once")
+        check_crops(self.crops, self.geometry)
         return self
 
     @model_validator(mode="after")
@@ -358,8 +378,9 @@ class LoaderOptions:
     reading it."""
     label_maps: bool = False
     """Whether batches carry the full label maps."""
-    all_views: bool = False
-    """Whether mirrored views are drawn too."""
+    all_views: ViewChoice = False
+    """Whether all views are drawn, mirrored ones and crops, or the plain ones alone; or which
+    kinds beside the plain ones: ``("flip",)`` or ``("crops",)``."""
     rank: NotNegative = 0
     """Which of ``world_size`` processes this is, from 0."""
     world_size: Positive = 1

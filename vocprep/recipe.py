@@ -33,19 +33,19 @@ from vocprep.validation import (
     printable,
     to_json,
 )
+from vocprep.views import Crops, View, check_crops
 
 FORMAT_VERSION = 1
 """The version of docs/format.md that this package writes and reads."""
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "exact"]
 EmbeddingDtype = Literal["float16", "float32"]
-View = Literal["identity", "flip"]
 
 _EMBEDDING_CHOICES = (
     *("backbone", "weights_sha256", "windows", "layers", "geometry", "normalisation"),
     *("precision", "embedding_dtype", "network", "reduction"),
 )
-_ADDED = ("network", "reduction", "label_rule")
+_ADDED = ("network", "reduction", "label_rule", "crops")
 """Fields that recipes of earlier versions do not have: left out of the JSON where they are None."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_SHOWN = 200
@@ -177,6 +177,8 @@ class Recipe:
     """How embeddings are made smaller, if they are."""
     label_rule: LabelRuleId | None = None
     """How label files are decoded, where the files alone do not decide it."""
+    crops: Crops | None = None
+    """Random crops as further views, if there are any."""
 
     @model_serializer(mode="wrap")
     def _without_added(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -202,7 +204,18 @@ class Recipe:
             raise UsageError(
                 f"views {_listed(self.views)}: expected 'identity' first and every view once"
             )
+        check_crops(self.crops, self.geometry)
         return self
+
+    @property
+    def record_views(self) -> tuple[str, ...]:
+        """Names of the views of each image, in the order of its records: crops are the last."""
+        return (*self.views, *(self.crops.names if self.crops is not None else ()))
+
+    @property
+    def chosen_views(self) -> tuple[View | Crops, ...]:
+        """The views as a user chooses them."""
+        return (*self.views, *([self.crops] if self.crops is not None else []))
 
     @property
     def recipe_id(self) -> str:

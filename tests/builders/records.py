@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vocprep.options import Layout, ShardFormat
 from vocprep.shards.feed.batches import Batch
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
+from vocprep.views import ViewChoice
 
 VOID = 0
 
@@ -150,18 +152,23 @@ class MemorySource:
     def shard_names(self, split: str) -> list[str]:
         return list(self.shards)
 
-    def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
+    def shard_sizes(self, split: str, *, all_views: ViewChoice = False) -> list[int]:
         return [len(self._chosen(name, all_views)) for name in self.shards]
 
-    def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
+    def read_shard(self, name: str, *, all_views: ViewChoice = False) -> Iterator[Record]:
         self.opened.append(name)
         yield from self._chosen(name, all_views)
 
     def prefetch(self, names: Sequence[str]) -> None:
         self.prefetched += names
 
-    def _chosen(self, name: str, all_views: bool) -> list[Record]:
-        return [r for r in self.shards[name] if all_views or not r.image_id.endswith("#flip")]
+    def _chosen(self, name: str, all_views: ViewChoice) -> list[Record]:
+        endings = {"flip": r"#flip$", "crops": r"#crop\d+$"}
+        chosen = (endings if all_views else ()) if isinstance(all_views, bool) else all_views
+        others = [endings[kind] for kind in endings if kind not in chosen]
+        ids = [record.image_id for record in self.shards[name]]
+        left_out = {id_ for id_ in ids if any(re.search(ending, id_) for ending in others)}
+        return [record for record in self.shards[name] if record.image_id not in left_out]
 
 
 BATCH_TENSORS = ("grids", "padding", "embeddings", "slot_labels", "slot_pixels", "slot_planes")

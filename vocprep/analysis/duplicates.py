@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.analysis.finite import finite
+from vocprep.files.ids import image_id_of, is_plain
 from vocprep.geometry import Grid
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.record import Record
 from vocprep.shards.samples import SampleEntry
-from vocprep.shards.spans import is_mirrored
+from vocprep.views import ViewChoice, is_chosen
 
 MOST_PAIRS = 500
 """Similar pairs that are kept, the most similar ones."""
@@ -42,6 +43,8 @@ _MOMENT_RECORDS = 256
 """Records of each split that the moments of embeddings are taken from."""
 _BLOCK = 512
 _SEED = 15
+_COMPARED: ViewChoice = ("flip",)
+"""Views that are compared beside the plain one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +97,7 @@ class Duplicates:
 def find_same(dataset: ShardDataset) -> Duplicates:
     """Return the pictures whose files or embeddings are the same, by the lists of samples alone."""
     samples = dataset.version.stream_samples()
-    same = _same_pictures(entry for entry in samples if not is_mirrored(entry.id))
+    same = _same_pictures(entry for entry in samples if is_plain(entry.id))
     return Duplicates(same=same, similar=(), is_cut=False, threshold=None)
 
 
@@ -104,11 +107,12 @@ def find_duplicates(
     """Return the pictures that a version holds more than once, within splits and across them.
 
     Pictures with the same grid are compared, each with each; views that are mirrored are compared
-    with those that are not. ``threshold`` is the least similarity of a near duplicate; when None it
-    is well above what is usual among the most similar pairs of this version, and from 0.6 to 0.95.
+    with those that are not, crops with none. ``threshold`` is the least similarity of a near
+    duplicate; when None it is well above what is usual among the most similar pairs of this
+    version, and from 0.6 to 0.95.
     """
-    entries = list(dataset.version.stream_samples())
-    same = _same_pictures(entry for entry in entries if not is_mirrored(entry.id))
+    entries = [each for each in dataset.version.stream_samples() if is_chosen(each.id, _COMPARED)]
+    same = _same_pictures(entry for entry in entries if is_plain(entry.id))
     known = {pair for group in same for pair in combinations(sorted(group.ids), 2)}
     standardise = _Standardise.of(dataset)
     progress.begin("similar pictures", 2 * len(entries), 0)
@@ -203,7 +207,7 @@ class _Sketches:
         """Yield rows and their products [·, N]; −1 with themselves, and of a mirrored view."""
         table = np.stack(self._rows)
         plain = np.array([_plain(record_id) for record_id in self.ids])
-        mirrored = np.array([is_mirrored(record_id) for record_id in self.ids])
+        mirrored = np.array([not is_plain(record_id) for record_id in self.ids])
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
             products = table[block] @ table.T
@@ -215,10 +219,10 @@ class _Sketches:
 def _sketch_all(
     dataset: ShardDataset, standardise: _Standardise, progress: Progress
 ) -> list[_Sketches]:
-    """Return the sketches of all records, those of each grid together."""
+    """Return the sketches of all records but crops, those of each grid together."""
     sketches: dict[Grid, _Sketches] = {}
     for shard in dataset.index.shards:
-        for record in dataset.read_shard(shard.name, all_views=True):
+        for record in dataset.read_shard(shard.name, all_views=_COMPARED):
             vector = standardise.vector(record.embeddings)
             if record.grid not in sketches:
                 sketches[record.grid] = _Sketches(len(vector))
@@ -304,4 +308,4 @@ def _measure(
 
 
 def _plain(record_id: str) -> str:
-    return record_id.removesuffix(FLIP_SUFFIX)
+    return image_id_of(record_id)

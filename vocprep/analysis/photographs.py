@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from vocprep.data_dir.splits import SplitFolders, find_image
 from vocprep.errors import DataError, UsageError
 from vocprep.features.image import decode_picture, read_image_file
-from vocprep.files.ids import is_safe_id
+from vocprep.files.ids import image_id_of, is_safe_id, view_suffix
 from vocprep.files.writing import sha256_hex
-from vocprep.geometry import Geometry, mirror, place_image
 from vocprep.manifests import DatasetManifest, load_recorded_dataset
+from vocprep.recipe import Recipe
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX
 from vocprep.validation import printable
+from vocprep.views import place_view
 
 
 class Photographs:
     """The photographs of a version's records, placed as the build placed them."""
 
-    def __init__(self, data_dir: Path, dataset: DatasetManifest, geometry: Geometry) -> None:
-        self._data_dir, self._dataset, self._geometry = data_dir, dataset, geometry
+    def __init__(self, data_dir: Path, dataset: DatasetManifest, recipe: Recipe) -> None:
+        self._data_dir, self._dataset, self._recipe = data_dir, dataset, recipe
 
     @classmethod
     def of(
@@ -43,16 +43,16 @@ class Photographs:
                 f"{folders[0]}: expected the images that the shards were built from, found no such "
                 "folder; give the data dir of the build"
             )
-        return cls(data_dir, found, recipe.geometry)
+        return cls(data_dir, found, recipe)
 
     def read(self, record_id: str, image_sha256: str) -> NDArray[np.uint8]:
-        """Return a record's photograph uint8 [32·ny, 32·nx, 3], mirrored where the record is.
+        """Return a record's photograph uint8 [32·ny, 32·nx, 3] in the view of the record.
 
         ``record_id`` and ``image_sha256`` are those of samples.jsonl. Raises ImageDecodeError when
         the file cannot be read, DataError when it is not the one that the record was made of, or
         when the id could lead to another folder.
         """
-        image_id = record_id.removesuffix(FLIP_SUFFIX)
+        image_id = image_id_of(record_id)
         if not is_safe_id(image_id):
             raise DataError(
                 f"record {printable(record_id)!r}: its id is no name of an image file, so that "
@@ -65,5 +65,7 @@ class Photographs:
                 f"{path}: expected the image that the record was made of, of sha256 "
                 f"{image_sha256[:12]}…, found {found[:12]}…; give the data dir of the build"
             )
-        placed = place_image(decode_picture(data, str(path)), self._geometry)
-        return mirror(placed) if record_id.endswith(FLIP_SUFFIX) else placed
+        pixels, crops = decode_picture(data, str(path)), self._recipe.crops
+        boxes = {} if crops is None else dict(crops.boxes(image_id, *pixels.shape[:2]))
+        box = boxes.get(view_suffix(record_id).removeprefix("#"))
+        return place_view(pixels, record_id, self._recipe.geometry, box)

@@ -20,6 +20,7 @@ from vocprep.auditing.patches import Patches, label_shares, read_patches
 from vocprep.auditing.planted import KINDS, Suspicions, judge
 from vocprep.auditing.result import AuditedPicture, AuditResult
 from vocprep.errors import UsageError
+from vocprep.files.ids import image_id_of
 from vocprep.heads.scoring.measures.label_quality import (
     calibrated,
     class_thresholds,
@@ -27,7 +28,6 @@ from vocprep.heads.scoring.measures.label_quality import (
 )
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX
 from vocprep.storage.places import Place
 
 _LEAST_PICTURES = 8
@@ -112,7 +112,7 @@ def _groups(ids: Sequence[str], duplicates: Duplicates) -> list[str]:
 
     found = [*(group.ids for group in duplicates.same), *(pair.ids for pair in duplicates.similar)]
     for record_ids in found:
-        roots = sorted({root(record_id.removesuffix(FLIP_SUFFIX)) for record_id in record_ids})
+        roots = sorted({root(image_id_of(record_id)) for record_id in record_ids})
         for other in roots[1:]:
             first[other] = roots[0]
     return [root(image_id) for image_id in ids]

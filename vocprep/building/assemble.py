@@ -21,7 +21,7 @@ from vocprep.features.components import COMPONENTS_FILE
 from vocprep.files.ids import record_order
 from vocprep.files.writing import DigestedFile, json_bytes
 from vocprep.shards.identity import IdentityTrees
-from vocprep.shards.index import INDEX_VERSION, DatasetIndex, FileEntry
+from vocprep.shards.index import DatasetIndex, FileEntry, index_version
 from vocprep.shards.samples import (
     LABELS_FILE,
     QUARANTINE_FILE,
@@ -56,7 +56,7 @@ def assemble(
     plan = key.plan
     files, identities = _write_samples(shards, read_samples, folder)
     index = DatasetIndex(
-        format_version=INDEX_VERSION,
+        format_version=index_version(plan.recipe),
         recipe_id=plan.recipe.recipe_id,
         **identities,
         container=plan.layout.format,

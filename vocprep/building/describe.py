@@ -112,7 +112,7 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
             budget.spend(outcome.quarantined, problem=outcome.problem)
         elif outcome.made is not None:
             patches += outcome.made[0] * outcome.made[1]
-    patches *= len(plan.recipe.views)
+    patches *= len(plan.recipe.record_views)
     readable = len(plan.samples) - unreadable
     return PlanDescription(
         recipe=plan.recipe.short_name,

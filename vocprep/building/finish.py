@@ -14,7 +14,7 @@ from pydantic import Field
 from vocprep.building.plan import ShardPlan
 from vocprep.errors import ShardError
 from vocprep.features.image_errors import turned_note
-from vocprep.files.ids import record_order
+from vocprep.files.ids import is_plain, record_order
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.statistics import label_areas, label_notes
 from vocprep.labels.targets import STATE_OTHER, unpack_states
@@ -34,7 +34,7 @@ from vocprep.shards.samples import (
     jsonl_bytes,
     sample_order,
 )
-from vocprep.shards.spans import ShardSpan, ids_sha256, is_mirrored
+from vocprep.shards.spans import ShardSpan, ids_sha256
 from vocprep.validation import explain
 
 COUNTED = (
@@ -70,7 +70,7 @@ class FinishedShard(Entry):
 
         ``counted`` are its ``statistics`` and ``label_pixels``.
         """
-        image_ids = sorted(sample.id for sample in samples if not is_mirrored(sample.id))
+        image_ids = sorted(sample.id for sample in samples if is_plain(sample.id))
         return cls(
             split=split,
             entry=entry,

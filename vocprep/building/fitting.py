@@ -178,7 +178,8 @@ def _embeddings(
     progress: Progress,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the embeddings [P, N] of pictures; DataError where none of them can be used."""
-    recipe = replace(plan.recipe, reduction=None, views=("identity",), embedding_dtype="float32")
+    plain = replace(plan.recipe, views=("identity",), crops=None)
+    recipe = replace(plain, reduction=None, embedding_dtype="float32")
     stages = _PictureStages(recipe=recipe, label_space=plan.label_space, data_dir=plan.data_dir)
     compiled = is_compiled(recipe, len(samples), options)
     embedders = make_embedders(recipe, plan.weights, devices, compiled=compiled)

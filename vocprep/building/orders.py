@@ -273,10 +273,11 @@ class _Kept:
 
     def versions(self, order: ShardOrder, setup: WorkerSetup) -> list[StoredEmbeddings]:
         """Return the versions whose embeddings may be reused."""
-        key = (setup.reuse, order.recipe.embedding_choices, dict(order.numerics_class))
+        recipe = order.recipe
+        key = (setup.reuse, recipe.embedding_choices, recipe.crops, dict(order.numerics_class))
         if self._versions[0] != key:
             opened = [
-                StoredEmbeddings.open_fitting(path, order.recipe, order.numerics_class)
+                StoredEmbeddings.open_fitting(path, recipe, order.numerics_class)
                 for path in setup.reuse
             ]
             self._versions = (key, opened)

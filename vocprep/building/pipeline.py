@@ -291,7 +291,7 @@ def _embedding_threads(devices: Sequence[torch.device]) -> Iterator[int]:
 def worth_compiling(recipe: Recipe, samples: int) -> bool:
     """Return whether compiling the backbone pays for so many images, and can be done here."""
     least = COMPILE_FROM.get(recipe.precision) if recipe.network is None else None
-    return least is not None and samples * len(recipe.views) >= least and can_compile()
+    return least is not None and samples * len(recipe.record_views) >= least and can_compile()
 
 
 def is_compiled(recipe: Recipe, samples: int, options: BuildOptions) -> bool:

@@ -262,7 +262,8 @@ def _recipe(
         normalisation=backbone.normalisation,
         precision=_precision(choices),
         embedding_dtype=choices.embedding_dtype,
-        views=choices.views,
+        views=choices.named_views,
+        crops=choices.crops,
         reduction=choices.reduction,
     )
 

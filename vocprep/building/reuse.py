@@ -23,6 +23,7 @@ from vocprep.recipe import Recipe, differing_choices, joined_differences, precis
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place
+from vocprep.views import draw_alike, is_crop
 
 _TOGETHER = 4096
 """Samples that are read at a time."""
@@ -81,11 +82,13 @@ class StoredEmbeddings:
     What it returns agrees with its digest. ``find`` may be called by several threads.
     """
 
-    def __init__(self, path: Place, version: Version) -> None:
+    def __init__(self, path: Place, version: Version, *, crops_are_same: bool = True) -> None:
+        """``crops_are_same`` says that crops of its images would be drawn as it has them."""
         self.lost: dict[str, str] = {}
         """Names of shards by the ids of the records that could not be read from them."""
         self._path = path
         self._shards = ProvedShards(path, version.index)
+        self._crops_are_same = crops_are_same
         self._places = StoredPlaces.of(version)
         self._readers: OrderedDict[str, ShardReader] = OrderedDict()
         self._damaged: set[str] = set()
@@ -109,10 +112,13 @@ class StoredEmbeddings:
                 f"{path}: its embeddings cannot be reused, they are others than would be made: "
                 f"there and here {joined_differences(differing)}; {advice}leave --reuse out"
             )
-        return cls(path, version)
+        is_same = draw_alike(index.recipe.crops, recipe.crops)
+        return cls(path, version, crops_are_same=is_same)
 
     def find(self, record_id: str, image_sha256: str) -> Embeddings | None:
         """Return embeddings [P, D] of a record made of an image with this digest, or None."""
+        if not self._crops_are_same and is_crop(record_id):
+            return None
         place = self._places.find(record_id, image_sha256)
         if place is None:
             return None

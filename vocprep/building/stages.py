@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -22,19 +22,28 @@ from vocprep.features.image import decode_picture, picture_size, read_image_file
 from vocprep.files.reading import open_regular
 from vocprep.files.writing import sha256_hex
 from vocprep.formats.orientations import UPRIGHT, orientation, swaps_sides
-from vocprep.geometry import PATCH, Grid, mirror, patch_grid, place_image, place_labels
+from vocprep.geometry import (
+    PATCH,
+    Geometry,
+    Grid,
+    mirror,
+    patch_grid,
+    place_image,
+    place_labels,
+)
 from vocprep.labels.advice import fit_to_picture, other_size
 from vocprep.labels.decode import LabelRule, decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import Targets, make_targets
 from vocprep.parallel import StageTimes
-from vocprep.recipe import EmbeddingDtype, Recipe, View
+from vocprep.recipe import EmbeddingDtype, Recipe
 from vocprep.shards.record import Record, record_id
 from vocprep.shards.samples import QuarantinedSample
 from vocprep.storage.places import Place, path_below
 from vocprep.storage.reading import facts_of_source
 from vocprep.validation import explain
+from vocprep.views import CROP_GEOMETRY
 
 STAGES = ("read", "decode", "geometry", "targets", "embed", "write", "waiting")
 """``waiting`` is the time in which embedding threads had no input: where it is large, a stage
@@ -95,8 +104,8 @@ class SampleFiles:
     label_bytes: bytes
     image_sha256: str
     label_sha256: str
-    reused: dict[View, Embeddings]
-    """Embeddings [P, D] that need not be computed."""
+    reused: dict[str, Embeddings]
+    """Embeddings [P, D] that need not be computed, by view."""
     needs_pixels: bool
     """Whether embeddings of any view have to be computed."""
 
@@ -119,13 +128,33 @@ class DecodedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedSample:
-    """One sample whose image and label map are decoded: as stored, or placed on the patch grid."""
+    """One sample whose image and label map are decoded."""
 
     files: SampleFiles
     pixels: Pixels | None
-    """[H, W, 3], placed [32·ny, 32·nx, 3]; None where no embeddings have to be computed."""
+    """[H, W, 3]; None where no embeddings have to be computed."""
     label_map: NDArray[np.uint16]
-    """[H, W], placed [32·ny, 32·nx]; ids of the label space."""
+    """[H, W]; ids of the label space."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedView:
+    """One view of a sample on its patch grid."""
+
+    view: str
+    """One of the recipe's ``record_views``."""
+    pixels: Pixels | None
+    """[32·ny, 32·nx, 3]; None where the view's embeddings need not be computed."""
+    label_map: NDArray[np.uint16]
+    """[32·ny, 32·nx]; ids of the label space."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedSample:
+    """One sample whose views are on their patch grids."""
+
+    files: SampleFiles
+    views: tuple[PlacedView, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +220,7 @@ class SampleStages:
         with self._stage("read", sample, sample.label_path, image_sha256=image_sha256):
             label_bytes = read_label_file(sample.label_path)
             label_sha256 = sha256_hex(label_bytes)
-        views = self.recipe.views
+        views = self.recipe.record_views
         found = {
             view: self.find_embeddings(record_id(sample.image_id, view), image_sha256)
             for view in views
@@ -204,7 +233,7 @@ class SampleStages:
             image_sha256=image_sha256,
             label_sha256=label_sha256,
             reused=reused,
-            needs_pixels=len(reused) < len(self.recipe.views),
+            needs_pixels=len(reused) < len(views),
         )
 
     def decode_image(
@@ -238,37 +267,61 @@ class SampleStages:
                 )
         return DecodedSample(files=files, pixels=image.pixels, label_map=label_map)
 
-    def place(self, decoded: DecodedSample) -> DecodedSample:
-        """Bring image and label map onto the patch grid."""
-        files, geometry = decoded.files, self.recipe.geometry
+    def place(self, decoded: DecodedSample) -> PlacedSample:
+        """Bring image and label map onto the patch grid, in each view."""
+        files = decoded.files
         with self._stage("geometry", files.sample, files.sample.image_path, **files.digests):
-            pixels = None if decoded.pixels is None else place_image(decoded.pixels, geometry)
-            label_map = place_labels(decoded.label_map, geometry, self.label_space.void)
-        return DecodedSample(files=files, pixels=pixels, label_map=label_map)
+            return PlacedSample(files=files, views=tuple(self._views(decoded)))
 
-    def make_targets(self, placed: DecodedSample) -> list[RecordDraft]:
+    def _views(self, decoded: DecodedSample) -> Iterator[PlacedView]:
+        """Yield the views of a sample in the order of the recipe."""
+        recipe, reused = self.recipe, decoded.files.reused
+        plain = self._placed("identity", decoded.pixels, decoded.label_map, recipe.geometry)
+        for name in recipe.views:
+            pixels = None if name in reused else plain.pixels
+            if name == "flip":
+                pixels = None if pixels is None else mirror(pixels)
+                yield PlacedView(view=name, pixels=pixels, label_map=mirror(plain.label_map))
+            else:
+                yield replace(plain, pixels=pixels)
+        if recipe.crops is not None:
+            height, width = decoded.label_map.shape
+            image_id = decoded.files.sample.image_id
+            for view, box in recipe.crops.boxes(image_id, height, width):
+                pixels = None if view in reused else decoded.pixels
+                pixels = None if pixels is None else pixels[box]
+                yield self._placed(view, pixels, decoded.label_map[box], CROP_GEOMETRY)
+
+    def _placed(
+        self,
+        view: str,
+        pixels: Pixels | None,
+        label_map: NDArray[np.uint16],
+        geometry: Geometry,
+    ) -> PlacedView:
+        return PlacedView(
+            view=view,
+            pixels=None if pixels is None else place_image(pixels, geometry),
+            label_map=place_labels(label_map, geometry, self.label_space.void),
+        )
+
+    def make_targets(self, placed: PlacedSample) -> list[RecordDraft]:
         """Make the targets of each view."""
         with self.times.stage("targets"):
-            return [self._draft(placed, view) for view in self.recipe.views]
+            return [self._draft(placed.files, view) for view in placed.views]
 
-    def _draft(self, placed: DecodedSample, view: View) -> RecordDraft:
-        files, label_map, pixels = placed.files, placed.label_map, placed.pixels
-        embeddings = files.reused.get(view)
-        if embeddings is not None:
-            pixels = None
-        if view == "flip":
-            label_map = mirror(label_map)
-            pixels = None if pixels is None else mirror(pixels)
+    def _draft(self, files: SampleFiles, placed: PlacedView) -> RecordDraft:
+        label_map = placed.label_map
         return RecordDraft(
-            record_id=record_id(files.sample.image_id, view),
+            record_id=record_id(files.sample.image_id, placed.view),
             split=files.sample.split,
             grid=(label_map.shape[0] // PATCH, label_map.shape[1] // PATCH),
             targets=make_targets(label_map, self.label_space.void),
             label_png=encode_png(label_map),
             image_sha256=files.image_sha256,
             label_sha256=files.label_sha256,
-            pixels=pixels,
-            embeddings=embeddings,
+            pixels=placed.pixels,
+            embeddings=files.reused.get(placed.view),
         )
 
     def measure_grid(self, sample: SampleRef) -> Grid:

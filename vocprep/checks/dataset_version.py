@@ -19,7 +19,7 @@ from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError, ShardError
 from vocprep.features.components import COMPONENTS_FILE
 from vocprep.features.weights import WEIGHTS_HINT
-from vocprep.files.ids import record_order
+from vocprep.files.ids import image_id_of, record_order
 from vocprep.files.locking import LOCK
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.reading import MAX_JSON_BYTES
@@ -34,7 +34,7 @@ from vocprep.shards.identity import IdentityTrees
 from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry, read_index
 from vocprep.shards.listed import stored_problem
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
+from vocprep.shards.record import PATCH_FIELDS, Record
 from vocprep.shards.samples import SAMPLES_FILE, Sample, SampleEntry
 from vocprep.shards.spans import ShardSpan
 from vocprep.shards.version import Version
@@ -177,7 +177,7 @@ class _ImageIds:
 
     def add(self, sample: Sample) -> None:
         """Add the image of a record or quarantined sample; its views follow one another."""
-        image_id, split = sample.id.removesuffix(FLIP_SUFFIX), sample.split
+        image_id, split = image_id_of(sample.id), sample.split
         if self._last.get(split) == image_id:
             return
         self._last[split] = image_id

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from vocprep.checks.deviation import Deviation, measure_deviation
+from vocprep.files.ids import is_plain
 from vocprep.labels.label_space import LabelSpace
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample, Sample, SampleEntry, sample_order
-from vocprep.shards.spans import is_mirrored
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place, parse_place
 
@@ -192,14 +192,14 @@ def _side_by_side(
 def _add_change(found: _ListChanges, before: Sample | None, after: Sample | None) -> None:
     """Add how a sample of one id differs, if it does."""
     for alone, ids in ((before, found.removed), (after, found.added)):
-        if alone is not None and None in (before, after) and not is_mirrored(alone.id):
+        if alone is not None and None in (before, after) and is_plain(alone.id):
             ids.append(alone.id)
     if before is None or after is None:
         return
     if isinstance(before, SampleEntry) and isinstance(after, SampleEntry):
         pair = before, after
         found.differing.extend([pair] if _differing_parts(pair) else [])
-    if is_mirrored(after.id):
+    if not is_plain(after.id):
         return
     was, is_now = (isinstance(sample, QuarantinedSample) for sample in (before, after))
     if was != is_now:
@@ -266,7 +266,7 @@ class _RecordComparison:
         if self.label_space is None or before.shape != after.shape:
             return None
         changed = before != after
-        if not records[0].image_id.endswith(FLIP_SUFFIX):
+        if is_plain(records[0].image_id):
             # One number per pair of class ids, which have 16 bits each.
             pairs = before[changed].astype(np.uint32) << 16 | after[changed]
             for pair, pixels in zip(*np.unique(pairs, return_counts=True), strict=True):

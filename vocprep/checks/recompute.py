@@ -33,14 +33,14 @@ from vocprep.checks.report import Difference, Report, changed
 from vocprep.data_dir.layout import SampleRef, default_data_place
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.weights import WeightsOrigin
+from vocprep.files.ids import image_id_of, is_plain
 from vocprep.options import BuildOptions, Layout, VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress, advancing, task
 from vocprep.recipe import differing_fields
 from vocprep.shards.index import DATASET_FILE, DatasetIndex
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.record import Record
 from vocprep.shards.samples import QUARANTINE_FILE, SampleEntry
-from vocprep.shards.spans import is_mirrored
 from vocprep.shards.version import Version
 
 IsChosen = Callable[[str], bool]
@@ -153,7 +153,7 @@ def _choose(dataset: ShardDataset, options: VerifyOptions) -> IsChosen:
         return lambda _: True
     generator = np.random.default_rng(options.seed)
     places = set(generator.permutation(images)[: options.samples].tolist())
-    ids = (each.id for each in dataset.version.stream_samples() if not is_mirrored(each.id))
+    ids = (each.id for each in dataset.version.stream_samples() if is_plain(each.id))
     return {image_id for place, image_id in enumerate(ids) if place in places}.__contains__
 
 
@@ -171,7 +171,7 @@ class _StoredLines:
         if self._split != sample.split:
             self._split, of_split = sample.split, sample.split
             lines = (each for each in self._version.stream_samples() if each.split == of_split)
-            by_image = groupby(lines, key=lambda each: each.id.removesuffix(FLIP_SUFFIX))
+            by_image = groupby(lines, key=lambda each: image_id_of(each.id))
             self._lines = ((image_id, list(group)) for image_id, group in by_image)
             self._next = next(self._lines, None)
         while self._next is not None and self._next[0] < sample.image_id:
@@ -257,7 +257,7 @@ class _Comparison:
         """Return the look-up of stored embeddings that gives none for the chosen images."""
 
         def find(record_id: str, image_sha256: str) -> Embeddings | None:
-            if is_chosen(record_id.removesuffix(FLIP_SUFFIX)):
+            if is_chosen(image_id_of(record_id)):
                 return None
             return self._stored.find(record_id, image_sha256)
 

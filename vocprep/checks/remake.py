@@ -73,7 +73,7 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
         **_reduction_choices(recipe),
         precision=recipe.precision,
         embedding_dtype=recipe.embedding_dtype,
-        views=recipe.views,
+        views=recipe.chosen_views,
     )
     remake = plan(
         dataset.with_flags(_recorded_flags(recipe, dataset, sources.data_dir)),

@@ -30,6 +30,7 @@ from vocprep.cli.common import (
     workers_option,
 )
 from vocprep.errors import UsageError
+from vocprep.files.ids import MOST_CROPS
 from vocprep.geometry import EdgeRule, Geometry, GeometryKind
 from vocprep.options import (
     BuildChoices,
@@ -45,6 +46,7 @@ from vocprep.options import (
 )
 from vocprep.recipe import EmbeddingDtype, Precision, is_own_file
 from vocprep.storage.places import Place
+from vocprep.views import parse_views
 
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription
@@ -86,6 +88,12 @@ def _projection(
     _context: click.Context, _option: click.Parameter, value: str | None
 ) -> Projection | None:
     return None if value is None else Projection.parse(value)
+
+
+def _views(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    return None if value is None else parse_views(value)
 
 
 def _whole_numbers(
@@ -134,7 +142,13 @@ def _whole_numbers(
     show_default=True,
     help="What native does past the last whole patch.",
 )
-@click.option("--views", callback=comma_list, help="flip adds each image's mirror image.")
+@click.option(
+    "--views",
+    callback=_views,
+    metavar="VIEWS",
+    help="Further views of each image, comma-separated: flip, its mirror image; crops:N,SEED, N "
+    f"random crops, at most {MOST_CROPS}.",
+)
 @click.option(
     "--backbone",
     default=BuildChoices.backbone,

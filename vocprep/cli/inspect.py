@@ -70,7 +70,7 @@ def print_summary(out: Place, index: DatasetIndex) -> None:
     click.echo(f"content_id  {index.content_id}")
     click.echo(f"targets_id  {index.targets_id}")
     click.echo(f"dataset     {recipe.dataset}, schema {recipe.schema.name}")
-    views = ", ".join(recipe.views)
+    views = ", ".join(map(str, recipe.chosen_views))
     click.echo(f"views       {views}; embeddings {recipe.embedding_dtype}, {recipe.precision}")
     click.echo(f"weights     {index.weights}")
     print_table(

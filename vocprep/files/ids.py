@@ -11,8 +11,10 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-FLIP_SUFFIX: Final = "#flip"
-"""Follows the image id in the record id of a mirrored view."""
+MOST_CROPS: Final = 99
+"""Crops that a version may hold of each image: ``#crop1`` to ``#crop99``."""
+_VIEW = re.compile(r"#(?:flip|crop[1-9][0-9]?)\Z")
+"""What follows the image id in the record id of a view that is not the plain one."""
 MAX_SEGMENT: Final = 75
 """Bytes of a name between slashes, once encoded: a tar member has 100 with its suffixes."""
 MAX_ID: Final = 160
@@ -20,7 +22,8 @@ MAX_ID: Final = 160
 ID_RULE: Final = (
     "expected a file's name or path without its suffix, of letters, digits, blanks and "
     "punctuation: no control characters and no backslash, no name in it that begins with a dot or "
-    f"begins or ends with a blank, at most {MAX_ID} bytes and {MAX_SEGMENT} in each name"
+    f"begins or ends with a blank, at most {MAX_ID} bytes and {MAX_SEGMENT} in each name, and no "
+    f"end as views have it, #flip or #crop1 to #crop{MOST_CROPS}"
 )
 """What ``is_image_id`` takes, in words."""
 _FIRST, _OTHER = r"[^./\\\x00-\x1f\x7f-\x9f]", r"[^/\\\x00-\x1f\x7f-\x9f]"
@@ -37,12 +40,14 @@ _UNSAFE = re.compile(r"[\x00-,.:-@\[-^`{-\x7f]")
 def is_image_id(text: str) -> bool:
     """Return whether a text can be an image id.
 
-    >>> [is_image_id(text) for text in ("2008_000002", "a/b c.d", "дом/猫 (2)", "../x", "a#flip")]
-    [True, True, True, False, False]
+    >>> [is_image_id(text) for text in ("2008_000002", "a/b c.d", "дом/猫 (2)")]
+    [True, True, True]
+    >>> [is_image_id(text) for text in ("../x", "a#flip", "a#crop2")]
+    [False, False, False]
     """
     if _PLAIN.fullmatch(text):
         return True
-    if not _FORM.fullmatch(text) or _UNREADABLE.search(text) or text.endswith(FLIP_SUFFIX):
+    if not _FORM.fullmatch(text) or _UNREADABLE.search(text) or not is_plain(text):
         return False
     segments = text.split("/")
     if any(segment != segment.strip() for segment in segments):
@@ -52,8 +57,34 @@ def is_image_id(text: str) -> bool:
 
 
 def is_record_id(text: str) -> bool:
-    """Return whether a text can be a record id: an image id, for a mirrored view with its end."""
-    return is_image_id(text.removesuffix(FLIP_SUFFIX))
+    """Return whether a text can be a record id: an image id, followed by what a view adds."""
+    return is_image_id(image_id_of(text))
+
+
+def view_suffix(record_id: str) -> str:
+    """Return what a view adds to the image id, nothing for the plain view.
+
+    >>> [view_suffix(record_id) for record_id in ("a", "a#flip", "a#crop12", "a#crop0")]
+    ['', '#flip', '#crop12', '']
+    """
+    if "#" not in record_id:  # nearly all
+        return ""
+    found = _VIEW.search(record_id)
+    return "" if found is None else found[0]
+
+
+def image_id_of(record_id: str) -> str:
+    """Return the id of the image that a record is of.
+
+    >>> image_id_of("2008_000002"), image_id_of("2008_000002#crop1")
+    ('2008_000002', '2008_000002')
+    """
+    return record_id[: len(record_id) - len(view_suffix(record_id))]
+
+
+def is_plain(record_id: str) -> bool:
+    """Return whether a record is the plain view of its image."""
+    return not view_suffix(record_id)
 
 
 def encode_id(image_id: str) -> str:
@@ -93,15 +124,15 @@ def decode_id(name: str) -> str:
 
 
 def encode_record_id(record_id: str) -> str:
-    """Return a record id as the name of tar members: the encoded image id, then ``#flip``."""
-    image_id = record_id.removesuffix(FLIP_SUFFIX)
-    return encode_id(image_id) + record_id[len(image_id) :]
+    """Return a record id as the name of tar members: the encoded image id, then its view's."""
+    view = view_suffix(record_id)
+    return encode_id(record_id[: len(record_id) - len(view)]) + view
 
 
 def decode_record_id(name: str) -> str:
     """Return the record id of an encoded name; ValueError for any other name."""
-    encoded = name.removesuffix(FLIP_SUFFIX)
-    return decode_id(encoded) + name[len(encoded) :]
+    view = view_suffix(name)
+    return decode_id(name[: len(name) - len(view)]) + view
 
 
 def file_stem(image_id: str) -> str:
@@ -122,10 +153,14 @@ def id_of_stem(stem: str) -> str | None:
 
 
 def record_order(record_id: str) -> str:
-    """Return what record ids are sorted by: the image id, the plain view before the mirrored one.
+    """Return what record ids are sorted by: the image id; its plain view, its mirror image, crops.
 
-    >>> sorted(["a#flip", "a b", "a"], key=record_order)
-    ['a', 'a#flip', 'a b']
+    >>> sorted(["a#crop10", "a#crop2", "a#flip", "a b", "a"], key=record_order)
+    ['a', 'a#flip', 'a#crop2', 'a#crop10', 'a b']
     """
-    # No id holds a control character, and this one precedes every character that ids do hold.
-    return f"{record_id[:-5]}\x01" if record_id.endswith(FLIP_SUFFIX) else record_id
+    view = view_suffix(record_id)
+    if not view:
+        return record_id
+    # No id holds a control character, and these precede every character that ids do hold.
+    place = "\x01" if view == "#flip" else f"\x02{int(view.removeprefix('#crop')):02d}"
+    return record_id[: len(record_id) - len(view)] + place

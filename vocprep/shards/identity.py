@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from vocprep.shards.record import FLIP_SUFFIX
+from vocprep.files.ids import is_plain
 from vocprep.shards.samples import QuarantinedSample, Sample, SampleEntry, sample_order
 
 QUARANTINED_SHA256 = hashlib.sha256(b"quarantined").hexdigest()
@@ -57,7 +57,7 @@ class IdentityTrees:
             record_sha256 = targets_sha256 = QUARANTINED_SHA256
         self._content.add(sample.id, record_sha256)
         self._targets.add(sample.id, targets_sha256)
-        if not sample.id.endswith(FLIP_SUFFIX):
+        if is_plain(sample.id):
             self._source.add(sample.id, source_sha256(sample.image_sha256, sample.label_sha256))
 
     def roots(self) -> dict[str, str]:

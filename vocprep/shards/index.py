@@ -23,7 +23,7 @@ from vocprep.files.writing import sha256_hex, write_json
 from vocprep.options import ShardFormat
 from vocprep.recipe import Recipe
 from vocprep.shards.samples import Count, Entry, SealedEntry, Sha256
-from vocprep.shards.spans import ShardSpan, check_spans, check_sums
+from vocprep.shards.spans import ShardSpan, check_spans, check_sums, check_views
 from vocprep.storage.places import Place
 from vocprep.storage.reading import read_json_at, why_unread
 from vocprep.storage.store import StorePath
@@ -31,10 +31,12 @@ from vocprep.validation import explain, from_json, printable
 
 DATASET_FILE = "dataset.json"
 INDEX_VERSION = 3
-"""Format version of dataset.json that is written."""
+"""Format version of dataset.json that is written, without crops."""
+CROPS_VERSION = 4
+"""That of versions with crops, which earlier readers do not know."""
 SHARD_VERSIONS: Mapping[ShardFormat, Mapping[int, int]] = {
-    "hdf5": {1: 1, INDEX_VERSION: 1},
-    "webdataset": {1: 1, 2: 2, INDEX_VERSION: 2},
+    "hdf5": {1: 1, INDEX_VERSION: 1, CROPS_VERSION: 1},
+    "webdataset": {1: 1, 2: 2, INDEX_VERSION: 2, CROPS_VERSION: 2},
 }
 """By container: the format versions of dataset.json that are read, each with that of its shards."""
 SPANS_SINCE = 3
@@ -150,6 +152,9 @@ class DatasetIndex(SealedEntry):
         version = self.format_version
         check_version(self.container, version, SHARD_VERSIONS[self.container])
         check_names((*self.shards, *self.files))
+        if (self.recipe.crops is None) == (version == CROPS_VERSION):
+            expected = "none before" if self.recipe.crops else "some in"
+            raise ValueError(f"recipe.crops: expected {expected} format version {CROPS_VERSION}")
         for row, shard in enumerate(self.shards):
             if (shard.span is None) == (version >= SPANS_SINCE):
                 expected = "none in" if shard.span else "one since"
@@ -167,6 +172,11 @@ class DatasetIndex(SealedEntry):
     def short_id(self) -> str:
         """Recipe and content in one short name: ``context460-crop224-resnet32-fp32@1f3a9c…``."""
         return f"{self.recipe.short_name}@{self.content_id[:12]}"
+
+
+def index_version(recipe: Recipe) -> int:
+    """Return the format version that dataset.json of a recipe is written in."""
+    return INDEX_VERSION if recipe.crops is None else CROPS_VERSION
 
 
 def write_index(folder: Path, index: DatasetIndex) -> None:
@@ -213,6 +223,8 @@ def read_index(folder: Place) -> DatasetIndex:
         try:
             images = {split: ids.count for split, ids in index.recipe.splits.items()}
             check_spans(index.shards, images)
+            if index.recipe.crops is not None:
+                check_views(index.shards, len(index.recipe.record_views))
             check_sums(index.shards, index.statistics)
         except ValueError as error:
             raise ShardError(f"{path}: contradicts itself: {error}; {advice}") from error

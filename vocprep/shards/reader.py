@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from vocprep.errors import ManifestError, ShardError, UsageError
+from vocprep.files.ids import image_id_of, is_plain, view_suffix
 from vocprep.files.reading import parse_json
 from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
@@ -29,12 +30,13 @@ from vocprep.shards.feed.loading import Loader
 from vocprep.shards.feed.order import epoch_order
 from vocprep.shards.index import DatasetIndex, ShardEntry, remake_advice
 from vocprep.shards.one_record import RangedRecords
-from vocprep.shards.record import FLIP_SUFFIX, PATCH_FIELDS, Record
+from vocprep.shards.record import PATCH_FIELDS, Record, record_ids_of
 from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
 from vocprep.shards.spans import ids_sha256
 from vocprep.shards.version import Version, read_listed
 from vocprep.storage.places import Place, parse_place
 from vocprep.validation import explain
+from vocprep.views import ViewChoice, is_chosen, is_crop, per_image
 
 if TYPE_CHECKING:
     from webdataset import FluidWrapper
@@ -135,10 +137,13 @@ class ShardDataset:
             f"{self.path}: no split {split!r}: expected one of {', '.join(self.splits)}"
         )
 
-    def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
-        """Yield a shard's records in row order; ShardError when they are not those of the index."""
+    def read_shard(self, name: str, *, all_views: ViewChoice = False) -> Iterator[Record]:
+        """Yield a shard's records in row order; ShardError when they are not those of the index.
+
+        ``all_views`` is as in ``LoaderOptions``.
+        """
         for record in self._open_shard(name):
-            if all_views or not record.image_id.endswith(FLIP_SUFFIX):
+            if is_chosen(record.image_id, all_views):
                 yield record
 
     def prefetch(self, names: Sequence[str]) -> None:
@@ -158,10 +163,28 @@ class ShardDataset:
                 f"{self.path / name}: holds other records than the {expected:,} that dataset.json "
                 f"lists; {remake_advice(self.path)}"
             )
+        self._check_views(name, shard.image_ids)
         return shard
 
+    def _check_views(self, name: str, record_ids: Sequence[str]) -> None:
+        """Raise ShardError where records are not the views that the recipe has of each image."""
+        recipe = self.index.recipe
+        if recipe.crops is None:
+            odd = [each for each in record_ids if is_crop(each)]
+            expected = "none that ends as those of crops, which the recipe does not have"
+        else:
+            images = [record_id for record_id in record_ids if is_plain(record_id)]
+            whole = [*record_ids_of(images, recipe.record_views)]
+            odd = sorted({*whole}.symmetric_difference(record_ids))
+            expected = f"of each image the views {', '.join(recipe.record_views)}"
+        if odd:
+            raise ShardError(
+                f"{self.path / name}: record ids such as {odd[0]!r}: expected {expected}; build "
+                "the shards again, from pictures of other names where they end so"
+            )
+
     def record(self, image_id: str) -> Record:
-        """Return one record, ``ID#flip`` for a mirrored view.
+        """Return one record, ``ID#flip`` for a mirrored view, ``ID#crop1`` for the first crop.
 
         Reads its shard, which is kept for the next call; of an HDF5 shard in an object store, which
         the cache does not hold, the record alone. UsageError when there is none of this id.
@@ -199,11 +222,14 @@ class ShardDataset:
 
     def _why_missing(self, image_id: str) -> str:
         """Return why no record has this id."""
-        plain = image_id.removesuffix(FLIP_SUFFIX)
+        plain, view = image_id_of(image_id), view_suffix(image_id)
         if bad := next((bad for bad in self.version.stream_quarantined() if bad.id == plain), None):
             return f"{plain} is in quarantine.jsonl: {bad.reason}"
-        if plain != image_id and self._find(plain) is not None:
-            return "this version holds no mirrored views"
+        if view and self._find(plain) is not None:
+            crops = self.index.recipe.crops
+            if view != "#flip" and crops is not None:
+                return f"this version holds the crops 1 to {crops.count} of each image"
+            return f"this version holds no {'mirrored views' if view == '#flip' else 'crops'}"
         nearest = list(self.version.search.nearest(plain))
         near = [record_id for name in nearest for record_id in self._kept(name).image_ids]
         if close := get_close_matches(plain, near, n=1):
@@ -218,7 +244,7 @@ class ShardDataset:
         return {shard.name: shard for shard in self.index.shards}
 
     def __len__(self) -> int:
-        """Return the number of records of all splits, mirrored views included."""
+        """Return the number of records of all splits, all views included."""
         return sum(shard.records for shard in self.index.shards)
 
     def __repr__(self) -> str:
@@ -228,13 +254,16 @@ class ShardDataset:
         splits = ", ".join(f"{split} {counts[split]:,}" for split in self.splits)
         return f"ShardDataset('{self.path}': {self.index.short_id}, records: {splits})"
 
-    def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
+    def shard_sizes(self, split: str, *, all_views: ViewChoice = False) -> list[int]:
         """Return how many records ``read_shard`` yields of each of a split's shards."""
-        if all_views:
-            return [self._entries[name].records for name in self.shard_names(split)]
-        return [self.version.spans[name].images for name in self.shard_names(split)]
+        names, recipe = self.shard_names(split), self.index.recipe
+        images = [self.version.spans[name].images for name in names]
+        if recipe.crops is not None:  # each image has all views
+            return [count * per_image(all_views, recipe.record_views) for count in images]
+        has_flipped = all_views is True or (all_views and "flip" in all_views)
+        return [self._entries[name].records for name in names] if has_flipped else images
 
-    def count(self, split: str, *, all_views: bool = False) -> int:
+    def count(self, split: str, *, all_views: ViewChoice = False) -> int:
         """Return how many records of a split are drawn per epoch, by all ranks together."""
         return sum(self.shard_sizes(split, all_views=all_views))
 
@@ -244,7 +273,7 @@ class ShardDataset:
         """Return a loader of a split's batches."""
         return Loader(self, split, options, progress)
 
-    def as_webdataset(self, split: str, *, all_views: bool = False) -> FluidWrapper:
+    def as_webdataset(self, split: str, *, all_views: ViewChoice = False) -> FluidWrapper:
         """Return a stock ``webdataset`` pipeline over a split of a tar version, decoded.
 
         Its samples are dicts: ``__key__`` (the record id), ``embeddings.npy`` [P, D],
@@ -280,7 +309,7 @@ class _DecodedSamples:
     """A stage of a webdataset pipeline: the samples of each shard."""
 
     shards: ProvedShards
-    all_views: bool
+    all_views: ViewChoice
 
     def __call__(self, sources: Iterable[dict[str, str]]) -> Iterator[dict[str, Any]]:
         for source in sources:
@@ -288,7 +317,7 @@ class _DecodedSamples:
             shard = self.shards.open(Path(url).name)
             assert isinstance(shard, TarShard)  # nothing else is given
             for row, image_id in enumerate(shard.image_ids):
-                if self.all_views or not image_id.endswith(FLIP_SUFFIX):
+                if is_chosen(image_id, self.all_views):
                     record = shard.read(row)
                     yield {
                         "__key__": image_id,

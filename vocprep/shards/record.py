@@ -9,31 +9,25 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import LabelDecodeError, ShardError
-from vocprep.files import ids
 from vocprep.geometry import PATCH, Grid
 from vocprep.labels.png import decode_png
-from vocprep.recipe import View
-
-FLIP_SUFFIX: Final = ids.FLIP_SUFFIX
-"""Follows the image id in the record id of a mirrored view."""
 
 
-def record_id(image_id: str, view: View) -> str:
-    """Return the id of an image's record in a view."""
-    return image_id + (FLIP_SUFFIX if view == "flip" else "")
+def record_id(image_id: str, view: str) -> str:
+    """Return the id of an image's record in a view, one of ``Recipe.record_views``."""
+    return image_id if view == "identity" else f"{image_id}#{view}"
 
 
-def record_ids_of(image_ids: Iterable[str], views: Sequence[View]) -> Iterator[str]:
+def record_ids_of(image_ids: Iterable[str], views: Sequence[str]) -> Iterator[str]:
     """Yield the ids of the records of images, in the order that they have in a shard.
 
-    >>> list(record_ids_of(["a", "b"], ("identity", "flip")))
-    ['a', 'a#flip', 'b', 'b#flip']
+    >>> list(record_ids_of(["a", "b"], ("identity", "flip", "crop1")))
+    ['a', 'a#flip', 'a#crop1', 'b', 'b#flip', 'b#crop1']
     """
     for image_id in image_ids:
         for view in views:
@@ -45,7 +39,7 @@ class Record:
     """Everything kept of one image in one view."""
 
     image_id: str
-    """The record id: the image id, followed by ``#flip`` for the mirrored view."""
+    """The record id: the image id, followed by ``#flip`` or, of a crop, such as ``#crop1``."""
     split: str
     grid: Grid
     """(ny, nx); P = ny·nx."""

@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from vocprep.errors import ShardError
-from vocprep.files.ids import ID_PATTERN, record_order
+from vocprep.files.ids import ID_PATTERN, is_plain, record_order
 from vocprep.files.writing import canonical_json, sha256_hex
-from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.record import Record
 from vocprep.validation import explain
 
 SAMPLES_FILE = "samples.jsonl"
@@ -69,7 +69,7 @@ class SampleEntry(Entry):
     """A line of samples.jsonl: one record, where it is, and its digests."""
 
     id: RecordId
-    """Record id: the image id, followed by ``#flip`` for the mirrored view."""
+    """Record id: the image id, followed by ``#flip`` or, of a crop, such as ``#crop1``."""
     split: str
     shard: str
     row: Count
@@ -126,12 +126,12 @@ def pair_digests(samples: Iterable[Sample]) -> dict[str, PairDigests]:
     return {
         sample.id: (sample.image_sha256, sample.label_sha256)
         for sample in samples
-        if not sample.id.endswith(FLIP_SUFFIX)
+        if is_plain(sample.id)
     }
 
 
 def sample_order(sample: SampleEntry | QuarantinedSample) -> str:
-    """Return what samples are sorted by: the image id, the plain view before the mirrored one."""
+    """Return what samples are sorted by: the image id, its plain view before the others."""
     return record_order(sample.id)
 
 

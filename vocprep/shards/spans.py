@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Protocol, Self
 
-from vocprep.files.ids import record_order
-from vocprep.shards.record import FLIP_SUFFIX
+from vocprep.files.ids import is_plain, record_order
 from vocprep.shards.samples import Count, Entry, RecordId, Sha256
 
 
@@ -22,7 +21,7 @@ class ShardSpan(Entry):
     """The records of one shard, in id order."""
 
     images: Count
-    """Records that are not mirrored."""
+    """Records that are plain views."""
     first_id: RecordId
     last_id: RecordId
     ids_sha256: Sha256
@@ -37,7 +36,7 @@ class ShardSpan(Entry):
         (2, 'a', 'b')
         """
         return cls(
-            images=sum(not is_mirrored(record_id) for record_id in record_ids),
+            images=sum(is_plain(record_id) for record_id in record_ids),
             first_id=min(record_ids, key=record_order),
             last_id=max(record_ids, key=record_order),
             ids_sha256=ids_sha256(record_ids),
@@ -108,6 +107,16 @@ def check_spans(shards: Sequence[SpannedShard], images: Mapping[str, int]) -> No
             raise ValueError(
                 f"spans of split {split}: expected at most the {images[split]:,} images of the "
                 f"recipe, found {count:,}"
+            )
+
+
+def check_views(shards: Sequence[SpannedShard], views: int) -> None:
+    """Raise ValueError where shards do not hold so many views of each image."""
+    for row, shard in enumerate(shards):
+        if shard.span is not None and shard.records != shard.span.images * views:
+            raise ValueError(
+                f"shards[{row}].span.images {shard.span.images:,}: expected records, "
+                f"{shard.records:,}, to be {views} times as many, the views of the recipe"
             )
 
 
@@ -183,8 +192,3 @@ def ids_sha256(record_ids: Iterable[str]) -> str:
     for record_id in record_ids:
         digest.update(f"{record_id}\n".encode())
     return digest.hexdigest()
-
-
-def is_mirrored(record_id: str) -> bool:
-    """Return whether a record is a mirrored view."""
-    return record_id.endswith(FLIP_SUFFIX)

@@ -164,5 +164,5 @@ def test_build_that_succeeds_old_tars_gives_what_a_new_one_gives(
 def test_no_index_of_hdf5_is_of_version_2(tmp_path: Path) -> None:
     path = write_records(tmp_path / "out", RECORDS) / "dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
-    with pytest.raises(ShardError, match="this version of vocprep reads 1 and 3 of hdf5 shards"):
+    with pytest.raises(ShardError, match="this version of vocprep reads 1, 3 and 4 of hdf5 shards"):
         read_index(tmp_path / "out")

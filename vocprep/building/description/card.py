@@ -36,7 +36,7 @@ def _about(recipe: Recipe, weights: str) -> str:
         f"{recipe.embedding_dtype}; weights: {weights})\n"
         f"and top-4 targets for each 32×32 patch, under the label space `{recipe.schema.name}`,\n"
         f"geometry `{recipe.geometry.short_name}`, views "
-        f"{', '.join(recipe.views)}. `dataset.json` holds the whole recipe.\n"
+        f"{', '.join(map(str, recipe.chosen_views))}. `dataset.json` holds the whole recipe.\n"
     )
 
 

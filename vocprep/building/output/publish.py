@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from vocprep.building.stages import STAGES
 from vocprep.data_dir.image_ids import ImageIds
 from vocprep.errors import DataError, ShardError, UsageError
 from vocprep.features.weights import WEIGHTS_HINT
-from vocprep.files.ids import record_order
+from vocprep.files.ids import image_id_of, record_order
 from vocprep.files.locking import LOCK, alone_in, file_lock
 from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.replacing import Replacement, empty_staging
@@ -34,7 +34,7 @@ from vocprep.shards.index import (
     read_index,
     write_index,
 )
-from vocprep.shards.record import Record
+from vocprep.shards.record import Record, record_ids_of
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place, local_path
 from vocprep.storage.store import StorePath
@@ -320,27 +320,45 @@ def write_dataset(
             raise UsageError(f"{out}: holds a finished dataset version; choose another folder")
         staging = Staging(out, _RECORDS)
         with empty_staging(staging.path) as staged:
-            shards = _write_shards(staging, splits, layout)
+            shards = _write_shards(staging, splits, layout, recipe)
             version = assemble(key, shards, staging.samples, staged, _NO_SECONDS)
             _commit(exchange, version.index)
     return version.index
 
 
 def _write_shards(
-    staging: Staging, splits: Mapping[str, Sequence[Record]], layout: Layout
+    staging: Staging, splits: Mapping[str, Sequence[Record]], layout: Layout, recipe: Recipe
 ) -> dict[str, FinishedShard]:
     """Encode and stage the shards of records, and return them by name."""
     finished = {}
     for split, records in splits.items():
-        for name, members in cut_shards(split, _in_id_order(records), layout):
+        for name, groups in cut_shards(split, _groups(records, recipe, split), layout):
+            members = [record for group in groups for record in group]
             shard = finish_shard(ShardPlan(name=name, split=split, samples=()), members, [], layout)
             staging.add(name, shard)
             finished[name] = shard.finished
     return finished
 
 
-def _in_id_order(records: Iterable[Record]) -> list[Record]:
-    return sorted(records, key=lambda record: record_order(record.image_id))
+def _groups(records: Iterable[Record], recipe: Recipe, split: str) -> list[list[Record]]:
+    """Return records in id order, in groups that no end of a shard separates.
+
+    These are single records; of a recipe with crops all views of an image, UsageError where one
+    lacks some.
+    """
+    ordered = sorted(records, key=lambda record: record_order(record.image_id))
+    if recipe.crops is None:
+        return [[record] for record in ordered]
+    groups = groupby(ordered, key=lambda record: image_id_of(record.image_id))
+    found = {image_id: list(group) for image_id, group in groups}
+    for image_id, group in found.items():
+        expected = list(record_ids_of([image_id], recipe.record_views))
+        if [record.image_id for record in group] != expected:
+            raise UsageError(
+                f"records of image {image_id} in split {split}: expected those of the views of the "
+                f"recipe, {', '.join(expected)}"
+            )
+    return list(found.values())
 
 
 def _plan_of_records(

@@ -16,6 +16,7 @@ from vocprep.building.plan import BuildPlan, ShardPlan
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, ShardError
 from vocprep.features.image import read_image_file
+from vocprep.files.ids import is_plain
 from vocprep.files.writing import sha256_hex
 from vocprep.formats.orientations import UPRIGHT, orientation
 from vocprep.labels.decode import read_label_file
@@ -23,7 +24,7 @@ from vocprep.parallel import map_ordered
 from vocprep.shards.index import ShardEntry
 from vocprep.shards.record import record_ids_of
 from vocprep.shards.samples import PairDigests, QuarantinedSample, Sample, pair_digests
-from vocprep.shards.spans import ids_sha256, is_mirrored
+from vocprep.shards.spans import ids_sha256
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place
 
@@ -155,7 +156,7 @@ class PublishedShards:
         stored = {(shard.split, spans[shard.name].ids_sha256): shard for shard in shards}
         for shard in plan.shards:
             made = (image_id for image_id in shard.image_ids() if image_id not in bad)
-            record_ids = record_ids_of(made, plan.recipe.views)
+            record_ids = record_ids_of(made, plan.recipe.record_views)
             entry = stored.get((shard.split, ids_sha256(record_ids)))
             if entry is not None:
                 own = [bad[image_id] for image_id in shard.image_ids() if image_id in bad]
@@ -224,4 +225,4 @@ class _InOrder:
 
 def image_samples(version: Version) -> Iterator[Sample]:
     """Yield one sample per image of a version, in id order."""
-    return (sample for sample in version.stream_all() if not is_mirrored(sample.id))
+    return (sample for sample in version.stream_all() if is_plain(sample.id))

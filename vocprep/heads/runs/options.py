@@ -31,6 +31,7 @@ from vocprep.heads.model.config import (
 from vocprep.options import LoaderMode
 from vocprep.storage.places import LocalPath
 from vocprep.validation import NotNegative, Positive, checked
+from vocprep.views import ViewChoice, ViewKind
 
 StepPrecision = Literal["auto", "fp32", "bf16"]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -99,6 +100,8 @@ class TrainOptions:
     """Rate of dropout of the standardised embeddings; ``dropout_factor`` does not change it."""
     flip: bool = True
     """Train on mirrored views too, where the shards hold them."""
+    crops: bool | None = None
+    """Train on crops too, where the shards hold them; as ``flip`` when None."""
     dropout_factor: Annotated[float, Field(ge=0, lt=2)] = 1.0
     """Multiplies the dropout rates (0.1 in the transformer and in the head of cells,
     ``mask_dropout`` in that of slots); 0 is none."""
@@ -147,6 +150,15 @@ class TrainOptions:
     """Continue from the last complete checkpoint in the folder, or begin where there is none."""
     overwrite: bool = False
     """Replace the run that the folder already holds."""
+
+    @property
+    def drawn_views(self) -> ViewChoice:
+        """The views that are trained on, as ``LoaderOptions.all_views`` names them."""
+        has_crops = self.flip if self.crops is None else self.crops
+        if self.flip and has_crops:
+            return True
+        kinds: dict[ViewKind, bool] = {"flip": self.flip, "crops": has_crops}
+        return tuple(kind for kind, is_drawn in kinds.items() if is_drawn)
 
     def validates(self, epoch: int) -> bool:
         """Return whether the heads are saved after an epoch (from 1), and scored if they can be."""

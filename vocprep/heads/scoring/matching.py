@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Sequence
 
 from vocprep.errors import RunError, UsageError
+from vocprep.files.ids import is_plain
 from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.runs.run import Run
 from vocprep.recipe import Recipe, differing_fields, joined_differences
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.spans import is_mirrored
 
 MUST_AGREE = ("backbone", "weights_sha256", "windows", "layers", "normalisation", "schema")
 """Recipe fields without which a run's heads mean nothing on a dataset version."""
@@ -89,7 +89,7 @@ def _truth(dataset: ShardDataset, split: str) -> str:
     """Return a digest of the images and the ground truth of a split, mirrored views left out."""
     digest = hashlib.sha256()
     for sample in dataset.version.stream_samples():
-        if sample.split == split and not is_mirrored(sample.id):
+        if sample.split == split and is_plain(sample.id):
             fields = (sample.id, sample.image_sha256, sample.targets_sha256)
             digest.update("\0".join((*fields, "")).encode())
     return digest.hexdigest()

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from vocprep.data_dir.splits import SplitFolders
 from vocprep.errors import DataError, UsageError
+from vocprep.files.ids import is_plain
 from vocprep.files.writing import sha256_hex
 from vocprep.geometry import Geometry, whole_labels
 from vocprep.labels.decode import LabelRule, label_rule, read_label_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.manifests import DatasetManifest
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX
 from vocprep.shards.samples import SampleEntry
 
 
@@ -45,7 +45,7 @@ def whole_image_pixels(
     rule = label_rule(manifest, data_dir, [split])
     pixels = np.zeros(space.outputs, dtype=np.int64)
     for sample in dataset.version.stream_samples():
-        if sample.split == split and not sample.id.endswith(FLIP_SUFFIX):
+        if sample.split == split and is_plain(sample.id):
             path = Path(str(folders.label_path(sample.id)))
             pixels += _class_pixels(rule, path, sample, space, geometry)
     return pixels

@@ -72,7 +72,7 @@ def open_feed(
         shuffle=True,
         seed=options.seed,
         lanes=options.lanes or 1,  # decided by ``decide_lanes``
-        all_views=options.flip,
+        all_views=options.drawn_views,
     )
     return make_feed(dataset, options.train_split, train_options, processes, progress)
 

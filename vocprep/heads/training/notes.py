@@ -33,5 +33,10 @@ def notes_on(
         yield f"{missing}; see quarantine.jsonl"
     if options.flip and "flip" not in dataset.index.recipe.views:
         yield f"no mirrored views in {dataset.path}: build-shards --views flip makes them"
+    has_crops = dataset.index.recipe.crops is not None
+    if options.crops and not has_crops:
+        yield f"no crops in {dataset.path}: build-shards --views crops:N,SEED makes them"
+    if has_crops and options.crops is None and not options.flip:
+        yield f"crops in {dataset.path} are left out as mirrored views are: --set crops=true"
     if options.preset == "wide" and dataset.index.recipe.windows == (PATCH,):
         yield f"{dataset.path} has no wide embeddings: build-shards --windows makes them"

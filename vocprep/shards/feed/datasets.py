@@ -25,6 +25,7 @@ from vocprep.shards.feed.batches import Batch, PatchTable, with_label_maps
 from vocprep.shards.feed.order import BatchPlan, EpochOrder, Ints, Piece, epoch_order
 from vocprep.shards.record import Record
 from vocprep.validation import LARGEST, printable
+from vocprep.views import ViewChoice
 
 Item = TypeVar("Item")
 
@@ -45,11 +46,11 @@ class ShardSource(Protocol):
         """Return the names of a split's shards, in order."""
         ...
 
-    def shard_sizes(self, split: str, *, all_views: bool = False) -> list[int]:
+    def shard_sizes(self, split: str, *, all_views: ViewChoice = False) -> list[int]:
         """Return the number of records that ``read_shard`` yields of each of them."""
         ...
 
-    def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
+    def read_shard(self, name: str, *, all_views: ViewChoice = False) -> Iterator[Record]:
         """Yield a shard's records in row order."""
         ...
 
@@ -259,5 +260,7 @@ def described(value: object, split: str, options: LoaderOptions, size: str = "")
     order = f"shuffled with seed {options.seed}" if options.shuffle else "in stored order"
     lanes = f", {options.lanes} lanes" if options.lanes > 1 else ""
     rank = f", rank {options.rank} of {options.world_size}" if options.world_size > 1 else ""
-    views = ", mirrored views too" if options.all_views else ""
+    kinds = {"flip": "mirrored views", "crops": "crops"}
+    chosen = ("flip", "crops") if options.all_views is True else options.all_views or ()
+    views = f", {' and '.join(kinds[kind] for kind in chosen)} too" if chosen else ""
     return f"{type(value).__name__}({split!r}, {size}{options.mode}, {order}{views}{lanes}{rank})"

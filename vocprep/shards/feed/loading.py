@@ -26,6 +26,7 @@ from vocprep.shards.feed.datasets import (
 from vocprep.shards.feed.order import BatchPlan, Ints, batch_bounds
 from vocprep.shards.record import Record
 from vocprep.validation import NotNegative, Positive, checked, explain, from_json, to_json
+from vocprep.views import ViewChoice
 
 
 @checked
@@ -34,7 +35,7 @@ class _LoaderState:
 
     content_id: str
     split: str
-    all_views: bool
+    all_views: ViewChoice
     shards_sha256: str
     """Of the number of records of each of the split's shards."""
     shuffle: bool

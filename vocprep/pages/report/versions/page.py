@@ -144,9 +144,15 @@ def _overview(
         "version_overview.html",
         facts=facts,
         splits=split_table(splits),
-        views=len(index.recipe.views),
+        views=_other_views(index.recipe),
         warnings=list(_warnings(dataset, splits, found)),
     )
+
+
+def _other_views(recipe: Recipe) -> str:
+    """Return in words what the shards hold beside plain views; empty where there is nothing."""
+    kinds = ["mirrored views"] * (len(recipe.views) > 1) + ["crops"] * (recipe.crops is not None)
+    return " and ".join(kinds).capitalize()
 
 
 def _warnings(

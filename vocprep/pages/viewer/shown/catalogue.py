@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import ShardError
+from vocprep.files.ids import is_plain
 from vocprep.geometry import Grid
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.samples import SAMPLES_FILE, QuarantinedSample, Sample, SampleEntry
-from vocprep.shards.spans import is_mirrored
 from vocprep.validation import printable
 
 _DIGITS = 16
@@ -55,7 +55,7 @@ class Catalogue:
         progress.begin("pictures", len(dataset), 0)
         try:
             for sample in dataset.version.stream_all():
-                if not is_mirrored(sample.id):
+                if is_plain(sample.id):
                     columns.add(sample)
                 progress.advance(1)
         finally:
