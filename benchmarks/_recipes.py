@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vocprep.options import BuildChoices
-from vocprep.recipe import View
+from vocprep.views import View
 
 VIEWS: tuple[View, ...] = ("identity", "flip")
 

@@ -26,6 +26,7 @@ from vocprep.recipe import (
     joined_differences,
 )
 from vocprep.validation import to_json
+from vocprep.views import Crops, parse_views
 
 RECIPE = Recipe(
     dataset="pascal-context",
@@ -89,6 +90,7 @@ OTHER_VALUES: dict[str, Any] = {
     "format_version": 2,
     "reduction": Reduction(kind="projection", size=64, seed=0),
     "label_rule": LabelRuleId(kind="colours", table_sha256="ab" * 32),
+    "crops": Crops(count=2, seed=0),
 }
 
 
@@ -210,6 +212,16 @@ def test_short_name() -> None:
 def test_values_that_are_no_recipe_are_refused(damage: dict[str, Any]) -> None:
     with pytest.raises(ShardError, match="not a recipe"):
         Recipe.from_json({**RECIPE.to_json(), **damage})
+
+
+@given(st.integers(1, 99), st.integers(0, 2**63 - 1))
+def test_crops_are_part_of_the_recipe_and_of_its_text(count: int, seed: int) -> None:
+    recipe = replace(RECIPE, crops=Crops.parse(f"crops:{count},{seed}"))
+    again = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
+    assert (again, again.recipe_id) == (recipe, recipe.recipe_id)
+    assert recipe.record_views == ("identity", *(f"crop{n + 1}" for n in range(count)))
+    typed = BuildChoices(views=parse_views(f"identity,crops:{count}, {seed},flip"))
+    assert (typed.named_views, typed.crops) == (("identity", "flip"), recipe.crops)
 
 
 def test_a_recipe_without_a_field_is_refused() -> None:

@@ -17,6 +17,7 @@ from vocprep.files.ids import (
     encode_record_id,
     file_stem,
     id_of_stem,
+    image_id_of,
     is_image_id,
     record_order,
 )
@@ -28,7 +29,19 @@ IDS = st.lists(SEGMENTS, min_size=1, max_size=4).map("/".join).filter(is_image_i
 
 @pytest.mark.parametrize(
     "text",
-    ["2008_000002", "a/b c.d", "дом/кошка.1", "猫 (2)", "x%20y", "a#b", "a#flips", "x" * 75, "a."],
+    [
+        "2008_000002",
+        "a/b c.d",
+        "дом/кошка.1",
+        "猫 (2)",
+        "x%20y",
+        "a#b",
+        "a#flips",
+        "a#crop0",
+        "a#crop100",
+        "x" * 75,
+        "a.",
+    ],
 )
 def test_names_of_files_without_their_suffix_are_ids(text: str) -> None:
     assert is_image_id(text)
@@ -63,6 +76,8 @@ def test_names_of_files_without_their_suffix_are_ids(text: str) -> None:
             "\ufeffa",
             "\udce9",
             "a#flip",
+            "a#crop1",
+            "a#crop99",
         ],
         *["x" * 76, "é" * 38, "." + "a", "(" * 26, "/".join(["x" * 55] * 3), "/".join("a" * 41)],
     ],
@@ -71,18 +86,18 @@ def test_what_leads_elsewhere_or_fits_no_container_is_no_id(text: str) -> None:
     assert not is_image_id(text)
 
 
-@given(IDS, st.sampled_from(["", "#flip"]))
+@given(IDS, st.sampled_from(["", "#flip", "#crop1", "#crop99"]))
 def test_names_of_members_give_their_record_back(image_id: str, view: str) -> None:
     record_id = image_id + view
     name = encode_record_id(record_id)
     assert decode_record_id(name) == record_id
     assert unquote(name) == record_id  # as any reader does it
-    assert not re.search(r"[\x00-,.:-@\[-^`{-\x7f]", name.removesuffix("#flip").replace("%", ""))
+    assert not re.search(r"[\x00-,.:-@\[-^`{-\x7f]", name.removesuffix(view).replace("%", ""))
     if re.fullmatch(r"[A-Za-z0-9_/-]+", image_id):
         assert name == record_id
 
 
-@given(IDS, st.sampled_from(["", "#flip"]))
+@given(IDS, st.sampled_from(["", "#flip", "#crop1", "#crop99"]))
 def test_every_member_name_fits_a_plain_tar_header(image_id: str, view: str) -> None:
     name = f"{encode_record_id(image_id + view)}.label_map.png16"
     stream = io.BytesIO()
@@ -112,7 +127,11 @@ def test_other_names_of_files_are_of_no_image(stem: str) -> None:
 
 @given(st.lists(IDS, unique=True, max_size=8))
 @example(["a", "a b", "a!", "a#b", "a/b"])
-def test_a_mirrored_view_follows_its_image(ids: list[str]) -> None:
-    records = [image_id + view for image_id in ids for view in ("#flip", "")]
+def test_views_follow_their_image(ids: list[str]) -> None:
+    views = ("", "#flip", "#crop1", "#crop2", "#crop10")
+    records = [image_id + view for image_id in ids for view in reversed(views)]
     ordered = sorted(records, key=record_order)
-    assert ordered == [image_id + view for image_id in sorted(ids) for view in ("", "#flip")]
+    assert ordered == [image_id + view for image_id in sorted(ids) for view in views]
+    assert [image_id_of(record_id) for record_id in ordered] == [
+        image_id for image_id in sorted(ids) for _ in views
+    ]

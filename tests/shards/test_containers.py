@@ -29,7 +29,10 @@ from vocprep.shards.codecs import hdf5, tar
 from vocprep.shards.containers import CONTAINERS, Container, ShardReader
 from vocprep.shards.record import Record
 
-ODD_IDS = ["a", "a#flip", "a b", "a/b c.d", "a#b", "a#b#flip", "x%20y", "дом/кошка.1", "猫 (2)"]
+ODD_IDS = [
+    *("a", "a#flip", "a#crop1", "a#crop10", "a b", "a/b c.d", "a#b", "a#b#flip", "a#b#crop2"),
+    *("x%20y", "дом/кошка.1", "дом/кошка.1#crop99", "猫 (2)"),
+]
 
 
 def three_records() -> list[Record]:

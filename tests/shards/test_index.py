@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders.records import make_record, write_version
+from builders.versions import write_records
 
 from vocprep.building.output.publish import write_dataset
-from vocprep.errors import ShardError
+from vocprep.errors import ShardError, UsageError
+from vocprep.files.writing import canonical_json, sha256_hex
 from vocprep.geometry import Geometry
 from vocprep.labels.label_space import load_label_space
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.index import DatasetIndex, read_index
+from vocprep.shards.reader import ShardDataset
 from vocprep.shards.samples import SampleEntry, parse_lines
+from vocprep.views import Crops
 
 
 def make_index(out: Path) -> DatasetIndex:
@@ -32,6 +37,74 @@ def make_index(out: Path) -> DatasetIndex:
     )
     records = [make_record("a"), make_record("a#flip"), make_record("b", (1, 1))]
     return write_dataset(out, recipe, {"train": records})
+
+
+def make_cropped(out: Path) -> DatasetIndex:
+    """A version of two images in their plain view and two crops."""
+    records = [make_record(image_id + view) for image_id in "ab" for view in VIEWS]
+    write_records(out, records, crops=CROPS)
+    return read_index(out)
+
+
+VIEWS, CROPS = ("", "#crop1", "#crop2"), Crops(count=2, seed=0)
+
+
+def test_index_of_crops_holds_all_views_of_each_image(tmp_path: Path) -> None:
+    index = make_cropped(tmp_path)
+    assert index.format_version == 4
+    assert [(each.records, each.span and each.span.images) for each in index.shards] == [(6, 2)]
+    found = ShardDataset.open(tmp_path).read_shard(index.shards[0].name, all_views=True)
+    assert [record.image_id for record in found] == [f"{a}{view}" for a in "ab" for view in VIEWS]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format_version": 3}, "recipe.crops: expected none before format version 4"),
+        ({"crops": {"count": 2, "seed": 0}}, "crops.rule: no value and 1"),
+        ({"crops": {"count": 100, "seed": 0, "rule": 1}}, "crops.count 100: expected at most 99"),
+        ({"crops": {"count": 2, "seed": -1, "rule": 1}}, "crops.seed -1: expected 0 or more"),
+        ({"crops": {"count": 2, "seed": 0, "rule": 2}}, "crops.rule 2: expected 1"),
+        ({"crops": {"count": 2, "seed": 0, "rule": 1, "x": 1}}, "crops.x: no field of this name"),
+        ({"crops": None}, "recipe.crops: expected some in format version 4"),
+        ({"views": ["identity", "crop1"]}, "views[1] 'crop1': expected one of identity, flip"),
+        ({"crops": {"count": 3, "seed": 0, "rule": 1}}, "6, to be 4 times as many"),
+        ({"geometry": {"geometry": "native", "edge": "drop"}}, "expected crop or squash"),
+    ],
+)
+def test_index_of_crops_that_contradicts_itself_is_refused(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    value = make_cropped(tmp_path).model_dump(mode="json")
+    (value if "format_version" in change else value["recipe"]).update(change)
+    write_sealed(tmp_path, value)
+    with pytest.raises(ShardError, match=re.escape(said)):
+        read_index(tmp_path)
+
+
+def write_sealed(folder: Path, value: dict[str, Any]) -> None:
+    """Write an index as whoever made it would have."""
+    value["recipe_id"] = sha256_hex(canonical_json(value["recipe"]))
+    del value["index_sha256"]
+    value["index_sha256"] = sha256_hex(canonical_json(value))
+    (folder / "dataset.json").write_text(json.dumps(value))
+
+
+def test_pictures_that_are_named_as_crops_are_refused_by_name(tmp_path: Path) -> None:
+    """As versions of before crops may hold them."""
+    value = make_cropped(tmp_path).model_dump(mode="json")
+    del value["recipe"]["crops"]
+    write_sealed(tmp_path, {**value, "format_version": 3})
+    with pytest.raises(ShardError, match="such as 'a#crop1': expected none that ends as those of"):
+        list(ShardDataset.open(tmp_path).read_shard(value["shards"][0]["name"]))
+
+
+def test_records_that_lack_a_view_are_not_written(tmp_path: Path) -> None:
+    records = [make_record(record_id) for record_id in ("a", "a#crop1", "b")]
+    for crops in (CROPS, None):
+        with pytest.raises(UsageError, match="image a in split train: expected those of the views"):
+            write_records(tmp_path / "out", records, crops=crops)
+        assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 def test_index_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -128,8 +201,15 @@ def assert_refused(read: Callable[[Path], Any], folder: Path, *said: str) -> Non
     ("change", "said"),
     [
         ({"recipe_id": "00" * 32}, "edited"),
-        ({"format_version": 2}, "format version 2: this version of vocprep reads 1 and 3 of hdf5"),
-        ({"format_version": 4}, "format version 4: this version of vocprep reads 1, 2 and 3; use"),
+        (
+            {"format_version": 2},
+            "format version 2: this version of vocprep reads 1, 3 and 4 of",
+        ),
+        (
+            {"format_version": 5},
+            "version 5: this version of vocprep reads 1, 2, 3 and 4; use",
+        ),
+        ({"format_version": 4}, "recipe.crops: expected some in format version 4"),
         ({"format_version": 1}, "shards[0].span: expected none in format version 1"),
         ({"format_version": None}, "format version None"),
         ({"format": "other"}, "format"),

@@ -39,6 +39,7 @@ from vocprep.shards.version import Version
 from vocprep.storage.places import Place, local_path
 from vocprep.storage.store import StorePath
 from vocprep.validation import explain
+from vocprep.views import is_crop
 
 _RECORDS = f"{TEMPORARY_PREFIX}records"
 """Staging folder of ``write_dataset``."""
@@ -343,11 +344,11 @@ def _write_shards(
 def _groups(records: Iterable[Record], recipe: Recipe, split: str) -> list[list[Record]]:
     """Return records in id order, in groups that no end of a shard separates.
 
-    These are single records; of a recipe with crops all views of an image, UsageError where one
-    lacks some.
+    These are single records; of a recipe with crops all views of an image. UsageError where one
+    lacks some, or where there are crops that the recipe does not have.
     """
     ordered = sorted(records, key=lambda record: record_order(record.image_id))
-    if recipe.crops is None:
+    if recipe.crops is None and not any(is_crop(record.image_id) for record in ordered):
         return [[record] for record in ordered]
     groups = groupby(ordered, key=lambda record: image_id_of(record.image_id))
     found = {image_id: list(group) for image_id, group in groups}
