@@ -34,8 +34,8 @@ def test_a_preset_decides_everything_but_where_and_how():
 
 def test_the_default_preset_writes_every_default_out():
     path = Path(load_options.__code__.co_filename).with_name("shipped") / "default.toml"
-    # How many lanes follows from the mode, how many cells from the embeddings.
-    expected = [name for name in PRESET_FIELDS if name not in ("lanes", "cells")]
+    # Lanes follow from the mode, cells from the embeddings, crops from ``flip``.
+    expected = [name for name in PRESET_FIELDS if name not in ("lanes", "cells", "crops")]
     assert list(tomllib.loads(path.read_text())) == expected
     assert load_options("default") == TrainOptions()
     assert load_options() == load_options("cells")

@@ -355,7 +355,7 @@ def test_reprs_say_what_is_drawn(nine: ShardDataset) -> None:
     )
     streaming = LoaderOptions(mode="streaming", all_views=True)
     assert repr(StreamingDataset(nine, "train", streaming)) == (
-        "StreamingDataset('train', streaming, in stored order, mirrored views too)"
+        "StreamingDataset('train', streaming, in stored order, all views too)"
     )
     assert repr(ResidentDataset(nine, "train")) == (
         "ResidentDataset('train', resident, in stored order)"

@@ -260,7 +260,6 @@ def described(value: object, split: str, options: LoaderOptions, size: str = "")
     order = f"shuffled with seed {options.seed}" if options.shuffle else "in stored order"
     lanes = f", {options.lanes} lanes" if options.lanes > 1 else ""
     rank = f", rank {options.rank} of {options.world_size}" if options.world_size > 1 else ""
-    kinds = {"flip": "mirrored views", "crops": "crops"}
-    chosen = ("flip", "crops") if options.all_views is True else options.all_views or ()
-    views = f", {' and '.join(kinds[kind] for kind in chosen)} too" if chosen else ""
+    chosen = ("all views",) if options.all_views is True else options.all_views or ()
+    views = f", {' and '.join(chosen)} too" if chosen else ""
     return f"{type(value).__name__}({split!r}, {size}{options.mode}, {order}{views}{lanes}{rank})"
