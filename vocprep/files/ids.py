@@ -11,6 +11,8 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+FLIP_SUFFIX: Final = "#flip"
+"""Follows the image id in the record id of a mirrored view."""
 MOST_CROPS: Final = 99
 """Crops that a version may hold of each image: ``#crop1`` to ``#crop99``."""
 _VIEW = re.compile(r"#(?:flip|crop[1-9][0-9]?)\Z")
@@ -162,5 +164,5 @@ def record_order(record_id: str) -> str:
     if not view:
         return record_id
     # No id holds a control character, and these precede every character that ids do hold.
-    place = "\x01" if view == "#flip" else f"\x02{int(view.removeprefix('#crop')):02d}"
+    place = "\x01" if view == FLIP_SUFFIX else f"\x02{int(view.removeprefix('#crop')):02d}"
     return record_id[: len(record_id) - len(view)] + place

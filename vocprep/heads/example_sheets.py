@@ -13,11 +13,12 @@ from PIL import Image
 from vocprep.analysis.photographs import Photographs
 from vocprep.drawing.labelled import LabelledImage, labelled_sheet
 from vocprep.errors import DataError, UsageError
+from vocprep.files.ids import FLIP_SUFFIX
 from vocprep.heads.predict_image import predict_label_map
 from vocprep.heads.runs.class_shares import Decoding
 from vocprep.heads.runs.run import Run
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import FLIP_SUFFIX, Record
+from vocprep.shards.record import Record
 
 
 @dataclass(kw_only=True, eq=False)

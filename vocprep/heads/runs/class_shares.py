@@ -22,6 +22,7 @@ from vocprep.errors import UsageError
 from vocprep.heads.model.config import Tta
 from vocprep.heads.runs.run import Run
 from vocprep.shards.reader import ShardDataset
+from vocprep.views import ViewChoice
 
 _ROWS = 1 << 20
 """Patches that are counted at once."""
@@ -74,7 +75,7 @@ def decoding_for(run: Run, dataset: ShardDataset, prior_power: float, tta: Tta) 
                 f"not, and {dataset.path} has no split {split!r} to count them in; give the shards "
                 "that it was trained on, or leave --prior-power out"
             )
-        pixels = count_class_pixels(dataset, split, all_views=run.config.options.flip)
+        pixels = count_class_pixels(dataset, split, all_views=run.config.options.drawn_views)
         notes = (f"the classes' shares were counted in split {split!r} of {dataset.path}",)
     return _decoding(run, prior_power, tta, pixels, notes)
 
@@ -118,7 +119,9 @@ def class_weights(pixels: Mapping[int, int], classes: int, power: float) -> Tens
     return torch.tensor(weights)
 
 
-def count_class_pixels(dataset: ShardDataset, split: str, *, all_views: bool) -> dict[int, int]:
+def count_class_pixels(
+    dataset: ShardDataset, split: str, *, all_views: ViewChoice
+) -> dict[int, int]:
     """Return the pixels of each class in the slots of a split's patches, the classes in order."""
     counts: Counter[int] = Counter()
     for name in dataset.shard_names(split):

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vocprep.errors import ShardError
+from vocprep.files.ids import FLIP_SUFFIX, is_plain
 from vocprep.shards.feed.batches import Batch, collate
 from vocprep.shards.feed.datasets import ShardSource, announced
-from vocprep.shards.record import FLIP_SUFFIX, Record
-from vocprep.shards.spans import is_mirrored
+from vocprep.shards.record import Record
 
 _READ_AHEAD = 2
 """Shards that are named to the source before they are read."""
@@ -51,10 +51,11 @@ class PairLoader:
 
     def _pairs(self, name: str) -> Iterator[tuple[Record, Record]]:
         records = {
-            record.image_id: record for record in self._dataset.read_shard(name, all_views=True)
+            record.image_id: record
+            for record in self._dataset.read_shard(name, all_views=("flip",))
         }
         for record_id, plain in records.items():
-            if is_mirrored(record_id):
+            if not is_plain(record_id):
                 continue
             mirrored = records.get(f"{record_id}{FLIP_SUFFIX}")
             if mirrored is None:
