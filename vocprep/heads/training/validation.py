@@ -24,6 +24,7 @@ from vocprep.options import LoaderOptions
 from vocprep.progress import NO_PROGRESS, Progress, advancing
 from vocprep.shards.reader import Loader, ShardDataset
 from vocprep.shards.record import Record
+from vocprep.views import ViewChoice
 
 SCORED_SHARE = 0.02
 """Train images that a validation scores at most, as a share of the views trained on since the last
@@ -70,7 +71,7 @@ def open_scored_images(
 
 def scored_train_images(dataset: ShardDataset, options: TrainOptions) -> int:
     """Return how many train images are scored: as many as val has, unless that takes too long."""
-    views = dataset.count(options.train_split, all_views=options.flip)
+    views = dataset.count(options.train_split, all_views=options.drawn_views)
     between = min(options.validate_every, options.epochs) * views
     sizes = [dataset.count(split) for split in (options.train_split, options.val_split)]
     return min(*sizes, ceil(SCORED_SHARE * between))
@@ -127,12 +128,12 @@ class SampledSplit:
         """Return the names of the shards that hold the images, in order."""
         return list(self._rows)
 
-    def shard_sizes(self, _split: str, *, all_views: bool = False) -> list[int]:
+    def shard_sizes(self, _split: str, *, all_views: ViewChoice = False) -> list[int]:
         """Return how many images each of them holds; ``all_views`` adds none."""
         del all_views
         return [len(rows) for rows in self._rows.values()]
 
-    def read_shard(self, name: str, *, all_views: bool = False) -> Iterator[Record]:
+    def read_shard(self, name: str, *, all_views: ViewChoice = False) -> Iterator[Record]:
         """Yield the images of a shard in row order."""
         del all_views
         wanted = set(self._rows[name].tolist())
