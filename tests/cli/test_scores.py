@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.cli.scores import print_comparison
+from vocprep.cli.scores import print_comparison, print_evaluation
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.scoring.comparison import compare_runs
 from vocprep.heads.scoring.evaluate import evaluate
+from vocprep.heads.scoring.measures.errors import Errors, ErrorShares
 from vocprep.heads.scoring.scores import ClassName, RunScores
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,34 @@ def test_each_chance_and_each_note_is_told_once(
     print_together([result, result, other])
     lines = capsys.readouterr().out.splitlines()
     chances = [line for line in lines if line.startswith("chance: ")]
-    assert len(set(chances)) == 2 + 2  # in two tables
-    assert sum("'sofa' everywhere" in line for line in chances) == 2
+    assert len(set(chances)) == 2 * (3 + 1)  # in three tables, and in full below the first
+    assert sum("'sofa' everywhere" in line for line in chances) == 1
     notes = [line for line in lines if line.startswith("note: ")]
     assert notes == [*(f"note: {note}" for note in result.notes), "note: other: beware"]
+
+
+def test_tables_are_no_wider_than_a_hundred_columns(
+    result: RunScores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_together([result, replace(result, run="another-run-of-a-usual-name")])
+    print_evaluation(result, classes=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any(line.startswith("patches of several") for line in lines)
+
+
+def test_errors_are_told_by_what_is_background(
+    result: RunScores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_evaluation(result, classes=False)
+    assert "object as background" not in capsys.readouterr().out
+    share = ErrorShares(
+        pixels=0.5, wrong=0.3, missed_object=0.15, wrong_object=0.1, false_object=0.05
+    )
+    errors = Errors(background=0, pure=share, mixed=share)
+    print_evaluation(replace(result, errors=errors), classes=False)
+    lines = capsys.readouterr().out.splitlines()
+    (cells,) = (line.split() for line in lines if line.startswith("patches of several"))
+    assert cells[-5:] == ["50.0", "30.0", "15.0", "10.0", "5.0"]
+    print_together([replace(result, errors=errors)] * 2)
+    assert "30.0     30.0                  30.0          20.0" in capsys.readouterr().out

@@ -176,11 +176,14 @@ def print_json_error(text: str, code: int) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print columns as wide as they need to be; numbers to the right, the rest to the left."""
+    """Print columns as wide as they need to be; numbers to the right, the rest to the left.
+
+    None leaves a place empty.
+    """
     texts = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(head, *texts, strict=True)]
     numeric = [
-        bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
         for i in range(len(head))
     ]
     for line in [list(head), *texts]:
@@ -192,6 +195,8 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -13,6 +13,7 @@ from builders.heads import CPU, always_says, make_dataset, random_records, run_f
 
 from vocprep.errors import UsageError
 from vocprep.heads.scoring.comparison import (
+    BORDERS,
     COMPARED,
     class_differences,
     compare_runs,
@@ -32,14 +33,30 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> RunScores:
     return score_run(run_for(dataset), dataset, "val", CPU)
 
 
+def in_bands(matrix: np.ndarray) -> list[np.ndarray]:
+    """Divide an image's pixels between those near borders and the others."""
+    return [matrix // 4, matrix // 3, matrix - matrix // 4 - matrix // 3]
+
+
+def score_of(matrices: Sequence[np.ndarray], name: str) -> float:
+    """Return a score of images with these confusion matrices together."""
+    total = ConfusionMatrix(np.sum(matrices, axis=0))
+    if name not in BORDERS:
+        return getattr(total, name)()
+    bands = 1 if BORDERS[name] == 3 else 2
+    near = [part for matrix in matrices for part in in_bands(matrix)[:bands]]
+    return total.miou_within(ConfusionMatrix(np.sum(near, axis=0)))
+
+
 def with_images(scores: RunScores, name: str, matrices: Sequence[np.ndarray]) -> RunScores:
     """Return scores of images with these confusion matrices."""
     entries = [
-        (i, *pair, matrix[tuple(pair)])
+        (i, *pair, part[tuple(pair)], band)
         for i, matrix in enumerate(matrices)
-        for pair in np.argwhere(matrix).tolist()
+        for band, part in enumerate(in_bands(matrix))
+        for pair in np.argwhere(part).tolist()
     ]
-    image, truth, predicted, pixels = np.array(entries).T
+    image, truth, predicted, pixels, band = np.array(entries).T
     confusions = ImageConfusions(
         image_ids=tuple(f"image_{i}" for i in range(len(matrices))),
         classes=len(matrices[0]),
@@ -48,15 +65,15 @@ def with_images(scores: RunScores, name: str, matrices: Sequence[np.ndarray]) ->
         truth=truth,
         predicted=predicted,
         pixels=pixels,
+        band=band,
     )
-    total = ConfusionMatrix(np.sum(matrices, axis=0))
-    model = replace(scores.model, **{name: getattr(total, name)() for name in COMPARED})
+    model = replace(scores.model, **{name: score_of(matrices, name) for name in COMPARED})
     return replace(
         scores,
         run=name,
         rows=(model, *scores.rows[1:]),
         confusions=confusions,
-        confusion=total,
+        confusion=ConfusionMatrix(np.sum(matrices, axis=0)),
     )
 
 
@@ -90,15 +107,12 @@ def test_intervals_equal_those_of_resamples_scored_one_by_one(scores: RunScores,
     for item in found.scores:
         differences = []
         for drawn in draws:
-            one, two = (
-                getattr(ConfusionMatrix(sum(each[i] for i in drawn)), item.score)()
-                for each in (first, second)
-            )
+            one, two = (score_of([each[i] for i in drawn], item.score) for each in (first, second))
             differences.append(two - one)
         low, high = np.quantile(differences, [0.025, 0.975])
         assert (item.low, item.high) == pytest.approx((low, high)), item.score
         assert item.difference == item.second - item.first
-        assert item.first == getattr(ConfusionMatrix(sum(first)), item.score)()
+        assert item.first == score_of(first, item.score)
 
 
 def test_the_order_of_images_does_not_matter_nor_do_several_blocks(

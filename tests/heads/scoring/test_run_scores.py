@@ -31,6 +31,7 @@ from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads
 from vocprep.heads.predict_image import predict_label_map
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.runs.run import Run
+from vocprep.heads.scoring.measures.borders import border_bands
 from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.run_scores import RECALL_NOTE, WHOLE_NOTE, score_run
 from vocprep.heads.scoring.split_pass import most_frequent_classes, score_split
@@ -176,26 +177,47 @@ def test_flipped_views_are_not_scored(tmp_path: Path):
     assert [score.id for score in scores.classes] == [6]
 
 
-def naive_pixels(run: Run, made: Record) -> dict[RowKind, list[tuple[int, int]]]:
-    """Each row's (truth, predicted) pairs of one image, patch by patch and pixel by pixel."""
-    tokens = torch.from_numpy(made.embeddings.astype(np.float32))[None]
-    with torch.inference_mode():
-        y, z = run.model.probabilities(tokens, None, torch.tensor([made.grid]))
-    pairs: dict[RowKind, list[tuple[int, int]]] = {}
-    for patch in range(len(made.embeddings)):
-        top, left = patch // made.grid[1] * 32, patch % made.grid[1] * 32
-        truth = made.label_map[top : top + 32, left : left + 32].ravel().tolist()
-        slots = [int(label) for label in made.slot_labels[patch] if label >= 0]
-        said = y[0, patch].argsort(descending=True)[:4].tolist()
-        masks = z[0, patch].double().numpy()
-        own = [[i for i, label in enumerate(truth) if label == slot] for slot in slots]
+class Naive:
+    """Each row's pixels and masks of some images, patch by patch and pixel by pixel."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[RowKind, list[tuple[int, int, int]]] = {}
+        """Truth, prediction and band of borders."""
+        self.own_ious: list[float] = []
+        """IoU of each slot of patches of several, drawn by the mask of its own class."""
+
+    def add(self, run: Run, made: Record) -> None:
+        tokens = torch.from_numpy(made.embeddings.astype(np.float32))[None]
+        with torch.inference_mode():
+            y, z = run.model.probabilities(tokens, None, torch.tensor([made.grid]))
+        bands = border_bands(made.label_map, VOID)
+        for patch in range(len(made.embeddings)):
+            top, left = patch // made.grid[1] * 32, patch % made.grid[1] * 32
+            truth, near = (
+                values[top : top + 32, left : left + 32].ravel().tolist()
+                for values in (made.label_map, bands)
+            )
+            slots = [int(label) for label in made.slot_labels[patch] if label >= 0]
+            said = y[0, patch].argsort(descending=True)[:4].tolist()
+            masks = z[0, patch].double().numpy()
+            self._add_patch(list(zip(truth, near, strict=True)), slots, said, masks)
+
+    def _add_patch(
+        self,
+        pixels: list[tuple[int, int]],
+        slots: list[int],
+        said: list[int],
+        masks: NDArray[np.float64],
+    ) -> None:
+        own = [[i for i, (label, _) in enumerate(pixels) if label == slot] for slot in slots]
         order = max(
             permutations(range(4)),
             key=lambda o: sum(float(masks[own[s], o[s]].sum()) for s in range(len(slots))),
         )
         spare = [label for label in said if label not in slots]
         names = {slot: slot if slot in said else spare.pop(0) for slot in slots}
-        for i, label in enumerate(truth):
+        drawn_as: dict[int, set[int]] = {}
+        for i, (label, band) in enumerate(pixels):
             if label == VOID:
                 continue
             drawn = max(range(len(slots)), key=lambda s: masks[i, order[s]])
@@ -207,8 +229,23 @@ def naive_pixels(run: Run, made: Record) -> dict[RowKind, list[tuple[int, int]]]
                 RowKind.PATCH_MAJORITY: slots[0],
             }
             for name, predicted in rows.items():
-                pairs.setdefault(name, []).append((label, predicted))
-    return pairs
+                self.pairs.setdefault(name, []).append((label, predicted, band))
+            named = [slot for slot in slots if slot in said]
+            if named:
+                best = max(named, key=lambda slot: masks[i, said.index(slot)])
+                drawn_as.setdefault(best, set()).add(i)
+        if len(slots) > 1:
+            for slot, true in zip(slots, map(set, own), strict=True):
+                found = drawn_as.get(slot, set())
+                self.own_ious.append(len(true & found) / len(true | found))
+
+
+def mean_iou(pairs: list[tuple[int, int, int]], classes: set[int]) -> float:
+    ious = []
+    for label in classes & {truth for truth, *_ in pairs}:
+        hits = sum(label == t == p for t, p, _ in pairs)
+        ious.append(hits / sum(label in (t, p) for t, p, _ in pairs))
+    return sum(ious) / len(ious)
 
 
 @pytest.mark.parametrize("encoder", ["transformer", "none"])
@@ -249,23 +286,32 @@ def test_every_row_equals_a_naive_count(tmp_path: Path):
     with torch.no_grad():  # labels of the pictures come first, so that some are right
         run.model.cat.bias[:6] += 2
     scores = score_run(run, dataset, "val", CPU)
-    pairs: dict[RowKind, list[tuple[int, int]]] = {}
-    accuracies = {}
+    naive, accuracies = Naive(), {}
     for made in records:
-        for name, own in naive_pixels(run, made).items():
-            pairs.setdefault(name, []).extend(own)
-            if name == RowKind.MODEL:
-                accuracies[made.image_id] = sum(t == p for t, p in own) / len(own)
-    for name, own in pairs.items():
+        before = len(naive.pairs.get(RowKind.MODEL, []))
+        naive.add(run, made)
+        own = naive.pairs[RowKind.MODEL][before:]
+        accuracies[made.image_id] = sum(t == p for t, p, _ in own) / len(own)
+    for name, own in naive.pairs.items():
         row = scores.row(name)
-        truth = Counter(t for t, _ in own)
-        hits = Counter(t for t, p in own if t == p)
-        union = truth + Counter(p for _, p in own) - hits
+        truth = Counter(t for t, *_ in own)
+        hits = Counter(t for t, p, _ in own if t == p)
+        union = truth + Counter(p for _, p, _ in own) - hits
         ious = {label: hits[label] / union[label] for label in truth}
         assert row.pixel_accuracy == pytest.approx(hits.total() / len(own)), name
         assert row.miou_present == pytest.approx(sum(ious.values()) / len(ious)), name
         weighted = sum(truth[label] / len(own) * ious[label] for label in truth)
         assert row.frequency_weighted_iou == pytest.approx(weighted), name
+        frequent = {label for label in truth if 100 * truth[label] >= len(own)}
+        near = [mean_iou([each for each in own if each[2] <= n], frequent) for n in (0, 1)]
+        assert [row.boundary_iou_3, row.boundary_iou_8] == pytest.approx(near), name
+    assert scores.masks.own_iou == pytest.approx(np.mean(naive.own_ious))
+    assert scores.model.mask_iou == scores.masks.own_iou < scores.masks.iou
+    assert scores.row(RowKind.GT_CLASSES).mask_iou == scores.masks.iou
+    assert len(naive.own_ious) == scores.masks.slots
+    errors = scores.errors
+    assert errors.pure.wrong + errors.mixed.wrong == pytest.approx(1 - scores.model.pixel_accuracy)
+    assert errors.pure.pixels + errors.mixed.pixels == pytest.approx(1)
     accuracy = {row.kind: row.pixel_accuracy for row in scores.rows}
     assert 0 < accuracy[RowKind.MODEL] < accuracy[RowKind.GT_MASKS] < accuracy[RowKind.GT_TOP_4] < 1
     assert accuracy[RowKind.MODEL] < accuracy[RowKind.GT_CLASSES] < accuracy[RowKind.GT_TOP_4]

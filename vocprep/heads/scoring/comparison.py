@@ -27,8 +27,10 @@ RESAMPLES = 2000
 LEVEL = 0.95
 """Of the interval: it is meant to hold the true difference that often."""
 SEED = 0
-COMPARED = ("miou_present", "miou_frequent", "pixel_accuracy")
-"""Scores of ``TableRow`` that are resampled."""
+BORDERS = {"boundary_iou_3": 3, "boundary_iou_8": 8}
+"""Scores of pixels near borders, by how near these are."""
+COMPARED = ("miou_present", "miou_frequent", "pixel_accuracy", *BORDERS)
+"""Scores of ``ScoreRow`` that are resampled."""
 _BLOCK = 1 << 21
 """Draws at once: images times resamples."""
 Floats = NDArray[np.float64]
@@ -102,7 +104,7 @@ def compare_runs(
     Raises UsageError when the images or their pixels are not the same.
     """
     confusions = _aligned(first, second)
-    totals = [_Totals.of(each) for each in confusions]
+    totals = [_RunTotals.of(each) for each in confusions]
     drawn: list[Mapping[str, Floats]] = []
     images = len(confusions[0].image_ids)
     for weights in _resampled_weights(images, resamples, seed):
@@ -167,8 +169,8 @@ class _Totals:
     hits: csr_array
 
     @classmethod
-    def of(cls, confusions: ImageConfusions) -> _Totals:
-        held = np.unique(confusions.truth)
+    def of(cls, confusions: ImageConfusions, held: NDArray[np.int64]) -> _Totals:
+        """Count the classes ``held`` [C], which rise."""
         shape = (len(held), len(confusions.image_ids))
 
         def totals(classes: NDArray[np.int64], chosen: NDArray[np.bool_]) -> csr_array:
@@ -183,17 +185,53 @@ class _Totals:
             hits=totals(truth, truth == predicted),
         )
 
+    def drawn(self, weights: Floats) -> _Drawn:
+        """Return the counts of resamples: how often each image was drawn, float [N, R]."""
+        truth, found, hits = (each @ weights for each in (self.truth, self.found, self.hits))
+        return _Drawn(truth=truth, hits=hits, ious=hits / np.maximum(truth + found - hits, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Pixels of the classes in resamples, and their IoU: [C, R]."""
+
+    truth: Floats
+    hits: Floats
+    ious: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class _RunTotals:
+    """The pixels of a run, all of them and those near borders."""
+
+    all: _Totals
+    near: Mapping[str, _Totals]
+    """By the score that they are of."""
+
+    @classmethod
+    def of(cls, confusions: ImageConfusions) -> _RunTotals:
+        held = np.unique(confusions.truth)
+        return cls(
+            all=_Totals.of(confusions, held),
+            near={
+                name: _Totals.of(confusions.within(width), held) for name, width in BORDERS.items()
+            },
+        )
+
     def scores(self, weights: Floats) -> dict[str, Floats]:
         """Return the scores [R] of resamples: how often each image was drawn, float [N, R]."""
-        truth, found, hits = (each @ weights for each in (self.truth, self.found, self.hits))
-        ious = hits / np.maximum(truth + found - hits, 1)
-        pixels, present = truth.sum(axis=0), truth > 0
-        frequent = present & (FREQUENT * truth >= pixels)
-        return {
-            "miou_present": _mean(ious, present),
-            "miou_frequent": _mean(ious, frequent),
-            "pixel_accuracy": hits.sum(axis=0) / np.maximum(pixels, 1),
+        drawn = self.all.drawn(weights)
+        pixels, present = drawn.truth.sum(axis=0), drawn.truth > 0
+        frequent = present & (FREQUENT * drawn.truth >= pixels)
+        scores = {
+            "miou_present": _mean(drawn.ious, present),
+            "miou_frequent": _mean(drawn.ious, frequent),
+            "pixel_accuracy": drawn.hits.sum(axis=0) / np.maximum(pixels, 1),
         }
+        for name, totals in self.near.items():
+            part = totals.drawn(weights)
+            scores[name] = _mean(part.ious, frequent & (part.truth > 0))
+        return scores
 
 
 def _mean(values: Floats, chosen: NDArray[np.bool_]) -> Floats:

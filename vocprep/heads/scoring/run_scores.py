@@ -20,9 +20,11 @@ from vocprep.heads.runs.class_shares import Decoding, decoding_for
 from vocprep.heads.runs.options import EvaluateOptions, require_split
 from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.matching import check_fits
+from vocprep.heads.scoring.measures.errors import Errors, background_class, errors_apart
 from vocprep.heads.scoring.measures.image_scores import by_accuracy
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
 from vocprep.heads.scoring.measures.oracles import RowKind
+from vocprep.heads.scoring.measuring import Measurements, measure_split
 from vocprep.heads.scoring.scores import (
     Area,
     ClassName,
@@ -32,7 +34,7 @@ from vocprep.heads.scoring.scores import (
     ScoreTable,
     TableRow,
 )
-from vocprep.heads.scoring.split_pass import Measurements, measure_split, most_frequent_classes
+from vocprep.heads.scoring.split_pass import most_frequent_classes
 from vocprep.heads.scoring.whole_image import whole_image_pixels
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import load_recorded_dataset
@@ -45,13 +47,11 @@ from vocprep.shards.reader import Loader, ShardDataset
 PUBLISHED = {"context460": "context59"}
 """Label space of most published scores, by the label space that it is a part of."""
 RECALL_NOTE = (
-    "recall@4 says little: in a trial on photographs, heads that used nothing but a patch's place "
-    "reached 87 %"
+    "recall@4 says little: heads that used a patch's place alone reached 87 % on photographs"
 )
 TRAIN_SPLIT_NOTE = "the run was trained on this split: the scores are higher than on other images"
 WHOLE_NOTE = (
-    "whole images are not scored: the shards do not hold what the geometry leaves out; give "
-    "--data-dir"
+    "whole images are not scored: shards do not hold what the geometry leaves out; give --data-dir"
 )
 Matrices = dict[RowKind, ConfusionMatrix]
 
@@ -119,8 +119,9 @@ def score_run(
         mean_average_precision=counts.mean_average_precision,
         masks=counts.masks,
         masks_by_slots=counts.masks_by_slots,
+        errors=_errors(counts, space),
         calibration=counts.calibration,
-        tables=_tables(counts.pixels, whole, space),
+        tables=_tables(_covered(counts), whole, space),
         majority_class=_named(majority.classes[0], space),
         majority_split=majority.split,
         classes=_class_scores(counts, space),
@@ -182,11 +183,21 @@ def _whole_matrices(
 ) -> Matrices | None:
     """Return the rows' matrices with what the geometry left out; None when it is not known."""
     if dataset.index.recipe.geometry.covers_all:
-        return counts.pixels
+        return _covered(counts)
     if whole_pixels is None:
         return None
     left_out = whole_pixels - counts.model.truth_pixels
-    return {kind: matrix.with_missed(left_out) for kind, matrix in counts.pixels.items()}
+    return {kind: matrix.with_missed(left_out) for kind, matrix in _covered(counts).items()}
+
+
+def _covered(counts: Measurements) -> Matrices:
+    """Return the rows' matrices over the covered area."""
+    return {kind: pixels.all for kind, pixels in counts.pixels.items()}
+
+
+def _errors(counts: Measurements, space: LabelSpace) -> Errors:
+    model = counts.pixels[RowKind.MODEL]
+    return errors_apart(model.pure, model.mixed, background_class(space))
 
 
 def _tables(covered: Matrices, whole: Matrices | None, space: LabelSpace) -> tuple[ScoreTable, ...]:
@@ -228,11 +239,14 @@ def _rows(counts: Measurements, space: LabelSpace) -> tuple[ScoreRow, ...]:
         ScoreRow(
             kind=kind,
             name=kind.display_name,
-            **_pixel_scores(matrix, space),
+            **_pixel_scores(pixels.all, space),
+            boundary_iou_3=pixels.all.miou_within(pixels.within(3)),
+            boundary_iou_8=pixels.all.miou_within(pixels.within(8)),
+            mask_iou=counts.mask_ious.get(kind),
             patch_top1=counts.patches[kind].top1.score(),
             recall_at_4=counts.patches[kind].recall.score(),
         )
-        for kind, matrix in counts.pixels.items()
+        for kind, pixels in counts.pixels.items()
     )
 
 
@@ -250,7 +264,7 @@ def _pixel_scores(matrix: ConfusionMatrix, space: LabelSpace) -> dict[str, float
 def _class_scores(counts: Measurements, space: LabelSpace) -> tuple[ClassScore, ...]:
     """Return the scores of the classes in the ground truth, the most pixels first."""
     pixels, ious = counts.model.truth_pixels, counts.model.iou()
-    accuracies, oracle = counts.model.class_accuracy(), counts.pixels[RowKind.GT_TOP_4].iou()
+    accuracies, oracle = counts.model.class_accuracy(), counts.pixels[RowKind.GT_TOP_4].all.iou()
     order = [int(class_id) for class_id in np.argsort(-pixels, kind="stable") if pixels[class_id]]
     return tuple(
         ClassScore(

@@ -12,8 +12,9 @@ from vocprep.drawing.charts import confusion_png
 from vocprep.files.writing import write_atomic
 from vocprep.heads.model.config import Tta
 from vocprep.heads.scoring.measures.calibration import Calibration
-from vocprep.heads.scoring.measures.counters import MaskQuality
+from vocprep.heads.scoring.measures.errors import Errors
 from vocprep.heads.scoring.measures.image_scores import Group, ImageConfusions, ImageScore
+from vocprep.heads.scoring.measures.masks import MaskQuality
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, confusion_shares
 from vocprep.heads.scoring.measures.oracles import RowKind, chance_name
 from vocprep.validation import to_json
@@ -43,8 +44,17 @@ class TableRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow(TableRow):
-    """The same over the covered area, with the scores of patches."""
+    """The same over the covered area, with the scores of borders, masks and patches."""
 
+    boundary_iou_3: float
+    """Mean IoU, over the classes of ``miou_frequent``, of the pixels within 3 pixels of a border
+    of the true label map (``borders``)."""
+    boundary_iou_8: float
+    """The same within 8 pixels."""
+    mask_iou: float | None
+    """Mean IoU of the slots as the row draws them (``masks.MaskCounter``): the model by the mask
+    of each slot's own class, the true classes by the model's masks that fit best; None of rows
+    that have the true masks, or one class everywhere."""
     patch_top1: float
     """``metrics.PatchTop1``."""
     recall_at_4: float
@@ -128,6 +138,8 @@ class RunScores:
     masks: MaskQuality
     masks_by_slots: dict[int, MaskQuality]
     """The same over the patches of 2, 3 and 4 slots; those of 4 may hold more classes."""
+    errors: Errors
+    """The model's wrong pixels: in which patches they lie, and what they were taken for."""
     calibration: Calibration
     """Of the model's pixels; ``model.pixels.PixelScores.confidence``."""
     tables: tuple[ScoreTable, ...]
@@ -164,8 +176,11 @@ class RunScores:
 
     def row_name(self, row: TableRow) -> str:
         """Return the name of one of the run's rows, which tells what chance predicts."""
-        if not row.kind.is_constant:
-            return row.name
+        return self.chance if row.kind.is_constant else row.name
+
+    @property
+    def chance(self) -> str:
+        """The name of the constant row, which tells what it predicts."""
         return chance_name(self.majority_class.name, self.majority_split)
 
     @property

@@ -1,4 +1,4 @@
-"""Counters of mAP, image labels and mask quality, against counts by hand."""
+"""The counter of mAP, against counts by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from builders.oracles import naive_average_precision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocprep.heads.scoring.measures.counters import MaskCounter, MaskQuality, ScoreHistogram
+from vocprep.heads.scoring.measures.counters import ScoreHistogram
 
 
 @given(st.integers(0, 10**6))
@@ -69,44 +69,3 @@ def test_yes_or_no_heads_are_ranked_by_each_label_alone():
         scores[rule] = histogram.mean_average_precision()
     assert scores["multi_hot"] == 1
     assert scores["soft_cross_entropy"] < 1
-
-
-def test_mask_quality_by_hand():
-    states = torch.full((1, 3, 1024), 5, dtype=torch.uint8)
-    states[0, 0, :600], states[0, 0, 600:900], states[0, 0, 900:1000] = 0, 1, 4
-    states[0, 1] = 0
-    present = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]]).bool()
-    drawn = torch.zeros(1, 3, 1024, dtype=torch.int64)
-    drawn[0, 0, 500:700] = 1
-    counter = MaskCounter()
-    counter.add(drawn, states, present)
-    quality = counter.quality()
-    # Drawn as slot 0: 500 of its 600 pixels, 200 of slot 1 and all 100 of other labels.
-    zero, one = 500 / (600 + 200 + 100), 100 / (300 + 200 - 100)
-    assert quality.slots == 2
-    assert quality.iou == pytest.approx((zero + one) / 2)
-    assert quality.iou_of_largest == pytest.approx(600 / 1000 / 2)
-    nothing = MaskQuality(iou=0, iou_of_largest=0, slots=0)
-    assert counter.quality_by_slots() == {2: quality, 3: nothing, 4: nothing}
-
-
-def test_mask_quality_of_all_is_the_mean_of_those_by_slots():
-    rng = np.random.default_rng(0)
-    counter = MaskCounter()
-    for _ in range(2):
-        states = rng.choice(6, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.1], size=(2, 6, 1024))
-        slots = rng.integers(0, 5, size=(2, 6, 1))
-        states[(states < 4) & (states >= slots)] = 4
-        drawn = rng.integers(0, np.maximum(slots, 1), size=states.shape)
-        present = np.arange(4) < slots
-        counter.add(torch.from_numpy(drawn), torch.from_numpy(states), torch.from_numpy(present))
-    whole, parts = counter.quality(), counter.quality_by_slots().values()
-    assert whole.slots == sum(part.slots for part in parts)
-    for name in ("iou", "iou_of_largest"):
-        total = sum(getattr(part, name) * part.slots for part in parts)
-        assert getattr(whole, name) == pytest.approx(total / whole.slots)
-
-
-def test_mask_quality_of_nothing_is_zero():
-    quality = MaskCounter().quality()
-    assert (quality.iou, quality.iou_of_largest, quality.slots) == (0, 0, 0)

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vocprep.heads.model.loss_parts import unpack_states
+from vocprep.heads.scoring.measures.masks import NOT_DRAWN
 from vocprep.heads.scoring.measures.oracles import (
     draw_slots,
     label_slots,
     match_channels,
+    matched_masks,
     true_masks,
 )
 from vocprep.labels.targets import make_targets, targets_to_label_map
@@ -66,24 +68,30 @@ def test_channels_go_to_slots_in_the_best_of_all_ways(seed: int):
 @given(st.integers(0, 10**6))
 def test_the_strongest_of_the_slots_present_is_drawn(seed: int):
     masks, states, present = random_patch(seed)
-    channels = match_channels(masks, states)
-    drawn = draw_slots(masks, channels, present)[0, 0]
-    order = channels[0, 0].tolist()
+    ordered = matched_masks(masks, states)[0]
+    drawn = draw_slots(ordered, present[0].sum(dim=-1))[0]
     for pixel in range(0, 1024, 37):
-        strengths = [float(masks[0, 0, pixel, order[s]]) for s in range(int(present.sum()))]
+        strengths = [float(ordered[0, pixel, s]) for s in range(int(present.sum()))]
         assert int(drawn[pixel]) == strengths.index(max(strengths))
 
 
 def test_masks_in_any_order_of_channels_are_drawn_right():
-    states = torch.arange(1024, dtype=torch.uint8).view(1, 1, -1) % 4
-    present = torch.ones(1, 1, 4, dtype=torch.bool)
+    states = torch.arange(1024, dtype=torch.uint8).view(1, -1) % 4
     for order in permutations(range(4)):
-        masks = torch.full((1, 1, 1024, 4), 0.1)
+        masks = torch.full((1, 1024, 4), 0.1)
         for slot, channel in enumerate(order):
-            masks[0, 0, states[0, 0] == slot, channel] = 0.9
-        channels = match_channels(masks, states)
-        assert channels[0, 0].tolist() == list(order)
-        assert torch.equal(draw_slots(masks, channels, present), states.long())
+            masks[0, states[0] == slot, channel] = 0.9
+        assert match_channels(masks, states)[0].tolist() == list(order)
+        found = draw_slots(matched_masks(masks, states), torch.tensor([4]))
+        assert torch.equal(found, states.long())
+
+
+def test_a_slot_without_a_mask_is_not_drawn():
+    masks = torch.zeros(1, 1024, 4)
+    masks[0, :10, 2], masks[0, :, 3] = 0.1, 0.9
+    drawn = draw_slots(masks, torch.tensor([3]))[0]
+    assert drawn[:10].tolist() == [2] * 10
+    assert (drawn[10:] == NOT_DRAWN).all()
 
 
 @pytest.mark.parametrize(

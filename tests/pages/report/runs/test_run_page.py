@@ -284,5 +284,6 @@ def test_the_command_names_runs_in_json(runs: Runs, tmp_path: Path) -> None:
     value = json.loads(json.dumps(result.to_json()))
     assert (value["kind"], value["title"]) == ("run", "Run second")
     assert value["sections"] == [
-        *("Scores", "Training", "Classes", "Confusions", "Confidence", "Masks", "About the run")
+        *("Scores", "Training", "Classes", "Confusions", "Errors", "Confidence", "Masks"),
+        "About the run",
     ]

@@ -6,16 +6,17 @@ Shape legend: B batch, P patches, C classes, K = 4 slots, 1024 pixels of a patch
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from vocprep.heads.model.config import ClassLoss
 from vocprep.heads.model.losses import Losses
-from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, average_precision
-from vocprep.labels.targets import SLOTS, STATE_VOID
+from vocprep.heads.scoring.measures.metrics import (
+    ConfusionMatrix,
+    average_precision,
+    confusion_of,
+)
 
 Total = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks, in place."""
@@ -53,30 +54,48 @@ class LossCounter:
 
 
 class PixelCounter:
-    """Pixels by ground truth and prediction."""
+    """Pixels by ground truth and prediction, in groups of pixels where there are several."""
 
-    def __init__(self, classes: int, void: int, device: torch.device | str = "cpu") -> None:
-        self.classes = classes
-        self.void = void
-        cells = classes * (classes + 1)
-        # One more cell for void: selecting the other pixels would synchronise with the device.
-        self.cells = torch.zeros(cells + 1, dtype=torch.int64, device=device)
-        """Counts by ground truth and prediction, row-major, the last of them of void."""
+    def __init__(
+        self, classes: int, void: int, device: torch.device | str = "cpu", groups: int = 1
+    ) -> None:
+        self.classes, self.void, self.groups = classes, void, groups
+        # Void has a row too: selecting the other pixels would synchronise with the device.
+        size = groups * (classes + 1) ** 2
+        self.cells = torch.zeros(size, dtype=torch.int64, device=device)
+        """Counts by group, ground truth (void last) and prediction (of no class first)."""
+
+    def rows(self, truth: Tensor, group: Tensor | None = None) -> Tensor:
+        """Return what ``add_rows`` needs of true class ids and groups 0.. of equal shape.
+
+        Several counters of as many classes and groups can share it.
+        """
+        rows = torch.where(truth == self.void, self.classes, truth)
+        if group is not None:
+            rows += group * (self.classes + 1)
+        return rows.mul_(self.classes + 1).add_(1)
+
+    def add_rows(self, rows: Tensor, predicted: Tensor) -> None:
+        """Count class ids below C of equal shape, −1 for a prediction of no class."""
+        self.cells += torch.bincount((rows + predicted).flatten(), minlength=len(self.cells))
 
     def add(self, truth: Tensor, predicted: Tensor) -> None:
         """Count class ids of equal shape; where ``truth`` is void nothing is counted.
 
         A predicted id outside 0..C−1 is a prediction of no class.
         """
-        none, last = self.classes, len(self.cells) - 1
-        column = torch.where((predicted < 0) | (predicted > none), none, predicted)
-        cell = torch.where(truth == self.void, last, truth.long() * (none + 1) + column)
-        self.cells += torch.bincount(cell.flatten(), minlength=last + 1)
+        is_class = (predicted >= 0) & (predicted < self.classes)
+        self.add_rows(self.rows(truth), predicted.masked_fill(~is_class, -1))
 
     def matrix(self) -> ConfusionMatrix:
-        """Return the confusion matrix so far."""
-        cells = self.cells[:-1].view(self.classes, self.classes + 1)
-        return ConfusionMatrix(cells.cpu().numpy())
+        """Return the confusion matrix so far, of all groups together."""
+        return confusion_of(self.matrices())
+
+    def matrices(self) -> list[ConfusionMatrix]:
+        """Return the confusion matrix of each group."""
+        size = self.classes + 1
+        counts = self.cells.view(self.groups, size, size)[:, :-1].roll(-1, dims=2).cpu().numpy()
+        return [ConfusionMatrix(each) for each in counts]
 
 
 class ScoreHistogram:
@@ -126,60 +145,3 @@ class ScoreHistogram:
         held = positives.sum(axis=1) > 0
         scores = average_precision(positives[held], negatives[held])
         return float(scores.mean()) if held.any() else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskQuality:
-    """Quality of the masks when the classes are given; see ``MaskCounter``."""
-
-    iou: float
-    """Mean IoU of the drawn slots, 0..1."""
-    iou_of_largest: float
-    """The same when each patch's largest slot is drawn everywhere."""
-    slots: int
-    """Slots that were drawn."""
-
-
-class MaskCounter:
-    """Mask quality alone: the mean, over slots, of the IoU of the drawn and the true slot.
-
-    Counted are the slots of patches with at least two, since in the others nothing remains to be
-    drawn. The true slot is the set of pixels of its state; the drawn one is the set of pixels, void
-    left out, where its mask is the strongest among the patch's slots (``oracles.draw_slots``).
-    Every slot has the same weight, whatever its class and area.
-    """
-
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        # By the slots of a patch: IoU drawn, IoU of the largest, slots.
-        self._sums = torch.zeros(SLOTS + 1, 3, dtype=torch.float64, device=device)
-
-    def add(self, drawn: Tensor, states: Tensor, present: Tensor) -> None:
-        """Count slots: drawn int64 and states uint8 [B, P, 1024], present bool [B, P, 4]."""
-        valid = states != STATE_VOID
-        ious = torch.stack([_iou((drawn == s) & valid, states == s) for s in range(SLOTS)], dim=-1)
-        slots = present.sum(dim=-1)
-        values = [(ious * present).sum(dim=-1), _iou(valid, states == 0) * present[..., 0], slots]
-        rows = torch.stack([value.to(torch.float64) for value in values], dim=-1).flatten(0, 1)
-        # A matrix product: adding by index has no fixed order on a GPU.
-        self._sums += functional.one_hot(slots.flatten(), SLOTS + 1).to(torch.float64).T @ rows
-
-    def quality(self) -> MaskQuality:
-        """Return the means so far; zeros when no patch had two slots."""
-        return _mask_quality(self._sums[2:].sum(dim=0))
-
-    def quality_by_slots(self) -> dict[int, MaskQuality]:
-        """Return the means over patches of 2, 3 and 4 slots."""
-        return {slots: _mask_quality(self._sums[slots]) for slots in range(2, SLOTS + 1)}
-
-
-def _mask_quality(sums: Tensor) -> MaskQuality:
-    iou, largest, slots = sums.tolist()
-    return MaskQuality(
-        iou=iou / max(slots, 1), iou_of_largest=largest / max(slots, 1), slots=int(slots)
-    )
-
-
-def _iou(one: Tensor, other: Tensor) -> Tensor:
-    """Return the IoU of pixel sets bool [..., 1024]; 0 where both are empty."""
-    union = (one | other).sum(dim=-1)
-    return (one & other).sum(dim=-1).to(torch.float64) / union.clamp(min=1)

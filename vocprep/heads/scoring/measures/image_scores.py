@@ -6,7 +6,7 @@ Shape legend: B batch, P patches, C classes, N images, E entries, 1024 pixels of
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vocprep.heads.scoring.measures.borders import BANDS, WIDTHS
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
 
 Ints = NDArray[np.int64]
@@ -65,7 +66,7 @@ def examples(scores: Iterable[ImageScore], most: int) -> dict[Group, list[ImageS
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageConfusions:
-    """Pixels of each image by ground truth and prediction, the pairs that occur only.
+    """Pixels of each image by band, ground truth and prediction, those that occur only.
 
     A photograph has some tens of the C·C pairs, so that ten thousand images of 460 classes
     take a few megabytes.
@@ -74,6 +75,7 @@ class ImageConfusions:
     ...     image_ids=("a", "b"), classes=2, losses=np.zeros(2),
     ...     image=np.array([0, 0, 1]), truth=np.array([0, 1, 1]),
     ...     predicted=np.array([0, 0, 1]), pixels=np.array([6, 2, 4]),
+    ...     band=np.array([2, 0, 2]),
     ... )
     >>> confusions.matrix().counts.tolist()
     [[6, 0, 0], [2, 4, 0]]
@@ -95,6 +97,14 @@ class ImageConfusions:
     """[E] class id."""
     pixels: Ints
     """[E] pixels of the entry, 1 or more."""
+    band: Ints
+    """[E] how near to a border they lie (``borders.border_bands``)."""
+
+    def within(self, width: int) -> ImageConfusions:
+        """Return the pixels within one of ``borders.WIDTHS`` of a border; all images stay."""
+        chosen = self.band <= WIDTHS.index(width)
+        names = ("image", "truth", "predicted", "pixels", "band")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def matrix(self) -> ConfusionMatrix:
         """Return the confusion matrix of all images together."""
@@ -121,6 +131,7 @@ class ImageConfusions:
             truth=self.truth[order],
             predicted=self.predicted[order],
             pixels=self.pixels[order],
+            band=self.band[order],
         )
 
     @cached_property
@@ -179,15 +190,22 @@ class ImageCounter:
         self._pixels: list[Ints] = []
 
     def add(
-        self, image_ids: Sequence[str], truth: Tensor, predicted: Tensor, losses: Tensor
+        self,
+        image_ids: Sequence[str],
+        truth: Tensor,
+        predicted: Tensor,
+        losses: Tensor,
+        bands: Tensor | None = None,
     ) -> None:
-        """Count images: class ids int64 [B, P, 1024] and losses [B].
+        """Count images: class ids and bands int64 [B, P, 1024], losses [B].
 
-        Where ``truth`` is void nothing is counted. Predicted ids lie in 0..C−1.
+        Where ``truth`` is void nothing is counted. Predicted ids lie in 0..C−1. Without bands no
+        pixel is near a border.
         """
         images = len(self._ids) + torch.arange(len(image_ids), device=truth.device)
         cell = torch.add(predicted, truth, alpha=self.classes)
-        cell += (images * self.classes**2).view(-1, 1, 1)
+        part = images.view(-1, 1, 1) * BANDS + (BANDS - 1 if bands is None else bands)
+        cell += part * self.classes**2
         cell.masked_fill_(truth == self.void, -1)
         found, pixels = _counted(cell.flatten())
         self._ids += image_ids
@@ -198,7 +216,8 @@ class ImageCounter:
     def confusions(self) -> ImageConfusions:
         """Return what was counted so far."""
         cell = np.concatenate([np.zeros(0, dtype=np.int64), *self._cells])
-        image, pair = np.divmod(cell, self.classes**2)
+        part, pair = np.divmod(cell, self.classes**2)
+        image, band = np.divmod(part, BANDS)
         truth, predicted = np.divmod(pair, self.classes)
         return ImageConfusions(
             image_ids=tuple(self._ids),
@@ -208,6 +227,7 @@ class ImageCounter:
             truth=truth,
             predicted=predicted,
             pixels=np.concatenate([np.zeros(0, dtype=np.int64), *self._pixels]),
+            band=band,
         )
 
 

@@ -48,6 +48,13 @@ class ConfusionMatrix:
         pixels: Counts = self.counts.sum(axis=1)
         return pixels
 
+    @property
+    def is_frequent(self) -> NDArray[np.bool_]:
+        """[C] whether a class has at least 1 % of the pixels."""
+        pixels = self.truth_pixels
+        frequent: NDArray[np.bool_] = (pixels > 0) & (FREQUENT * pixels >= pixels.sum())
+        return frequent
+
     def iou(self) -> NDArray[np.float64]:
         """Return each class's intersection over union [C]; 0 where the union is empty."""
         hits = np.diagonal(self.counts)
@@ -71,19 +78,26 @@ class ConfusionMatrix:
 
     def miou_present(self) -> float:
         """Return the mean IoU over the classes in the ground truth; 0 when there are none."""
-        return self._mean_iou(self.truth_pixels > 0)
+        return self.mean_iou(self.truth_pixels > 0)
 
     def miou_frequent(self) -> float:
         """Return the mean IoU over the classes with at least 1 % of the pixels; 0 without any."""
-        pixels = self.truth_pixels
-        return self._mean_iou((pixels > 0) & (FREQUENT * pixels >= pixels.sum()))
+        return self.mean_iou(self.is_frequent)
+
+    def miou_within(self, pixels: ConfusionMatrix) -> float:
+        """Return the mean IoU over some of the pixels, of the same classes as ``miou_frequent``.
+
+        Of these only those in the ground truth of ``pixels``, the part's own matrix.
+        """
+        return pixels.mean_iou(self.is_frequent & (pixels.truth_pixels > 0))
 
     def miou_all(self, class_ids: Sequence[int]) -> float:
         """Return the mean IoU over ``class_ids``, a class absent from the ground truth being 0."""
         scores = np.where(self.truth_pixels > 0, self.iou(), 0.0)
         return float(scores[list(class_ids)].mean())
 
-    def _mean_iou(self, chosen: NDArray[np.bool_]) -> float:
+    def mean_iou(self, chosen: NDArray[np.bool_]) -> float:
+        """Return the mean IoU over chosen classes, bool [C]; 0 without any."""
         return float(self.iou()[chosen].mean()) if chosen.any() else 0.0
 
     def with_missed(self, pixels: Counts) -> ConfusionMatrix:
@@ -114,6 +128,11 @@ class ConfusionMatrix:
             name = "" if predicted == self.classes else predicted
             lines.append(f"{truth},{name},{self.counts[truth, predicted]}")
         return "\n".join(lines) + "\n"
+
+
+def confusion_of(parts: Sequence[ConfusionMatrix]) -> ConfusionMatrix:
+    """Return the confusion matrix of the pixels of several, at least one, together."""
+    return ConfusionMatrix(np.sum([part.counts for part in parts], axis=0))
 
 
 def constant_prediction(truth: ConfusionMatrix, label: int) -> ConfusionMatrix:

@@ -4,7 +4,8 @@ Between the model and the best that four slots per patch can express stand two m
 masks under the true classes, and the true masks under the model's classes. The better of the two
 shows which part the heads lack.
 
-Shape legend: B batch, P patches, C classes, K = 4 slots, 1024 pixels of a patch (row-major).
+Shape legend: B batch, P patches, N any patches, C classes, K = 4 slots, 1024 pixels of a patch
+(row-major).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from vocprep.heads.scoring.measures.masks import NOT_DRAWN
 from vocprep.labels.targets import NO_LABEL, SLOTS
 
 
@@ -24,6 +26,12 @@ class RowKind(StrEnum):
     MODEL = "model"
     GT_TOP_4 = "gt_top_4"
     """True slots and true masks: the best that four slots per patch can express."""
+    GT_CELLS_4 = "gt_cells_4"
+    """The true classes' shares of 4×4 cells per patch, interpolated: what a grid can express."""
+    GT_CELLS_2 = "gt_cells_2"
+    """The same of 2×2 cells per patch."""
+    GT_CELLS_1 = "gt_cells_1"
+    """The same of one cell per patch."""
     GT_CLASSES = "gt_classes_model_masks"
     """True slots, drawn with the model's masks."""
     GT_MASKS = "model_classes_gt_masks"
@@ -52,6 +60,9 @@ class RowKind(StrEnum):
 _DISPLAY_NAMES = {
     RowKind.MODEL: "model",
     RowKind.GT_TOP_4: "GT top-4",
+    RowKind.GT_CELLS_4: "GT cells, 4×4 per patch",
+    RowKind.GT_CELLS_2: "GT cells, 2×2 per patch",
+    RowKind.GT_CELLS_1: "GT cells, 1×1 per patch",
     RowKind.GT_CLASSES: "GT classes, model masks",
     RowKind.GT_MASKS: "model classes, GT masks",
     RowKind.PATCH_MAJORITY: "GT majority of each patch",
@@ -67,46 +78,54 @@ def chance_name(class_name: str, split: str) -> str:
 
 
 def true_masks(slot_labels: Tensor, states: Tensor) -> Tensor:
-    """Return the class ids of pixels int64 [B, P, 1024] when slot k has ``slot_labels[..., k]``.
+    """Return the class ids of pixels int64 [..., 1024] when slot k has ``slot_labels[..., k]``.
 
-    ``slot_labels`` int64 [B, P, 4], ``states`` uint8 [B, P, 1024]. −1 for pixels outside their
+    ``slot_labels`` int64 [..., 4], ``states`` uint8 [..., 1024]. −1 for pixels outside their
     patch's slots and for void.
     """
     unknown = torch.full_like(slot_labels[..., :2], NO_LABEL)
     return torch.cat([slot_labels, unknown], dim=-1).gather(-1, states.long())
 
 
+def matched_masks(masks: Tensor, states: Tensor) -> Tensor:
+    """Return masks [..., 1024, 4] in the order of the true slots, by ``match_channels``."""
+    channels = match_channels(masks, states).unsqueeze(-2)
+    return masks.gather(-1, channels.expand(*masks.shape[:-1], SLOTS))
+
+
 def match_channels(masks: Tensor, states: Tensor) -> Tensor:
-    """Return which mask channel draws each true slot: int64 [B, P, 4], every channel once.
+    """Return which mask channel draws each true slot: int64 [..., 4], every channel once.
 
     Heads trained on slots by area draw slot k in channel k; heads trained on the masks of their own
     predicted classes draw in the order of those. To score the masks of both alike, the assignment
     is chosen that gives the slots' pixels the largest sum of mask probabilities. ``masks`` float
-    [B, P, 1024, 4] in 0..1, ``states`` uint8 [B, P, 1024].
+    [..., 1024, 4] in 0..1, ``states`` uint8 [..., 1024].
     """
     slots = torch.arange(SLOTS, dtype=states.dtype, device=states.device)
     is_slot = (states.unsqueeze(-1) == slots).to(masks.dtype)
-    overlap = masks.transpose(-1, -2) @ is_slot  # [B, P, channel, slot]
+    overlap = masks.transpose(-1, -2) @ is_slot  # [..., channel, slot]
     assignments = _ASSIGNMENTS.to(masks.device)
     sums = overlap[..., assignments, torch.arange(SLOTS, device=masks.device)].sum(dim=-1)
     return assignments[sums.argmax(dim=-1)]
 
 
-def draw_slots(masks: Tensor, channels: Tensor, present: Tensor) -> Tensor:
-    """Return the slot 0..3 that is drawn on each pixel: int64 [B, P, 1024].
+def draw_slots(masks: Tensor, slots: Tensor) -> Tensor:
+    """Return the slot 0..3 that is drawn on each pixel, 4 for none: int64 [N, 1024].
 
     It is the slot with the strongest mask among those that the patch has: the true classes of a
-    patch include their number. ``channels`` int64 and ``present`` bool [B, P, 4].
+    patch include their number. A slot whose mask is 0 is not drawn. ``masks`` float [N, 1024, 4] of
+    0 or more, in the order of the slots, ``slots`` int64 [N] how many a patch has.
     """
-    order = channels.unsqueeze(-2).expand(*masks.shape[:-1], SLOTS)
-    slot_masks = masks.gather(-1, order)
-    return slot_masks.masked_fill(~present.unsqueeze(-2), -1.0).argmax(dim=-1)
+    places = torch.arange(SLOTS, device=slots.device)
+    absent = (places >= slots.unsqueeze(-1)).unsqueeze(-2)
+    values, drawn = masks.masked_fill(absent, 0).max(dim=-1)
+    return drawn.masked_fill_(values <= 0, NOT_DRAWN)
 
 
 def label_slots(predicted: Tensor, slot_labels: Tensor) -> Tensor:
-    """Return the predicted classes [B, P, 4] of a patch's true slots, −1 where there is no slot.
+    """Return the predicted classes [..., 4] of a patch's true slots, −1 where there is no slot.
 
-    A slot whose class is among ``predicted`` int64 [B, P, ≤ 4] gets it; the others, by descending
+    A slot whose class is among ``predicted`` int64 [..., ≤ 4] gets it; the others, by descending
     area, get the predicted classes that are left, strongest first.
 
     >>> label_slots(torch.tensor([[[7, 8, 9, 6]]]), torch.tensor([[[1, 8, 2, -1]]])).tolist()

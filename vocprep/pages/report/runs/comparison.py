@@ -21,6 +21,8 @@ _COMPARED = {
     "miou_present": "mIoU of classes present",
     "miou_frequent": "mIoU ≥1 %",
     "pixel_accuracy": "pixel accuracy",
+    "boundary_iou_3": "IoU within 3 px of borders",
+    "boundary_iou_8": "IoU within 8 px of borders",
 }
 
 

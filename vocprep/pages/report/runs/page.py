@@ -20,7 +20,7 @@ from vocprep.pages.report.runs.classes import classes_section, confusion_section
 from vocprep.pages.report.runs.comparison import differences_section
 from vocprep.pages.report.runs.curves import curves_section
 from vocprep.pages.report.runs.pictures import pictures_sections
-from vocprep.pages.report.runs.quality import calibration_section, masks_section
+from vocprep.pages.report.runs.quality import calibration_section, errors_section, masks_section
 from vocprep.pages.report.runs.scored import ScoredRun, names
 from vocprep.pages.report.runs.scores import scores_section
 from vocprep.progress import Progress
@@ -75,6 +75,7 @@ def _sections(
         classes_section(runs),
         *confusion_sections(runs),
         *pictures_sections(runs, options),
+        errors_section(runs),
         calibration_section(runs),
         masks_section(runs),
         _about(runs),

@@ -1,10 +1,11 @@
-"""Parts of the heads' output by themselves: the confidence of pixels, and the masks."""
+"""Parts of the heads' output by themselves: errors, the confidence of pixels, the masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from vocprep.heads.scoring.measures.calibration import CalibrationBin
+from vocprep.heads.scoring.measures.errors import ErrorShares
 from vocprep.pages.report.charts import Axes, Bar, Line, bars, histogram, line_chart
 from vocprep.pages.report.page import Section, section, table
 from vocprep.pages.report.runs.scored import ScoredRun
@@ -90,5 +91,54 @@ def masks_section(runs: Sequence[ScoredRun]) -> Section:
             rows,
             most=100.0,
         ),
+        table=table(
+            "Mask IoU of all slots (per cent)",
+            ("", "masks that fit best", "each class's own mask", "largest class"),
+            [
+                (run.name, *(100 * v for v in (each.iou, each.own_iou, each.iou_of_largest)))
+                for run, each in zip(runs, found["all slots"], strict=True)
+            ],
+        ),
         slots=first.masks.slots,
     )
+
+
+def errors_section(runs: Sequence[ScoredRun]) -> Section:
+    """Return where wrong pixels lie, and what they were taken for."""
+    several, told = len(runs) > 1, runs[0].scores.errors.background is not None
+    kinds = ("object as background", "wrong object", "background as object")
+    rows = [
+        (f"{run.name}, {label}" if several else label, part)
+        for run in runs
+        for label, part in (
+            ("patches of one class", run.scores.errors.pure),
+            ("patches of several", run.scores.errors.mixed),
+        )
+    ]
+    return section(
+        "errors",
+        "Errors",
+        "run_errors.html",
+        told=told,
+        chart=bars(
+            "Wrong pixels (per cent of all pixels)",
+            kinds if told else ("wrong class",),
+            [Bar(label=label, values=_kinds(part, told)) for label, part in rows],
+        ),
+        table=table(
+            "Wrong pixels by the patches that they lie in (per cent of all pixels)",
+            ("", "all pixels", "wrong", *(kinds if told else ())),
+            [
+                (label, 100 * part.pixels, 100 * part.wrong, *(_kinds(part, told) if told else ()))
+                for label, part in rows
+            ],
+        ),
+    )
+
+
+def _kinds(part: ErrorShares, told: bool) -> tuple[float, ...]:
+    """Return the kinds of errors in per cent; all together where there is no background."""
+    if not told:
+        return (100 * part.wrong,)
+    shares = (part.missed_object, part.wrong_object, part.false_object)
+    return tuple(100 * (share or 0.0) for share in shares)

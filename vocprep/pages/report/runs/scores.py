@@ -11,6 +11,8 @@ from vocprep.pages.report.charts import Bar, bars
 from vocprep.pages.report.page import Section, section, table
 from vocprep.pages.report.runs.scored import ScoredRun
 
+_SHAPE_HEADS = ("IoU 3 px", "IoU 8 px", "mask IoU", "top-1", "recall@4")
+
 
 def scores_section(runs: Sequence[ScoredRun], notes: Sequence[str]) -> Section:
     """Return the scores of runs above what they would be if parts of the heads were right."""
@@ -35,6 +37,7 @@ def _main_numbers(scores: RunScores) -> list[tuple[str, str]]:
         ("pixel accuracy", f"{100 * model.pixel_accuracy:.1f} %"),
         (f"mIoU, {scores.classes_present} present", f"{100 * model.miou_present:.1f} %"),
         ("macro mAP", f"{100 * scores.mean_average_precision:.1f} %"),
+        ("IoU within 8 px of borders", f"{100 * model.boundary_iou_8:.1f} %"),
         ("mask IoU", f"{100 * scores.masks.iou:.1f} %"),
         ("loss", f"{scores.loss:.3f}"),
     ]
@@ -73,12 +76,17 @@ def _score_table(runs: Sequence[ScoredRun]) -> Markup:
     first = runs[0].scores
     return table(
         f"{first.schema}, covered area: {first.pixels:,} pixels (per cent)",
-        ("", *_pixel_heads(first), "top-1", "recall@4"),
-        [
-            (label, *_pixel_cells(row), 100 * row.patch_top1, 100 * row.recall_at_4)
-            for label, row in _rows(runs)
-        ],
+        ("", *_pixel_heads(first), *_SHAPE_HEADS),
+        [(label, *_pixel_cells(row), *_shape_cells(row)) for label, row in _rows(runs)],
     )
+
+
+def _shape_cells(row: ScoreRow) -> tuple[float | None, ...]:
+    scores = (
+        *(row.boundary_iou_3, row.boundary_iou_8, row.mask_iou),
+        *(row.patch_top1, row.recall_at_4),
+    )
+    return tuple(None if score is None else 100 * score for score in scores)
 
 
 def _mixed_table(runs: Sequence[ScoredRun]) -> Markup:

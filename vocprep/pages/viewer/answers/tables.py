@@ -50,15 +50,21 @@ def _class_scores(matrix: ConfusionMatrix) -> dict[int, dict[str, float | None]]
 
 
 def _ladder(scores: SplitScores) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": scores.chance if kind.is_constant else kind.display_name,
-            "miou": matrix.miou_present(),
-            "miou_frequent": matrix.miou_frequent(),
-            "pixel_accuracy": matrix.pixel_accuracy(),
-        }
-        for kind, matrix in scores.matrices.items()
-    ]
+    rows = []
+    for kind, pixels in scores.pixels.items():
+        matrix = pixels.all
+        rows.append(
+            {
+                "name": scores.chance if kind.is_constant else kind.display_name,
+                "miou": matrix.miou_present(),
+                "miou_frequent": matrix.miou_frequent(),
+                "pixel_accuracy": matrix.pixel_accuracy(),
+                "boundary_iou_3": matrix.miou_within(pixels.within(3)),
+                "boundary_iou_8": matrix.miou_within(pixels.within(8)),
+                "mask_iou": scores.mask_ious.get(kind),
+            }
+        )
+    return rows
 
 
 def confusion_table(session: Session, query: Query) -> dict[str, Any]:

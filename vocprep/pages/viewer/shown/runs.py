@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from vocprep.heads.model.losses import losses_by_image
 from vocprep.heads.predict_image import LabelMapPrediction, predict_label_map
 from vocprep.heads.runs.run import Run
-from vocprep.heads.scoring.measures.counters import MaskCounter, PixelCounter
 from vocprep.heads.scoring.measures.image_scores import ImageCounter
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, constant_prediction
 from vocprep.heads.scoring.measures.oracles import RowKind, chance_name
-from vocprep.heads.scoring.split_pass import ScoredBatch, label_maps_by_kind, run_batches
+from vocprep.heads.scoring.rows import RowCounters, RowPixels, border_bands_of
+from vocprep.heads.scoring.split_pass import ScoredBatch, run_batches
 from vocprep.options import LoaderOptions
 from vocprep.pages.viewer.queries import NotFoundError
 from vocprep.pages.viewer.shown.background import ASKED_SECONDS, Task
@@ -33,15 +33,16 @@ _BATCH = 16
 """Pictures of a step: a smaller one leaves more of the machine to the page."""
 _MOST_PREDICTIONS = 64 << 20
 """Bytes of label maps and confidences that are kept."""
-_COUNTED: tuple[RowKind, ...] = tuple(kind for kind in RowKind if kind is not RowKind.MAJORITY)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplitScores:
     """What a pass over one split has counted."""
 
-    matrices: dict[RowKind, ConfusionMatrix]
+    pixels: dict[RowKind, RowPixels]
     """By kind of row, the model first."""
+    mask_ious: dict[RowKind, float]
+    """Of the rows that draw masks of their own."""
     chance: str
     """The name of the constant row, which tells what it predicts."""
     wrong: WrongPixels
@@ -49,7 +50,7 @@ class SplitScores:
     @property
     def model(self) -> ConfusionMatrix:
         """The model's own confusion matrix."""
-        return self.matrices[RowKind.MODEL]
+        return self.pixels[RowKind.MODEL].all
 
 
 class ShownRun:
@@ -122,30 +123,30 @@ class ShownRun:
         loader = self.version.dataset.loader(
             split, LoaderOptions(batch_size=_BATCH, mode="streaming", label_maps=True)
         )
-        device, classes = model.device, model.config.outputs
-        pixels = {kind: PixelCounter(classes, space.void, device) for kind in _COUNTED}
-        masks, wrong = MaskCounter(device), WrongPixelCounter(space.void)
+        rows = RowCounters(model.config.outputs, space.void, model.device)
+        wrong = WrongPixelCounter(space.void)
         for scored in run_batches(model, loader, space):
-            label_maps = label_maps_by_kind(scored, masks)
-            for kind, counter in pixels.items():
-                counter.add(scored.truth, label_maps[kind])
-            places = self._count_pictures(scored, label_maps[RowKind.MODEL])
-            wrong.add(places, scored.truth, label_maps[RowKind.MODEL])
+            rows.add(scored, border_bands_of(scored, space.void))
+            places = self._count_pictures(scored)
+            wrong.add(places, scored.truth, scored.pixels.label_map)
             task.advance(len(places))
-        matrices: dict[RowKind, ConfusionMatrix] = {
-            kind: counter.matrix() for kind, counter in pixels.items()
-        }
+        pixels = rows.pixels()
         majority, of_split = self._most_frequent(split)
-        matrices[RowKind.MAJORITY] = constant_prediction(matrices[RowKind.MODEL], majority)
-        chance = chance_name(space.names.get(majority, str(majority)), of_split)
-        return SplitScores(matrices=matrices, chance=chance, wrong=wrong.counts())
+        parts = pixels[RowKind.MODEL].parts
+        everywhere = RowPixels(parts=[constant_prediction(part, majority) for part in parts])
+        return SplitScores(
+            pixels={**pixels, RowKind.MAJORITY: everywhere},
+            mask_ious=rows.mask_ious(),
+            chance=chance_name(space.names.get(majority, str(majority)), of_split),
+            wrong=wrong.counts(),
+        )
 
-    def _count_pictures(self, scored: ScoredBatch, predicted: torch.Tensor) -> NDArray[np.int64]:
+    def _count_pictures(self, scored: ScoredBatch) -> NDArray[np.int64]:
         """Keep the scores of a batch's pictures, and return their places."""
         config, ids = self.run.model.config, scored.batch.image_ids
         losses = losses_by_image(scored.class_logits, scored.mask_logits, scored.batch, config)
         counter = ImageCounter(config.outputs, self.run.config.labels.void)
-        counter.add(ids, scored.truth, predicted, losses.total)
+        counter.add(ids, scored.truth, scored.pixels.label_map, losses.total)
         for score in counter.confusions().scores:
             place = self.version.catalogue.place(score.image_id)
             self.accuracies[place] = score.pixel_accuracy

@@ -203,6 +203,15 @@ function columnsOf(runs) {
   ];
 }
 
+const LADDER = [
+  ["miou", "mIoU present"],
+  ["miou_frequent", "mIoU ≥1 %"],
+  ["pixel_accuracy", "Pixel accuracy"],
+  ["boundary_iou_3", "IoU 3 px"],
+  ["boundary_iou_8", "IoU 8 px"],
+  ["mask_iou", "Mask IoU"],
+];
+
 function ladder(run, rows, isOneOfMany) {
   const title = isOneOfMany ? `Run ${Number(run.key) + 1}: ${run.name}` : run.name;
   const body = rows.map((row) =>
@@ -210,15 +219,12 @@ function ladder(run, rows, isOneOfMany) {
       "tr",
       {},
       h("th", { scope: "row" }, row.name),
-      h("td", { class: "number" }, percent(row.miou)),
-      h("td", { class: "number" }, percent(row.miou_frequent)),
-      h("td", { class: "number" }, percent(row.pixel_accuracy)),
+      ...LADDER.map(([key]) => h("td", { class: "number" }, percent(row[key]))),
     ),
   );
-  const numbers = ["mIoU present", "mIoU ≥1 %", "Pixel accuracy"];
   const heads = [
     h("th", { scope: "col" }, h("span", { class: "unseen" }, "row")),
-    ...numbers.map((name) => h("th", { scope: "col", class: "number" }, name)),
+    ...LADDER.map(([, name]) => h("th", { scope: "col", class: "number" }, name)),
   ];
   return h(
     "table",

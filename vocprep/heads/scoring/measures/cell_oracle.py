@@ -1,0 +1,63 @@
+"""The oracle of a grid of cells: what a head of cells draws whose shares are the true ones.
+
+Shape legend: B batch, P patches, N some of the B·P patches, G cells of a patch, L classes in the
+slots of a batch, K = 4 slots, 1024 pixels of a patch (row-major).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from vocprep.heads.model.cell_pixels import CellPixels
+from vocprep.heads.model.cells import cell_shares
+from vocprep.labels.targets import NO_LABEL
+
+
+def shares_by_grid(slot_planes: Tensor, grids: Sequence[int]) -> list[Tensor]:
+    """Return each slot's share of the valid pixels of every cell, for several grids of cells.
+
+    float32 [B, P, g², 4] for each g of ``grids``, 1, 2 or 4; of bit planes uint8 [B, P, 3, 128].
+    """
+    finest = max(grids)
+    shares, valid = cell_shares(slot_planes, finest)
+    counts = torch.cat([shares * valid.unsqueeze(-1), valid.unsqueeze(-1)], dim=-1)
+    counts = counts.view(*counts.shape[:2], finest, finest, -1)
+    found = []
+    for per_side in grids:
+        size = finest // per_side
+        parts = counts.view(*counts.shape[:2], per_side, size, per_side, size, -1)
+        sums = parts.sum(dim=(3, 5)).flatten(2, 3)
+        found.append(sums[..., :-1] / sums[..., -1:].clamp(min=1))
+    return found
+
+
+class CellOracle:
+    """Pixels of the shares that slots have of each cell, interpolated as a head's are."""
+
+    def __init__(self, slot_labels: Tensor, shares: Tensor, grids: Tensor) -> None:
+        """``slot_labels`` int64 [B, P, 4], ``shares`` float32 [B, P, G, 4], ``grids`` [B, 2]."""
+        # Only the classes that occur: label spaces have hundreds, a batch some tens.
+        held = torch.unique(slot_labels[slot_labels >= 0])
+        self._classes: Tensor = held if len(held) else held.new_zeros(1)
+        self._places = torch.searchsorted(self._classes, slot_labels)
+        self._places.masked_fill_(slot_labels < 0, NO_LABEL)
+        per_side = math.isqrt(shares.shape[-2])
+        places = self._places.clamp(min=0).unsqueeze(-2).expand_as(shares)
+        cells = shares.new_zeros(*shares.shape[:-1], len(self._classes))
+        # Slots that a patch does not have share nothing of it.
+        self._pixels = CellPixels(cells.scatter_add_(-1, places, shares), grids, per_side)
+
+    @cached_property
+    def label_map(self) -> Tensor:
+        """int64 [B, P, 1024]: the class of the largest share; −1 where no class has any."""
+        found = self._classes[self._pixels.label_map]
+        return found.masked_fill_(self._pixels.confidence <= 0, NO_LABEL)
+
+    def masks_of_slots(self, patches: Tensor) -> Tensor:
+        """Return the shares of the slots of patches int64 [N]: float32 [N, 1024, 4]."""
+        return self._pixels.masks_of(patches, self._places.flatten(0, 1)[patches])
