@@ -217,7 +217,7 @@ MASK_HEADS: dict[str, dict[str, Any]] = {
 
 TRAINED_HEADS: dict[str, dict[str, Any]] = {
     "slots": {"encoder": "none", "slots": "area", "mask_loss": "all"},
-    "mixed slots": {"depth": 1, "feedforward": 64},
+    "mixed slots": {"depth": 1, "feedforward": 64, "slots": "predicted", "mask_dropout": 0.5},
     "cells": {
         **{"mask_head": "cells", "cell_context": 2, "input_layer": True, "ema": 0.9},
         **{"depth": 1, "feedforward": 64, "norm_first": True, "input_dropout": 0.2},

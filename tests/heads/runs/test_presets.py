@@ -49,8 +49,8 @@ def test_what_the_presets_say():
     assert (seed.class_loss, seed.slots, seed.mask_loss) == ("multi_hot", "area", "all")
     assert options_of_older_runs(seed) == OLDER
     assert (default.position, default.standardise, default.flip) == (True, True, True)
-    assert (default.class_loss, default.slots) == ("soft_cross_entropy", "predicted")
-    assert (default.mask_head, default.mask_loss) == ("slots", "mixed")
+    assert (default.class_loss, default.slots) == ("soft_cross_entropy", "area")
+    assert (default.mask_head, default.mask_loss, default.mask_dropout) == ("slots", "mixed", 0)
     assert quick.epochs == 20
     assert wide.standardise
     assert wide.input_dropout > 0

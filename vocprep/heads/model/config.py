@@ -55,8 +55,8 @@ class HeadsConfig:
     """Share of the target of a patch or a cell that is spread over all outputs evenly; 0 is none.
     For ``soft_cross_entropy`` only, and not for masks."""
     slots: SlotRule = "predicted"
-    """Which class mask k belongs to: ``predicted``: the one that ``cat`` itself ranks k-th;
-    ``area``: the patch's k-th largest, which is known in training only."""
+    """Which class mask k of ``mask_head`` ``slots`` belongs to: ``predicted``: the one that ``cat``
+    itself ranks k-th; ``area``: the patch's k-th largest, which is known in training only."""
     depth: Depth = 6
     """Layers of the transformer."""
     feedforward: Feedforward = 2048
@@ -100,17 +100,12 @@ class HeadsConfig:
                 "which decides on each class alone; leave it out or set class_loss to "
                 "soft_cross_entropy"
             )
-        if self.mask_head == "none" and self.slots != "predicted":
-            raise UsageError(
-                f"slots {self.slots}: a choice of mask_head slots, found mask_head none; set slots "
-                "to predicted"
-            )
         if self.mask_head != "cells":
             return self
-        if self.class_loss != "soft_cross_entropy" or self.slots != "predicted":
+        if self.class_loss != "soft_cross_entropy":
             raise UsageError(
                 "mask_head 'cells' learns the classes' shares of each cell: expected class_loss "
-                f"soft_cross_entropy and slots predicted, found {self.class_loss} and {self.slots}"
+                f"soft_cross_entropy, found {self.class_loss}"
             )
         if (size := sum(layer.size for layer in self.layers)) != self.embedding_dim:
             raise UsageError(

@@ -69,9 +69,9 @@ class TrainOptions:
     label_smoothing: LabelSmoothing = HeadsConfig.label_smoothing
     """Share of the targets of patches and cells that is spread over all classes evenly, e.g. 0.1,
     with ``soft_cross_entropy``; masks are not smoothed."""
-    slots: SlotRule = HeadsConfig.slots
-    """Target of mask k: ``predicted``: the pixels of the class that ``cat`` ranks k-th; ``area``:
-    those of the patch's k-th largest class (teacher-forced)."""
+    slots: SlotRule = "area"
+    """Target of mask k of ``mask_head`` ``slots``: ``predicted``: the pixels of the class that
+    ``cat`` ranks k-th; ``area``: those of the patch's k-th largest class (teacher-forced)."""
     depth: Depth = HeadsConfig.depth
     """Layers of the transformer."""
     feedforward: Feedforward = HeadsConfig.feedforward
@@ -86,7 +86,7 @@ class TrainOptions:
     """Patches whose pixels teach the masks of ``slots``: ``all``, or ``mixed``: those of two
     classes or more. The others teach a mask whether a class is there, not where; pixels are then
     decoded by class probability × mask."""
-    mask_dropout: MaskDropout = HeadsConfig.mask_dropout
+    mask_dropout: MaskDropout = 0.0
     """Dropout rate in the head of ``slots``, which ``dropout_factor`` multiplies."""
     cells: CellsPerSide | None = None
     """Cells per side of a patch for ``mask_head`` ``cells``; when None, as many as the finest layer
