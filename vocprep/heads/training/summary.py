@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vocprep.heads.runs.log import EpochMetrics
+from vocprep.heads.training.steps import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +77,27 @@ class SeedsSummary:
             "seconds": self.seconds,
             "runs": [run.to_json() for run in self.runs],
         }
+
+
+def summary_of(  # the parts of one result
+    training: Training,
+    run_dir: Path,
+    history: Sequence[EpochMetrics],
+    notes: tuple[str, ...],
+    done: int,
+    seconds: float,
+) -> RunSummary:
+    """Return the result of a training of which ``done`` epochs were there before."""
+    model, processes = training.model, training.processes
+    return RunSummary(
+        run_dir=run_dir,
+        device=str(processes.device),
+        precision=training.precision,
+        leads=processes.leads,
+        images=sum(training.feed.batch_sizes),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        seconds=seconds,
+        resumed_from=done,
+        history=tuple(history),
+        notes=notes,
+    )

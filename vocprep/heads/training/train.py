@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,7 +13,6 @@ from typing import overload
 import torch
 
 from vocprep.building.output.components import components_of
-from vocprep.errors import RunError
 from vocprep.features.compiling import require_compiler
 from vocprep.features.components import Components
 from vocprep.features.weights import WeightsOrigin
@@ -33,8 +31,13 @@ from vocprep.heads.training.feed import open_feed, require_splits
 from vocprep.heads.training.notes import notes_on
 from vocprep.heads.training.seeds import OnSeedEpoch, SeedsJob, checked_seeds, train_seeds
 from vocprep.heads.training.steps import Training, set_up, train_epoch
-from vocprep.heads.training.summary import RunSummary, SeedsSummary
-from vocprep.heads.training.validation import ScoredImages, open_scored_images, validate
+from vocprep.heads.training.summary import RunSummary, SeedsSummary, summary_of
+from vocprep.heads.training.validation import (
+    ScoredImages,
+    check_finite,
+    open_scored_images,
+    validate,
+)
 from vocprep.labels.label_space import LabelSpace
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress, task
@@ -219,7 +222,7 @@ def _train_epochs(
     with _recorder(training, run_dir, config, done) as record:
         for epoch in range(done + 1, options.epochs + 1):
             metrics = _run_epoch(training, scored, config.labels, epoch, job.progress)
-            _check_finite(metrics, run_dir)
+            check_finite(metrics, run_dir)
             history.append(metrics)
             record(metrics)
             job.on_epoch(metrics)
@@ -230,30 +233,7 @@ def _train_epochs(
         write_atomic(run_dir / CURVES_FILE, draw_curves(history))
         (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
     seconds = time.perf_counter() - started
-    return _summary(training, run_dir, history, notes, done, seconds)
-
-
-def _summary(  # the parts of one result
-    training: Training,
-    run_dir: Path,
-    history: Sequence[EpochMetrics],
-    notes: tuple[str, ...],
-    done: int,
-    seconds: float,
-) -> RunSummary:
-    model, processes = training.model, training.processes
-    return RunSummary(
-        run_dir=run_dir,
-        device=str(processes.device),
-        precision=training.precision,
-        leads=processes.leads,
-        images=sum(training.feed.batch_sizes),
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        seconds=seconds,
-        resumed_from=done,
-        history=tuple(history),
-        notes=notes,
-    )
+    return summary_of(training, run_dir, history, notes, done, seconds)
 
 
 def _kept_random_state(device: torch.device) -> AbstractContextManager[None]:
@@ -319,12 +299,3 @@ def _run_epoch(
         spike_rates=losses.spike_rates or None,
         **validation,
     )
-
-
-def _check_finite(metrics: EpochMetrics, run_dir: Path) -> None:
-    for loss in (metrics.loss, metrics.val_loss or 0.0, metrics.train_loss or 0.0):
-        if not math.isfinite(loss):
-            raise RunError(
-                f"{run_dir}: expected a finite loss in epoch {metrics.epoch}, found {loss}; train "
-                "again with a smaller --lr"
-            )

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vocprep.errors import RunError
+from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.scoring.split_pass import SplitCounts, score_split
 from vocprep.heads.training.distributed import Processes
@@ -166,3 +169,13 @@ def sampled_rows(sizes: Sequence[int], images: int) -> dict[int, NDArray[np.intp
 def _spaced(things: int, number: int) -> list[int]:
     """Return a number of things, counted from 0, that are evenly spaced."""
     return [(2 * each + 1) * things // (2 * number) for each in range(number)]
+
+
+def check_finite(metrics: EpochMetrics, run_dir: Path) -> None:
+    """Raise RunError where a loss of an epoch is not finite."""
+    for loss in (metrics.loss, metrics.val_loss or 0.0, metrics.train_loss or 0.0):
+        if not isfinite(loss):
+            raise RunError(
+                f"{run_dir}: expected a finite loss in epoch {metrics.epoch}, found {loss}; train "
+                "again with a smaller --lr"
+            )
