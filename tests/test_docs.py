@@ -7,7 +7,13 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+from builders.heads import always_says, run_for
+from builders.versions import Built
+
+from vocprep.analysis.photographs import Photographs
+from vocprep.drawing.label_maps import paint_label_map
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("manifests/**/*.md")])
@@ -42,3 +48,25 @@ def test_every_decision_is_listed() -> None:
     pages = {path.name for path in folder.glob("0*.md")}
     assert pages
     assert pages == set(re.findall(r"\((0[^)]+\.md)\)", listing))
+
+
+def test_pictures_of_masks_have_a_row_of_what_each_run_says(
+    crop_hdf5: Built, sample_tree: Path
+) -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "draw_masks.py"))
+    dataset = crop_hdf5.dataset
+    photographs, records = Photographs.of(dataset, sample_tree), script["first"](dataset, 2)
+    runs = {f"says {label}": run_for(dataset, always_says(label)) for label in (3, 9)}
+    sheet = np.asarray(script["draw"](dataset, photographs, runs, records))
+    side, step = script["SIDE"], script["LINE"] + script["SIDE"] + script["GAP"]
+    assert sheet.shape == (4 * step, script["GAP"] + 2 * (side + script["GAP"]), 3)
+    for column, record in enumerate(records):
+        left = script["GAP"] + column * (side + script["GAP"])
+        image = photographs.read(record.image_id, record.image_sha256)
+        for row, label in ((2, 3), (3, 9)):
+            painted = paint_label_map(
+                np.full_like(record.label_map, label), dataset.label_space.style, image
+            )
+            top = row * step + script["LINE"]
+            found = sheet[top : top + side, left : left + side].astype(float)
+            np.testing.assert_allclose(found.mean((0, 1)), painted.mean((0, 1)), atol=2)
