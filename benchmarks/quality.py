@@ -52,6 +52,9 @@ SCORES: dict[str, Callable[[RunScores, RowKind], float | None]] = {
         RowKind.MODEL: scores.masks.iou,
         RowKind.PATCH_MAJORITY: scores.masks.iou_of_largest,
     }.get(kind),
+    "own_mask_iou": lambda scores, kind: scores.masks.own_iou if kind is RowKind.MODEL else None,
+    "boundary_iou_3": lambda scores, kind: scores.row(kind).boundary_iou_3,
+    "boundary_iou_8": lambda scores, kind: scores.row(kind).boundary_iou_8,
 }
 """By key of a column: a score of one of a run's rows, 0..1; None where the row has none."""
 COLUMNS = (
@@ -59,6 +62,9 @@ COLUMNS = (
     Column("miou_frequent", "mIoU ≥1 %", ".1f", spread=True),
     Column("pixel_accuracy", "pixel accuracy", ".1f", spread=True),
     Column("mask_iou", "mask IoU", ".1f", spread=True),
+    Column("own_mask_iou", "of own class", ".1f", spread=True),
+    Column("boundary_iou_3", "boundary 3 px", ".1f", spread=True),
+    Column("boundary_iou_8", "8 px", ".1f", spread=True),
     Column("parameters", "parameters", ",d"),
     Column("images_per_second", "images/s", ".0f"),
     Column("epochs", "epochs", "d"),
