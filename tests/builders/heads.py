@@ -40,7 +40,7 @@ ADDED_IN_6 = ("depth", "feedforward", "norm_first", "mask_head", "cells", "layer
 """Fields of a ``run.json`` that format 6 added."""
 ADDED_IN_7 = (
     *("mask_loss", "mask_dropout", "cell_context", "windows"),
-    *("input_layer", "input_dropout", "ema", "label_smoothing"),
+    *("input_layer", "input_dropout", "ema", "label_smoothing", "crops"),
 )
 """And format 7."""
 
