@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.decoding import decode
-from vocprep.heads.model.mask_heads import pixel_scores
+from vocprep.heads.model.mask_heads.kinds import pixel_scores
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.model.views import View, mirrored_back
 

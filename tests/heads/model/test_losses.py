@@ -16,10 +16,10 @@ from torch.nn import functional
 from vocprep.backbones import Layer
 from vocprep.errors import UsageError
 from vocprep.geometry import split_patches
-from vocprep.heads.model.cell_head import mean_class_logits
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.loss_parts import slot_fractions, unpack_states
 from vocprep.heads.model.losses import compute_losses
+from vocprep.heads.model.mask_heads.cell_head import mean_class_logits
 from vocprep.labels.targets import pack_states
 from vocprep.labels.targets import unpack_states as unpack_states_numpy
 from vocprep.shards.reader import Batch

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.model.mask_heads import MASK_HEADS, PixelScores, pixel_scores
-from vocprep.heads.model.slot_head import class_probabilities
+from vocprep.heads.model.mask_heads.kinds import MASK_HEADS, PixelScores, pixel_scores
+from vocprep.heads.model.mask_heads.slot_head import class_probabilities
 from vocprep.heads.model.views import View, reweighted
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.loss_parts import Targets
-from vocprep.heads.model.mask_heads import MASK_HEADS
+from vocprep.heads.model.mask_heads.kinds import MASK_HEADS
 
 
 @dataclass(frozen=True)

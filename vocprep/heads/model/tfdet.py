@@ -2,7 +2,7 @@
 
 ``cat`` scores the classes of a patch; ``reg`` computes four masks, one per slot. A pixel's class is
 that of the slot whose mask is the strongest there. Other mask heads take the place of ``reg``:
-``cell_head``.
+``mask_heads``.
 
 Shape legend: B batch, P patches, N any number of patches, D embedding, K = 4 slots, C classes,
 G cells of a patch, 1024 pixels of a patch (row-major).
@@ -17,8 +17,8 @@ from torch.nn import functional
 from vocprep.errors import UsageError
 from vocprep.heads.model.config import WIDTH, ClassLoss, EncoderName, HeadsConfig, SlotRule
 from vocprep.heads.model.encoders import make_encoder, sine_position_code
-from vocprep.heads.model.mask_heads import MASK_HEADS
-from vocprep.heads.model.slot_head import (
+from vocprep.heads.model.mask_heads.kinds import MASK_HEADS
+from vocprep.heads.model.mask_heads.slot_head import (
     class_probabilities,
     pixel_confidence,
     to_label_map,
@@ -158,7 +158,7 @@ class TFDetHeads(nn.Module):
         """Return class logits [B, P, C] and the mask head's logits.
 
         These are [B, P, 1024, 4] of ``slots``, [B, P, G, C] of ``cells``, [B, P, 1, C] of ``none``
-        (``mask_heads.pixel_scores``). ``embeddings`` float [B, P, D], one image a row;
+        (``mask_heads.kinds.pixel_scores``). ``embeddings`` float [B, P, D], one image a row;
         ``padding`` bool [B, P], True where there is no patch (None: nowhere); ``grids`` int64
         [B, 2] of (ny, nx), needed for the position code, by cells, and by encoders that use them.
         Outputs at padded places are finite and meaningless.

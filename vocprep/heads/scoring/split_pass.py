@@ -21,7 +21,7 @@ from vocprep.errors import RunError, UsageError
 from vocprep.geometry import split_patches
 from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.losses import compute_losses
-from vocprep.heads.model.mask_heads import PixelScores
+from vocprep.heads.model.mask_heads.kinds import PixelScores
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.model.views import View, mirrored_back
 from vocprep.heads.scoring.measures.counters import LossCounter, PixelCounter, Total

@@ -13,8 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vocprep.heads.model.cell_pixels import CellPixels
-from vocprep.heads.model.cells import cell_shares
+from vocprep.heads.model.mask_heads.cell_pixels import CellPixels
+from vocprep.heads.model.mask_heads.cells import cell_shares
 from vocprep.labels.targets import NO_LABEL
 
 

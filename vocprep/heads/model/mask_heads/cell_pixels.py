@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vocprep.geometry import PATCH
-from vocprep.heads.model.cells import around, between
+from vocprep.heads.model.mask_heads.cells import around, between
 
 _CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Most classes of the groups of patches that are interpolated together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.model.mask_heads import pixel_scores
+from vocprep.heads.model.mask_heads.kinds import pixel_scores
 
 
 def test_given_classes_have_the_masks_that_cat_ranks_them_for():

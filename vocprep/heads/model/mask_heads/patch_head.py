@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vocprep.heads.model.cells import cell_shares
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.loss_parts import LossParts, Targets, class_losses
+from vocprep.heads.model.mask_heads.cells import cell_shares
 
 
 def patch_logits_alone(

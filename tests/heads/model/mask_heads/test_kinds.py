@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.losses import compute_losses, losses_by_image
-from vocprep.heads.model.mask_heads import pixel_scores
+from vocprep.heads.model.mask_heads.kinds import pixel_scores
 from vocprep.heads.model.tfdet import TFDetHeads
 
 ENCODERS = ("transformer", "spikformer", "none")

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vocprep.backbones import Layer
-from vocprep.heads.model import cell_pixels
-from vocprep.heads.model.cell_head import CellContext, CellLinear, mean_class_logits
-from vocprep.heads.model.cells import cell_shares, resample, within_window
 from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.model.mask_heads import pixel_scores
+from vocprep.heads.model.mask_heads import cell_pixels
+from vocprep.heads.model.mask_heads.cell_head import CellContext, CellLinear, mean_class_logits
+from vocprep.heads.model.mask_heads.cells import cell_shares, resample, within_window
+from vocprep.heads.model.mask_heads.kinds import pixel_scores
 from vocprep.labels.targets import make_targets
 
 GRIDS = torch.tensor([[2, 3], [1, 5], [4, 4], [1, 1]])

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.model.slot_head import class_probabilities, top_labels
+from vocprep.heads.model.mask_heads.slot_head import class_probabilities, top_labels
 from vocprep.heads.model.views import View
 
 

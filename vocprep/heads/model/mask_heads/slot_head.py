@@ -39,7 +39,7 @@ def make_slot_head(config: HeadsConfig) -> nn.Sequential:
 def slot_logits(
     reg: nn.Module, standard: Tensor, tokens: Tensor, patch_logits: Tensor, grids: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return class logits [B, P, C] and mask logits [B, P, 1024, 4]; see ``mask_heads``."""
+    """Return class logits [B, P, C] and mask logits [B, P, 1024, 4]; see ``kinds``."""
     del standard, grids
     masks = tokens
     for layer in list(reg.children())[:-1]:  # without the sigmoid

@@ -17,19 +17,19 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from vocprep.heads.model.cell_head import CellHead, cell_losses
-from vocprep.heads.model.cell_pixels import CellPixels
 from vocprep.heads.model.config import HeadsConfig, MaskHeadName
 from vocprep.heads.model.loss_parts import LossParts, Targets
-from vocprep.heads.model.patch_head import patch_logits_alone, patch_losses
-from vocprep.heads.model.slot_head import (
+from vocprep.heads.model.mask_heads.cell_head import CellHead, cell_losses
+from vocprep.heads.model.mask_heads.cell_pixels import CellPixels
+from vocprep.heads.model.mask_heads.patch_head import patch_logits_alone, patch_losses
+from vocprep.heads.model.mask_heads.slot_head import (
     SlotPixels,
     class_probabilities,
     make_slot_head,
     slot_logits,
     slot_losses,
 )
-from vocprep.heads.model.slot_views import SlotViewPixels
+from vocprep.heads.model.mask_heads.slot_views import SlotViewPixels
 from vocprep.heads.model.views import View, reweighted
 
 

@@ -18,9 +18,15 @@ from torch.nn import functional
 
 from vocprep.errors import UsageError
 from vocprep.geometry import PATCH
-from vocprep.heads.model.cells import around_each, cell_shares, resample, take, within_window
 from vocprep.heads.model.config import WIDTH, HeadsConfig
 from vocprep.heads.model.loss_parts import LossParts, Targets, class_losses, soft_cross_entropy
+from vocprep.heads.model.mask_heads.cells import (
+    around_each,
+    cell_shares,
+    resample,
+    take,
+    within_window,
+)
 
 HIDDEN = 64
 """Numbers per cell between what a cell holds, with its patch's token, and its class logits."""
@@ -101,7 +107,7 @@ class CellHead(nn.Module):
     def forward(
         self, standard: Tensor, tokens: Tensor, patch_logits: Tensor, grids: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return class logits [B, P, C] and those of cells [B, P, G, C]: see ``mask_heads``."""
+        """Return class logits [B, P, C] and those of cells [B, P, G, C]: see ``kinds``."""
         if grids is None:
             raise UsageError(
                 "mask_head cells: expected grids [B, 2], found None; pass each image's (ny, nx)"
