@@ -372,7 +372,8 @@ def test_evaluate_prints_the_model_beside_its_oracles_and_chance(
         *("model", "GT top-4", "GT classes, model masks", "model classes, GT masks"),
         "GT majority of each patch",
     ):
-        assert rows.count(expected) == 2, expected  # of 459 classes and of 59
+        # Pixels of 459 classes and of 59, and what is scored of borders, masks and patches.
+        assert rows.count(expected) == 3, expected
     for expected in (
         *("chance", "majority of train", "of 459 classes present", "of 59 classes present"),
         *("mIoU all 459", "mIoU all 59", "mIoU ≥1 %", "mask IoU", "macro mAP", "worst images"),
@@ -419,8 +420,8 @@ def test_evaluate_of_several_runs_is_one_table(
     assert sum(line.startswith(f"{run.name} (epoch 1)") for line in lines) == 1
     assert sum(line.startswith("other (epoch 1)") for line in lines) == 1
     assert f"IoU {run.name}  IoU other" in text
-    # In the main table and in that of context59.
-    assert sum(line.startswith(("GT top-4", "GT majority", "chance")) for line in lines) == 6
+    # In the main table, in that of borders, masks and patches, and in that of context59.
+    assert sum(line.startswith(("GT top-4", "GT majority", "chance: w")) for line in lines) == 9
     (head,) = [n for n, line in enumerate(lines) if line.startswith("mIoU ≥1 %  ")]
     assert lines[head].split("  ")[1].strip() == "model"
     assert "GT classes, model masks  model classes, GT masks" in lines[head]
