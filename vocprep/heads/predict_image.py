@@ -21,7 +21,7 @@ from vocprep.features.reduction import as_stored
 from vocprep.geometry import PATCH, Geometry, Grid, join_patches, mirror, place_image
 from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.tfdet import class_probabilities, top_labels
-from vocprep.heads.model.views import View, mirrored_back
+from vocprep.heads.model.view_outputs import ViewOutputs, mirrored_back
 from vocprep.heads.runs.class_shares import Decoding
 from vocprep.heads.runs.run import Run
 
@@ -103,12 +103,12 @@ def predict_label_map(
     )
 
 
-def _run(run: Run, embeddings: NDArray[np.floating], grids: Tensor) -> View:
+def _run(run: Run, embeddings: NDArray[np.floating], grids: Tensor) -> ViewOutputs:
     """Return the outputs for one image's embeddings [P, D]."""
     tokens = torch.from_numpy(embeddings.astype(np.float32)).to(grids.device).unsqueeze(0)
     with _bounded_attention(len(embeddings)):
         class_logits, mask_logits = run.model(tokens, None, grids)
-    return View(class_logits=class_logits, mask_logits=mask_logits)
+    return ViewOutputs(class_logits=class_logits, mask_logits=mask_logits)
 
 
 def predict_image(

@@ -12,13 +12,13 @@ from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.mask_heads.kinds import pixel_scores
 from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.model.views import View, mirrored_back
+from vocprep.heads.model.view_outputs import ViewOutputs, mirrored_back
 
 CLASSES = 7
 GRIDS = torch.tensor([[2, 3], [1, 2]])
 
 
-def outputs(config: HeadsConfig, seed: int) -> View:
+def outputs(config: HeadsConfig, seed: int) -> ViewOutputs:
     """What heads with fresh weights make of random patches; large logits, so that views differ."""
     torch.manual_seed(0)
     heads = TFDetHeads.from_config(config).eval()
@@ -26,10 +26,10 @@ def outputs(config: HeadsConfig, seed: int) -> View:
     padding = torch.arange(6) >= GRIDS.prod(dim=1, keepdim=True)
     with torch.inference_mode():
         y, z = heads(3 * torch.randn(2, 6, 256, generator=generator), padding, GRIDS)
-    return View(class_logits=4 * y, mask_logits=4 * z)
+    return ViewOutputs(class_logits=4 * y, mask_logits=4 * z)
 
 
-def dense(view: View, image: int, config: HeadsConfig) -> Tensor:
+def dense(view: ViewOutputs, image: int, config: HeadsConfig) -> Tensor:
     """Return one view's class scores of every pixel of an image: [C, 32·ny, 32·nx]."""
     ny, nx = GRIDS[image].tolist()
     side = 1 if config.mask_head == "none" else config.cells
@@ -126,7 +126,7 @@ class TestEveryMaskHead:
 def test_weights_of_cells_count_in_each_cell_before_pixels_are_interpolated():
     config = HeadsConfig(outputs=2, mask_head="none")
     chances, weights = torch.tensor([[[0.9, 0.1], [0.3, 0.7]]]), torch.tensor([1.0, 3.0])
-    view = View(class_logits=chances.log(), mask_logits=chances.log().unsqueeze(2))
+    view = ViewOutputs(class_logits=chances.log(), mask_logits=chances.log().unsqueeze(2))
     found = decode([view], torch.tensor([[1, 2]]), config, weights).pixels
     first, second = 0.3 / 1.2, 2.1 / 2.4  # of the second class
     row = found.confidence.view(2, 32, 32)[:, 0].flatten()

@@ -17,7 +17,7 @@ from torch import Tensor
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.mask_heads.kinds import MASK_HEADS, PixelScores, pixel_scores
 from vocprep.heads.model.mask_heads.slot_head import class_probabilities
-from vocprep.heads.model.views import View, reweighted
+from vocprep.heads.model.view_outputs import ViewOutputs, reweighted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +30,10 @@ class Decoded:
 
 
 def decode(
-    views: Sequence[View], grids: Tensor, config: HeadsConfig, class_weights: Tensor | None = None
+    views: Sequence[ViewOutputs],
+    grids: Tensor,
+    config: HeadsConfig,
+    class_weights: Tensor | None = None,
 ) -> Decoded:
     """Return what one or several views say together.
 

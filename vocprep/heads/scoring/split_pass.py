@@ -23,7 +23,7 @@ from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.mask_heads.kinds import PixelScores
 from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.model.views import View, mirrored_back
+from vocprep.heads.model.view_outputs import ViewOutputs, mirrored_back
 from vocprep.heads.scoring.measures.counters import LossCounter, PixelCounter, Total
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
 from vocprep.labels.label_space import LabelSpace
@@ -132,7 +132,7 @@ def run_batches(
         )
 
 
-def _run(model: TFDetHeads, loaded: Batch) -> tuple[Batch, View]:
+def _run(model: TFDetHeads, loaded: Batch) -> tuple[Batch, ViewOutputs]:
     """Return a batch on the model's device and the outputs for it."""
     expected, found = model.config.embedding_dim, loaded.embeddings.shape[-1]
     if found != expected:
@@ -142,7 +142,7 @@ def _run(model: TFDetHeads, loaded: Batch) -> tuple[Batch, View]:
         )
     batch = loaded.to(model.device)
     class_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
-    return batch, View(class_logits=class_logits, mask_logits=mask_logits)
+    return batch, ViewOutputs(class_logits=class_logits, mask_logits=mask_logits)
 
 
 def as_patches(maps: Iterable[NDArray[np.integer[Any]]], batch: Batch, fill: int) -> Tensor:

@@ -30,7 +30,7 @@ from vocprep.heads.model.mask_heads.slot_head import (
     slot_losses,
 )
 from vocprep.heads.model.mask_heads.slot_views import SlotViewPixels
-from vocprep.heads.model.views import View, reweighted
+from vocprep.heads.model.view_outputs import ViewOutputs, reweighted
 
 
 class PixelScores(Protocol):
@@ -69,7 +69,9 @@ class MaskHead:
     """Return the parts of both losses of class logits and the module's own."""
     pixels: Callable[[Tensor, Tensor, Tensor, HeadsConfig], PixelScores]
     """Return what class logits, the module's own and grids say of pixels."""
-    pixels_of_views: Callable[[Sequence[View], Tensor, HeadsConfig, Tensor | None], PixelScores]
+    pixels_of_views: Callable[
+        [Sequence[ViewOutputs], Tensor, HeadsConfig, Tensor | None], PixelScores
+    ]
     """Return what several views say of pixels together, or one with class weights [C]: of views,
     grids, and weights or None (``decoding``)."""
     probabilities: Callable[[Tensor, HeadsConfig], Tensor]
@@ -86,7 +88,7 @@ def pixels_of_cells(
 
 
 def pixels_of_cell_views(
-    views: Sequence[View], grids: Tensor, config: HeadsConfig, class_weights: Tensor | None
+    views: Sequence[ViewOutputs], grids: Tensor, config: HeadsConfig, class_weights: Tensor | None
 ) -> PixelScores:
     """Return what the mean of cells over views says of pixels; weights count in each cell.
 

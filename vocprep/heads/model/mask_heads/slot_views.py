@@ -22,14 +22,14 @@ from torch import Tensor
 
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.mask_heads.slot_head import class_probabilities, top_labels
-from vocprep.heads.model.views import View
+from vocprep.heads.model.view_outputs import ViewOutputs
 
 
 class SlotViewPixels:
     """What the slots of several views, or with weights of the classes, say of pixels."""
 
     def __init__(
-        self, views: Sequence[View], config: HeadsConfig, class_weights: Tensor | None
+        self, views: Sequence[ViewOutputs], config: HeadsConfig, class_weights: Tensor | None
     ) -> None:
         self._views, self._config, self._weights = views, config, class_weights
         self._labels = torch.cat([top_labels(view.class_logits) for view in views], dim=-1)
@@ -80,7 +80,7 @@ class SlotViewPixels:
         return weighted * (before / after.clamp(min=tiny))
 
 
-def _masks(view: View) -> Tensor:
+def _masks(view: ViewOutputs) -> Tensor:
     """Return a view's mask probabilities float32 [B, P, 1024, ≤ 4], as many as it ranks classes."""
     ranked = min(view.mask_logits.shape[-1], view.class_logits.shape[-1])
     return view.mask_logits[..., :ranked].float().sigmoid()

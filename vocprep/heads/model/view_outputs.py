@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class View:
+class ViewOutputs:
     """The outputs of heads for one view."""
 
     class_logits: Tensor
@@ -23,7 +23,7 @@ class View:
     """[B, P, n², X] of the mask head."""
 
 
-def mirrored_back(view: View, grids: Tensor) -> View:
+def mirrored_back(view: ViewOutputs, grids: Tensor) -> ViewOutputs:
     """Return the outputs for mirrored pictures as those of the pictures themselves.
 
     Their patches change places within each row of their grid, and so do the squares of a patch that
@@ -37,7 +37,9 @@ def mirrored_back(view: View, grids: Tensor) -> View:
     side = math.isqrt(view.mask_logits.shape[2])
     squares = view.mask_logits.view(*view.class_logits.shape[:2], side, side, -1)
     squares = squares.flip(3).flatten(2, 3)
-    return View(class_logits=view.class_logits[images, places], mask_logits=squares[images, places])
+    return ViewOutputs(
+        class_logits=view.class_logits[images, places], mask_logits=squares[images, places]
+    )
 
 
 def reweighted(probabilities: Tensor, class_weights: Tensor | None) -> Tensor:
