@@ -44,7 +44,8 @@ COLOURS = 96
 VIEWS: tuple[View, ...] = ("identity", "flip")
 SMALL = ("depth=2", "feedforward=512", "norm_first=true", "lr=5e-4")
 """The encoder of the other presets for ``default`` too, so that mask heads alone differ."""
-BEFORE = "before: slots, taught by all patches", ("default", (*SMALL, "mask_loss=all"))
+EARLIER = ("mask_loss=all", "mask_dropout=0.5", "slots=predicted")
+BEFORE = "before: slots, taught by all patches", ("default", (*SMALL, *EARLIER))
 AFTER = "preset default: slots, taught by patches of several classes", ("default", SMALL)
 """A row's title; a preset, and settings laid over it."""
 
