@@ -24,8 +24,8 @@ MAX_ID: Final = 160
 ID_RULE: Final = (
     "expected a file's name or path without its suffix, of letters, digits, blanks and "
     "punctuation: no control characters and no backslash, no name in it that begins with a dot or "
-    f"begins or ends with a blank, at most {MAX_ID} bytes and {MAX_SEGMENT} in each name, and no "
-    f"end as views have it, #flip or #crop1 to #crop{MOST_CROPS}"
+    f"begins or ends with a blank, no end as views have it, #flip or #crop1 to #crop{MOST_CROPS}, "
+    f"at most {MAX_ID} bytes and {MAX_SEGMENT} in each name"
 )
 """What ``is_image_id`` takes, in words."""
 _FIRST, _OTHER = r"[^./\\\x00-\x1f\x7f-\x9f]", r"[^/\\\x00-\x1f\x7f-\x9f]"
