@@ -30,6 +30,9 @@ def test_classes_are_sorted_and_lead_to_their_pictures(page: Page, viewer: Serve
         "mIoU present",
         "mIoU ≥1 %",
         "Pixel accuracy",
+        "IoU 3 px",
+        "IoU 8 px",
+        "Mask IoU",
     ]
     expect(ladder.locator("tbody tr").last).to_contain_text("everywhere (majority of train)")
     pixels = [int(text.replace(",", "")) for text in column(page, 2)]
