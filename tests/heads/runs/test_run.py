@@ -379,6 +379,11 @@ def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
         (("heads", "embedding_dim"), 10**9),
         (("heads", "position"), 1),
         (("heads", "width"), 3),
+        (("heads", "depth"), 65),
+        (("heads", "windows"), [10**400]),
+        (("heads", "cell_context"), 10**9),
+        (("options", "ema"), 1.0),
+        (("options", "crops"), 1),
         (("options", "epochs"), 0),
         (("options", "epochs"), "5"),
         (("options", "epochs"), 5.0),
@@ -396,6 +401,19 @@ def test_config_with_a_wrong_field(run_dir: Path, path: tuple[str, str], value: 
     (run_dir / "run.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"run\.json: "):
         load_run(run_dir)
+
+
+def test_heads_that_are_far_larger_than_their_file_are_not_made(run_dir: Path):
+    config = json.loads((run_dir / "run.json").read_text())
+    sizes = {"depth": 64, "feedforward": 1 << 16}  # 8 GB of weights
+    config["heads"] |= sizes
+    config["options"] |= sizes
+    (run_dir / "run.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"model\.safetensors: .* 8,\d{3},\d{3},\d{3} bytes, found"):
+        load_run(run_dir)
+    resuming = replace(RunConfig.from_json(config).options, resume=True)
+    with pytest.raises(RunError, match="copy both files from one run folder"):
+        begin_or_resume(run_dir, replace(make_config(), options=resuming), None)
 
 
 def test_config_of_another_kind_of_file_is_refused_at_once(run_dir: Path):

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from vocprep.backbones import Layer
 from vocprep.errors import UsageError
-from vocprep.geometry import PATCH
+from vocprep.geometry import PATCH, WINDOWS
 from vocprep.validation import checked
 
 EncoderName = Literal["transformer", "spikformer", "none"]
@@ -77,7 +77,7 @@ class HeadsConfig:
     layers: tuple[Layer, ...] = ()
     """Parts of an embedding, in its order, whose cells the head of cells takes; none with
     other mask heads, which take an embedding as one vector."""
-    windows: tuple[Annotated[int, Field(ge=PATCH)], ...] = ()
+    windows: tuple[Annotated[int, Field(ge=PATCH, le=max(WINDOWS))], ...] = ()
     """For each of these layers the side in pixels of the square around the patch that its cells
     cover; none: that of the patch, which runs up to format 6 took for every window."""
     cell_context: CellContexts = 0

@@ -31,6 +31,7 @@ from vocprep.heads.runs.run import (
     OLD_OPTIONS_FILE,
     RUN_FILES,
     WEIGHTS_FILE,
+    check_size,
     read_config,
     seed_runs,
 )
@@ -194,6 +195,9 @@ def _begin(run_dir: Path, config: RunConfig) -> None:
 def _resumed(run_dir: Path, config: RunConfig) -> RunConfig:
     """Return the configuration of the folder's run; UsageError where data or options differ."""
     begun = read_config(run_dir)
+    for name in (MODEL_FILE, CHECKPOINT_FILE):
+        if (run_dir / name).is_file():
+            check_size(run_dir / name, begun)
     options = differing_options(begun.options, config.options)
     data: list[str] = []
     for name in ("content_id", "source_id", "recipe"):

@@ -39,6 +39,8 @@ RUN_FILES = (
     *(CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, OPTIONS_FILE, OLD_OPTIONS_FILE),
     *(HISTORY_FILE, WEIGHTS_FILE, COMPONENTS_FILE, CURVES_FILE),
 )
+_SMALL = 256 << 20
+"""Bytes of heads that may be made before their file is read, which tells what differs in it."""
 
 _SEED_RUN = re.compile(r"seed-(0|[1-9][0-9]*)")
 """Name of the folder of one of several runs that differ in their seed alone."""
@@ -99,11 +101,27 @@ def load_run(run_dir: str | Path, device: torch.device | str = "cpu") -> Run:
             f"{path}: expected the run's weights, found no file; training has not reached its "
             "first validation, train again or continue with --resume"
         )
+    check_size(path, config)
     with torch.random.fork_rng(devices=[]):
         model = TFDetHeads.from_config(config.heads)
     epoch, state = read_state(path, config, model.state_dict())
     model.load_state_dict(state)
     return Run(path=run_dir, config=config, model=model.to(device).eval(), epoch=epoch)
+
+
+def check_size(path: Path, config: RunConfig) -> None:
+    """Raise RunError where the heads of a configuration are far larger than a file of weights.
+
+    Before memory is taken for them: a damaged ``run.json`` may name heads of any size.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        state = TFDetHeads.from_config(config.heads).state_dict()
+    size, expected = path.stat().st_size, sum(tensor.nbytes for tensor in state.values())
+    if expected > 2 * size + _SMALL:
+        raise RunError(
+            f"{path}: expected the weights of the heads in {CONFIG_FILE}, {expected:,} bytes, "
+            f"found {size:,}; copy both files from one run folder"
+        )
 
 
 def read_config(run_dir: Path) -> RunConfig:
