@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vocprep.cli.common import counted, duration, megabytes, print_json, print_table
+from vocprep.geometry import PATCH
 from vocprep.heads.runs.options import TrainOptions, fit_splits
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def _print_version(result: BuildResult) -> None:
     click.echo(_how_made(result))
     out = shlex.quote(str(result.path))
     if records.get(fit_splits(TrainOptions(), index.recipe.splits).train_split):
-        click.echo(f"next: vocprep train {out} --out runs/first")
+        wide = " --preset wide" if max(index.recipe.windows, default=0) > PATCH else ""
+        click.echo(f"next: vocprep train {out} --out runs/first{wide}")
     click.echo(f"more: vocprep inspect {out}")
 
 

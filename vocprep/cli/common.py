@@ -194,6 +194,26 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
+def print_tables(head: Sequence[str], rows: Sequence[Sequence[object]], most: int = 100) -> None:
+    """Print one table, or several below each other where it would be wider than ``most``.
+
+    Each repeats the first column.
+    """
+    columns = list(zip(head, *[map(_cell, row) for row in rows], strict=True))
+    first, *others = (list(column) for column in columns)
+    start = 0
+    while start < len(others):
+        width, stop = max(map(len, first)), start
+        while stop < len(others) and (width := width + 2 + max(map(len, others[stop]))) <= most:
+            stop += 1
+        stop = max(stop, start + 1)
+        if start:
+            click.echo()
+        chosen = [0, *range(start + 1, stop + 1)]
+        print_table([head[i] for i in chosen], [[row[i] for i in chosen] for row in rows])
+        start = stop
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""

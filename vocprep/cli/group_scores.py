@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vocprep.cli.common import counted, print_table
+from vocprep.cli.common import counted, print_tables
 
 if TYPE_CHECKING:
     from vocprep.heads.scoring.groups import (
@@ -44,7 +44,7 @@ def print_groups(groups: Sequence[RunGroup], differences: Sequence[GroupComparis
         spreads = [_spread(group.scores[number]) for group in groups]
         found = [_difference(each.scores[number]) for each in differences]
         rows.append((_NAMES.get(score.score, score.score), *spreads, *found))
-    print_table(("%", *columns, *above), rows)
+    print_tables(("%", *columns, *above), rows)
     click.echo("each the mean over seeds (lowest to highest)")
 
 

@@ -34,9 +34,10 @@ def print_scores(result: Evaluation, *, classes: bool) -> None:
         print_evaluation(result.runs[0], classes=classes)
     else:
         print_comparison(result.runs, result.differences, classes=classes)
-    if result.groups:
-        click.echo()
-        print_groups(result.groups, result.group_differences)
+        if result.groups:
+            click.echo()
+            print_groups(result.groups, result.group_differences)
+        _print_notes(_merged_notes(result.runs))
 
 
 def print_evaluation(result: RunScores, *, classes: bool) -> None:
@@ -145,7 +146,6 @@ def print_comparison(
         for name, other in _shared([(result, found.rows) for result, found in tables]):
             lines.append((name, *_pixel_cells(other)))
         print_table(("%", *_pixel_head(table)), lines)
-    _print_notes(_merged_notes(results))
 
 
 def _print_shapes(results: Sequence[RunScores], shared: Sequence[tuple[str, ScoreRow]]) -> None:

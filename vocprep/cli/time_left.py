@@ -35,8 +35,8 @@ class TimeLeft:
     """Estimates how long several runs take, by the epochs that were trained since the beginning."""
 
     def __init__(self, epochs: int, runs: int) -> None:
-        self._epochs, self._begun = epochs, time.monotonic()
-        self._total = epochs * runs
+        """Begin: ``runs`` are those that are not finished."""
+        self._begun, self._total = time.monotonic(), epochs * runs
         self._before: dict[int, int] = {}
         """Epochs of each run that were trained in an earlier training, by seed."""
         self._trained = 0

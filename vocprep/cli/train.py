@@ -167,10 +167,12 @@ def _train_several(  # the command's words
     *,
     as_json: bool,
 ) -> None:
+    from vocprep.heads.runs.folder import is_finished
     from vocprep.heads.runs.run import seed_folder
     from vocprep.heads.training.train import train as train_heads
 
-    left = TimeLeft(options.epochs, len(seeds))
+    done = [seed for seed in seeds if options.resume and is_finished(seed_folder(out, seed))]
+    left = TimeLeft(options.epochs, len(seeds) - len(done))
     width = max(len(str(seed)) for seed in seeds)
 
     def on_epoch(seed: int, metrics: EpochMetrics) -> None:

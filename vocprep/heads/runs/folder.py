@@ -27,6 +27,7 @@ from vocprep.heads.runs.presets import (
 )
 from vocprep.heads.runs.run import (
     CONFIG_FILE,
+    CURVES_FILE,
     MAX_CONFIG_BYTES,
     OLD_OPTIONS_FILE,
     RUN_FILES,
@@ -94,6 +95,11 @@ def holds_run(run_dir: Path) -> bool:
     return _is_ours(run_dir) and any(
         os.path.lexists(run_dir / name) for name in (MODEL_FILE, CHECKPOINT_FILE)
     )
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Return whether a training in this folder has ended with its last epoch."""
+    return (run_dir / CURVES_FILE).is_file() and not (run_dir / CHECKPOINT_FILE).exists()
 
 
 def check_folder(run_dir: Path, config: RunConfig) -> RunConfig | None:
