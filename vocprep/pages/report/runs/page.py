@@ -145,7 +145,9 @@ def _options(runs: Sequence[ScoredRun]) -> Any:
             rows.append((name, *map(_option, (defaults[name], *values))))
     if not rows:
         return None
-    return table("Options that are not the default's", ("option", "default", *_heads(runs)), rows)
+    return table(
+        "Options that are not those of preset default", ("option", "default", *_heads(runs)), rows
+    )
 
 
 def _option(value: object) -> str:
