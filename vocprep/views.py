@@ -43,7 +43,7 @@ class Crops:
     >>> crops.names
     ('crop1', 'crop2')
     >>> crops.box("2008_000002", 1, 375, 500)
-    (slice(31, 402, None), slice(62, 433, None))
+    (slice(45, 320, None), slice(153, 428, None))
     """
 
     count: Annotated[int, Field(ge=1, le=MOST_CROPS)]

@@ -183,7 +183,10 @@ def _as_before_presets(run_dir: Path, value: dict[str, Any]) -> None:
     (run_dir / "options.toml").rename(run_dir / "recipe.toml")
     history = run_dir / "metrics.jsonl"
     if history.exists():
-        history.write_text(history.read_text().replace("class_loss", "category_loss"))
+        lines = [json.loads(line) for line in history.read_text().splitlines()]
+        known = [{k: v for k, v in line.items() if not k.startswith("train_")} for line in lines]
+        text = "".join(f"{json.dumps(line)}\n" for line in known)
+        history.write_text(text.replace("class_loss", "category_loss"))
 
 
 def run_for(dataset: ShardDataset, model: TFDetHeads | None = None) -> Run:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.cli.scores import print_comparison, print_evaluation
+from vocprep.cli.scores import print_evaluation, print_scores
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.scoring.comparison import compare_runs
-from vocprep.heads.scoring.evaluate import evaluate
+from vocprep.heads.scoring.evaluate import Evaluation, evaluate
 from vocprep.heads.scoring.measures.errors import Errors, ErrorShares
 from vocprep.heads.scoring.scores import ClassName, RunScores
 
@@ -25,8 +25,8 @@ def result(run: Path, shards: Path) -> RunScores:
 
 
 def print_together(runs: Sequence[RunScores]) -> None:
-    differences = [compare_runs(runs[0], run, resamples=9) for run in runs[1:]]
-    print_comparison(runs, differences, classes=False)
+    differences = tuple(compare_runs(runs[0], run, resamples=9) for run in runs[1:])
+    print_scores(Evaluation(runs=tuple(runs), differences=differences, notes=()), classes=False)
 
 
 def test_a_table_that_not_all_runs_have_is_left_out(

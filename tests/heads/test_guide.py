@@ -11,6 +11,7 @@ import torch
 from builders.heads import make_batch, make_dataset, random_records
 
 from vocprep.cli.main import main
+from vocprep.heads.runs.options import DEFAULT_PRESET
 from vocprep.heads.runs.presets import load_options, options_toml
 
 pytestmark = pytest.mark.slow
@@ -79,11 +80,13 @@ def test_its_commands_parse_and_their_settings_are_fields(
     lines = [
         line.split("vocprep ", 1)[1].split() for line in "".join(blocks("console")).splitlines()
     ]
-    assert len(lines) == 9
+    assert len(lines) == 13
     for verb, *words in lines:
         with main.commands[verb].make_context(verb, words) as context:
+            if verb != "train":
+                continue
             found = context.params
-            options = load_options(found["preset"] or "default", found["settings"])
+            options = load_options(found["preset"] or DEFAULT_PRESET, found["settings"])
             if "encoder=spikformer" in words:
                 assert options.encoder == "spikformer"
     assert any("encoder=spikformer" in words for words in lines)
