@@ -58,11 +58,6 @@ def is_image_id(text: str) -> bool:
     return max(sizes) <= MAX_SEGMENT and sum(sizes) + 3 * (len(sizes) - 1) <= MAX_ID
 
 
-def is_record_id(text: str) -> bool:
-    """Return whether a text can be a record id: an image id, followed by what a view adds."""
-    return is_image_id(image_id_of(text))
-
-
 def view_suffix(record_id: str) -> str:
     """Return what a view adds to the image id, nothing for the plain view.
 
