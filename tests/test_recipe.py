@@ -220,7 +220,7 @@ def test_crops_are_part_of_the_recipe_and_of_its_text(count: int, seed: int) -> 
     again = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
     assert (again, again.recipe_id) == (recipe, recipe.recipe_id)
     assert recipe.record_views == ("identity", *(f"crop{n + 1}" for n in range(count)))
-    typed = BuildChoices(views=parse_views(f"identity,crops:{count}, {seed},flip"))
+    typed = BuildChoices(views=("identity", *parse_views(f"crops:{count}, {seed},flip")))
     assert (typed.named_views, typed.crops) == (("identity", "flip"), recipe.crops)
 
 

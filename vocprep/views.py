@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 from vocprep.errors import UsageError
 from vocprep.files.ids import MOST_CROPS, is_plain, view_suffix
 from vocprep.geometry import Geometry, mirror, place_image
-from vocprep.validation import LARGEST, checked, printable
+from vocprep.validation import LARGEST, WholeNumber, checked, printable
 
 View = Literal["identity", "flip"]
 ViewKind = Literal["flip", "crops"]
@@ -49,7 +49,7 @@ class Crops:
     count: Annotated[int, Field(ge=1, le=MOST_CROPS)]
     """N."""
     seed: Annotated[int, Field(ge=0, le=LARGEST)]
-    rule: Literal[1] = 1
+    rule: Annotated[Literal[1], WholeNumber] = 1
     """Version of the rule by which they are drawn (docs/format.md)."""
 
     @classmethod
@@ -111,12 +111,24 @@ ChosenView = Annotated[View | Crops, BeforeValidator(_chosen_view)]
 
 
 def parse_views(text: str) -> tuple[str, ...]:
-    """Split views with commas between them, of which crops have one too.
+    """Split further views with commas between them, of which crops have one too.
+
+    UsageError where one is named twice, or the plain view, which is no further one.
 
     >>> parse_views("crops:2,0, flip")
     ('crops:2,0', 'flip')
     """
-    return tuple(part.strip() for part in re.split(r",(?!\s*-?[0-9])", text))
+    views = tuple(part.strip() for part in re.split(r",(?!\s*-?[0-9])", text))
+    kinds = [view.partition(":")[0] for view in views]
+    twice = [kind for kind in kinds if kinds.count(kind) > 1]
+    if "identity" in kinds:
+        raise UsageError(
+            f"views {printable(text, 60)!r}: expected further views, flip or crops:N,SEED; leave "
+            "identity out, the plain view, which every version holds"
+        )
+    if twice:
+        raise UsageError(f"views {printable(text, 60)!r}: expected {printable(twice[0], 60)} once")
+    return views
 
 
 def check_crops(crops: Crops | None, geometry: Geometry) -> None:
