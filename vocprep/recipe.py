@@ -96,7 +96,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class SplitIds:
     """Which image ids a split holds, as a count and a digest."""
 
-    count: int
+    count: NotNegative
     ids_sha256: str
 
     @classmethod

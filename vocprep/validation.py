@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic.dataclasses
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, PydanticKnownError
 
 from vocprep.errors import UsageError
 
@@ -24,6 +24,16 @@ LARGEST = 2**63 - 1
 """Integer that arrays hold at most."""
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 NotNegative = Annotated[int, Field(ge=0)]
+
+
+def _no_other_number(value: object) -> object:
+    if isinstance(value, bool | float):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+WholeNumber = BeforeValidator(_no_other_number)
+"""Of a ``Literal`` of whole numbers, which by itself takes true and 1.0 for 1."""
 
 _LONGEST_SHOWN = 60
 _LONGEST_LINE = 1000

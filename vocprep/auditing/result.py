@@ -14,7 +14,7 @@ from vocprep.auditing.planted import Kind
 from vocprep.errors import DataError
 from vocprep.files.reading import read_json
 from vocprep.shards.samples import Entry
-from vocprep.validation import explain, from_json
+from vocprep.validation import WholeNumber, explain, from_json
 
 MAX_BYTES = 1 << 30
 """Of a file of an audit: about 500 bytes per picture of 49 patches."""
@@ -70,7 +70,7 @@ class AuditResult(Entry):
     """The pictures of a version, the likeliest label errors first."""
 
     format: Literal["vocprep-audit"] = "vocprep-audit"
-    format_version: Literal[1] = 1
+    format_version: Annotated[Literal[1], WholeNumber] = 1
     content_id: str
     """Of the version that was audited."""
     short_id: str

@@ -18,7 +18,7 @@ from vocprep.files.writing import write_json
 from vocprep.manifests import Hex, Url
 from vocprep.storage.places import Place
 from vocprep.storage.reading import read_json_at
-from vocprep.validation import explain, from_json
+from vocprep.validation import WholeNumber, explain, from_json
 
 SOURCE_DIGESTS_FILE = "sources.lock.json"
 
@@ -42,7 +42,7 @@ class RecordedFile(BaseModel):
 
 
 class _SourceDigests(BaseModel):
-    version: Literal[1]
+    version: Annotated[Literal[1], WholeNumber]
     files: dict[str, RecordedFile]
 
 

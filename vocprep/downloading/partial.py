@@ -15,21 +15,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from vocprep.data_dir.digests import BLOCK_BYTES, ExpectedDigests, FileDigests, new_hasher
 from vocprep.downloading.http import is_validator
 from vocprep.files.reading import read_json
 from vocprep.files.writing import sync_folder
 from vocprep.manifests import MOST_BYTES
-from vocprep.validation import NotNegative, checked, from_json, to_json
+from vocprep.validation import NotNegative, WholeNumber, checked, from_json, to_json
 
 
 @checked
 class _State:
     """What the state file holds. Version 1 held ranges; its bytes are not taken over."""
 
-    version: Literal[2] = 2
+    version: Annotated[Literal[2], WholeNumber] = 2
     expected: dict[str, str | int]
     size: NotNegative | None
     """Bytes of the whole file, once stated."""

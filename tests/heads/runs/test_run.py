@@ -382,6 +382,8 @@ def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
         (("heads", "depth"), 65),
         (("heads", "windows"), [10**400]),
         (("heads", "cell_context"), 10**9),
+        (("heads", "cells"), True),
+        (("options", "cells"), 2.0),
         (("options", "ema"), 1.0),
         (("options", "crops"), 1),
         (("options", "epochs"), 0),
@@ -393,6 +395,7 @@ def test_config_that_does_not_read(run_dir: Path, text: str, message: str):
         (("labels", "names"), {"a": "cat"}),
         (("labels", "names"), 5),
         (("recipe", "geometry"), {"geometry": "round"}),
+        (("recipe", "splits"), {"train": {"count": -1, "ids_sha256": ""}}),
     ],
 )
 def test_config_with_a_wrong_field(run_dir: Path, path: tuple[str, str], value: object):
@@ -400,6 +403,23 @@ def test_config_with_a_wrong_field(run_dir: Path, path: tuple[str, str], value: 
     config[path[0]][path[1]] = value
     (run_dir / "run.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"run\.json: "):
+        load_run(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("class_pixels", {"20": 1, "21": 5}, "class_pixels: id 21 is not a class of labels"),
+        ("class_pixels", {"01": 5}, "'01' is no id: expected a whole number, as 1 or 20"),
+        ("labels", "", "labels: expected a table"),
+    ],
+)
+def test_config_with_a_field_that_says_nothing(
+    run_dir: Path, field: str, value: object, message: str
+):
+    config = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(RunError, match=rf"run\.json: .*{message}; use the version"):
         load_run(run_dir)
 
 
@@ -480,6 +500,8 @@ LINE = json.dumps(asdict(metrics(2)))
         (LINE.replace("2.0", "NaN"), "not JSON"),
         (LINE.replace("2.0", "1e999"), ""),
         (LINE.replace("2.0", '"2.0"'), "loss '2.0': expected a number"),
+        (LINE.replace("2.0", "1e308"), "expected at most 1e.39"),
+        (LINE.replace('"val_miou": null', '"val_miou": 1e307'), "expected at most 1"),
         (LINE.replace('"epoch": 2', '"epoch": 1'), "epoch 1: expected 2"),
         (LINE.replace('"epoch": 2', '"epoch": -2'), "epoch -2: expected 1 or more"),
         (LINE.replace('"epoch": 2', '"epoch": 2.0'), "epoch 2.0: expected a whole number"),

@@ -23,7 +23,8 @@ from builders.heads import (
     make_two_splits,
     random_records,
 )
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from vocprep.errors import RunError, UsageError
 from vocprep.files.writing import write_json
@@ -139,6 +140,7 @@ def test_a_run_without_validation_resumes_with_its_own_options(tmp_path: Path):
 @pytest.mark.parametrize("name", TRAINED_HEADS)
 def test_all_heads_resume_to_the_same_bits(dataset: ShardDataset, tmp_path: Path, name: str):
     shared = {"epochs": 3, "batch_size": 2, "validate_every": 3, "checkpoint_every": 0.0}
+    shared["label_smoothing"] = 0.1
     options = TrainOptions(device="cpu", resume=True, **shared, **TRAINED_HEADS[name])
     interrupted(dataset, tmp_path / "run", options, 2)
     train(dataset, tmp_path / "run", options)
@@ -287,6 +289,18 @@ def test_a_checkpoint_that_does_not_read_is_named(dataset: ShardDataset, tmp_pat
     path = tmp_path / "run" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(RunError, match=r"checkpoint\.safetensors: expected a safetensors file"):
+        train(dataset, tmp_path / "run", OPTIONS)
+
+
+def test_a_checkpoint_that_no_loss_comes_of_is_named(dataset: ShardDataset, tmp_path: Path):
+    interrupted(dataset, tmp_path / "run", OPTIONS, 2)
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    with safe_open(path, framework="pt") as stream:
+        about = stream.metadata()
+    tensors = load_file(path)
+    tensors["model/standardise.mean"].fill_(3e38)
+    save_file(tensors, path, metadata=about)
+    with pytest.raises(RunError, match=r"in epoch 3, .*; checkpoint\.safetensors may be damaged"):
         train(dataset, tmp_path / "run", OPTIONS)
 
 

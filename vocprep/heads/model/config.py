@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from vocprep.backbones import Layer
 from vocprep.errors import UsageError
 from vocprep.geometry import PATCH, WINDOWS
-from vocprep.validation import checked
+from vocprep.validation import WholeNumber, checked
 
 EncoderName = Literal["transformer", "spikformer", "none"]
 ClassLoss = Literal["soft_cross_entropy", "multi_hot"]
@@ -72,7 +72,7 @@ class HeadsConfig:
     largest product of class probability and mask."""
     mask_dropout: MaskDropout = 0.5
     """Rate of dropout in the head of ``slots``, before each of its layers."""
-    cells: CellsPerSide = 1
+    cells: Annotated[CellsPerSide, WholeNumber] = 1
     """Cells per side of a patch; 1 with other mask heads."""
     layers: tuple[Layer, ...] = ()
     """Parts of an embedding, in its order, whose cells the head of cells takes; none with

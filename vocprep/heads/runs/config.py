@@ -26,10 +26,10 @@ from vocprep.geometry import PATCH
 from vocprep.heads.model.config import CellsPerSide, HeadsConfig
 from vocprep.heads.runs.options import EXECUTION, OLDER, RENAMED, TrainOptions
 from vocprep.labels.label_space import LabelSpace
-from vocprep.labels.label_space_files import StoredLabelSpace
+from vocprep.labels.label_space_files import ClassKey, StoredLabelSpace
 from vocprep.recipe import Recipe
 from vocprep.shards.reader import ShardDataset
-from vocprep.validation import NotNegative, Positive, checked, explain, from_json, to_json
+from vocprep.validation import Positive, checked, explain, from_json, to_json
 
 RUN_FORMAT_VERSION = 7
 
@@ -45,9 +45,11 @@ def library_versions() -> dict[str, str]:
 
 
 def _label_space_from(value: object) -> object:
-    """Return the label space of name, void id and class names; other values as they are."""
-    if not isinstance(value, dict):
+    """Return the label space of name, void id and class names, unless it is one already."""
+    if isinstance(value, LabelSpace):
         return value
+    if not isinstance(value, dict):
+        raise ValueError("expected a table")
     added = {"title": "", "void_unknown": False, "raw_to_class": {}}
     stored = from_json(StoredLabelSpace, {**value, **added})
     space = LabelSpace.of_classes(name=stored.name, void=stored.void, names=stored.names)
@@ -78,7 +80,7 @@ class RunConfig:
     geometry, label space; what ``predict`` applies to a new image."""
     content_id: str
     source_id: str
-    class_pixels: Mapping[NotNegative, Positive] | None = None
+    class_pixels: Mapping[ClassKey, Positive] | None = None
     """Pixels of each class in the slots of all patches that the run is trained on, mirrored views
     included; None where it was not counted."""
     versions: Mapping[str, str] = field(default_factory=library_versions)
@@ -93,6 +95,12 @@ class RunConfig:
                 f"heads.outputs {self.heads.outputs}: expected {self.labels.outputs}, one more "
                 "than the largest class id in labels"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pixels_of_the_label_space(self) -> Self:
+        if unknown := set(self.class_pixels or ()) - set(self.labels.names):
+            raise UsageError(f"class_pixels: id {min(unknown)} is not a class of labels")
         return self
 
     @classmethod

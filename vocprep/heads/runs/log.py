@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from vocprep.drawing.charts import Curve, curves_png
 from vocprep.errors import RunError
@@ -25,6 +26,9 @@ _MAX_HISTORY_BYTES = 256 << 20
 """Of a log: that of 100,000 epochs of spiking heads has 180 MB."""
 _RENAMED = {"category_loss": "class_loss", "val_category_loss": "val_class_loss"}
 """Fields as runs up to format 3 name them, and what they are called now."""
+_Loss = Annotated[float, Field(ge=-1e39, le=1e39)]
+"""Of means of float32 numbers, which end at 3.4e38."""
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +41,11 @@ class EpochMetrics:
     """Counted from 1."""
     lr: float
     """Learning rate of the epoch's last step."""
-    loss: float
+    loss: _Loss
     """Of the training steps, with dropout and while the weights changed; ``train_loss`` is the one
     to compare with ``val_loss``."""
-    class_loss: float
-    mask_loss: float
+    class_loss: _Loss
+    mask_loss: _Loss
     images_per_second: float
     """Training alone, without validation."""
     seconds: float
@@ -50,23 +54,23 @@ class EpochMetrics:
     precision: str = ""
     """Of the matrix products, ``bf16`` or ``fp32``: what ``auto`` came to."""
     compiled: bool = False
-    val_loss: float | None = None
+    val_loss: _Loss | None = None
     """This and the following are None in epochs that were not validated."""
-    val_class_loss: float | None = None
-    val_mask_loss: float | None = None
-    val_miou: float | None = None
+    val_class_loss: _Loss | None = None
+    val_mask_loss: _Loss | None = None
+    val_miou: _Share | None = None
     """Mean IoU over the classes present in the ground truth."""
-    val_pixel_accuracy: float | None = None
-    train_loss: float | None = None
+    val_pixel_accuracy: _Share | None = None
+    train_loss: _Loss | None = None
     """This and the following are of train images, scored as the validation split is. None where
     that was not done, as in runs of earlier versions."""
-    train_class_loss: float | None = None
-    train_mask_loss: float | None = None
-    train_miou: float | None = None
+    train_class_loss: _Loss | None = None
+    train_mask_loss: _Loss | None = None
+    train_miou: _Share | None = None
     """None, too, where fewer images were scored than the validation split has: a mean over the
     classes present is only to be compared with that of as many images."""
-    train_pixel_accuracy: float | None = None
-    spike_rates: Mapping[str, float] | None = None
+    train_pixel_accuracy: _Share | None = None
+    spike_rates: Mapping[str, _Share] | None = None
     """Share of neurons and steps that fired in training, by LIF layer; None without spikes."""
 
 

@@ -30,7 +30,7 @@ from vocprep.heads.model.config import (
 )
 from vocprep.options import LoaderMode
 from vocprep.storage.places import LocalPath
-from vocprep.validation import NotNegative, Positive, checked
+from vocprep.validation import NotNegative, Positive, WholeNumber, checked
 from vocprep.views import ViewChoice, ViewKind
 
 StepPrecision = Literal["auto", "fp32", "bf16"]
@@ -88,7 +88,7 @@ class TrainOptions:
     decoded by class probability × mask."""
     mask_dropout: MaskDropout = 0.0
     """Dropout rate in the head of ``slots``, which ``dropout_factor`` multiplies."""
-    cells: CellsPerSide | None = None
+    cells: Annotated[CellsPerSide, WholeNumber] | None = None
     """Cells per side of a patch for ``mask_head`` ``cells``; when None, as many as the finest layer
     of the embedding has, at most 4."""
     cell_context: CellContexts = HeadsConfig.cell_context

@@ -222,7 +222,7 @@ def _train_epochs(
     with _recorder(training, run_dir, config, done) as record:
         for epoch in range(done + 1, options.epochs + 1):
             metrics = _run_epoch(training, scored, config.labels, epoch, job.progress)
-            check_finite(metrics, run_dir)
+            check_finite(metrics, run_dir, resumed=0 < done == epoch - 1)
             history.append(metrics)
             record(metrics)
             job.on_epoch(metrics)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vocprep.errors import RunError
 from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.options import TrainOptions
+from vocprep.heads.runs.state import CHECKPOINT_FILE
 from vocprep.heads.scoring.split_pass import SplitCounts, score_split
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.steps import Training
@@ -171,11 +172,15 @@ def _spaced(things: int, number: int) -> list[int]:
     return [(2 * each + 1) * things // (2 * number) for each in range(number)]
 
 
-def check_finite(metrics: EpochMetrics, run_dir: Path) -> None:
-    """Raise RunError where a loss of an epoch is not finite."""
+def check_finite(metrics: EpochMetrics, run_dir: Path, *, resumed: bool) -> None:
+    """Raise RunError where a loss of an epoch is not finite.
+
+    ``resumed``: the epoch is the first after a checkpoint, whose weights had a finite loss.
+    """
+    advice = "train again with a smaller --lr"
+    if resumed:
+        advice = f"{CHECKPOINT_FILE} may be damaged, train again with --overwrite"
+    expected = f"{run_dir}: expected a finite loss in epoch {metrics.epoch}"
     for loss in (metrics.loss, metrics.val_loss or 0.0, metrics.train_loss or 0.0):
         if not isfinite(loss):
-            raise RunError(
-                f"{run_dir}: expected a finite loss in epoch {metrics.epoch}, found {loss}; train "
-                "again with a smaller --lr"
-            )
+            raise RunError(f"{expected}, found {loss}; {advice}")
