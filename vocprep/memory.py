@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from vocprep.errors import OutOfMemoryError
 from vocprep.validation import printable
@@ -17,7 +20,9 @@ _TEXTS = (
 """In messages, lower case, of torch, CUDA, Python's threads and pools, the dynamic loader."""
 _TYPES = (RuntimeError, ImportError, SystemError, OSError)
 _LONGEST_DETAIL = 120
-_LOADING_ADVICE = "raise the address-space limit (ulimit -v), or free memory"
+_LIMIT_ADVICE = "raise the address-space limit (ulimit -v), or"
+_USED_UP = 0.9
+"""Share of the address space from which libraries fail in words that do not tell why."""
 
 
 @contextmanager
@@ -54,13 +59,28 @@ def as_memory_error(error: BaseException, advice: str) -> OutOfMemoryError | Non
 def _is_shortage(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or (isinstance(error, _TYPES) and bool(_telling(error)))
+    if isinstance(error, ModuleNotFoundError) or not isinstance(error, (MemoryError, *_TYPES)):
+        return False
+    return isinstance(error, MemoryError) or bool(_telling(error)) or _is_address_space_used_up()
+
+
+def _is_address_space_used_up() -> bool:
+    """Return whether this process has nearly all of a limited address space (``ulimit -v``)."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return False
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (OSError, MemoryError):
+        return False
+    return pages * os.sysconf("SC_PAGE_SIZE") >= _USED_UP * limit
 
 
 def _fitting(advice: str, error: BaseException) -> str:
-    """Return the advice, another where it was a library that could not be loaded."""
-    is_loading = isinstance(error, ImportError) or "failed to map segment" in str(error)
-    return _LOADING_ADVICE if is_loading else advice
+    """Return the advice, with another where a library could not be loaded or there is a limit."""
+    if isinstance(error, ImportError) or "failed to map segment" in str(error):
+        return f"{_LIMIT_ADVICE} free memory"
+    return f"{_LIMIT_ADVICE} {advice}" if _is_address_space_used_up() else advice
 
 
 def _telling(error: BaseException) -> list[str]:

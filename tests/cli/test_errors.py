@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,6 +167,28 @@ def test_a_lack_of_memory_is_one_sentence_with_what_to_lower(
         assert "PLEASE READ" not in result.stderr
         expected = "raise the address-space limit (ulimit -v), or free memory"
         assert result.stderr.endswith(f"; {expected if loading else advice}\n")
+
+
+UNTOLD = [
+    SystemError("error return without exception set"),
+    ImportError("cannot import name 'Dispatcher' from 'torch._dynamo.utils'"),
+    RuntimeError("could not create a primitive"),
+]
+
+
+@pytest.mark.parametrize("error", UNTOLD, ids=lambda error: type(error).__name__)
+def test_what_fails_untold_where_the_address_space_is_used_up_is_a_lack_of_memory(
+    failing: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = {used: True, 2 * used: False, resource.RLIM_INFINITY: False}
+    for limit, is_shortage in limits.items():
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        result = failing("train", error)
+        assert (result.exit_code == 3) == is_shortage
+        assert ("raise the address-space limit (ulimit -v), or" in result.stderr) == is_shortage
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (used, used))
+    assert failing("train", ModuleNotFoundError("No module named 'timm'")).exit_code != 3
 
 
 def test_damage_that_a_lack_of_memory_pretends_is_none(failing: Callable[..., Result]) -> None:
