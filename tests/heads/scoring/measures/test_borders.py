@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,27 +12,23 @@ from vocprep.heads.scoring.measures.borders import WIDTHS, border_bands
 VOID = 0
 
 
-def naive_bands(label_map: np.ndarray) -> list[list[int]]:
-    """Look at all pairs of pixels; the distance is the larger one of rows and columns."""
+def naive_bands(label_map: np.ndarray) -> np.ndarray:
+    """Look at all pairs of pixels; void takes the nearest class within the rectangle of all."""
+    true = label_map.ravel().astype(int)
     rows, columns = np.indices(label_map.shape).reshape(2, -1)
-    apart = np.maximum(
-        abs(rows[:, None] - rows[None]), abs(columns[:, None] - columns[None])
-    ).tolist()
-    true = label_map.ravel().tolist()
-    known = [i for i, label in enumerate(true) if label != VOID]
-    labels = []
-    for i, label in enumerate(true):
-        if label == VOID and known:
-            nearest = min(apart[i][k] for k in known)
-            labels.append(max(true[k] for k in known if apart[i][k] == nearest))
-        else:
-            labels.append(label)
-    bands = []
-    for i, label in enumerate(labels):
-        others = [apart[i][k] for k, other in enumerate(labels) if other != label]
-        nearest = min(others, default=99)
-        bands.append(next((n for n, width in enumerate(WIDTHS) if nearest <= width), len(WIDTHS)))
-    return np.reshape(bands, label_map.shape).tolist()
+    known = true != VOID
+    inside = np.full(true.shape, known.any())
+    if known.any():
+        for places in (rows, columns):
+            inside &= (places >= places[known].min()) & (places <= places[known].max())
+    down, right = abs(rows[:, None] - rows), abs(columns[:, None] - columns)
+    square = np.where(known, down**2 + right**2, 10**6)
+    nearest = square == square.min(axis=1, keepdims=True)
+    labels = np.where(known, true, np.where(nearest, true, -1).max(axis=1))
+    other = inside & (labels[:, None] != labels)
+    apart = np.where(other, np.maximum(down, right), 99).min(axis=1)
+    bands = [next((n for n, width in enumerate(WIDTHS) if near <= width), 2) for near in apart]
+    return np.reshape(bands, label_map.shape)
 
 
 @settings(max_examples=30)
@@ -44,9 +41,25 @@ def test_bands_equal_those_of_a_search(seed: int):
         top, left = rng.integers(0, height), rng.integers(0, width)
         size = rng.integers(1, 9, size=2)
         label_map[top : top + size[0], left : left + size[1]] = rng.integers(0, 4)
-    found, expected = border_bands(label_map, VOID).tolist(), naive_bands(label_map)
     scored = label_map != VOID
-    assert (np.array(found)[scored] == np.array(expected)[scored]).all()
+    found = border_bands(label_map, VOID)
+    assert found[scored].tolist() == naive_bands(label_map)[scored].tolist()
+    sides = rng.integers(0, 12, size=(2, 2))
+    padded = border_bands(np.pad(label_map, sides, constant_values=VOID), VOID)
+    assert padded[np.pad(scored, sides)].tolist() == found[scored].tolist()
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_void_below_a_border_makes_no_band_wider(left: int):
+    """Neither a gap between the regions, nor what fills the last patches up."""
+    picture = np.repeat([[left] * 20 + [3 - left] * 20], 12, axis=0)
+    gap = np.pad(picture, ((0, 12), (0, 0)), constant_values=VOID)
+    around = np.pad(picture, 16, constant_values=VOID)
+    gap[20:] = picture[:4]
+    expected = ([2] * 12 + [1] * 5 + [0] * 3) * 2
+    expected[20:] = expected[19::-1]
+    for bands in (border_bands(gap, VOID)[11], border_bands(around, VOID)[27, 16:-16]):
+        assert bands.tolist() == expected
 
 
 def test_an_outline_left_void_is_a_border_and_the_end_of_the_picture_is_none():

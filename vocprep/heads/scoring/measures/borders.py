@@ -6,14 +6,16 @@ scores over all pixels hardly tell where the heads draw the borders.
 
 A pixel lies within d pixels of a border when the square of side 2·d + 1 around it holds a pixel of
 another class (the distance is the larger one of rows and columns), at the scale of the geometry.
-Void is no class: a void pixel takes the class of the nearest pixel that has one, of several as near
-the largest id, so that the border of two classes lies in the middle of an outline left void, as in
-VOC. Where the picture ends, or its padding begins, is no border. Void pixels themselves are never
-scored.
+Void is no class. Inside the smallest rectangle that holds all pixels of a class, a void pixel takes
+the class of the nearest one, by Euclidean distance, of several as near the largest id: the border
+of two classes lies in the middle of an outline left void, as in VOC. Outside that rectangle nothing
+has a class, so that the end of a picture is no border and padding changes no band. Void pixels
+themselves are never scored.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -32,34 +34,71 @@ _ABOVE = 1 << 17
 _HALVES = slice(None, -1), slice(1, None)
 
 
+_REACH = math.isqrt(2 * WIDTHS[-1] ** 2)
+"""Of a void pixel that is farther from all classes no band says anything."""
+
+
+def _steps_by_length() -> list[NDArray[np.int64]]:
+    """Return the steps of rows and columns [S, 2] of each length up to the reach, rising."""
+    steps = np.stack(np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1], axis=-1).reshape(-1, 2)
+    squared = (steps**2).sum(axis=1)
+    return [steps[squared == each] for each in np.unique(squared[squared <= 2 * WIDTHS[-1] ** 2])]
+
+
+_STEPS_BY_LENGTH = _steps_by_length()
+
+
 def border_bands(label_map: Labels, void: int) -> NDArray[np.uint8]:
     """Return the band of each pixel: uint8 [H, W] of a true label map [H, W].
 
     >>> border_bands(np.repeat([[1, 2]], 6, axis=1), void=0).tolist()
     [[1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1]]
     """
-    classes = _void_filled(np.where(label_map == void, 0, label_map.astype(np.int32) + 1))
+    bands = np.full(label_map.shape, BANDS - 1, dtype=np.uint8)
+    is_class = label_map != void
+    rows, columns = (_extent(is_class.any(axis=axis)) for axis in (1, 0))
+    inside = label_map[rows, columns].astype(np.int32) + 1
+    classes = _void_filled(np.where(is_class[rows, columns], inside, 0))
     # Where the largest and the smallest id around a pixel differ, another class is next to it.
     below = np.where(classes > 0, _ABOVE - classes, 0)
     smallest = _ABOVE - _largest_around(below)
     near = (classes > 0) & (_largest_around(classes) != smallest)
-    bands = np.full(label_map.shape, BANDS - 1, dtype=np.uint8)
     reached = 1
     for width in WIDTHS:
         for _ in range(width - reached):
             near = _largest_around(near)
         reached = width
-        bands -= near
+        bands[rows, columns] -= near
     return bands
+
+
+def _extent(holds: NDArray[np.bool_]) -> slice:
+    """Return the places from the first to the last that is true [N]; none where none is.
+
+    >>> _extent(np.array([False, True, False, True, False]))
+    slice(1, 4, None)
+    """
+    places = np.flatnonzero(holds)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
 def _void_filled(classes: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return class ids plus one [H, W] with the nearest one at void (0) that is near any."""
+    if classes.all():
+        return classes
+    near = classes > 0
     for _ in range(WIDTHS[-1]):
-        if classes.all():
+        near = _largest_around(near)
+    padded = np.pad(classes, _REACH)
+    known, filled = padded.ravel(), padded.copy()
+    void = np.flatnonzero(np.pad(near, _REACH) & (padded == 0))
+    for steps in _STEPS_BY_LENGTH:
+        places = void[:, None] + steps @ (padded.shape[1], 1)
+        filled.ravel()[void] = nearest = known[places].max(axis=1)
+        void = void[nearest == 0]
+        if not len(void):
             break
-        classes = np.where(classes > 0, classes, _largest_around(classes))
-    return classes
+    return filled[_REACH:-_REACH, _REACH:-_REACH]
 
 
 def _largest_around(values: NDArray[Value]) -> NDArray[Value]:
