@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.cli.scores import print_evaluation, print_scores
+from vocprep.cli.scores.one_run import print_evaluation
+from vocprep.cli.scores.several_runs import print_scores
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.scoring.comparison import compare_runs
 from vocprep.heads.scoring.evaluate import Evaluation, evaluate

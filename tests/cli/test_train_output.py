@@ -42,13 +42,15 @@ def test_every_epoch_has_a_line(shards: Path, tmp_path: Path, vocprep: Run) -> N
     left = r" +\d+(\.\d)? s left"
     expected = [
         rf"epoch 1 of 3  {speed}{left}",
-        rf"epoch 2 of 3  {speed}{left}  {scores}",
-        rf"epoch 3 of 3  {speed} +{scores}",
+        rf"epoch 2 of 3  {speed}{left}",
+        rf" {{14}}{scores}",
+        rf"epoch 3 of 3  {speed}",
+        rf" {{14}}{scores}",
     ]
     for line, pattern in zip(epochs, expected, strict=True):
         assert re.fullmatch(pattern, line), line
-    assert len({line.index("images/s") for line in epochs}) == 1
-    assert len({line.index("mIoU") for line in epochs[1:]}) == 1
+    for word in ("images/s", "mIoU"):
+        assert len({line.index(word) for line in epochs if word in line}) == 1
     assert ", 3 epochs in " in last
 
 
@@ -124,13 +126,14 @@ def test_time_left_of_a_resumed_training_is_of_what_was_trained_now() -> None:
         (7, 60, 2_500.0, {}, "epoch  7 of 60  loss 1.500      54 images/s  42 min left"),
         (
             *(60, 60, 0.0, VAL),
-            "epoch 60 of 60  loss 1.500      54 images/s               "
-            "val loss 1.200  mIoU 8.9    pixel accuracy 100.0",
+            "epoch 60 of 60  loss 1.500      54 images/s\n"
+            "                val loss 1.200  mIoU 8.9    pixel accuracy 100.0",
         ),
         (
             *(60, 60, 0.0, {**VAL, "train_loss": 1.0, "train_pixel_accuracy": 0.5}),
-            "epoch 60 of 60  loss 1.500      54 images/s               "
-            "train/val loss 1.000/1.200  mIoU     -/8.9    pixel accuracy  50.0/100.0",
+            "epoch 60 of 60  loss 1.500      54 images/s\n"
+            "                train/val loss 1.000/1.200  mIoU     -/8.9    "
+            "pixel accuracy  50.0/100.0",
         ),
     ],
 )
@@ -167,7 +170,9 @@ def test_lines_of_several_seeds_tell_whose_they_are(
     *epochs, _, _, last = result.stdout.splitlines()
     assert [line[:24] for line in epochs] == [
         "seed  0  epoch 1 of 1  l",
+        "seed  0                t",
         "seed 10  epoch 1 of 1  l",
+        "seed 10                t",
     ]
     assert last.startswith(f"{out}: 2 runs in ")
     more = vocprep("train", shards, "--out", out, "--seeds", "0,10,2", "--resume", "--json")

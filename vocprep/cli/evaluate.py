@@ -17,7 +17,7 @@ from vocprep.cli.common import (
     print_json,
     scored_split_option,
 )
-from vocprep.cli.scores import print_scores
+from vocprep.cli.scores.several_runs import print_scores
 from vocprep.heads.model.config import Tta
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.storage.places import Place

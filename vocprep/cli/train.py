@@ -242,13 +242,15 @@ def _print_advice(folders: Sequence[Path], *, overwrite: bool) -> None:
 
 
 def _print_epoch(metrics: EpochMetrics, epochs: int, seconds_left: float, name: str = "") -> None:
-    """Print an epoch, with its validation where it has one, after the name of its run."""
-    scores = _scores(metrics)
-    number = f"{metrics.epoch:{len(str(epochs))}d} of {epochs}"
-    speed = f"{metrics.images_per_second:6,.0f} images/s"
-    left = f"{duration(seconds_left)} left" if seconds_left else ""
-    line = f"{name}epoch {number}  loss {metrics.loss:.3f}  {speed}  {left:>11}{scores}"
-    print_above_bar(line.rstrip())
+    """Print an epoch after the name of its run, and below it its validation where it has one."""
+    number = f"epoch {metrics.epoch:{len(str(epochs))}d} of {epochs}"
+    left = f"  {duration(seconds_left):>6} left" if seconds_left else ""
+    lines = [
+        f"{name}{number}  loss {metrics.loss:.3f}  {metrics.images_per_second:6,.0f} images/s{left}"
+    ]
+    if scores := _scores(metrics):
+        lines.append(f"{name}{' ' * len(number)}  {scores}".rstrip())
+    print_above_bar("\n".join(lines))
 
 
 def _scores(metrics: EpochMetrics) -> str:
@@ -263,7 +265,7 @@ def _scores(metrics: EpochMetrics) -> str:
     )
     pairs = [_pair(*losses, 1, 3), _pair(*mious, 100, 1), _pair(*accuracies, 100, 1)]
     loss, miou, accuracy = pairs if has_train else [pair.partition("/")[2] for pair in pairs]
-    return f"  {'train/' * has_train}val loss {loss}  mIoU {miou}  pixel accuracy {accuracy}"
+    return f"{'train/' * has_train}val loss {loss}  mIoU {miou}  pixel accuracy {accuracy}"
 
 
 def _pair(train: float | None, val: float | None, scale: float, digits: int) -> str:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from builders.heads import CPU, cell_heads, make_two_splits, run_for, save_run
 
-from vocprep.cli.group_scores import print_groups
-from vocprep.cli.scores import print_scores
+from vocprep.cli.scores.groups import print_groups
+from vocprep.cli.scores.several_runs import print_scores
 from vocprep.errors import DataError, RunError
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.run import load_run, seed_folder, seed_runs

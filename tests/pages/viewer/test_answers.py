@@ -179,10 +179,13 @@ def test_scores_are_those_of_an_evaluation(
     options = EvaluateOptions(device="cpu", worst=100)
     (scores,) = evaluate(run, shown.version, "val", options).runs
     table = get(viewer, "classes", r=1, split="val")
-    same = ("miou_frequent", "pixel_accuracy", "boundary_iou_3", "boundary_iou_8", "mask_iou")
-    rows = {row["name"]: [row["miou"], *(row[name] for name in same)] for row in table["rows"]}
+    same = ("miou_frequent", "pixel_accuracy", "boundary_iou_3", "boundary_iou_8")
+    fields = ("miou", *same, "mask_iou", "own_mask_iou")
+    rows = {row["name"]: [row[name] for name in fields] for row in table["rows"]}
     assert rows == {
-        scores.row_name(row): [row.miou_present, *(getattr(row, name) for name in same)]
+        scores.row_name(row): [
+            *(row.miou_present, *(getattr(row, name) for name in same), *scores.mask_ious(row))
+        ]
         for row in scores.rows
     }
     known = {each["id"]: each for each in table["classes"]}

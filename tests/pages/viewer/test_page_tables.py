@@ -33,6 +33,7 @@ def test_classes_are_sorted_and_lead_to_their_pictures(page: Page, viewer: Serve
         "IoU 3 px",
         "IoU 8 px",
         "Mask IoU",
+        "Own mask",
     ]
     expect(ladder.locator("tbody tr").last).to_contain_text("everywhere (majority of train)")
     pixels = [int(text.replace(",", "")) for text in column(page, 2)]

@@ -16,7 +16,7 @@ from vocprep.heads.scoring.measures.errors import Errors
 from vocprep.heads.scoring.measures.image_scores import Group, ImageConfusions, ImageScore
 from vocprep.heads.scoring.measures.masks import MaskQuality
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, confusion_shares
-from vocprep.heads.scoring.measures.oracles import RowKind, chance_name
+from vocprep.heads.scoring.measures.oracles import RowKind, chance_name, mask_ious_of
 from vocprep.validation import to_json
 
 CONFUSION_CLASSES = 30
@@ -177,6 +177,10 @@ class RunScores:
     def row_name(self, row: TableRow) -> str:
         """Return the name of one of the run's rows, which tells what chance predicts."""
         return self.chance if row.kind.is_constant else row.name
+
+    def mask_ious(self, row: ScoreRow) -> tuple[float | None, float | None]:
+        """Return one of the rows' mask IoU: by the masks that fit best, by each class's own."""
+        return mask_ious_of({each.kind: each.mask_iou for each in self.rows}, row.kind)
 
     @property
     def chance(self) -> str:

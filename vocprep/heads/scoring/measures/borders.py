@@ -40,7 +40,8 @@ _REACH = math.isqrt(2 * WIDTHS[-1] ** 2)
 
 def _steps_by_length() -> list[NDArray[np.int64]]:
     """Return the steps of rows and columns [S, 2] of each length up to the reach, rising."""
-    steps = np.stack(np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1], axis=-1).reshape(-1, 2)
+    side = 2 * _REACH + 1
+    steps = np.argwhere(np.ones((side, side))) - _REACH
     squared = (steps**2).sum(axis=1)
     return [steps[squared == each] for each in np.unique(squared[squared <= 2 * WIDTHS[-1] ** 2])]
 

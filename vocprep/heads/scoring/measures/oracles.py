@@ -10,6 +10,7 @@ Shape legend: B batch, P patches, N any patches, C classes, K = 4 slots, 1024 pi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from itertools import permutations
 
@@ -70,6 +71,21 @@ _DISPLAY_NAMES = {
 }
 _ASSIGNMENTS = torch.tensor(list(permutations(range(SLOTS))))
 """[24, 4] all assignments of one channel to each slot, the identity first."""
+
+
+def mask_ious_of(
+    ious: Mapping[RowKind, float | None], kind: RowKind
+) -> tuple[float | None, float | None]:
+    """Return a row's mask IoU by the masks that fit best, and by each class's own mask.
+
+    ``ious`` are those of all rows: the model's is by the own masks, and that of the true classes
+    with the model's masks by those that fit best. Of other rows both are the same.
+
+    >>> mask_ious_of({RowKind.MODEL: 0.4, RowKind.GT_CLASSES: 0.5}, RowKind.MODEL)
+    (0.5, 0.4)
+    """
+    best = ious.get(RowKind.GT_CLASSES if kind is RowKind.MODEL else kind)
+    return best, None if kind is RowKind.GT_CLASSES else ious.get(kind)
 
 
 def chance_name(class_name: str, split: str) -> str:

@@ -11,7 +11,7 @@ from vocprep.pages.report.charts import Bar, bars
 from vocprep.pages.report.page import Section, section, table
 from vocprep.pages.report.runs.scored import ScoredRun
 
-_SHAPE_HEADS = ("IoU 3 px", "IoU 8 px", "mask IoU", "top-1", "recall@4")
+_SHAPE_HEADS = ("IoU 3 px", "IoU 8 px", "mask IoU", "own mask", "top-1", "recall@4")
 
 
 def scores_section(runs: Sequence[ScoredRun], notes: Sequence[str]) -> Section:
@@ -43,21 +43,24 @@ def _main_numbers(scores: RunScores) -> list[tuple[str, str]]:
     ]
 
 
-def _rows(runs: Sequence[ScoredRun]) -> list[tuple[str, ScoreRow]]:
-    """Return the rows of a table: the model's of each run, then those that runs share.
+def _rows(runs: Sequence[ScoredRun]) -> list[tuple[str, RunScores, ScoreRow]]:
+    """Return the rows of a table, with a run that has each: the models', then those of all runs.
 
     Of one run all rows; of several each oracle that does not depend on a model once.
     """
     if len(runs) == 1:
         scores = runs[0].scores
-        return [(scores.row_name(row), row) for row in scores.rows]
+        return [(scores.row_name(row), scores, row) for row in scores.rows]
     shared = {
-        run.scores.row_name(row): row
+        run.scores.row_name(row): (run.scores, row)
         for run in runs
         for row in run.scores.rows
         if not row.kind.uses_model
     }
-    return [*((run.name, run.scores.model) for run in runs), *shared.items()]
+    return [
+        *((run.name, run.scores, run.scores.model) for run in runs),
+        *((label, *found) for label, found in shared.items()),
+    ]
 
 
 def _ladder(runs: Sequence[ScoredRun]) -> Markup:
@@ -66,7 +69,7 @@ def _ladder(runs: Sequence[ScoredRun]) -> Markup:
         ("mIoU ≥1 %", "pixel accuracy"),
         [
             Bar(label=label, values=(100 * row.miou_frequent, 100 * row.pixel_accuracy))
-            for label, row in _rows(runs)
+            for label, _, row in _rows(runs)
         ],
         most=100.0,
     )
@@ -77,16 +80,19 @@ def _score_table(runs: Sequence[ScoredRun]) -> Markup:
     return table(
         f"{first.schema}, covered area: {first.pixels:,} pixels (per cent)",
         ("", *_pixel_heads(first), *_SHAPE_HEADS),
-        [(label, *_pixel_cells(row), *_shape_cells(row)) for label, row in _rows(runs)],
+        [
+            (label, *_pixel_cells(row), *_shape_cells(scores, row))
+            for label, scores, row in _rows(runs)
+        ],
     )
 
 
-def _shape_cells(row: ScoreRow) -> tuple[float | None, ...]:
-    scores = (
-        *(row.boundary_iou_3, row.boundary_iou_8, row.mask_iou),
+def _shape_cells(scores: RunScores, row: ScoreRow) -> tuple[float | None, ...]:
+    shares = (
+        *(row.boundary_iou_3, row.boundary_iou_8, *scores.mask_ious(row)),
         *(row.patch_top1, row.recall_at_4),
     )
-    return tuple(None if score is None else 100 * score for score in scores)
+    return tuple(None if share is None else 100 * share for share in shares)
 
 
 def _mixed_table(runs: Sequence[ScoredRun]) -> Markup:

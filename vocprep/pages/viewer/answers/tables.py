@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
+from vocprep.heads.scoring.measures.oracles import mask_ious_of
 from vocprep.pages.viewer.queries import Query
 from vocprep.pages.viewer.shown.runs import SplitScores
 from vocprep.pages.viewer.shown.session import Session
@@ -53,6 +54,7 @@ def _ladder(scores: SplitScores) -> list[dict[str, Any]]:
     rows = []
     for kind, pixels in scores.pixels.items():
         matrix = pixels.all
+        mask_iou, own_mask_iou = mask_ious_of(scores.mask_ious, kind)
         rows.append(
             {
                 "name": scores.chance if kind.is_constant else kind.display_name,
@@ -61,7 +63,8 @@ def _ladder(scores: SplitScores) -> list[dict[str, Any]]:
                 "pixel_accuracy": matrix.pixel_accuracy(),
                 "boundary_iou_3": matrix.miou_within(pixels.within(3)),
                 "boundary_iou_8": matrix.miou_within(pixels.within(8)),
-                "mask_iou": scores.mask_ious.get(kind),
+                "mask_iou": mask_iou,
+                "own_mask_iou": own_mask_iou,
             }
         )
     return rows

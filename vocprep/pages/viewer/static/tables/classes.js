@@ -210,6 +210,7 @@ const LADDER = [
   ["boundary_iou_3", "IoU 3 px"],
   ["boundary_iou_8", "IoU 8 px"],
   ["mask_iou", "Mask IoU"],
+  ["own_mask_iou", "Own mask"],
 ];
 
 function ladder(run, rows, isOneOfMany) {
