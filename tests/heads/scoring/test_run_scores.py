@@ -16,7 +16,6 @@ from builders.heads import (
     VOID,
     always_says,
     cell_heads,
-    make_batch,
     make_dataset,
     make_record,
     random_records,
@@ -34,7 +33,7 @@ from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.measures.borders import border_bands
 from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.run_scores import RECALL_NOTE, WHOLE_NOTE, score_run
-from vocprep.heads.scoring.split_pass import most_frequent_classes, score_split
+from vocprep.heads.scoring.split_pass import score_split
 from vocprep.labels.label_space import load_label_space
 from vocprep.options import LoaderOptions
 from vocprep.recipe import LabelSpaceId
@@ -360,15 +359,6 @@ def test_so_many_of_the_worst_images_by_pixel_accuracy_as_asked(tmp_path: Path):
     assert (two.pixel_accuracy, two.miou) == pytest.approx((28 / 32, 28 / 32 / 5))
     with pytest.raises(UsageError, match="worst -1: expected 0 or more"):
         EvaluateOptions(worst=-1)
-
-
-def test_most_frequent_classes_by_hand():
-    image = np.array([3] * 20 + [1] * 6 + [7] * 4 + [VOID] * 2)[:, None].repeat(32, axis=1)
-    batch = make_batch([record("a", image), record("b", np.full((32, 32), 7))])
-    labels = load_label_space("voc21")
-    assert most_frequent_classes([batch], labels) == [7, 3, 1]
-    void = make_batch([record("c", np.full((32, 32), VOID))])
-    assert most_frequent_classes([void], labels) == [0]
 
 
 def test_a_split_of_void_alone_is_refused(tmp_path: Path):

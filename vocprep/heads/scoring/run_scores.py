@@ -8,8 +8,7 @@ the *majority class*, a constant prediction: one class everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from vocprep.features.devices import choose_device
 from vocprep.heads.runs.class_shares import Decoding, decoding_for
 from vocprep.heads.runs.options import EvaluateOptions, require_split
 from vocprep.heads.runs.run import Run
+from vocprep.heads.scoring.majority import majority_baseline
 from vocprep.heads.scoring.matching import check_fits
 from vocprep.heads.scoring.measures.errors import Errors, background_class, errors_apart
 from vocprep.heads.scoring.measures.image_scores import by_accuracy
@@ -34,13 +34,11 @@ from vocprep.heads.scoring.scores import (
     ScoreTable,
     TableRow,
 )
-from vocprep.heads.scoring.split_pass import most_frequent_classes
 from vocprep.heads.scoring.whole_image import whole_image_pixels
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.manifests import load_recorded_dataset
 from vocprep.options import LoaderOptions
-from vocprep.progress import NO_PROGRESS, Progress, task
-from vocprep.shards.feed.batches import Batch
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.feed.pairs import PairLoader
 from vocprep.shards.reader import Loader, ShardDataset
 
@@ -54,15 +52,6 @@ WHOLE_NOTE = (
     "whole images are not scored: shards do not hold what the geometry leaves out; give --data-dir"
 )
 Matrices = dict[RowKind, ConfusionMatrix]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MajorityBaseline:
-    """The constant prediction: one class everywhere, four classes per patch for the recall."""
-
-    split: str
-    classes: tuple[int, ...]
-    """Ids of the split's up to four most frequent classes by pixels, the most frequent first."""
 
 
 def score_run(
@@ -83,24 +72,16 @@ def score_run(
     """
     differences = check_fits(run, dataset.index.recipe)
     require_split(dataset.splits, split, "split")
+    space = run.config.labels
     decoding = decoding or decoding_for(run, dataset, options.prior_power, options.tta)
     # The label files of whole images may be missing, so they are read before the long pass.
     whole_pixels = _whole_pixels(dataset, split, options)
-    majority = _majority(run, dataset, split, options, progress)
-    loader: Loader | PairLoader
-    if decoding.tta == "flip":
-        loader = PairLoader(dataset, split, options.batch_size)
-    else:
-        loader = dataset.loader(split, _loader_options(options), progress)
+    majority = majority_baseline(run, dataset, split, progress)
+    loader = _loader(dataset, split, options, decoding, progress)
     model = run.model.to(choose_device(options.device)).eval()
     weights = decoding.weights_on(model.device)
-    counts = measure_split(model, loader, run.config.labels, majority.classes, progress, weights)
-    if not counts.model.counts.any():
-        raise UsageError(
-            f"split {split!r}: expected pixels to score, found none that are not void; evaluate "
-            "another split"
-        )
-    space, pixels = run.config.labels, counts.model.truth_pixels
+    counts = measure_split(model, loader, space, majority.classes, progress, weights)
+    _require_pixels(counts, split)
     whole = _whole_matrices(dataset, counts, whole_pixels)
     notes = (*_notes(run, dataset, split), *(() if whole else (WHOLE_NOTE,)), RECALL_NOTE)
     return RunScores(
@@ -109,31 +90,57 @@ def score_run(
         split=split,
         prior_power=decoding.prior_power,
         tta=decoding.tta,
-        images=counts.images,
-        pixels=int(pixels.sum()),
-        schema=space.name,
-        classes_present=int((pixels > 0).sum()),
-        classes_all=len(space.names),
-        loss=counts.class_loss + counts.mask_loss,
-        rows=_rows(counts, space),
-        mean_average_precision=counts.mean_average_precision,
-        masks=counts.masks,
-        masks_by_slots=counts.masks_by_slots,
-        errors=_errors(counts, space),
-        calibration=counts.calibration,
         tables=_tables(_covered(counts), whole, space),
         majority_class=_named(majority.classes[0], space),
         majority_split=majority.split,
-        classes=_class_scores(counts, space),
         worst_images=tuple(by_accuracy(counts.confusions.scores)[: options.worst]),
         notes=(*decoding.notes, *differences, *notes),
-        confusion=counts.model,
-        confusions=counts.confusions,
+        **_scores_of(counts, space),
     )
 
 
-def _loader_options(options: EvaluateOptions) -> LoaderOptions:
-    return LoaderOptions(batch_size=options.batch_size, mode=options.mode, label_maps=True)
+def _loader(
+    dataset: ShardDataset,
+    split: str,
+    options: EvaluateOptions,
+    decoding: Decoding,
+    progress: Progress,
+) -> Loader | PairLoader:
+    """Return the batches that are scored: of plain views, or of these with the mirrored ones."""
+    if decoding.tta == "flip":
+        return PairLoader(dataset, split, options.batch_size)
+    loading = LoaderOptions(batch_size=options.batch_size, mode=options.mode, label_maps=True)
+    return dataset.loader(split, loading, progress)
+
+
+def _require_pixels(counts: Measurements, split: str) -> None:
+    if not counts.model.counts.any():
+        raise UsageError(
+            f"split {split!r}: expected pixels to score, found none that are not void; evaluate "
+            "another split"
+        )
+
+
+def _scores_of(counts: Measurements, space: LabelSpace) -> dict[str, Any]:
+    """Return the fields of ``RunScores`` that follow from the counts of a pass alone."""
+    pixels = counts.model.truth_pixels
+    return {
+        "images": counts.images,
+        "pixels": int(pixels.sum()),
+        "schema": space.name,
+        "classes_present": int((pixels > 0).sum()),
+        "classes_all": len(space.names),
+        "loss": counts.class_loss + counts.mask_loss,
+        "rows": _rows(counts, space),
+        "mean_average_precision": counts.mean_average_precision,
+        "masks": counts.masks,
+        "masks_by_slots": counts.masks_by_slots,
+        "errors": _errors(counts, space),
+        "calibration": counts.calibration,
+        "classes": _class_scores(counts, space),
+        "confusion": counts.model,
+        "confusions": counts.confusions,
+    }
 
 
 def _named(class_id: int, space: LabelSpace) -> ClassName:
@@ -148,23 +155,6 @@ def _notes(run: Run, dataset: ShardDataset, split: str) -> list[str]:
     if run.unfinished is not None:
         notes.append(run.unfinished)
     return notes
-
-
-def _majority(
-    run: Run, dataset: ShardDataset, split: str, options: EvaluateOptions, progress: Progress
-) -> MajorityBaseline:
-    trained_on = run.config.options.train_split
-    source = trained_on if trained_on in dataset.splits else split
-    loader = dataset.loader(source, _loader_options(options), progress)
-
-    def reported() -> Iterator[Batch]:
-        for batch in loader:
-            yield batch
-            progress.advance(len(batch.image_ids))
-
-    with task(progress, f"classes of {source}", loader.samples):
-        classes = most_frequent_classes(reported(), run.config.labels)
-    return MajorityBaseline(split=source, classes=tuple(classes))
 
 
 def _whole_pixels(

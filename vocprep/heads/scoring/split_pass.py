@@ -27,7 +27,7 @@ from vocprep.heads.model.view_outputs import ViewOutputs, mirrored_back
 from vocprep.heads.scoring.measures.counters import LossCounter, PixelCounter, Total
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
 from vocprep.labels.label_space import LabelSpace
-from vocprep.labels.targets import PIXELS, SLOTS
+from vocprep.labels.targets import PIXELS
 from vocprep.shards.feed.pairs import ViewPair
 from vocprep.shards.reader import Batch
 
@@ -59,17 +59,6 @@ class ScoredBatch:
     """[B, P, C], which predict the classes of patches."""
     pixels: PixelScores
     """What is predicted of pixels."""
-
-
-def most_frequent_classes(loader: Iterable[Batch], space: LabelSpace) -> list[int]:
-    """Return up to four class ids by descending pixels, ties to the smaller id; never none."""
-    pixels = np.zeros(65536, dtype=np.int64)
-    for batch in loader:
-        for label_map in _label_maps(batch):
-            pixels += np.bincount(label_map.ravel(), minlength=len(pixels))
-    pixels[space.void] = 0
-    order = np.argsort(-pixels, kind="stable")[:SLOTS]
-    return [int(class_id) for class_id in order if pixels[class_id]] or [min(space.names)]
 
 
 @torch.inference_mode()
