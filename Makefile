@@ -14,10 +14,10 @@ demo: $(READY)  ## the whole main job on generated data, offline
 	$(BIN)/vocprep demo
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 quick: $(READY)  ## the tests that fit between two edits, under a minute
-	VOCPREP_TESTS=quick $(BIN)/python -m pytest --numprocesses 2 -m "not slow and not torture" -q
+	VOCPREP_TESTS=quick $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not torture" -q
 
 lint: $(READY)  ## format, style, types, import directions
 	$(BIN)/ruff format --check .

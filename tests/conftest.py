@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import warnings
@@ -24,12 +25,21 @@ for _profile, _examples in {"all": 50, "quick": 10}.items():
 settings.load_profile(os.environ.get("VOCPREP_TESTS", "all"))
 
 
+SLOW = {"s3_server", "native_hdf5", "native_tar"}
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m leaves tests out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs an S3 server as slow."""
+    """Mark what needs an S3 server, or versions of large pictures, as slow."""
     for item in items:
-        if "s3_server" in getattr(item, "fixturenames", ()):
+        if not SLOW.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that has been loaded out of each later search for garbage, thousands of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ from vocprep.shards.record import Record
 from vocprep.shards.samples import SampleEntry, jsonl_bytes
 from vocprep.shards.version import Version
 
+pytestmark = pytest.mark.slow
+
 FLIPS = 60
 """Bits that are flipped in each kind of file."""
 

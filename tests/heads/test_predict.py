@@ -21,6 +21,8 @@ from vocprep.heads.predict import PredictOptions, predict
 from vocprep.heads.predict_image import predict_image
 from vocprep.heads.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "random:0"
 OPTIONS = PredictOptions(weights=WEIGHTS, device="cpu")
 

@@ -24,6 +24,8 @@ from vocprep.heads.scoring.split_pass import run_batches
 from vocprep.labels.label_space import load_label_space
 from vocprep.options import LoaderOptions
 
+pytestmark = pytest.mark.slow
+
 
 class MeanColours:
     """An embedder that needs no weights, with digits that float16 cannot hold."""

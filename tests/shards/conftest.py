@@ -27,7 +27,6 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
 
 
 @pytest.fixture(params=["native_hdf5", "native_tar"])
-def built(request: pytest.FixtureRequest) -> Built:
+def built(request: pytest.FixtureRequest, native_hdf5: Built, native_tar: Built) -> Built:
     """The same records in each of the containers."""
-    made: Built = request.getfixturevalue(request.param)
-    return made
+    return {"native_hdf5": native_hdf5, "native_tar": native_tar}[request.param]

@@ -33,6 +33,8 @@ from vocprep.shards.index import DatasetIndex
 from vocprep.shards.listed import check_files
 from vocprep.shards.reader import ShardDataset, StreamingDataset, collate
 
+pytestmark = pytest.mark.slow
+
 IDS = [f"id_{number}" for number in range(6)]
 FORMS: tuple[ShardFormat, ...] = ("hdf5", "webdataset")
 

@@ -25,6 +25,8 @@ from vocprep.manifests import load_dataset
 from vocprep.progress import NoProgress
 from vocprep.synthetic.dataset import MARKER, SampleSummary, sample
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 24
 VOC = Path("VOCdevkit/VOC2010")
 CONTEXT_IDS_OF_VOC = {  # class number → id in labels.txt, from the two official lists

@@ -28,6 +28,8 @@ from vocprep.heads.runs.state import save_weights
 from vocprep.labels.label_space import load_label_space
 from vocprep.recipe import Reduction
 
+pytestmark = pytest.mark.slow
+
 
 def make_config(overwrite: bool = False, seed: int = 0) -> RunConfig:
     labels = load_label_space("voc21")

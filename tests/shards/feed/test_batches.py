@@ -23,6 +23,8 @@ from vocprep.shards.feed.batches import PatchTable, collate
 from vocprep.shards.feed.datasets import ResidentDataset
 from vocprep.shards.record import Record
 
+pytestmark = pytest.mark.slow
+
 
 @st.composite
 def records_and_choice(draw: st.DrawFn) -> tuple[list[Record], list[int]]:
