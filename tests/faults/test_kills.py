@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import resource
@@ -11,10 +10,10 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from builders.disk_faults import disk_faults
+from builders.processes import forked
 from builders.verbs import JOBS, World, contents, invoke, make_world
 
 from vocprep.cli.main import main
@@ -40,13 +39,6 @@ def run_in_child(words: list[str], folder: str, nth: int) -> None:
         main(words)
 
 
-def context() -> Any:
-    """Start processes from one that has loaded the package."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__, "vocprep.building.local", "vocprep.heads.predict"])
-    return processes
-
-
 def assert_survives_kills(
     name: str, world: World, folder: Path, kills: int, draw: random.Random
 ) -> int:
@@ -54,7 +46,7 @@ def assert_survives_kills(
 
     Every other moment is a call that changes the disk, the others are times.
     """
-    job, processes = JOBS[name], context()
+    job = JOBS[name]
     words = [str(word) for word in job.words(world, folder)]
     folder.mkdir()
     job.prepare(world, folder)
@@ -69,7 +61,7 @@ def assert_survives_kills(
         folder.mkdir()
         job.prepare(world, folder)
         nth = 0 if by_time else draw.randint(1, len(counted.calls))
-        child = processes.Process(target=run_in_child, args=(words, str(folder), nth))
+        child = forked(run_in_child, words, str(folder), nth)
         child.start()
         child.join(draw.uniform(0, longest) if by_time else None)
         child.kill()
@@ -112,8 +104,7 @@ def test_files_that_cannot_grow_end_in_one_sentence(
     largest = max([1000, *(len(data) for data in contents(tmp_path).values())])
     for limit in (512, 4096, largest // 2):
         errors = tmp_path / f"errors{limit}"
-        arguments = (words, str(errors), limit)
-        child = context().Process(target=run_with_limit, args=arguments)
+        child = forked(run_with_limit, words, str(errors), limit)
         child.start()
         child.join()
         lines = errors.read_text().splitlines()

@@ -5,35 +5,20 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 import sys
+import tempfile
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders.heads import make_dataset, random_records
+from builders.processes import end_all, forked
 
 from vocprep.options import Layout
+from vocprep.shards.feed.batches import Batch
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/guides/distributed.md"
-CHILD = """
-import sys
-from test_guide_distributed import loop
-
-shards, checkpoint, stop_after = sys.argv[1:]
-names = loop()
-steps, take_step = [], names["take_step"]
-
-def noted(heads, optimizer, batch):
-    if len(steps) == int(stop_after):
-        sys.exit(0)
-    take_step(heads, optimizer, batch)
-    steps.append(" ".join(batch.image_ids))
-    print(*batch.image_ids, sep=",", flush=True)
-
-names["take_step"] = noted
-names["main"](shards, checkpoint, epochs=2)
-"""
 
 
 def loop() -> dict[str, object]:
@@ -45,27 +30,47 @@ def loop() -> dict[str, object]:
     return names
 
 
+def run_as_rank(
+    shards: Path, checkpoint: Path, stop_after: int, variables: dict[str, str], noted: Path
+) -> None:
+    """Run the loop, write down the ids of its batches, and end before one of a number."""
+    os.environ.update(variables)
+    names = loop()
+    take_step: Any = names["take_step"]
+    steps = 0
+
+    def note(heads: object, optimizer: object, batch: Batch) -> None:
+        nonlocal steps
+        if steps == stop_after:
+            sys.exit(0)
+        take_step(heads, optimizer, batch)
+        steps += 1
+        with noted.open("a") as stream:
+            print(*batch.image_ids, sep=",", file=stream)
+
+    names["take_step"] = note
+    main: Any = names["main"]
+    main(str(shards), str(checkpoint), epochs=2)
+
+
 def batches_in_two(shards: Path, checkpoint: Path, stop_after: int) -> list[list[str]]:
     """Return the ids of each batch that two processes draw together."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     variables = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
         "GLOO_SOCKET_IFNAME": "lo",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "WORLD_SIZE": "2",
     }
-    command = [sys.executable, "-c", CHILD, str(shards), str(checkpoint), str(stop_after)]
+    folder = Path(tempfile.mkdtemp(dir=checkpoint.parent))
+    noted = [folder / str(rank) for rank in range(2)]
     children = [
-        subprocess.Popen(
-            command, env={**variables, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
+        forked(run_as_rank, shards, checkpoint, stop_after, variables | {"RANK": str(rank)}, path)
+        for rank, path in enumerate(noted)
     ]
-    lines = [child.communicate(timeout=200)[0].splitlines() for child in children]
-    assert [child.returncode for child in children] == [0, 0]
+    assert end_all(children, 200) == [0, 0]
+    lines = [path.read_text().splitlines() for path in noted]
     return [sorted(",".join(parts).strip(",").split(",")) for parts in zip(*lines, strict=True)]
 
 

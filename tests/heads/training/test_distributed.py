@@ -6,15 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from builders.drawings import Drawing
 from builders.heads import TRAINED_HEADS, make_dataset, random_records
+from builders.processes import end_all, forked
+from builders.progress import RecordedProgress
 from builders.s3 import S3
 from safetensors.torch import load_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from vocprep.errors import UsageError
+from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.folder import hold_folder
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import load_run
@@ -23,48 +31,6 @@ from vocprep.options import Layout
 from vocprep.shards.reader import ShardDataset
 
 REFUSED = 7
-CHILD = """
-import sys
-from pathlib import Path
-import torch.distributed as dist
-from torch.nn.modules.module import register_module_forward_pre_hook
-from builders.progress import RecordedProgress
-from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.errors import UsageError
-from vocprep.heads.training.train import train
-from vocprep.shards.reader import ShardDataset
-from test_distributed import REFUSED, options
-
-shards, folder, rank, mode, *names = sys.argv[1:]
-validated, opened = [], []
-
-def note_shards(event, arguments):
-    if event == "open" and str(arguments[0]).endswith(".h5"):
-        opened.append(Path(arguments[0]).name)
-
-def count(module, inputs):
-    if isinstance(module, TFDetHeads) and not module.training:
-        validated.append(len(inputs[0]))
-
-sys.addaudithook(note_shards)
-register_module_forward_pre_hook(count)
-dist.init_process_group("gloo", f"file://{folder}/meeting", rank=int(rank), world_size=2)
-try:
-    dataset = ShardDataset.open(shards)
-    for name in names:
-        seen, progress = [], RecordedProgress()
-        run = Path(folder, f"two {name}")
-        summary = train(dataset, run, options(name, mode), seen.append, progress)
-        assert summary.leads == (rank == "0") == bool(seen) == bool(progress.begun)
-except UsageError:
-    sys.exit(REFUSED)
-finally:
-    dist.destroy_process_group()
-Path(folder, f"validated-{rank}").write_text(str(sum(validated)))
-Path(folder, f"opened-{rank}").write_text(" ".join(opened))
-"""
-
-
 NOTES_SHARDS = """
 import os, sys
 from pathlib import Path
@@ -130,12 +96,45 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": modules, "GLOO_SOCKET_IFNAME": "lo"}
 
 
+def train_as_rank(shards: str, folder: Path, rank: int, mode: str, names: Sequence[str]) -> None:
+    """Train heads as one of two processes, and write down what it read and validated."""
+    validated: list[int] = []
+    opened: list[str] = []
+
+    def note_shards(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and str(arguments[0]).endswith(".h5"):
+            opened.append(Path(arguments[0]).name)
+
+    def count(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, TFDetHeads) and not module.training:
+            validated.append(len(inputs[0]))
+
+    sys.addaudithook(note_shards)
+    register_module_forward_pre_hook(count)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    try:
+        dataset = ShardDataset.open(shards)
+        for name in names:
+            seen: list[object] = []
+            progress = RecordedProgress()
+            run = Path(folder, f"two {name}")
+            summary = train(dataset, run, options(name, mode), seen.append, progress)
+            assert summary.leads == (rank == 0) == bool(seen) == bool(progress.begun)
+    except UsageError:
+        sys.exit(REFUSED)
+    finally:
+        dist.destroy_process_group()
+    Path(folder, f"validated-{rank}").write_text(str(sum(validated)))
+    Path(folder, f"opened-{rank}").write_text(" ".join(opened))
+
+
 def train_in_two(dataset: ShardDataset, folder: Path, mode: str, *names: str) -> list[int]:
     """Return the exit codes of two processes that train heads into ``folder/two NAME`` together."""
-    words = [sys.executable, "-c", CHILD, str(dataset.path), str(folder)]
-    commands = [[*words, str(rank), mode, *names] for rank in range(2)]
-    children = [subprocess.Popen(command, env=environment()) for command in commands]
-    return [child.wait(120) for child in children]
+    children = [
+        forked(train_as_rank, str(dataset.path), folder, rank, mode, names) for rank in range(2)
+    ]
+    return end_all(children, 120)
 
 
 @pytest.mark.slow
@@ -166,7 +165,7 @@ def assert_alike(one_run: Path, two_run: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_and_one_give_the_same_losses(dataset: ShardDataset, tmp_path: Path):
-    """All kinds of heads, one after the other: to start two processes takes seconds."""
+    """All kinds of heads, one after the other."""
     assert train_in_two(dataset, tmp_path, "resident", *TRAINED_HEADS) == [0, 0]
     for name in TRAINED_HEADS:
         train(dataset, tmp_path / f"one {name}", options(name))

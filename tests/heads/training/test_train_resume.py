@@ -7,9 +7,7 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from builders.heads import (
     make_two_splits,
     random_records,
 )
+from builders.processes import forked
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -50,28 +49,6 @@ OPTIONS = TrainOptions(
     resume=True,
 )
 RESUMED = {"resume": True, "device": "cpu"}
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-
-folder, kill_at = sys.argv[2], int(sys.argv[3])
-seen = 0
-
-def hook(event, arguments):
-    # Every opening, renaming and deleting of a file of the run is a moment to die at.
-    global seen
-    if event in ("open", "os.rename", "os.remove") and folder in str(arguments[0]):
-        seen += 1
-        if seen == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-from vocprep.heads.training.train import train
-from vocprep.shards.reader import ShardDataset
-from test_train_resume import OPTIONS
-
-sys.addaudithook(hook)
-train(ShardDataset.open(sys.argv[1]), Path(folder), OPTIONS)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -314,16 +291,31 @@ def test_a_checkpoint_of_other_heads_is_named(dataset: ShardDataset, tmp_path: P
         train(dataset, tmp_path / "run", OPTIONS)
 
 
-def run_child(dataset: ShardDataset, run_dir: Path, kill_at: int, after: float = 1e9) -> int:
+def train_killed_at(shards: Path, run_dir: Path, kill_at: int) -> None:
+    """Train, and die at an opening, renaming or deleting of a file of the run."""
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in ("open", "os.rename", "os.remove") and str(run_dir) in str(arguments[0]):
+            seen += 1
+            if seen == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    train(ShardDataset.open(shards), run_dir, OPTIONS)
+
+
+def run_child(
+    dataset: ShardDataset, run_dir: Path, kill_at: int, after: float | None = None
+) -> int:
     """Train in a process that kills itself, or that is killed here after some seconds."""
-    command = [sys.executable, "-c", CHILD, str(dataset.path), str(run_dir), str(kill_at)]
-    modules = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": modules}) as child:
-        ends = time.monotonic() + after
-        while child.poll() is None and time.monotonic() < ends:
-            time.sleep(0.005)
-        child.send_signal(signal.SIGKILL)
-        return child.wait()
+    child = forked(train_killed_at, dataset.path, run_dir, kill_at)
+    child.start()
+    child.join(after)
+    child.kill()
+    child.join()
+    return child.exitcode  # type: ignore[no-any-return]
 
 
 def test_killed_at_the_writing_of_files(dataset: ShardDataset, uninterrupted: Path, tmp_path: Path):
@@ -374,7 +366,7 @@ def test_killed_again_and_again(dataset: ShardDataset, uninterrupted: Path, tmp_
     for number in range(10):
         run_dir = tmp_path / f"run{number}"
         statuses = [run_child(dataset, run_dir, draw.randint(1, 40)) for _ in range(4)]
-        statuses += [run_child(dataset, run_dir, 0, draw.uniform(2, 5)) for _ in range(3)]
+        statuses += [run_child(dataset, run_dir, 0, draw.uniform(0, 3)) for _ in range(3)]
         assert -signal.SIGKILL in statuses
         assert run_child(dataset, run_dir, 0) == 0
         assert_ends_alike(run_dir, uninterrupted)
