@@ -49,7 +49,7 @@ class TrainOptions:
     Without arguments it is preset ``default``.
 
     >>> TrainOptions(encoder="none", epochs=30).batch_size
-    128
+    32
     >>> TrainOptions(epochs=0)
     Traceback (most recent call last):
     ...
@@ -72,11 +72,11 @@ class TrainOptions:
     slots: SlotRule = "area"
     """Target of mask k of ``mask_head`` ``slots``: ``predicted``: the pixels of the class that
     ``cat`` ranks k-th; ``area``: those of the patch's k-th largest class (teacher-forced)."""
-    depth: Depth = HeadsConfig.depth
+    depth: Depth = 2
     """Layers of the transformer."""
-    feedforward: Feedforward = HeadsConfig.feedforward
+    feedforward: Feedforward = 512
     """Width of the hidden layer in each of them."""
-    norm_first: bool = HeadsConfig.norm_first
+    norm_first: bool = True
     """Normalise what enters a sublayer of the transformer, not what leaves it."""
     mask_head: MaskHeadName = HeadsConfig.mask_head
     """``slots``: four masks per patch, of its four classes; ``cells``: the classes of cells inside
@@ -94,9 +94,9 @@ class TrainOptions:
     cell_context: CellContexts = HeadsConfig.cell_context
     """How often each cell is mixed with the eight around it; of ``mask_head`` ``cells`` with an
     encoder."""
-    input_layer: bool = HeadsConfig.input_layer
+    input_layer: bool = True
     """Put a linear layer in front of the encoder where embeddings have its 256 numbers, too."""
-    input_dropout: Annotated[float, Field(ge=0, lt=1)] = HeadsConfig.input_dropout
+    input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Rate of dropout of the standardised embeddings; ``dropout_factor`` does not change it."""
     flip: bool = True
     """Train on mirrored views too, where the shards hold them."""
@@ -105,15 +105,15 @@ class TrainOptions:
     dropout_factor: Annotated[float, Field(ge=0, lt=2)] = 1.0
     """Multiplies the dropout rates (0.1 in the transformer and in the head of cells,
     ``mask_dropout`` in that of slots); 0 is none."""
-    epochs: Positive = 60
+    epochs: Positive = 12
     """Passes over the train split."""
-    batch_size: Positive = 128
+    batch_size: Positive = 32
     """Images per step, of all processes together."""
     lanes: Positive | None = None
     """Parts of an epoch's order that batches are drawn from in turn, as in ``LoaderOptions``; each
     streaming process reads the shards of its own. When None, as many as the run has that is
     resumed, else 1 in mode ``resident``; in ``streaming`` 8, but at most one per shard."""
-    lr: PositiveFloat = 3e-4
+    lr: PositiveFloat = 5e-4
     """Peak learning rate of AdamW, reached after the warm-up; then a cosine down to 0."""
     weight_decay: NotNegativeFloat = 0.05
     """Applied to matrices, not to biases and norms."""
@@ -192,6 +192,7 @@ what ``lanes`` are where they are not given."""
 
 OLDER: dict[str, object] = {
     **{"depth": 6, "feedforward": 2048, "norm_first": False},
+    **{"input_layer": False, "input_dropout": 0.0},
     **{"mask_head": "slots", "mask_loss": "all", "mask_dropout": 0.5},
 }
 """What the options of runs up to format 6 mean where they do not have these fields yet."""
