@@ -42,11 +42,9 @@ COLOURS = 96
 """Of the PNG's palette."""
 
 VIEWS: tuple[View, ...] = ("identity", "flip")
-SMALL = ("depth=2", "feedforward=512", "norm_first=true", "lr=5e-4")
-"""The encoder of the other presets for ``default`` too, so that mask heads alone differ."""
 EARLIER = ("mask_loss=all", "mask_dropout=0.5", "slots=predicted")
-BEFORE = "before: slots, taught by all patches", ("default", (*SMALL, *EARLIER))
-AFTER = "preset default: slots, taught by patches of several classes", ("default", SMALL)
+BEFORE = "before: slots, taught by all patches", ("default", EARLIER)
+AFTER = "preset default: slots, taught by patches of several classes", ("default", ())
 """A row's title; a preset, and settings laid over it."""
 
 PLAIN = BuildChoices(schema="context59", views=VIEWS)
@@ -82,7 +80,7 @@ def main() -> None:
 
 
 def _trained(dataset: ShardDataset, out: Path, preset: str, settings: Sequence[str]) -> Run:
-    folder = out.with_name("-".join((out.name, preset, *settings[len(SMALL) :])))
+    folder = out.with_name("-".join((out.name, preset, *settings)))
     length = {"epochs": EPOCHS, "batch_size": 8, "validate_every": EPOCHS, "resume": True}
     vocprep.train(dataset, folder, vocprep.load_options(preset, settings, length))
     return load_run(folder)

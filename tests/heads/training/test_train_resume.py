@@ -230,7 +230,7 @@ def test_where_and_how_leave_the_files_the_same(dataset: ShardDataset, tmp_path:
 def test_other_options_are_refused_with_the_differing_fields(dataset: ShardDataset, tmp_path: Path):
     interrupted(dataset, tmp_path / "run", OPTIONS, 1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(UsageError, match=r"epochs: 5 and 6; lr: 0\.0003 and 0\.1; leave"):
+    with pytest.raises(UsageError, match=r"epochs: 5 and 6; lr: 0\.0005 and 0\.1; leave"):
         train(dataset, tmp_path / "run", replace(OPTIONS, epochs=6, lr=0.1))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
