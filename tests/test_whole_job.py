@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.verbs import invoke, run_words
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -89,11 +90,11 @@ def test_generated_pictures_become_shards_heads_scores_and_overlays(tmp_path: Pa
 def test_trained_heads_beat_chance_on_pictures_they_learnt_from(tmp_path: Path) -> None:
     """A job that runs but learns nothing would pass all other checks here."""
     data, shards, run = tmp_path / "data", tmp_path / "shards", tmp_path / "run"
-    vocprep("sample", data, "--images", 6)
+    run_words("sample", data, "--images", 6)
     words = ["--data-dir", data, "--out", shards, "--weights", "random:0", "--splits", "train"]
-    vocprep("build-shards", "pascal-context", *words, "--limit-per-split", 4)
-    vocprep("train", shards, "--out", run, "--epochs", 15, "--batch-size", 4, "--val-split", "")
-    rows = check_scores(vocprep("evaluate", run, shards, "--split", "train", "--json"))
+    run_words("build-shards", "pascal-context", *words, "--limit-per-split", 4)
+    run_words("train", shards, "--out", run, "--epochs", 15, "--batch-size", 4, "--val-split", "")
+    rows = check_scores(invoke("evaluate", run, shards, "--split", "train", "--json").stdout)
     assert rows["model"]["pixel_accuracy"] > 1.5 * rows["majority"]["pixel_accuracy"]
 
 

@@ -110,6 +110,15 @@ JOBS = {
 }
 
 
+def build_words(tree: Path, out: Path, *more: object) -> list[object]:
+    """A build of two images of each split, one a shard."""
+    return [
+        *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
+        *("--weights", "random:0", "--limit-per-split", 2, "--samples-per-shard", 1),
+        *("--device", "cpu", *more),
+    ]
+
+
 def run_words(*words: object) -> None:
     result = invoke(*words)
     assert result.exit_code == 0, result.output

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.own_backbone import PATCHES, WHOLE, write
-from click.testing import CliRunner, Result
+from builders.verbs import invoke
+from click.testing import Result
 
 from vocprep import shard_orders
 from vocprep.building.local import build
 from vocprep.building.orders import WorkerSetup, build_shard
 from vocprep.building.plan import plan as make_plan
 from vocprep.building.results import BuildResult
-from vocprep.cli.main import main
 from vocprep.errors import UsageError, VocprepError
 from vocprep.options import BuildChoices, BuildOptions
 from vocprep.shards.index import read_index
@@ -105,7 +105,7 @@ def test_each_command_that_makes_the_network_has_the_file_named(
     def vocprep(*words: object) -> Result:
         """Run a command as in a process of its own, where no file has been named yet."""
         monkeypatch.setattr("vocprep.features.libraries.own_file._NAMED", {})
-        return CliRunner().invoke(main, [str(word) for word in words])
+        return invoke(*words)
 
     marker = tmp_path / "was_run"
     spec = write(tmp_path, f"{WHOLE}\nwith open({str(marker)!r}, 'a') as stream:\n    pass\n")

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from builders.hub import FIRST, REPOSITORY, publish
 from builders.mirror import Mirror
-from click.testing import CliRunner, Result
+from builders.verbs import invoke
 from safetensors.torch import save
 
 from vocprep.building.local import build
-from vocprep.cli.main import main
 from vocprep.errors import SourceUnavailableError
 from vocprep.features.weights.untrained import untrained_weights
 from vocprep.options import BuildChoices
@@ -31,10 +30,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         yield mirror
 
 
-def vocprep(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
 def test_a_build_without_them_names_the_download(sample_tree: Path, tmp_path: Path) -> None:
     path = sample_tree / "weights/timm/test_vit.safetensors"
     expected = (
@@ -50,9 +45,9 @@ def test_a_build_without_them_names_the_download(sample_tree: Path, tmp_path: Pa
 def test_from_the_name_to_a_prediction(hub: Mirror, tree: Path, tmp_path: Path) -> None:
     data, out, run = ("--data-dir", tree), tmp_path / "out", tmp_path / "run"
     device, lock = ("--device", "cpu"), tmp_path / "a.lock.json"
-    assert vocprep("download", NAME, *data).exit_code == 0
+    assert invoke("download", NAME, *data).exit_code == 0
     asked = len(hub.requests)
-    built = vocprep(
+    built = invoke(
         *("build-shards", "pascal-context", *data, "--out", out, "--limit", 2, *device),
         *("--backbone", NAME),
     )
@@ -62,25 +57,25 @@ def test_from_the_name_to_a_prediction(hub: Mirror, tree: Path, tmp_path: Path) 
     card = (out / "README.md").read_text()
     assert label in card
     assert "Weights of timm:test_vit: apache-2.0." in card
-    checked = vocprep("verify", out, "--level", "recompute", *data, *device)
+    checked = invoke("verify", out, "--level", "recompute", *data, *device)
     assert checked.exit_code == 0, checked.output
 
-    assert vocprep("inspect", out, "--lock", lock).exit_code == 0
-    again = vocprep("build-shards", "--lock", lock, *data, "--out", tmp_path / "again", *device)
+    assert invoke("inspect", out, "--lock", lock).exit_code == 0
+    again = invoke("build-shards", "--lock", lock, *data, "--out", tmp_path / "again", *device)
     assert again.exit_code == 0, again.output
 
     trained = ("--set", "epochs=1", "--set", "encoder=none", *device)
-    assert vocprep("train", out, "--out", run, *trained).exit_code == 0
+    assert invoke("train", out, "--out", run, *trained).exit_code == 0
     image = sorted((tree / "VOCdevkit/VOC2010/JPEGImages").iterdir())[0]
     predict = ("predict", run, image, "--out", tmp_path / "found", *device)
-    assert vocprep(*predict).exit_code == 0  # the file is found by the run's hint
+    assert invoke(*predict).exit_code == 0  # the file is found by the run's hint
     (run / "weights.json").unlink()
-    elsewhere = vocprep(*predict, "--data-dir", tmp_path)
+    elsewhere = invoke(*predict, "--data-dir", tmp_path)
     assert elsewhere.exit_code == 4
     assert "or give --weights PATH: those of tensor digest" in elsewhere.output
     assert f"vocprep download {NAME}" in elsewhere.output
-    assert vocprep(*predict, *data).exit_code == 0
+    assert invoke(*predict, *data).exit_code == 0
     assert len(hub.requests) == asked
     shutil.rmtree(tree / "weights")
-    gone = vocprep("build-shards", "--lock", lock, *data, "--out", tmp_path / "third")
+    gone = invoke("build-shards", "--lock", lock, *data, "--out", tmp_path / "third")
     assert (gone.exit_code, f"run: vocprep download {NAME}" in gone.output) == (4, True)

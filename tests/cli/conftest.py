@@ -6,15 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-
-from vocprep.cli.main import main
+from builders.verbs import build_words, invoke, run_words
+from click.testing import Result
 
 Run = Callable[..., Result]
-
-
-def invoke(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -27,20 +22,7 @@ def vocprep() -> Run:
 def shards(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished dataset version of four pictures; not to be written to."""
     out = tmp_path_factory.mktemp("shards") / "out"
-    result = invoke(
-        *("build-shards", "pascal-context", "--data-dir", sample_tree, "--out", out),
-        *(
-            "--weights",
-            "random:0",
-            "--limit-per-split",
-            2,
-            "--samples-per-shard",
-            1,
-            "--device",
-            "cpu",
-        ),
-    )
-    assert result.exit_code == 0, result.output
+    run_words(*build_words(sample_tree, out))
     return out
 
 
@@ -48,6 +30,5 @@ def shards(sample_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch on it; not to be written to."""
     out = tmp_path_factory.mktemp("run") / "out"
-    result = invoke("train", shards, "--out", out, "--epochs", 1, "--device", "cpu")
-    assert result.exit_code == 0, result.output
+    run_words("train", shards, "--out", out, "--epochs", 1, "--device", "cpu")
     return out

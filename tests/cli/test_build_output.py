@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from builders.progress import Interrupting
+from builders.verbs import build_words
 from builders.versions import JPEGS
 from click.testing import Result
 from PIL import Image
@@ -21,23 +22,6 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., Result]
 TIME = r"\d+(\.\d)? (s|min)"
-
-
-def words(tree: Path, out: Path, *more: object) -> list[object]:
-    return [
-        *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
-        *(
-            "--weights",
-            "random:0",
-            "--limit-per-split",
-            2,
-            "--samples-per-shard",
-            1,
-            "--device",
-            "cpu",
-        ),
-        *more,
-    ]
 
 
 def lines(result: Result) -> list[str]:
@@ -61,7 +45,7 @@ def test_the_last_lines_are_what_a_person_needs(
     sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
     out = tmp_path / "my shards"
-    printed = lines(vocprep(*words(sample_tree, out)))
+    printed = lines(vocprep(*build_words(sample_tree, out)))
     content_id = json.loads((out / "dataset.json").read_text())["content_id"]
     assert printed[0] == f"context460-crop224-resnet32-exact@{content_id[:12]}"
     assert printed[1].startswith("4 records: train 2, val 2; 4 hdf5 shards, 0.")
@@ -81,19 +65,19 @@ def test_shards_are_counted_by_where_they_come_from(
     with monkeypatch.context() as patched:
         patched.setattr("vocprep.cli.build.Bars", _StopsAtTheThird)
         patched.setattr("vocprep.cli.build.stop", _raise_again)
-        assert vocprep(*words(tree, out, "--workers", 1)).exit_code == 130
-    resumed = lines(vocprep(*words(tree, out)))[2]
+        assert vocprep(*build_words(tree, out, "--workers", 1)).exit_code == 130
+    resumed = lines(vocprep(*build_words(tree, out)))[2]
     found = re.match(r"([12]) of 4 shards finished before; ([23]) images made in ", resumed)
     assert found
     assert int(found[1]) + int(found[2]) == 4
 
-    again = lines(vocprep(*words(tree, out)))[2]
+    again = lines(vocprep(*build_words(tree, out)))[2]
     assert re.fullmatch(rf"up to date: checked in {TIME}, nothing to build", again)
 
     jpeg = min((tree / JPEGS).iterdir())
     with Image.open(jpeg) as picture:
         picture.save(jpeg, quality=40)
-    value = json.loads(vocprep(*words(tree, out, "--json")).stdout)
+    value = json.loads(vocprep(*build_words(tree, out, "--json")).stdout)
     assert value["build"]["shards"] == {"made": 1, "resumed": 0, "kept": 3}
     assert (value["build"]["images"], value["build"]["made"]) == (4, 1)
 

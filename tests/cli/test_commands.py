@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+from builders.verbs import build_words
 from click.testing import Result
 from PIL import Image
 from safetensors.numpy import load_file
@@ -120,23 +121,6 @@ def test_options_of_train_are_fields_with_their_defaults() -> None:
 
 
 # build-shards and inspect
-
-
-def build_words(tree: Path, out: Path, *more: object) -> list[object]:
-    return [
-        *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
-        *(
-            "--weights",
-            "random:0",
-            "--limit-per-split",
-            2,
-            "--samples-per-shard",
-            1,
-            "--device",
-            "cpu",
-        ),
-        *more,
-    ]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(

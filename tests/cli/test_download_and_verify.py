@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from builders.mirror import Mirror
-from click.testing import CliRunner, Result
+from builders.verbs import invoke as run
+from click.testing import CliRunner
 
 from vocprep.cli import main
 from vocprep.downloading.download import DownloadOptions
@@ -35,10 +36,6 @@ splits = ["train", "val"]
 schemas = ["context460"]
 """
 IMAGES = 12
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def pack(tree: Path, paths: Sequence[str], mode: str) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders.verbs import build_words
 from builders.version_bytes import version_bytes
 from builders.versions import JPEGS
 from click.testing import Result
@@ -15,23 +16,6 @@ from click.testing import Result
 pytestmark = pytest.mark.slow
 
 Run = Callable[..., Result]
-
-
-def build(tree: Path, out: Path, *more: object) -> list[object]:
-    return [
-        *("build-shards", "pascal-context", "--data-dir", tree, "--out", out),
-        *(
-            "--weights",
-            "random:0",
-            "--limit-per-split",
-            2,
-            "--samples-per-shard",
-            1,
-            "--device",
-            "cpu",
-        ),
-        *more,
-    ]
 
 
 def done(result: Result, code: int = 0) -> str:
@@ -66,7 +50,7 @@ def test_same_command_again_says_that_all_is_there(
     sample_tree: Path, copied: Path, vocprep: Run
 ) -> None:
     before = version_bytes(copied)
-    assert "up to date" in done(vocprep(*build(sample_tree, copied)))
+    assert "up to date" in done(vocprep(*build_words(sample_tree, copied)))
     assert version_bytes(copied) == before
 
 
@@ -76,10 +60,10 @@ def test_bad_sample_stops_with_code_5_or_is_listed(
     jpeg = sorted((tree / JPEGS).iterdir())[0]
     jpeg.write_bytes(jpeg.read_bytes()[:800])
     out = tmp_path / "out"
-    line = said(vocprep(*build(tree, out)), 5)
+    line = said(vocprep(*build_words(tree, out)), 5)
     assert str(jpeg) in line
     assert "--max-failures" in line
-    text = done(vocprep(*build(tree, out, "--max-failures", "30%")))
+    text = done(vocprep(*build_words(tree, out, "--max-failures", "30%")))
     assert f"\nquarantined 1 of 4 images, left out: see {out / 'quarantine.jsonl'}\n" in text
     assert json.loads((out / "quarantine.jsonl").read_text())["id"] == jpeg.stem
     assert "quarantined 1" in done(vocprep("inspect", out))
@@ -94,7 +78,7 @@ def test_senseless_quota_is_a_usage_error(
     text: str, sample_tree: Path, tmp_path: Path, vocprep: Run
 ) -> None:
     assert "max_failures" in said(
-        vocprep(*build(sample_tree, tmp_path / "out", "--max-failures", text)), 2
+        vocprep(*build_words(sample_tree, tmp_path / "out", "--max-failures", text)), 2
     )
 
 
@@ -110,7 +94,7 @@ def test_other_version_is_named_against_the_lock(
     sample_tree: Path, lock: Path, tmp_path: Path, vocprep: Run
 ) -> None:
     out = tmp_path / "other"
-    done(vocprep(*build(sample_tree, out, "--schema", "context59")))
+    done(vocprep(*build_words(sample_tree, out, "--schema", "context59")))
     assert "schema.name" in done(vocprep("verify", out, "--lock", lock), 1)
 
 
@@ -235,7 +219,7 @@ def test_diff_names_recipe_samples_and_labels(
     shutil.copy(same_size[0], mats[0])
     shutil.copy(tree / JPEGS / f"{same_size[0].stem}.jpg", jpegs[0])
     out = tmp_path / "v2"
-    done(vocprep(*build(tree, out, "--reuse", shards)))
+    done(vocprep(*build_words(tree, out, "--reuse", shards)))
     text = done(vocprep("diff", shards, out), 1)
     assert "records that differ: 1 (image 1, label 1, targets 1, embeddings 1)" in text
     assert mats[0].stem in text
@@ -253,7 +237,7 @@ def test_diff_names_recipe_samples_and_labels(
 def test_diff_names_the_recipe_field_that_is_the_cause(
     sample_tree: Path, shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:
-    done(vocprep(*build(sample_tree, tmp_path / "v2", "--void-unknown")))
+    done(vocprep(*build_words(sample_tree, tmp_path / "v2", "--void-unknown")))
     text = done(vocprep("diff", shards, tmp_path / "v2"), 1)
     assert "recipe      schema.void_unknown: False and True" in text
 
@@ -273,7 +257,7 @@ def test_split_without_a_good_picture_is_shown_and_verified(
     for name in (tree / "VOCdevkit/VOC2010/ImageSets/Main/val.txt").read_text().split():
         (tree / JPEGS / f"{name}.jpg").write_bytes(b"x")
     out = tmp_path / "out"
-    built = vocprep(*build(tree, out, "--max-failures", "50%"))
+    built = vocprep(*build_words(tree, out, "--max-failures", "50%"))
     assert "2 records: train 2, val 0; " in done(built)
     assert "note: no record in split val\n" in built.stderr
     assert "content: 2 match" in done(vocprep("verify", out, "--level", "content"))
@@ -287,8 +271,8 @@ def test_missing_files_are_bad_samples_where_some_are_allowed(
 ) -> None:
     jpeg = sorted((tree / JPEGS).iterdir())[0]
     jpeg.unlink()
-    assert "missing" in said(vocprep(*build(tree, tmp_path / "out")), 3)
-    done(vocprep(*build(tree, tmp_path / "out", "--max-failures", "1")))
+    assert "missing" in said(vocprep(*build_words(tree, tmp_path / "out")), 3)
+    done(vocprep(*build_words(tree, tmp_path / "out", "--max-failures", "1")))
     bad = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
     assert (bad["id"], bad["stage"], bad["image_sha256"]) == (jpeg.stem, "read", None)
 
@@ -298,7 +282,7 @@ def test_locked_version_with_bad_samples_is_built_again(
 ) -> None:
     sorted((tree / JPEGS).iterdir())[0].write_bytes(b"x")
     lock, again = tmp_path / "x.lock.json", tmp_path / "again"
-    done(vocprep(*build(tree, tmp_path / "out", "--max-failures", "1")))
+    done(vocprep(*build_words(tree, tmp_path / "out", "--max-failures", "1")))
     done(vocprep("inspect", tmp_path / "out", "--lock", lock))
     done(vocprep("build-shards", "--lock", lock, "--data-dir", tree, "--out", again))
     assert version_bytes(again) == version_bytes(tmp_path / "out")
@@ -331,7 +315,7 @@ def test_lock_of_an_own_dataset_asks_for_its_manifest(
     shipped = Path(__file__).parents[2] / "manifests/datasets/pascal-context.toml"
     own = tmp_path / "mine.toml"
     shutil.copy(shipped, own)
-    words = [str(word) for word in build(sample_tree, tmp_path / "out")]
+    words = [str(word) for word in build_words(sample_tree, tmp_path / "out")]
     words[1] = str(own)
     lock = tmp_path / "x.lock.json"
     done(vocprep(*words))
@@ -346,8 +330,8 @@ def test_damaged_index_is_named_with_the_way_out(
 ) -> None:
     for text in ("", "{}", (copied / "dataset.json").read_text().replace("h5py", "h6py")):
         (copied / "dataset.json").write_text(text)
-        assert "--if-exists overwrite" in said(vocprep(*build(sample_tree, copied)), 3)
-    done(vocprep(*build(sample_tree, copied, "--if-exists", "overwrite")))
+        assert "--if-exists overwrite" in said(vocprep(*build_words(sample_tree, copied)), 3)
+    done(vocprep(*build_words(sample_tree, copied, "--if-exists", "overwrite")))
 
 
 def test_verify_of_an_unfinished_build_says_how_to_go_on(tmp_path: Path, vocprep: Run) -> None:
@@ -377,7 +361,7 @@ def test_card_and_croissant_do_not_pass_untrained_weights_off_as_trained(shards:
 def test_reused_embeddings_are_counted(
     sample_tree: Path, shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:
-    words = build(sample_tree, tmp_path / "out", "--schema", "context59", "--reuse", shards)
+    words = build_words(sample_tree, tmp_path / "out", "--schema", "context59", "--reuse", shards)
     assert "embeddings of 4 records reused" in done(vocprep(*words))
 
 
@@ -401,7 +385,7 @@ def test_own_label_space_goes_with_the_version(
     text = (manifests / "datasets/pascal-context.toml").read_text()
     (tmp_path / "mine.toml").write_text(text.replace('["context460",', '["mylabels.toml",'))
     monkeypatch.chdir(tmp_path)
-    words = [str(word) for word in build(sample_tree, Path("out"))]
+    words = [str(word) for word in build_words(sample_tree, Path("out"))]
     words[1] = "mine.toml"
     done(vocprep(*words))
     done(vocprep("inspect", "out", "--lock", "x.lock.json"))
