@@ -16,7 +16,7 @@ Each row is a process of its own: its memory is the most that it held, libraries
 included, and on a GPU that of the device.
 
 Run: python benchmarks/train.py [--device cuda] [--images 96] [--batch-size 32] [--repeats 2]
-                                [--encoder spikformer] [--compile]
+                                [--encoder spikformer] [--compile] [--presets default cells]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import math
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,10 +223,12 @@ def time_preset(shards: Path, run_dir: Path, options: TrainOptions) -> PresetSpe
     return PresetSpeed(rate, summary.parameters, peak)
 
 
-def compare_presets(bench: Bench, shards: ShardDataset, title: str) -> Iterator[dict[str, Cell]]:
+def compare_presets(
+    bench: Bench, presets: Sequence[str], shards: ShardDataset, title: str
+) -> Iterator[dict[str, Cell]]:
     """Yield a row per preset, all trained in the same batches of the same shards."""
     base: float | None = None
-    for preset in PRESETS:
+    for preset in presets:
         settings = [f"batch_size={bench.batch_size}", f"epochs={1 + bench.epochs}"]
         settings += ['val_split=""', "validate_every=1000000"]
         options = load_options(preset, settings, {"device": str(bench.device), "overwrite": True})
@@ -234,12 +236,12 @@ def compare_presets(bench: Bench, shards: ShardDataset, title: str) -> Iterator[
         with ProcessPoolExecutor(1, mp_context=context) as alone:
             job = alone.submit(time_preset, Path(str(shards.path)), bench.folder / preset, options)
             found = job.result()
-        base = base or found.images_per_s
+        base = found.images_per_s if preset == "default" else base
         yield {
             "name": f"{preset}, {title}",
             "classes": len(shards.label_space.names),
             "images_per_s": found.images_per_s,
-            "of_default": found.images_per_s / base,
+            "of_default": found.images_per_s / base if base else None,
             "parameters": found.parameters,
             "peak_mb": found.peak_bytes / 1e6,
         }
@@ -304,6 +306,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="timed epochs a row")
     parser.add_argument("--encoder", choices=get_args(EncoderName), default=HeadsConfig.encoder)
     parser.add_argument("--compile", action="store_true", help="a row more, compiled")
+    parser.add_argument("--presets", nargs="+", default=PRESETS, help="rows of the second table")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     with tempfile.TemporaryDirectory() as name:
@@ -342,9 +345,10 @@ def main() -> None:
         if arguments.compile:
             rates["(f) the same, compiled"] = vocprep_train(bench, "auto", compiled=True)[0]
         report.add(_table(rates, arguments.images, build_seconds))
-        rows = [*compare_presets(bench, shards, "these shards")]
+        presets = arguments.presets
+        rows = [*compare_presets(bench, presets, shards, "these shards")]
         generated = build_generated(arguments.images, folder)
-        rows += compare_presets(bench, generated, "generated pictures")
+        rows += compare_presets(bench, presets, generated, "generated pictures")
         report.add(Table("presets", PRESET_COLUMNS, rows))
         report.note(
             f"shards built in {build_seconds:.1f} s, start-up included; break-even beside (b)"

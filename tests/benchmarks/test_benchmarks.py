@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import json
 import os
 import platform
@@ -10,12 +11,14 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from builders.processes import Ended, run_script
 from builders.versions import Built
 
 from vocprep.recipe import Precision
@@ -38,24 +41,61 @@ TINY = {
     "segment": ["--patches", "3", "--repeats", "1"],
     "storage": ["--records", "600", "--repeats", "1"],
     "targets": ["--maps", "3", "--repeats", "1"],
-    "train": ["--images", "4", "--batch-size", "2", "--repeats", "1", "--encoder", "none"],
+    "train": [
+        *("--images", "4", "--batch-size", "2", "--repeats", "1", "--encoder", "none"),
+        *("--presets", "cells"),
+    ],
     "view": ["--pictures", "24", "--requests", "20", "--starts", "1"],
 }
+
+
+def one_build(script: dict[str, Any]) -> tuple[str, Callable[..., Any]]:
+    """Of the builds of scaling.py, the first is a build."""
+    build, made = script["build"], []
+
+    def build_once(pictures: Any, images: int, out: Path) -> Any:
+        made.append(build(pictures, images, out) if not made else None)
+        return made[-1] or script["Run"](images, seconds=1.0 + images / 10, peak=10**9)
+
+    return "build", build_once
+
+
+def one_job_apart(script: dict[str, Any]) -> tuple[str, Callable[..., Any]]:
+    """Of the jobs of scale.py, the opening has a process of its own."""
+    jobs, apart = importlib.import_module("_scale_jobs"), script["run"]
+
+    def run_job(job: str, folder: Path, samples: int) -> Any:
+        if job == "open":
+            return apart(job, folder, samples)
+        if job == "sources":
+            jobs.write_sources(folder, samples)
+        else:
+            jobs.JOBS[job](folder)
+        return script["Run"](job, samples, seconds=1.0, peak=2 * 10**9, before=10**9)
+
+    return "run", run_job
+
+
+IN_MANY_PROCESSES = {"scaling": one_build, "scale": one_job_apart}
 MACHINE = {"cpu", "cores", "threads", "instruction_set", "memory_gb", "gpu", "load"}
 A_PATH = re.compile(r"(^|[\s\"'=(:])(/|~)\w")
 
 
-def run(name: str, words: list[str], *folders: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script on generated pictures, with folders that Python looks into first."""
-    paths = [*map(str, folders), str(FOLDER.parent)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "VOCPREP_SHARED_DATA": str(FOLDER / "no-such-folder"),
-    }
+HERE = {"PYTHONPATH": str(FOLDER.parent), "VOCPREP_SHARED_DATA": str(FOLDER / "no-such-folder")}
+"""Generated pictures, and this tree for the processes that a script starts."""
+
+
+def run(name: str, words: list[str], folder: Path) -> Ended:
+    """Run a script on generated pictures."""
+    return run_script(FOLDER / f"{name}.py", words, folder, HERE)
+
+
+def run_beside(name: str, words: list[str], modules: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in a Python of its own, which looks for modules in a folder first."""
+    paths = os.pathsep.join([str(modules), HERE["PYTHONPATH"]])
     return subprocess.run(
         [sys.executable, str(FOLDER / f"{name}.py"), *words],
-        env=environment,
+        env={**os.environ, **HERE, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,
@@ -81,12 +121,8 @@ def test_every_script_is_tried_here() -> None:
     assert sorted(TINY) == sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TINY)
-def test_a_script_prints_its_tables_and_writes_them(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "results" / "report.json"
-    done = run(name, [*TINY[name], "--json", str(path)])
-    assert done.returncode == 0, done.stderr
+def assert_reports(name: str, path: Path, output: str) -> None:
+    """A script has printed its tables, and written them to a file."""
     report = report_of(path)
 
     assert list(report) == ["benchmark", "machine", "versions", "samples", "tables", "notes"]
@@ -99,7 +135,7 @@ def test_a_script_prints_its_tables_and_writes_them(name: str, tmp_path: Path) -
     assert counts
     assert min(counts) > 0
 
-    printed = done.stdout.splitlines()
+    printed = output.splitlines()
     for table in report["tables"]:
         assert table["rows"]
         for row in table["rows"]:
@@ -116,11 +152,38 @@ def test_a_script_prints_its_tables_and_writes_them(name: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(TINY.keys() - IN_MANY_PROCESSES))
+def test_a_script_prints_its_tables_and_writes_them(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "results" / "report.json"
+    done = run(name, [*TINY[name], "--json", str(path)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_reports(name, path, done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_MANY_PROCESSES)
+def test_a_script_of_many_processes_prints_its_tables_and_writes_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of its jobs has a process of its own; the others are done here, or made up."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setenv("PYTHONPATH", HERE["PYTHONPATH"])
+    monkeypatch.setenv("VOCPREP_SHARED_DATA", HERE["VOCPREP_SHARED_DATA"])
+    script = runpy.run_path(str(FOLDER / f"{name}.py"))
+    apart, result = IN_MANY_PROCESSES[name](script)
+    monkeypatch.setitem(script["main"].__globals__, apart, result)
+    path = tmp_path / "report.json"
+    monkeypatch.setattr(sys, "argv", [name, *TINY[name], "--json", str(path)])
+    script["main"]()
+    assert_reports(name, path, capsys.readouterr().out)
+
+
+@pytest.mark.slow
 def test_reading_goes_on_without_the_other_loaders(tmp_path: Path) -> None:
     for module in ("webdataset", "litdata", "streaming"):
         (tmp_path / f"{module}.py").write_text("raise ImportError('hidden from this test')\n")
     path = tmp_path / "report.json"
-    done = run("read", [*TINY["read"], "--json", str(path)], tmp_path)
+    done = run_beside("read", [*TINY["read"], "--json", str(path)], tmp_path)
     assert done.returncode == 0, done.stderr
     report = report_of(path)
     for peer in ("webdataset", "litdata", "mosaicml-streaming"):
@@ -134,8 +197,8 @@ def test_reading_goes_on_without_the_other_loaders(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
-def test_a_gpu_that_is_not_there_is_a_usage_error() -> None:
-    done = run("build", ["--device", "cuda"])
+def test_a_gpu_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    done = run("build", ["--device", "cuda"], tmp_path)
     assert done.returncode == 2
     assert "found no CUDA device" in done.stderr
 
