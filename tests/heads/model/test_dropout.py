@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from vocprep.heads.model.tfdet import Dropout, TFDetHeads, use_fast_dropout
+from vocprep.heads.model.dropout import Attention, Dropout, use_fast_dropout
+from vocprep.heads.model.tfdet import TFDetHeads
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -53,10 +54,44 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_zero(layer: nn.Module):
     assert torch.equal(layer(inputs), inputs)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_without_dropout_is_that_of_torch(padded: bool):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(256, 8, 64, dropout=0.0, batch_first=True)
+    tokens = torch.randn(3, 7, 256, requires_grad=True)
+    padding = torch.arange(7) >= torch.tensor([[7], [4], [1]]) if padded else None
+    found = []
+    for _ in range(2):
+        encoded = layer(tokens, src_key_padding_mask=padding)
+        real = encoded if padding is None else encoded[~padding]
+        (gradient,) = torch.autograd.grad(real.square().sum(), tokens)
+        weights = torch.autograd.grad(
+            layer(tokens, src_key_padding_mask=padding)[:, 0].sum(), list(layer.parameters())
+        )
+        found.append([real, gradient, *weights])
+        use_fast_dropout(layer)
+    assert type(layer.self_attn) is Attention
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_drops_weights_in_training_alone():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(256, 8, 64, dropout=0.5, batch_first=True)
+    use_fast_dropout(layer)
+    same = torch.ones(1, 400, 256)
+    mixed, weights = layer.self_attn(same, same, same, need_weights=False)
+    assert weights is None
+    values = mixed - layer.eval().self_attn(same, same, same, need_weights=False)[0]
+    assert 0 < values.abs().mean() < 0.1
+    assert not values[0, 0].allclose(values[0, 1])
+
+
 def test_all_dropout_of_the_heads_is_replaced_and_no_weight_is_renamed():
     heads = TFDetHeads(outputs=3)
     found = [module for module in heads.modules() if isinstance(module, nn.Dropout)]
     assert {type(module) for module in found} == {Dropout}
+    assert all(type(layer.self_attn) is Attention for layer in heads.te.layers)
     assert [module.p for module in found].count(0.1) == 6 * 3
     assert [module.p for module in found].count(0.5) == 2
     names = list(heads.state_dict())

@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders.heads import VOID, make_batch, make_record, random_label_map, random_records
+from builders.heads import (
+    VOID,
+    banded_records,
+    make_batch,
+    make_record,
+    random_label_map,
+    random_records,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -20,6 +27,8 @@ from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.loss_parts import slot_fractions, unpack_states
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.mask_heads.cell_head import mean_class_logits
+from vocprep.heads.model.mask_heads.slot_losses import sum_softplus
+from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.labels.targets import pack_states
 from vocprep.labels.targets import unpack_states as unpack_states_numpy
 from vocprep.shards.reader import Batch
@@ -118,6 +127,52 @@ def test_losses_equal_naive_loops(mask_loss: str, slots: str, class_loss: str):
     assert losses.class_loss.item() == pytest.approx(class_loss, rel=1e-5)
     assert losses.mask_loss.item() == pytest.approx(mask, rel=1e-5)
     assert losses.total.item() == pytest.approx(class_loss + mask, rel=1e-5)
+
+
+@pytest.mark.parametrize("slots", ["predicted", "area"])
+def test_masks_of_mixed_patches_alone_give_the_losses_of_all(slots: str):
+    records = random_records("train", [(1, 2), (1, 1)])
+    records.append(banded_records("train", 1)[0])
+    plain = np.full((32, 32), 3, dtype=np.uint16)
+    records.append(make_record("plain", "train", plain, np.zeros((1, 256), np.float16)))
+    batch = make_batch(records, patches=3).with_mixed()
+    labels = batch.slot_labels.view(-1, 4).tolist()
+    assert batch.mixed.tolist() == [n for n, row in enumerate(labels) if row[1] >= 0]
+    config = replace(PLAIN, slots=slots, mask_loss="mixed")
+    found = []
+    for alone in (False, True):
+        y, z = random_logits(batch)
+        losses = compute_losses(y, z.flatten(0, 1)[batch.mixed] if alone else z, batch, config)
+        losses.total.backward()
+        found.append([losses.class_loss, losses.mask_loss, losses.entries, y.grad, z.grad])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_heads_draw_the_masks_of_chosen_patches_alone_and_of_none():
+    torch.manual_seed(0)
+    heads = TFDetHeads(CATEGORIES).eval()
+    batch = make_batch(random_records("train", [(1, 2), (1, 1)]))
+    inputs = (batch.embeddings, batch.padding, batch.grids)
+    y, z = heads(*inputs)
+    for chosen in ([0, 2], []):
+        drawn = torch.tensor(chosen, dtype=torch.int64)
+        logits, masks = heads(*inputs, drawn)
+        torch.testing.assert_close(logits, y)
+        torch.testing.assert_close(masks, z.flatten(0, 1)[drawn])
+    masks.sum().backward()
+    assert all(not p.grad.any() for p in heads.reg.parameters())  # which a rank must have
+
+
+def test_the_sum_of_softplus_is_torchs():
+    values = torch.tensor([-1e30, -200.0, -90, -20, -1, -1e-3, 0, 1e-3, 1, 5, 20, 90, 1e4])
+    values = torch.cat([values, torch.linspace(-30, 30, 67)]).repeat(2, 1).requires_grad_()
+    sums, expected = sum_softplus(values), functional.softplus(values.double()).sum(dim=-1)
+    assert sums.dtype == torch.float32
+    assert sums.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    weights = torch.tensor([1.0, -2.0])
+    one, other = (torch.autograd.grad((s * weights).sum(), values)[0] for s in (sums, expected))
+    torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("mask_head", ["slots", "cells"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders.heads import make_dataset, random_records
+from builders.heads import make_dataset, make_record, random_label_map, random_records
 
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.scoring.split_pass import score_split
@@ -30,7 +30,10 @@ MODES = ("resident", "streaming")
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
     records = random_records("train", GRIDS)
-    splits = {"train": records, "even": random_records("even", [(2, 2)] * 4)}
+    plain = np.full((64, 64), 3, dtype=np.uint16)
+    plain[:, :32] = random_label_map((2, 1), np.random.default_rng(0))
+    one = make_record("even_plain", "even", plain, np.zeros((4, 256), np.float16))
+    splits = {"train": records, "even": [*random_records("even", [(2, 2)] * 3), one]}
     return make_dataset(tmp_path_factory.mktemp("data") / "shards", splits)
 
 
@@ -67,6 +70,7 @@ def test_batches_are_those_of_the_loader(dataset: ShardDataset, mode: str, epoch
         assert torch.equal(own.grids, theirs.grids)
         assert own.has_padding == theirs.has_padding == bool(theirs.padding.any())
         assert torch.equal(own.padding, theirs.padding)
+        assert not own.padding.flatten()[own.mixed].any()
         for name in FIELDS:
             assert torch.equal(getattr(own, name), getattr(theirs, name)), name
         assert own.embeddings.dtype == torch.float32
@@ -77,6 +81,11 @@ def test_batches_are_those_of_the_loader(dataset: ShardDataset, mode: str, epoch
 def test_pictures_of_one_size_need_no_mask(dataset: ShardDataset, mode: str):
     feed = feed_of(dataset, mode, "even")
     assert feed.batch_sizes == [3, 1]
+    for batch in feed.batches(1):  # one of which has two patches of one class
+        labels = batch.slot_labels.view(-1, 4).tolist()
+        assert batch.mixed.tolist() == [
+            n for n, (_, second, *_) in enumerate(labels) if second >= 0
+        ]
     assert not any(batch.has_padding for batch in feed.batches(1))
 
 
@@ -95,6 +104,7 @@ def test_parts_of_a_batch_are_the_whole_batch(dataset: ShardDataset, mode: str, 
             if not own:
                 assert part.has_padding
                 assert part.padding.all()
+                assert not part.mixed.tolist()
                 assert not part.slot_pixels.any()
                 assert (part.slot_labels == -1).all()
                 assert (part.slot_planes[..., [0, 2], :] == 255).all()

@@ -92,6 +92,11 @@ class HeadsConfig:
         """Whether patches have tokens: cells without an encoder take embeddings as they are."""
         return self.mask_head != "cells" or self.encoder != "none"
 
+    @property
+    def draws_mixed_alone(self) -> bool:
+        """Whether the masks of patches of two classes or more alone are trained."""
+        return self.mask_head == "slots" and self.mask_loss == "mixed"
+
     @model_validator(mode="after")
     def _parts_that_go_together(self) -> Self:
         if self.label_smoothing and self.class_loss == "multi_hot":

@@ -33,6 +33,10 @@ class Targets(Protocol):
     def slot_planes(self) -> Tensor:
         """uint8 [B, P, 3, 128]."""
 
+    @property
+    def mixed(self) -> Tensor | None:
+        """int64 [M]: which of the B·P patches hold two classes or more; None: not listed."""
+
 
 @dataclass(frozen=True)
 class LossParts:
@@ -43,7 +47,7 @@ class LossParts:
     has_pixels: Tensor
     """bool [B, P]"""
     masks: Tensor
-    """The mask head's losses [B, P, …], 0 where nothing is to be learnt."""
+    """The mask head's losses [B, P, …], 0 where nothing is to be learnt; or of some patches [M]."""
     entries: Tensor
     """int64 [B, P]: how many of them count."""
 
@@ -56,6 +60,18 @@ def unpack_states(slot_planes: Tensor) -> Tensor:
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=slot_planes.device)
     bits = ((slot_planes.unsqueeze(-1) >> shifts) & 1).flatten(-2)
     return sum((bits[..., b, :] << b for b in range(1, PLANES)), start=bits[..., 0, :])
+
+
+def valid_pixels(slot_planes: Tensor) -> Tensor:
+    """Return how many pixels are not void: int64 [...] of bit planes uint8 [..., 3, 128]."""
+    return count_bits(~(slot_planes[..., 0, :] & slot_planes[..., 2, :])).sum(dim=-1)
+
+
+def count_bits(values: Tensor) -> Tensor:
+    """Return how many bits of each byte are set: uint8 as ``values``."""
+    pairs = values - ((values >> 1) & 0x55)
+    fours = (pairs & 0x33) + ((pairs >> 2) & 0x33)
+    return (fours + (fours >> 4)) & 0x0F
 
 
 def class_losses(

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vocprep.errors import UsageError
 from vocprep.heads.model.config import WIDTH, ClassLoss, EncoderName, HeadsConfig, SlotRule
+from vocprep.heads.model.dropout import dropout, use_fast_dropout
 from vocprep.heads.model.encoders import make_encoder, sine_position_code
 from vocprep.heads.model.mask_heads.kinds import MASK_HEADS
 from vocprep.heads.model.mask_heads.slot_head import (
@@ -36,9 +36,6 @@ __all__ = [
     "to_segment",
     "top_labels",
 ]
-
-_DROPOUT_LEVELS = 1 << 16
-"""Elements use 16 bits each, four per random number; rates are rounded to that."""
 
 
 class Standardise(nn.Module):
@@ -63,36 +60,6 @@ class Standardise(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return embeddings [..., D] standardised."""
         return (embeddings - self.mean) / self.std
-
-
-class Dropout(nn.Dropout):
-    """``nn.Dropout``; on a CPU with other random numbers and in a third of the time.
-
-    torch draws masks there one element at a time, on one core.
-    """
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the inputs, in training some of them 0 and the others scaled up."""
-        return dropout(inputs, self.p, self.training)
-
-
-def dropout(inputs: Tensor, rate: float, training: bool) -> Tensor:
-    """Return what ``Dropout`` of that rate does."""
-    if not training or rate == 0 or inputs.device.type != "cpu":
-        return functional.dropout(inputs, rate, training)
-    dropped = min(round(rate * _DROPOUT_LEVELS), _DROPOUT_LEVELS - 1)
-    draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = draws.view(torch.int16)[: inputs.numel()].view(inputs.shape)
-    mask = (bits >= dropped - _DROPOUT_LEVELS // 2).to(inputs.dtype)
-    return inputs * mask.mul_(_DROPOUT_LEVELS / (_DROPOUT_LEVELS - dropped))
-
-
-def use_fast_dropout(module: nn.Module) -> None:
-    """Replace every ``nn.Dropout`` inside a module by ``Dropout``."""
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Dropout:
-                setattr(parent, name, Dropout(child.p))
 
 
 class TFDetHeads(nn.Module):
@@ -153,7 +120,11 @@ class TFDetHeads(nn.Module):
         return self.standardise.mean.device
 
     def forward(
-        self, embeddings: Tensor, padding: Tensor | None = None, grids: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        padding: Tensor | None = None,
+        grids: Tensor | None = None,
+        drawn: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return class logits [B, P, C] and the mask head's logits.
 
@@ -161,7 +132,8 @@ class TFDetHeads(nn.Module):
         (``mask_heads.kinds.pixel_scores``). ``embeddings`` float [B, P, D], one image a row;
         ``padding`` bool [B, P], True where there is no patch (None: nowhere); ``grids`` int64
         [B, 2] of (ny, nx), needed for the position code, by cells, and by encoders that use them.
-        Outputs at padded places are finite and meaningless.
+        Outputs at padded places are finite and meaningless. With ``drawn``, int64 [M] of the B·P
+        patches, the logits of ``slots`` are [M, 1024, 4]: of these patches alone.
         """
         if grids is None and self.config.position:
             raise UsageError(
@@ -177,6 +149,8 @@ class TFDetHeads(nn.Module):
         else:
             tokens = patch_logits = standard[..., :0]
         head = MASK_HEADS[self.config.mask_head]
+        if drawn is not None:
+            tokens = tokens.flatten(0, 1).index_select(0, drawn)
         return head.logits(self.get_submodule(head.name), standard, tokens, patch_logits, grids)
 
     def _encode(self, standard: Tensor, padding: Tensor | None, grids: Tensor | None) -> Tensor:

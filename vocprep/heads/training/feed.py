@@ -23,6 +23,7 @@ from torch import Tensor
 from vocprep.heads.runs.class_shares import pixels_by_class
 from vocprep.heads.runs.options import TrainOptions, require_split
 from vocprep.heads.training.distributed import Processes
+from vocprep.labels.targets import NO_LABEL
 from vocprep.options import LoaderOptions
 from vocprep.progress import NO_PROGRESS, Progress, advancing, task
 from vocprep.shards.feed.batches import Batch
@@ -106,9 +107,12 @@ class ResidentFeed:
         self._options, self._device = options, processes.device
         self._shard_sizes = resident.shard_sizes
         fields = resident.table.fields
-        self._class_pixels = pixels_by_class(
-            fields["slot_labels"].numpy(), fields["slot_pixels"].numpy()
-        )
+        slot_labels = fields["slot_labels"].numpy()
+        self._class_pixels = pixels_by_class(slot_labels, fields["slot_pixels"].numpy())
+        # Known here, so that no step waits for the device to count them.
+        holds_two = np.concatenate([[0], (slot_labels[:-1, 1] != NO_LABEL).cumsum()])
+        ends = np.concatenate([[0], resident.table.lengths.cumsum()])
+        self._mixed = np.diff(holds_two[ends])
         self._table = resident.table.to(processes.device)
         self._bounds = batch_bounds(self._shard_sizes, options)
         self.batch_sizes = BatchPlan.of(self._shard_sizes, options).batch_sizes()
@@ -119,9 +123,11 @@ class ResidentFeed:
         placed = torch.from_numpy(order).to(self._device)
         for start, stop in pairwise(self._bounds):
             if start < stop:
-                yield self._table.gather(order[start:stop], placed[start:stop])
+                rows = order[start:stop]
+                batch = self._table.gather(rows, placed[start:stop])
+                yield batch.with_mixed(int(self._mixed[rows].sum()))
             else:  # a rank without an image takes the step all the same
-                yield self._table.gather(np.zeros(1, np.intp)).blank()
+                yield self._table.gather(np.zeros(1, np.intp)).blank().with_mixed(0)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation float32 [D] of every embedding component, over all patches."""
@@ -158,7 +164,7 @@ class StreamingFeed:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield this rank's part of every batch of an epoch, on its device."""
         self._loader.set_epoch(epoch)
-        return (batch.to(self._processes.device) for batch in self._loader)
+        return (batch.with_mixed().to(self._processes.device) for batch in self._loader)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation float32 [D] of every embedding component, over all patches."""

@@ -163,8 +163,9 @@ def _loss_function(model: nn.Module, config: HeadsConfig, bf16: bool) -> Callabl
 
     def losses_of(batch: Batch) -> Losses:
         padding = batch.padding if batch.has_padding else None
+        drawn = batch.mixed if config.draws_mixed_alone else None
         with torch.autocast(batch.embeddings.device.type, torch.bfloat16, enabled=bf16):
-            class_logits, mask_logits = model(batch.embeddings, padding, batch.grids)
+            class_logits, mask_logits = model(batch.embeddings, padding, batch.grids, drawn)
         return compute_losses(class_logits, mask_logits, batch, config)
 
     return losses_of

@@ -57,6 +57,8 @@ class Batch:
     """uint8 [B, P, 3, 128]; padded patches are all void."""
     label_maps: tuple[NDArray[np.uint16], ...] | None = None
     """Each [32·ny, 32·nx] under the label space; None unless chosen."""
+    mixed: Tensor | None = None
+    """int64 [M]: which of the B·P patches hold two classes or more; None unless listed."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -71,7 +73,18 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device."""
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in _TENSORS}
+        if self.mixed is not None:
+            moved["mixed"] = self.mixed.to(device)
         return replace(self, **moved)
+
+    def with_mixed(self, count: int | None = None) -> Batch:
+        """Return the batch with ``mixed`` listed; a ``count`` that is known spares a device's wait.
+
+        It must be how many these patches are.
+        """
+        holds_two = (self.slot_labels[..., 1] != NO_LABEL).flatten()
+        size = int(holds_two.sum()) if count is None else count
+        return replace(self, mixed=torch.nonzero_static(holds_two, size=size).squeeze(1))
 
     def part(self, rows: slice) -> Batch:
         """Return some of the records, at least one, padded to the longest of these."""
@@ -86,6 +99,7 @@ class Batch:
             grids=self.grids[rows],
             has_padding=shortest < longest,
             label_maps=None if self.label_maps is None else self.label_maps[rows],
+            mixed=None,
             **fields,
         )
 
@@ -97,7 +111,9 @@ class Batch:
             filler = torch.as_tensor(value, dtype=field.dtype, device=field.device)
             fields[name] = filler.expand_as(field)
         label_maps = None if self.label_maps is None else ()
-        return replace(self, image_ids=(), has_padding=True, label_maps=label_maps, **fields)
+        return replace(
+            self, image_ids=(), has_padding=True, label_maps=label_maps, mixed=None, **fields
+        )
 
 
 class PatchTable:
@@ -113,6 +129,7 @@ class PatchTable:
         self.fields = fields
         """Each field of ``PADDING`` as stored, [T + 1, …]: the patches of all records one after
         another, and one patch of padding behind them."""
+        self._ids = np.array(image_ids, dtype=object)
         lengths = grids.prod(dim=1)
         self.lengths: NDArray[np.int64] = lengths.numpy()
         """int64 [N]: patches of each record."""
@@ -160,7 +177,7 @@ class PatchTable:
                 for name, field in self.fields.items()
             }
         return Batch(
-            image_ids=tuple([self.image_ids[row] for row in rows]),
+            image_ids=tuple(self._ids[rows].tolist()),
             grids=self._grids[chosen],
             padding=padding,
             has_padding=bool(lengths.min() < longest),

@@ -79,8 +79,16 @@ class CellContext(nn.Module):
     def forward(self, cells: Tensor, grids: Tensor) -> Tensor:
         """Return [B, P, G, X] of cells [B, P, G, X]."""
         places = around_each(grids, cells.shape[1], self._per_side)
-        mixed = self.linear(take(cells, places).flatten(-2))
+        mixed = self.linear(take(_as_multiplied(cells), places).flatten(-2))
         return cells + functional.gelu(self.norm(mixed))
+
+
+def _as_multiplied(values: Tensor) -> Tensor:
+    """Return values in the precision of matrix products, before rows are copied nine times."""
+    device = values.device.type
+    if torch.is_autocast_enabled(device):
+        return values.to(torch.get_autocast_dtype(device))
+    return values
 
 
 class CellHead(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vocprep.geometry import PATCH
+from vocprep.heads.model.loss_parts import count_bits
 from vocprep.labels.targets import PLANES, SLOTS
 
 _ROW_BYTES = PATCH // 8
@@ -139,13 +140,7 @@ def cell_shares(slot_planes: Tensor, per_side: int) -> tuple[Tensor, Tensor]:
     first = ~(one | two)
     states = [first & ~zero, first & zero, one & ~zero, one & zero, ~(zero & two)]
     # In order: the four slots, and every pixel that is not void.
-    counts = torch.stack([_bits(state).sum(dim=(-3, -1)) for state in states], dim=-1).flatten(2, 3)
+    sums = [count_bits(state).sum(dim=(-3, -1)) for state in states]
+    counts = torch.stack(sums, dim=-1).flatten(2, 3)
     valid = counts[..., SLOTS:]
     return counts[..., :SLOTS] / valid.clamp(min=1), valid.squeeze(-1)
-
-
-def _bits(values: Tensor) -> Tensor:
-    """Return how many bits of each byte are set: uint8 as ``values``."""
-    pairs = values - ((values >> 1) & 0x55)
-    fours = (pairs & 0x33) + ((pairs >> 2) & 0x33)
-    return (fours + (fours >> 4)) & 0x0F

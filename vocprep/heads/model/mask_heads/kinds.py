@@ -27,8 +27,8 @@ from vocprep.heads.model.mask_heads.slot_head import (
     class_probabilities,
     make_slot_head,
     slot_logits,
-    slot_losses,
 )
+from vocprep.heads.model.mask_heads.slot_losses import slot_losses
 from vocprep.heads.model.mask_heads.slot_views import SlotViewPixels
 from vocprep.heads.model.view_outputs import ViewOutputs, reweighted
 

@@ -13,12 +13,10 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocprep.heads.model.config import WIDTH, ClassLoss, HeadsConfig
-from vocprep.heads.model.loss_parts import LossParts, Targets, class_losses, unpack_states
-from vocprep.labels.targets import NO_LABEL, PIXELS, SLOTS, STATE_VOID
+from vocprep.labels.targets import PIXELS, SLOTS
 
 HIDDEN = 1024
 """Width of the hidden layer."""
@@ -39,7 +37,10 @@ def make_slot_head(config: HeadsConfig) -> nn.Sequential:
 def slot_logits(
     reg: nn.Module, standard: Tensor, tokens: Tensor, patch_logits: Tensor, grids: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return class logits [B, P, C] and mask logits [B, P, 1024, 4]; see ``kinds``."""
+    """Return class logits [B, P, C] and mask logits [B, P, 1024, 4]; see ``kinds``.
+
+    Of tokens [M, 256] of some patches mask logits are [M, 1024, 4].
+    """
     del standard, grids
     masks = tokens
     for layer in list(reg.children())[:-1]:  # without the sigmoid
@@ -89,55 +90,6 @@ class SlotPixels:
         ranked = chances.gather(-1, top_labels(self._class_logits))
         masks = self._mask_logits[..., : ranked.shape[-1]].float().sigmoid()
         return masks * ranked.unsqueeze(-2)
-
-
-def slot_losses(
-    class_logits: Tensor, mask_logits: Tensor, targets: Targets, config: HeadsConfig
-) -> LossParts:
-    """Return the loss of a patch's classes, and the cross-entropies of its masks.
-
-    With ``mask_loss`` ``mixed`` the pixels of patches with fewer than two slots count as void.
-    """
-    logits, mask_logits = class_logits.float(), mask_logits.float()
-    states = unpack_states(targets.slot_planes)
-    valid = (states != STATE_VOID).sum(dim=-1)
-    by_patch = class_losses(logits, targets, valid, config)
-    entries = valid * SLOTS
-    if config.mask_loss == "mixed":
-        mixed = targets.slot_labels[..., 1] != NO_LABEL
-        states, entries = states.where(mixed.unsqueeze(-1), STATE_VOID), entries * mixed
-    order = _area_order(states) if config.slots == "area" else _predicted_order(logits, targets)
-    masks = mask_cross_entropy(mask_logits, states, order)
-    return LossParts(by_patch, valid > 0, masks, entries)
-
-
-def mask_cross_entropy(logits: Tensor, states: Tensor, order: Tensor) -> Tensor:
-    """Return the binary cross-entropy of each mask logit [B, P, 1024, 4], 0 where void.
-
-    ``states`` uint8 [B, P, 1024]; ``order`` uint8 broadcastable to [B, P, 4]: the slot at whose
-    pixels the target of mask k is 1, or the number of no slot for a target of 0 everywhere.
-    """
-    targets = (states.unsqueeze(-1) == order.unsqueeze(-2)).to(logits.dtype)
-    weight = (states != STATE_VOID).unsqueeze(-1).to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(logits, targets, weight=weight, reduction="none")
-
-
-def _area_order(states: Tensor) -> Tensor:
-    return torch.arange(SLOTS, dtype=states.dtype, device=states.device)
-
-
-def _predicted_order(logits: Tensor, targets: Targets) -> Tensor:
-    """Return the slot of the class that ``cat`` ranks k-th: uint8 [B, P, 4].
-
-    ``STATE_VOID``, whose pixels do not count, where the patch has no slot of that class.
-    """
-    predicted = top_labels(logits.detach())
-    missing = SLOTS - predicted.shape[-1]
-    if missing:  # fewer classes than slots: the last masks belong to none
-        predicted = F.pad(predicted, (0, missing), value=logits.shape[-1])
-    same = predicted.unsqueeze(-1) == targets.slot_labels.unsqueeze(-2)
-    slot = same.to(torch.uint8).argmax(dim=-1)
-    return torch.where(same.any(dim=-1), slot, STATE_VOID).to(torch.uint8)
 
 
 def top_labels(y: Tensor) -> Tensor:
