@@ -15,8 +15,12 @@ The second table compares presets, over these shards and over generated pictures
 Each row is a process of its own: its memory is the most that it held, libraries and shards
 included, and on a GPU that of the device.
 
+On a machine that does other things, ``--busy`` counts the processor time of one thread in place of
+the wall clock: images/s are then those of a core.
+
 Run: python benchmarks/train.py [--device cuda] [--images 96] [--batch-size 32] [--repeats 2]
                                 [--encoder spikformer] [--compile] [--presets default cells]
+                                [--busy]
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -52,8 +57,12 @@ from vocprep.heads.model.config import EncoderName, HeadsConfig
 from vocprep.heads.model.loss_parts import unpack_states
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.runs.options import StepPrecision, TrainOptions
+from vocprep.heads.predict import PredictOptions
+from vocprep.heads.runs.config import RunConfig
+from vocprep.heads.runs.log import EpochMetrics
+from vocprep.heads.runs.options import EvaluateOptions, StepPrecision, TrainOptions
 from vocprep.heads.runs.presets import load_options
+from vocprep.heads.runs.run import load_run
 from vocprep.heads.training.train import train
 from vocprep.options import BuildChoices, BuildOptions
 from vocprep.shards.reader import ResidentDataset, ShardDataset, collate
@@ -71,10 +80,15 @@ PRESET_COLUMNS = (
     Column("classes", "classes", "d"),
     Column("images_per_s", "images/s", ",.1f"),
     Column("of_default", "of default", ".1f"),
+    Column("scored_per_s", "evaluated/s", ",.1f"),
+    Column("of_training", "of training", ".1f"),
+    Column("predicted_per_s", "predicted/s", ",.1f"),
     Column("parameters", "parameters", ",d"),
     Column("peak_mb", "peak MB", ",.0f"),
 )
-PRESETS = ("default", "cells")
+PRESETS = ("default", "seed", "cells", "quick", "linear")
+PREDICTED = 16
+"""Pictures that are predicted with each preset."""
 LR = 3e-4
 
 
@@ -90,6 +104,8 @@ class Bench:
     """Epochs a row is timed for, after the first."""
     folder: Path
     encoder: EncoderName
+    busy: bool
+    """Whether the processor time of one thread is counted."""
 
     @property
     def outputs(self) -> int:
@@ -171,7 +187,9 @@ def plain_loader(bench: Bench) -> float:
         shuffle=True,
         collate_fn=collate,
     )
-    model = TFDetHeads(bench.outputs, encoder=bench.encoder).to(bench.device).train()
+    options = TrainOptions(encoder=bench.encoder)
+    config = RunConfig.of(bench.shards, options).heads
+    model = TFDetHeads.from_config(config).to(bench.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
 
     def epoch() -> None:
@@ -201,8 +219,29 @@ def vocprep_train(
         validate_every=10**6,
         overwrite=True,
     )
-    summary = train(bench.shards, bench.folder / "run", options)
-    return max(metrics.images_per_second for metrics in summary.history[1:]), summary.precision
+    epochs = EpochTimes(bench.busy)
+    summary = train(bench.shards, bench.folder / "run", options, on_epoch=epochs)
+    return epochs.best_rate(bench.shards.count("train")), summary.precision
+
+
+def now(busy: bool) -> float:
+    """Return the seconds of the clock, or those of the processor."""
+    return time.process_time() if busy else time.perf_counter()
+
+
+class EpochTimes:
+    """Called after each epoch of a training that neither validates nor saves between epochs."""
+
+    def __init__(self, busy: bool) -> None:
+        self._busy, self._ends = busy, [now(busy)]
+
+    def __call__(self, _: EpochMetrics) -> None:
+        """Note when an epoch ends."""
+        self._ends.append(now(self._busy))
+
+    def best_rate(self, images: int) -> float:
+        """Return images a second of the fastest epoch after the first."""
+        return images / min(end - start for start, end in pairwise(self._ends[1:]))
 
 
 @dataclass(frozen=True)
@@ -210,45 +249,92 @@ class PresetSpeed:
     """What a process measured of a preset."""
 
     images_per_s: float
+    scored_per_s: float
+    predicted_per_s: float
     parameters: int
     peak_bytes: int
 
 
-def time_preset(shards: Path, run_dir: Path, options: TrainOptions) -> PresetSpeed:
-    """Train in this process, which does nothing else, and return what it took."""
-    summary = train(str(shards), run_dir, options)
+@dataclass(frozen=True)
+class PresetJob:
+    """What a process measures of a preset."""
+
+    shards: Path
+    run_dir: Path
+    options: TrainOptions
+    images: list[Path]
+    """Files to predict."""
+    weights: str
+    busy: bool
+
+
+def time_preset(job: PresetJob) -> PresetSpeed:
+    """Train, evaluate and predict in this process, which does nothing else."""
+    if job.busy:
+        torch.set_num_threads(1)
+    shards, device = ShardDataset.open(job.shards), job.options.device
+    images, epochs = shards.count("train"), EpochTimes(job.busy)
+    summary = train(shards, job.run_dir, job.options, on_epoch=epochs)
     on_gpu = summary.device.startswith("cuda")
     peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()
-    rate = max(metrics.images_per_second for metrics in summary.history[1:])
-    return PresetSpeed(rate, summary.parameters, peak)
+    run = load_run(job.run_dir, device)
+    scoring = EvaluateOptions(device=device, worst=0)
+    scored = _seconds(lambda: vocprep.evaluate(run, shards, "train", scoring), job.busy)
+    predicting = PredictOptions(device=device, weights=job.weights)
+    predicted = _seconds(lambda: vocprep.predict(run, job.images, None, predicting), job.busy)
+    return PresetSpeed(
+        images_per_s=epochs.best_rate(images),
+        scored_per_s=images / scored,
+        predicted_per_s=len(job.images) / predicted,
+        parameters=summary.parameters,
+        peak_bytes=peak,
+    )
+
+
+Made = tuple[ShardDataset, list[Path], str]
+"""Shards, the files of some of their images, and the backbone's weights."""
+
+
+def _seconds(act: Callable[[], object], busy: bool) -> float:
+    """Return what the second of two calls takes; the first loads and compiles."""
+    act()
+    started = now(busy)
+    act()
+    return now(busy) - started
 
 
 def compare_presets(
-    bench: Bench, presets: Sequence[str], shards: ShardDataset, title: str
+    bench: Bench, presets: Sequence[str], made: Made, title: str
 ) -> Iterator[dict[str, Cell]]:
     """Yield a row per preset, all trained in the same batches of the same shards."""
+    shards, images, weights = made
     base: float | None = None
     for preset in presets:
         settings = [f"batch_size={bench.batch_size}", f"epochs={1 + bench.epochs}"]
         settings += ['val_split=""', "validate_every=1000000"]
         options = load_options(preset, settings, {"device": str(bench.device), "overwrite": True})
+        job = PresetJob(
+            Path(str(shards.path)), bench.folder / preset, options, images, weights, bench.busy
+        )
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as alone:
-            job = alone.submit(time_preset, Path(str(shards.path)), bench.folder / preset, options)
-            found = job.result()
+            found = alone.submit(time_preset, job).result()
         base = found.images_per_s if preset == "default" else base
         yield {
             "name": f"{preset}, {title}",
             "classes": len(shards.label_space.names),
             "images_per_s": found.images_per_s,
             "of_default": found.images_per_s / base if base else None,
+            "scored_per_s": found.scored_per_s,
+            "of_training": found.scored_per_s / found.images_per_s,
+            "predicted_per_s": found.predicted_per_s,
             "parameters": found.parameters,
             "peak_mb": found.peak_bytes / 1e6,
         }
 
 
-def build_generated(images: int, folder: Path) -> ShardDataset:
-    """Draw pictures and build the shards of their 460 classes."""
+def build_generated(images: int, folder: Path) -> Made:
+    """Draw pictures, build the shards of their 460 classes, and name pictures and weights."""
     vocprep.sample(folder / "generated", images=images)
     vocprep.build(
         "pascal-context",
@@ -257,7 +343,8 @@ def build_generated(images: int, folder: Path) -> ShardDataset:
         weights="random:0",
         choices=BuildChoices(splits=("train",)),
     )
-    return ShardDataset.open(folder / "generated-shards")
+    files = sorted((folder / "generated").rglob("*.jpg"))[:PREDICTED]
+    return ShardDataset.open(folder / "generated-shards"), files, "random:0"
 
 
 def _best_rate(bench: Bench, epoch: Callable[[], None]) -> float:
@@ -265,11 +352,11 @@ def _best_rate(bench: Bench, epoch: Callable[[], None]) -> float:
     epoch()
     seconds = []
     for _ in range(bench.epochs):
-        started = time.perf_counter()
+        started = now(bench.busy)
         epoch()
         if bench.device.type == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(now(bench.busy) - started)
     return bench.shards.count("train") / min(seconds)
 
 
@@ -305,10 +392,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=2, help="timed epochs a row")
     parser.add_argument("--encoder", choices=get_args(EncoderName), default=HeadsConfig.encoder)
+    parser.add_argument("--busy", action="store_true", help="count processor time of a thread")
     parser.add_argument("--compile", action="store_true", help="a row more, compiled")
     parser.add_argument("--presets", nargs="+", default=PRESETS, help="rows of the second table")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
+    if arguments.busy:
+        torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = make_pictures(arguments.images, folder)
@@ -322,7 +412,8 @@ def main() -> None:
             "train",
             samples,
             f"{pictures.title}, batches of {arguments.batch_size}, best of {arguments.repeats} "
-            f"epochs a row, encoder {arguments.encoder}, on {device}",
+            f"epochs a row, encoder {arguments.encoder}, on {device}"
+            f"{', processor time of one thread' if arguments.busy else ''}",
         )
         shards, build_seconds = build(pictures, device, folder)
         bench = Bench(
@@ -333,6 +424,7 @@ def main() -> None:
             epochs=arguments.repeats,
             folder=folder,
             encoder=arguments.encoder,
+            busy=arguments.busy,
         )
         rates = {
             "(a) the seed's loop, one picture a step": seeds_loop(bench, 1),
@@ -345,8 +437,9 @@ def main() -> None:
         if arguments.compile:
             rates["(f) the same, compiled"] = vocprep_train(bench, "auto", compiled=True)[0]
         report.add(_table(rates, arguments.images, build_seconds))
-        presets = arguments.presets
-        rows = [*compare_presets(bench, presets, shards, "these shards")]
+        files = [local_path(sample.image_path) for sample in pictures.samples()[:PREDICTED]]
+        presets, made = arguments.presets, (shards, files, pictures.weights)
+        rows = [*compare_presets(bench, presets, made, "these shards")]
         generated = build_generated(arguments.images, folder)
         rows += compare_presets(bench, presets, generated, "generated pictures")
         report.add(Table("presets", PRESET_COLUMNS, rows))

@@ -1,7 +1,7 @@
 """Dropout, and the attention that has some, for training on a CPU.
 
-torch draws masks there one element at a time, on one core. Here an element uses 16 random bits, four
-elements per random number, and rates are rounded to that.
+torch draws masks there one element at a time, on one core. Here an element uses 16 random bits, a
+quarter of a random number, and rates are rounded to that.
 
 Shape legend: B batch, P patches, W = 256 width, H heads.
 """
@@ -50,7 +50,7 @@ class Attention(nn.MultiheadAttention):
     torch computes attention with dropout there in float32 and back. ``batch_first`` alone.
     """
 
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917  # torch's own signature
         self,
         query: Tensor,
         key: Tensor,
@@ -80,7 +80,7 @@ class Attention(nn.MultiheadAttention):
         """Return [B, P, W] of tokens [B, P, W]; ``mask`` float [B, P] is added to all scores."""
         projected = functional.linear(tokens, self.in_proj_weight, self.in_proj_bias)
         # [3, B, H, P, W / H], in one copy.
-        parts = projected.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        parts = projected.view(*tokens.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = parts.contiguous().unbind(0)
         scores = (query * self.head_dim**-0.5) @ key.transpose(-2, -1)
         if mask is not None:

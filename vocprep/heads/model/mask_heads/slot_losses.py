@@ -85,7 +85,7 @@ def sum_softplus(values: Tensor) -> Tensor:
 
 
 class _SumSoftplus(torch.autograd.Function):
-    """ln(1 + eˣ) is max(x, 0) − ln σ(|x|), and a sum of logarithms one of a product.
+    """ln(1 + eˣ) is max(x, 0) − ln sigmoid(|x|), and a sum of logarithms that of a product.
 
     Sixteen factors from 0.5 to 1 are far from the smallest number.
     """
