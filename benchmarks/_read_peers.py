@@ -7,11 +7,13 @@ libraries are imported late: they are optional. All of them stay on local files.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from _read_data import LAYOUT, Fields, collate_fields, ready, samples_of
 
 from vocprep.shards.record import Record
@@ -111,6 +113,78 @@ def mosaic_loader(folder: Path, batch_size: int, workers: int) -> Iterable[Field
         dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate_fields
     )
     return loader
+
+
+def write_lance(records: list[Record], out: Path) -> None:
+    """Write a Lance dataset with a fixed-size list per field, in fragments of 500 rows."""
+    import lance
+    import pyarrow as pa
+
+    columns = {}
+    for name, (dtype, shape) in LAYOUT.items():
+        values = np.stack([getattr(record, name) for record in records]).astype(dtype).ravel()
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values), int(np.prod(shape)))
+    lance.write_dataset(pa.table(columns), str(out), max_rows_per_file=500)
+
+
+class LanceRows(torch.utils.data.Dataset[Any]):
+    """A Lance dataset whose batches are taken by row numbers, opened anew in each process."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder, self._count = folder, count
+        self._opened: Any = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitems__(self, rows: list[int]) -> Any:
+        if self._opened is None:
+            import lance
+
+            self._opened = lance.dataset(str(self._folder))
+        return self._opened.take(rows)
+
+
+def lance_fields(table: Any) -> Fields:
+    """Return a table or batch of Arrow as the tensors that a training step takes."""
+    warnings.simplefilter("ignore")  # in worker processes too: slot_planes stay Arrow's memory
+    arrays = {}
+    for name, (dtype, shape) in LAYOUT.items():
+        column = table[name]
+        column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        arrays[name] = values.astype(dtype, copy=False).reshape(-1, *shape)
+    return ready(arrays)
+
+
+def lance_loader(folder: Path, batch_size: int, workers: int) -> Iterable[Fields]:
+    """Lance by shuffled row numbers, in a DataLoader with the settings of its safe loader."""
+    import lance
+
+    rows = LanceRows(folder, lance.dataset(str(folder)).count_rows())
+    if not workers:
+        return torch.utils.data.DataLoader(rows, batch_size, shuffle=True, collate_fn=lance_fields)
+    return torch.utils.data.DataLoader(
+        rows,
+        batch_size,
+        shuffle=True,
+        num_workers=workers,
+        collate_fn=lance_fields,
+        persistent_workers=True,
+        multiprocessing_context="spawn",
+    )
+
+
+class LanceScan:
+    """Lance in stored order, which reads whole fragments ahead in threads of its own."""
+
+    def __init__(self, folder: Path, batch_size: int) -> None:
+        import lance
+
+        self._dataset, self._batch_size = lance.dataset(str(folder)), batch_size
+
+    def __iter__(self) -> Iterator[Fields]:
+        return map(lance_fields, self._dataset.to_batches(batch_size=self._batch_size))
 
 
 def litdata_from_store(url: str, cache: Path, batch_size: int, workers: int) -> Iterable[Fields]:

@@ -1,10 +1,11 @@
 """Samples per second from shards to ready batches: vocprep's readers beside other loaders.
 
-Every row gives shuffled batches of the same records as the same tensors: embeddings (float32),
-slot_labels and slot_pixels (int64), slot_planes (uint8). One untimed pass per row is compared by
-sums, then the rows take turns. A timed pass is a whole epoch, starting of its workers included;
-files are in the page cache. MB/s counts a sample's four fields as they are stored. Peers come with
-`pip install 'vocprep[bench]'`; one that is not installed is named and left out.
+Every row gives batches of the same records, shuffled unless its name says otherwise, as the same
+tensors: embeddings (float32), slot_labels and slot_pixels (int64), slot_planes (uint8). One untimed
+pass per row is compared by sums, then the rows take turns. A timed pass is a whole epoch, starting
+of its workers included; files are in the page cache. MB/s counts a sample's four fields as they are
+stored. Peers come with `pip install 'vocprep[bench]'`; one that is not installed is named and left
+out.
 
 The second table is what it costs that each shard's digest is compared with the index: the best
 passes of a version opened anew, the same with the files known already, and a later epoch, in
@@ -28,10 +29,13 @@ from pathlib import Path
 import torch
 from _read_data import LAYOUT, SAMPLE_BYTES, Fields, make_records, write_arrays, write_shards
 from _read_peers import (
+    LanceScan,
     MemmapLoader,
+    lance_loader,
     litdata_loader,
     mosaic_loader,
     webdataset_loader,
+    write_lance,
     write_litdata,
     write_mosaic,
 )
@@ -44,7 +48,8 @@ from vocprep.shards.record import Record
 BATCH = 64
 CEILING = "numpy.memmap"
 STOCK = "webdataset"
-PEERS = (STOCK, "litdata", "mosaicml-streaming")
+LANCE = "pylance"
+PEERS = (STOCK, "litdata", "mosaicml-streaming", LANCE)
 CONTAINERS: tuple[tuple[str, ShardFormat], ...] = (("HDF5", "hdf5"), ("tar", "webdataset"))
 MODES: tuple[tuple[LoaderMode, int], ...] = (
     ("resident", 0),
@@ -141,6 +146,7 @@ def make_rows(folder: Path, records: list[Record], report: Report) -> list[Row]:
     for name, write, loader in (
         ("litdata", write_litdata, litdata_loader),
         ("mosaicml-streaming", write_mosaic, mosaic_loader),
+        (LANCE, write_lance, lance_loader),
     ):
         try:
             write(records, folder / name)
@@ -149,6 +155,9 @@ def make_rows(folder: Path, records: list[Record], report: Report) -> list[Row]:
         else:
             peers.append((name, loader, folder / name))
     for workers in (0, 2):
+        if workers == 0 and any(name == LANCE for name, _, _ in peers):
+            scan = partial(LanceScan, folder / LANCE, BATCH)
+            rows.append(Row(f"{LANCE}, not shuffled", 0, scan))
         rows += [
             Row(name, workers, partial(loader, path, BATCH, workers))
             for name, loader, path in peers

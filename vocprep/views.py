@@ -161,6 +161,22 @@ def is_chosen(record_id: str, choice: ViewChoice) -> bool:
     return not view or ("flip" if view == "#flip" else "crops") in choice
 
 
+def chosen_rows(record_ids: Sequence[str], choice: ViewChoice) -> list[int]:
+    """Return which of some records are among those that are read.
+
+    >>> chosen_rows(["a", "a#flip", "b"], False)
+    [0, 2]
+    """
+    if all_plain(record_ids):
+        return list(range(len(record_ids)))
+    return [row for row, record_id in enumerate(record_ids) if is_chosen(record_id, choice)]
+
+
+def all_plain(record_ids: Sequence[str]) -> bool:
+    """Return whether it is plain at once that no record is of a view other than the plain one."""
+    return "#" not in "".join(record_ids)
+
+
 def is_crop(record_id: str) -> bool:
     """Return whether a record is a crop."""
     return view_suffix(record_id).startswith("#crop")

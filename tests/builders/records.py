@@ -17,6 +17,7 @@ from vocprep.geometry import Geometry, Grid
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
 from vocprep.options import Layout, ShardFormat
+from vocprep.shards.columns import BATCH_FIELDS, Column, Columns
 from vocprep.shards.feed.batches import Batch
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
@@ -139,6 +140,18 @@ def write_version(
     return ShardDataset.open(out)
 
 
+def columns_of(records: Sequence[Record]) -> Columns:
+    """The columns of records in memory, which hold the records too."""
+    offsets = np.cumsum([0, *(len(record.embeddings) for record in records)])
+    arrays = {name: [getattr(record, name) for record in records] for name in BATCH_FIELDS}
+    return Columns(
+        image_ids=[record.image_id for record in records],
+        grids=np.array([record.grid for record in records]),
+        fields={name: Column.of(np.concatenate(arrays[name]), offsets) for name in arrays},
+        read=records.__getitem__,
+    )
+
+
 class MemorySource:
     """A ``ShardSource`` of records in memory, which notes what is read of it."""
 
@@ -158,6 +171,9 @@ class MemorySource:
     def read_shard(self, name: str, *, all_views: ViewChoice = False) -> Iterator[Record]:
         self.opened.append(name)
         yield from self._chosen(name, all_views)
+
+    def read_columns(self, name: str, *, all_views: ViewChoice = False) -> Columns:
+        return columns_of(list(self.read_shard(name, all_views=all_views)))
 
     def prefetch(self, names: Sequence[str]) -> None:
         self.prefetched += names

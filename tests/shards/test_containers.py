@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from builders.records import (
+    assert_same_batch,
     assert_same_record,
     assert_same_records,
     make_record,
@@ -26,7 +28,10 @@ from hypothesis import HealthCheck, given, settings
 from vocprep.errors import ShardError
 from vocprep.options import ShardFormat
 from vocprep.shards.codecs import hdf5, tar
+from vocprep.shards.columns import Columns
 from vocprep.shards.containers import CONTAINERS, Container, ShardReader
+from vocprep.shards.feed.batches import collate
+from vocprep.shards.feed.gathering import BatchPart, gather_columns
 from vocprep.shards.record import Record
 
 ODD_IDS = [
@@ -47,6 +52,19 @@ def suppress_errors_that_name(path: Path) -> Iterator[None]:
     except ShardError as error:
         if str(path) not in str(error):
             raise
+
+
+def assert_columns_are_those(columns: Columns, records: Sequence[Record]) -> None:
+    """Batches of any rows are those of the records, bit for bit, at whichever places."""
+    rows = np.random.default_rng(len(records)).integers(len(records), size=5)
+    expected = collate([records[row] for row in rows], label_maps=True)
+    for places in ([[0, 1, 2, 3, 4]], [[0, 2, 4], [1, 3]], [[1, 2, 4], [3], [0]]):
+        parts = [BatchPart(columns, rows[part], np.array(part)) for part in places]
+        assert_same_batch(gather_columns(parts, label_maps=True), expected)
+    chosen = columns.part(rows)
+    assert_same_record(chosen.read(4), records[rows[4]])
+    whole = [BatchPart(chosen, np.arange(5), np.arange(5))]
+    assert_same_batch(gather_columns(whole, label_maps=True), expected)
 
 
 ZEROS = np.zeros(7, dtype="u1")
@@ -71,7 +89,16 @@ class ContainerContract:
         return self.codec.parse(np.fromfile(path, dtype=np.uint8), str(path))
 
     def read_all(self, path: Path) -> list[Record]:
-        return list(self.parse(path))
+        """Read all records one by one, and as columns, which are the same or the same error."""
+        shard = self.parse(path)
+        try:
+            records = list(shard)
+        except ShardError as error:
+            with pytest.raises(ShardError, match=f"^{re.escape(str(error))}$"):
+                shard.columns()
+            raise
+        assert_columns_are_those(shard.columns(), records)
+        return records
 
     def test_ids_of_any_script_are_read_back(self, tmp_path: Path) -> None:
         records = [make_record(image_id, dim=4) for image_id in ODD_IDS]

@@ -8,6 +8,8 @@ their UTF-8 bytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import filterfalse
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -35,6 +37,7 @@ _FORM = re.compile(ID_PATTERN)
 _UNREADABLE = re.compile(r"[\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 """Line ends, what changes the direction of text, and surrogates."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PLAIN_ALL = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE = re.compile(r"[\x00-,.:-@\[-^`{-\x7f]")
 """ASCII characters other than ``A-Z a-z 0-9 _ - /``."""
 
@@ -102,6 +105,13 @@ def is_safe_id(text: str) -> bool:
     Earlier versions may hold ids that are none by ``is_image_id``.
     """
     return _FORM.fullmatch(text) is not None
+
+
+def first_unsafe(texts: Sequence[str]) -> str | None:
+    """Return the first of some texts that ``is_safe_id`` refuses, None where there is none."""
+    if all(texts) and _PLAIN_ALL.fullmatch("".join(texts)):  # nearly all, at once
+        return None
+    return next(filterfalse(is_safe_id, texts), None)
 
 
 def decode_id(name: str) -> str:

@@ -93,7 +93,7 @@ def read_npy(data: NDArray[np.uint8]) -> NDArray[Any]:
     >>> read_npy(np.frombuffer(npy_bytes(np.array([[1, 2]], dtype=np.int16)), dtype=np.uint8))
     array([[1, 2]], dtype=int16)
     """
-    dtype, shape = _layout(data[:HEADER_BYTES].tobytes())
+    dtype, shape = npy_layout(data[:HEADER_BYTES].tobytes())
     expected = HEADER_BYTES + math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise ValueError(f"an array file of {len(data):,} bytes: expected {expected:,}")
@@ -101,8 +101,11 @@ def read_npy(data: NDArray[np.uint8]) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=64)
-def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return dtype and shape. Cached: the headers of a shard are the same few."""
+def npy_layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return dtype and shape of the header of a file that ``read_npy`` reads; ValueError else.
+
+    Cached: the headers of a shard are the same few.
+    """
     found = _HEADER.fullmatch(header, len(_MAGIC))
     if not header.startswith(_MAGIC) or found is None:
         raise ValueError("not an NPY 1.0 file of numbers in C order with a header of 128 bytes")

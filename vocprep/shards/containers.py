@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vocprep.files.writing import sha256_hex
 from vocprep.options import ShardFormat
 from vocprep.shards.codecs import hdf5, tar
+from vocprep.shards.columns import Columns
 from vocprep.shards.index import DatasetIndex, FileEntry
 from vocprep.shards.listed import FileProblem, foreign_file
 from vocprep.shards.record import Record
@@ -41,6 +42,10 @@ class ShardReader(Protocol):
 
     def read(self, row: int) -> Record:
         """Return the record of one row."""
+        ...
+
+    def columns(self) -> Columns:
+        """Return all records as columns; ShardError where ``read`` would raise it of any record."""
         ...
 
 

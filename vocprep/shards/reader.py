@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 
 from vocprep.errors import ManifestError, ShardError, UsageError
@@ -23,6 +24,7 @@ from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.codecs.tar import TarShard
+from vocprep.shards.columns import Columns
 from vocprep.shards.containers import ProvedShards, ShardReader
 from vocprep.shards.feed.batches import Batch, collate
 from vocprep.shards.feed.datasets import ResidentDataset, StreamingDataset
@@ -36,7 +38,7 @@ from vocprep.shards.spans import ids_sha256
 from vocprep.shards.version import Version, read_listed
 from vocprep.storage.places import Place, parse_place
 from vocprep.validation import explain
-from vocprep.views import ViewChoice, is_chosen, is_crop, per_image
+from vocprep.views import ViewChoice, all_plain, chosen_rows, is_chosen, is_crop, per_image
 
 if TYPE_CHECKING:
     from webdataset import FluidWrapper
@@ -146,6 +148,12 @@ class ShardDataset:
             if is_chosen(record.image_id, all_views):
                 yield record
 
+    def read_columns(self, name: str, *, all_views: ViewChoice = False) -> Columns:
+        """Return what ``read_shard`` yields as columns, from which batches are gathered."""
+        columns = self._open_shard(name).columns()
+        chosen = chosen_rows(columns.image_ids, all_views)
+        return columns if len(chosen) == len(columns.image_ids) else columns.part(np.array(chosen))
+
     def prefetch(self, names: Sequence[str]) -> None:
         """Begin to fetch shards that are read next: of a folder there is nothing to fetch."""
         for name in names:
@@ -170,7 +178,7 @@ class ShardDataset:
         """Raise ShardError where records are not the views that the recipe has of each image."""
         recipe = self.index.recipe
         if recipe.crops is None:
-            odd = [each for each in record_ids if is_crop(each)]
+            odd = [] if all_plain(record_ids) else [each for each in record_ids if is_crop(each)]
             expected = "none that ends as those of crops, which the recipe does not have"
         else:
             images = [record_id for record_id in record_ids if is_plain(record_id)]

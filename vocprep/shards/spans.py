@@ -188,7 +188,5 @@ class SpanSearch:
 
 def ids_sha256(record_ids: Iterable[str]) -> str:
     """Return the digest of ids in this order: of each of them, followed by a line feed."""
-    digest = hashlib.sha256()
-    for record_id in record_ids:
-        digest.update(f"{record_id}\n".encode())
-    return digest.hexdigest()
+    lines = "".join([f"{record_id}\n" for record_id in record_ids])
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -26,6 +26,7 @@ from vocprep.heads.training.steps import Training
 from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
 from vocprep.progress import NO_PROGRESS, Progress, advancing
+from vocprep.shards.columns import Columns
 from vocprep.shards.reader import Loader, ShardDataset
 from vocprep.shards.record import Record
 from vocprep.views import ViewChoice
@@ -142,6 +143,11 @@ class SampledSplit:
         del all_views
         wanted = set(self._rows[name].tolist())
         return (row for place, row in enumerate(self._dataset.read_shard(name)) if place in wanted)
+
+    def read_columns(self, name: str, *, all_views: ViewChoice = False) -> Columns:
+        """Return the images of a shard as columns."""
+        del all_views
+        return self._dataset.read_columns(name).part(self._rows[name])
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Begin to fetch shards that are read next."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import filterfalse
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.errors import ShardError
-from vocprep.files.ids import is_safe_id
+from vocprep.files.ids import first_unsafe
 from vocprep.shards.codecs.hdf5_layout import PATCH_NAMES, TEXTS, map_datasets, read_attributes
+from vocprep.shards.columns import BATCH_FIELDS, Column, Columns
 from vocprep.shards.index import shard_versions
 from vocprep.shards.record import Record, check_record
 from vocprep.validation import printable
@@ -66,16 +68,15 @@ class Hdf5Shard:
         self.format_version, self._split = self._check_attributes(attributes)
         try:
             self._arrays = map_datasets(data)
-            self._texts = {
-                name: [text.decode() for text in self._arrays[name].tolist()] for name in TEXTS
-            }
+            self.image_ids = _decoded(self._arrays["image_id"])
+            for name in TEXTS:
+                if not _is_ascii(self._arrays[name]):
+                    _decoded(self._arrays[name])
         except _DAMAGE as error:
             raise self._damaged(printable(str(error))) from error
-        self.image_ids = self._texts["image_id"]
-        bad = next(filterfalse(is_safe_id, self.image_ids), None)
+        bad = first_unsafe(self.image_ids)
         if bad is not None:
             raise self._damaged(f"{printable(repr(bad), 60)} is no record id")
-        self._grids = [(ny, nx) for ny, nx in self._arrays["grid"].tolist()]
         self._offsets = self._arrays["offsets"].tolist()
         self._png_offsets = self._arrays["label_map_offsets"].tolist()
         self._check_index()
@@ -99,7 +100,8 @@ class Hdf5Shard:
         count = len(self.image_ids)
         if not count:
             raise self._damaged("no record in it")
-        tables = [*self._texts.values(), self._grids, self._offsets[1:], self._png_offsets[1:]]
+        columns = [self._arrays[name] for name in (*TEXTS, "grid")]
+        tables = [*columns, self._offsets[1:], self._png_offsets[1:]]
         if any(len(table) != count for table in tables):
             raise self._damaged("its tables differ in length")
         for offsets, names in (
@@ -123,16 +125,47 @@ class Hdf5Shard:
         """Yield all records in row order."""
         return map(self.read, range(len(self)))
 
+    @cached_property
+    def _texts(self) -> dict[str, list[str]]:
+        return {name: _decoded(self._arrays[name]) for name in TEXTS}
+
+    @cached_property
+    def _grids(self) -> list[tuple[int, int]]:
+        return [(ny, nx) for ny, nx in self._arrays["grid"].tolist()]
+
+    def columns(self) -> Columns:
+        """Return all records as columns; ShardError where ``read`` would raise it of any record."""
+        grids = self._arrays["grid"].astype(np.int64)
+        offsets = np.array(self._offsets, dtype=np.intp)
+        if (grids < 1).any() or (grids.prod(axis=1) != np.diff(offsets)).any():
+            deque(self, maxlen=0)  # raises the error of the first such record
+        return Columns(
+            image_ids=self.image_ids,
+            grids=grids,
+            fields={name: Column.of(self._arrays[name], offsets) for name in BATCH_FIELDS},
+            read=self.read,
+        )
+
     def read(self, row: int) -> Record:
         """Return the record of one row."""
         rows = slice(self._offsets[row], self._offsets[row + 1])
         png = slice(self._png_offsets[row], self._png_offsets[row + 1])
         arrays: dict[str, Any] = {name: self._arrays[name][rows] for name in PATCH_NAMES}
+        texts: dict[str, Any] = {name: each[row] for name, each in self._texts.items()}
         record = Record(
-            **{name: texts[row] for name, texts in self._texts.items()},
+            **texts,
             split=self._split,
             grid=self._grids[row],
             label_png=self._arrays["label_map"][png].tobytes(),
             **arrays,
         )
         return check_record(record, self._where)
+
+
+def _is_ascii(texts: NDArray[np.bytes_]) -> bool:
+    return bool((np.ascontiguousarray(texts).view(np.uint8) < 128).all())
+
+
+def _decoded(texts: NDArray[np.bytes_]) -> list[str]:
+    """Return texts [N]; UnicodeDecodeError where one is not UTF-8."""
+    return [text.decode() for text in texts.tolist()]

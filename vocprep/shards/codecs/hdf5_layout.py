@@ -75,7 +75,7 @@ def map_datasets(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"{name} is a link to elsewhere")
             if h5py.h5o.get_info(file.id, name.encode()).type != h5py.h5o.TYPE_DATASET:
                 raise ValueError(f"{name} is no dataset")
-        places = {name: _place(file[name].id, name) for name in _SIZES}
+        places = {name: _place(h5py.h5d.open(file.id, name.encode()), name) for name in _SIZES}
     check_extents(places, len(data))
     arrays = {}
     for name, (dtype, shape, start) in places.items():

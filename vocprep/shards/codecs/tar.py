@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -17,12 +18,19 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from vocprep.errors import ShardError
-from vocprep.files.ids import decode_record_id, encode_record_id
+from vocprep.files.ids import decode_record_id, encode_record_id, first_unsafe
 from vocprep.files.writing import canonical_json
-from vocprep.formats.npy import npy_bytes, read_npy
-from vocprep.shards.codecs.tar_members import find_members
+from vocprep.formats.npy import HEADER_BYTES, npy_bytes, npy_layout, read_npy
+from vocprep.shards.codecs.tar_members import BLOCK, find_members
+from vocprep.shards.columns import BATCH_FIELDS, Column, Columns
 from vocprep.shards.index import shard_versions
-from vocprep.shards.record import PATCH_FIELDS, TEXT_FIELDS, Record, check_record
+from vocprep.shards.record import (
+    EMBEDDING_DTYPES,
+    PATCH_FIELDS,
+    TEXT_FIELDS,
+    Record,
+    check_record,
+)
 from vocprep.shards.samples import Entry, GridSide
 from vocprep.validation import explain, printable
 
@@ -96,23 +104,35 @@ class TarShard:
             self._members = find_members(data)
         except ValueError as error:
             raise self._damaged(error) from error
-        names = [name.partition(".") for name in self._members.names]
-        self._suffixes = [suffix for _, _, suffix in names]
-        self.format_version = 2 if _LABEL_MAPS[2] in self._suffixes[: len(_ARRAYS) + 2] else 1
+        names = self._members.names
+        beginning = [_suffix(name) for name in names[: len(_ARRAYS) + 2]]
+        self.format_version = 2 if _LABEL_MAPS[2] in beginning else 1
         self._in_order = _names_in_order(self.format_version)
-        firsts = self._find_records([name for name, _, _ in names])
-        self._firsts = list(firsts.values())
+        encoded, self._firsts = self._find_regular(names) or self._find_records(names)
         try:
-            self.image_ids = [decode_record_id(name) for name in firsts]
+            self.image_ids = _decoded(encoded)
         except ValueError as error:
             raise self._damaged(error) from error
 
-    def _find_records(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the number of each record's first member, by the encoded record id."""
+    def _find_regular(self, names: Sequence[str]) -> tuple[list[str], list[int]] | None:
+        """Return what ``_find_records`` does, where all is as it is to be; None where not."""
+        count = len(self._in_order)
+        end = f".{self._in_order[0]}"
+        encoded = [name.removesuffix(end) for name in names[::count]]
+        endings = [f".{suffix}" for suffix in self._in_order]
+        expected = [name + ending for name in encoded for ending in endings]
+        is_regular = names == expected and len(set(encoded)) == len(encoded)
+        if not encoded or not is_regular or "." in "".join(encoded):
+            return None
+        return encoded, list(range(0, len(names), count))
+
+    def _find_records(self, names: Sequence[str]) -> tuple[list[str], list[int]]:
+        """Return the encoded record ids, and the number of each record's first member."""
         firsts: dict[str, int] = {}
-        for name, group in groupby(range(len(names)), key=names.__getitem__):
+        stems = [name.partition(".")[0] for name in names]
+        for name, group in groupby(range(len(names)), key=stems.__getitem__):
             numbers = list(group)
-            found = self._suffixes[numbers[0] : numbers[-1] + 1]
+            found = [_suffix(each) for each in names[numbers[0] : numbers[-1] + 1]]
             if found != self._in_order or name in firsts:
                 raise self._damaged(
                     f"record {printable(name)} has the members {', '.join(found[:10])}: expected "
@@ -121,7 +141,7 @@ class TarShard:
             firsts[name] = numbers[0]
         if not firsts:
             raise self._damaged("no record in it")
-        return firsts
+        return list(firsts), list(firsts.values())
 
     def _damaged(self, reason: object) -> ShardError:
         return ShardError(f"{self._where}: damaged tar shard: {reason}; build it again")
@@ -133,11 +153,67 @@ class TarShard:
         """Yield all records in row order."""
         return map(self.read, range(len(self)))
 
+    def columns(self) -> Columns:
+        """Return all records as columns; ShardError where ``read`` would raise it of any record."""
+        try:
+            grids = self._grids()
+            lengths = grids.prod(axis=1)
+            members = np.array([self._members.starts, self._members.sizes]).T
+            fields = {
+                name: self._column(name, members[np.array(self._firsts) + number], lengths)
+                for number, name in enumerate(_ARRAYS)
+            }
+            if fields["embeddings"].dtype not in EMBEDDING_DTYPES:
+                raise ValueError("embeddings of another type")
+        except (ValueError, IndexError) as error:
+            deque(self, maxlen=0)  # raises the error of the first damaged record
+            raise self._damaged(error) from error
+        return Columns(
+            image_ids=self.image_ids,
+            grids=grids,
+            fields={name: fields[name] for name in BATCH_FIELDS},
+            read=self.read,
+        )
+
+    def _grids(self) -> NDArray[np.int64]:
+        """Return the grid of each record [N, 2]; ValueError for a damaged JSON member."""
+        view, number = self._data.data, self._in_order.index(_JSON)
+        grids = []
+        for first, image_id in zip(self._firsts, self.image_ids, strict=True):
+            (place,) = self._members.places(slice(first + number, first + number + 1))
+            try:
+                grids.append(self._info(bytes(view[place]), image_id).grid)
+            except ShardError as error:
+                raise ValueError(error) from error
+        return np.array(grids, dtype=np.int64)
+
+    def _column(self, name: str, places: NDArray[np.int64], lengths: NDArray[np.int64]) -> Column:
+        """Return a field of all records, of so many patches [N]; ValueError where it is not.
+
+        ``places`` [N, 2] are first byte of the header and size of its members.
+        """
+        blocks = places[:, 0] // BLOCK + 1
+        headers = self._data.reshape(-1, BLOCK)[blocks, :HEADER_BYTES]
+        distinct = headers[:1] if (headers == headers[0]).all() else headers
+        layouts = [npy_layout(header.tobytes()) for header in distinct]
+        (dtype, (*_, size)) = layouts[0]
+        wanted, row = PATCH_FIELDS.get(name, (dtype.type, (size,)))
+        if any(layout[0] != wanted or layout[1][1:] != row for layout in layouts):
+            raise ValueError(f"{name} of different types or shapes")
+        counts = np.array([layout[1][0] for layout in layouts])
+        sizes = HEADER_BYTES + lengths * dtype.itemsize * int(np.prod(row))
+        if (counts != lengths).any() or (places[:, 1] != sizes).any():
+            raise ValueError(f"{name} of another size than its grid")
+        # Without the first bytes of the archive, every array begins with a block.
+        rest = self._data[HEADER_BYTES:]
+        units = rest[: len(rest) // BLOCK * BLOCK].reshape(-1, BLOCK)
+        return Column(units, blocks, dtype, row)
+
     def read(self, row: int) -> Record:
         """Return the record of one row."""
         parts = self._parts(row)
         try:
-            info = self._info(parts[_JSON], self.image_ids[row])
+            info = self._info(parts[_JSON].tobytes(), self.image_ids[row])
             fields: dict[str, Any] = {key: getattr(info, key) for key in TEXT_FIELDS}
             for name, suffix in _ARRAYS.items():
                 fields[name] = read_npy(parts[suffix])
@@ -150,7 +226,7 @@ class TarShard:
     def info(self, row: int) -> RecordInfo:
         """Return the content of the JSON member of one row."""
         try:
-            return self._info(self._parts(row)[_JSON], self.image_ids[row])
+            return self._info(self._parts(row)[_JSON].tobytes(), self.image_ids[row])
         except ValueError as error:
             raise self._damaged(f"record {self.image_ids[row]}: {explain(error)}") from error
 
@@ -160,8 +236,8 @@ class TarShard:
         places = self._members.places(slice(first, first + len(self._in_order)))
         return {name: self._data[place] for name, place in zip(self._in_order, places, strict=True)}
 
-    def _info(self, data: NDArray[np.uint8], image_id: str) -> RecordInfo:
-        info = _RECORD_INFO.validate_json(data.tobytes(), strict=True)
+    def _info(self, data: bytes, image_id: str) -> RecordInfo:
+        info = _RECORD_INFO.validate_json(data, strict=True)
         if info.format_version != self.format_version:
             raise ShardError(
                 f"{self._where}: format version {info.format_version}: expected "
@@ -170,3 +246,16 @@ class TarShard:
         if info.image_id != image_id:
             raise ValueError(f"its JSON has the id {info.image_id!r}")
         return info
+
+
+def _suffix(name: str) -> str:
+    """Return the part of a member's name after the record id."""
+    return name.partition(".")[2]
+
+
+def _decoded(names: Sequence[str]) -> list[str]:
+    """Return the record ids of encoded names; ValueError for any other name."""
+    joined = "".join(names)
+    if "%" in joined or "#" in joined or first_unsafe(names) is not None:
+        return [decode_record_id(name) for name in names]
+    return list(names)

@@ -25,7 +25,7 @@ PADDING: dict[str, Any] = {
     "slot_planes": pack_states(np.full(PIXELS, STATE_VOID, dtype=np.uint8)),
 }
 """The patch fields of a batch, and what each holds where there is no patch."""
-_BATCH_DTYPES = {
+BATCH_DTYPES = {
     "embeddings": torch.float32,
     "slot_labels": torch.int64,
     "slot_pixels": torch.int64,
@@ -162,7 +162,7 @@ class PatchTable:
         chosen = torch.from_numpy(rows).to(self._grids.device) if placed is None else placed
         lengths = self.lengths[rows]
         longest = int(lengths.max())
-        padding = _padding(self._lengths[chosen], longest)
+        padding = padding_of(self._lengths[chosen], longest)
         if self._is_even:  # whole records at once, which are longer pieces to copy
             fields = {
                 name: field[:-1].view(-1, longest, *field.shape[1:]).index_select(0, chosen)
@@ -203,7 +203,7 @@ def collate(records: Sequence[Record], *, label_maps: bool = False) -> Batch:
     """
     lengths = [len(record.embeddings) for record in records]
     longest, shortest = max(lengths), min(lengths)
-    padding = _padding(torch.tensor(lengths), longest)
+    padding = padding_of(torch.tensor(lengths), longest)
     fields = {}
     for name in PADDING:
         # Not through a PatchTable, which would copy the patches once more.
@@ -225,11 +225,16 @@ def collate(records: Sequence[Record], *, label_maps: bool = False) -> Batch:
 
 
 def _concatenate(arrays: Sequence[NDArray[Any]]) -> Tensor:
-    """Return patches [·, …] of several records one after another; uint16 as int16.
+    """Return patches [·, …] of several records one after another."""
+    return as_tensor(np.concatenate(arrays))
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor, uint16 as int16.
 
     A patch has 1,024 pixels, and CUDA gathers no unsigned integers of 16 bits.
     """
-    field = torch.from_numpy(np.concatenate(arrays))
+    field = torch.from_numpy(array)
     return field.view(torch.int16) if field.dtype == torch.uint16 else field
 
 
@@ -240,14 +245,14 @@ def _filler(name: str, like: NDArray[Any], count: int) -> NDArray[Any]:
     return filler
 
 
-def _padding(lengths: Tensor, longest: int) -> Tensor:
+def padding_of(lengths: Tensor, longest: int) -> Tensor:
     """Return bool [B, P], True from each record's number of patches [B] on."""
     return torch.arange(longest, device=lengths.device) >= lengths.unsqueeze(1)
 
 
 def _as_in_batch(fields: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return fields as stored with the dtypes of a batch."""
-    return {name: field.to(_BATCH_DTYPES[name]) for name, field in fields.items()}
+    return {name: field.to(BATCH_DTYPES[name]) for name, field in fields.items()}
 
 
 def with_label_maps(batch: Batch, records: Sequence[Record]) -> Batch:

@@ -21,7 +21,9 @@ from vocprep.errors import UsageError
 from vocprep.options import LoaderOptions, usable_cores
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress, advancing, task
+from vocprep.shards.columns import Columns
 from vocprep.shards.feed.batches import Batch, PatchTable, with_label_maps
+from vocprep.shards.feed.gathering import BatchPart, listed
 from vocprep.shards.feed.order import BatchPlan, EpochOrder, Ints, Piece, epoch_order
 from vocprep.shards.record import Record
 from vocprep.validation import LARGEST, printable
@@ -52,6 +54,10 @@ class ShardSource(Protocol):
 
     def read_shard(self, name: str, *, all_views: ViewChoice = False) -> Iterator[Record]:
         """Yield a shard's records in row order."""
+        ...
+
+    def read_columns(self, name: str, *, all_views: ViewChoice = False) -> Columns:
+        """Return the records that ``read_shard`` yields as columns."""
         ...
 
     def prefetch(self, names: Sequence[str]) -> None:
@@ -193,16 +199,17 @@ class StreamingDataset(_Epoch, IterableDataset[Record]):
         return described(self, self._split, self._options)
 
     def __iter__(self) -> Iterator[Record]:
-        return (record for batch in self.batches() for record in batch)
+        for parts in self.batches():
+            yield from listed(parts, lambda part, row: part.columns.read(row))
 
-    def batches(self, first: int = 0) -> Iterator[list[Record]]:
+    def batches(self, first: int = 0) -> Iterator[list[BatchPart]]:
         """Return this rank's records, none of them perhaps, of each batch of the epoch.
 
         Nothing is read for the batches before the ``first``.
         """
         return self._draw(EpochOrder(self._sizes, self._options, self.epoch), first)
 
-    def _draw(self, order: EpochOrder, first: int) -> Iterator[list[Record]]:
+    def _draw(self, order: EpochOrder, first: int) -> Iterator[list[BatchPart]]:
         plan, size = self._plan, self._plan.batch_size
         process = get_worker_info()
         worker, workers = (process.id, process.num_workers) if process else (0, 1)
@@ -216,35 +223,26 @@ class StreamingDataset(_Epoch, IterableDataset[Record]):
             if workers > 1:
                 is_own = order.turns(places) % workers == worker
                 positions, places = positions[is_own], places[is_own]
-            batch = []
-            for lane, place in zip((positions % plan.lanes).tolist(), places.tolist(), strict=True):
-                # The pieces come in the order in which they are needed.
-                while lane not in held or place >= held[lane].piece.last:
-                    held.pop(lane, None)  # before another is read
-                    taken = next(read)
-                    held[taken.piece.lane] = taken
-                batch.append(held[lane].records[place - held[lane].piece.first])
-            yield batch
+            yield _take(positions % plan.lanes, places, held, read)
 
     def _read_ahead(self, order: EpochOrder, pieces: Iterable[Piece]) -> Iterator[_HeldPiece]:
         """Yield the records of pieces, which ``workers`` threads read ahead."""
+        views = self._options.all_views
 
         def read(piece: Piece) -> _HeldPiece:
-            records = list(self._read(self._names[piece.shard]))
-            return _HeldPiece(piece, [records[row] for row in order.rows(piece)])
+            columns = self._dataset.read_columns(self._names[piece.shard], all_views=views)
+            return _HeldPiece(piece, columns, order.rows(piece))
 
         workers = self._options.workers
         ahead = len(self._plan.own_lanes) + workers + 1
         coming = announced(pieces, self._dataset, lambda piece: self._names[piece.shard], ahead)
         return map_ordered(read, coming, workers, ahead=1) if workers else map(read, coming)
 
-    def _read(self, name: str) -> Iterator[Record]:
-        return self._dataset.read_shard(name, all_views=self._options.all_views)
-
     def example(self) -> Record:
         """Return a record of a shard that this rank reads."""
         order = EpochOrder(self._sizes, self._options, self.epoch)
-        return next(self._read(self._names[next(order.pieces(self._plan)).shard]))
+        name = self._names[next(order.pieces(self._plan)).shard]
+        return next(self._dataset.read_shard(name, all_views=self._options.all_views))
 
 
 @dataclass(frozen=True)
@@ -252,7 +250,33 @@ class _HeldPiece:
     """A piece in memory."""
 
     piece: Piece
-    records: list[Record]
+    columns: Columns
+    """Of its whole shard."""
+    rows: Ints
+    """Which of the shard's records it holds, in its order."""
+
+
+def _take(
+    lanes: Ints, places: Ints, held: dict[int, _HeldPiece], read: Iterator[_HeldPiece]
+) -> list[BatchPart]:
+    """Return the records of a batch at some places of the order, each in its lane.
+
+    ``held`` has the piece of each lane that was read last, ``read`` those that come next.
+    """
+    parts, wanted = [], np.arange(len(places))
+    while len(wanted):
+        lane, place = int(lanes[wanted[0]]), places[wanted[0]]
+        # The pieces come in the order in which they are needed.
+        while lane not in held or place >= held[lane].piece.last:
+            held.pop(lane, None)  # before another is read
+            taken = next(read)
+            held[taken.piece.lane] = taken
+        piece = held[lane].piece
+        is_here = (lanes[wanted] == lane) & (places[wanted] < piece.last)
+        here, wanted = wanted[is_here], wanted[~is_here]
+        rows = held[lane].rows[places[here] - piece.first]
+        parts.append(BatchPart(held[lane].columns, rows, here))
+    return parts
 
 
 def described(value: object, split: str, options: LoaderOptions, size: str = "") -> str:

@@ -23,8 +23,8 @@ from vocprep.shards.feed.datasets import (
     StreamingDataset,
     described,
 )
+from vocprep.shards.feed.gathering import BatchPart, gather_columns
 from vocprep.shards.feed.order import BatchPlan, Ints, batch_bounds
-from vocprep.shards.record import Record
 from vocprep.validation import NotNegative, Positive, checked, explain, from_json, to_json
 from vocprep.views import ViewChoice
 
@@ -161,7 +161,7 @@ class Loader:
     def _batches(self, first: int) -> Iterator[Batch]:
         if isinstance(self._source, ResidentDataset):
             return self._gathered(self._source, self._source.order, first)
-        return self._collated(self._source.batches(first))
+        return self._streamed(self._source.batches(first))
 
     def _gathered(self, source: ResidentDataset, order: Ints, first: int) -> Iterator[Batch]:
         for start, stop in pairwise(self._bounds[first:]):
@@ -170,13 +170,13 @@ class Loader:
             else:
                 yield self._blank_batch()
 
-    def _collated(self, batches: Iterator[list[Record]]) -> Iterator[Batch]:
-        for records in batches:
-            if records:
-                batch = collate(records, label_maps=self.options.label_maps)
+    def _streamed(self, batches: Iterator[list[BatchPart]]) -> Iterator[Batch]:
+        for parts in batches:
+            if parts:
+                batch = gather_columns(parts, label_maps=self.options.label_maps)
             else:
                 batch = self._blank_batch()
-            records.clear()  # which are views of their shards, in memory for as long
+            parts.clear()  # which hold their shards, in memory for as long
             yield batch
 
     def _blank_batch(self) -> Batch:
