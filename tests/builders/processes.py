@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOADED = ("torch", "vocprep.heads.predict", "vocprep.heads.training.train", "vocprep.cli.main")
+LOADED = (
+    "torch",
+    "vocprep.building.local",
+    "vocprep.heads.predict",
+    "vocprep.heads.training.train",
+    "vocprep.cli.main",
+)
 
 
 def forked(function: Callable[..., object], *arguments: Any) -> Any:

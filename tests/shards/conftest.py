@@ -6,10 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from builders.records import make_record, write_version
 from builders.versions import Built
 
 from vocprep.shards.reader import ShardDataset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_end_at_once() -> None:
+    """After an error torch waits for each worker process before it ends it: five seconds.
+
+    That is when the error's traceback is deleted, in some later test.
+    """
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
 
 
 @pytest.fixture

@@ -88,8 +88,7 @@ READS = [
     read_with_threads,
     read_resident,
     read_by_id,
-    # torch waits five seconds for each worker process that it ends after an error.
-    pytest.param(read_in_workers, marks=pytest.mark.slow),
+    read_in_workers,
     read_by_lines,
     read_as_webdataset,
 ]

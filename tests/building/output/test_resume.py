@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import random
 import shutil
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from builders.old_staging import as_staging_format
+from builders.processes import forked
 from builders.progress import CountedProgress
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, TWO_PER_SHARD, make_plan
@@ -34,13 +34,6 @@ def build_in_child(tree: str, out: str, container: ShardFormat) -> None:
     build_plan(make_plan(Path(tree), layout=LAYOUTS[container]), Path(out), ENGINE)
 
 
-def context() -> Any:
-    """Start processes from one that has loaded the package, for dozens of kills in seconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "vocprep.building.local"])
-    return context
-
-
 @pytest.fixture(scope="module", params=FORMATS)
 def whole(
     request: pytest.FixtureRequest, sample_tree: Path, tmp_path_factory: pytest.TempPathFactory
@@ -57,12 +50,11 @@ def assert_survives(
     """Kill builds at random moments; whatever has a final name is right, and so is the end."""
     container, expected = whole
     draw = random.Random(kills)
-    processes = context()
     killed = finished = 0
     out = folder / "out"
     longest = 1.0
     while killed < kills:
-        child = processes.Process(target=build_in_child, args=(str(tree), str(out), container))
+        child = forked(build_in_child, str(tree), str(out), container)
         started = time.monotonic()
         child.start()
         child.join(draw.uniform(0, longest))
