@@ -83,6 +83,7 @@ def test_seeds_side_by_side_are_those_trained_alone(
     assert (first / SAME[0]).read_bytes() != (second / SAME[0]).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_turn")
 def test_seeds_in_turn_are_resumed_where_they_are(dataset: ShardDataset, tmp_path: Path) -> None:
     out, progress = tmp_path / "out", RecordedProgress()
@@ -102,6 +103,7 @@ def test_seeds_in_turn_are_resumed_where_they_are(dataset: ShardDataset, tmp_pat
         require_same(out / f"seed-{seed}", tmp_path / str(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_turn")
 def test_a_seed_that_fails_leaves_the_others_whole(dataset: ShardDataset, tmp_path: Path) -> None:
     out = tmp_path / "out"

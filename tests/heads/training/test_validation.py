@@ -40,6 +40,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> ShardDataset:
     )
 
 
+@pytest.mark.slow
 def test_train_images_are_scored_as_the_validation_split_is(dataset: ShardDataset, tmp_path: Path):
     summary = train(dataset, tmp_path / "run", TrainOptions(**OPTIONS, ema=0.5))
     final = summary.final
@@ -57,6 +58,7 @@ def test_train_images_are_scored_as_the_validation_split_is(dataset: ShardDatase
     assert train(dataset, tmp_path / "streamed", streamed).final.train_loss == final.train_loss
 
 
+@pytest.mark.slow
 def test_a_note_at_the_end_says_that_a_training_overfitted(dataset: ShardDataset, tmp_path: Path):
     """Labels without any rule are learnt by heart."""
     options = {**OPTIONS, "epochs": 20, "validate_every": 4, "mask_head": "none", "lr": 0.03}
@@ -85,6 +87,7 @@ def test_no_more_train_images_are_scored_than_val_has(
     assert scored_train_images(dataset, TrainOptions(**{**OPTIONS, **changes})) == images
 
 
+@pytest.mark.slow
 def test_few_train_images_are_scored_where_validations_are_frequent(tmp_path: Path):
     splits = {name: random_records(name, [(1, 1)] * 60) for name in ("train", "val")}
     dataset = make_dataset(tmp_path / "shards", splits)

@@ -42,6 +42,7 @@ class TestEveryMaskHead:
         small = {"depth": 1, "feedforward": 64, "encoder": encoder}
         return HeadsConfig(outputs=CLASSES, **small, **MASK_HEADS[name])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("training", [True, False])
     def test_padding_changes_nothing(self, config: HeadsConfig, training: bool):
         """Pictures of two grids with anything behind: outputs, losses, gradients, pixels."""
