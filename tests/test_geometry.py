@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from vocprep.errors import DataError, UsageError
 from vocprep.geometry import (
@@ -156,6 +157,23 @@ def test_crop_rounds_as_torchvision_does(height: int, width: int) -> None:
     expected_columns = [(2 * (left + i) + 1) * width // (2 * new_w) for i in range(SIDE)]
     assert (placed[:, 0] // 1000).tolist() == expected_rows
     assert (placed[0] % 1000).tolist() == expected_columns
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *((375, 500), (500, 375), (333, 500), (256, 256), (256, 700), (512, 512), (101, 101)),
+        *((255, 257), (257, 258), (40, 39), (3, 500), (701, 1100), (1100, 701), (224, 900)),
+    ],
+)
+def test_crop_has_the_pixels_of_a_resize_of_the_whole(size: tuple[int, int]) -> None:
+    # Black and white, so that every weight of the filter shows.
+    picture = np.random.default_rng(0).integers(0, 2, (*size, 3), dtype=np.uint8) * 255
+    height, width = torchvision_sizes(*size)
+    whole = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+    top, left = round((height - SIDE) / 2), round((width - SIDE) / 2)
+    expected = np.asarray(whole)[top : top + SIDE, left : left + SIDE]
+    np.testing.assert_array_equal(place_image(picture, CROP), expected)
 
 
 def test_crop_of_the_unresized_side_takes_the_middle() -> None:

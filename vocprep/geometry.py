@@ -104,9 +104,11 @@ def place_image(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint
     if geometry.geometry == "native":
         return _fit_native(image, geometry, fill=None)
     target_h, target_w = _resized(height, width, geometry)
+    top, left = _centre(target_h), _centre(target_w)
+    if geometry.geometry == "crop" and height <= width:
+        return _resize_middle(image, target_w, left)
     pixels = Image.fromarray(np.ascontiguousarray(image))
     resized = pixels.resize((target_w, target_h), Image.Resampling.BILINEAR)
-    top, left = _centre(target_h), _centre(target_w)
     return np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)))
 
 
@@ -118,7 +120,7 @@ def place_labels(label_map: NDArray[Scalar], geometry: Geometry, void: int) -> N
     target_h, target_w = _resized(height, width, geometry)
     rows = nearest_indices(height, target_h)[_centre(target_h) :][:SIDE]
     columns = nearest_indices(width, target_w)[_centre(target_w) :][:SIDE]
-    placed: NDArray[Scalar] = label_map[np.ix_(rows, columns)]
+    placed: NDArray[Scalar] = label_map[rows].take(columns, axis=1)
     return placed
 
 
@@ -217,6 +219,27 @@ def _resized(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
             recorded=f"{problem}; use --geometry squash or native",
         )
     return (SHORTER, longer) if height <= width else (longer, SHORTER)
+
+
+def _resize_middle(image: NDArray[np.uint8], target_w: int, left: int) -> NDArray[np.uint8]:
+    """Resize a picture [H, W, 3] that is not high to [256, target_w], and return its middle.
+
+    The pixels are those of a resize of the whole. Pillow filters within rows first, then within
+    columns, where the width shrinks at least as much as the height; here each filter runs alone,
+    over what the next step needs. A part of a side can be filtered with the weights of the whole
+    where it begins and ends at multiples of 1/16 pixel, which are exact in every type of floats:
+    that is so of the height, but not of the width.
+    """
+    height = len(image)
+    scale, margin = height / SHORTER, _centre(SHORTER)
+    support = max(1, -(-height // SHORTER)) + 1
+    first = max(0, int(margin * scale) - support)
+    last = min(height, int((margin + SIDE) * scale) + 1 + support)
+    rows = Image.fromarray(np.ascontiguousarray(image[first:last]))
+    wide = rows.resize((target_w, last - first), Image.Resampling.BILINEAR)
+    middle = wide.crop((left, 0, left + SIDE, last - first))
+    box = (0, margin * scale - first, SIDE, (margin + SIDE) * scale - first)
+    return np.asarray(middle.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box))
 
 
 def _centre(length: int) -> int:
