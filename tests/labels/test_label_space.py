@@ -59,6 +59,18 @@ def test_an_id_outside_the_schema_is_refused_with_its_place(schema: str, bad: in
         load_label_space(schema).apply(raw, "dir/a.mat")
 
 
+def test_void_above_the_classes_does_not_hide_what_is_mapped_or_outside() -> None:
+    parts = {"name": "pets", "title": "pets", "void": 255, "names": {1: "cat"}}
+    space = LabelSpace.made(**parts, void_unknown=False, raw_to_class={1: 1, 7: 1, 255: 255})
+    raw = np.array([[1, 7, 255]], dtype=np.uint16)
+    assert space.apply(raw, "a.png").tolist() == [[1, 1, 255]]
+    with pytest.raises(LabelDecodeError, match="label id 9 at row 0, column 1"):
+        space.apply(np.array([[255, 9]], dtype=np.uint16), "a.png")
+    # 255 is a raw id of a class here, and void another one.
+    moved = LabelSpace.made(**parts, void_unknown=False, raw_to_class={0: 255, 255: 1})
+    assert moved.apply(np.array([[255, 0]], dtype=np.uint16), "a.png").tolist() == [[1, 255]]
+
+
 def test_the_error_lists_the_ids_that_fit() -> None:
     with pytest.raises(LabelDecodeError, match=r"outside schema voc21: expected 0\.\.20, 255;"):
         load_label_space("voc21").apply(np.full((1, 1), 65535, dtype=np.uint16), "x")

@@ -52,6 +52,8 @@ class LabelSpace:
     """``raw_to_class`` over all uint16 values, 65535 where a raw id may not occur."""
     _unchanged: int = field(repr=False, compare=False)
     """Raw ids below this one stay as they are."""
+    _keeps_void: bool = field(repr=False, compare=False)
+    """Whether the void id stays as it is."""
 
     def __repr__(self) -> str:
         return f"LabelSpace({self.name!r}, {len(self.names)} classes, void {self.void})"
@@ -80,6 +82,7 @@ class LabelSpace:
             raw_to_class=MappingProxyType(dict(raw_to_class)),
             _table=table,
             _unchanged=int(changed[0]) if len(changed) else len(table),
+            _keeps_void=bool(table[void] == void),
         )
 
     @classmethod
@@ -170,7 +173,9 @@ class LabelSpace:
         >>> space.apply(np.array([[1, 255]], dtype=np.uint16), "a.png").tolist()
         [[1, 255]]
         """
-        if raw.max(initial=0) < self._unchanged:
+        below = raw < self._unchanged
+        # Of most label spaces, void is the only id above the classes.
+        if below.all() or (self._keeps_void and (below | (raw == self.void)).all()):
             return raw
         mapped: NDArray[np.uint16] = self._table.take(raw)
         if mapped.max(initial=0) == OUTSIDE:
