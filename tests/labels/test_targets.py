@@ -17,9 +17,11 @@ from vocprep.labels.targets import (
     STATE_OTHER,
     STATE_VOID,
     Targets,
+    count_states,
     make_targets,
     pack_states,
     targets_to_label_map,
+    targets_with_areas,
     unpack_states,
 )
 
@@ -54,12 +56,16 @@ def label_maps(draw: st.DrawFn) -> tuple[NDArray[np.uint16], int]:
 
 
 def check(label_map: NDArray[np.uint16], void: int) -> Targets:
-    targets = make_targets(label_map, void)
+    targets, pixels_of = targets_with_areas(label_map, void)
+    assert pixels_of == Counter(label_map.ravel().tolist())
     labels, areas, counts, states = naive_targets(label_map, void)
     assert targets.slot_labels.tolist() == labels
     assert targets.slot_pixels.tolist() == areas
     assert targets.label_count.tolist() == counts
     assert unpack_states(targets.slot_planes).tolist() == states
+    flat = [state for patch in states for state in patch]
+    counted = (len(flat), flat.count(STATE_VOID), flat.count(STATE_OTHER))
+    assert count_states(targets.slot_planes) == counted
     patches = len(labels)
     assert (targets.slot_labels.dtype, targets.slot_labels.shape) == (np.int16, (patches, 4))
     assert (targets.slot_pixels.dtype, targets.slot_pixels.shape) == (np.uint16, (patches, 4))

@@ -24,6 +24,8 @@ STATE_OTHER = 4
 """State of a pixel whose class is not among the patch's slots."""
 STATE_VOID = 5
 _NOT_VALID = np.uint16(0xFFFF)
+_VOID_PLANES = np.array([[255], [0], [255]], dtype=np.uint8)
+"""Bit planes of a patch without labels."""
 
 
 @dataclass(frozen=True)
@@ -49,42 +51,74 @@ def make_targets(label_map: NDArray[np.uint16], void: int) -> Targets:
     >>> targets.slot_labels.tolist(), targets.slot_pixels.tolist()
     ([[7, 3, -1, -1]], [[640, 320, 0, 0]])
     """
+    return targets_with_areas(label_map, void)[0]
+
+
+def targets_with_areas(label_map: NDArray[np.uint16], void: int) -> tuple[Targets, dict[int, int]]:
+    """Return the targets of a label map, and the pixels of each label id in it, void included.
+
+    >>> targets_with_areas(np.full((32, 64), 7, dtype=np.uint16), void=255)[1]
+    {7: 2048}
+    """
     pixels = split_patches(label_map).reshape(-1, PIXELS)
     pixels = np.where(pixels == void, _NOT_VALID, pixels)
-    ranked = _rank_labels(pixels)
-    return Targets(*ranked, slot_planes=_planes(pixels, ranked[0]))
+    mixed = np.flatnonzero((pixels != pixels[:, :1]).any(axis=1))
+    runs = _find_runs(pixels, mixed)
+    slot_labels, slot_pixels, label_count = _rank_labels(runs, len(pixels))
+    slot_planes = np.zeros((len(pixels), PLANES, PIXELS // 8), dtype=np.uint8)
+    slot_planes[pixels[:, 0] == _NOT_VALID] = _VOID_PLANES
+    slot_planes[mixed] = _planes(pixels[mixed], slot_labels[mixed])
+    return Targets(slot_labels, slot_pixels, label_count, slot_planes), _areas(runs, pixels, void)
 
 
-def _rank_labels(
-    pixels: NDArray[np.uint16],
-) -> tuple[NDArray[np.int16], NDArray[np.uint16], NDArray[np.uint8]]:
-    """Return slot_labels, slot_pixels and label_count of pixels [P, 1024].
+_Runs = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint16]]
+"""Per label of each patch, void left out: the patch, the pixels, the label id."""
 
-    Every row is sorted, so that each class is one run; the few runs are then ranked together. That
-    is faster than counting into a table as wide as the label space.
+
+def _find_runs(pixels: NDArray[np.uint16], mixed: NDArray[np.intp]) -> _Runs:
+    """Return the labels of pixels [P, 1024], of which the rows ``mixed`` have more than one value.
+
+    Those rows are sorted, so that each label is one run. That is faster than counting into a table
+    as wide as the label space.
     """
-    count = len(pixels)
-    ordered = np.sort(pixels, axis=1)
+    ordered = np.sort(pixels[mixed], axis=1)
     is_start = np.ones(ordered.shape, dtype=bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=is_start[:, 1:])
     starts = np.flatnonzero(is_start)
-    lengths = np.diff(starts, append=ordered.size)
-    labels = ordered.ravel()[starts]
+    plain = np.delete(np.arange(len(pixels)), mixed)
+    patches = np.concatenate([plain, mixed[starts // PIXELS]])
+    lengths = np.concatenate([np.full(len(plain), PIXELS), np.diff(starts, append=ordered.size)])
+    labels = np.concatenate([pixels[plain, 0], ordered.ravel()[starts]])
     valid = labels != _NOT_VALID
-    starts, lengths, labels = starts[valid], lengths[valid], labels[valid]
-    patches = starts // PIXELS
+    return patches[valid], lengths[valid], labels[valid]
+
+
+def _rank_labels(
+    runs: _Runs, count: int
+) -> tuple[NDArray[np.int16], NDArray[np.uint16], NDArray[np.uint8]]:
+    """Return slot_labels, slot_pixels and label_count of so many patches."""
+    patches, lengths, labels = runs
     order = np.argsort((patches << 32) | ((PIXELS - lengths) << 16) | labels)
     patches, lengths, labels = patches[order], lengths[order], labels[order]
-    runs = np.bincount(patches, minlength=count)
-    first_run = np.cumsum(runs) - runs
-    rank = np.arange(len(patches)) - first_run[patches]
+    found = np.bincount(patches, minlength=count)
+    first = np.cumsum(found) - found
+    rank = np.arange(len(patches)) - first[patches]
     kept = rank < SLOTS
     where = patches[kept], rank[kept]
     slot_labels = np.full((count, SLOTS), NO_LABEL, dtype=np.int16)
     slot_labels[where] = labels[kept].astype(np.int16)
     slot_pixels = np.zeros((count, SLOTS), dtype=np.uint16)
     slot_pixels[where] = lengths[kept]
-    return slot_labels, slot_pixels, np.minimum(runs, 255).astype(np.uint8)
+    return slot_labels, slot_pixels, np.minimum(found, 255).astype(np.uint8)
+
+
+def _areas(runs: _Runs, pixels: NDArray[np.uint16], void: int) -> dict[int, int]:
+    """Return the pixels of each label id, void included."""
+    _, lengths, labels = runs
+    counts = np.bincount(labels, weights=lengths)
+    areas = {label: int(counts[label]) for label in np.flatnonzero(counts).tolist()}
+    void_pixels = pixels.size - int(lengths.sum())
+    return areas | {void: void_pixels} if void_pixels else areas
 
 
 def _planes(pixels: NDArray[np.uint16], slot_labels: NDArray[np.int16]) -> NDArray[np.uint8]:
@@ -94,10 +128,11 @@ def _planes(pixels: NDArray[np.uint16], slot_labels: NDArray[np.int16]) -> NDArr
     ids = slot_labels.astype(np.uint16)
     slot0, slot1, slot2, slot3 = (pixels == ids[:, k, None] for k in range(SLOTS))
     void = pixels == _NOT_VALID
-    bit0 = slot1 | slot3 | void
-    bit1 = (slot2 | slot3) & ~void
-    bit2 = ~(slot0 | slot1 | slot2 | slot3) | void
-    return np.stack([np.packbits(bit, axis=1) for bit in (bit0, bit1, bit2)], axis=1)
+    bits = np.empty((len(pixels), PLANES, PIXELS), dtype=bool)
+    bits[:, 0] = slot1 | slot3 | void
+    bits[:, 1] = (slot2 | slot3) & ~void
+    bits[:, 2] = ~(slot0 | slot1 | slot2 | slot3) | void
+    return np.packbits(bits, axis=2)
 
 
 def unpack_states(slot_planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -108,6 +143,20 @@ def unpack_states(slot_planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         bits[..., 0, :] | (bits[..., 1, :] << one) | (bits[..., 2, :] << two)
     )
     return states
+
+
+def count_states(slot_planes: NDArray[np.uint8]) -> tuple[int, int, int]:
+    """Return how many pixels bit planes [..., 3, 128] have: all, void ones, and ``STATE_OTHER``.
+
+    >>> states = np.zeros((1, PIXELS), dtype=np.uint8)
+    >>> states[0, :5] = [1, STATE_OTHER, STATE_VOID, STATE_OTHER, 3]
+    >>> count_states(pack_states(states))
+    (1024, 1, 2)
+    """
+    # Bit 2 is set in these two states only, and bit 0 in one of them.
+    bit0, bit2 = slot_planes[..., 0, :], slot_planes[..., 2, :]
+    void = int(np.bitwise_count(bit0 & bit2).sum())
+    return bit2.size * 8, void, int(np.bitwise_count(bit2).sum()) - void
 
 
 def pack_states(states: NDArray[np.uint8]) -> NDArray[np.uint8]:
