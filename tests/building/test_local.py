@@ -425,7 +425,7 @@ def test_stage_times_show_whether_the_backbone_waits(
 ) -> None:
     """They are in dataset.json too."""
     where = {
-        "targets": "vocprep.building.stages.make_targets",
+        "targets": "vocprep.building.stages.targets_with_areas",
         "embed": "vocprep.features.embed.Embedder._forward",
     }[slow]
     module, _, name = where.rpartition(".")

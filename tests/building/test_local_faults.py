@@ -276,7 +276,7 @@ def deadline(seconds: float) -> Iterator[None]:
 @pytest.mark.parametrize(
     "where",
     [
-        "vocprep.building.stages.make_targets",
+        "vocprep.building.stages.targets_with_areas",
         "vocprep.features.embed.Embedder._forward",
         "vocprep.building.pipeline.finish_shard",
     ],

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vocprep.errors import ShardError
+from vocprep.labels.statistics import label_areas
 from vocprep.shards.record import Record, check_record
 
 TYPES = {
@@ -63,6 +64,17 @@ def test_digests_are_those_of_the_written_out_algorithm(
     assert record.record_sha256 == naive_digest(record, RECORD_ORDER)
     assert record.targets_sha256 == naive_digest(record, TARGET_ORDER)
     assert record.embeddings_sha256 == naive_digest(record, ["embeddings"])
+
+
+def test_a_record_that_was_described_has_the_digests_and_areas_of_its_png() -> None:
+    record, made = make_record(), make_record()
+    label_map = record.label_map
+    described = made.described(label_map, label_areas(label_map))
+    assert "label_map" not in vars(described)
+    unread = replace(made, label_png=b"not to be decoded")
+    vars(unread).update({k: v for k, v in vars(described).items() if k not in vars(unread)})
+    for name in ("record_sha256", "targets_sha256", "embeddings_sha256", "label_pixels"):
+        assert getattr(unread, name) == getattr(record, name)
 
 
 def test_digest_of_a_known_record_stays_what_it_was() -> None:

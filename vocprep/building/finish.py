@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import numpy as np
 from pydantic import Field
 
 from vocprep.building.plan import ShardPlan
@@ -16,8 +15,8 @@ from vocprep.errors import ShardError
 from vocprep.features.image_errors import turned_note
 from vocprep.files.ids import is_plain, record_order
 from vocprep.labels.label_space import LabelSpace
-from vocprep.labels.statistics import label_areas, label_notes
-from vocprep.labels.targets import STATE_OTHER, unpack_states
+from vocprep.labels.statistics import label_notes
+from vocprep.labels.targets import count_states
 from vocprep.options import Layout
 from vocprep.shards.containers import CONTAINERS
 from vocprep.shards.index import DatasetIndex, ShardEntry, describe_file
@@ -169,7 +168,7 @@ def describe_shard(
     """Describe a shard with these records and bytes."""
     label_pixels: Counter[int] = Counter()
     for record in records:
-        label_pixels.update(label_areas(record.label_map))
+        label_pixels.update(record.label_pixels)
     entry = None
     if records:
         entry = ShardEntry(
@@ -193,10 +192,10 @@ def describe_shard(
 def _statistics(records: Sequence[Record]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for record in records:
-        states = np.bincount(unpack_states(record.slot_planes).ravel(), minlength=6)
+        pixels, void_pixels, other_pixels = count_states(record.slot_planes)
         numbers = (
             *(1, len(record.embeddings)),
-            *(int(states.sum()), int(states[-1]), int(states[STATE_OTHER])),
+            *(pixels, void_pixels, other_pixels),
             int((record.label_count == 0).sum()),
             int((record.label_count > 4).sum()),
         )

@@ -35,7 +35,7 @@ from vocprep.labels.advice import fit_to_picture, other_size
 from vocprep.labels.decode import LabelRule, decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import encode_png
-from vocprep.labels.targets import Targets, make_targets
+from vocprep.labels.targets import Targets, targets_with_areas
 from vocprep.parallel import StageTimes
 from vocprep.recipe import EmbeddingDtype, Recipe
 from vocprep.shards.record import Record, record_id
@@ -165,6 +165,10 @@ class RecordDraft:
     split: str
     grid: Grid
     targets: Targets
+    label_map: NDArray[np.uint16]
+    """[32·ny, 32·nx]; of which ``label_png`` is made."""
+    label_pixels: dict[int, int]
+    """Pixels of each label id, void included."""
     label_png: bytes
     image_sha256: str
     label_sha256: str
@@ -179,8 +183,8 @@ class RecordDraft:
         return self.grid[0] * self.grid[1]
 
     def record(self, embeddings: NDArray[np.floating], dtype: EmbeddingDtype) -> Record:
-        """Return the record with these embeddings [P, D]."""
-        return Record(
+        """Return the record with these embeddings [P, D], and with its digests."""
+        record = Record(
             image_id=self.record_id,
             split=self.split,
             grid=self.grid,
@@ -193,6 +197,7 @@ class RecordDraft:
             image_sha256=self.image_sha256,
             label_sha256=self.label_sha256,
         )
+        return record.described(self.label_map, self.label_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,11 +317,14 @@ class SampleStages:
 
     def _draft(self, files: SampleFiles, placed: PlacedView) -> RecordDraft:
         label_map = placed.label_map
+        targets, label_pixels = targets_with_areas(label_map, self.label_space.void)
         return RecordDraft(
             record_id=record_id(files.sample.image_id, placed.view),
             split=files.sample.split,
             grid=(label_map.shape[0] // PATCH, label_map.shape[1] // PATCH),
-            targets=make_targets(label_map, self.label_space.void),
+            targets=targets,
+            label_map=label_map,
+            label_pixels=label_pixels,
             label_png=encode_png(label_map),
             image_sha256=files.image_sha256,
             label_sha256=files.label_sha256,

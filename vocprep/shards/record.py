@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from vocprep.errors import LabelDecodeError, ShardError
 from vocprep.geometry import PATCH, Grid
 from vocprep.labels.png import decode_png
+from vocprep.labels.statistics import label_areas
 
 
 def record_id(image_id: str, view: str) -> str:
@@ -86,6 +88,21 @@ class Record:
         return label_map
 
     @cached_property
+    def label_pixels(self) -> dict[int, int]:
+        """Pixels of each label id that occurs in the label map, void included."""
+        return label_areas(self.label_map)
+
+    def described(self, label_map: NDArray[np.uint16], label_pixels: dict[int, int]) -> Self:
+        """Return this record with its digests computed, by what its label PNG was made of.
+
+        So the PNG need not be decoded for them. The label map itself is not kept.
+        """
+        vars(self).update(label_map=label_map, label_pixels=label_pixels)
+        vars(self).update({name: getattr(self, name) for name in _DIGESTS})
+        del vars(self)["label_map"]
+        return self
+
+    @cached_property
     def targets_sha256(self) -> str:
         """Digest of what follows from the labels: targets and label map."""
         return _digest(self, TARGET_FIELDS)
@@ -100,6 +117,8 @@ class Record:
         """Digest of the whole record: the same in every container."""
         return _digest(self, FIELDS)
 
+
+_DIGESTS = ("targets_sha256", "embeddings_sha256", "record_sha256")
 
 PATCH_FIELDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "slot_labels": (np.int16, (4,)),
@@ -132,10 +151,15 @@ def _digest(record: Record, names: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for name in names:
         array = _as_array(getattr(record, name))
-        shape = ",".join(str(size) for size in array.shape)
-        digest.update(f"{name}\0{array.dtype.name}\0{shape}\0".encode())
-        digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
+        digest.update(_array_header(name, array.dtype, array.shape))
+        digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _array_header(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Return what is digested before an array's bytes."""
+    return f"{name}\0{dtype.name}\0{','.join(map(str, shape))}\0".encode()
 
 
 def _as_array(value: str | Grid | NDArray[np.generic]) -> NDArray[np.generic]:
