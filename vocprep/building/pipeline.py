@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain, cycle, islice
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 
@@ -49,10 +49,14 @@ from vocprep.recipe import EmbeddingDtype, Precision, Recipe
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
 
+Item = TypeVar("Item")
+
 GROUP_PATCHES = 784
 """Patches of several images that a CPU core embeds together: 16 images of 7×7."""
 GPU_THREADS = 2
 """Threads that feed one GPU."""
+TOGETHER = 4
+"""Samples that a thread drafts at a time."""
 NVJPEG_BATCH = 64
 """Images that a GPU decodes together."""
 MOST_NAMED = 3
@@ -183,14 +187,18 @@ def draft_records(
         return image.then(stages.decode_labels).then(stages.place).then(stages.make_targets)
 
     if options.decoder == "simplejpeg":
-        yield from map_ordered(
-            lambda sample: draft(read(sample).then(stages.decode_image)), samples, options.workers
-        )
+
+        def draft_all(some: Sequence[SampleRef]) -> list[Outcome[list[RecordDraft]]]:
+            return [draft(read(sample).then(stages.decode_image)) for sample in some]
+
+        some = _taken_together(samples, TOGETHER)
+        with closing(map_ordered(draft_all, some, options.workers, ahead=1)) as drafts:
+            yield from chain.from_iterable(drafts)
         return
     decode = partial(_decode_on_gpu, stages, device)
     with (
         closing(map_ordered(read, samples, options.workers)) as files,
-        closing(map_ordered(decode, _batches(files), 1, ahead=2)) as images,
+        closing(map_ordered(decode, _taken_together(files, NVJPEG_BATCH), 1, ahead=2)) as images,
     ):
         yield from map_ordered(draft, chain.from_iterable(images), options.workers)
 
@@ -213,9 +221,11 @@ def _decode_on_gpu(
     return [each.then(lambda files: stages.decode_image(files, decode)) for each in batch]
 
 
-def _batches(files: Iterator[Outcome[SampleFiles]]) -> Iterator[list[Outcome[SampleFiles]]]:
-    while batch := list(islice(files, NVJPEG_BATCH)):
-        yield batch
+def _taken_together(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
+    """Yield lists of so many items, the last one of the rest."""
+    rest = iter(items)
+    while taken := list(islice(rest, count)):
+        yield taken
 
 
 def _groups(
