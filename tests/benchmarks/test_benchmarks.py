@@ -34,6 +34,9 @@ TINY = {
         *("--images", "4", "--start-up", "2", "--compared", "2", "--windows", "32"),
         "--no-compile",
     ],
+    "feed": [
+        *("--images", "4", "--labels", "mat", "--geometries", "crop", "--records", "100"),
+    ],
     "quality": ["--images", "4", "--passes", "2", "--seeds", "2", "--rows", "cells", "linear"],
     "read": ["--records", "600", "--repeats", "1"],
     "scale": ["--most", "1000"],
