@@ -24,7 +24,6 @@ from vocprep.files.ids import is_plain
 from vocprep.labels.label_space import LabelSpace
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import differing_fields
-from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample, Sample, SampleEntry, sample_order
 from vocprep.shards.version import Version
@@ -124,7 +123,7 @@ def diff(a: str | Place, b: str | Place, progress: Progress = NO_PROGRESS) -> Ve
     """
     folders = parse_place(a), parse_place(b)
     versions = Version.open(folders[0]), Version.open(folders[1])
-    comparison = _RecordComparison(_shared_label_space(folders[0], versions))
+    comparison = _RecordComparison(_shared_label_space(versions))
     lists = _compare_lists(versions)
     progress.begin("records", len(lists.differing), 0)
     try:
@@ -140,10 +139,10 @@ EntryPair = tuple[SampleEntry, SampleEntry]
 RecordPair = tuple[Record, Record]
 
 
-def _shared_label_space(folder: Place, versions: tuple[Version, Version]) -> LabelSpace | None:
+def _shared_label_space(versions: tuple[Version, Version]) -> LabelSpace | None:
     """Return the label space of both versions, None when it is not the same one."""
     one, other = (version.index.recipe.schema for version in versions)
-    return ShardDataset(folder, versions[0]).label_space if one == other else None
+    return versions[0].label_space if one == other else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from vocprep.errors import ManifestError, ShardError, UsageError
+from vocprep.errors import ShardError, UsageError
 from vocprep.files.ids import image_id_of, is_plain, view_suffix
-from vocprep.files.reading import parse_json
 from vocprep.labels.label_space import LabelSpace
 from vocprep.options import LoaderOptions
 from vocprep.progress import NO_PROGRESS, Progress
@@ -33,11 +32,10 @@ from vocprep.shards.feed.order import epoch_order
 from vocprep.shards.index import DatasetIndex, ShardEntry, remake_advice
 from vocprep.shards.one_record import RangedRecords
 from vocprep.shards.record import PATCH_FIELDS, Record, record_ids_of
-from vocprep.shards.samples import LABELS_FILE, QuarantinedSample, SampleEntry
+from vocprep.shards.samples import QuarantinedSample, SampleEntry
 from vocprep.shards.spans import ids_sha256
-from vocprep.shards.version import Version, read_listed
+from vocprep.shards.version import Version
 from vocprep.storage.places import Place, parse_place
-from vocprep.validation import explain
 from vocprep.views import ViewChoice, all_plain, chosen_rows, is_chosen, is_crop, per_image
 
 if TYPE_CHECKING:
@@ -55,8 +53,6 @@ __all__ = [
     "open",
 ]
 _ARRAYS = ("embeddings", *PATCH_FIELDS)
-_MAX_LABELS = 64 << 20
-"""Bytes of labels.json: that of the largest label space that is shipped has 15 kB."""
 
 
 class ShardDataset:
@@ -101,24 +97,10 @@ class ShardDataset:
         """Names of the splits."""
         return tuple(sorted(self.index.recipe.splits))
 
-    @cached_property
+    @property
     def label_space(self) -> LabelSpace:
         """The label space, read from labels.json; ShardError when it is not the recipe's."""
-        path, identity = self.path / LABELS_FILE, self.index.recipe.schema
-        try:
-            data = read_listed(self.path, self.index, LABELS_FILE, _MAX_LABELS)
-            label_space = LabelSpace.from_json(parse_json(data))
-        except (ValueError, ManifestError) as error:
-            raise ShardError(
-                f"{path}: cannot be read: {explain(error)}; copy it again, or build "
-                "the shards again"
-            ) from error
-        if label_space.sha256 != identity.sha256:
-            raise ShardError(
-                f"{path}: has digest {label_space.sha256[:12]}…: expected {identity.sha256[:12]}… "
-                f"of schema {identity.name}; copy it again, or build the shards again"
-            )
-        return label_space
+        return self.version.label_space
 
     @property
     def content_id(self) -> str:

@@ -15,13 +15,16 @@ from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 
-from vocprep.errors import ShardError
+from vocprep.errors import ManifestError, ShardError
 from vocprep.files.ids import record_order
+from vocprep.files.reading import parse_json
+from vocprep.labels.label_space import LabelSpace
 from vocprep.shards.containers import ProvedShards, ShardReader, read_entry
 from vocprep.shards.index import DatasetIndex, FileEntry, ShardEntry, read_index
 from vocprep.shards.listed import FileProblem, check_files, file_problem, foreign_file, open_proved
 from vocprep.shards.record import Record
 from vocprep.shards.samples import (
+    LABELS_FILE,
     MAX_LINE,
     QUARANTINE_FILE,
     SAMPLES_FILE,
@@ -36,6 +39,10 @@ from vocprep.shards.samples import (
 )
 from vocprep.shards.spans import ShardSpan, SpanSearch
 from vocprep.storage.places import Place
+from vocprep.validation import explain
+
+_MAX_LABELS = 64 << 20
+"""Bytes of labels.json: that of the largest label space that is shipped has 15 kB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +167,25 @@ class Version:
         return SpanSearch(
             (shard.split, shard.name, self.spans[shard.name]) for shard in self.index.shards
         )
+
+    @cached_property
+    def label_space(self) -> LabelSpace:
+        """The label space, read from labels.json; ShardError when it is not the recipe's."""
+        path, identity = self.path / LABELS_FILE, self.index.recipe.schema
+        try:
+            data = read_listed(self.path, self.index, LABELS_FILE, _MAX_LABELS)
+            label_space = LabelSpace.from_json(parse_json(data))
+        except (ValueError, ManifestError) as error:
+            raise ShardError(
+                f"{path}: cannot be read: {explain(error)}; copy it again, or build "
+                "the shards again"
+            ) from error
+        if label_space.sha256 != identity.sha256:
+            raise ShardError(
+                f"{path}: has digest {label_space.sha256[:12]}…: expected {identity.sha256[:12]}… "
+                f"of schema {identity.name}; copy it again, or build the shards again"
+            )
+        return label_space
 
     def records(
         self, folder: Place, samples: Iterable[SampleEntry]
