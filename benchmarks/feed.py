@@ -181,7 +181,9 @@ def stage_table(title: str, job: Job, codes: list[Code]) -> Table:
         numbers = [*cost.stages.values(), cost.processor_ms - known, cost.processor_ms]
         for line, number in zip(lines, numbers, strict=True):
             line[f"{name}_ms"], line[f"{name}_share"] = number, 100 * number / cost.processor_ms
-    return Table("", tuple(columns), lines)
+    # Stages include a few pictures' start-up, which the whole does not: over few there is no rest.
+    shown = [line for line in lines if any(isinstance(n, float) and n > 0 for n in line.values())]
+    return Table("", tuple(columns), shown)
 
 
 def add_tables(
