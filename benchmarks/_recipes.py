@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vocprep.options import BuildChoices
-from vocprep.views import View
+from vocprep.views import Crops, View
 
 VIEWS: tuple[View, ...] = ("identity", "flip")
 
@@ -17,6 +17,12 @@ class Embeddings:
     choices: BuildChoices
     weights: str | None = "cifar100_resnet32.pth"
     """File of the backbone's weights; untrained ones when None."""
+
+    @property
+    def views(self) -> int:
+        """Views of each picture."""
+        crops = self.choices.crops
+        return len(self.choices.named_views) + (crops.count if crops else 0)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ EMBEDDINGS = {
     "wide": Embeddings(
         BuildChoices(views=VIEWS, windows=(32, 64, 128), layers=("layer3", "layer2")),
     ),
+    "crops": Embeddings(BuildChoices(views=(*VIEWS, Crops(count=4, seed=0)))),
     "fp32": Embeddings(BuildChoices(views=VIEWS, precision="fp32")),
     "wide-fp32": Embeddings(
         BuildChoices(
@@ -66,6 +73,7 @@ PRESETS = {
 windows 32, 64, 128 and layers layer3 + layer2."""
 VARIANTS = PRESETS | {
     "none": Variant("cells, mask_head none", preset="cells", settings=("mask_head=none",)),
+    "crops": Variant("cells, crops:4 too", preset="cells", shards="crops"),
     "alone": Variant("default, encoder none", settings=("encoder=none",)),
     "spikformer": Variant("default, encoder spikformer", settings=("encoder=spikformer",)),
     "random": Variant("default, untrained backbone", shards="random"),

@@ -27,7 +27,7 @@ from statistics import mean, median
 
 import torch
 from _pictures import SCHEMA, find_photographs, weights_at_hand
-from _recipes import ASKED, EMBEDDINGS, PRESETS, VARIANTS, VIEWS, Asked, Variant
+from _recipes import ASKED, EMBEDDINGS, PRESETS, VARIANTS, Asked, Variant
 from _report import Cell, Column, Report, Table, command_line, usable_cores
 
 import vocprep
@@ -92,7 +92,8 @@ class Bench:
 
     def options(self, variant: Variant, seed: int) -> TrainOptions:
         """Return how a row is trained: every picture as often as in every other one."""
-        views = len(VIEWS) if load_options(variant.preset, variant.settings).flip else 1
+        has_views = load_options(variant.preset, variant.settings).flip
+        views = EMBEDDINGS[variant.shards].views if has_views else 1
         epochs, batch_size = self.passes // views, variant.batch_size or self.batch_size
         settings = (*variant.settings, f"batch_size={batch_size}", f"seed={seed}")
         length = {"epochs": epochs, "validate_every": epochs, "resume": True}
@@ -224,8 +225,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, help="trainings at once; one per core, or one on a GPU")
     parser.add_argument("--work", type=Path, help="folder that keeps shards and runs")
     arguments = parser.parse_args()
-    if arguments.passes < 1 or arguments.passes % len(VIEWS):
-        parser.error(f"--passes {arguments.passes}: expected a multiple of {len(VIEWS)}, the views")
+    views = max(EMBEDDINGS[VARIANTS[name].shards].views for name in arguments.rows)
+    if arguments.passes < 1 or arguments.passes % views:
+        parser.error(f"--passes {arguments.passes}: expected a multiple of {views}, the views")
     for name in ("batch_size", "seeds", "jobs"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: expected 1 or more")
