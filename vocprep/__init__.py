@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vocprep.downloading.outcomes import DownloadOutcome, raise_failures
     from vocprep.downloading.plan import list_sources
     from vocprep.errors import VocprepError
+    from vocprep.exporting.export import ExportResult, export
+    from vocprep.exporting.options import ExportOptions
     from vocprep.geometry import Geometry
     from vocprep.heads.model.tfdet import TFDetHeads
     from vocprep.heads.predict import PredictionResult, PredictOptions, predict
@@ -81,6 +83,8 @@ _HOMES = {
     "DownloadOutcome": "downloading.outcomes",
     "EvaluateOptions": "heads.runs.options",
     "Evaluation": "heads.scoring.evaluate",
+    "ExportOptions": "exporting.options",
+    "ExportResult": "exporting.export",
     "Geometry": "geometry",
     "InitOptions": "own_data.options",
     "InitResult": "own_data.result",
@@ -125,6 +129,7 @@ _HOMES = {
     "diff": "checks.diff",
     "download": "downloading.download",
     "evaluate": "heads.scoring.evaluate",
+    "export": "exporting.export",
     "init": "own_data.init",
     "inspect": "checks.inspect",
     "list_sources": "downloading.plan",
@@ -165,6 +170,8 @@ __all__ = [
     "DownloadOutcome",
     "EvaluateOptions",
     "Evaluation",
+    "ExportOptions",
+    "ExportResult",
     "Geometry",
     "InitOptions",
     "InitResult",
@@ -210,6 +217,7 @@ __all__ = [
     "diff",
     "download",
     "evaluate",
+    "export",
     "init",
     "inspect",
     "list_sources",

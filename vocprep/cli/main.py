@@ -19,6 +19,7 @@ from vocprep.cli.demo import demo
 from vocprep.cli.diff import diff
 from vocprep.cli.download import download
 from vocprep.cli.evaluate import evaluate
+from vocprep.cli.export import export
 from vocprep.cli.init import init
 from vocprep.cli.inspect import inspect
 from vocprep.cli.predict import predict
@@ -167,6 +168,19 @@ def main() -> None:
 
 for _command in (
     *(demo, sample, init, download, verify, decode),
-    *(build_shards, inspect, diff, push, pull, train, evaluate, audit, predict, report, view),
+    *(
+        build_shards,
+        inspect,
+        diff,
+        push,
+        pull,
+        train,
+        evaluate,
+        audit,
+        predict,
+        report,
+        view,
+        export,
+    ),
 ):
     main.add_command(_command)

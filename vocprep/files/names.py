@@ -66,6 +66,7 @@ _KINDS: tuple[tuple[str, Callable[[frozenset[str]], bool]], ...] = (
     (UNFINISHED, lambda names: ".tmp-build" in names),
     (UNFINISHED_PULL, lambda names: PULLING in names),
     (UNINDEXED, lambda names: "samples.jsonl" in names or any(map(_SHARD.fullmatch, names))),
+    ("an export", lambda names: "export.json" in names),
     ("a run", lambda names: "run.json" in names),
     (DATA_DIR, lambda names: bool(names & {"VOCdevkit", ".vocprep"})),
     (

@@ -1,0 +1,128 @@
+"""``vocprep export``: what is chosen, where it is written, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from builders.processes import end_all, forked
+from builders.versions import Built
+from click.testing import CliRunner, Result
+
+import vocprep
+from vocprep.cli.main import main
+from vocprep.errors import DataError, UsageError
+from vocprep.exporting.output import EXPORT_FILE
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, ["export", *map(str, words)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_command_and_library_write_and_report_the_same(crop_hdf5: Built, tmp_path: Path) -> None:
+    printed = run(crop_hdf5.path, "--to", "npy", "--out", tmp_path / "a", "--json")
+    assert printed.exit_code == 0, printed.output
+    result = vocprep.export(str(crop_hdf5.path), "npy", tmp_path / "b")
+    told = json.loads(printed.stdout)
+    assert {**told, "path": None} == {**result.to_json(), "path": None}
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    words = run(crop_hdf5.path, "--to", "npy", "--out", tmp_path / "a").stdout
+    assert words == f"{tmp_path / 'a'}: {len(result.files)} files, {result.bytes / 1e6:,.1f} MB\n"
+
+
+def test_export_json_lists_every_file_with_its_digest(crop_hdf5: Built, tmp_path: Path) -> None:
+    vocprep.export(crop_hdf5.path, "npy", tmp_path)
+    index = json.loads((tmp_path / EXPORT_FILE).read_text())
+    files = contents(tmp_path)
+    del files[EXPORT_FILE]
+    assert {file["name"]: file["sha256"] for file in index["files"]} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in files.items()
+    }
+    assert index["source"]["content_id"] == crop_hdf5.index.content_id
+
+
+def test_one_split_without_the_other_views(crop_hdf5: Built, tmp_path: Path) -> None:
+    options = vocprep.ExportOptions(splits=("val",), views="plain")
+    vocprep.export(crop_hdf5.path, "npy", tmp_path, options)
+    records = crop_hdf5.records.values()
+    expected = [
+        each.image_id for each in records if each.split == "val" and "#" not in each.image_id
+    ]
+    assert (tmp_path / "val" / "ids.txt").read_text().split() == expected
+    assert not (tmp_path / "train").exists()
+
+
+def test_another_export_takes_the_place_of_an_earlier_one(crop_hdf5: Built, tmp_path: Path) -> None:
+    vocprep.export(crop_hdf5.path, "npy", tmp_path)
+    vocprep.export(crop_hdf5.path, "npy", tmp_path, vocprep.ExportOptions(splits=("val",)))
+    assert not (tmp_path / "train").exists()
+    assert (tmp_path / "val" / "embeddings.npy").is_file()
+
+
+def test_files_of_others_are_never_replaced(crop_hdf5: Built, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("all of it")
+    with pytest.raises(UsageError, match=r"thesis\.tex.*choose an empty --out"):
+        vocprep.export(crop_hdf5.path, "npy", tmp_path)
+    with pytest.raises(UsageError, match="a dataset version"):
+        vocprep.export(crop_hdf5.path, "npy", crop_hdf5.path)
+    assert (tmp_path / "thesis.tex").read_text() == "all of it"
+
+
+def export_and_die(version: Path, out: Path, renames: int) -> None:
+    """Export the val split; the process ends when it is about to rename once more."""
+    whole, left = Path.rename, [renames]
+
+    def rename(path: Path, target: Path) -> Path:
+        if left[0] == 0:
+            os._exit(9)
+        left[0] -= 1
+        return whole(path, target)
+
+    Path.rename = rename  # type: ignore[method-assign]
+    vocprep.export(version, "npy", out, vocprep.ExportOptions(splits=("val",)))
+
+
+@pytest.mark.parametrize("renames", [1, 4, 5, 6, 7])
+def test_an_export_that_is_killed_while_files_are_exchanged_leaves_one_whole(
+    crop_hdf5: Built, tmp_path: Path, renames: int
+) -> None:
+    vocprep.export(crop_hdf5.path, "npy", tmp_path)
+    before = contents(tmp_path)
+    assert end_all([forked(export_and_die, crop_hdf5.path, tmp_path, renames)], 60) == [9]
+    with pytest.raises(UsageError, match="no split 'nosplit'"):
+        vocprep.export(crop_hdf5.path, "npy", tmp_path, vocprep.ExportOptions(splits=("nosplit",)))
+    vocprep.export(crop_hdf5.path, "npy", tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_damaged_shard_leaves_the_earlier_export(built_copy: Built, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    vocprep.export(built_copy.path, "npy", out)
+    before = contents(out)
+    shard = built_copy.path / built_copy.index.shards[-1].name
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    result = run(built_copy.path, "--to", "npy", "--out", out)
+    assert result.exit_code == 3, result.output
+    assert shard.name in result.stderr
+    assert contents(out) == before
+
+
+def test_what_is_no_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing"):
+        vocprep.export(tmp_path / "nowhere", "npy", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="--to 'xml': expected one of npy"):
+        vocprep.export(tmp_path, "xml", tmp_path / "out")  # type: ignore[arg-type]
