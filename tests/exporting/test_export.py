@@ -126,3 +126,10 @@ def test_what_is_no_version_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="--to 'xml': expected one of npy"):
         vocprep.export(tmp_path, "xml", tmp_path / "out")  # type: ignore[arg-type]
+
+
+def test_rows_are_refused_where_there_is_no_table(crop_hdf5: Built, tmp_path: Path) -> None:
+    result = run(crop_hdf5.path, "--to", "npy", "--rows", "patches", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "--to npy: holds no tables" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import click
 
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, PLACE, comma_list, counted, json_option, megabytes, print_json
-from vocprep.exporting.options import ExportFormat, ExportOptions, Views
+from vocprep.exporting.options import ExportFormat, ExportOptions, Rows, Views
 from vocprep.storage.places import Place
 
 
@@ -27,6 +27,13 @@ from vocprep.storage.places import Place
     show_default=True,
     help="plain: without the mirrored views and crops that the version may hold.",
 )
+@click.option(
+    "--rows",
+    type=click.Choice(get_args(Rows)),
+    default=ExportOptions.rows,
+    show_default=True,
+    help="What a row of a table is; pictures hold lists over their patches.",
+)
 @json_option
 def export(
     path: Place,
@@ -34,6 +41,7 @@ def export(
     out: Path,
     splits: tuple[str, ...] | None,
     views: str,
+    rows: str,
     as_json: bool,
 ) -> None:
     """Write a dataset version in the files of another library.
@@ -43,14 +51,16 @@ def export(
 
     \b
     npy            arrays for numpy.load(..., mmap_mode="r"), a folder per split
+    parquet        tables for pandas, polars, DuckDB, a folder per split
 
     \b
     Example:
       vocprep export shards/voc --to npy --out arrays
+      vocprep export shards/voc --to parquet --rows patches --out tables
     """
     from vocprep.exporting.export import export as write_export
 
-    options = ExportOptions(splits=splits, views=cast(Views, views))
+    options = ExportOptions(splits=splits, views=cast(Views, views), rows=cast(Rows, rows))
     result = write_export(path, cast(ExportFormat, to), out, options, Bars("record"))
     if as_json:
         print_json(result.to_json())

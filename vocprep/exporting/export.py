@@ -47,15 +47,17 @@ def export(
 
     The same version gives the same files. They appear in ``out`` together, in the place of an
     earlier export; other files are never replaced. Raises UsageError for a format that there is
-    not, a split that the version lacks and a folder that cannot be written, and what
+    not, a library of it that is not installed, a split that the version lacks and a folder that
+    cannot be written, and what
     ``ShardDataset.open`` raises.
     """
     if to not in get_args(ExportFormat):
         raise UsageError(f"--to {to!r}: expected one of {', '.join(get_args(ExportFormat))}")
-    folder = local_path(out)
-    source = VersionSource(
-        ShardDataset.open(parse_place(path)), options or ExportOptions(), progress
-    )
-    with export_folder(folder, to, source.identity, progress.note) as staged:
-        VERSION_EXPORTERS[to].write(source, staged)
+    exporter, folder, options = VERSION_EXPORTERS[to], local_path(out), options or ExportOptions()
+    versions = exporter.versions(to)
+    if options.rows != ExportOptions.rows and not exporter.has_rows:
+        raise UsageError(f"--to {to}: holds no tables: leave --rows {options.rows} out")
+    source = VersionSource(ShardDataset.open(parse_place(path)), options, progress)
+    with export_folder(folder, to, source.identity, versions, progress.note) as staged:
+        exporter.write(source, staged)
     return ExportResult(path=folder, to=to, files=read_export(folder).files)

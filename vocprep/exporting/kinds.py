@@ -1,11 +1,17 @@
-"""The formats of an export: each name with what it is for and the function that writes it."""
+"""The formats of an export: each name with what it is for and the function that writes it.
+
+What needs an optional library is imported when it is written.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
+from vocprep.errors import UsageError
 from vocprep.exporting.arrays import write_arrays
 from vocprep.exporting.options import VersionFormat
 from vocprep.exporting.version_source import VersionSource
@@ -19,8 +25,31 @@ class VersionExporter:
     """What is written, for people."""
     write: Callable[[VersionSource, Path], None]
     """Writes the export into an empty folder."""
+    libraries: tuple[str, ...] = ()
+    """Packages of the extra ``export`` that it is written with; they decide its bytes."""
+    has_rows: bool = False
+    """Whether ``ExportOptions.rows`` means something to it."""
+
+    def versions(self, to: str) -> dict[str, str]:
+        """Return the version of each library; UsageError where one is not installed."""
+        missing = [name for name in self.libraries if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"--to {to}: needs {' and '.join(missing)}, which cannot be found: run pip install "
+                "'vocprep[export]'"
+            )
+        return {name: version(name) for name in self.libraries}
+
+
+def _write_parquet(source: VersionSource, folder: Path) -> None:
+    from vocprep.exporting.parquet import write_parquet
+
+    write_parquet(source, folder)
 
 
 VERSION_EXPORTERS: Mapping[VersionFormat, VersionExporter] = {
     "npy": VersionExporter("arrays for numpy.load(..., mmap_mode='r')", write_arrays),
+    "parquet": VersionExporter(
+        "tables for pandas, polars, DuckDB", _write_parquet, ("pyarrow",), has_rows=True
+    ),
 }

@@ -44,6 +44,8 @@ class ExportIndex(Entry):
     """Name of the format."""
     source: Mapping[str, Any]
     """What was exported: the identities of the version, or those of the run."""
+    versions: Mapping[str, str] = {}
+    """Versions of the libraries that decide the bytes, beside the format itself."""
     files: tuple[ExportedFile, ...]
     """All files but this one, by name."""
 
@@ -55,7 +57,11 @@ class ExportIndex(Entry):
 
 @contextmanager
 def export_folder(
-    out: Path, to: str, source: Mapping[str, Any], note: Callable[[str], None]
+    out: Path,
+    to: str,
+    source: Mapping[str, Any],
+    versions: Mapping[str, str],
+    note: Callable[[str], None],
 ) -> Iterator[Path]:
     """Yield an empty folder to write an export in; at the end its files replace those in ``out``.
 
@@ -73,7 +79,7 @@ def export_folder(
             with empty_staging(staged) as folder:
                 yield folder
                 files = tuple(_described(folder))
-                index = ExportIndex(to=to, source=source, files=files)
+                index = ExportIndex(to=to, source=source, versions=versions, files=files)
                 write_json(folder / EXPORT_FILE, index.model_dump(mode="json"))
                 exchange.commit(index.names | {EXPORT_FILE})
     except OSError as error:
