@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from builders.s3 import PROGRAM, S3, S3Server, set_environment
@@ -134,6 +135,15 @@ def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         s3_server.start()
     set_environment(monkeypatch, s3_server.endpoint, tmp_path / "cache")
     return S3(server=s3_server, folder=f"tests/{tmp_path.name}", environment=monkeypatch)
+
+
+@pytest.fixture
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The library of Hugging Face, offline, with an empty cache."""
+    library = pytest.importorskip("datasets")
+    monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+    return library
 
 
 @pytest.fixture

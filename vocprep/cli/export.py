@@ -52,6 +52,7 @@ def export(
     \b
     npy            arrays for numpy.load(..., mmap_mode="r"), a folder per split
     parquet        tables for pandas, polars, DuckDB, a folder per split
+    hugging-face   a dataset for datasets.load_dataset, with its card
 
     \b
     Example:

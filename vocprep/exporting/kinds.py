@@ -47,9 +47,21 @@ def _write_parquet(source: VersionSource, folder: Path) -> None:
     write_parquet(source, folder)
 
 
+def _write_hugging_face(source: VersionSource, folder: Path) -> None:
+    from vocprep.exporting.hugging_face import write_hugging_face
+
+    write_hugging_face(source, folder)
+
+
 VERSION_EXPORTERS: Mapping[VersionFormat, VersionExporter] = {
     "npy": VersionExporter("arrays for numpy.load(..., mmap_mode='r')", write_arrays),
     "parquet": VersionExporter(
         "tables for pandas, polars, DuckDB", _write_parquet, ("pyarrow",), has_rows=True
+    ),
+    "hugging-face": VersionExporter(
+        "a dataset for datasets.load_dataset, with its card",
+        _write_hugging_face,
+        ("datasets", "huggingface_hub", "pyarrow"),
+        has_rows=True,
     ),
 }

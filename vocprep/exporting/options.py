@@ -7,7 +7,7 @@ from typing import Literal
 from vocprep.storage.places import LocalPath
 from vocprep.validation import checked
 
-VersionFormat = Literal["npy", "parquet"]
+VersionFormat = Literal["npy", "parquet", "hugging-face"]
 ExportFormat = VersionFormat
 """The names of the formats, as ``--to`` takes them."""
 Views = Literal["all", "plain"]

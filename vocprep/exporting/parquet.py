@@ -7,6 +7,7 @@ is exported changes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -28,6 +29,19 @@ _LEVEL = 3
 """Of zstd: higher ones make these tables smaller by less than their time is worth."""
 _UNIQUE = frozenset({"embeddings", "embedding", "slot_planes", "label_map"})
 """Columns with hardly two equal values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """The rows of a split in its files."""
+
+    rows: int
+    schema: pa.Schema
+    table_bytes: int
+    """As Arrow tables in memory."""
+    file_bytes: int
+
+
 MakeTable = Callable[[list[Record]], pa.Table]
 
 
@@ -64,17 +78,22 @@ def describe(source: VersionSource) -> dict[str, object]:
 
 def write_split(
     records: Iterable[Record], make_table: MakeTable, folder: Path, name: str
-) -> tuple[int, int]:
-    """Write records to ``folder/NAME-IIIII-of-NNNNN.parquet``; return their rows and files."""
+) -> Written:
+    """Write records, at least one, to ``folder/NAME-IIIII-of-NNNNN.parquet``."""
     paths: list[Path] = []
-    rows = 0
+    written: list[Written] = []
     for _, groups in groupby(_row_groups(records), key=itemgetter(0)):
         paths.append(folder / f"{len(paths):05d}")
         tables = (make_table(group) for _, group in groups)
-        rows += _write_file(tables, paths[-1])
+        written.append(_write_file(tables, paths[-1]))
     for number, path in enumerate(paths):
         path.rename(folder / f"{name}-{number:05d}-of-{len(paths):05d}.parquet")
-    return rows, len(paths)
+    return Written(
+        rows=sum(each.rows for each in written),
+        schema=written[0].schema,
+        table_bytes=sum(each.table_bytes for each in written),
+        file_bytes=sum(each.file_bytes for each in written),
+    )
 
 
 def _row_groups(records: Iterable[Record]) -> Iterator[tuple[int, list[Record]]]:
@@ -91,15 +110,18 @@ def _row_groups(records: Iterable[Record]) -> Iterator[tuple[int, list[Record]]]
         yield before // FILE_PATCHES, group
 
 
-def _write_file(tables: Iterator[pa.Table], path: Path) -> int:
-    """Write a file of a row group per table; return how many rows it has."""
+def _write_file(tables: Iterator[pa.Table], path: Path) -> Written:
+    """Write a file of a row group per table."""
     first = next(tables)
-    rows = 0
+    rows = table_bytes = 0
     with path.open("wb") as stream, _writer(stream, first.schema) as writer:
         for table in chain([first], tables):
             writer.write_table(table, row_group_size=len(table))
             rows += len(table)
-    return rows
+            table_bytes += table.nbytes
+    return Written(
+        rows=rows, schema=first.schema, table_bytes=table_bytes, file_bytes=path.stat().st_size
+    )
 
 
 def _writer(stream: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:

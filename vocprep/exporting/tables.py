@@ -21,8 +21,6 @@ from vocprep.shards.record import Record
 
 Columns = dict[str, pa.Array]
 MakeColumns = Callable[[Sequence[Record], LabelSpace], Columns]
-OF_CLASSES = ("slot_labels", "labels", "label")
-"""Columns of class ids, −1 where a slot is empty."""
 SEARCHED = frozenset(
     {"record_id", "image_id", "view", "split", "ny", "nx", "patch", "label", "class_name"}
 )

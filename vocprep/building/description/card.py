@@ -8,10 +8,15 @@ from vocprep.building.plan import BuildPlan
 from vocprep.features.components import COMPONENTS_FILE
 from vocprep.recipe import Recipe
 from vocprep.shards.index import DatasetIndex
+from vocprep.shards.reader import ShardDataset
+from vocprep.shards.version import read_listed
 
 CARD_FILE = "README.md"
 MOST_CLASSES = 10
 """Classes that the card lists, those with most pixels first."""
+_TERMS = "## Terms of use"
+_MOST_BYTES = 1 << 20
+"""Bytes of a card: that of VOC 2012 has 2 kB."""
 
 
 def dataset_card(index: DatasetIndex, plan: BuildPlan) -> str:
@@ -25,9 +30,17 @@ def dataset_card(index: DatasetIndex, plan: BuildPlan) -> str:
         _quarantine(index),
         "## How to load it\n\n" + _loading(index),
         "## How to check it\n\n" + _checking(index),
-        "## Terms of use\n\n" + _terms(plan),
+        f"{_TERMS}\n\n" + _terms(plan),
     )
     return "\n".join(section for section in sections if section)
+
+
+def stated_terms(dataset: ShardDataset) -> str:
+    """Return the terms of use that the card of a finished version states; empty without a card."""
+    if all(entry.name != CARD_FILE for entry in dataset.index.files):
+        return ""
+    card = read_listed(dataset.path, dataset.index, CARD_FILE, _MOST_BYTES)
+    return card.decode(errors="replace").partition(_TERMS)[2].strip()
 
 
 def _about(recipe: Recipe, weights: str) -> str:

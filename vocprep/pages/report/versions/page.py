@@ -13,6 +13,7 @@ from vocprep.analysis.duplicates import Duplicates, find_duplicates, find_same
 from vocprep.analysis.photographs import Photographs
 from vocprep.analysis.statistics import SplitStatistics
 from vocprep.auditing.result import read_audit
+from vocprep.building.description.card import stated_terms
 from vocprep.labels.statistics import label_notes
 from vocprep.pages.report.audit_page import audit_sections
 from vocprep.pages.report.options import ReportOptions
@@ -39,15 +40,11 @@ from vocprep.progress import Progress
 from vocprep.recipe import Recipe
 from vocprep.shards.index import DatasetIndex
 from vocprep.shards.reader import ShardDataset
-from vocprep.shards.version import read_listed
 
 MOST_COMPARED = 30_000
 """Records that are compared each with each, which takes a minute; of more, only digests are."""
 _MOST_QUARANTINED = 200
 """Lines of quarantine.jsonl that are shown."""
-_CARD = "README.md"
-_MOST_CARD = 1 << 20
-_TERMS = "## Terms of use"
 _GEOMETRIES = {
     "crop224": "brought to 256 pixels on its shorter side and cropped to the 224×224 in its centre",
     "squash224": "squashed to 224×224 pixels",
@@ -234,11 +231,7 @@ def _use(dataset: ShardDataset) -> Section:
 
 def _terms(dataset: ShardDataset) -> list[str]:
     """Return the terms of use that the version's card states, line by line."""
-    if all(entry.name != _CARD for entry in dataset.index.files):
-        return []
-    card = read_listed(dataset.path, dataset.index, _CARD, _MOST_CARD)
-    _, _, terms = card.decode(errors="replace").partition(_TERMS)
-    lines = (line.removeprefix("- ").strip() for line in terms.splitlines())
+    lines = (line.removeprefix("- ").strip() for line in stated_terms(dataset).splitlines())
     return [re.sub(r"<(\S+)>$", r"\1", line) for line in lines if line]
 
 
