@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test quick lint bench quality scale torture fuzz exact-arm clean
+.PHONY: help demo test quick lint docs bench quality scale torture fuzz exact-arm clean
 .DEFAULT_GOAL := demo
 
 help:  ## this list
@@ -24,6 +24,9 @@ lint: $(READY)  ## format, style, types, import directions
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: $(READY)  ## the documentation as a site in site/, offline; any warning is an error
+	$(BIN)/zensical build --config-file mkdocs.yml --clean --strict
 
 # The loaders of other libraries are measured where `pip install -e '.[bench]'` brought them: some of
 # them hold numpy back, which an environment for development should not be.
@@ -51,7 +54,7 @@ exact-arm: $(READY)  ## exact arithmetic on emulated 64-bit ARM; on Debian, fetc
 	tests/arm/run.sh $(BIN)/python build/exact-arm
 
 clean:  ## everything that the other targets make
-	rm -rf $(VENV) vocprep-demo seed-walkthrough fuzz-failures dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .cache vocprep-demo seed-walkthrough fuzz-failures dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

@@ -89,3 +89,8 @@ def test_painting_leaves_the_style_as_it_is() -> None:
     before = style.colours.copy()
     style.paint(np.ones((2, 2), dtype=np.uint16))[:] = 0
     np.testing.assert_array_equal(style.colours, before)
+
+
+def test_a_style_without_classes_still_draws() -> None:
+    style = ClassStyle.of({}, 0, str)
+    assert style.paint(np.array([[0, 7]], dtype=np.uint16)).shape == (1, 2, 3)

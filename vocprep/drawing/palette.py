@@ -68,7 +68,7 @@ class ClassStyle:
         Where colours are ``given``, those are taken, and the others are as far as can be from them.
         """
         given = given or {}
-        outputs = max(names) + 1
+        outputs = max(names, default=0) + 1
         spread = spread_colours(min(outputs, _MOST_COLOURS), tuple(given.values()))
         colours = spread[np.arange(outputs) % len(spread)]
         quiet = {key: BACKGROUND_COLOUR for key, text in names.items() if text == _BACKGROUND}

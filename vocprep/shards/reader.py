@@ -320,3 +320,4 @@ class _DecodedSamples:
 
 
 open = ShardDataset.open  # noqa: A001  # used as vocprep.open("shards/context")
+"""``ShardDataset.open``: the version in a folder, or at the URL of one."""
