@@ -15,7 +15,7 @@
     │   ├── ShardError           a shard or a dataset index that breaks docs/format.md
     │   └── RunError             a run folder that cannot be used
     ├── OutOfMemoryError     3   the memory of the machine, or of its GPU, does not suffice
-    ├── ClusterError         3   a cluster, or its nodes that made a shard, are lost
+    ├── ClusterError         3   a cluster, its nodes or the processes that made a shard are lost
     ├── SourceUnavailableError 4 something must be fetched first, or no mirror gave it
     └── FailureBudgetError           5   more samples failed than were allowed to
 
@@ -87,7 +87,7 @@ class OutOfMemoryError(VocprepError):
 
 
 class ClusterError(VocprepError):
-    """A cluster that makes shards, or the nodes that made one of them, are lost."""
+    """A cluster that makes shards, or nodes or processes that made one of them, are lost."""
 
 
 class SourceUnavailableError(VocprepError):

@@ -1,4 +1,4 @@
-"""Errors of too little memory, whichever library raised them, as one sentence."""
+"""Memory: how much there is, and errors of too little of it, whichever library raised them."""
 
 from __future__ import annotations
 
@@ -96,3 +96,30 @@ def _shortage(error: BaseException) -> str:
         return f"the {place} does not suffice"
     detail = line if len(line) <= _LONGEST_DETAIL else f"{line[:_LONGEST_DETAIL]}…"
     return f"the {place} does not suffice ({detail})"
+
+
+def available_memory() -> int | None:
+    """Return how many bytes this process and those that it starts can have; None if not known."""
+    found = [_meminfo("MemAvailable"), _left_of_group()]
+    known = [size for size in found if size is not None]
+    return min(known, default=None)
+
+
+def _meminfo(name: str) -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _left_of_group() -> int | None:
+    """Return what the control group of this process, as containers have one, has left."""
+    try:
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        own = next(line.removeprefix("0::/") for line in groups if line.startswith("0::/"))
+        folder = Path("/sys/fs/cgroup") / own
+        most, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError, StopIteration):  # "max": no limit
+        return None
+    return max(0, most - used)

@@ -288,6 +288,9 @@ class BuildOptions:
     """``auto`` (all GPUs where there are any), ``cpu``, ``cuda`` (all of them) or ``cuda:N``."""
     workers: Positive = field(default_factory=usable_cores)
     """Threads that read and decode; as many as there are cores by default."""
+    processes: Positive = 1
+    """Processes of this machine that make shards side by side, among which threads are divided and
+    GPUs dealt out; for machines on which one process cannot keep cores or GPUs busy."""
     compiled: bool | None = None
     """Compile the backbone: the same bits, sooner; None decides by the size of the build."""
     decoder: Decoder = "simplejpeg"
@@ -338,6 +341,11 @@ class BuildOptions:
             raise UsageError(
                 f"part {self.part} beside engine {self.engine!r}: a cluster shares the shards out "
                 "itself; give one of the two"
+            )
+        if self.processes > 1 and self.engine != "local":
+            raise UsageError(
+                f"processes {self.processes} beside engine {self.engine!r}: a cluster starts its "
+                "own on each node, as --task-cpus says; give one of the two"
             )
         for name in ("task_cpus", "task_gpus"):
             count = getattr(self, name) or 0

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -111,6 +111,18 @@ class StageTimes:
         with self._lock:
             self._seconds[name] += seconds
 
+    def add_all(self, seconds: Mapping[str, float]) -> None:
+        """Add seconds to several stages."""
+        for name, more in seconds.items():
+            self.add(name, more)
+
     def seconds(self) -> dict[str, float]:
         """Return each stage's seconds, in the order of the stages."""
         return dict(self._seconds)
+
+    def __getstate__(self) -> dict[str, float]:
+        return self.seconds()
+
+    def __setstate__(self, seconds: dict[str, float]) -> None:
+        self.__init__(seconds)  # type: ignore[misc]  # with a lock of this process
+        self.add_all(seconds)

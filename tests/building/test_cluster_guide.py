@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -63,17 +62,6 @@ def parts_called(calls: Path) -> list[Part | None]:
 
 def parts(count: int) -> set[Part | None]:
     return {Part(number=number, count=count) for number in range(count)}
-
-
-@pytest.mark.parametrize(("name", "count"), [("parts.sh", 4), ("parts-plain.sh", 2)])
-def test_scripts_of_one_machine_make_all_parts_and_publish(
-    name: str, count: int, calls: Path
-) -> None:
-    if "parallel" in script(name) and shutil.which("parallel") is None:
-        pytest.skip("GNU parallel is not installed")
-    run(script(name))
-    *made, last = parts_called(calls)
-    assert (len(made), set(made), last) == (count, parts(count), None)
 
 
 def test_the_array_of_slurm_makes_all_parts_and_its_last_job_publishes(calls: Path) -> None:

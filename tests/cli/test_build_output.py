@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from builders.progress import Interrupting
@@ -15,7 +17,7 @@ from click.testing import Result
 from PIL import Image
 
 from vocprep.building.results import ShardCounts
-from vocprep.cli.build_output import kept_words, work_words
+from vocprep.cli.build_output import kept_words, memory_words, work_words
 from vocprep.cli.common import duration
 
 pytestmark = pytest.mark.slow
@@ -124,3 +126,35 @@ def test_time_in_words(stages: dict[str, float], expected: str) -> None:
 )
 def test_times_are_short(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("processes", "free", "expected"),
+    [
+        (1, None, "about 1.6 GB"),
+        (1, 1_600_000_000, "about 1.6 GB; 1.6 GB are free"),
+        (1, 10**9, "about 1.6 GB, and only 1.0 GB are free: use fewer --samples-per-shard"),
+        (2, 10**9, ": use fewer --processes or --samples-per-shard"),
+    ],
+)
+def test_memory_in_words(processes: int, free: int | None, expected: str) -> None:
+    plan: Any = SimpleNamespace(
+        memory=1_600_000_000, memory_per_process=300_000_000, processes=processes
+    )
+    assert memory_words(plan, free).endswith(expected)
+
+
+def test_dry_run_states_the_memory_of_all_processes(
+    sample_tree: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    words = build_words(sample_tree, tmp_path / "out", "--dry-run")
+    memory = re.compile(r"memory   about [12]\.\d GB(, of it 0\.1 GB in each of 4 processes)?; .*")
+    for more in ((), ("--processes", 9)):
+        (found,) = filter(None, map(memory.fullmatch, lines(vocprep(*words, *more))))
+        assert bool(found[1]) == bool(more)
+    one, four = (
+        json.loads(vocprep(*words, "--json", "--processes", count).stdout) for count in (1, 9)
+    )
+    assert (one["processes"], four["processes"]) == (1, 4)
+    assert one["memory"] < four["memory"] < one["memory"] + 9 * four["memory_per_process"]
+    assert four["memory_per_process"] < one["memory_per_process"] == one["memory"]

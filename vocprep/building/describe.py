@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vocprep.building.memory_needs import MemoryNeeds
 from vocprep.building.pipeline import FailureBudget, is_compiled
 from vocprep.building.plan import BuildPlan, plan
 from vocprep.building.stages import Outcome, SampleStages, begin
@@ -57,6 +58,12 @@ class PlanDescription:
     warning: str | None
     """What is unusual about the embeddings, if anything."""
     shards: tuple[PlannedShard, ...]
+    processes: int
+    """Processes that would make them."""
+    memory_per_process: int
+    """About how many bytes each of them would take, without what they share."""
+    memory: int
+    """About how many bytes the whole build would take."""
     part: str | None = None
     """Which part of a build this is, as ``I/N``; all numbers are its own."""
 
@@ -97,7 +104,8 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
     be read than ``options.max_failures`` allows, as the build itself would.
     """
     options = options or BuildOptions()
-    compiled = is_compiled(plan.recipe, len(plan.samples), options)
+    images = len(plan.samples) // max(1, min(options.processes, len(plan.shards)))
+    compiled = is_compiled(plan.recipe, images, options)
     stages = SampleStages(recipe=plan.recipe, label_space=plan.label_space, data_dir=plan.data_dir)
     budget = FailureBudget(plan, options.max_failures)
     plan = plan.restricted(options.part)
@@ -114,6 +122,9 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
             patches += outcome.made[0] * outcome.made[1]
     patches *= len(plan.recipe.record_views)
     readable = len(plan.samples) - unreadable
+    estimated = estimate_bytes(patches, plan.recipe)
+    processes = max(1, min(options.processes, len(plan.shards)))
+    needs = MemoryNeeds.of(plan, estimated // max(1, readable), processes, options.workers)
     return PlanDescription(
         recipe=plan.recipe.short_name,
         recipe_id=plan.recipe.recipe_id if plan.recipe.is_complete else None,
@@ -125,11 +136,14 @@ def describe_plan(plan: BuildPlan, options: BuildOptions | None = None) -> PlanD
         embedding_size=plan.recipe.embedding_size,
         backbone_size=plan.recipe.backbone_size,
         bytes_per_image=patches * _embedding_bytes(plan.recipe) // max(1, readable),
-        estimated_bytes=estimate_bytes(patches, plan.recipe),
+        estimated_bytes=estimated,
         warning=size_warning(plan.recipe),
         shards=tuple(
             PlannedShard(name=shard.name, samples=len(shard.samples)) for shard in plan.shards
         ),
+        processes=processes,
+        memory_per_process=needs.per_process,
+        memory=needs.total,
         part=None if options.part is None else str(options.part),
     )
 

@@ -36,8 +36,10 @@ from vocprep.building.pipeline import (
     make_shards,
 )
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
+from vocprep.building.processes.build import ProcessesBuild
 from vocprep.building.ray.build import ClusterBuild
 from vocprep.building.ray.cluster import check_ray
+from vocprep.building.ray.messages import counted
 from vocprep.building.results import BuildResult, MadeShards, PartResult, ShardCounts
 from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, Outcome, SampleStages
@@ -259,8 +261,7 @@ class _Run:
         missing = [shard for shard in plan.shards if shard.name not in existing.shards]
         if missing and (warning := size_warning(plan.recipe)) is not None:
             progress.note(f"warning: {warning}")
-        make = self.make_on_cluster if self.options.engine == "ray" else self.make_shards
-        made = make(missing, turned, progress)
+        made = self._make(missing, turned, progress)
         made.notes = (*existing.notes, *made.notes)
         made.counts = ShardCounts(
             made=len(missing),
@@ -268,6 +269,37 @@ class _Run:
             kept=existing.kept,
         )
         return existing, made
+
+    def _make(
+        self, missing: Sequence[ShardPlan], turned: set[str], progress: Progress
+    ) -> MadeShards:
+        """Make shards in this process, in several of this machine, or on a cluster."""
+        elsewhere: type[ClusterBuild | ProcessesBuild]
+        if self.options.engine == "ray":
+            elsewhere = ClusterBuild
+        elif self._processes_for(missing, progress.note) > 1:
+            elsewhere = ProcessesBuild
+        else:
+            return self.make_shards(missing, turned, progress)
+        there = elsewhere(
+            key=self.key,
+            output=self.output,
+            devices=self.devices,
+            options=self.options,
+            budget=self.budget,
+        )
+        made = there.make_shards(missing, progress)
+        made.turned |= turned
+        made.notes = (*self.output.notes, *made.notes)
+        return made
+
+    def _processes_for(self, missing: Sequence[ShardPlan], note: Callable[[str], None]) -> int:
+        """Return how many of the processes have a shard to make."""
+        wanted = self.options.processes
+        used = min(wanted, len(missing))
+        if 0 < used < wanted:
+            note(f"{counted(used, 'shard')} to make, by {used} of {wanted} processes")
+        return used
 
     def make_shards(
         self, missing: Sequence[ShardPlan], turned: set[str], progress: Progress
@@ -307,22 +339,6 @@ class _Run:
             turned=turned,
             notes=(*self.output.notes, *reuse.notes()),
         )
-
-    def make_on_cluster(
-        self, missing: Sequence[ShardPlan], turned: set[str], progress: Progress
-    ) -> MadeShards:
-        """Make shards on the nodes of a Ray cluster, which put them into the staging folder."""
-        there = ClusterBuild(
-            key=self.key,
-            output=self.output,
-            device=self.devices[0],
-            options=self.options,
-            budget=self.budget,
-        )
-        made = there.make_shards(missing, progress)
-        made.turned |= turned
-        made.notes = (*self.output.notes, *made.notes)
-        return made
 
     def make_embedders(self, samples: int, note: Callable[[str], None]) -> list[Embedder]:
         """Return the backbone on each device, for so many images."""

@@ -8,8 +8,8 @@ it does not matter which machine makes it, how often, or when.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,10 +20,11 @@ from vocprep.building.output.components import staged_components
 from vocprep.building.output.store_output import joined_staging
 from vocprep.building.pipeline import ShardWriter, make_embedders, make_shards
 from vocprep.building.plan import BuildKey, ShardPlan, versions
+from vocprep.building.results import MadeShards
 from vocprep.building.reuse import Reuse, StoredEmbeddings
 from vocprep.building.stages import STAGES, Outcome, SampleStages
 from vocprep.data_dir.layout import SampleRef
-from vocprep.errors import UsageError, WeightsError
+from vocprep.errors import ShardError, UsageError, WeightsError
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.libraries.kinds import installed_library
@@ -109,6 +110,8 @@ class WorkerSetup:
     threads: Positive | None = None
     """Threads that read, and on a CPU as many that embed: torch's own number when None, which
     ``OMP_NUM_THREADS`` sets."""
+    readers: Positive | None = None
+    """Threads that read, where they are not as many as embed."""
     reuse: tuple[AnyPlace, ...] = ()
     """Dataset versions whose embeddings are taken over where image and recipe agree."""
 
@@ -140,14 +143,45 @@ def build_shard(order: ShardOrder, setup: WorkerSetup) -> BuiltShard:
     UsageError where this machine would make other bytes than the driver's, or where the staging
     folder is of another build; then nothing is written.
     """
+    bad = list[tuple[QuarantinedSample, str]]()
+
+    def count(outcome: Outcome[list[Record]]) -> None:
+        if outcome.quarantined is not None:
+            bad.append((outcome.quarantined, outcome.problem))
+
+    made = build_shards(order, [_placed(order.shard, setup.data_dir)], setup, count)
+    return BuiltShard(
+        name=order.shard.name,
+        finished=made.shards[order.shard.name],
+        quarantined=tuple(sample for sample, _ in bad),
+        problems=tuple(problem for _, problem in bad),
+        turned=frozenset(made.turned),
+        reused=made.reused,
+        stage_seconds=made.times.seconds(),
+        notes=made.notes,
+    )
+
+
+def build_shards(
+    order: ShardOrder,
+    shards: Iterable[ShardPlan],
+    setup: WorkerSetup,
+    count: Callable[[Outcome[list[Record]]], None],
+) -> MadeShards:
+    """Make shards as an order says of its own, and stage them; ``count`` is called per sample.
+
+    They are of one build, and their paths those of this machine. Each is taken when the samples of
+    the one before it are being read. Errors are those of ``build_shard``.
+    """
     with _one_at_a_time, _torch_threads(setup.threads) as threads:
         devices = choose_devices(setup.device)
         refuse_unfit(order, devices)
         if order.decoder == "nvjpeg":
             check_nvjpeg(devices[0])
         with joined_staging(setup.out, order.build) as staging:
-            options = BuildOptions(device=setup.device, workers=threads, decoder=order.decoder)
-            times, bad = StageTimes(STAGES), list[tuple[QuarantinedSample, str]]()
+            readers = setup.readers or threads
+            options = BuildOptions(device=setup.device, workers=readers, decoder=order.decoder)
+            times = StageTimes(STAGES)
             reuse = Reuse(_kept.versions(order, setup))
             stages = SampleStages(
                 recipe=order.recipe,
@@ -157,23 +191,15 @@ def build_shard(order: ShardOrder, setup: WorkerSetup) -> BuiltShard:
                 times=times,
                 find_embeddings=reuse.find,
             )
-
-            def count(outcome: Outcome[list[Record]]) -> None:
-                if outcome.quarantined is not None:
-                    bad.append((outcome.quarantined, outcome.problem))
-
-            shard = _placed(order.shard, setup.data_dir)
             embedders = _kept.embedders(order, setup, devices)
             with ShardWriter(staging, order.layout, times) as writer:
-                make_shards([shard], stages, embedders, options, writer, count)
-    return BuiltShard(
-        name=shard.name,
-        finished=writer.finished[shard.name],
-        quarantined=tuple(sample for sample, _ in bad),
-        problems=tuple(problem for _, problem in bad),
-        turned=frozenset(stages.turned),
+                make_shards(shards, stages, embedders, options, writer, count)
+    return MadeShards(
+        shards=writer.finished,
+        samples=sum(shard.images for shard in writer.finished.values()),
         reused=reuse.found,
-        stage_seconds=times.seconds(),
+        times=times,
+        turned=stages.turned,
         notes=tuple(reuse.notes()),
     )
 
@@ -276,10 +302,11 @@ class _Kept:
         recipe = order.recipe
         key = (setup.reuse, recipe.embedding_choices, recipe.crops, dict(order.numerics_class))
         if self._versions[0] != key:
-            opened = [
-                StoredEmbeddings.open_fitting(path, recipe, order.numerics_class)
-                for path in setup.reuse
-            ]
+            opened = []
+            for path in setup.reuse:
+                # The lists of the version that is succeeded may be damaged, which its build notes.
+                with suppress(ShardError) if path == setup.out else nullcontext():
+                    opened.append(StoredEmbeddings.open_fitting(path, recipe, order.numerics_class))
             self._versions = (key, opened)
         return self._versions[1]
 

@@ -36,7 +36,7 @@ from vocprep.building.stages import (
     SampleStages,
     begin,
 )
-from vocprep.data_dir.layout import JoinedSamples, SampleRef
+from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
 from vocprep.features.components import Components
@@ -69,7 +69,7 @@ With one core per group, fp32 gains nothing by it."""
 
 
 def make_shards(  # what, how, with which networks and threads, where to, who is told
-    shards: Sequence[ShardPlan],
+    shards: Iterable[ShardPlan],
     stages: SampleStages,
     embedders: Sequence[Embedder],
     options: BuildOptions,
@@ -79,14 +79,22 @@ def make_shards(  # what, how, with which networks and threads, where to, who is
     """Make shards one after the other, and stage each; ``count`` is called once per sample.
 
     Threads read and draft samples, threads embed them (``make_records``), one thread encodes and
-    writes a shard while the next is made (``writer``).
+    writes a shard while the next is made (``writer``). A shard is taken when the samples of those
+    before it are being read.
     """
-    samples = JoinedSamples([shard.samples for shard in shards])
-    with make_records(samples, stages, embedders, options) as outcomes:
+    begun: deque[ShardPlan] = deque()
+
+    def samples() -> Iterator[SampleRef]:
         for shard in shards:
+            begun.append(shard)
+            yield from shard.samples
+
+    with make_records(samples(), stages, embedders, options) as outcomes:
+        for first in outcomes:
+            shard = begun.popleft()
             records: list[Record] = []
             quarantined: list[QuarantinedSample] = []
-            for outcome in islice(outcomes, len(shard.samples)):
+            for outcome in chain([first], islice(outcomes, len(shard.samples) - 1)):
                 count(outcome)
                 records += outcome.made or ()
                 if outcome.quarantined is not None:
@@ -143,17 +151,18 @@ class ShardWriter:
 
 @contextmanager
 def make_records(
-    samples: Sequence[SampleRef],
+    samples: Iterable[SampleRef],
     stages: SampleStages,
     embedders: Sequence[Embedder],
     options: BuildOptions,
 ) -> Iterator[Iterator[Outcome[list[Record]]]]:
     """Yield an iterator over each sample's records, one per view, in the order of the samples.
 
-    ``embedders`` are the recipe's backbone on each device; ``make_embedders`` makes them.
+    ``embedders`` are the recipe's backbone on each device; ``make_embedders`` makes them; without
+    a sample there need be none.
     On exit all threads have ended, and the time that the backbone waited is accounted for.
     """
-    if not samples:
+    if not embedders:
         yield iter(())
         return
     times, devices = stages.times, [embedder.device for embedder in embedders]
@@ -171,15 +180,14 @@ def make_records(
 
 
 def draft_records(
-    samples: Sequence[SampleRef],
+    samples: Iterable[SampleRef],
     stages: SampleStages,
     device: torch.device,
     options: BuildOptions,
 ) -> Generator[Outcome[list[RecordDraft]], None, None]:
     """Yield each sample's drafts, made by ``options.workers`` threads ahead of the consumer.
 
-    There is one sample at least. Images are decoded by the same threads, or in batches on a GPU
-    (``options.decoder``).
+    Images are decoded by the same threads, or in batches on a GPU (``options.decoder``).
     """
 
     def read(sample: SampleRef) -> Outcome[SampleFiles]:
@@ -194,7 +202,7 @@ def draft_records(
             return [draft(read(sample).then(stages.decode_image)) for sample in some]
 
         # A store is slow to answer: there each sample is a thread's own.
-        together = TOGETHER if isinstance(samples[0].image_path, Path) else 1
+        together = TOGETHER if isinstance(stages.data_dir, Path) else 1
         some = _taken_together(samples, together)
         ahead = TOGETHER // together
         with closing(map_ordered(draft_all, some, options.workers, ahead=ahead)) as drafts:

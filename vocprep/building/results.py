@@ -138,3 +138,12 @@ class MadeShards:
     """Why something that was there already was made again."""
     counts: ShardCounts = field(default_factory=ShardCounts)
     """Of all shards that were wanted."""
+
+    def add(self, other: MadeShards) -> None:
+        """Count the shards that another process made, and what it took, among these."""
+        self.shards |= other.shards
+        self.samples += other.samples
+        self.reused += other.reused
+        self.times.add_all(other.times.seconds())
+        self.turned |= other.turned
+        self.notes += tuple(note for note in other.notes if note not in self.notes)

@@ -226,6 +226,15 @@ def _whole_numbers(
 @device_option
 @workers_option
 @click.option(
+    "--processes",
+    type=int,
+    default=BuildOptions.processes,
+    show_default=True,
+    metavar="N",
+    help="Processes of this machine that make shards side by side and divide the threads: for more "
+    "cores, or a faster GPU, than one process keeps busy.",
+)
+@click.option(
     "--decoder",
     type=_choice(Decoder),
     default=BuildOptions.decoder,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vocprep.cli.common import counted, duration, megabytes, print_json, print_table
+from vocprep.cli.common import counted, duration, gigabytes, megabytes, print_json, print_table
 from vocprep.geometry import PATCH
 from vocprep.heads.runs.options import TrainOptions, fit_splits
+from vocprep.memory import available_memory
 
 if TYPE_CHECKING:
     from vocprep.building.describe import PlanDescription
@@ -118,6 +119,26 @@ def work_words(stage_seconds: Mapping[str, float], seconds: float) -> str:
     return f", {shares[first]:.0f} % of the time in {first}, {shares[second]:.0f} % in {second}"
 
 
+def memory_words(plan: PlanDescription, free: int | None) -> str:
+    """Return how much memory a build takes beside what is free, where that is known.
+
+    >>> from types import SimpleNamespace
+    >>> plan = SimpleNamespace(memory=1_400_000_000, memory_per_process=150_000_000, processes=4)
+    >>> memory_words(plan, free=8_000_000_000)
+    'about 1.4 GB, of it 0.1 GB in each of 4 processes; 8.0 GB are free'
+    """
+    in_all = f"about {gigabytes(plan.memory)}"
+    if plan.processes > 1:
+        each = f"{gigabytes(plan.memory_per_process)} in each of {plan.processes} processes"
+        in_all = f"{in_all}, of it {each}"
+    if free is None:
+        return in_all
+    if free >= plan.memory:
+        return f"{in_all}; {gigabytes(free)} are free"
+    fewer = "--processes or --samples-per-shard" if plan.processes > 1 else "--samples-per-shard"
+    return f"{in_all}, and only {gigabytes(free)} are free: use fewer {fewer}"
+
+
 def _print_part(result: PartResult) -> None:
     staged = counted(len(result.shards), "shard")
     click.echo(
@@ -161,6 +182,7 @@ def print_plan(plan: PlanDescription, *, as_json: bool) -> None:
     if plan.warning is not None:
         click.echo(f"warning  {plan.warning}")
     click.echo(f"bytes    about {megabytes(plan.estimated_bytes)}")
+    click.echo(f"memory   {memory_words(plan, available_memory())}")
     click.echo(f"shards   {len(plan.shards)}")
     print_table(("shard", "samples"), [(shard.name, shard.samples) for shard in plan.shards])
     click.echo("dry run: nothing was written")

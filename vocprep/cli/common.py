@@ -141,6 +141,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
+def gigabytes(size: int) -> str:
+    """Write bytes of memory as people read them."""
+    return f"{size / 1e9:,.1f} GB"
+
+
 def duration(seconds: float) -> str:
     """Return a time as people read it.
 

@@ -75,6 +75,15 @@ class EmbeddingSpec:
         )
 
 
+def require_compilable(spec: EmbeddingSpec) -> None:
+    """Raise UsageError for a backbone that is not compiled, and without a C++ compiler."""
+    if spec.network is not None:
+        raise UsageError(
+            f"{spec.backbone} is not compiled, which could change its bits: leave --compile out"
+        )
+    require_compiler()
+
+
 def _default_chunk(spec: EmbeddingSpec, *, on_gpu: bool) -> int:
     if spec.network is not None and not spec.network.takes_patches:
         return ANY_GPU_IMAGE_CHUNK if on_gpu else ANY_IMAGE_CHUNK
@@ -168,12 +177,7 @@ class Embedder:
         Raises UsageError, and leaves the embedder unchanged, where there is no C++ compiler or it
         fails, and for a network that is not built in.
         """
-        if self.spec.network is not None:
-            raise UsageError(
-                f"{self.spec.backbone} is not compiled, which could change its bits: leave "
-                "--compile out"
-            )
-        require_compiler()
+        require_compilable(self.spec)
         before = self._network, self._fixed_shape
         is_exact = self.spec.precision == "exact"
         self._fixed_shape = True

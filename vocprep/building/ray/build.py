@@ -5,25 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
-from vocprep.building.orders import BuiltShard, ShardOrder, WorkerSetup
+from vocprep.building.handing_out import worker_setup
+from vocprep.building.orders import BuiltShard, ShardOrder
 from vocprep.building.output.sources import digest_sources
 from vocprep.building.output.store_output import AnyOutput
 from vocprep.building.pipeline import FailureBudget, is_compiled
-from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan
+from vocprep.building.plan import BuildKey, ShardPlan
 from vocprep.building.ray.cluster import RayCluster, task_of
 from vocprep.building.ray.messages import counted
 from vocprep.building.results import MadeShards
 from vocprep.errors import DataError
-from vocprep.features.libraries.own_file import named_file
-from vocprep.features.weights import WeightsOrigin
 from vocprep.options import BuildOptions
 from vocprep.progress import Progress
 from vocprep.shards.samples import pair_digests
-from vocprep.storage.places import Place
 
 ARRIVAL_SECONDS = 40.0
 """How long a shard that a node has written may take to be seen here: network file systems keep
@@ -36,7 +33,7 @@ class ClusterBuild:
 
     key: BuildKey
     output: AnyOutput
-    device: torch.device
+    devices: Sequence[torch.device]
     """What this machine would compute on."""
     options: BuildOptions
     budget: FailureBudget
@@ -48,15 +45,11 @@ class ClusterBuild:
             return made
         plan, options = self.key.plan, self.options
         planned = {shard.name: shard for shard in missing}
-        task = task_of(options, on_gpu=self.device.type == "cuda")
-        setup = WorkerSetup(
-            data_dir=plan.data_dir.absolute(),
-            out=_absolute(self.output.path),
-            weights=_weights(plan),
-            backbone=named_file(plan.recipe.backbone, plan.recipe.network),
+        task = task_of(options, on_gpu=self.devices[0].type == "cuda")
+        setup = replace(
+            worker_setup(self.key, self.output, options.reuse),
             device="cuda" if task.gpus else "cpu",
             threads=max(1, int(task.cpus)),
-            reuse=self._reuse(),
         )
         bar = _NodeBar(progress, len(plan.samples), len(plan.samples) - made.samples)
         with RayCluster(task, progress.note) as cluster:
@@ -71,13 +64,6 @@ class ClusterBuild:
                 _add(made, built)
                 bar.advance(len(planned[built.name].samples), cluster.nodes)
         return made
-
-    def _reuse(self) -> tuple[Place, ...]:
-        """Return the versions whose embeddings the nodes take over."""
-        earlier = self.output.earlier
-        is_fitting = earlier and earlier.index.numerics_class == self.key.numerics_class
-        found = (self.options.reuse, self.output.path if is_fitting else None)
-        return tuple(_absolute(place) for place in found if place is not None)
 
     def _check(self, node: str, built: BuiltShard, shard: ShardPlan) -> None:
         """Count a shard's quarantined samples; DataError where its node sees other files."""
@@ -109,19 +95,6 @@ class ClusterBuild:
                 return False
             time.sleep(0.5)
         return True
-
-
-def _absolute(place: Place) -> Place:
-    """Return a place by a name that does not depend on the working folder."""
-    return place.absolute() if isinstance(place, Path) else place
-
-
-def _weights(plan: BuildPlan) -> str | None:
-    """Return where the nodes find the weights of a plan: a path, or ``random:SEED``."""
-    digest = plan.recipe.weights_sha256
-    label = plan.weights_label
-    origin = plan.weights_origin or WeightsOrigin.of_version(plan.data_dir, label, digest)
-    return None if origin is None else origin.weights
 
 
 def _add(made: MadeShards, built: BuiltShard) -> None:
