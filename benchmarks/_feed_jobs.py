@@ -40,6 +40,8 @@ from vocprep.options import BuildChoices, BuildOptions, Layout
 
 Bytes = NDArray[np.uint8]
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+SHARDS = 8
+"""Of a build for each of its processes, so that none waits long for the others at the end."""
 WARM = 16
 """Pictures of a run that loads all modules, and of another whose cost is that of starting."""
 STAGES: dict[str, tuple[Any, str]] = {
@@ -65,6 +67,8 @@ class Job:
     data_dir: str
     geometry: GeometryKind
     cores: int
+    processes: int = 1
+    """Of a build: in each of them as many threads as it has cores."""
     profile: bool = False
     """Whether the processor time of each stage is measured, which costs some itself."""
 
@@ -92,6 +96,19 @@ class NullEmbedder:
     def embed_images(self, images: list[Bytes]) -> list[NDArray[np.float32]]:
         """Return zeros float32 [P, 256] for each image [32·ny, 32·nx, 3]."""
         return [np.zeros((image.size // 3 // 1024, 256), np.float32) for image in images]
+
+
+def replace_backbone() -> None:
+    """Let builds in this process, and in those that they start, have a null backbone."""
+    pipeline.Embedder = NullEmbedder  # type: ignore[attr-defined,assignment]
+    try:
+        from vocprep.building.processes import pool  # noqa: PLC0415  # earlier revisions have none
+    except ImportError:
+        return
+    if replace_backbone.__name__ not in pool.SOURCE:
+        hook = f"import _feed_jobs; _feed_jobs.{replace_backbone.__name__}(); "
+        begun, _, rest = pool.SOURCE.partition("from ")
+        pool.SOURCE = f"{begun}{hook}from {rest}"
 
 
 class ThreadTimes:
@@ -132,14 +149,19 @@ def profiled(*, wanted: bool) -> Iterator[defaultdict[str, float]]:
 
 def build(job: Job, out: Path, limit: int | None = None) -> str:
     """Build a version; return a digest of its files' digests."""
+    layout, in_processes = Layout(), dict[str, Any]()
+    if job.processes > 1:  # earlier revisions do not have it
+        images = limit or len(list((Path(job.data_dir) / "pictures").iterdir()))
+        layout = Layout(samples_per_shard=max(1, images // (SHARDS * job.processes)))
+        in_processes["processes"] = job.processes
     vocprep.build(
         job.manifest,
         out=out,
         data_dir=job.data_dir,
         weights="random:0",
         choices=BuildChoices(geometry=Geometry(geometry=job.geometry), limit_per_split=limit),
-        layout=Layout(),
-        options=BuildOptions(device="cpu", workers=job.cores),
+        layout=layout,
+        options=BuildOptions(device="cpu", workers=job.cores, **in_processes),
     )
     index = json.loads((out / "dataset.json").read_text())
     files = [(entry["name"], entry["sha256"]) for entry in index["shards"] + index["files"]]
@@ -216,7 +238,7 @@ def measure(job: Job) -> Cost:
     torch.set_num_threads(job.cores)
     if CORES:
         os.sched_setaffinity(0, CORES[: job.cores])
-    pipeline.Embedder = NullEmbedder  # type: ignore[attr-defined,assignment]
+    replace_backbone()
     run = build if job.way == "build" else plain
     images = len(list((Path(job.data_dir) / "pictures").iterdir()))
     few = min(WARM, images // 2)

@@ -4,8 +4,9 @@ The backbone is replaced by one that gives zeros at once, so that all that is le
 have to feed a GPU: reading, decoding, geometry, targets, records, digests, writing. (a) is a plain
 loop in one process over the same libraries, (b) a DataLoader with a process per core: both keep the
 same arrays and the digests of the files, but no digests of records and no index. (c) is vocprep,
-with as many workers as cores. With --against, the same is measured of another revision of vocprep
-in turn, and it is said whether both have stored the same bytes.
+with as many threads as cores, in one process and divided among several. With --against, the same is
+measured of another revision of vocprep in turn, and it is said whether both have stored the same
+bytes.
 
 Each row may use so many cores. What the same takes over a few pictures, its start-up, is left out.
 Processor time is that of all threads and processes, in user and system mode,
@@ -26,7 +27,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -144,7 +145,7 @@ def measure(jobs: list[Job], codes: list[Code], repeats: int) -> Costs:
     costs: Costs = {}
     for _ in range(repeats):
         for job in jobs:
-            for code in codes if job.way == "build" else codes[-1:]:
+            for code in codes if comparable(job) else codes[-1:]:
                 cost = code.run(job)
                 known = costs.get((job, code.name))
                 if known is None or cost.processor_ms < known.processor_ms:
@@ -152,14 +153,20 @@ def measure(jobs: list[Job], codes: list[Code], repeats: int) -> Costs:
     return costs
 
 
+def comparable(job: Job) -> bool:
+    """Return whether another revision does the same and stores the same bytes."""
+    return job.way == "build" and job.processes == 1
+
+
 def row(job: Job, name: str, costs: Costs) -> dict[str, str | float | None]:
     """Return a line of the table, with what it is compared to."""
-    cost = costs[job, name]
-    before, loop = costs.get((job, BEFORE)), costs[replace(job, way="loop", cores=1), ""]
-    one = costs.get((replace(job, cores=1), name))
+    cost, alone = costs[job, name], replace(job, cores=1, processes=1)
+    before, loop = costs.get((job, BEFORE)), costs[replace(alone, way="loop"), ""]
+    one = costs.get((alone, name))
     rate = cost.images / cost.seconds
+    processes = f"{job.processes} processes" if job.processes > 1 else ""
     return {
-        "name": f"{WAYS[job.way]}{', ' + name if name else ''}",
+        "name": ", ".join(filter(None, (WAYS[job.way], processes, name))),
         "cores": job.cores,
         "processor_ms": cost.processor_ms,
         "of_before": cost.processor_ms / before.processor_ms if before and not name else None,
@@ -191,24 +198,33 @@ def add_tables(
     data: tuple[Path, Path],
     kind: str,
     codes: list[Code],
-    geometries: Sequence[GeometryKind],
+    arguments: argparse.Namespace,
 ) -> None:
     """Measure builds from one kind of label files, and add their tables."""
-    cores = sorted({1, min(2, usable_cores())})
-    for geometry in geometries:
+    cores = sorted({1, *(min(count, usable_cores()) for count in arguments.cores)})
+    for geometry in arguments.geometries:
         manifest, folder = map(str, data)
         first = Job("loop", manifest, folder, geometry, 1)
         jobs = [first]
         jobs += [replace(first, way=way, cores=n) for way in ("loader", "build") for n in cores]
-        costs = measure(jobs, codes, int(str(report.samples["repeats"])))
+        whole = jobs[-len(cores)]
+        jobs += [
+            replace(whole, cores=n, processes=p) for n in cores for p in in_parts(n, arguments)
+        ]
+        costs = measure(jobs, codes, arguments.repeats)
         title = f"JPEG + {kind}, {geometry}"
         lines = [row(job, name, costs) for job, name in costs]
         report.add(Table(title, COLUMNS, lines))
-        report.add(stage_table(f"processor time, {title}", jobs[-len(cores)], codes))
+        report.add(stage_table(f"processor time, {title}", whole, codes))
         if len(codes) > 1:
-            digests = {cost.sha256 for (job, _), cost in costs.items() if job.way == "build"}
+            digests = {cost.sha256 for (job, _), cost in costs.items() if comparable(job)}
             same = "the same" if len(digests) == 1 else "OTHER"
             report.note(f"{title}: {same} bytes in all files as before, but in dataset.json")
+
+
+def in_parts(cores: int, arguments: argparse.Namespace) -> list[int]:
+    """Return with how many processes a build on so many cores is measured beside that with one."""
+    return sorted(n for n in set(arguments.processes or [cores]) if 1 < n <= cores)
 
 
 def main() -> None:
@@ -217,6 +233,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--records", type=int, default=2000, help="of an epoch for null heads")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--cores", nargs="+", type=int, default=[2], help="beside 1")
+    parser.add_argument("--processes", nargs="+", type=int, help="of builds; as many as cores")
     parser.add_argument("--labels", nargs="+", choices=["png", "mat"], default=["png", "mat"])
     parser.add_argument("--geometries", nargs="+", choices=GEOMETRIES, default=GEOMETRIES)
     parser.add_argument(
@@ -239,7 +257,7 @@ def main() -> None:
         )
         with measured(arguments.against, Path(name) / "other") as codes:
             for kind in arguments.labels:
-                add_tables(report, lay_out(pictures, kind), kind, codes, arguments.geometries)
+                add_tables(report, lay_out(pictures, kind), kind, codes, arguments)
         report.add(read_table(Path(name), arguments.records))
     report.write(arguments.json)
 

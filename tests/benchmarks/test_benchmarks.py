@@ -36,6 +36,7 @@ TINY = {
     ],
     "feed": [
         *("--images", "4", "--labels", "mat", "--geometries", "crop", "--records", "100"),
+        *("--processes", "1"),
     ],
     "quality": ["--images", "4", "--passes", "2", "--seeds", "2", "--rows", "cells", "linear"],
     "read": ["--records", "600", "--repeats", "1"],
