@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocprep.building.output.publish import write_dataset
-from vocprep.geometry import Geometry, place_labels
+from vocprep.geometry import Geometry
 from vocprep.labels.label_space import load_label_space
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import make_targets
 from vocprep.options import Layout, ShardFormat
+from vocprep.placement import place_labels
 from vocprep.recipe import LabelSpaceId, Recipe, SplitIds
 from vocprep.shards.record import Record
 from vocprep.synthetic.scene import draw_label_map

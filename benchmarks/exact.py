@@ -32,7 +32,8 @@ from vocprep.features.exact import integers_of
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.features.integer_network import SUM_LIMIT, IntegerConvolution
 from vocprep.features.weights import load_weights
-from vocprep.geometry import WINDOWS, Geometry, place_image
+from vocprep.geometry import WINDOWS, Geometry
+from vocprep.placement import place_image
 from vocprep.recipe import Precision
 
 CPU = torch.device("cpu")

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from vocprep.data_dir.layout import list_samples
 from vocprep.data_dir.limits import Limit
-from vocprep.geometry import Geometry, place_labels
+from vocprep.geometry import Geometry
 from vocprep.labels.decode import read_label_map
 from vocprep.labels.label_space import LabelSpace, load_label_space
 from vocprep.labels.targets import make_targets
 from vocprep.manifests import load_dataset
+from vocprep.placement import place_labels
 from vocprep.synthetic.scene import draw_label_map
 
 LabelMap = NDArray[np.uint16]

@@ -52,7 +52,7 @@ from vocprep.features.devices import choose_device
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import load_weights
-from vocprep.geometry import Geometry, place_image, split_patches
+from vocprep.geometry import Geometry
 from vocprep.heads.model.config import EncoderName, HeadsConfig
 from vocprep.heads.model.loss_parts import unpack_states
 from vocprep.heads.model.losses import compute_losses
@@ -65,6 +65,7 @@ from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import load_run
 from vocprep.heads.training.train import train
 from vocprep.options import BuildChoices, BuildOptions
+from vocprep.placement import place_image, split_patches
 from vocprep.shards.reader import ResidentDataset, ShardDataset, collate
 from vocprep.storage.places import local_path
 

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import load_weights
-from vocprep.geometry import Geometry, place_image, split_patches
+from vocprep.geometry import Geometry
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.options import BuildChoices, LoaderOptions
+from vocprep.placement import place_image, split_patches
 from vocprep.recipe import EmbeddingDtype
 from vocprep.shards.reader import Batch
 

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 
 from vocprep.errors import DataDirError, LabelDecodeError
 from vocprep.features.weights import load_weights
-from vocprep.geometry import Geometry, place_image, split_patches
+from vocprep.geometry import Geometry
 from vocprep.pascal_voc import PascalSet, TFDet, Voc, cifar100_resnet32, cifar_100_names
+from vocprep.placement import place_image, split_patches
 
 mpl.use("Agg")
 ROOT = Path(__file__).resolve().parent.parent

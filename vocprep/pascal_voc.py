@@ -26,11 +26,12 @@ from vocprep.errors import DataDirError, LabelDecodeError
 from vocprep.features.image import decode_jpeg, read_image_file
 from vocprep.features.networks import CifarResNet, cifar100_resnet32
 from vocprep.files.names import names_in
-from vocprep.geometry import PATCH, Geometry, join_patches, place_image, place_labels
+from vocprep.geometry import PATCH, Geometry
 from vocprep.heads.model.tfdet import TFDetHeads, to_label_map, to_segment
 from vocprep.labels.decode import decode_label_map, read_label_file
 from vocprep.labels.label_list import read_label_list
 from vocprep.labels.targets import make_targets, unpack_states
+from vocprep.placement import join_patches, place_image, place_labels
 from vocprep.storage.places import local_path
 
 if TYPE_CHECKING:

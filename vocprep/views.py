@@ -12,13 +12,11 @@ from hashlib import sha256
 from math import isqrt
 from typing import Annotated, Final, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from vocprep.errors import UsageError
 from vocprep.files.ids import MOST_CROPS, is_plain, view_suffix
-from vocprep.geometry import Geometry, mirror, place_image
+from vocprep.geometry import Geometry
 from vocprep.validation import LARGEST, WholeNumber, checked, printable
 
 View = Literal["identity", "flip"]
@@ -185,16 +183,3 @@ def is_crop(record_id: str) -> bool:
 def draw_alike(one: Crops | None, other: Crops | None) -> bool:
     """Return whether crops of one number are the same in both, however many there are."""
     return one is not None and other is not None and replace(one, count=other.count) == other
-
-
-def place_view(
-    image: NDArray[np.uint8], record_id: str, geometry: Geometry, box: Box | None
-) -> NDArray[np.uint8]:
-    """Bring an image [H, W, 3] to its patch grid as the view that a record is of.
-
-    ``box`` is where a crop lies in the image, None for other views.
-    """
-    if box is not None:
-        return place_image(image[box], CROP_GEOMETRY)
-    placed: NDArray[np.uint8] = place_image(image, geometry)
-    return placed if is_plain(record_id) else mirror(placed)

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 import vocprep
-from vocprep.geometry import Geometry, place_image
+from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, BuildOptions
+from vocprep.placement import place_image
 
 SIZES = range(33, 1025)
 

@@ -19,10 +19,11 @@ from vocprep.building.describe import describe_plan
 from vocprep.building.stages import SampleError
 from vocprep.features.networks import cifar100_resnet32
 from vocprep.features.weights import load_weights
-from vocprep.geometry import Geometry, mirror, place_image
+from vocprep.geometry import Geometry
 from vocprep.labels.decode import decode_label_map
 from vocprep.labels.targets import make_targets
 from vocprep.options import BuildChoices, Layout
+from vocprep.placement import mirror, place_image
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
 

@@ -19,7 +19,7 @@ from vocprep.features.devices import choose_device, choose_devices, numerics_cla
 from vocprep.features.embed import CHUNK, Embedder, EmbeddingSpec
 from vocprep.features.networks import cifar100_resnet32, stages_of
 from vocprep.features.weights import load_weights
-from vocprep.geometry import split_patches
+from vocprep.placement import split_patches
 from vocprep.recipe import Precision
 
 pytestmark = pytest.mark.slow

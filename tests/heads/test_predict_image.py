@@ -13,7 +13,7 @@ from builders.heads import MASK_HEADS, cell_heads, make_dataset, make_recipe, ra
 from numpy.typing import NDArray
 
 from vocprep.errors import DataError, RunError
-from vocprep.geometry import Geometry, place_image, split_patches
+from vocprep.geometry import Geometry
 from vocprep.heads.model.tfdet import HeadsConfig, TFDetHeads, to_segment
 from vocprep.heads.predict_image import predict_image, predict_label_map
 from vocprep.heads.runs.class_shares import Decoding
@@ -23,6 +23,7 @@ from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.split_pass import run_batches
 from vocprep.labels.label_space import load_label_space
 from vocprep.options import LoaderOptions
+from vocprep.placement import place_image, split_patches
 
 pytestmark = pytest.mark.slow
 

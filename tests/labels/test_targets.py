@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from vocprep.geometry import split_patches
 from vocprep.labels.targets import (
     NO_LABEL,
     STATE_OTHER,
@@ -24,6 +23,7 @@ from vocprep.labels.targets import (
     targets_with_areas,
     unpack_states,
 )
+from vocprep.placement import split_patches
 
 
 def naive_targets(label_map: NDArray[np.uint16], void: int) -> tuple[list[object], ...]:

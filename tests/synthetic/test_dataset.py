@@ -20,8 +20,9 @@ from scipy.io import loadmat
 from vocprep.data_dir.layout import list_samples
 from vocprep.errors import DataError, UsageError
 from vocprep.files.locking import file_lock
-from vocprep.geometry import Geometry, place_labels, split_patches
+from vocprep.geometry import Geometry
 from vocprep.manifests import load_dataset
+from vocprep.placement import place_labels, split_patches
 from vocprep.progress import NoProgress
 from vocprep.synthetic.dataset import MARKER, SampleSummary, sample
 

@@ -13,10 +13,10 @@ from vocprep.features.image import decode_picture, read_image_file
 from vocprep.files.ids import image_id_of, is_safe_id, view_suffix
 from vocprep.files.writing import sha256_hex
 from vocprep.manifests import DatasetManifest, load_recorded_dataset
+from vocprep.placement import place_view
 from vocprep.recipe import Recipe
 from vocprep.shards.reader import ShardDataset
 from vocprep.validation import printable
-from vocprep.views import place_view
 
 
 class Photographs:

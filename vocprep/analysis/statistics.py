@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.geometry import split_patches
 from vocprep.labels.statistics import label_areas
 from vocprep.labels.targets import PIXELS, SLOTS, STATE_OTHER, unpack_states
+from vocprep.placement import split_patches
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import Record

@@ -22,21 +22,14 @@ from vocprep.features.image import decode_picture, picture_size, read_image_file
 from vocprep.files.reading import open_regular
 from vocprep.files.writing import sha256_hex
 from vocprep.formats.orientations import UPRIGHT, orientation, swaps_sides
-from vocprep.geometry import (
-    PATCH,
-    Geometry,
-    Grid,
-    mirror,
-    patch_grid,
-    place_image,
-    place_labels,
-)
+from vocprep.geometry import PATCH, Geometry, Grid, patch_grid
 from vocprep.labels.advice import fit_to_picture, other_size
 from vocprep.labels.decode import LabelRule, decode_label_map, read_label_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.png import encode_png
 from vocprep.labels.targets import Targets, targets_with_areas
 from vocprep.parallel import StageTimes
+from vocprep.placement import mirror, place_image, place_labels
 from vocprep.recipe import EmbeddingDtype, Recipe
 from vocprep.shards.record import Record, record_id
 from vocprep.shards.samples import QuarantinedSample

@@ -20,7 +20,8 @@ from vocprep.features.components import Components, make_reducer
 from vocprep.features.exact import Carrier, ExactBackbone, without_signed_zeros
 from vocprep.features.probe import probe_patches, prove
 from vocprep.features.weights import StateDict
-from vocprep.geometry import PATCH, SIDE, scale_patches, shrink_windows
+from vocprep.geometry import PATCH, SIDE
+from vocprep.placement import scale_patches, shrink_windows
 from vocprep.recipe import Precision, Recipe, Reduction
 
 CHUNK = 98

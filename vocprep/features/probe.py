@@ -30,7 +30,8 @@ from vocprep.features.exact import Carrier, ExactBackbone, integers_of, without_
 from vocprep.features.image import decode_jpeg
 from vocprep.features.integer_network import IntegerNetwork
 from vocprep.features.weights import load_weights
-from vocprep.geometry import PATCH, Geometry, place_image, split_patches
+from vocprep.geometry import PATCH, Geometry
+from vocprep.placement import place_image, split_patches
 from vocprep.validation import explain
 
 PICTURES = (

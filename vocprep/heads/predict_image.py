@@ -18,12 +18,13 @@ from torch import Tensor
 
 from vocprep.errors import RunError
 from vocprep.features.reduction import as_stored
-from vocprep.geometry import PATCH, Geometry, Grid, join_patches, mirror, place_image
+from vocprep.geometry import PATCH, Geometry, Grid
 from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.tfdet import class_probabilities, top_labels
 from vocprep.heads.model.view_outputs import ViewOutputs, mirrored_back
 from vocprep.heads.runs.class_shares import Decoding
 from vocprep.heads.runs.run import Run
+from vocprep.placement import join_patches, mirror, place_image
 
 LONG_SEQUENCE = 1024
 """Patches from which on attention is computed in pieces, to bound its memory."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vocprep.geometry import PATCH, Grid, join_patches, split_patches
+from vocprep.geometry import PATCH, Grid
+from vocprep.placement import join_patches, split_patches
 
 SLOTS = 4
 PIXELS = PATCH * PATCH

@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from vocprep.backbones import Layer
 from vocprep.errors import UsageError
-from vocprep.geometry import split_patches
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.loss_parts import slot_fractions, unpack_states
 from vocprep.heads.model.losses import compute_losses
@@ -31,6 +30,7 @@ from vocprep.heads.model.mask_heads.slot_losses import sum_softplus
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.labels.targets import pack_states
 from vocprep.labels.targets import unpack_states as unpack_states_numpy
+from vocprep.placement import split_patches
 from vocprep.shards.reader import Batch
 from vocprep.shards.record import Record
 

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vocprep.errors import DataError, LabelDecodeError, UsageError
-from vocprep.geometry import Geometry, place_labels
+from vocprep.geometry import Geometry
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.run_scores import WHOLE_NOTE, score_run
 from vocprep.heads.scoring.whole_image import whole_image_pixels
 from vocprep.labels.label_space import load_label_space
 from vocprep.manifests import load_dataset
+from vocprep.placement import place_labels
 from vocprep.recipe import LabelSpaceId
 from vocprep.shards.reader import ShardDataset
 

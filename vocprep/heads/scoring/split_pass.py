@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocprep.errors import RunError, UsageError
-from vocprep.geometry import split_patches
 from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.mask_heads.kinds import PixelScores
@@ -28,6 +27,7 @@ from vocprep.heads.scoring.measures.counters import LossCounter, PixelCounter, T
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import PIXELS
+from vocprep.placement import split_patches
 from vocprep.shards.feed.pairs import ViewPair
 from vocprep.shards.reader import Batch
 

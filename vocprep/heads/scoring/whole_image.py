@@ -15,10 +15,11 @@ from vocprep.data_dir.splits import SplitFolders
 from vocprep.errors import DataError, UsageError
 from vocprep.files.ids import is_plain
 from vocprep.files.writing import sha256_hex
-from vocprep.geometry import Geometry, whole_labels
+from vocprep.geometry import Geometry
 from vocprep.labels.decode import LabelRule, label_rule, read_label_file
 from vocprep.labels.label_space import LabelSpace
 from vocprep.manifests import DatasetManifest
+from vocprep.placement import whole_labels
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.samples import SampleEntry
 

@@ -8,8 +8,8 @@ import torch
 from builders.heads import VOID, make_batch, random_records
 from torch.nn import functional
 
-from vocprep.geometry import split_patches
 from vocprep.heads.scoring.measures.cell_oracle import CellOracle, shares_by_grid
+from vocprep.placement import split_patches
 from vocprep.shards.record import Record
 
 

@@ -20,10 +20,11 @@ from vocprep.analysis.statistics import SplitStatistics, records_of
 from vocprep.drawing.label_maps import paint_label_map
 from vocprep.drawing.legend import LegendRow, legend_rows
 from vocprep.drawing.patches import frame_patches, paint_patches
-from vocprep.geometry import PATCH, join_patches
+from vocprep.geometry import PATCH
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import STATE_OTHER, unpack_states
 from vocprep.pages.report.page import Picture, Section, section, table
+from vocprep.placement import join_patches
 from vocprep.progress import Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.shards.record import PATCH_FIELDS, Record
