@@ -23,9 +23,10 @@ from vocprep.building.describe import describe_plan
 from vocprep.building.local import build_plan
 from vocprep.building.pipeline import make_embedders
 from vocprep.building.results import BuildResult
-from vocprep.checks.dataset_version import verify_version_content, verify_version_files
 from vocprep.checks.diff import diff
 from vocprep.checks.recompute import recompute
+from vocprep.checks.version_content import verify_version_content
+from vocprep.checks.version_files import verify_version_files
 from vocprep.errors import UsageError
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.training.train import train

@@ -103,7 +103,7 @@ def test_nothing_is_recomputed_where_content_differs(
     two_views: Built, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "vocprep.checks.dataset_version._check_record", lambda *_: iter(["made up"])
+        "vocprep.checks.version_content._check_record", lambda *_: iter(["made up"])
     )
     result = verify(two_views.path, VerifyOptions(level="recompute", data_dir=sample_tree))
     assert [report.ok for report in result.reports] == [True, False]

@@ -6,11 +6,10 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic import Field
 
-from vocprep.building.plan import ShardPlan
 from vocprep.errors import ShardError
 from vocprep.features.image_errors import turned_note
 from vocprep.files.ids import is_plain, record_order
@@ -41,6 +40,20 @@ COUNTED = (
     *("patches_without_label", "patches_with_more_labels"),
 )
 """What dataset.json counts per split; ``other_pixels`` are those outside their patch's top 4."""
+
+
+class NamedShard(Protocol):
+    """A shard that is planned, or that an index lists."""
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Of its records."""
+        ...
 
 
 class FinishedShard(Entry):
@@ -149,7 +162,7 @@ class EncodedShard:
 
 
 def finish_shard(
-    shard: ShardPlan,
+    shard: NamedShard,
     records: Sequence[Record],
     quarantined: Sequence[QuarantinedSample],
     layout: Layout,
@@ -160,7 +173,7 @@ def finish_shard(
 
 
 def describe_shard(
-    shard: ShardPlan,
+    shard: NamedShard,
     records: Sequence[Record],
     quarantined: Sequence[QuarantinedSample],
     data: bytes,

@@ -30,7 +30,8 @@ from vocprep.checks.head_outputs import (
 )
 from vocprep.checks.remake import RemakeSources, plan_remake
 from vocprep.checks.report import Difference, Report, changed
-from vocprep.data_dir.layout import SampleRef, default_data_place
+from vocprep.data_dir.layout import SampleRef
+from vocprep.data_dir.place import default_data_place
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.weights import WeightsOrigin
 from vocprep.files.ids import image_id_of, is_plain

@@ -12,7 +12,8 @@ from vocprep.building.local import build_plan
 from vocprep.building.plan import BuildPlan, plan
 from vocprep.building.results import BuildResult, PartResult
 from vocprep.checks.lock import LockFile, compare_with_lock, read_lock
-from vocprep.data_dir.layout import default_data_place, read_split
+from vocprep.data_dir.layout import read_split
+from vocprep.data_dir.place import default_data_place
 from vocprep.errors import DataDirError, DataError, SourceUnavailableError, UsageError
 from vocprep.features.components import Components
 from vocprep.features.libraries.own_file import allow

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vocprep.checks.data_content import datasets_in, verify_data_content
 from vocprep.checks.data_files import has_download_records, verify_data_files
+from vocprep.checks.lock import read_lock, verify_lock
 from vocprep.checks.report import Report
+from vocprep.checks.version_content import verify_version_content
+from vocprep.checks.version_files import verify_version_files
 from vocprep.errors import DataError, UsageError
 from vocprep.files.names import OTHER, UNFINISHED, UNINDEXED, VERSION, found_at, kind_by_names
 from vocprep.manifests import load_dataset
 from vocprep.options import VerifyOptions
 from vocprep.progress import NO_PROGRESS, Progress
+from vocprep.shards.version import Version
 from vocprep.storage.places import Place, parse_place
 from vocprep.storage.reading import why_unread
 from vocprep.storage.store import StorePath
@@ -80,6 +83,10 @@ def verify(
         )
     if found in (VERSION, UNFINISHED, UNINDEXED):
         return _verify_version(path, options, progress)
+
+    # Imported where it is used: the check of a version's files decodes no label map.
+    from vocprep.checks.data_content import datasets_in
+
     if not options.datasets and not has_download_records(path) and not datasets_in(path):
         raise DataError(
             f"{path}: expected a data dir or a dataset version, found {found}; check the path, or "
@@ -112,6 +119,8 @@ def _verify_data_dir(path: Path, options: VerifyOptions, progress: Progress) -> 
     if options.level == "files" or has_download_records(path):
         reports.append(verify_data_files(path, workers, progress, partial=partial))
     if options.level == "content":
+        from vocprep.checks.data_content import datasets_in, verify_data_content
+
         named = [load_dataset(name) for name in options.datasets]
         reports.append(
             verify_data_content(
@@ -124,14 +133,6 @@ def _verify_data_dir(path: Path, options: VerifyOptions, progress: Progress) -> 
 
 def _verify_version(path: Place, options: VerifyOptions, progress: Progress) -> Verification:
     """Compare the files; where they are whole, check their content and the lock file."""
-    # Imported where it is used, so that the check of a data dir does not load torch.
-    from vocprep.checks.dataset_version import (
-        verify_version_content,
-        verify_version_files,
-    )
-    from vocprep.checks.lock import read_lock, verify_lock
-    from vocprep.shards.version import Version
-
     lock = read_lock(options.lock) if options.lock is not None else None
     files = verify_version_files(path, options.workers, progress)
     if not files.ok:

@@ -14,6 +14,8 @@ from vocprep.validation import explain
 
 TEMPORARY_PREFIX = ".tmp-"
 """Prefix of unfinished work, which the holder of the folder's file lock may delete."""
+WEIGHTS_HINT: Final = ".weights.json"
+"""In the folder of a dataset version, no part of it: where the build read the weights from."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vocprep.errors import ShardError
 from vocprep.files.ids import ID_PATTERN, is_plain, record_order
 from vocprep.files.writing import canonical_json, sha256_hex
-from vocprep.shards.record import Record
 from vocprep.validation import explain
+
+if TYPE_CHECKING:
+    from vocprep.shards.record import Record
 
 SAMPLES_FILE = "samples.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"

@@ -15,7 +15,8 @@ from builders.heads import make_dataset, random_records, run_for
 from vocprep.building.local import build
 from vocprep.checks.verify import verify
 from vocprep.errors import RunError, SourceUnavailableError, UsageError
-from vocprep.features.weights import WEIGHTS_HINT, WeightsOrigin, load_weights, tensor_digest
+from vocprep.features.weights import WeightsOrigin, load_weights, tensor_digest
+from vocprep.files.names import WEIGHTS_HINT
 from vocprep.heads.predict import predict
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import Run

@@ -17,10 +17,9 @@ from vocprep.building.plan import SHARD_NAME, BuildKey, BuildPlan, ShardPlan, cu
 from vocprep.building.stages import STAGES
 from vocprep.data_dir.image_ids import ImageIds
 from vocprep.errors import DataError, ShardError, UsageError
-from vocprep.features.weights import WEIGHTS_HINT
 from vocprep.files.ids import image_id_of, record_order
 from vocprep.files.locking import LOCK, alone_in, file_lock
-from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
+from vocprep.files.names import TEMPORARY_PREFIX, WEIGHTS_HINT, is_clutter
 from vocprep.files.replacing import Replacement, empty_staging
 from vocprep.files.writing import check_output_folder, disk_advice, remove_path
 from vocprep.labels.label_space import LabelSpace, load_label_space

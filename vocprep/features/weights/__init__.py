@@ -9,7 +9,7 @@ from. What other rooms use is importable from here.
 
 from vocprep.features.weights.digest import StateDict, file_tensor_digest, tensor_digest
 from vocprep.features.weights.load import load_fitting_weights, load_weights
-from vocprep.features.weights.origin import WEIGHTS_HINT, WeightsOrigin
+from vocprep.features.weights.origin import WeightsOrigin
 from vocprep.features.weights.published import (
     OF_FUNCTION,
     OFFICIAL,
@@ -26,7 +26,6 @@ __all__ = [
     "OF_FUNCTION",
     "RANDOM_PREFIX",
     "UNTRAINED",
-    "WEIGHTS_HINT",
     "StateDict",
     "WeightsOrigin",
     "file_tensor_digest",

@@ -8,13 +8,11 @@ from typing import Self
 from vocprep.errors import UsageError
 from vocprep.features.weights.published import OWN_MODULE, UNTRAINED, official_weights
 from vocprep.features.weights.untrained import RANDOM_PREFIX
+from vocprep.files.names import WEIGHTS_HINT
 from vocprep.files.reading import read_json
 from vocprep.files.writing import write_json
 from vocprep.storage.places import Place, local_path
 from vocprep.validation import checked, from_json, to_json
-
-WEIGHTS_HINT = ".weights.json"
-"""In the folder of a dataset version, no part of it: where the build read the weights from."""
 
 
 @checked

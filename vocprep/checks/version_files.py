@@ -1,6 +1,6 @@
-"""Check a dataset version by itself: its files, and every record in them.
+"""Check the files of a dataset version by themselves: their digests, and the parts of its index.
 
-``vocprep.checks.recompute`` compares it with what its images and label maps give.
+``vocprep.checks.version_content`` checks every record in them.
 """
 
 from __future__ import annotations
@@ -8,44 +8,27 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocprep.building.finish import FinishedShard, dataset_statistics, describe_shard
-from vocprep.building.output.components import components_of
-from vocprep.building.plan import ShardPlan
 from vocprep.checks.report import Difference, Report, changed
-from vocprep.errors import DataError, ShardError
-from vocprep.features.components import COMPONENTS_FILE
-from vocprep.features.weights import WEIGHTS_HINT
+from vocprep.errors import ShardError
 from vocprep.files.ids import image_id_of, record_order
 from vocprep.files.locking import LOCK
-from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
+from vocprep.files.names import TEMPORARY_PREFIX, WEIGHTS_HINT, is_clutter
 from vocprep.files.reading import MAX_JSON_BYTES
 from vocprep.files.writing import json_bytes
-from vocprep.labels.label_space import LabelSpace
-from vocprep.labels.targets import Targets, make_targets
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.recipe import SplitIds
-from vocprep.shards.containers import ProvedShards
 from vocprep.shards.identity import IdentityTrees
 from vocprep.shards.index import DATASET_FILE, DatasetIndex, FileEntry, ShardEntry, read_index
 from vocprep.shards.listed import stored_problem
-from vocprep.shards.reader import ShardDataset
-from vocprep.shards.record import PATCH_FIELDS, Record
 from vocprep.shards.samples import SAMPLES_FILE, Sample, SampleEntry
 from vocprep.shards.spans import ShardSpan
 from vocprep.shards.version import Version
 from vocprep.storage.places import Place
 from vocprep.storage.reading import read_bytes
-
-_DESCRIBED = (
-    *("id", "split", "grid", "image_sha256", "label_sha256"),
-    *("targets_sha256", "embeddings_sha256", "record_sha256"),
-)
-"""Fields of samples.jsonl that follow from the record."""
 
 
 def verify_version_files(path: Place, workers: int, progress: Progress = NO_PROGRESS) -> Report:
@@ -145,13 +128,23 @@ def _check_consistency(version: Version) -> Iterator[Difference]:
             )
     if not index.recipe.is_complete:
         yield changed(DATASET_FILE, "recipe: names no matrix of its principal components")
-    try:
-        components_of(version.path, index)
-    except ShardError as error:
-        yield changed(COMPONENTS_FILE, str(error))
+    if index.recipe.reduction is not None:
+        yield from _check_components(version)
     for split, expected_ids in index.recipe.splits.items():
         if images.of(split) != expected_ids:
             yield changed(SAMPLES_FILE, f"its {split} ids are not those of the recipe")
+
+
+def _check_components(version: Version) -> Iterator[Difference]:
+    """Compare the principal components of a version, where it has any, with its recipe."""
+    # Imported where it is used: most versions have none, and are checked without torch.
+    from vocprep.building.output.components import components_of
+    from vocprep.features.components import COMPONENTS_FILE
+
+    try:
+        components_of(version.path, version.index)
+    except ShardError as error:
+        yield changed(COMPONENTS_FILE, str(error))
 
 
 def _check_listed_shard(shard: ShardEntry, samples: Sequence[SampleEntry]) -> Iterator[Difference]:
@@ -189,108 +182,3 @@ class _ImageIds:
         """Return count and digest of a split, as a recipe has them."""
         digest = self._digests.get(split, hashlib.sha256())
         return SplitIds(count=self._counts[split], ids_sha256=digest.hexdigest())
-
-
-def verify_version_content(path: Place, workers: int, progress: Progress = NO_PROGRESS) -> Report:
-    """Decode every record: compare it with its digests, targets with label maps, and statistics.
-
-    Needs files that ``verify_version_files`` found whole; ShardError when the index cannot be
-    used at all.
-    """
-    index = read_index(path)
-    version = Version.of(index, path)
-    label_space = ShardDataset(path, version).label_space
-    opened = ProvedShards(path, index)
-
-    def check(listed: tuple[ShardEntry, list[SampleEntry]]) -> _CheckedShard:
-        return _check_shard(opened, *listed, label_space)
-
-    shards: dict[str, _CheckedShard] = {}
-    progress.begin("shards", len(index.shards), 0)
-    try:
-        for checked in map_ordered(check, version.stream_shards(), workers, ahead=1):
-            shards[checked.name] = checked
-            progress.advance(1)
-    finally:
-        progress.end()
-    in_order = [shards[shard.name] for shard in index.shards]
-    found = [difference for checked in in_order for difference in checked.differences]
-    if not found:
-        described = [checked.described for checked in in_order if checked.described]
-        found += _check_statistics(index, described, label_space)
-    matching = sum(checked.matching for checked in in_order)
-    return Report.of("content", matching=matching, differences=found)
-
-
-def _check_statistics(
-    index: DatasetIndex, shards: Sequence[FinishedShard], label_space: LabelSpace
-) -> Iterator[Difference]:
-    for name, value in dataset_statistics(shards, label_space.void).items():
-        if index.statistics.get(name) != value:
-            yield changed(DATASET_FILE, f"statistics.{name}: not those of the records")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _CheckedShard:
-    """The result of decoding a shard."""
-
-    name: str
-    differences: list[Difference]
-    matching: int = 0
-    """Records that are as expected."""
-    described: FinishedShard | None = None
-    """The shard as its records describe it; None when they cannot be read."""
-
-
-def _check_shard(
-    shards: ProvedShards,
-    shard: ShardEntry,
-    samples: Sequence[SampleEntry],
-    label_space: LabelSpace,
-) -> _CheckedShard:
-    try:
-        records = list(shards.open(shard.name))
-        details = [
-            [
-                f"record {sample.id}: {detail}"
-                for detail in _check_record(sample, record, shard.split, label_space)
-            ]
-            for sample, record in zip(samples, records, strict=False)
-        ]
-    except DataError as error:
-        return _CheckedShard(name=shard.name, differences=[changed(shard.name, str(error))])
-    found = [changed(shard.name, detail) for each in details for detail in each]
-    if len(records) != len(samples):
-        detail = f"expected the {len(samples)} records of samples.jsonl, found {len(records)}"
-        found.append(changed(shard.name, detail))
-    plan = ShardPlan(name=shard.name, split=shard.split, samples=())
-    return _CheckedShard(
-        name=shard.name,
-        differences=found,
-        matching=sum(not each for each in details),
-        described=describe_shard(plan, records, [], b"").finished if records else None,
-    )
-
-
-def _check_record(
-    sample: SampleEntry, record: Record, split: str, label_space: LabelSpace
-) -> Iterator[str]:
-    """Yield in words how a record differs from what the index lists."""
-    described = SampleEntry.of(record, sample.shard, sample.row)
-    for name in _DESCRIBED:
-        expected, found = getattr(sample, name), getattr(described, name)
-        if expected != found:
-            yield f"{name}: samples.jsonl has {expected}, the record {found}"
-    if record.split != split:
-        yield f"split: expected {split}, found {record.split}"
-    expected_targets = make_targets(record.label_map, label_space.void)
-    for name in _differing_targets(record, expected_targets):
-        yield f"{name}: not those of its label map"
-
-
-def _differing_targets(record: Record, targets: Targets) -> Iterator[str]:
-    """Yield the names of the target arrays in which a record differs."""
-    for name in PATCH_FIELDS:
-        found, expected = getattr(record, name), getattr(targets, name)
-        if found.shape != expected.shape or (found != expected).any():
-            yield name
