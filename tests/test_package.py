@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -12,9 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders.records import make_record
+from builders.versions import write_records
 
 import vocprep
 from vocprep import errors
+from vocprep.cli.commands import SENTENCES
 from vocprep.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,14 +53,46 @@ def test_importing_vocprep_loads_nothing_heavy() -> None:
     assert not loaded & {*HEAVY, "numpy", "click"}
 
 
+PROGRAM = """
+import contextlib, io, json, sys
+from vocprep.cli.main import run
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert run(words) == 0, words
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    print(json.dumps(sorted(loaded)))
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [[], ["build-shards"], ["train"]])
-def test_help_loads_nothing_heavy(command: list[str]) -> None:
-    arguments = ["vocprep", *command, "--help"]
-    code = f"import sys; sys.argv = {arguments}; from vocprep.__main__ import main; main()"
-    loaded = loaded_modules(code)
-    assert "click" in loaded
-    assert not loaded & set(HEAVY)
+def test_commands_load_what_they_use(tmp_path: Path) -> None:
+    """One process runs them all, the lightest first: what is loaded after each is what it may."""
+    path, records = tmp_path / "version", [make_record("a"), make_record("b")]
+    version = str(write_records(path, records))
+    helps = [([name, "--help"], {"pydantic"}) for name in main.commands]
+    steps: list[tuple[list[str], set[str]]] = [
+        (["--version"], set()),
+        (["--help"], set()),
+        *helps,
+        (["inspect", version], {"pydantic"}),
+        (["diff", version, version], {"pydantic", "numpy", "PIL"}),
+        (["verify", version], {"pydantic", "numpy", "PIL"}),
+        (["verify", version, "--level", "content"], {"pydantic", "numpy", "PIL", "h5py"}),
+    ]
+    given = json.dumps([words for words, _ in steps])
+    lines = run(sys.executable, "-c", PROGRAM, input=given).stdout.splitlines()
+    for (words, may), line in zip(steps, lines, strict=True):
+        loaded = set(json.loads(line))
+        assert "click" in loaded
+        assert loaded & {*HEAVY, "numpy", "PIL", "pydantic"} <= may, words
+
+
+def test_the_list_of_commands_has_the_first_sentence_of_each() -> None:
+    for name, command in main.commands.items():
+        first = (command.help or "").partition("\n\n")[0]
+        assert SENTENCES[name] == " ".join(first.split()), name
+    with pytest.raises(KeyError):
+        main.commands["nonsense"]
 
 
 @pytest.mark.slow

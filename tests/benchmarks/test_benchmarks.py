@@ -43,6 +43,7 @@ TINY = {
     "scale": ["--most", "1000"],
     "scaling": ["--images", "8"],
     "segment": ["--patches", "3", "--repeats", "1"],
+    "startup": ["--images", "4", "--repeats", "1", "--rows", "pass", "vocprep --help"],
     "storage": ["--records", "600", "--repeats", "1"],
     "targets": ["--maps", "3", "--repeats", "1"],
     "train": [

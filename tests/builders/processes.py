@@ -21,7 +21,9 @@ LOADED = (
     "vocprep.building.local",
     "vocprep.heads.predict",
     "vocprep.heads.training.train",
+    "vocprep.cli.build",
     "vocprep.cli.main",
+    "vocprep.cli.train",
 )
 
 

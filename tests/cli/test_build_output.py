@@ -18,7 +18,7 @@ from PIL import Image
 
 from vocprep.building.results import ShardCounts
 from vocprep.cli.build_output import kept_words, memory_words, work_words
-from vocprep.cli.common import duration
+from vocprep.cli.printing import duration
 
 pytestmark = pytest.mark.slow
 

@@ -17,6 +17,7 @@ import torch
 from click.testing import Result
 
 from vocprep.cli.main import main
+from vocprep.cli.printing import print_json
 from vocprep.errors import DataError, UsageError
 
 Run = Callable[..., Result]
@@ -93,8 +94,6 @@ def test_with_json_a_wrong_option_is_json_too(vocprep: Run, name: str) -> None:
 def test_a_result_that_was_printed_stays_the_only_json(
     failing: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vocprep.cli.common import print_json  # noqa: PLC0415  # beside what it is for
-
     result = failing("inspect", DataError("x"), "--json", before=lambda: print_json({"ok": False}))
     assert json.loads(result.stdout) == {"ok": False}
     assert (result.exit_code, result.stderr) == (3, "error: x\n")
@@ -201,7 +200,7 @@ def test_damage_that_a_lack_of_memory_pretends_is_none(failing: Callable[..., Re
 
 LIMITED = """
 import resource, sys
-import torch, vocprep.heads.training.train, vocprep.checks.verify
+import torch, vocprep.cli.train, vocprep.heads.training.train, vocprep.checks.data_content
 from vocprep.program import main
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, [used + int(sys.argv[1])] * 2)

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vocprep.data_dir.layout import (
-    JoinedSamples,
-    default_data_dir,
-    list_samples,
-    list_splits,
-    read_split,
-)
+from vocprep.data_dir.layout import JoinedSamples, list_samples, list_splits, read_split
 from vocprep.data_dir.limits import Limit
+from vocprep.data_dir.place import default_data_dir
 from vocprep.errors import DataDirError, UsageError
 from vocprep.manifests import DatasetManifest, load_dataset
 

@@ -11,7 +11,8 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
-from vocprep.data_dir.layout import SampleRef, default_data_dir, list_samples
+from vocprep.data_dir.layout import SampleRef, list_samples
+from vocprep.data_dir.place import default_data_dir
 from vocprep.drawing.labelled import LabelledImage, labelled_sheet
 from vocprep.drawing.png import png_bytes
 from vocprep.errors import LabelDecodeError, UsageError

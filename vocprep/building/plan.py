@@ -19,11 +19,11 @@ from vocprep.data_dir.layout import (
     JoinedSamples,
     SampleRef,
     SplitSamples,
-    default_data_place,
     list_splits,
     read_split_ids,
 )
 from vocprep.data_dir.limits import Limit
+from vocprep.data_dir.place import default_data_place
 from vocprep.data_dir.splits import has_split
 from vocprep.features.components import Components
 from vocprep.features.libraries.kinds import describe_network

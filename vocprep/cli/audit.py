@@ -9,7 +9,8 @@ import click
 
 from vocprep.auditing.options import AuditOptions
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import PATH, PLACE, counted, json_option, print_json, print_table
+from vocprep.cli.common import PATH, PLACE, json_option
+from vocprep.cli.printing import counted, print_json, print_table
 from vocprep.storage.places import Place
 
 if TYPE_CHECKING:

@@ -19,13 +19,10 @@ from vocprep.backbones import (
 )
 from vocprep.cli.bars import Bars, stop
 from vocprep.cli.build_output import print_plan, print_result
-from vocprep.cli.common import (
-    PATH,
-    PLACE,
-    comma_list,
+from vocprep.cli.common import PATH, PLACE, comma_list, json_option
+from vocprep.cli.shared_options import (
     data_place_option,
     device_option,
-    json_option,
     split_flags_option,
     workers_option,
 )

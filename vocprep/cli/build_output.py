@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vocprep.cli.common import counted, duration, gigabytes, megabytes, print_json, print_table
+from vocprep.cli.printing import counted, duration, gigabytes, megabytes, print_json, print_table
 from vocprep.geometry import PATCH
 from vocprep.heads.runs.options import TrainOptions, fit_splits
 from vocprep.memory import available_memory

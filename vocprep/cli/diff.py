@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import DIFFERENCES, PLACE, json_option, print_json, print_more, print_table
+from vocprep.cli.common import DIFFERENCES, PLACE, json_option
+from vocprep.cli.printing import print_json, print_more, print_table
 from vocprep.storage.places import Place
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import click
 
 from vocprep.cli.bars import Bars, stop
-from vocprep.cli.common import PATH, data_dir_option, json_option, print_json, print_table
+from vocprep.cli.common import PATH, json_option
+from vocprep.cli.printing import print_json, print_table
+from vocprep.cli.shared_options import data_dir_option
 from vocprep.errors import UsageError
 from vocprep.validation import printable
 

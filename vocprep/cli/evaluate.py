@@ -7,17 +7,10 @@ from pathlib import Path
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import (
-    PATH,
-    PLACE,
-    counted,
-    decoding_options,
-    device_option,
-    json_option,
-    print_json,
-    scored_split_option,
-)
+from vocprep.cli.common import PATH, PLACE, json_option
+from vocprep.cli.printing import counted, print_json
 from vocprep.cli.scores.several_runs import print_scores
+from vocprep.cli.shared_options import decoding_options, device_option, scored_split_option
 from vocprep.heads.model.config import Tta
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.storage.places import Place

@@ -8,7 +8,8 @@ from typing import cast, get_args
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import PATH, PLACE, comma_list, counted, json_option, megabytes, print_json
+from vocprep.cli.common import PATH, PLACE, comma_list, json_option
+from vocprep.cli.printing import counted, megabytes, print_json
 from vocprep.exporting.options import ExportFormat, ExportOptions, Rows, Views
 from vocprep.storage.places import Place
 

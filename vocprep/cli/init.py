@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import (
-    PATH,
-    counted,
-    json_option,
-    print_json,
-    print_more,
-    print_table,
-    workers_option,
-)
+from vocprep.cli.common import PATH, json_option
+from vocprep.cli.printing import counted, print_json, print_more, print_table
+from vocprep.cli.shared_options import workers_option
 from vocprep.errors import UsageError
 
 if TYPE_CHECKING:

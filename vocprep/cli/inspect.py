@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vocprep.cli.common import PATH, PLACE, json_option, megabytes, print_json, print_table
+from vocprep.cli.common import PATH, PLACE, json_option
+from vocprep.cli.printing import megabytes, print_json, print_table
 from vocprep.storage.places import Place
 
 if TYPE_CHECKING:

@@ -5,36 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
-from vocprep.cli.audit import audit
-from vocprep.cli.build import build_shards
-from vocprep.cli.common import AS_JSON, print_json_error
-from vocprep.cli.demo import demo
-from vocprep.cli.diff import diff
-from vocprep.cli.download import download
-from vocprep.cli.evaluate import evaluate
-from vocprep.cli.export import export
-from vocprep.cli.init import init
-from vocprep.cli.inspect import inspect
-from vocprep.cli.predict import predict
-from vocprep.cli.report import report
-from vocprep.cli.sources import decode, sample
-from vocprep.cli.train import train
-from vocprep.cli.transfer import pull, push
-from vocprep.cli.verify import verify
-from vocprep.cli.view import view
+from vocprep.cli.commands import Commands, list_commands
+from vocprep.cli.printing import AS_JSON, print_json_error
 from vocprep.errors import DataError, VocprepError
-from vocprep.files.writing import disk_advice
-from vocprep.manifest_paths import ManifestPathWarning
-from vocprep.memory import as_memory_error
 from vocprep.program import BUG, stop_code, was_stopped
-from vocprep.validation import explain, printable
 
 PROGRAM = "vocprep"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -51,6 +32,9 @@ class _ErrorBoundary(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[AS_JSON] = "--json" in args
         return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        list_commands(ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> None:
         try:
@@ -71,6 +55,8 @@ class _ErrorBoundary(click.Group):
 
 def _outcome(error: BaseException, ctx: click.Context) -> tuple[str, int]:
     """Return what is printed of an error, and its exit code; raises it where nobody foresaw it."""
+    from vocprep.validation import printable
+
     if isinstance(error, KeyboardInterrupt) or was_stopped():  # libraries replace an interruption
         advice = str(error) if isinstance(error, KeyboardInterrupt) else ""
         return advice or "interrupted", stop_code()
@@ -83,6 +69,9 @@ def _outcome(error: BaseException, ctx: click.Context) -> tuple[str, int]:
 
 def _as_known(error: BaseException, ctx: click.Context) -> VocprepError | None:
     """Return an error that a user can meet as one of vocprep, None for any other."""
+    from vocprep.memory import as_memory_error
+    from vocprep.validation import explain
+
     shortage = as_memory_error(error, _what_to_lower(ctx))
     if shortage is not None or isinstance(error, VocprepError):
         return shortage or cast("VocprepError", error)
@@ -95,6 +84,8 @@ def _as_known(error: BaseException, ctx: click.Context) -> VocprepError | None:
 
 def _advice_on_files(error: OSError) -> str:
     """Return the end of a message on a file that the system refused; empty where none is known."""
+    from vocprep.files.writing import disk_advice
+
     if error.errno in _NO_ROOM:
         return f"; {disk_advice(error)} and run the same command again: finished work is kept"
     if error.errno not in _NO_PERMISSION or not isinstance(error.filename, str):
@@ -143,6 +134,8 @@ def _warnings_as_notes() -> Iterator[None]:
     before = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        from vocprep.manifest_paths import ManifestPathWarning
+
         if issubclass(category, ManifestPathWarning):
             click.echo(f"note: {message}", err=True)
         else:
@@ -155,7 +148,11 @@ def _warnings_as_notes() -> Iterator[None]:
         warnings.showwarning = before
 
 
-@click.group(cls=_ErrorBoundary, context_settings={"max_content_width": 100})
+@click.group(
+    cls=_ErrorBoundary,
+    commands=cast("MutableMapping[str, click.Command]", Commands()),
+    context_settings={"max_content_width": 100},
+)
 @click.version_option(package_name="vocprep")
 def main() -> None:
     """Pascal VOC and Pascal Context as frozen embeddings and per-patch targets, in shards.
@@ -164,23 +161,3 @@ def main() -> None:
     The way of the data:
       sample | download -> decode -> build-shards -> train -> evaluate, predict
     """
-
-
-for _command in (
-    *(demo, sample, init, download, verify, decode),
-    *(
-        build_shards,
-        inspect,
-        diff,
-        push,
-        pull,
-        train,
-        evaluate,
-        audit,
-        predict,
-        report,
-        view,
-        export,
-    ),
-):
-    main.add_command(_command)

@@ -8,15 +8,9 @@ from typing import get_args
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import (
-    PATH,
-    counted,
-    data_dir_option,
-    decoding_options,
-    device_option,
-    json_option,
-    print_json,
-)
+from vocprep.cli.common import PATH, json_option
+from vocprep.cli.printing import counted, print_json
+from vocprep.cli.shared_options import data_dir_option, decoding_options, device_option
 from vocprep.errors import DataError
 from vocprep.geometry import GeometryKind
 from vocprep.heads.model.config import Tta

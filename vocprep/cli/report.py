@@ -7,14 +7,9 @@ from pathlib import Path
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import (
-    PATH,
-    PLACE,
-    device_option,
-    json_option,
-    print_json,
-    scored_split_option,
-)
+from vocprep.cli.common import PATH, PLACE, json_option
+from vocprep.cli.printing import print_json
+from vocprep.cli.shared_options import device_option, scored_split_option
 from vocprep.pages.report.options import ReportOptions
 from vocprep.storage.places import Place
 

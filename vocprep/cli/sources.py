@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import (
-    PATH,
-    comma_list,
-    data_dir_option,
-    json_option,
-    print_json,
-    print_table,
-    split_flags_option,
-    workers_option,
-)
+from vocprep.cli.common import PATH, comma_list, json_option
+from vocprep.cli.printing import print_json, print_table
+from vocprep.cli.shared_options import data_dir_option, split_flags_option, workers_option
 
 if TYPE_CHECKING:
     from vocprep.labels.statistics import LabelStatistics

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from vocprep.cli.bars import Bars, print_above_bar
-from vocprep.cli.common import (
-    PATH,
-    PLACE,
-    check_folder,
-    counted,
-    device_option,
-    duration,
-    json_option,
-    print_json,
-)
+from vocprep.cli.common import PATH, PLACE, check_folder, json_option
+from vocprep.cli.printing import counted, duration, print_json
+from vocprep.cli.shared_options import device_option
 from vocprep.cli.time_left import TimeLeft, seconds_left
 from vocprep.errors import UsageError
 from vocprep.heads.runs.options import DEFAULT_PRESET, EXECUTION, TrainOptions

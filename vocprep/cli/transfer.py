@@ -8,7 +8,8 @@ from typing import get_args
 import click
 
 from vocprep.cli.bars import Bars, stop
-from vocprep.cli.common import PATH, PLACE, counted, json_option, megabytes, print_json
+from vocprep.cli.common import PATH, PLACE, json_option
+from vocprep.cli.printing import counted, megabytes, print_json
 from vocprep.options import IfExists, TransferOptions
 from vocprep.storage.places import Place
 

@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vocprep.cli.bars import Bars, stop
-from vocprep.cli.common import (
-    DIFFERENCES,
-    PATH,
-    PLACE,
-    data_place_option,
-    device_option,
-    json_option,
-    print_json,
-    print_more,
-    workers_option,
-)
+from vocprep.cli.common import DIFFERENCES, PATH, PLACE, json_option
+from vocprep.cli.printing import print_json, print_more
+from vocprep.cli.shared_options import data_place_option, device_option, workers_option
 from vocprep.options import VerifyLevel, VerifyOptions
 from vocprep.storage.places import Place
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from vocprep.cli.bars import Bars
-from vocprep.cli.common import PATH, PLACE, device_option
+from vocprep.cli.common import PATH, PLACE
+from vocprep.cli.shared_options import device_option
 from vocprep.pages.viewer.options import ViewOptions
 from vocprep.program import end_after_interrupt
 from vocprep.storage.places import Place

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
-from pathlib import Path
 from typing import overload
 
 from vocprep.data_dir.folders import FileNames
@@ -27,10 +25,8 @@ from vocprep.data_dir.splits import (
 )
 from vocprep.errors import DataDirError, UsageError
 from vocprep.manifests import DatasetManifest
-from vocprep.storage.places import Place, local_path, parse_place
+from vocprep.storage.places import Place
 from vocprep.validation import printable
-
-DATA_DIR_VARIABLE = "VOCPREP_DATA_DIR"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +107,6 @@ class JoinedSamples(Sequence[SampleRef]):
     def _at(self, place: int) -> SampleRef:
         part = bisect_right(self._ends, place)
         return self._parts[part][place - self._ends[part]]  # counted from the part's end
-
-
-def default_data_dir() -> Path:
-    """Return ``$VOCPREP_DATA_DIR``, else ``./data``."""
-    return local_path(os.environ.get(DATA_DIR_VARIABLE) or "data", f"${DATA_DIR_VARIABLE}")
-
-
-def default_data_place() -> Place:
-    """Return ``$VOCPREP_DATA_DIR``, which may be a URL here, else ``./data``."""
-    return parse_place(os.environ.get(DATA_DIR_VARIABLE) or "data")
 
 
 def read_split(data_dir: Place, dataset: DatasetManifest, split: str) -> list[str]:

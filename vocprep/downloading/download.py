@@ -16,8 +16,8 @@ from urllib.parse import quote, urlsplit
 from pydantic import model_validator
 
 from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences, hash_file
-from vocprep.data_dir.layout import default_data_dir
 from vocprep.data_dir.library_weights import is_library_model, library_source, recorded_urls
+from vocprep.data_dir.place import default_data_dir
 from vocprep.data_dir.receipts import Receipt, records_dir, write_receipt
 from vocprep.data_dir.source_digests import (
     add_recorded_file,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from vocprep.data_dir.digests import ExpectedDigests, FileDigests, differences
-from vocprep.data_dir.layout import default_data_dir
 from vocprep.data_dir.library_weights import is_library_model, library_source
+from vocprep.data_dir.place import default_data_dir
 from vocprep.data_dir.receipts import Receipt, is_unpacked, read_receipt, read_unpacked
 from vocprep.data_dir.source_digests import read_source_digests
 from vocprep.downloading.hub import LocatedModel

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
-from vocprep.data_dir.layout import default_data_dir
+from vocprep.data_dir.place import default_data_dir
 from vocprep.drawing.labelled import LabelledImage, labelled_sheet
 from vocprep.drawing.png import grey_png, png_bytes
 from vocprep.errors import DataError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vocprep.cli.common import counted, print_tables
+from vocprep.cli.printing import counted, print_tables
 
 if TYPE_CHECKING:
     from vocprep.heads.scoring.groups import (

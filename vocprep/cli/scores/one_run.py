@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vocprep.cli.common import print_table
+from vocprep.cli.printing import print_table
 from vocprep.cli.scores.cells import (
     ERROR_HEAD,
     SHAPE_HEAD,
