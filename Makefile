@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test quick lint docs bench quality scale torture fuzz exact-arm clean
+.PHONY: help demo test quick lint docs dist try-dist test-lowest bench quality scale torture fuzz exact-arm clean
 .DEFAULT_GOAL := demo
 
 help:  ## this list
@@ -27,6 +27,22 @@ lint: $(READY)  ## format, style, types, import directions
 
 docs: $(READY)  ## the documentation as a site in site/, offline; any warning is an error
 	$(BIN)/zensical build --config-file mkdocs.yml --clean --strict
+
+dist: $(READY)  ## wheel and sdist in dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+
+try-dist: dist  ## the wheel in environments of its own: the core, then each extra; minutes, and torch's size on disk
+	$(BIN)/python packaging/try_dist.py dist build/try-dist
+
+LOWEST := build/lowest
+test-lowest:  ## all tests with the lowest version of each dependency; fetches them
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) packaging/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 # The loaders of other libraries are measured where `pip install -e '.[bench]'` brought them: some of
 # them hold numpy back, which an environment for development should not be.
