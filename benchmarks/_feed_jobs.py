@@ -84,7 +84,7 @@ class Cost:
     stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds of processor time per picture by stage."""
     sha256: str = ""
-    """Of the names and digests of all files of a version, but of its dataset.json."""
+    """Of the identities of a version, which follow from its records."""
 
 
 class NullEmbedder:
@@ -148,7 +148,7 @@ def profiled(*, wanted: bool) -> Iterator[defaultdict[str, float]]:
 
 
 def build(job: Job, out: Path, limit: int | None = None) -> str:
-    """Build a version; return a digest of its files' digests."""
+    """Build a version; return a digest of its identities."""
     layout, in_processes = Layout(), dict[str, Any]()
     if job.processes > 1:  # earlier revisions do not have it
         images = limit or len(list((Path(job.data_dir) / "pictures").iterdir()))
@@ -164,8 +164,8 @@ def build(job: Job, out: Path, limit: int | None = None) -> str:
         options=BuildOptions(device="cpu", workers=job.cores, **in_processes),
     )
     index = json.loads((out / "dataset.json").read_text())
-    files = [(entry["name"], entry["sha256"]) for entry in index["shards"] + index["files"]]
-    return sha256(json.dumps(files).encode()).hexdigest()
+    identities = [index[f"{name}_id"] for name in ("recipe", "source", "content", "targets")]
+    return sha256(json.dumps(identities).encode()).hexdigest()
 
 
 class Decoded(Dataset[tuple[Any, ...]]):

@@ -6,7 +6,7 @@ loop in one process over the same libraries, (b) a DataLoader with a process per
 same arrays and the digests of the files, but no digests of records and no index. (c) is vocprep,
 with as many threads as cores, in one process and divided among several. With --against, the same is
 measured of another revision of vocprep in turn, and it is said whether both have stored the same
-bytes.
+records.
 
 Each row may use so many cores. What the same takes over a few pictures, its start-up, is left out.
 Processor time is that of all threads and processes, in user and system mode,
@@ -219,7 +219,7 @@ def add_tables(
         if len(codes) > 1:
             digests = {cost.sha256 for (job, _), cost in costs.items() if comparable(job)}
             same = "the same" if len(digests) == 1 else "OTHER"
-            report.note(f"{title}: {same} bytes in all files as before, but in dataset.json")
+            report.note(f"{title}: {same} records as before, by all identities")
 
 
 def in_parts(cores: int, arguments: argparse.Namespace) -> list[int]:

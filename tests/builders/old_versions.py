@@ -1,4 +1,4 @@
-"""Dataset versions as earlier releases wrote them, made with the standard library alone."""
+"""Dataset versions as earlier releases wrote them, and builds as these made them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ import io
 import json
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from vocprep.building.plan import versions
 
 
 def as_index_of(version: Path, out: Path, number: int) -> Path:
@@ -59,3 +68,21 @@ def _old_tar(data: bytes, in_json: int) -> bytes:
             copied.size = len(content)
             target.addfile(copied, io.BytesIO(content))
     return out.getvalue()
+
+
+@contextmanager
+def label_maps_by_pillow() -> Iterator[None]:
+    """Build as releases did in which Pillow wrote label maps, so that no version named zlib."""
+    names = versions()
+    del names["zlib"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("vocprep.building.stages.encode_png", _by_pillow)
+        for module in ("plan", "assemble", "orders", "output.resume"):
+            patched.setattr(f"vocprep.building.{module}.versions", lambda: names)
+        yield
+
+
+def _by_pillow(label_map: NDArray[np.uint16]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(label_map).save(stream, "PNG", compress_level=6)
+    return stream.getvalue()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.old_versions import label_maps_by_pillow
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, JPEGS, TWO_PER_SHARD, make_plan
 from scipy.io import loadmat, savemat
@@ -188,6 +189,24 @@ def test_version_by_other_tools_is_left_alone_while_nothing_changes(
     index = read_index(out).model_copy(update={"versions": {"torch": "0"}}).sealed()
     write_index(out, index)
     assert build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE).index == index
+
+
+def test_version_whose_label_maps_pillow_wrote_is_kept_and_succeeded_without_embedding(
+    tree: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of its shards is mixed with those of another writer."""
+    out = tmp_path / "old"
+    with label_maps_by_pillow():
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
+    old, new = read_index(out), read_index(finished)
+    assert (old.recipe_id, old.content_id) == (new.recipe_id, new.content_id)
+    assert not {shard.sha256 for shard in old.shards} & {shard.sha256 for shard in new.shards}
+    assert build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE).index == old
+    relabel(tree, 0)
+    with counting(monkeypatch) as embedded:
+        build_plan(make_plan(tree, layout=TWO_PER_SHARD), out, ENGINE)
+    assert embedded == []
+    assert_as_built_anew(tree, out, tmp_path)
 
 
 def test_version_of_another_numerics_class_gives_no_embedding(

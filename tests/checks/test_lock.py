@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.old_versions import label_maps_by_pillow
 from builders.versions import (
     TWO_PER_SHARD,
     TWO_VIEWS,
@@ -102,6 +103,20 @@ def test_same_records_in_other_bytes_by_other_makers_are_a_note(
         assert any(note.startswith(start) and said in note for note in check.notes)
     write_index(copied, changed.sealed())
     assert "00" * 32 in details(locked, copied)
+
+
+def test_versions_whose_label_maps_pillow_wrote_and_new_ones_agree_with_each_others_locks(
+    two_views: Built, sample_tree: Path, tmp_path: Path
+) -> None:
+    with label_maps_by_pillow():
+        out = tmp_path / "old"
+        old = build(sample_tree, out, TWO_VIEWS, TWO_PER_SHARD, reuse=two_views.path)
+    for locked, found in ((old, two_views), (two_views, old)):
+        check = compare_with_lock(lock(locked.path), Version.read(found.path), found.path)
+        assert check.differences == []
+        (note,) = check.notes
+        assert note.startswith("the same records in other bytes (files: ")
+        assert "since others made them: zlib: " in note
 
 
 def test_another_recipe_is_named(two_views: Built, sample_tree: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -156,10 +157,14 @@ class BuildKey:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide the bytes."""
+    """Return the versions of the packages that decide the bytes.
+
+    Before zlib wrote the label maps of records, Pillow did, and its entry was not there.
+    """
     packages = ("vocprep", "numpy", "torch", "pillow", "simplejpeg", "h5py")
     return {
         "python": platform.python_version(),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
         **{package: version(package) for package in packages},
     }
 

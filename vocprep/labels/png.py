@@ -7,7 +7,6 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from vocprep.errors import LabelDecodeError
@@ -22,6 +21,7 @@ from vocprep.formats.png import (
     inflate_pixel_data,
     read_png,
 )
+from vocprep.formats.png_writing import encode_grey_png
 from vocprep.labels.advice import no_ids, no_png, too_large
 
 MAX_PIXELS = 1 << 25
@@ -33,9 +33,7 @@ _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 def encode_png(label_map: NDArray[np.uint16]) -> bytes:
     """Write a label map [H, W] as a 16-bit grey PNG."""
-    stream = io.BytesIO()
-    Image.fromarray(label_map).save(stream, "PNG", compress_level=6)
-    return stream.getvalue()
+    return encode_grey_png(label_map)
 
 
 def decode_png(data: bytes, where: str, *, is_record: bool = False) -> NDArray[np.uint16]:

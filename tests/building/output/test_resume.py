@@ -7,11 +7,13 @@ import random
 import shutil
 import signal
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders.old_staging import as_staging_format
+from builders.old_versions import label_maps_by_pillow
 from builders.processes import forked
 from builders.progress import CountedProgress
 from builders.version_bytes import version_bytes
@@ -366,6 +368,24 @@ def test_unfinished_build_by_other_tools_is_refused(
     monkeypatch.setattr(f"vocprep.{where}", lambda *_: {"torch": "0"})
     with pytest.raises(UsageError, match=f"{name}.torch"):
         build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), interrupted, ENGINE)
+
+
+def test_unfinished_build_whose_label_maps_pillow_wrote_is_refused_and_kept(
+    sample_tree: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with label_maps_by_pillow():
+        interrupt(sample_tree, out, after=5)
+    before = version_bytes(out)
+    assert staged(out)
+    with pytest.raises(UsageError) as caught:
+        build_plan(make_plan(sample_tree, layout=TWO_PER_SHARD), out, ENGINE)
+    assert str(caught.value) == (
+        f"{out}: holds an unfinished build by other versions, there and here: versions.zlib: "
+        f"no value and '{zlib.ZLIB_RUNTIME_VERSION}'; finish it with those, choose another --out, "
+        "or --if-exists overwrite"
+    )
+    assert version_bytes(out) == before
 
 
 def test_overwrite_discards_an_unfinished_build_of_another_recipe(

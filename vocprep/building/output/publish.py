@@ -254,8 +254,11 @@ def refuse_differing(
     differing = differing_choices(found, expected)
     if differing:
         advice = precision_advice(differing, found.get("precision"))
+        of = "of another recipe or layout"
+        if all(line.startswith("versions.") for line in differing):
+            of, advice = "by other versions", "finish it with those, "
         raise UsageError(
-            f"{out}: holds {state} of another recipe or layout, there and here: "
+            f"{out}: holds {state} {of}, there and here: "
             f"{joined_differences(differing)}; {advice}choose another --out, or {otherwise}"
         )
 
