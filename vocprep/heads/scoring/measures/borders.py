@@ -16,7 +16,6 @@ themselves are never scored.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +27,9 @@ WIDTHS = (3, 8)
 BANDS = len(WIDTHS) + 1
 """A pixel's band is the place of the first width that it lies within, the last one: within none."""
 
-Value = TypeVar("Value", np.bool_, np.int32)
-_ABOVE = 1 << 17
-"""More than any class id plus one."""
 _HALVES = slice(None, -1), slice(1, None)
-
-
-_REACH = math.isqrt(2 * WIDTHS[-1] ** 2)
+_WIDEST = WIDTHS[-1]
+_REACH = math.isqrt(2 * _WIDEST**2)
 """Of a void pixel that is farther from all classes no band says anything."""
 
 
@@ -43,33 +38,30 @@ def _steps_by_length() -> list[NDArray[np.int64]]:
     side = 2 * _REACH + 1
     steps = np.argwhere(np.ones((side, side))) - _REACH
     squared = (steps**2).sum(axis=1)
-    return [steps[squared == each] for each in np.unique(squared[squared <= 2 * WIDTHS[-1] ** 2])]
+    return [steps[squared == each] for each in np.unique(squared[squared <= 2 * _WIDEST**2])]
 
 
 _STEPS_BY_LENGTH = _steps_by_length()
 
 
 def border_bands(label_map: Labels, void: int) -> NDArray[np.uint8]:
-    """Return the band of each pixel: uint8 [H, W] of a true label map [H, W].
+    """Return the band of each pixel: uint8 [H, W] of a true label map [H, W]; the last of void.
 
     >>> border_bands(np.repeat([[1, 2]], 6, axis=1), void=0).tolist()
     [[1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1]]
     """
     bands = np.full(label_map.shape, BANDS - 1, dtype=np.uint8)
     is_class = label_map != void
-    rows, columns = (_extent(is_class.any(axis=axis)) for axis in (1, 0))
-    inside = label_map[rows, columns].astype(np.int32) + 1
-    classes = _void_filled(np.where(is_class[rows, columns], inside, 0))
-    # Where the largest and the smallest id around a pixel differ, another class is next to it.
-    below = np.where(classes > 0, _ABOVE - classes, 0)
-    smallest = _ABOVE - _largest_around(below)
-    near = (classes > 0) & (_largest_around(classes) != smallest)
-    reached = 1
+    extent = tuple(_extent(is_class.any(axis=axis)) for axis in (1, 0))
+    inside, is_class = label_map[extent], is_class[extent]
+    if not inside.size or (inside == inside[is_class][0])[is_class].all():
+        return bands  # one class has no border
+    differs = _differing_squares(_void_filled(inside, is_class))
     for width in WIDTHS:
-        for _ in range(width - reached):
-            near = _largest_around(near)
-        reached = width
-        bands[rows, columns] -= near
+        # A window holds several classes where a square of 2×2 pixels in it does.
+        first = _WIDEST - width
+        near = _any_within(differs, 2 * width)[first:, first:]
+        bands[extent] -= near[: inside.shape[0], : inside.shape[1]] & is_class
     return bands
 
 
@@ -83,16 +75,18 @@ def _extent(holds: NDArray[np.bool_]) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
-def _void_filled(classes: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return class ids plus one [H, W] with the nearest one at void (0) that is near any."""
-    if classes.all():
+def _void_filled(classes: Labels, is_class: NDArray[np.bool_]) -> Labels:
+    """Return class ids [H, W], where void is near any the nearest one plus one; the others so too.
+
+    Void that is far from all classes is 0.
+    """
+    if is_class.all():
         return classes
-    near = classes > 0
-    for _ in range(WIDTHS[-1]):
-        near = _largest_around(near)
-    padded = np.pad(classes, _REACH)
+    height, width = classes.shape
+    near = _any_within(np.pad(is_class, _WIDEST), 2 * _WIDEST + 1)[:height, :width]
+    padded = np.pad(np.where(is_class, classes.astype(np.int32) + 1, 0), _REACH)
     known, filled = padded.ravel(), padded.copy()
-    void = np.flatnonzero(np.pad(near, _REACH) & (padded == 0))
+    void = np.flatnonzero(np.pad(near & ~is_class, _REACH))
     for steps in _STEPS_BY_LENGTH:
         places = void[:, None] + steps @ (padded.shape[1], 1)
         filled.ravel()[void] = nearest = known[places].max(axis=1)
@@ -102,12 +96,33 @@ def _void_filled(classes: NDArray[np.int32]) -> NDArray[np.int32]:
     return filled[_REACH:-_REACH, _REACH:-_REACH]
 
 
-def _largest_around(values: NDArray[Value]) -> NDArray[Value]:
-    """Return the largest of each value [H, W] and the up to eight around it."""
-    for axis in (0, 1):
-        largest = values.copy()
-        rows, shown = np.moveaxis(values, axis, 0), np.moveaxis(largest, axis, 0)
-        for one, other in (_HALVES, _HALVES[::-1]):
-            np.maximum(shown[one], rows[other], out=shown[one])
-        values = largest
-    return values
+def _differing_squares(classes: Labels) -> NDArray[np.bool_]:
+    """Return which squares of 2×2 pixels of [H, W] hold several classes: bool [H + 15, W + 15].
+
+    The one at [8, 8] has pixel [0, 0] as its first; those around the picture hold none.
+    """
+    height, width = classes.shape
+    squares = np.zeros((height + 2 * _WIDEST - 1, width + 2 * _WIDEST - 1), dtype=bool)
+    # Of squares that reach beyond the picture, what lies in it counts.
+    inner = squares[_WIDEST - 1 :, _WIDEST - 1 :][: height + 1, : width + 1]
+    beside, below = classes[:, 1:] != classes[:, :-1], classes[1:] != classes[:-1]
+    for before, after in (_HALVES, _HALVES[::-1]):
+        inner[before, 1:-1] |= beside
+        inner[1:-1, after] |= below
+    return squares
+
+
+def _any_within(holds: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Return whether any value is true in the square of a side whose first place is each [H, W].
+
+    Squares that reach beyond the last row or column are meaningless.
+    """
+    flat = holds.ravel()
+    for stride in (holds.shape[1], 1):
+        reached = 1
+        while reached < side:
+            step = min(reached, side - reached)
+            wider = flat.copy()
+            wider[: -step * stride] |= flat[step * stride :]
+            flat, reached = wider, reached + step
+    return flat.reshape(holds.shape)
