@@ -385,7 +385,7 @@ class LoaderOptions:
     beside those of the lanes. Processes would be slower: handing a batch over takes longer than
     reading it."""
     label_maps: bool = False
-    """Whether batches carry the full label maps."""
+    """Whether batches carry the full label maps, which are decoded when they are taken."""
     all_views: ViewChoice = False
     """Whether all views are drawn, mirrored ones and crops, or the plain ones alone; or which
     kinds beside the plain ones: ``("flip",)`` or ``("crops",)``."""

@@ -79,7 +79,7 @@ def test_prediction_of_cells_is_what_evaluation_sees_in_a_padded_batch(
     dataset = make_dataset(tmp_path / "shards", {"val": records})
     loader = dataset.loader("val", LoaderOptions(batch_size=3, label_maps=True))
     with torch.inference_mode():
-        (scored,) = run_batches(run.model, loader, run.config.labels)
+        (scored,) = run_batches(run.model, loader)
     for row, record in enumerate(records):
         found = predict_label_map(run, record.embeddings, record.grid)
         patches = len(record.embeddings)

@@ -36,6 +36,28 @@ def record_ids_of(image_ids: Iterable[str], views: Sequence[str]) -> Iterator[st
             yield record_id(image_id, view)
 
 
+@dataclass(frozen=True)
+class RecordPng:
+    """The label map of a record as it is stored."""
+
+    image_id: str
+    grid: Grid
+    data: bytes
+
+    def decode(self) -> NDArray[np.uint16]:
+        """Return the label map [h, w]; ShardError when the PNG is damaged."""
+        where = f"label map of record {self.image_id}"
+        try:
+            label_map = decode_png(self.data, where, is_record=True)
+        except LabelDecodeError as error:
+            reason = str(error).partition("; ")[0]  # its advice is for files of a data dir
+            raise ShardError(f"{reason}; the shard is damaged, build it again") from error
+        expected = (self.grid[0] * PATCH, self.grid[1] * PATCH)
+        if label_map.shape != expected:
+            raise ShardError(f"{where}: {label_map.shape} pixels: expected {expected}")
+        return label_map
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Record:
     """Everything kept of one image in one view."""
@@ -76,16 +98,12 @@ class Record:
 
     def decode_label_map(self) -> NDArray[np.uint16]:
         """Return the label map [h, w] without keeping it; ShardError when the PNG is damaged."""
-        where = f"label map of record {self.image_id}"
-        try:
-            label_map = decode_png(self.label_png, where, is_record=True)
-        except LabelDecodeError as error:
-            reason = str(error).partition("; ")[0]  # its advice is for files of a data dir
-            raise ShardError(f"{reason}; the shard is damaged, build it again") from error
-        expected = (self.grid[0] * PATCH, self.grid[1] * PATCH)
-        if label_map.shape != expected:
-            raise ShardError(f"{where}: {label_map.shape} pixels: expected {expected}")
-        return label_map
+        return self.png.decode()
+
+    @property
+    def png(self) -> RecordPng:
+        """The label map as it is stored."""
+        return RecordPng(self.image_id, self.grid, self.label_png)
 
     @cached_property
     def label_pixels(self) -> dict[int, int]:

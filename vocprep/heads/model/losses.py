@@ -70,9 +70,13 @@ def losses_by_image(
 ) -> Losses:
     """Return what ``compute_losses`` does for each image alone: sums and counts [B]."""
     parts = MASK_HEADS[config.mask_head].losses(class_logits, mask_logits, targets, config)
+    masks = parts.masks
+    if targets.mixed is not None and masks.ndim == 1:  # of these patches alone
+        masks = masks.new_zeros(parts.by_patch.numel()).index_copy_(0, targets.mixed, masks)
+        masks = masks.view_as(parts.by_patch)
     return Losses(
         class_sum=parts.by_patch.sum(dim=1),
         patches=parts.has_pixels.sum(dim=1),
-        mask_sum=parts.masks.flatten(1).sum(dim=1),
+        mask_sum=masks.flatten(1).sum(dim=1),
         entries=parts.entries.sum(dim=1),
     )

@@ -16,14 +16,16 @@ from torch import Tensor
 
 from vocprep.heads.model.losses import losses_by_image
 from vocprep.heads.model.tfdet import TFDetHeads, top_labels
+from vocprep.heads.scoring.batch_rows import CELL_GRIDS
 from vocprep.heads.scoring.measures.calibration import Calibration, CalibrationCounter
 from vocprep.heads.scoring.measures.counters import LossCounter, ScoreHistogram
 from vocprep.heads.scoring.measures.image_scores import ImageConfusions, ImageCounter
 from vocprep.heads.scoring.measures.masks import MaskQuality
 from vocprep.heads.scoring.measures.metrics import PatchCounts, constant_prediction
 from vocprep.heads.scoring.measures.oracles import RowKind
-from vocprep.heads.scoring.rows import CELL_GRIDS, RowCounters, RowPixels, border_bands_of
+from vocprep.heads.scoring.rows import RowCounters, RowPixels
 from vocprep.heads.scoring.split_pass import ScoredBatch, SplitCounts, run_batches
+from vocprep.heads.scoring.truth import true_pixels
 from vocprep.labels.label_space import LabelSpace
 from vocprep.labels.targets import SLOTS
 from vocprep.progress import NO_PROGRESS, Progress
@@ -66,7 +68,7 @@ def measure_split(
     counters = _EvaluationCounters(model, space, constant)
     progress.begin("images", loader.samples, 0)
     try:
-        for scored in run_batches(model, loader, space, class_weights):
+        for scored in run_batches(model, loader, class_weights):
             counters.add(scored)
             progress.advance(len(scored.batch.image_ids))
     finally:
@@ -81,25 +83,27 @@ class _EvaluationCounters:
         device, self._config = model.device, model.config
         classes = model.config.outputs
         self._void, self._constant = space.void, np.asarray(constant)
-        self._rows = RowCounters(classes, space.void, device)
+        self._rows = RowCounters(classes, device)
         self._patches = {kind: PatchCounts() for kind in RowKind}
         self._losses = LossCounter(device)
         self._scores = ScoreHistogram(classes, device, model.config.class_loss)
-        self._images = ImageCounter(classes, space.void)
+        self._images = ImageCounter(classes)
         self._confidences = CalibrationCounter(device)
 
     def add(self, scored: ScoredBatch) -> None:
         """Count a batch."""
-        truth, ids = scored.truth, scored.batch.image_ids
+        ids, patches = scored.batch.image_ids, scored.batch.padding.shape[1]
         losses = losses_by_image(
             scored.class_logits, scored.mask_logits, scored.batch, self._config
         )
         self._losses.add(losses, len(ids))
         self._scores.add(scored.patch_logits, scored.batch.slot_labels)
-        bands, predicted = border_bands_of(scored, self._void), scored.pixels.label_map
-        self._rows.add(scored, bands)
-        self._images.add(ids, truth, predicted, losses.total, bands)
-        self._confidences.add(scored.pixels.confidence, predicted == truth, truth != self._void)
+        true, choices = true_pixels(scored.batch, self._void, borders=True), scored.pixels.choices
+        entries = true.entries_of_choices(choices)
+        self._rows.add(scored, true, entries)
+        self._images.add(ids, entries, patches, losses.total)
+        for part in choices:
+            self._confidences.add(part.scores, true.outcomes(part))
         _count_patches(scored, self._patches, self._constant)
 
     def measurements(self) -> Measurements:

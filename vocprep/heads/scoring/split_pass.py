@@ -3,21 +3,18 @@
 ``run_batches`` yields what the heads say of each batch; ``score_split`` counts of it what a
 validation between two epochs needs (``measuring.measure_split``: what an evaluation shows).
 
-Shape legend: B batch, P patches, C classes, 1024 pixels of a patch (row-major).
+Shape legend: B batch, P patches, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vocprep.errors import RunError, UsageError
+from vocprep.errors import RunError
 from vocprep.heads.model.decoding import decode
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.mask_heads.kinds import PixelScores
@@ -25,9 +22,8 @@ from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.model.view_outputs import ViewOutputs, mirrored_back
 from vocprep.heads.scoring.measures.counters import LossCounter, PixelCounter, Total
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
+from vocprep.heads.scoring.truth import true_pixels
 from vocprep.labels.label_space import LabelSpace
-from vocprep.labels.targets import PIXELS
-from vocprep.placement import split_patches
 from vocprep.shards.feed.pairs import ViewPair
 from vocprep.shards.reader import Batch
 
@@ -49,8 +45,6 @@ class ScoredBatch:
     """A batch and the heads' output for it."""
 
     batch: Batch
-    truth: Tensor
-    """int64 [B, P, 1024], void where there is no patch."""
     class_logits: Tensor
     """[B, P, C], which losses are computed of."""
     mask_logits: Tensor
@@ -71,13 +65,15 @@ def score_split(
     """
     device, config = model.device, model.config
     losses = LossCounter(device)
-    pixels = PixelCounter(config.outputs, space.void, device)
-    for scored in run_batches(model, loader, space):
+    pixels = PixelCounter(config.outputs, device)
+    for scored in run_batches(model, loader):
         losses.add(
             compute_losses(scored.class_logits, scored.mask_logits, scored.batch, config),
             len(scored.batch.image_ids),
         )
-        pixels.add_rows(pixels.rows(scored.truth), scored.pixels.label_map)
+        true = true_pixels(scored.batch, space.void, borders=False)
+        entries = true.entries_of_choices(scored.pixels.choices)
+        pixels.add(entries.truth, entries.predicted, entries.pixels)
     if total is not None:
         losses.sum_over_ranks(total)
         total(pixels.cells)
@@ -93,7 +89,6 @@ def score_split(
 def run_batches(
     model: TFDetHeads,
     loader: Iterable[Batch | ViewPair],
-    space: LabelSpace,
     class_weights: Tensor | None = None,
 ) -> Iterator[ScoredBatch]:
     """Yield every batch on the model's device with what the model predicts, but blank ones.
@@ -113,7 +108,6 @@ def run_batches(
         decoded = decode(views, batch.grids, model.config, class_weights)
         yield ScoredBatch(
             batch=batch,
-            truth=as_patches(_label_maps(plain), plain, space.void).to(model.device),
             class_logits=view.class_logits,
             mask_logits=view.mask_logits,
             patch_logits=decoded.patch_logits,
@@ -129,21 +123,6 @@ def _run(model: TFDetHeads, loaded: Batch) -> tuple[Batch, ViewOutputs]:
             f"{loaded.image_ids[0]}: expected embeddings of {expected} numbers, found {found}; "
             "build shards with the backbone that the run was trained on"
         )
-    batch = loaded.to(model.device)
+    batch = loaded.to(model.device).with_mixed()
     class_logits, mask_logits = model(batch.embeddings, batch.padding, batch.grids)
     return batch, ViewOutputs(class_logits=class_logits, mask_logits=mask_logits)
-
-
-def as_patches(maps: Iterable[NDArray[np.integer[Any]]], batch: Batch, fill: int) -> Tensor:
-    """Return arrays [32·ny, 32·nx] of a batch as int64 [B, P, 1024], ``fill`` where padded."""
-    patched = np.full((*batch.padding.shape, PIXELS), fill, dtype=np.int64)
-    for row, pixels in zip(patched, maps, strict=True):
-        patches = split_patches(pixels).reshape(-1, PIXELS)
-        row[: len(patches)] = patches
-    return torch.from_numpy(patched)
-
-
-def _label_maps(batch: Batch) -> tuple[NDArray[np.uint16], ...]:
-    if batch.label_maps is None:
-        raise UsageError("scores need label maps: expected a loader with label_maps=True")
-    return batch.label_maps

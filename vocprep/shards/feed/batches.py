@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocprep.labels.targets import NO_LABEL, PIXELS, STATE_VOID, pack_states
-from vocprep.shards.record import Record
+from vocprep.shards.record import Record, RecordPng
 
 PADDING: dict[str, Any] = {
     "embeddings": 0,
@@ -55,8 +55,8 @@ class Batch:
     """int64 [B, P, 4]"""
     slot_planes: Tensor
     """uint8 [B, P, 3, 128]; padded patches are all void."""
-    label_maps: tuple[NDArray[np.uint16], ...] | None = None
-    """Each [32·ny, 32·nx] under the label space; None unless chosen."""
+    label_maps: Sequence[NDArray[np.uint16]] | None = None
+    """Each [32·ny, 32·nx] under the label space, decoded when it is taken; None unless chosen."""
     mixed: Tensor | None = None
     """int64 [M]: which of the B·P patches hold two classes or more; None unless listed."""
 
@@ -255,9 +255,32 @@ def _as_in_batch(fields: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: field.to(BATCH_DTYPES[name]) for name, field in fields.items()}
 
 
-def with_label_maps(batch: Batch, records: Sequence[Record]) -> Batch:
-    """Return a batch with its records' label maps beside the patches.
+class LabelMaps(Sequence[NDArray[np.uint16]]):
+    """The label maps of records, decoded each time that they are taken.
 
-    The records do not keep what was decoded: a split's label maps are larger than all else of it.
+    A split's are larger than all else of it, and the targets say most of what they hold.
     """
-    return replace(batch, label_maps=tuple([record.decode_label_map() for record in records]))
+
+    def __init__(self, pngs: Sequence[RecordPng]) -> None:
+        self._pngs = pngs
+
+    def __len__(self) -> int:
+        return len(self._pngs)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint16]: ...
+    @overload
+    def __getitem__(self, index: slice) -> LabelMaps: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.uint16] | LabelMaps:
+        """Return one label map, or the sequence of several; ShardError when one is damaged."""
+        if isinstance(index, slice):
+            return LabelMaps(self._pngs[index])
+        return self._pngs[index].decode()
+
+    def __repr__(self) -> str:
+        return f"LabelMaps({len(self)} to be decoded)"
+
+
+def with_label_maps(batch: Batch, records: Sequence[Record]) -> Batch:
+    """Return a batch with its records' label maps beside the patches."""
+    return replace(batch, label_maps=LabelMaps([record.png for record in records]))

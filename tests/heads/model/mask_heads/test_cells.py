@@ -202,10 +202,10 @@ def test_pixels_are_the_strongest_interpolated_class(
         assert torch.equal(drawn.long()[first - second > 1e-6], strongest[first - second > 1e-6])
         patches = torch.arange(int(grid.prod()))
         masks = found.masks_of(image * PATCHES + patches, labels[image, patches])
-        assert masks.shape == (len(patches), 1024, 4)
+        assert masks.shape == (len(patches), 4, 1024)
         for patch in patches.tolist():
             row, column = divmod(patch, int(grid[1]))
             window = expected[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
             for rank, label in enumerate(labels[image, patch].tolist()):
                 wanted = window[label].flatten() if label >= 0 else torch.zeros(1024)
-                torch.testing.assert_close(masks[patch, :, rank], wanted)
+                torch.testing.assert_close(masks[patch, rank], wanted)

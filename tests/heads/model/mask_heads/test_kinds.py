@@ -100,10 +100,10 @@ class TestEveryMaskHead:
         assert 0 < pixels.confidence.min() <= pixels.confidence.max() < 1
         ranked = y[0].topk(4, dim=-1)
         masks = pixels.masks_of(torch.arange(4), ranked.indices)
-        assert masks.shape == (4, 1024, 4)
+        assert masks.shape == (4, 4, 1024)
         if config.mask_loss == "mixed":
-            masks = masks * y[0].softmax(dim=-1).topk(4, dim=-1).values.unsqueeze(1)
-        strongest, labels = masks.max(dim=-1), pixels.label_map[0]
+            masks = masks * y[0].softmax(dim=-1).topk(4, dim=-1).values.unsqueeze(2)
+        strongest, labels = masks.max(dim=1), pixels.label_map[0]
         assert (strongest.values <= pixels.confidence[0] + 1e-6).all()
         drawn = ranked.indices.gather(-1, strongest.indices)
         among = (ranked.indices.unsqueeze(1) == labels.unsqueeze(-1)).any(dim=-1)
@@ -134,7 +134,7 @@ def test_masks_of_mixed_patches_count_times_their_classes(classes: int, class_lo
             drawn = found.masks_of(torch.tensor([3 * place[0] + place[1]]), labels)
             assert int(found.label_map[place][pixel]) == ranked[int(np.argmax(scores))]
             assert float(found.confidence[place][pixel]) == pytest.approx(max(scores))
-            torch.testing.assert_close(drawn[0, pixel, :classes], masks[:classes])
+            torch.testing.assert_close(drawn[0, :classes, pixel], masks[:classes])
 
 
 @pytest.mark.parametrize("class_loss", ["soft_cross_entropy", "multi_hot"])
@@ -151,4 +151,4 @@ def test_without_a_mask_head_patches_are_interpolated(class_loss: str):
     assert torch.equal(found.label_map[0], expected.argmax(dim=-1))
     ranked = y[0].topk(4).indices
     masks = expected.gather(-1, ranked.unsqueeze(1).expand(-1, 1024, -1))
-    torch.testing.assert_close(found.masks_of(torch.arange(6), ranked), masks)
+    torch.testing.assert_close(found.masks_of(torch.arange(6), ranked).mT, masks)

@@ -15,20 +15,30 @@ from hypothesis import strategies as st
 from vocprep.heads.model.losses import compute_losses, losses_by_image
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.scoring.measures.image_scores import ImageConfusions, ImageCounter
+from vocprep.heads.scoring.measures.pixel_counts import PixelEntries
 
 NAMES = ("a", "b", "c", "d", "e")
 
 
+def entries_of(truth: np.ndarray, predicted: np.ndarray) -> PixelEntries:
+    """Return an entry for each pixel [B, P, ·] that is not void, all far from borders."""
+    images, patches, _ = seen = np.nonzero(truth != VOID)
+    patch = images * truth.shape[1] + patches
+    arrays = {"patch": patch, "truth": truth[seen], "predicted": predicted[seen]}
+    arrays |= {"band": np.full(len(patch), 2), "pixels": np.ones(len(patch), np.int64)}
+    return PixelEntries(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
 def counted(truth: np.ndarray, predicted: np.ndarray, classes: int) -> ImageConfusions:
     """Count five images in batches of two, two and one."""
-    counter = ImageCounter(classes, VOID)
+    counter = ImageCounter(classes)
     for start in (0, 2, 4):
         part = slice(start, start + 2)
         ids = NAMES[part]
         counter.add(
             ids,
-            torch.from_numpy(truth[part]),
-            torch.from_numpy(predicted[part]),
+            entries_of(truth[part], predicted[part]),
+            truth.shape[1],
             torch.arange(start, start + len(ids)) / 2,
         )
     return counter.confusions()
@@ -77,7 +87,7 @@ def test_another_order_of_images_has_the_same_scores(seed: int):
 
 
 def test_nothing_counted_is_no_image():
-    nothing = ImageCounter(3, VOID).confusions()
+    nothing = ImageCounter(3).confusions()
     assert nothing.scores == ()
     assert nothing.matrix().counts.tolist() == [[0] * 4] * 3
 

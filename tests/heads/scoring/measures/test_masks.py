@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from vocprep.heads.scoring.measures.masks import NOT_DRAWN, MaskCounter
+
+
+def by_state(drawn: Tensor, states: Tensor) -> Tensor:
+    """Return the pixels of patches [N, 1024] by state and drawn slot: int64 [N, 6, 5]."""
+    counts = torch.zeros(len(drawn), 6, 5, dtype=torch.int64)
+    for patch, (slots, own) in enumerate(zip(drawn.tolist(), states.tolist(), strict=True)):
+        for slot, state in zip(slots, own, strict=True):
+            counts[patch, state, slot] += 1
+    return counts
 
 
 def test_mask_iou_by_hand():
@@ -15,7 +25,7 @@ def test_mask_iou_by_hand():
     drawn = torch.zeros(1, 1024, dtype=torch.int64)
     drawn[0, 500:700] = 1
     counter = MaskCounter()
-    counter.add(drawn, states, torch.tensor([2]))
+    counter.add(by_state(drawn, states), torch.tensor([2]))
     # Drawn as slot 0: 500 of its 600 pixels, 200 of slot 1 and all 100 of other labels.
     zero, one = 500 / (600 + 200 + 100), 100 / (300 + 200 - 100)
     assert counter.iou() == counter.iou(2) == pytest.approx((zero + one) / 2)
@@ -32,7 +42,7 @@ def test_mask_iou_equals_that_of_slots_one_by_one():
         drawn = rng.integers(0, slots[:, None] + 1, size=states.shape)
         drawn[drawn == slots[:, None]] = NOT_DRAWN
         counter.add(
-            torch.from_numpy(drawn), torch.from_numpy(states.astype(np.uint8)), torch.tensor(slots)
+            by_state(torch.from_numpy(drawn), torch.from_numpy(states)), torch.tensor(slots)
         )
         for patch, number in enumerate(slots.tolist()):
             for slot in range(number):

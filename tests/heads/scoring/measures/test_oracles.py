@@ -7,57 +7,40 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from builders.heads import VOID, make_batch, random_records
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vocprep.heads.model.loss_parts import unpack_states
 from vocprep.heads.scoring.measures.masks import NOT_DRAWN
 from vocprep.heads.scoring.measures.oracles import (
     draw_slots,
     label_slots,
     match_channels,
     matched_masks,
-    true_masks,
 )
-from vocprep.labels.targets import make_targets, targets_to_label_map
 
 
 def random_patch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks [1, 1, 1024, 4], states [1, 1, 1024] and slots present [1, 1, 4] of one patch."""
+    """Masks [1, 4, 1024], states [1, 1024] and slots present [1, 4] of one patch."""
     rng = np.random.default_rng(seed)
     slots = int(rng.integers(1, 5))
     states = rng.choice([*range(slots), 4, 5], size=1024).astype(np.uint8)
     present = np.arange(4) < slots
     masks = rng.random((1024, 4), dtype=np.float32) + (states[:, None] == rng.permutation(4)) / 2
-    tensors = (masks.astype(np.float32) / 2, states, present)
-    masks_t, states_t, present_t = (torch.from_numpy(array)[None, None] for array in tensors)
+    tensors = (masks.T.astype(np.float32) / 2, states, present)
+    masks_t, states_t, present_t = (torch.from_numpy(array)[None] for array in tensors)
     return masks_t, states_t, present_t
-
-
-def test_true_masks_are_the_targets_way_back():
-    records = random_records("val", [(1, 2), (1, 1)])
-    batch = make_batch(records)
-    labels = true_masks(batch.slot_labels, unpack_states(batch.slot_planes))
-    for row, made in enumerate(records):
-        targets = make_targets(made.label_map, VOID)
-        expected = targets_to_label_map(targets, made.grid, void=65535, other=65535)
-        patches = len(made.embeddings)
-        tiles = labels[row, :patches].numpy().astype(np.uint16).reshape(*made.grid, 32, 32)
-        assert np.array_equal(tiles.swapaxes(1, 2).reshape(expected.shape), expected)
-    assert (labels[1, 1] == -1).all()
 
 
 @given(st.integers(0, 10**6))
 def test_channels_go_to_slots_in_the_best_of_all_ways(seed: int):
     masks, states, present = random_patch(seed)
-    (channels,) = match_channels(masks, states)[0].tolist()
+    (channels,) = match_channels(masks, states).tolist()
     assert sorted(channels) == [0, 1, 2, 3]
 
     def worth(order: tuple[int, ...]) -> float:
         return sum(
-            float(masks[0, 0, states[0, 0] == slot, order[slot]].double().sum())
+            float(masks[0, order[slot], states[0] == slot].double().sum())
             for slot in range(int(present.sum()))
         )
 
@@ -68,27 +51,27 @@ def test_channels_go_to_slots_in_the_best_of_all_ways(seed: int):
 @given(st.integers(0, 10**6))
 def test_the_strongest_of_the_slots_present_is_drawn(seed: int):
     masks, states, present = random_patch(seed)
-    ordered = matched_masks(masks, states)[0]
-    drawn = draw_slots(ordered, present[0].sum(dim=-1))[0]
+    ordered = matched_masks(masks, states)
+    drawn = draw_slots(ordered, present.sum(dim=-1))[0]
     for pixel in range(0, 1024, 37):
-        strengths = [float(ordered[0, pixel, s]) for s in range(int(present.sum()))]
+        strengths = [float(ordered[0, s, pixel]) for s in range(int(present.sum()))]
         assert int(drawn[pixel]) == strengths.index(max(strengths))
 
 
 def test_masks_in_any_order_of_channels_are_drawn_right():
     states = torch.arange(1024, dtype=torch.uint8).view(1, -1) % 4
     for order in permutations(range(4)):
-        masks = torch.full((1, 1024, 4), 0.1)
+        masks = torch.full((1, 4, 1024), 0.1)
         for slot, channel in enumerate(order):
-            masks[0, states[0] == slot, channel] = 0.9
+            masks[0, channel, states[0] == slot] = 0.9
         assert match_channels(masks, states)[0].tolist() == list(order)
         found = draw_slots(matched_masks(masks, states), torch.tensor([4]))
-        assert torch.equal(found, states.long())
+        assert torch.equal(found, states)
 
 
 def test_a_slot_without_a_mask_is_not_drawn():
-    masks = torch.zeros(1, 1024, 4)
-    masks[0, :10, 2], masks[0, :, 3] = 0.1, 0.9
+    masks = torch.zeros(1, 4, 1024)
+    masks[0, 2, :10], masks[0, 3] = 0.1, 0.9
     drawn = draw_slots(masks, torch.tensor([3]))[0]
     assert drawn[:10].tolist() == [2] * 10
     assert (drawn[10:] == NOT_DRAWN).all()

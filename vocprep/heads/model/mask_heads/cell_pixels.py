@@ -11,7 +11,7 @@ around a patch, C classes, K = 4 slots, 1024 pixels of a patch (row-major).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -19,6 +19,12 @@ from torch import Tensor
 
 from vocprep.geometry import PATCH
 from vocprep.heads.model.mask_heads.cells import around, between
+from vocprep.heads.model.mask_heads.pixel_choices import (
+    ScoredChoices,
+    label_map_of,
+    scores_of,
+    strongest,
+)
 
 _CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Most classes of the groups of patches that are interpolated together."""
@@ -39,38 +45,43 @@ class CellPixels:
         batch, patches, _, self._classes = cells.shape
         self._shape, self._cells = (batch, patches), cells.flatten(0, 2)
         first = torch.arange(batch, device=grids.device) * patches * per_side**2
-        self._around = (around(grids, patches, per_side) + first.view(-1, 1, 1)).flatten(0, 1)
+        self.around = (around(grids, patches, per_side) + first.view(-1, 1, 1)).flatten(0, 1)
+        """int64 [B·P, H]: the cells in and around each patch, among all B·P·G."""
         self._weights = between(per_side, PATCH, cells.device)
+
+    @cached_property
+    def choices(self) -> Sequence[ScoredChoices]:
+        """All patches, in groups of about as many classes in question."""
+        every = torch.arange(len(self.around), device=self._cells.device)
+        return list(self.choices_of(every))
 
     @property
     def label_map(self) -> Tensor:
         """Ids of the classes with the largest interpolated probability."""
-        return self._strongest[1]
+        return label_map_of(self.choices, len(self.around)).view(*self._shape, -1)
 
     @property
     def confidence(self) -> Tensor:
         """These probabilities."""
-        return self._strongest[0]
+        return scores_of(self.choices, len(self.around)).view(*self._shape, -1)
+
+    def choices_of(self, patches: Tensor) -> Iterator[ScoredChoices]:
+        """Yield the pixels of some patches int64 [N]."""
+        size = max(1, _BLOCK // (self.around.shape[1] * self._classes))
+        for part in torch.split(patches, size):
+            if len(part):
+                yield from strongest_classes(self._cells[self.around[part]], self._weights, part)
 
     def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
         """Interpolated probabilities of the given classes."""
-        places = self._around[patches].unsqueeze(-1) * self._classes
-        chosen = self._cells.take(places + labels.clamp(min=0).unsqueeze(-2))
-        return self._weights @ chosen.masked_fill_((labels < 0).unsqueeze(-2), 0)
-
-    @cached_property
-    def _strongest(self) -> tuple[Tensor, Tensor]:
-        size = max(1, _BLOCK // (self._around.shape[1] * self._classes))
-        parts = [
-            strongest_classes(self._cells[part], self._weights)
-            for part in torch.split(self._around, size)
-        ]
-        values, ids = (torch.cat(each) for each in zip(*parts, strict=True))
-        return values.view(*self._shape, -1), ids.view(*self._shape, -1)
+        places = self.around[patches].unsqueeze(1) * self._classes
+        chosen = self._cells.take(places + labels.clamp(min=0).unsqueeze(2))
+        chosen.masked_fill_((labels < 0).unsqueeze(2), 0)
+        return _interpolated(chosen, self._weights)
 
 
-def strongest_classes(scores: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest interpolated score of each pixel, and its class: [N, 1024], int64 ids.
+def strongest_classes(scores: Tensor, weights: Tensor, patches: Tensor) -> Iterator[ScoredChoices]:
+    """Yield the classes of the largest interpolated scores of each pixel of ``patches`` [N].
 
     ``scores`` float32 [N, H, C] of 0 or more, ``weights`` float32 [1024, H] of 0 or more, whose
     rows sum to 1. Of equal scores the smallest id counts.
@@ -79,17 +90,31 @@ def strongest_classes(scores: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     least = scores.amin(dim=1).amax(dim=1, keepdim=True)
     can_win = (largest > 0) & (largest >= least * _SLACK)
     counts = can_win.sum(dim=1).clamp(min=1)  # one of patches of zeros, or of no numbers
-    values = scores.new_empty(len(scores), len(weights))
-    ids = torch.empty_like(values, dtype=torch.int64)
     for rows, most in _groups(counts, scores.shape[-1]):
-        kept = largest[rows].topk(most, dim=1).indices.sort(dim=1).values
+        kept = _first_of(can_win[rows], most)
         columns = kept.unsqueeze(1).expand(-1, scores.shape[1], -1)
         chosen = scores[rows].gather(2, columns).transpose(1, 2)
-        # One product of two matrices, which is faster than one for each patch.
-        pixels = (chosen.flatten(0, 1) @ weights.T).view(len(rows), most, -1)
-        values[rows], place = pixels.max(dim=1)
-        ids[rows] = kept.gather(1, place)
-    return values, ids
+        values, place = strongest(_interpolated(chosen, weights))
+        yield ScoredChoices(patches=patches[rows], classes=kept, chosen=place, scores=values)
+
+
+def _interpolated(chosen: Tensor, weights: Tensor) -> Tensor:
+    """Return values of cells [N, J, H] at pixels: [N, J, 1024]."""
+    # One product of two matrices, which is faster than one for each patch.
+    return (chosen.flatten(0, 1) @ weights.T).view(*chosen.shape[:2], len(weights))
+
+
+def _first_of(is_in: Tensor, most: int) -> Tensor:
+    """Return up to ``most`` places that are true of each row of bool [N, C]: int64 [N, most].
+
+    Rows that have fewer repeat their first one, or 0.
+    """
+    rows, places = is_in.nonzero(as_tuple=True)
+    rank = (is_in.cumsum(dim=1) - 1)[rows, places]
+    first = is_in.to(torch.uint8).argmax(dim=1, keepdim=True)
+    kept = first.repeat(1, most)
+    kept[rows, rank] = places
+    return kept
 
 
 def _groups(counts: Tensor, classes: int) -> Iterator[tuple[Tensor, int]]:

@@ -22,6 +22,7 @@ from vocprep.heads.model.loss_parts import LossParts, Targets
 from vocprep.heads.model.mask_heads.cell_head import CellHead, cell_losses
 from vocprep.heads.model.mask_heads.cell_pixels import CellPixels
 from vocprep.heads.model.mask_heads.patch_head import patch_logits_alone, patch_losses
+from vocprep.heads.model.mask_heads.pixel_choices import ScoredChoices
 from vocprep.heads.model.mask_heads.slot_head import (
     SlotPixels,
     class_probabilities,
@@ -37,6 +38,10 @@ class PixelScores(Protocol):
     """What the heads say of every pixel of a batch."""
 
     @property
+    def choices(self) -> Sequence[ScoredChoices]:
+        """All B·P patches, in one or several parts: the class of each pixel, and its score."""
+
+    @property
     def label_map(self) -> Tensor:
         """int64 [B, P, 1024]: the class id of each pixel."""
 
@@ -45,7 +50,7 @@ class PixelScores(Protocol):
         """float32 [B, P, 1024] in 0..1: the probability of what decided the pixel's class."""
 
     def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
-        """Return how strong given classes of some patches are: float32 [N, 1024, 4] in 0..1.
+        """Return how strong given classes of some patches are: float32 [N, 4, 1024] in 0..1.
 
         ``patches`` int64 [N] among the batch's B·P, ``labels`` int64 [N, 4] class ids. 0 where an
         id is −1, and for classes that the head draws no mask of.

@@ -10,12 +10,14 @@ patch (row-major).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from vocprep.heads.model.config import WIDTH, ClassLoss, HeadsConfig
+from vocprep.heads.model.mask_heads.pixel_choices import ScoredChoices, strongest
 from vocprep.labels.targets import PIXELS, SLOTS
 
 HIDDEN = 1024
@@ -55,41 +57,52 @@ class SlotPixels:
     """
 
     def __init__(self, class_logits: Tensor, mask_logits: Tensor, config: HeadsConfig) -> None:
-        self._class_logits, self._mask_logits, self._config = class_logits, mask_logits, config
+        self._shape, self._config = class_logits.shape[:2], config
+        self._class_logits = class_logits.flatten(0, 1)
+        self._ranked = top_labels(self._class_logits)
+        # One mask after another, which is how they are compared.
+        masks = mask_logits.flatten(0, 1)[..., : self._ranked.shape[-1]]
+        self._logits = masks.float().transpose(1, 2)
+
+    @cached_property
+    def choices(self) -> Sequence[ScoredChoices]:
+        """All patches at once, each with the classes that it ranks highest."""
+        if self._config.mask_loss == "mixed":
+            chances = class_probabilities(self._class_logits, self._config.class_loss)
+            ranked = chances.gather(-1, self._ranked).unsqueeze(-1)
+            scores, chosen = strongest(self._masks * ranked)
+        else:
+            scores, chosen = strongest(self._logits)
+            scores = scores.sigmoid()
+        every = torch.arange(len(self._ranked), device=self._ranked.device)
+        return [ScoredChoices(patches=every, classes=self._ranked, chosen=chosen, scores=scores)]
 
     @property
     def label_map(self) -> Tensor:
-        """Class ids by ``to_label_map``."""
-        if self._config.mask_loss == "mixed":
-            return to_label_map(self._class_logits, self._products)
-        return to_label_map(self._class_logits, self._mask_logits)
+        """The classes of the strongest masks."""
+        return self.choices[0].ids.view(*self._shape, -1)
 
     @property
     def confidence(self) -> Tensor:
         """The mask that wins, times the probability of its class where that counts."""
-        if self._config.mask_loss == "mixed":
-            return self._products.amax(dim=-1)
-        return pixel_confidence(self._class_logits, self._mask_logits)
+        return self.choices[0].scores.view(*self._shape, -1)
 
     def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
         """Probabilities of the masks that the given classes have.
 
         Theirs alone in either case: of a class that is given, no probability is left.
         """
-        ranked = top_labels(self._class_logits).flatten(0, 1)[patches]
-        masks = self._mask_logits.flatten(0, 1)[patches].float().sigmoid()
-        same = labels.unsqueeze(-1) == ranked.unsqueeze(-2)
-        channel = same.to(torch.uint8).argmax(dim=-1).unsqueeze(-2)
-        chosen = masks.gather(-1, channel.expand(*masks.shape[:-1], -1))
-        return chosen.masked_fill_(~same.any(dim=-1).unsqueeze(-2), 0)
+        same = labels.unsqueeze(-1) == self._ranked[patches].unsqueeze(-2)
+        channel = same.to(torch.uint8).argmax(dim=-1)
+        rows = patches.unsqueeze(-1) * self._ranked.shape[-1] + channel
+        chosen = self._masks.flatten(0, 1).index_select(0, rows.flatten())
+        has_none = ~same.any(dim=-1).unsqueeze(-1)
+        return chosen.view(*rows.shape, PIXELS).masked_fill_(has_none, 0)
 
     @cached_property
-    def _products(self) -> Tensor:
-        """Each mask times the probability of its class: float32 [B, P, 1024, ≤ 4]."""
-        chances = class_probabilities(self._class_logits, self._config.class_loss)
-        ranked = chances.gather(-1, top_labels(self._class_logits))
-        masks = self._mask_logits[..., : ranked.shape[-1]].float().sigmoid()
-        return masks * ranked.unsqueeze(-2)
+    def _masks(self) -> Tensor:
+        """Mask probabilities float32 [B·P, ≤ 4, 1024]."""
+        return self._logits.contiguous().sigmoid()
 
 
 def top_labels(y: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ def slot_losses(
     if config.mask_loss == "mixed":
         entries = entries * (slots[..., 1] != NO_LABEL)
     ranked = logits
-    if targets.mixed is not None and mask_logits.ndim < planes.ndim:
+    if targets.mixed is not None and config.mask_loss == "mixed":
+        if mask_logits.ndim == planes.ndim:  # of all patches
+            mask_logits = mask_logits.flatten(0, 1).index_select(0, targets.mixed)
         ranked, planes, slots = (
             each.flatten(0, 1).index_select(0, targets.mixed) for each in (logits, planes, slots)
         )

@@ -49,20 +49,18 @@ class CalibrationCounter:
     """Counts pixels by confidence and by whether their class was predicted."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        # Wrong and right pixels by confidence, and one cell more for void.
-        self._cells = torch.zeros(2 * (STEPS + 1) + 1, dtype=torch.int64, device=device)
+        # Wrong, right and void pixels by confidence.
+        self._cells = torch.zeros(3 * (STEPS + 1), dtype=torch.int64, device=device)
 
-    def add(self, confidence: Tensor, right: Tensor, valid: Tensor) -> None:
-        """Count pixels: confidence float in 0..1, right and valid bool, all of one shape."""
-        last = len(self._cells) - 1
-        cell = (confidence.float() * STEPS).round().int()
-        cell += right.int() * (STEPS + 1)
-        cell.masked_fill_(~valid, last)
-        self._cells += torch.bincount(cell.flatten(), minlength=last + 1)
+    def add(self, confidence: Tensor, outcome: Tensor) -> None:
+        """Count pixels of equal shape: confidence float in 0..1; 0 wrong, 1 right, 2 not scored."""
+        cell = (confidence * STEPS).round_().to(torch.int16)
+        cell += outcome.to(torch.int16).mul_(STEPS + 1)
+        self._cells += torch.bincount(cell.flatten(), minlength=len(self._cells))
 
     def calibration(self) -> Calibration:
         """Return the bins so far; zeros without pixels."""
-        wrong, right = self._cells[:-1].view(2, -1).cpu().numpy()
+        wrong, right, _ = self._cells.view(3, -1).cpu().numpy()
         step = np.arange(STEPS + 1)
         place = np.minimum(step * BINS // STEPS, BINS - 1)
         pixels, hits, steps = (

@@ -7,15 +7,16 @@ slots of a batch, K = 4 slots, 1024 pixels of a patch (row-major).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vocprep.heads.model.mask_heads.cell_pixels import CellPixels
 from vocprep.heads.model.mask_heads.cells import cell_shares
-from vocprep.labels.targets import NO_LABEL
+from vocprep.heads.model.mask_heads.pixel_choices import PixelChoices
+from vocprep.labels.targets import NO_LABEL, PIXELS
 
 
 def shares_by_grid(slot_planes: Tensor, grids: Sequence[int]) -> list[Tensor]:
@@ -48,16 +49,34 @@ class CellOracle:
         self._places.masked_fill_(slot_labels < 0, NO_LABEL)
         per_side = math.isqrt(shares.shape[-2])
         places = self._places.clamp(min=0).unsqueeze(-2).expand_as(shares)
+        # The place of the class that has a cell alone, −1 of the others: [B·P·G].
+        alone = torch.where(shares == 1, places, NO_LABEL)
+        self._alone = alone.amax(dim=-1).flatten()
         cells = shares.new_zeros(*shares.shape[:-1], len(self._classes))
         # Slots that a patch does not have share nothing of it.
         self._pixels = CellPixels(cells.scatter_add_(-1, places, shares), grids, per_side)
 
-    @cached_property
-    def label_map(self) -> Tensor:
-        """int64 [B, P, 1024]: the class of the largest share; −1 where no class has any."""
-        found = self._classes[self._pixels.label_map]
-        return found.masked_fill_(self._pixels.confidence <= 0, NO_LABEL)
+    def choices_of(self, patches: Tensor) -> Iterator[PixelChoices]:
+        """Yield the classes of the largest shares in patches int64 [N]; −1 where none has any."""
+        around = self._alone[self._pixels.around[patches]]
+        is_plain = (around == around[:, :1]).all(dim=1) & (around[:, 0] >= 0)
+        plain = is_plain.nonzero().squeeze(1)
+        if len(plain):
+            nowhere = torch.zeros(1, 1, dtype=torch.uint8, device=patches.device)
+            yield PixelChoices(
+                patches=patches[plain],
+                classes=self._classes[around[plain, :1]],
+                chosen=nowhere.expand(len(plain), PIXELS),
+            )
+        for part in self._pixels.choices_of(patches[~is_plain]):
+            last = part.classes.shape[1]
+            nothing = (part.scores <= 0).to(torch.int16).mul_(last)
+            yield PixelChoices(
+                patches=part.patches,
+                classes=functional.pad(self._classes[part.classes], (0, 1), value=NO_LABEL),
+                chosen=torch.maximum(part.chosen.to(torch.int16), nothing),
+            )
 
     def masks_of_slots(self, patches: Tensor) -> Tensor:
-        """Return the shares of the slots of patches int64 [N]: float32 [N, 1024, 4]."""
+        """Return the shares of the slots of patches int64 [N]: float32 [N, 4, 1024]."""
         return self._pixels.masks_of(patches, self._places.flatten(0, 1)[patches])

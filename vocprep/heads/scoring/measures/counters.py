@@ -56,36 +56,22 @@ class LossCounter:
 class PixelCounter:
     """Pixels by ground truth and prediction, in groups of pixels where there are several."""
 
-    def __init__(
-        self, classes: int, void: int, device: torch.device | str = "cpu", groups: int = 1
-    ) -> None:
-        self.classes, self.void, self.groups = classes, void, groups
-        # Void has a row too: selecting the other pixels would synchronise with the device.
-        size = groups * (classes + 1) ** 2
+    def __init__(self, classes: int, device: torch.device | str = "cpu", groups: int = 1) -> None:
+        self.classes, self.groups = classes, groups
+        size = groups * classes * (classes + 1)
         self.cells = torch.zeros(size, dtype=torch.int64, device=device)
-        """Counts by group, ground truth (void last) and prediction (of no class first)."""
+        """Counts by group, ground truth and prediction (of no class first)."""
 
-    def rows(self, truth: Tensor, group: Tensor | None = None) -> Tensor:
-        """Return what ``add_rows`` needs of true class ids and groups 0.. of equal shape.
+    def add(
+        self, truth: Tensor, predicted: Tensor, pixels: Tensor, group: Tensor | None = None
+    ) -> None:
+        """Count int64 [E]: class ids below C, numbers of pixels, and groups 0..
 
-        Several counters of as many classes and groups can share it.
+        −1 is a prediction of no class.
         """
-        rows = torch.where(truth == self.void, self.classes, truth)
-        if group is not None:
-            rows += group * (self.classes + 1)
-        return rows.mul_(self.classes + 1).add_(1)
-
-    def add_rows(self, rows: Tensor, predicted: Tensor) -> None:
-        """Count class ids below C of equal shape, −1 for a prediction of no class."""
-        self.cells += torch.bincount((rows + predicted).flatten(), minlength=len(self.cells))
-
-    def add(self, truth: Tensor, predicted: Tensor) -> None:
-        """Count class ids of equal shape; where ``truth`` is void nothing is counted.
-
-        A predicted id outside 0..C−1 is a prediction of no class.
-        """
-        is_class = (predicted >= 0) & (predicted < self.classes)
-        self.add_rows(self.rows(truth), predicted.masked_fill(~is_class, -1))
+        rows = truth if group is None else truth + group * self.classes
+        places = (rows * (self.classes + 1)).add_(predicted).add_(1)
+        self.cells.index_add_(0, places, pixels)
 
     def matrix(self) -> ConfusionMatrix:
         """Return the confusion matrix so far, of all groups together."""
@@ -93,8 +79,7 @@ class PixelCounter:
 
     def matrices(self) -> list[ConfusionMatrix]:
         """Return the confusion matrix of each group."""
-        size = self.classes + 1
-        counts = self.cells.view(self.groups, size, size)[:, :-1].roll(-1, dims=2).cpu().numpy()
+        counts = self.cells.view(self.groups, self.classes, -1).roll(-1, dims=2).cpu().numpy()
         return [ConfusionMatrix(each) for each in counts]
 
 

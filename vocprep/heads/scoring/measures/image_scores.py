@@ -1,6 +1,6 @@
 """The images of a split one by one: confusions, losses, scores.
 
-Shape legend: B batch, P patches, C classes, N images, E entries, 1024 pixels of a patch.
+Shape legend: B batch, C classes, N images, E entries.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vocprep.heads.scoring.measures.borders import BANDS, WIDTHS
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
+from vocprep.heads.scoring.measures.pixel_counts import PixelEntries
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -182,36 +183,30 @@ class ImageConfusions:
 class ImageCounter:
     """Counts the pixels of images by ground truth and prediction."""
 
-    def __init__(self, classes: int, void: int) -> None:
-        self.classes, self.void = classes, void
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
         self._ids: list[str] = []
         self._losses: list[NDArray[np.float64]] = []
         self._cells: list[Ints] = []
         self._pixels: list[Ints] = []
 
     def add(
-        self,
-        image_ids: Sequence[str],
-        truth: Tensor,
-        predicted: Tensor,
-        losses: Tensor,
-        bands: Tensor | None = None,
+        self, image_ids: Sequence[str], entries: PixelEntries, patches: int, losses: Tensor
     ) -> None:
-        """Count images: class ids and bands int64 [B, P, 1024], losses [B].
+        """Count images with their losses [B], each of which has so many patches of the entries'.
 
-        Where ``truth`` is void nothing is counted. Predicted ids lie in 0..C−1. Without bands no
-        pixel is near a border.
+        Predicted ids lie in 0..C−1.
         """
-        images = len(self._ids) + torch.arange(len(image_ids), device=truth.device)
-        cell = torch.add(predicted, truth, alpha=self.classes)
-        part = images.view(-1, 1, 1) * BANDS + (BANDS - 1 if bands is None else bands)
-        cell += part * self.classes**2
-        cell.masked_fill_(truth == self.void, -1)
-        found, pixels = _counted(cell.flatten())
+        image = entries.patch // patches + len(self._ids)
+        pair = entries.truth * self.classes + entries.predicted
+        cells, place = torch.unique(
+            (image * BANDS + entries.band) * self.classes**2 + pair, return_inverse=True
+        )
+        pixels = torch.zeros_like(cells).index_add_(0, place, entries.pixels)
         self._ids += image_ids
         self._losses.append(losses.double().cpu().numpy())
-        self._cells.append(found[found >= 0])
-        self._pixels.append(pixels[found >= 0])
+        self._cells.append(cells.cpu().numpy())
+        self._pixels.append(pixels.cpu().numpy())
 
     def confusions(self) -> ImageConfusions:
         """Return what was counted so far."""
@@ -229,14 +224,3 @@ class ImageCounter:
             pixels=np.concatenate([np.zeros(0, dtype=np.int64), *self._pixels]),
             band=band,
         )
-
-
-def _counted(cells: Tensor) -> tuple[Ints, Ints]:
-    """Return the distinct values of int64 [N] in order, and how often each occurs.
-
-    Neighbours are mostly equal in label maps: their runs are sorted, not the pixels.
-    """
-    runs, lengths = torch.unique_consecutive(cells, return_counts=True)
-    values, place = torch.unique(runs, return_inverse=True)
-    counts = torch.zeros_like(values).index_add_(0, place, lengths)
-    return values.cpu().numpy(), counts.cpu().numpy()

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from vocprep.labels.targets import SLOTS, STATE_VOID
 
-_STATES = STATE_VOID + 1
 NOT_DRAWN = SLOTS
 """Stands for a slot where a pixel is drawn in none."""
 
@@ -44,13 +43,12 @@ class MaskCounter:
         # By the slots of a patch: the sum of IoUs, slots.
         self._sums = torch.zeros(SLOTS + 1, 2, dtype=torch.float64, device=device)
 
-    def add(self, drawn: Tensor, states: Tensor, slots: Tensor) -> None:
-        """Count patches: drawn int64 0..4 and states uint8 [N, 1024], slots int64 [N]."""
-        patches = torch.arange(len(states), device=states.device).unsqueeze(1)
-        cell = (patches * _STATES + states) * (SLOTS + 1) + drawn
-        size = len(states) * _STATES * (SLOTS + 1)
-        pixels = torch.bincount(cell.flatten(), minlength=size)
-        pixels = pixels.view(-1, _STATES, SLOTS + 1)[:, :STATE_VOID]
+    def add(self, pixels: Tensor, slots: Tensor) -> None:
+        """Count patches [N] of so many ``slots`` int64 [N].
+
+        ``pixels`` int64 [N, 6, 5]: by their state, and by the slot that is drawn, 4 for none.
+        """
+        pixels = pixels[:, :STATE_VOID]
         both = pixels[:, :SLOTS, :SLOTS].diagonal(dim1=1, dim2=2)
         either = pixels[:, :SLOTS].sum(dim=2) + pixels[..., :SLOTS].sum(dim=1) - both
         present = torch.arange(SLOTS, device=slots.device) < slots.unsqueeze(1)

@@ -4,8 +4,7 @@ Between the model and the best that four slots per patch can express stand two m
 masks under the true classes, and the true masks under the model's classes. The better of the two
 shows which part the heads lack.
 
-Shape legend: B batch, P patches, N any patches, C classes, K = 4 slots, 1024 pixels of a patch
-(row-major).
+Shape legend: N patches, K = 4 slots, 1024 pixels of a patch (row-major).
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from vocprep.heads.model.mask_heads.pixel_choices import strongest
 from vocprep.heads.scoring.measures.masks import NOT_DRAWN
-from vocprep.labels.targets import NO_LABEL, SLOTS
+from vocprep.labels.targets import SLOTS
 
 
 class RowKind(StrEnum):
@@ -93,49 +93,40 @@ def chance_name(class_name: str, split: str) -> str:
     return f"chance: {class_name!r} everywhere (majority of {split})"
 
 
-def true_masks(slot_labels: Tensor, states: Tensor) -> Tensor:
-    """Return the class ids of pixels int64 [..., 1024] when slot k has ``slot_labels[..., k]``.
-
-    ``slot_labels`` int64 [..., 4], ``states`` uint8 [..., 1024]. −1 for pixels outside their
-    patch's slots and for void.
-    """
-    unknown = torch.full_like(slot_labels[..., :2], NO_LABEL)
-    return torch.cat([slot_labels, unknown], dim=-1).gather(-1, states.long())
-
-
 def matched_masks(masks: Tensor, states: Tensor) -> Tensor:
-    """Return masks [..., 1024, 4] in the order of the true slots, by ``match_channels``."""
-    channels = match_channels(masks, states).unsqueeze(-2)
-    return masks.gather(-1, channels.expand(*masks.shape[:-1], SLOTS))
+    """Return masks [N, 4, 1024] in the order of the true slots, by ``match_channels``."""
+    rows = torch.arange(len(masks), device=masks.device).unsqueeze(-1)
+    return masks[rows, match_channels(masks, states)]
 
 
 def match_channels(masks: Tensor, states: Tensor) -> Tensor:
-    """Return which mask channel draws each true slot: int64 [..., 4], every channel once.
+    """Return which mask channel draws each true slot: int64 [N, 4], every channel once.
 
     Heads trained on slots by area draw slot k in channel k; heads trained on the masks of their own
     predicted classes draw in the order of those. To score the masks of both alike, the assignment
     is chosen that gives the slots' pixels the largest sum of mask probabilities. ``masks`` float
-    [..., 1024, 4] in 0..1, ``states`` uint8 [..., 1024].
+    [N, 4, 1024] in 0..1, ``states`` uint8 [N, 1024].
     """
     slots = torch.arange(SLOTS, dtype=states.dtype, device=states.device)
     is_slot = (states.unsqueeze(-1) == slots).to(masks.dtype)
-    overlap = masks.transpose(-1, -2) @ is_slot  # [..., channel, slot]
+    overlap = masks @ is_slot  # [N, channel, slot]
     assignments = _ASSIGNMENTS.to(masks.device)
     sums = overlap[..., assignments, torch.arange(SLOTS, device=masks.device)].sum(dim=-1)
     return assignments[sums.argmax(dim=-1)]
 
 
 def draw_slots(masks: Tensor, slots: Tensor) -> Tensor:
-    """Return the slot 0..3 that is drawn on each pixel, 4 for none: int64 [N, 1024].
+    """Return the slot 0..3 that is drawn on each pixel, 4 for none: uint8 [N, 1024].
 
     It is the slot with the strongest mask among those that the patch has: the true classes of a
-    patch include their number. A slot whose mask is 0 is not drawn. ``masks`` float [N, 1024, 4] of
+    patch include their number. A slot whose mask is 0 is not drawn. ``masks`` float [N, 4, 1024] of
     0 or more, in the order of the slots, ``slots`` int64 [N] how many a patch has.
     """
     places = torch.arange(SLOTS, device=slots.device)
-    absent = (places >= slots.unsqueeze(-1)).unsqueeze(-2)
-    values, drawn = masks.masked_fill(absent, 0).max(dim=-1)
-    return drawn.masked_fill_(values <= 0, NOT_DRAWN)
+    absent = (places >= slots.unsqueeze(-1)).unsqueeze(-1)
+    values, drawn = strongest(masks.masked_fill(absent, 0))
+    # No slot has a larger number than the one that stands for none.
+    return torch.maximum(drawn, (values <= 0).to(drawn.dtype).mul_(NOT_DRAWN))
 
 
 def label_slots(predicted: Tensor, slot_labels: Tensor) -> Tensor:

@@ -19,8 +19,10 @@ from vocprep.heads.runs.run import Run
 from vocprep.heads.scoring.measures.image_scores import ImageCounter
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix, constant_prediction
 from vocprep.heads.scoring.measures.oracles import RowKind, chance_name
-from vocprep.heads.scoring.rows import RowCounters, RowPixels, border_bands_of
+from vocprep.heads.scoring.measures.pixel_counts import PixelEntries
+from vocprep.heads.scoring.rows import RowCounters, RowPixels
 from vocprep.heads.scoring.split_pass import ScoredBatch, run_batches
+from vocprep.heads.scoring.truth import true_pixels
 from vocprep.options import LoaderOptions
 from vocprep.pages.viewer.queries import NotFoundError
 from vocprep.pages.viewer.shown.background import ASKED_SECONDS, Task
@@ -123,12 +125,13 @@ class ShownRun:
         loader = self.version.dataset.loader(
             split, LoaderOptions(batch_size=_BATCH, mode="streaming", label_maps=True)
         )
-        rows = RowCounters(model.config.outputs, space.void, model.device)
-        wrong = WrongPixelCounter(space.void)
-        for scored in run_batches(model, loader, space):
-            rows.add(scored, border_bands_of(scored, space.void))
-            places = self._count_pictures(scored)
-            wrong.add(places, scored.truth, scored.pixels.label_map)
+        rows, wrong = RowCounters(model.config.outputs, model.device), WrongPixelCounter()
+        for scored in run_batches(model, loader):
+            true = true_pixels(scored.batch, space.void, borders=True)
+            entries = true.entries_of_choices(scored.pixels.choices)
+            rows.add(scored, true, entries)
+            places = self._count_pictures(scored, entries)
+            wrong.add(places, entries, scored.batch.padding.shape[1])
             task.advance(len(places))
         pixels = rows.pixels()
         majority, of_split = self._most_frequent(split)
@@ -141,12 +144,12 @@ class ShownRun:
             wrong=wrong.counts(),
         )
 
-    def _count_pictures(self, scored: ScoredBatch) -> NDArray[np.int64]:
+    def _count_pictures(self, scored: ScoredBatch, entries: PixelEntries) -> NDArray[np.int64]:
         """Keep the scores of a batch's pictures, and return their places."""
         config, ids = self.run.model.config, scored.batch.image_ids
         losses = losses_by_image(scored.class_logits, scored.mask_logits, scored.batch, config)
-        counter = ImageCounter(config.outputs, self.run.config.labels.void)
-        counter.add(ids, scored.truth, scored.pixels.label_map, losses.total)
+        counter = ImageCounter(config.outputs)
+        counter.add(ids, entries, scored.batch.padding.shape[1], losses.total)
         for score in counter.confusions().scores:
             place = self.version.catalogue.place(score.image_id)
             self.accuracies[place] = score.pixel_accuracy

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from vocprep.heads.scoring.measures.pixel_counts import PixelEntries
 
 _CLASS_BITS = 16
 
@@ -41,20 +42,20 @@ class WrongPixels:
 class WrongPixelCounter:
     """Counts batch after batch."""
 
-    def __init__(self, void: int) -> None:
-        self._void = void
+    def __init__(self) -> None:
         self._parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
 
-    def add(self, places: NDArray[np.int64], truth: Tensor, predicted: Tensor) -> None:
-        """Count pictures ``places`` [B], class ids int64 [B, P, 1024]; void truth is left out."""
-        wrong = (truth != predicted) & (truth != self._void)
-        images, patches, _ = wrong.nonzero(as_tuple=True)
-        pairs = (truth[wrong] << _CLASS_BITS) + predicted[wrong]
-        patch = images * truth.shape[1] + patches
+    def add(self, places: NDArray[np.int64], entries: PixelEntries, patches: int) -> None:
+        """Count pictures ``places`` [B], each of which has so many patches of the entries'."""
+        wrong = (entries.truth != entries.predicted).nonzero().squeeze(1)
+        pairs = (entries.truth[wrong] << _CLASS_BITS) + entries.predicted[wrong]
         # One number per entry: a patch of the batch and a pair of classes.
-        keys, counts = torch.unique((patch << 2 * _CLASS_BITS) + pairs, return_counts=True)
+        keys, rows = torch.unique(
+            (entries.patch[wrong] << 2 * _CLASS_BITS) + pairs, return_inverse=True
+        )
+        counts = torch.zeros_like(keys).index_add_(0, rows, entries.pixels[wrong])
         numbers = (keys >> 2 * _CLASS_BITS).cpu().numpy()
-        own = places[numbers // truth.shape[1]] << _CLASS_BITS * 2 | numbers % truth.shape[1]
+        own = places[numbers // patches] << _CLASS_BITS * 2 | numbers % patches
         found = (keys & (1 << 2 * _CLASS_BITS) - 1).cpu().numpy()
         self._parts.append((found, own, counts.cpu().numpy()))
 
