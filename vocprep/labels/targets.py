@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocprep.geometry import PATCH, Grid
-from vocprep.placement import join_patches, split_patches
+from vocprep.placement import join_patches
 
 SLOTS = 4
 PIXELS = PATCH * PATCH
@@ -61,35 +61,62 @@ def targets_with_areas(label_map: NDArray[np.uint16], void: int) -> tuple[Target
     >>> targets_with_areas(np.full((32, 64), 7, dtype=np.uint16), void=255)[1]
     {7: 2048}
     """
-    pixels = split_patches(label_map).reshape(-1, PIXELS)
-    pixels = np.where(pixels == void, _NOT_VALID, pixels)
-    mixed = np.flatnonzero((pixels != pixels[:, :1]).any(axis=1))
-    runs = _find_runs(pixels, mixed)
-    slot_labels, slot_pixels, label_count = _rank_labels(runs, len(pixels))
-    slot_planes = np.zeros((len(pixels), PLANES, PIXELS // 8), dtype=np.uint8)
-    slot_planes[pixels[:, 0] == _NOT_VALID] = _VOID_PLANES
-    slot_planes[mixed] = _planes(pixels[mixed], slot_labels[mixed])
-    return Targets(slot_labels, slot_pixels, label_count, slot_planes), _areas(runs, pixels, void)
+    least, most = _value_range(label_map)
+    mixed = np.flatnonzero(least != most)
+    pixels, only = _valid(_cut_out(label_map, mixed), void), _valid(least, void)
+    runs = _find_runs(pixels, mixed, only)
+    slot_labels, slot_pixels, label_count = _rank_labels(runs, len(only))
+    slot_planes = np.zeros((len(only), PLANES, PIXELS // 8), dtype=np.uint8)
+    slot_planes[only == _NOT_VALID] = _VOID_PLANES
+    slot_planes[mixed] = _planes(pixels, slot_labels[mixed])
+    targets = Targets(slot_labels, slot_pixels, label_count, slot_planes)
+    return targets, _areas(runs, label_map.size, void)
+
+
+def _value_range(label_map: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Return the least and the greatest value of each patch [P]: the same where it is the only one.
+
+    Rows of a whole map are compared first, which is faster than patch by patch.
+    """
+    ny, nx = label_map.shape[0] // PATCH, label_map.shape[1] // PATCH
+    rows = label_map.reshape(ny, PATCH, nx * PATCH)
+    least, most = (reduce(rows, axis=1) for reduce in (np.min, np.max))
+    columns = ny * nx, PATCH
+    return least.reshape(columns).min(axis=1), most.reshape(columns).max(axis=1)
+
+
+def _cut_out(label_map: NDArray[np.uint16], patches: NDArray[np.intp]) -> NDArray[np.uint16]:
+    """Return the pixels [M, 1024] of M patches of a label map, given by their numbers."""
+    ny, nx = label_map.shape[0] // PATCH, label_map.shape[1] // PATCH
+    tiles = label_map.reshape(ny, PATCH, nx, PATCH)
+    return tiles[patches // nx, :, patches % nx].reshape(-1, PIXELS)
+
+
+def _valid(labels: NDArray[np.uint16], void: int) -> NDArray[np.uint16]:
+    """Return labels, in place of ``void`` the mark of those that are not valid."""
+    return np.where(labels == void, _NOT_VALID, labels)
 
 
 _Runs = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint16]]
 """Per label of each patch, void left out: the patch, the pixels, the label id."""
 
 
-def _find_runs(pixels: NDArray[np.uint16], mixed: NDArray[np.intp]) -> _Runs:
-    """Return the labels of pixels [P, 1024], of which the rows ``mixed`` have more than one value.
+def _find_runs(
+    pixels: NDArray[np.uint16], mixed: NDArray[np.intp], only: NDArray[np.uint16]
+) -> _Runs:
+    """Return the labels of the patches ``mixed``, of ``pixels`` [M, 1024], and of all others.
 
-    Those rows are sorted, so that each label is one run. That is faster than counting into a table
-    as wide as the label space.
+    These have one value each, which ``only`` [P] has. Pixels are sorted, so that each label is one
+    run. That is faster than counting into a table as wide as the label space.
     """
-    ordered = np.sort(pixels[mixed], axis=1)
+    ordered = np.sort(pixels, axis=1)
     is_start = np.ones(ordered.shape, dtype=bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=is_start[:, 1:])
     starts = np.flatnonzero(is_start)
-    plain = np.delete(np.arange(len(pixels)), mixed)
+    plain = np.delete(np.arange(len(only)), mixed)
     patches = np.concatenate([plain, mixed[starts // PIXELS]])
     lengths = np.concatenate([np.full(len(plain), PIXELS), np.diff(starts, append=ordered.size)])
-    labels = np.concatenate([pixels[plain, 0], ordered.ravel()[starts]])
+    labels = np.concatenate([only[plain], ordered.ravel()[starts]])
     valid = labels != _NOT_VALID
     return patches[valid], lengths[valid], labels[valid]
 
@@ -113,12 +140,12 @@ def _rank_labels(
     return slot_labels, slot_pixels, np.minimum(found, 255).astype(np.uint8)
 
 
-def _areas(runs: _Runs, pixels: NDArray[np.uint16], void: int) -> dict[int, int]:
-    """Return the pixels of each label id, void included."""
+def _areas(runs: _Runs, pixels: int, void: int) -> dict[int, int]:
+    """Return the pixels of each label id, void included, of so many in all."""
     _, lengths, labels = runs
     counts = np.bincount(labels, weights=lengths)
     areas = {label: int(counts[label]) for label in np.flatnonzero(counts).tolist()}
-    void_pixels = pixels.size - int(lengths.sum())
+    void_pixels = pixels - int(lengths.sum())
     return areas | {void: void_pixels} if void_pixels else areas
 
 
