@@ -12,6 +12,8 @@ break-even epoch is the first after which building the shards and training on th
 time than (b) has, building from nothing included.
 
 The second table compares presets, over these shards and over generated pictures of 460 classes.
+It has the rates of training, of the heads' forward pass alone, of a validation as training does it,
+of ``vocprep evaluate`` with all its scores, and of ``vocprep predict``.
 Each row is a process of its own: its memory is the most that it held, libraries and shards
 included, and on a GPU that of the device.
 
@@ -57,16 +59,17 @@ from vocprep.heads.model.config import EncoderName, HeadsConfig
 from vocprep.heads.model.loss_parts import unpack_states
 from vocprep.heads.model.losses import compute_losses
 from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.predict import PredictOptions
+from vocprep.heads.predict import PredictOptions, make_embedder
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.options import EvaluateOptions, StepPrecision, TrainOptions
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import load_run
+from vocprep.heads.scoring.split_pass import score_split
 from vocprep.heads.training.train import train
-from vocprep.options import BuildChoices, BuildOptions
+from vocprep.options import BuildChoices, BuildOptions, LoaderOptions
 from vocprep.placement import place_image, split_patches
-from vocprep.shards.reader import ResidentDataset, ShardDataset, collate
+from vocprep.shards.reader import Loader, ResidentDataset, ShardDataset, collate
 from vocprep.storage.places import local_path
 
 COLUMNS = (
@@ -81,9 +84,12 @@ PRESET_COLUMNS = (
     Column("classes", "classes", "d"),
     Column("images_per_s", "images/s", ",.1f"),
     Column("of_default", "of default", ".1f"),
+    Column("forward_per_s", "forward/s", ",.1f"),
+    Column("validated_per_s", "validated/s", ",.1f"),
     Column("scored_per_s", "evaluated/s", ",.1f"),
-    Column("of_training", "of training", ".1f"),
+    Column("of_training", "of training", ".2f"),
     Column("predicted_per_s", "predicted/s", ",.1f"),
+    Column("backbone_share", "of it backbone", ".2f"),
     Column("parameters", "parameters", ",d"),
     Column("peak_mb", "peak MB", ",.0f"),
 )
@@ -250,8 +256,13 @@ class PresetSpeed:
     """What a process measured of a preset."""
 
     images_per_s: float
+    forward_per_s: float
+    """Of the heads alone, without scores: what no evaluation is faster than."""
+    validated_per_s: float
     scored_per_s: float
     predicted_per_s: float
+    backbone_share: float
+    """Share of the time of a prediction that the backbone takes."""
     parameters: int
     peak_bytes: int
 
@@ -281,15 +292,38 @@ def time_preset(job: PresetJob) -> PresetSpeed:
     run = load_run(job.run_dir, device)
     scoring = EvaluateOptions(device=device, worst=0)
     scored = _seconds(lambda: vocprep.evaluate(run, shards, "train", scoring), job.busy)
+    loading = LoaderOptions(batch_size=scoring.batch_size, mode=job.options.mode, label_maps=True)
+    loader = shards.loader("train", loading)
+    model = run.model.to(choose_device(device)).eval()
+    forward = _seconds(lambda: run_heads(model, loader), job.busy)
+    validated = _seconds(lambda: score_split(model, loader, run.config.labels), job.busy)
     predicting = PredictOptions(device=device, weights=job.weights)
     predicted = _seconds(lambda: vocprep.predict(run, job.images, None, predicting), job.busy)
+    embedder, geometry = make_embedder(run, predicting), run.config.recipe.geometry
+    placed = [
+        place_image(decode_jpeg(read_image_file(path), str(path)), geometry) for path in job.images
+    ]
+    embedded = _seconds(lambda: [embedder.embed_images([image]) for image in placed], job.busy)
     return PresetSpeed(
         images_per_s=epochs.best_rate(images),
+        forward_per_s=images / forward,
+        validated_per_s=images / validated,
         scored_per_s=images / scored,
         predicted_per_s=len(job.images) / predicted,
+        backbone_share=embedded / predicted,
         parameters=summary.parameters,
         peak_bytes=peak,
     )
+
+
+@torch.inference_mode()
+def run_heads(model: TFDetHeads, loader: Loader) -> None:
+    """Run all batches through the heads, and nothing else."""
+    for loaded in loader:
+        batch = loaded.to(model.device)
+        model(batch.embeddings, batch.padding, batch.grids)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 Made = tuple[ShardDataset, list[Path], str]
@@ -326,9 +360,12 @@ def compare_presets(
             "classes": len(shards.label_space.names),
             "images_per_s": found.images_per_s,
             "of_default": found.images_per_s / base if base else None,
+            "forward_per_s": found.forward_per_s,
+            "validated_per_s": found.validated_per_s,
             "scored_per_s": found.scored_per_s,
             "of_training": found.scored_per_s / found.images_per_s,
             "predicted_per_s": found.predicted_per_s,
+            "backbone_share": found.backbone_share,
             "parameters": found.parameters,
             "peak_mb": found.peak_bytes / 1e6,
         }

@@ -57,9 +57,16 @@ def unpack_states(slot_planes: Tensor) -> Tensor:
 
     The same as ``vocprep.labels.targets.unpack_states``, for tensors.
     """
-    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=slot_planes.device)
-    bits = ((slot_planes.unsqueeze(-1) >> shifts) & 1).flatten(-2)
-    return sum((bits[..., b, :] << b for b in range(1, PLANES)), start=bits[..., 0, :])
+    device = slot_planes.device
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
+    every = torch.arange(1 << 8, dtype=torch.uint8, device=device).unsqueeze(-1)
+    # The eight bits of each byte as the bytes of one number, so that eight pixels are one addition.
+    spread = ((every >> shifts) & 1).view(torch.int64).flatten()
+    eights = spread.index_select(0, slot_planes.flatten().int()).view(slot_planes.shape)
+    states = eights[..., 0, :].clone()
+    for bit in range(1, PLANES):
+        states += eights[..., bit, :] << bit
+    return states.view(torch.uint8)
 
 
 def valid_pixels(slot_planes: Tensor) -> Tensor:

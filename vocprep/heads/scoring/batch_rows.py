@@ -9,7 +9,7 @@ Shape legend: N patches of a batch, M those of two slots or more, S = 6 states, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ from vocprep.labels.targets import NO_LABEL, SLOTS
 
 CELL_GRIDS = {RowKind.GT_CELLS_4: 4, RowKind.GT_CELLS_2: 2, RowKind.GT_CELLS_1: 1}
 """Cells per side of a patch, by the row of their oracle."""
+_SEVERAL = range(2, SLOTS + 1)
+"""Slots that mixed patches have."""
 
 
 class BatchRows:
@@ -37,8 +39,10 @@ class BatchRows:
 
     def __init__(self, scored: ScoredBatch, true: TruePixels) -> None:
         self._pixels, self._true, batch = scored.pixels, true, scored.batch
-        self._mixed = (true.slots > 1).nonzero().squeeze(1)
-        self._slots = true.slots[self._mixed]
+        # Those of equally many slots together, which are drawn as one.
+        groups = [(true.slots == slots).nonzero().squeeze(1) for slots in _SEVERAL]
+        self._groups = list(zip(_SEVERAL, groups, strict=True))
+        self._mixed = torch.cat(groups)
         ranked = top_labels(scored.patch_logits).flatten(0, 1)
         # −1 where there are fewer classes than slots.
         self._ranked = functional.pad(ranked, (0, SLOTS - ranked.shape[-1]), value=NO_LABEL)
@@ -47,9 +51,7 @@ class BatchRows:
             kind: CellOracle(batch.slot_labels, each, batch.grids)
             for kind, each in zip(CELL_GRIDS, shares, strict=True)
         }
-        masks = self._pixels.masks_of(self._mixed, self._ranked[self._mixed])
-        masks = matched_masks(masks, true.states[self._mixed])
-        self._best = draw_slots(masks, self._slots)
+        self._best = self._drawn(self._matched)
 
     def entries(self) -> Iterator[tuple[RowKind, PixelEntries]]:
         """Yield what each row predicts of the batch's pixels."""
@@ -70,21 +72,35 @@ class BatchRows:
 
     def drawn_slots(self) -> Iterator[tuple[RowKind, Tensor]]:
         """Yield the mixed patches' pixels by state and by drawn slot: int64 [M, S, 5]."""
-        own = self._pixels.masks_of(self._mixed, self._true.labels[self._mixed])
         drawn = {
-            RowKind.MODEL: draw_slots(own, self._slots),
+            RowKind.MODEL: self._drawn(self._own),
             RowKind.GT_CLASSES: self._best,
             RowKind.PATCH_MAJORITY: torch.zeros_like(self._best),
+            **{kind: self._drawn(each.masks_of_slots) for kind, each in self._oracles.items()},
         }
-        for kind, oracle in self._oracles.items():
-            drawn[kind] = draw_slots(oracle.masks_of_slots(self._mixed), self._slots)
         for kind, slots in drawn.items():
             yield kind, self._true.drawn_counts(self._mixed, slots)
 
     @property
     def slots_of_mixed(self) -> Tensor:
         """int64 [M]: how many slots the mixed patches have."""
-        return self._slots
+        return self._true.slots[self._mixed]
+
+    def _drawn(self, masks_of: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Return the slots that masks draw in the mixed patches: uint8 [M, 1024].
+
+        ``masks_of`` returns the masks [n, K, 1024] of patches [n] that have K slots.
+        """
+        return torch.cat([draw_slots(masks_of(group, slots)) for slots, group in self._groups])
+
+    def _own(self, patches: Tensor, slots: int) -> Tensor:
+        """Return the model's masks of the classes of slots."""
+        return self._pixels.masks_of(patches, self._true.labels[patches, :slots])
+
+    def _matched(self, patches: Tensor, slots: int) -> Tensor:
+        """Return those of the model's masks that fit the slots best."""
+        masks = self._pixels.masks_of(patches, self._ranked[patches])
+        return matched_masks(masks, self._true.states[patches])[:, :slots]
 
     def _largest(self, patches: Tensor) -> PixelChoices:
         """Return the largest class of patches [n] all over them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -28,7 +29,7 @@ class RowPixels:
     parts: Sequence[ConfusionMatrix]
     """By kind of patch, those of one slot first, then by band of borders (``borders.BANDS``)."""
 
-    @property
+    @cached_property
     def all(self) -> ConfusionMatrix:
         """All pixels."""
         return confusion_of(self.parts)

@@ -33,7 +33,7 @@ from vocprep.views import ViewChoice
 
 SCORED_SHARE = 0.02
 """Train images that a validation scores at most, as a share of the views trained on since the last
-one. Scoring an image takes about as long as training on one or two."""
+one. Scoring an image takes no longer than training on one or two."""
 
 
 @dataclass(frozen=True, kw_only=True)

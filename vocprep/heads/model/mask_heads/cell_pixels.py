@@ -70,7 +70,9 @@ class CellPixels:
         size = max(1, _BLOCK // (self.around.shape[1] * self._classes))
         for part in torch.split(patches, size):
             if len(part):
-                yield from strongest_classes(self._cells[self.around[part]], self._weights, part)
+                yield from strongest_classes(
+                    _rows(self._cells, self.around[part]), self._weights, part
+                )
 
     def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
         """Interpolated probabilities of the given classes."""
@@ -93,9 +95,14 @@ def strongest_classes(scores: Tensor, weights: Tensor, patches: Tensor) -> Itera
     for rows, most in _groups(counts, scores.shape[-1]):
         kept = _first_of(can_win[rows], most)
         columns = kept.unsqueeze(1).expand(-1, scores.shape[1], -1)
-        chosen = scores[rows].gather(2, columns).transpose(1, 2)
+        chosen = scores.index_select(0, rows).gather(2, columns).transpose(1, 2)
         values, place = strongest(_interpolated(chosen, weights))
         yield ScoredChoices(patches=patches[rows], classes=kept, chosen=place, scores=values)
+
+
+def _rows(cells: Tensor, places: Tensor) -> Tensor:
+    """Return the rows of cells [·, C] at places [N, H]: [N, H, C]."""
+    return cells.index_select(0, places.flatten()).view(*places.shape, -1)
 
 
 def _interpolated(chosen: Tensor, weights: Tensor) -> Tensor:

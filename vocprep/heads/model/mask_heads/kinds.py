@@ -50,9 +50,9 @@ class PixelScores(Protocol):
         """float32 [B, P, 1024] in 0..1: the probability of what decided the pixel's class."""
 
     def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
-        """Return how strong given classes of some patches are: float32 [N, 4, 1024] in 0..1.
+        """Return how strong given classes of some patches are: float32 [N, K, 1024] in 0..1.
 
-        ``patches`` int64 [N] among the batch's B·P, ``labels`` int64 [N, 4] class ids. 0 where an
+        ``patches`` int64 [N] among the batch's B·P, ``labels`` int64 [N, K] class ids. 0 where an
         id is −1, and for classes that the head draws no mask of.
         """
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from vocprep.heads.model.mask_heads.cell_pixels import CellPixels
 from vocprep.heads.model.mask_heads.cells import cell_shares
 from vocprep.heads.model.mask_heads.pixel_choices import PixelChoices
-from vocprep.labels.targets import NO_LABEL, PIXELS
+from vocprep.labels.targets import NO_LABEL, PIXELS, SLOTS
 
 
 def shares_by_grid(slot_planes: Tensor, grids: Sequence[int]) -> list[Tensor]:
@@ -77,6 +77,6 @@ class CellOracle:
                 chosen=torch.maximum(part.chosen.to(torch.int16), nothing),
             )
 
-    def masks_of_slots(self, patches: Tensor) -> Tensor:
-        """Return the shares of the slots of patches int64 [N]: float32 [N, 4, 1024]."""
-        return self._pixels.masks_of(patches, self._places.flatten(0, 1)[patches])
+    def masks_of_slots(self, patches: Tensor, slots: int = SLOTS) -> Tensor:
+        """Return the shares of the first slots of patches int64 [N]: float32 [N, slots, 1024]."""
+        return self._pixels.masks_of(patches, self._places.flatten(0, 1)[patches, :slots])

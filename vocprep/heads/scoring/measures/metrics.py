@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class ConfusionMatrix:
         """C, the largest class id plus one."""
         return len(self.counts)
 
-    @property
+    @cached_property
     def truth_pixels(self) -> Counts:
         """[C] pixels of each class in the ground truth."""
         pixels: Counts = self.counts.sum(axis=1)
@@ -57,8 +58,12 @@ class ConfusionMatrix:
 
     def iou(self) -> NDArray[np.float64]:
         """Return each class's intersection over union [C]; 0 where the union is empty."""
+        return self._ious
+
+    @cached_property
+    def _ious(self) -> NDArray[np.float64]:
         hits = np.diagonal(self.counts)
-        union = self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - hits
+        union = self.truth_pixels + self.counts[:, :-1].sum(axis=0) - hits
         scores: NDArray[np.float64] = hits / np.maximum(union, 1)
         return scores
 
@@ -69,7 +74,7 @@ class ConfusionMatrix:
 
     def pixel_accuracy(self) -> float:
         """Return the share of counted pixels whose class was predicted; 0 when there are none."""
-        return float(np.trace(self.counts) / max(int(self.counts.sum()), 1))
+        return float(np.trace(self.counts) / max(int(self.truth_pixels.sum()), 1))
 
     def frequency_weighted_iou(self) -> float:
         """Return the mean IoU of the classes, weighted by their shares of the pixels."""
@@ -132,7 +137,10 @@ class ConfusionMatrix:
 
 def confusion_of(parts: Sequence[ConfusionMatrix]) -> ConfusionMatrix:
     """Return the confusion matrix of the pixels of several, at least one, together."""
-    return ConfusionMatrix(np.sum([part.counts for part in parts], axis=0))
+    counts = parts[0].counts.copy()
+    for part in parts[1:]:
+        counts += part.counts
+    return ConfusionMatrix(counts)
 
 
 def constant_prediction(truth: ConfusionMatrix, label: int) -> ConfusionMatrix:

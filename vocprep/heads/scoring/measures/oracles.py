@@ -107,24 +107,22 @@ def match_channels(masks: Tensor, states: Tensor) -> Tensor:
     is chosen that gives the slots' pixels the largest sum of mask probabilities. ``masks`` float
     [N, 4, 1024] in 0..1, ``states`` uint8 [N, 1024].
     """
-    slots = torch.arange(SLOTS, dtype=states.dtype, device=states.device)
-    is_slot = (states.unsqueeze(-1) == slots).to(masks.dtype)
-    overlap = masks @ is_slot  # [N, channel, slot]
+    slots = torch.arange(SLOTS, dtype=states.dtype, device=states.device).unsqueeze(-1)
+    is_slot = (states.unsqueeze(-2) == slots).to(masks.dtype)
+    overlap = masks @ is_slot.mT  # [N, channel, slot]
     assignments = _ASSIGNMENTS.to(masks.device)
     sums = overlap[..., assignments, torch.arange(SLOTS, device=masks.device)].sum(dim=-1)
     return assignments[sums.argmax(dim=-1)]
 
 
-def draw_slots(masks: Tensor, slots: Tensor) -> Tensor:
+def draw_slots(masks: Tensor) -> Tensor:
     """Return the slot 0..3 that is drawn on each pixel, 4 for none: uint8 [N, 1024].
 
     It is the slot with the strongest mask among those that the patch has: the true classes of a
-    patch include their number. A slot whose mask is 0 is not drawn. ``masks`` float [N, 4, 1024] of
-    0 or more, in the order of the slots, ``slots`` int64 [N] how many a patch has.
+    patch include their number. A slot whose mask is 0 is not drawn. ``masks`` float [N, K, 1024] of
+    0 or more, in the order of the K slots that each of the patches has.
     """
-    places = torch.arange(SLOTS, device=slots.device)
-    absent = (places >= slots.unsqueeze(-1)).unsqueeze(-1)
-    values, drawn = strongest(masks.masked_fill(absent, 0))
+    values, drawn = strongest(masks)
     # No slot has a larger number than the one that stands for none.
     return torch.maximum(drawn, (values <= 0).to(drawn.dtype).mul_(NOT_DRAWN))
 
