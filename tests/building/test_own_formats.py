@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.tiff import tiff_of
+from builders.workers_here import Here
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
@@ -18,6 +19,7 @@ from scipy.io import savemat
 import vocprep
 from vocprep.building.local import build
 from vocprep.building.plan import plan
+from vocprep.building.processes import build as processes
 from vocprep.errors import DataError, UsageError
 from vocprep.geometry import Geometry
 from vocprep.options import BuildChoices, BuildOptions, Layout, VerifyOptions
@@ -192,6 +194,27 @@ def test_orders_carry_the_segments_of_their_own_files(tmp_path: Path) -> None:
     )
     built = [vocprep.build_shard(pickle.loads(pickle.dumps(order)), setup) for order in orders]
     assert [shard.problems for shard in built] == [(), ()]
+
+
+def test_processes_have_the_segments_of_all_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "WorkerPool", Here)
+    write_tree(tmp_path, "panoptic")
+    one, two = (
+        vocprep.build(
+            tmp_path / "mine.toml",
+            out=tmp_path / str(count),
+            data_dir=tmp_path,
+            weights="random:0",
+            choices=CHOICES,
+            layout=Layout(samples_per_shard=1),
+            options=replace(OPTIONS, processes=count),
+        )
+        for count in (1, 2)
+    )
+    assert len(Here.jobs) == 2
+    assert two.index.content_id == one.index.content_id
 
 
 def test_one_picture_has_one_embedding_in_every_format(tmp_path: Path) -> None:

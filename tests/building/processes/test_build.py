@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from builders.pids import are_gone, children
@@ -17,13 +17,12 @@ from builders.progress import Interrupting, RecordedProgress
 from builders.verbs import build_words
 from builders.version_bytes import version_bytes
 from builders.versions import ENGINE, ONE_PER_SHARD, first_jpeg, make_plan
+from builders.workers_here import Here
 
-from vocprep.building import orders
 from vocprep.building.local import build_plan
 from vocprep.building.output.staging import ABOUT, STAGING
-from vocprep.building.plan import BuildPlan, ShardPlan
+from vocprep.building.plan import BuildPlan
 from vocprep.building.processes import build as module
-from vocprep.building.processes.messages import Job, Made, Progressed
 from vocprep.building.results import BuildResult
 from vocprep.errors import FailureBudgetError, UsageError
 from vocprep.geometry import Geometry
@@ -33,34 +32,6 @@ pytestmark = pytest.mark.slow
 
 FOUR = BuildChoices(limit_per_split=2, precision="fp32")
 TWO = replace(ENGINE, processes=2, workers=2)
-
-
-class Here:
-    """Workers that are calls in this process, one after the other."""
-
-    jobs: Sequence[Job] = ()
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        type(self).jobs = jobs
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def make(self, shards: Iterable[ShardPlan]) -> Iterator[Progressed | Made]:
-        for number, job in enumerate(self.jobs):
-            own = [shard for place, shard in enumerate(shards) if place % len(self.jobs) == number]
-            counted: list[Progressed] = []
-
-            def count(outcome: Any, counted: list[Progressed] = counted) -> None:
-                bad = ((outcome.quarantined, outcome.problem),) if outcome.quarantined else ()
-                counted.append(Progressed(images=1, quarantined=bad))
-
-            made = orders.build_shards(job.order, own, job.setup, count)
-            yield from counted
-            yield Made(shards=made)
 
 
 @pytest.fixture
