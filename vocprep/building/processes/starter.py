@@ -33,8 +33,8 @@ def start(control: int, workers: Sequence[int]) -> None:
     for descriptor in workers:
         pid = os.fork()
         if pid == 0:
-            os.closerange(3, descriptor)
-            os.closerange(descriptor + 1, max(control, *workers) + 1)
+            for other in {control, *workers} - {descriptor}:
+                os.close(other)  # or the end of a process would not close its connection
             work(descriptor)
         pids.append(pid)
     for descriptor in workers:
