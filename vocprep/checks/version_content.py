@@ -12,7 +12,7 @@ from vocprep.building.finish import FinishedShard, dataset_statistics, describe_
 from vocprep.checks.report import Difference, Report, changed
 from vocprep.errors import DataError
 from vocprep.labels.label_space import LabelSpace
-from vocprep.labels.targets import Targets, make_targets
+from vocprep.labels.targets import Targets, targets_with_areas
 from vocprep.parallel import map_ordered
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.containers import ProvedShards
@@ -113,14 +113,15 @@ def _check_record(
     sample: SampleEntry, record: Record, split: str, label_space: LabelSpace
 ) -> Iterator[str]:
     """Yield in words how a record differs from what the index lists."""
-    described = SampleEntry.of(record, sample.shard, sample.row)
+    label_map = record.decode_label_map()
+    expected_targets, areas = targets_with_areas(label_map, label_space.void)
+    described = SampleEntry.of(record.described(label_map, areas), sample.shard, sample.row)
     for name in _DESCRIBED:
         expected, found = getattr(sample, name), getattr(described, name)
         if expected != found:
             yield f"{name}: samples.jsonl has {expected}, the record {found}"
     if record.split != split:
         yield f"split: expected {split}, found {record.split}"
-    expected_targets = make_targets(record.label_map, label_space.void)
     for name in _differing_targets(record, expected_targets):
         yield f"{name}: not those of its label map"
 
