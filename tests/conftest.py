@@ -147,6 +147,15 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def stock_webdataset() -> Iterator[None]:
+    """Release the files that webdataset leaves open, before another test is blamed for them."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Object stores are given up after a moment, not after half a minute."""
     monkeypatch.setattr("vocprep.storage.client.PATIENCE", 0.3)

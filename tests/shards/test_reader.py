@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -105,15 +102,6 @@ def test_shard_sizes_add_up_to_the_count(built: Built) -> None:
             assert sum(sizes) == dataset.count(split, all_views=all_views)
             for name, size in zip(dataset.shard_names(split), sizes, strict=True):
                 assert len(list(dataset.read_shard(name, all_views=all_views))) == size
-
-
-@pytest.fixture
-def stock_webdataset() -> Iterator[None]:
-    """Release the files that webdataset leaves open, before another test is blamed for them."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from vocprep.building.description.loading import FOLDER, how_to_load
 from vocprep.building.plan import BuildPlan
 from vocprep.features.components import COMPONENTS_FILE
 from vocprep.recipe import Recipe
@@ -28,7 +29,7 @@ def dataset_card(index: DatasetIndex, plan: BuildPlan) -> str:
         _identities(index),
         "## What is inside\n\n" + _splits(index) + "\n" + _classes(index, plan),
         _quarantine(index),
-        "## How to load it\n\n" + _loading(index),
+        "## How to load it\n\n" + how_to_load(index),
         "## How to check it\n\n" + _checking(index),
         f"{_TERMS}\n\n" + _terms(plan),
     )
@@ -105,26 +106,11 @@ def _quarantine(index: DatasetIndex) -> str:
     )
 
 
-def _loading(index: DatasetIndex) -> str:
-    split = next(iter(index.recipe.splits))
-    stock = ""
-    if index.container == "webdataset":
-        stock = "\nThe tars are read by the stock `webdataset` library too, without vocprep.\n"
-    return (
-        "```python\n"
-        "from vocprep.shards.reader import LoaderOptions, ShardDataset\n\n"
-        'dataset = ShardDataset.open("path/to/this/folder")\n'
-        f'for batch in dataset.loader("{split}", LoaderOptions(batch_size=64, shuffle=True)):\n'
-        "    batch.embeddings, batch.slot_labels, batch.slot_planes, batch.padding\n"
-        "```\n" + stock
-    )
-
-
 def _checking(index: DatasetIndex) -> str:
     return (
         "```\n"
-        "vocprep verify path/to/this/folder                  # every file's digest\n"
-        "vocprep verify path/to/this/folder --level content  # every record\n"
+        f"vocprep verify {FOLDER}                  # every file's digest\n"
+        f"vocprep verify {FOLDER} --level content  # every record\n"
         "```\n\n" + _makers(index)
     )
 
