@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,34 +229,3 @@ def test_cifar_names() -> None:
     assert len(cifar_100_names) == len(set(cifar_100_names)) == 100
     assert cifar_100_names[torch.tensor(42)] == "leopard"
     assert list(cifar_100_names) == sorted(cifar_100_names)
-
-
-@pytest.mark.slow
-def test_the_walkthrough_reproduces_the_notebooks_output(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "examples/seed_walkthrough.py", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
-    expected = [
-        "weights: random:0",
-        "torch.Size([3, 224, 224])",
-        "torch.Size([1, 3, 32, 32])",
-        "torch.Size([1, 100])",
-        "it is --- ",
-        "torch.Size([3, 224, 224])",
-        "torch.Size([49, 3, 32, 32])",
-        "trainable parameters: 12,470,732",
-        "with the frozen trunk: 12,936,988",
-        "torch.Size([49, 460]) torch.Size([49, 1024, 4])",
-        "torch.Size([49, 1024, 460])",
-    ]
-    remaining = iter(lines)
-    for wanted in expected:
-        assert any(wanted in line for line in remaining), f"{wanted!r} missing in {lines}"
-    for name in ("picture.png", "patches.png"):
-        with Image.open(tmp_path / name) as figure:
-            assert figure.size[0] > 300
