@@ -309,7 +309,8 @@ class SampleStages:
             return [self._draft(placed.files, view) for view in placed.views]
 
     def _draft(self, files: SampleFiles, placed: PlacedView) -> RecordDraft:
-        label_map = placed.label_map
+        # A part of a map or a mirrored one is copied here once, not by each of what follows.
+        label_map = np.ascontiguousarray(placed.label_map)
         targets, label_pixels = targets_with_areas(label_map, self.label_space.void)
         return RecordDraft(
             record_id=record_id(files.sample.image_id, placed.view),
