@@ -106,6 +106,15 @@ JOBS = {
             *("--set", "encoder=none", "--resume"),
         )
     ),
+    "export over another": Job(
+        words=lambda world, folder: (
+            *("export", world.shards, "--to", "npy", "--out", folder / "out"),
+            *("--splits", "train"),
+        ),
+        prepare=lambda world, folder: run_words(
+            *("export", world.shards, "--to", "npy", "--out", folder / "out")
+        ),
+    ),
     "verify": Job(words=lambda world, _: ("verify", world.shards)),
 }
 

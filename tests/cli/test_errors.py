@@ -40,8 +40,9 @@ def raises(
     command = main.commands[name]
     monkeypatch.setattr(command, "callback", fail)
     needed = [p for p in command.params if isinstance(p, click.Argument) and p.required]
-    out = any("--out" in option.opts and option.required for option in command.params)
-    return [name, *["x"] * len(needed), *(["--out", "y"] if out else [])]
+    required = {option for each in command.params if each.required for option in each.opts}
+    options = [words for words in (("--out", "y"), ("--to", "npy")) if words[0] in required]
+    return [name, *["x"] * len(needed), *(word for words in options for word in words)]
 
 
 @pytest.fixture
