@@ -28,8 +28,10 @@ from vocprep.heads.model.mask_heads.pixel_choices import (
 
 _CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Most classes of the groups of patches that are interpolated together."""
+_PIECE = 1 << 20
+"""Class scores of cells that are looked at together, which caches hold."""
 _BLOCK = 1 << 24
-"""Class scores of cells, and of pixels, that are held at once."""
+"""Class scores of pixels that are held at once."""
 _SLACK = 1 - 1e-4
 """Keeps classes that rounding could bring to the top."""
 
@@ -66,43 +68,36 @@ class CellPixels:
         return scores_of(self.choices, len(self.around)).view(*self._shape, -1)
 
     def choices_of(self, patches: Tensor) -> Iterator[ScoredChoices]:
-        """Yield the pixels of some patches int64 [N]."""
-        size = max(1, _BLOCK // (self.around.shape[1] * self._classes))
-        for part in torch.split(patches, size):
-            if len(part):
-                yield from strongest_classes(
-                    _rows(self._cells, self.around[part]), self._weights, part
-                )
+        """Yield the pixels of some patches int64 [N]. Of equal scores the smallest id counts."""
+        if not len(patches):
+            return
+        size = max(1, _PIECE // (self.around.shape[1] * self._classes))
+        can_win = torch.cat([self._can_win(part) for part in torch.split(patches, size)])
+        counts = can_win.sum(dim=1).clamp(min=1)  # one of patches of zeros, or of no numbers
+        for rows, most in _groups(counts, self._classes):
+            kept = _first_of(can_win[rows], most)
+            chosen = self._values(patches[rows], kept)
+            scores, places = strongest(_interpolated(chosen, self._weights))
+            yield ScoredChoices(patches=patches[rows], classes=kept, chosen=places, scores=scores)
 
     def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
         """Interpolated probabilities of the given classes."""
-        places = self.around[patches].unsqueeze(1) * self._classes
-        chosen = self._cells.take(places + labels.clamp(min=0).unsqueeze(2))
+        chosen = self._values(patches, labels.clamp(min=0))
         chosen.masked_fill_((labels < 0).unsqueeze(2), 0)
         return _interpolated(chosen, self._weights)
 
+    def _can_win(self, patches: Tensor) -> Tensor:
+        """Return which classes may have the largest score of a pixel: bool [N, C]."""
+        around = self.around[patches]
+        scores = self._cells.index_select(0, around.flatten()).view(*around.shape, -1)
+        largest = scores.amax(dim=1)
+        least = scores.amin(dim=1).amax(dim=1, keepdim=True)
+        return (largest > 0) & (largest >= least * _SLACK)
 
-def strongest_classes(scores: Tensor, weights: Tensor, patches: Tensor) -> Iterator[ScoredChoices]:
-    """Yield the classes of the largest interpolated scores of each pixel of ``patches`` [N].
-
-    ``scores`` float32 [N, H, C] of 0 or more, ``weights`` float32 [1024, H] of 0 or more, whose
-    rows sum to 1. Of equal scores the smallest id counts.
-    """
-    largest = scores.amax(dim=1)
-    least = scores.amin(dim=1).amax(dim=1, keepdim=True)
-    can_win = (largest > 0) & (largest >= least * _SLACK)
-    counts = can_win.sum(dim=1).clamp(min=1)  # one of patches of zeros, or of no numbers
-    for rows, most in _groups(counts, scores.shape[-1]):
-        kept = _first_of(can_win[rows], most)
-        columns = kept.unsqueeze(1).expand(-1, scores.shape[1], -1)
-        chosen = scores.index_select(0, rows).gather(2, columns).transpose(1, 2)
-        values, place = strongest(_interpolated(chosen, weights))
-        yield ScoredChoices(patches=patches[rows], classes=kept, chosen=place, scores=values)
-
-
-def _rows(cells: Tensor, places: Tensor) -> Tensor:
-    """Return the rows of cells [·, C] at places [N, H]: [N, H, C]."""
-    return cells.index_select(0, places.flatten()).view(*places.shape, -1)
+    def _values(self, patches: Tensor, labels: Tensor) -> Tensor:
+        """Return the scores of classes int64 [N, J] in the cells around patches: [N, J, H]."""
+        places = self.around[patches].unsqueeze(1) * self._classes
+        return self._cells.take(places + labels.unsqueeze(2))
 
 
 def _interpolated(chosen: Tensor, weights: Tensor) -> Tensor:
