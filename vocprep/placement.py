@@ -9,15 +9,16 @@ P = ny·nx patches, row-major.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vocprep.errors import DataError
 from vocprep.files.ids import is_plain
 from vocprep.geometry import MAX_PIXELS, PATCH, SHORTER, SIDE, Geometry, Grid, patch_grid
+from vocprep.resampling import Filter, Resize, resize_with_pillow
 from vocprep.views import CROP_GEOMETRY, Box
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -26,18 +27,27 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 def place_image(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
     """Bring an image [H, W, 3] to its patch grid: uint8 [h, w, 3].
 
-    Pillow's fixed-point bilinear filter is used because its bits do not depend on the machine.
+    The resize is in fixed point, so that its bits do not depend on the machine.
     """
-    height, width = image.shape[:2]
-    if geometry.geometry == "native":
+    resize = image_resize(image.shape[0], image.shape[1], geometry)
+    if resize is None:
         return _fit_native(image, geometry, fill=None)
-    target_h, target_w = _resized(height, width, geometry)
-    top, left = _centre(target_h), _centre(target_w)
-    if geometry.geometry == "crop" and height <= width:
-        return _resize_middle(image, target_w, left)
-    pixels = Image.fromarray(np.ascontiguousarray(image))
-    resized = pixels.resize((target_w, target_h), Image.Resampling.BILINEAR)
-    return np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)))
+    return resize_with_pillow(image, resize)
+
+
+@lru_cache(maxsize=1024)
+def image_resize(height: int, width: int, geometry: Geometry) -> Resize | None:
+    """Return how a geometry resizes an image, and what it keeps; None for ``native``.
+
+    Raises DataError for an image that is too long and thin.
+    """
+    if geometry.geometry == "native":
+        return None
+    rows, columns = (
+        Filter(source, target, _centre(target), _centre(target) + SIDE)
+        for source, target in zip((height, width), _resized(height, width, geometry), strict=True)
+    )
+    return Resize(rows, columns)
 
 
 def place_view(
@@ -123,9 +133,9 @@ def scale_patches(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """
     if side == PATCH:
         return image
-    height, width = (length // PATCH * side for length in image.shape[:2])
-    pixels = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(pixels.resize((width, height), Image.Resampling.BILINEAR))
+    height, width = image.shape[:2]
+    target = height // PATCH * side, width // PATCH * side
+    return resize_with_pillow(image, Resize.whole((height, width), target))
 
 
 def join_patches(patches: NDArray[Scalar], grid: Grid) -> NDArray[Scalar]:
@@ -160,27 +170,6 @@ def _resized(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
             recorded=f"{problem}; use --geometry squash or native",
         )
     return (SHORTER, longer) if height <= width else (longer, SHORTER)
-
-
-def _resize_middle(image: NDArray[np.uint8], target_w: int, left: int) -> NDArray[np.uint8]:
-    """Resize a picture [H, W, 3] that is not high to [256, target_w], and return its middle.
-
-    The pixels are those of a resize of the whole. Pillow filters within rows first, then within
-    columns, where the width shrinks at least as much as the height; here each filter runs alone,
-    over what the next step needs. A part of a side can be filtered with the weights of the whole
-    where it begins and ends at multiples of 1/16 pixel, which are exact in every type of floats:
-    that is so of the height, but not of the width.
-    """
-    height = len(image)
-    scale, margin = height / SHORTER, _centre(SHORTER)
-    support = max(1, -(-height // SHORTER)) + 1
-    first = max(0, int(margin * scale) - support)
-    last = min(height, int((margin + SIDE) * scale) + 1 + support)
-    rows = Image.fromarray(np.ascontiguousarray(image[first:last]))
-    wide = rows.resize((target_w, last - first), Image.Resampling.BILINEAR)
-    middle = wide.crop((left, 0, left + SIDE, last - first))
-    box = (0, margin * scale - first, SIDE, (margin + SIDE) * scale - first)
-    return np.asarray(middle.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box))
 
 
 def _centre(length: int) -> int:
