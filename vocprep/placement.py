@@ -106,38 +106,6 @@ def split_patches(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
     return np.ascontiguousarray(tiles).reshape(ny * nx, PATCH, PATCH, *pixels.shape[2:])
 
 
-def shrink_windows(image: NDArray[np.uint8], window: int) -> tuple[NDArray[np.uint8], int]:
-    """Shrink an image [h, w, 3] so that its windows become 32×32 tiles.
-
-    A window of ``window`` pixels per side, one of ``WINDOWS``, lies centred on each patch, the
-    image mirrored at its border. Returns the image with that border, every square of
-    (window/32)² pixels averaged and rounded: uint8; and the step in pixels from one window's tile
-    to the next. Whole numbers only, so the bits do not depend on the machine.
-    """
-    factor = window // PATCH
-    if factor == 1:
-        return image, PATCH
-    margin = (window - PATCH) // 2
-    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
-    height, width = padded.shape[0] // factor, padded.shape[1] // factor
-    squares = padded.reshape(height, factor, width, factor, 3).astype(np.uint16)
-    area = factor * factor
-    shrunk = (squares.sum(axis=(1, 3), dtype=np.uint16) + area // 2) // area
-    return shrunk.astype(np.uint8), PATCH // factor
-
-
-def scale_patches(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Resize an image [32·ny, 32·nx, 3] so that its patches are ``side`` pixels wide: uint8.
-
-    By the filter of ``place_image``; the image itself where the patches stay as they are.
-    """
-    if side == PATCH:
-        return image
-    height, width = image.shape[:2]
-    target = height // PATCH * side, width // PATCH * side
-    return resize_with_pillow(image, Resize.whole((height, width), target))
-
-
 def join_patches(patches: NDArray[Scalar], grid: Grid) -> NDArray[Scalar]:
     """Join patches [P, 32, 32, ...] to [h, w, ...]: the inverse of ``split_patches``.
 

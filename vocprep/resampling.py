@@ -5,6 +5,9 @@ with weights in units of 2⁻²², whole numbers, so that the result does not de
 depends on which axis comes first, though, where Pillow's versions differ: here the order is fixed,
 and each filter is a call of its own.
 
+``resize_with_pillow`` is for a CPU, ``vocprep.features.on_device.resizing`` for a GPU. Both give
+the same bits.
+
 Shape legend: H, W pixels of the source; T weights of a pixel.
 """
 

@@ -6,26 +6,31 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from builders.versions import TWO_VIEWS, VOC, WEIGHTS, Built, build
+from builders.versions import TWO_VIEWS, VOC, WEIGHTS, Built, build, make_plan
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from vocprep.building import stages
 from vocprep.building.describe import describe_plan
-from vocprep.building.stages import SampleError
+from vocprep.building.stages import RecordDraft, SampleError, SampleStages, begin
+from vocprep.data_dir.layout import SampleRef
 from vocprep.features.networks import cifar100_resnet32
+from vocprep.features.on_device.placing import Picture, place_on
 from vocprep.features.weights import load_weights
-from vocprep.geometry import Geometry
+from vocprep.geometry import Geometry, GeometryKind
 from vocprep.labels.decode import decode_label_map
 from vocprep.labels.targets import make_targets
 from vocprep.options import BuildChoices, Layout
 from vocprep.placement import mirror, place_image
 from vocprep.shards.record import Record
 from vocprep.shards.samples import QuarantinedSample
+from vocprep.views import ChosenView, Crops
 
 pytestmark = pytest.mark.slow
 
@@ -244,3 +249,36 @@ def test_sample_error_pickles() -> None:
     bad = QuarantinedSample(id="a", split="val", stage="read", file="a.jpg", reason="is missing")
     copy = pickle.loads(pickle.dumps(SampleError("a.jpg: is missing", bad)))
     assert (str(copy), copy.quarantined) == ("a.jpg: is missing", bad)
+
+
+@pytest.mark.parametrize("kind", get_args(GeometryKind))
+def test_pixels_that_a_device_places_are_those_that_the_host_places(
+    kind: GeometryKind, sample_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views: tuple[ChosenView, ...] = ("identity", "flip")
+    if kind != "native":
+        views += (Crops(count=1, seed=0),)
+    choices = BuildChoices(geometry=Geometry(geometry=kind), views=views, limit_per_split=1)
+    plan = make_plan(sample_tree, choices)
+    host = SampleStages(recipe=plan.recipe, label_space=plan.label_space, data_dir=plan.data_dir)
+    later = replace(host, place_on_device=True)
+    for sample in plan.samples:
+        placed = [draft.pixels for draft in drafts(host, sample)]
+        pictures = [draft.pixels for draft in drafts(later, sample)]
+        assert all(isinstance(pixels, np.ndarray) for pixels in placed)
+        # Patches of native geometry are cut without a resize: a device would gain nothing.
+        assert all(isinstance(pixels, Picture) == (kind != "native") for pixels in pictures)
+        needed = [pixels for pixels in pictures if pixels is not None]
+        for numbers, stack in place_on(torch.device("cpu"), needed):
+            for number, pixels in zip(numbers, stack.numpy(), strict=True):
+                np.testing.assert_array_equal(pixels, placed[number])
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, "MOST_BYTES", 1000)
+            np.testing.assert_equal([draft.pixels for draft in drafts(later, sample)], placed)
+
+
+def drafts(by: SampleStages, sample: SampleRef) -> list[RecordDraft]:
+    outcome = begin(sample).then(by.read).then(by.decode_image).then(by.decode_labels)
+    made = outcome.then(by.place).then(by.make_targets).made
+    assert made is not None
+    return made

@@ -45,7 +45,7 @@ from vocprep.building.reuse import Reuse
 from vocprep.building.stages import STAGES, Outcome, SampleStages
 from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder
-from vocprep.features.nvjpeg import check_nvjpeg
+from vocprep.features.on_device.nvjpeg import check_nvjpeg
 from vocprep.manifests import DatasetManifest
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures, Part
 from vocprep.parallel import StageTimes

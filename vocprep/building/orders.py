@@ -29,7 +29,7 @@ from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.libraries.kinds import installed_library
 from vocprep.features.libraries.own_file import allow
-from vocprep.features.nvjpeg import check_nvjpeg
+from vocprep.features.on_device.nvjpeg import check_nvjpeg
 from vocprep.features.weights import load_fitting_weights, tensor_digest
 from vocprep.labels.decode import LabelRule
 from vocprep.labels.label_space import LabelSpace

@@ -17,12 +17,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Self, TypeVar
 
 import torch
+from torch import Tensor
 
 from vocprep.building.finish import FinishedShard, finish_shard
 from vocprep.building.output.staging import FinishedShards
@@ -30,7 +32,6 @@ from vocprep.building.plan import BuildPlan, ShardPlan
 from vocprep.building.stages import (
     DecodedImage,
     Outcome,
-    Pixels,
     RecordDraft,
     SampleFiles,
     SampleStages,
@@ -41,7 +42,8 @@ from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
 from vocprep.features.components import Components
 from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
-from vocprep.features.nvjpeg import decode_jpegs
+from vocprep.features.on_device.nvjpeg import decode_jpegs
+from vocprep.features.on_device.placing import Pixels
 from vocprep.features.reduction import as_stored
 from vocprep.features.weights import StateDict
 from vocprep.options import BuildOptions, Layout, MaxFailures
@@ -54,6 +56,8 @@ Item = TypeVar("Item")
 
 GROUP_PATCHES = 784
 """Patches of several images that a CPU core embeds together: 16 images of 7×7."""
+GPU_GROUP_PATCHES = 4 * GPU_CHUNK
+"""Patches of the images that are copied to a GPU together, and their embeddings back."""
 GPU_THREADS = 2
 """Threads that feed one GPU."""
 TOGETHER = 4
@@ -167,7 +171,7 @@ def make_records(
         return
     times, devices = stages.times, [embedder.device for embedder in embedders]
     embed = _EmbedInThreads(embedders, stages)
-    group_patches = GROUP_PATCHES if devices[0].type == "cpu" else GPU_CHUNK
+    group_patches = GROUP_PATCHES if devices[0].type == "cpu" else GPU_GROUP_PATCHES
     with (
         _embedding_threads(devices) as threads,
         closing(draft_records(samples, stages, devices[0], options)) as drafts,
@@ -189,6 +193,8 @@ def draft_records(
 
     Images are decoded by the same threads, or in batches on a GPU (``options.decoder``).
     """
+
+    stages = replace(stages, place_on_device=device.type == "cuda")
 
     def read(sample: SampleRef) -> Outcome[SampleFiles]:
         return begin(sample).then(stages.read)
@@ -222,13 +228,13 @@ def _decode_on_gpu(
     """Decode the images of a batch together."""
     needed = [files for each in batch if (files := each.made) is not None and files.needs_pixels]
     names = [str(files.sample.image_path) for files in needed]
-    decoded: dict[str, Pixels] = {}
+    decoded: dict[str, Pixels | Tensor] = {}
     # Where one of them is damaged, each is decoded alone, so that only that one is quarantined.
     with suppress(ImageDecodeError), stages.times.stage("decode"):
         pixels = decode_jpegs([files.image_bytes for files in needed], names, device)
         decoded = dict(zip(names, pixels, strict=True))
 
-    def decode(data: bytes, where: str) -> Pixels:
+    def decode(data: bytes, where: str) -> Pixels | Tensor:
         return decoded[where] if where in decoded else decode_jpegs([data], [where], device)[0]
 
     return [each.then(lambda files: stages.decode_image(files, decode)) for each in batch]

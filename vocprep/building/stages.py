@@ -15,10 +15,12 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import DataError, LabelDecodeError
 from vocprep.features.image import decode_picture, picture_size, read_image_file
+from vocprep.features.on_device.placing import MOST_BYTES, Picture, Pixels
 from vocprep.files.reading import open_regular
 from vocprep.files.writing import sha256_hex
 from vocprep.formats.orientations import UPRIGHT, orientation, swaps_sides
@@ -42,7 +44,6 @@ STAGES = ("read", "decode", "geometry", "targets", "embed", "write", "waiting")
 """``waiting`` is the time in which embedding threads had no input: where it is large, a stage
 before or after the backbone limits the build."""
 
-Pixels = NDArray[np.uint8]
 Embeddings = NDArray[np.float16] | NDArray[np.float32]
 FindEmbeddings = Callable[[str, str], Embeddings | None]
 """Record id and the image file's sha256 → embeddings [P, D] of an earlier version, or None."""
@@ -115,7 +116,7 @@ class DecodedImage:
     files: SampleFiles
     size: tuple[int, int]
     """Height and width."""
-    pixels: Pixels | None
+    pixels: Pixels | Tensor | None
     """[H, W, 3]; None where no embeddings have to be computed."""
 
 
@@ -124,7 +125,7 @@ class DecodedSample:
     """One sample whose image and label map are decoded."""
 
     files: SampleFiles
-    pixels: Pixels | None
+    pixels: Pixels | Tensor | None
     """[H, W, 3]; None where no embeddings have to be computed."""
     label_map: NDArray[np.uint16]
     """[H, W]; ids of the label space."""
@@ -136,10 +137,19 @@ class PlacedView:
 
     view: str
     """One of the recipe's ``record_views``."""
-    pixels: Pixels | None
+    pixels: Pixels | Picture | None
     """[32·ny, 32·nx, 3]; None where the view's embeddings need not be computed."""
     label_map: NDArray[np.uint16]
     """[32·ny, 32·nx]; ids of the label space."""
+
+    def mirrored(self) -> PlacedView:
+        """Return the view ``flip`` of the same."""
+        pixels = self.pixels
+        if isinstance(pixels, Picture):
+            pixels = replace(pixels, is_mirrored=True)
+        elif pixels is not None:
+            pixels = mirror(pixels)
+        return PlacedView(view="flip", pixels=pixels, label_map=mirror(self.label_map))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +175,7 @@ class RecordDraft:
     label_png: bytes
     image_sha256: str
     label_sha256: str
-    pixels: Pixels | None
+    pixels: Pixels | Picture | None
     """[32·ny, 32·nx, 3]; None where the embeddings are there."""
     embeddings: Embeddings | None
     """[P, D] of an earlier version; None where they have to be computed."""
@@ -205,6 +215,9 @@ class SampleStages:
     """How label files are decoded; by their suffix when None."""
     times: StageTimes = field(default_factory=lambda: StageTimes(STAGES))
     find_embeddings: FindEmbeddings = lambda _record_id, _image_sha256: None
+    place_on_device: bool = False
+    """Whether pictures of at most ``MOST_BYTES`` are brought to their patch grids by the device
+    that embeds them, with the same bits, and not by ``place``."""
     turned: set[str] = field(default_factory=set)
     """Ids of images whose metadata state an orientation other than upright; ``read`` adds them."""
 
@@ -235,7 +248,9 @@ class SampleStages:
         )
 
     def decode_image(
-        self, files: SampleFiles, decode: Callable[[bytes, str], Pixels] = decode_picture
+        self,
+        files: SampleFiles,
+        decode: Callable[[bytes, str], Pixels | Tensor] = decode_picture,
     ) -> DecodedImage:
         """Decode the image, or only its size where no embeddings have to be computed.
 
@@ -247,7 +262,7 @@ class SampleStages:
                 size = picture_size(files.image_bytes, str(path))
                 return DecodedImage(files=files, size=size, pixels=None)
             pixels = decode(files.image_bytes, str(path))
-            return DecodedImage(files=files, size=pixels.shape[:2], pixels=pixels)
+            return DecodedImage(files=files, size=tuple(pixels.shape[:2]), pixels=pixels)
 
     def decode_labels(self, image: DecodedImage) -> DecodedSample:
         """Decode the label map into ids of the label space."""
@@ -276,32 +291,36 @@ class SampleStages:
         recipe, reused = self.recipe, decoded.files.reused
         plain = self._placed("identity", decoded.pixels, decoded.label_map, recipe.geometry)
         for name in recipe.views:
-            pixels = None if name in reused else plain.pixels
-            if name == "flip":
-                pixels = None if pixels is None else mirror(pixels)
-                yield PlacedView(view=name, pixels=pixels, label_map=mirror(plain.label_map))
-            else:
-                yield replace(plain, pixels=pixels)
+            needed = replace(plain, pixels=None) if name in reused else plain
+            yield needed.mirrored() if name == "flip" else needed
         if recipe.crops is not None:
             height, width = decoded.label_map.shape
             image_id = decoded.files.sample.image_id
             for view, box in recipe.crops.boxes(image_id, height, width):
-                pixels = None if view in reused else decoded.pixels
-                pixels = None if pixels is None else pixels[box]
+                whole = None if view in reused else decoded.pixels
+                pixels = None if whole is None else whole[box]
                 yield self._placed(view, pixels, decoded.label_map[box], CROP_GEOMETRY)
 
     def _placed(
         self,
         view: str,
-        pixels: Pixels | None,
+        pixels: Pixels | Tensor | None,
         label_map: NDArray[np.uint16],
         geometry: Geometry,
     ) -> PlacedView:
         return PlacedView(
             view=view,
-            pixels=None if pixels is None else place_image(pixels, geometry),
+            pixels=None if pixels is None else self._place_pixels(pixels, geometry),
             label_map=place_labels(label_map, geometry, self.label_space.void),
         )
+
+    def _place_pixels(self, pixels: Pixels | Tensor, geometry: Geometry) -> Pixels | Picture:
+        if isinstance(pixels, Tensor):
+            return Picture(pixels, geometry)
+        later = self.place_on_device and geometry.geometry != "native"
+        if later and pixels.nbytes <= MOST_BYTES:
+            return Picture(pixels, geometry)
+        return place_image(pixels, geometry)
 
     def make_targets(self, placed: PlacedSample) -> list[RecordDraft]:
         """Make the targets of each view."""

@@ -35,13 +35,20 @@ class FrozenBackbone(nn.Module):
     torch.Size([5, 256])
     """
 
-    def __init__(self, network: nn.Module, backbone: Backbone, layers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        backbone: Backbone,
+        layers: Sequence[str],
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> None:
         super().__init__()
         stages = list(stages_of(network.eval()).items())
         last = max(place for place, (name, _) in enumerate(stages) if name in layers)
         self.names = [name for name, _ in stages[: last + 1]]
         trunk = nn.Sequential(*(stage for _, stage in stages[: last + 1]))
-        self.trunk = fold_batch_norms(trunk).to(memory_format=torch.channels_last)
+        self.memory_format = memory_format
+        self.trunk = fold_batch_norms(trunk).to(memory_format=memory_format)
         self.layers = tuple(layers)
         self.per_place = backbone.takes_whole_images
         self.cells = {name: backbone.layers[name].cells for name in layers}
@@ -54,12 +61,13 @@ class FrozenBackbone(nn.Module):
         weights: StateDict,
         backbone: str = DEFAULT_BACKBONE,
         layers: Sequence[str] | None = None,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> Self:
         """Build it from a network's full state dict; WeightsError when that does not fit."""
         described = BACKBONES[backbone]
         network = MAKERS[backbone]()
         load_strictly(network, weights)
-        return cls(network, described, layers or described.default_layers)
+        return cls(network, described, layers or described.default_layers, memory_format)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
@@ -68,7 +76,7 @@ class FrozenBackbone(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return embeddings."""
-        x = inputs.contiguous(memory_format=torch.channels_last)
+        x = inputs.contiguous(memory_format=self.memory_format)
         found = {}
         for name, stage in zip(self.names, self.trunk, strict=True):
             x = stage(x)

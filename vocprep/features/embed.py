@@ -18,19 +18,29 @@ from vocprep.features.backbone import FrozenBackbone, FrozenMaps, set_tf32
 from vocprep.features.compiling import compiler_options, compiling, require_compiler
 from vocprep.features.components import Components, make_reducer
 from vocprep.features.exact import Carrier, ExactBackbone, without_signed_zeros
+from vocprep.features.on_device.graphs import ChunkGraph
+from vocprep.features.on_device.placing import (
+    Picture,
+    Pixels,
+    cut_patches,
+    place_on,
+    scale_patches,
+    shrink_windows,
+    upload,
+)
 from vocprep.features.probe import probe_patches, prove
 from vocprep.features.weights import StateDict
 from vocprep.geometry import PATCH, SIDE
-from vocprep.placement import scale_patches, shrink_windows
 from vocprep.recipe import Precision, Recipe, Reduction
 
 CHUNK = 98
 """Patches per forward pass on a CPU: two images of 7×7 patches suit its caches best."""
-GPU_CHUNK = 12_544
-"""Patches per forward pass on a GPU: 256 images of 7×7 patches."""
+GPU_CHUNK = 1568
+"""Patches per forward pass on a GPU: 32 images of 7×7 patches fill it, and one image alone, which
+is filled up to a chunk, costs no more."""
 EXACT_CHUNK = 28
 """Patches per forward pass of exact arithmetic on a CPU, which passes memory more often."""
-IMAGE_CHUNK, GPU_IMAGE_CHUNK = 4, 256
+IMAGE_CHUNK, GPU_IMAGE_CHUNK = 4, 32
 """Images per forward pass of a backbone of whole images."""
 ANY_IMAGE_CHUNK, ANY_GPU_IMAGE_CHUNK = 1, 32
 """The same of a network that is not built in, of any sizes of images: always whole chunks of one
@@ -138,6 +148,19 @@ class Embedder:
         self._mean = torch.tensor(spec.normalisation.mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(spec.normalisation.std, device=device).view(3, 1, 1)
         self._streams = threading.local()
+        self._graph = self._capture()
+
+    def _capture(self) -> ChunkGraph | None:
+        """Return the network's graph for whole chunks of its usual input; None on a CPU."""
+        if self.device.type != "cuda" or self.spec.network is not None:
+            return None
+        set_tf32(allowed=self._tf32)
+        return ChunkGraph.capture(self._pass, self._blank_chunk())
+
+    def _blank_chunk(self) -> Tensor:
+        side = self._described.input_side or SIDE
+        shape = (self.chunk, side, side, 3)
+        return torch.zeros(shape, dtype=torch.uint8, device=self.device)
 
     def _prove(self) -> Carrier:
         """Return what computes exactly here; on a GPU in batches as they will be."""
@@ -149,7 +172,14 @@ class Embedder:
             maps = FrozenMaps.from_weights(weights, spec.backbone, spec.network, spec.layers)
             return maps.to(self.device, _DTYPES[spec.precision])
         if carrier is None:
-            frozen = FrozenBackbone.from_weights(weights, spec.backbone, spec.layers)
+            is_slow = self.device.type == "cuda" and spec.precision == "fp32"
+            frozen = FrozenBackbone.from_weights(
+                weights,
+                spec.backbone,
+                spec.layers,
+                # cuDNN's convolutions of fp32, unlike all others, are slower with channels last.
+                torch.contiguous_format if is_slow else torch.channels_last,
+            )
             return frozen.to(self.device, _DTYPES[spec.precision])
         return ExactBackbone.from_weights(
             weights, spec.backbone, spec.layers, spec.normalisation, carrier
@@ -165,13 +195,6 @@ class Embedder:
     def _backbone_size(self) -> int:
         return self._described.embedding_size(self.spec.windows, self.spec.layers)
 
-    def _reduced(self, embeddings: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Return embeddings as the recipe makes them smaller, those of all images together."""
-        if self._reducer is None:
-            return embeddings
-        together = self._reducer.reduce(np.concatenate(embeddings))
-        return np.split(together, np.cumsum([len(part) for part in embeddings])[:-1])
-
     def compile(self) -> None:
         """Compile the backbone for whole chunks, which takes seconds: the same bits, faster.
 
@@ -179,29 +202,30 @@ class Embedder:
         fails, and for a network that is not built in.
         """
         require_compilable(self.spec)
-        before = self._network, self._fixed_shape
+        before = self._network, self._fixed_shape, self._graph
         is_exact = self.spec.precision == "exact"
-        self._fixed_shape = True
-        side = self._described.input_side or SIDE
+        self._fixed_shape, self._graph = True, None
         try:
             # The compiler raises errors of many types, and so do its tools.
             with compiling("the backbone does", Exception), _frozen_weights(frozen=is_exact):
                 # Without the last option the compiler leaves out roundings to bfloat16 and back.
                 options = {**compiler_options(), "emulate_precision_casts": is_exact}
                 self._network = torch.compile(self.backbone, options=options, dynamic=False)
-                self._embed(torch.zeros(self.chunk, side, side, 3, dtype=torch.uint8))
+                with self._on_device():
+                    self._embed(self._blank_chunk())
             if is_exact:
                 self._require_same_bits()
+            self._graph = self._capture()
         except UsageError:
-            self._network, self._fixed_shape = before
+            self._network, self._fixed_shape, self._graph = before
             raise
 
     def _require_same_bits(self) -> None:
         """Raise UsageError where the compiled backbone has other bits than the eager one."""
-        patches = torch.from_numpy(probe_patches())
-        compiled, network = self._embed(patches), self._network
+        patches = probe_patches()
+        compiled, network = self.embed(patches), self._network
         self._network = self.backbone
-        eager = self._embed(patches)
+        eager = self.embed(patches)
         self._network = network
         if not np.array_equal(compiled, eager):
             raise UsageError(
@@ -214,53 +238,57 @@ class Embedder:
 
         Only for a backbone of patches and the window 32; ``embed_images`` works for all.
         """
-        with self._own_stream():
-            return self._reduced([self._embed(_upload([patches], self.device)[0])])[0]
+        with self._on_device():
+            inputs = upload([patches], self.device).view(patches.shape)
+            return self._fetch(self._embed(inputs))
 
-    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def embed_images(self, images: Sequence[Pixels | Picture]) -> list[NDArray[np.float32]]:
         """Return each image's embeddings float32 [P, D], all computed together.
 
-        Images uint8 [32·ny, 32·nx, 3] (RGB) are cut into patches, row-major, on the device.
+        Images uint8 [32·ny, 32·nx, 3] (RGB) are cut into patches, row-major, on the device, which
+        brings a ``Picture`` to its patch grid before.
         """
         if not images:
             return []
-        if not self.spec.windows:  # the network takes whole images
-            return self._reduced(self._embed_whole(images))
-        shrunk = [shrink_windows(image, window) for image in images for window in self.spec.windows]
-        with self._own_stream():
-            pixels = _upload([image for image, _ in shrunk], self.device)
-            patches = [_cut(image, step) for image, (_, step) in zip(pixels, shrunk, strict=True)]
-            embeddings = self._embed(torch.cat(patches))
-        parts = np.split(embeddings, np.cumsum([len(part) for part in patches])[:-1])
-        count = len(self.spec.windows)
-        joined = [
-            np.concatenate(parts[first : first + count], axis=1)
-            for first in range(0, len(parts), count)
-        ]
-        return self._reduced(joined)
-
-    def _embed_whole(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Return embeddings by a network of whole images; those of one size pass it together."""
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for place, image in enumerate(images):
-            by_shape.setdefault(image.shape, []).append(place)
+        with self._on_device():
+            placed = place_on(self.device, images)
+            embeddings = self._fetch(self._embed_stacks([stack for _, stack in placed]))
         found: dict[int, NDArray[np.float32]] = {}
-        for places in by_shape.values():
-            scaled = [
-                scale_patches(images[place], self._described.patch_pixels) for place in places
-            ]
-            with self._own_stream():
-                embeddings = self._embed(torch.stack(_upload(scaled, self.device)))
-            found |= zip(places, np.split(embeddings, len(places)), strict=True)
-        return [found[place] for place in range(len(images))]
+        end = 0
+        for numbers, stack in placed:
+            patches = stack.shape[1] * stack.shape[2] // (PATCH * PATCH)
+            for number in numbers:
+                found[number] = embeddings[end : end + patches]
+                end += patches
+        return [found[number] for number in range(len(images))]
 
-    @torch.inference_mode()
-    def _embed(self, inputs: Tensor) -> NDArray[np.float32]:
-        """Return the embeddings of network inputs uint8 [N, s, s, 3], copied back in one piece."""
+    def _embed_stacks(self, stacks: Sequence[Tensor]) -> Tensor:
+        """Return the embeddings [P, D] of stacks of images uint8 [N, h, w, 3], in their order."""
+        if not self.spec.windows:  # the network takes whole images
+            side = self._described.patch_pixels
+            return torch.cat([self._embed(scale_patches(stack, side)) for stack in stacks])
+        tiles = []
+        for window in self.spec.windows:
+            tiles += [cut_patches(*shrink_windows(stack, window)) for stack in stacks]
+        embeddings = self._embed(tiles[0] if len(tiles) == 1 else torch.cat(tiles))
+        windows = len(self.spec.windows)
+        return embeddings.view(windows, -1, embeddings.shape[1]).transpose(0, 1).flatten(1)
+
+    def _fetch(self, embeddings: Tensor) -> NDArray[np.float32]:
+        """Return embeddings as the recipe makes them smaller, copied to the host in one piece."""
+        if self._reducer is not None:
+            return self._reducer.reduce(embeddings)
+        if self.spec.precision == "exact":
+            return without_signed_zeros(embeddings)
+        found: NDArray[np.float32] = embeddings.cpu().numpy()
+        return found
+
+    def _embed(self, inputs: Tensor) -> Tensor:
+        """Return the embeddings float32 of network inputs uint8 [N, s, s, 3], on the device."""
         with _one_thread(needed=self.spec.network is not None):
             return self._embed_chunks(inputs)
 
-    def _embed_chunks(self, inputs: Tensor) -> NDArray[np.float32]:
+    def _embed_chunks(self, inputs: Tensor) -> Tensor:
         set_tf32(allowed=self._tf32)
         side = self._described.patch_pixels
         places = (inputs.shape[1] // side) * (inputs.shape[2] // side)
@@ -268,11 +296,11 @@ class Embedder:
         out = torch.empty(len(inputs) * places, dim, device=self.device)
         for part in _chunks(len(inputs), self.chunk, whole=self._fixed_shape):
             rows = slice(part.start * places, part.stop * places)
-            out[rows] = self._forward(inputs[part])[: rows.stop - rows.start]
-        if self.spec.precision == "exact":
-            return without_signed_zeros(out)
-        embeddings: NDArray[np.float32] = out.cpu().numpy()
-        return embeddings
+            if self._graph is not None and self._graph.shape[1:] == inputs.shape[1:]:
+                self._graph.replay(inputs[part], out[rows])
+            else:
+                out[rows] = self._forward(inputs[part])[: rows.stop - rows.start]
+        return out
 
     def _forward(self, inputs: Tensor) -> Tensor:
         least = self.chunk if self._fixed_shape else 2
@@ -280,6 +308,10 @@ class Embedder:
             # Copies of the last input, whose embeddings are discarded.
             filler = inputs[-1:].expand(least - len(inputs), -1, -1, -1)
             inputs = torch.cat([inputs, filler])
+        return self._pass(inputs)
+
+    def _pass(self, inputs: Tensor) -> Tensor:
+        """Return the network's output float32 for a chunk of inputs uint8 [N, s, s, 3]."""
         return self._network(self._network_inputs(inputs)).float()
 
     def _network_inputs(self, inputs: Tensor) -> Tensor:
@@ -294,15 +326,16 @@ class Embedder:
         return pixels.sub_(self._mean).div_(self._std)
 
     @contextmanager
-    def _own_stream(self) -> Iterator[None]:
-        """Run a block on this thread's own stream, which only a GPU has."""
-        if self.device.type != "cuda":
-            yield
-            return
-        if not hasattr(self._streams, "stream"):
-            self._streams.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch's own gap
-        with torch.cuda.stream(self._streams.stream):
-            yield
+    def _on_device(self) -> Iterator[None]:
+        """Run a block without gradients, on a GPU on this thread's own stream."""
+        with torch.inference_mode():
+            if self.device.type != "cuda":
+                yield
+                return
+            if not hasattr(self._streams, "stream"):
+                self._streams.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch's own gap
+            with torch.cuda.stream(self._streams.stream):
+                yield
 
 
 @contextmanager
@@ -336,21 +369,6 @@ def _frozen_weights(*, frozen: bool) -> Iterator[None]:
 
     with config.patch(freezing=True):
         yield
-
-
-def _upload(arrays: Sequence[NDArray[np.uint8]], device: torch.device) -> list[Tensor]:
-    """Return arrays as tensors on a device; a GPU gets them in one copy from pinned memory."""
-    sizes = [array.size for array in arrays]
-    host = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    np.concatenate([array.reshape(-1) for array in arrays], out=host.numpy())
-    parts = torch.split(host.to(device, non_blocking=True), sizes)
-    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
-
-
-def _cut(image: Tensor, step: int) -> Tensor:
-    """Cut an image [h, w, 3] into tiles [P, 32, 32, 3], row-major, ``step`` pixels apart."""
-    tiles = image.unfold(0, PATCH, step).unfold(1, PATCH, step)
-    return tiles.permute(0, 1, 3, 4, 2).flatten(0, 1)
 
 
 def _chunks(count: int, size: int, *, whole: bool = False) -> Iterator[slice]:

@@ -43,32 +43,30 @@ class Reducer:
         self._scale = np.float32(2.0 ** -(UNIT_BITS + bits))
         self._offset = np.zeros(matrix.shape[1], dtype=np.int64)
         if mean is not None:
-            self._offset = self._sums(torch.from_numpy(mean)[None].to(device))[0]
+            self._offset = self._sums(torch.from_numpy(mean)[None].to(device))[0].cpu().numpy()
         self._prove(matrix)
 
-    def reduce(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    def reduce(self, embeddings: Tensor | NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the reduced embeddings float32 [P, D] of embeddings float32 [P, N].
 
-        DataError where a number is not finite, or too large for float16.
+        The sums are copied from the device in one piece. DataError where a number is not finite,
+        or too large for float16.
         """
-        starts = range(0, len(embeddings), _ROWS)
-        rows = (torch.from_numpy(embeddings[start : start + _ROWS]) for start in starts)
-        parts = [self._sums(self._halves(part)) - self._offset for part in rows]
-        sums = np.concatenate(parts) if parts else np.empty((0, len(self._offset)), np.int64)
+        rows = torch.split(torch.as_tensor(embeddings).to(self._device), _ROWS)
+        sums = torch.cat([self._sums(self._halves(part)) for part in rows])
+        integers: NDArray[np.int64] = sums.cpu().numpy() - self._offset
         # numpy's cast rounds once, to nearest; the product with a power of two not at all.
-        return sums.astype(np.float32) * self._scale
+        return integers.astype(np.float32) * self._scale
 
     def _halves(self, embeddings: Tensor) -> Tensor:
-        halves = embeddings.to(self._device).half()
+        halves = embeddings.half()
         if not bool(torch.isfinite(halves).all()):
             raise _not_finite()
         return halves
 
-    def _sums(self, halves: Tensor) -> NDArray[np.int64]:
-        """Return the exact sums [P, D] of rows float16 [P, N], in units of 2⁻²⁴."""
-        integers = halves.double() * 2.0**UNIT_BITS
-        sums: NDArray[np.int64] = self._exact_product(integers).cpu().numpy()
-        return sums
+    def _sums(self, halves: Tensor) -> Tensor:
+        """Return the exact sums int64 [P, D] of rows float16 [P, N], in units of 2⁻²⁴."""
+        return self._exact_product(halves.double() * 2.0**UNIT_BITS)
 
     def _exact_product(self, integers: Tensor) -> Tensor:
         """Return int64 [P, D]: the product of integers in float64 [P, N] with the matrix."""
@@ -86,7 +84,7 @@ class Reducer:
         halves = rows.astype(np.float16)
         integers = (halves.astype(np.float64) * 2.0**UNIT_BITS).astype(np.int64)
         expected = integers @ matrix.astype(np.int64)
-        found = self._sums(torch.from_numpy(halves).to(self._device))
+        found = self._sums(torch.from_numpy(halves).to(self._device)).cpu().numpy()
         if not np.array_equal(found, expected):
             raise UsageError(
                 f"device {str(self._device)!r}: rounds sums in float64 that must be exact for "

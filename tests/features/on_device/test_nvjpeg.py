@@ -11,7 +11,8 @@ from PIL import Image
 
 from vocprep.errors import ImageDecodeError, UsageError
 from vocprep.features.image import decode_jpeg
-from vocprep.features.nvjpeg import check_nvjpeg, decode_jpegs
+from vocprep.features.on_device import nvjpeg
+from vocprep.features.on_device.nvjpeg import check_nvjpeg, decode_jpegs
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -39,6 +40,12 @@ def test_file_that_is_no_jpeg_is_refused_by_its_name() -> None:
         decode_jpegs([jpeg(1, "CMYK"), b"no picture"], ["a.jpg", "b.jpg"], torch.device("cpu"))
 
 
+def test_jpeg_that_was_cut_is_refused_by_its_name() -> None:
+    cut = jpeg(2)[:-200]
+    with pytest.raises(ImageDecodeError, match=r"^b\.jpg: "):
+        decode_jpegs([jpeg(1, "CMYK"), cut], ["a.jpg", "b.jpg"], torch.device("cpu"))
+
+
 @NEEDS_GPU
 def test_pictures_come_back_in_order_and_about_the_same() -> None:
     gpu = torch.device("cuda")
@@ -46,11 +53,24 @@ def test_pictures_come_back_in_order_and_about_the_same() -> None:
     datas = [jpeg(0), jpeg(1, "L"), jpeg(3)]
     for data, pixels in zip(datas, decode_jpegs(datas, list("abc"), gpu), strict=True):
         expected = decode_jpeg(data, "")
+        assert isinstance(pixels, torch.Tensor)
         assert pixels.shape == expected.shape
-        assert np.abs(pixels.astype(int) - expected).mean() < 3
+        assert np.abs(pixels.cpu().numpy().astype(int) - expected).mean() < 3
 
 
 @NEEDS_GPU
-def test_damaged_jpeg_among_others_is_refused_with_the_names_of_all() -> None:
+def test_large_pictures_are_in_the_hosts_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvjpeg, "MOST_BYTES", 1000)
+    (pixels,) = decode_jpegs([jpeg(0)], ["a"], torch.device("cuda"))
+    assert isinstance(pixels, np.ndarray)
+
+
+@NEEDS_GPU
+def test_jpeg_that_nvjpeg_refuses_is_named_among_others_and_decoded_alone() -> None:
+    gpu, sound = torch.device("cuda"), jpeg(2)
+    begin = sound.index(b"\xff\xc4")
+    bare = sound[:begin] + sound[begin + 2 + int.from_bytes(sound[begin + 2 : begin + 4], "big") :]
     with pytest.raises(ImageDecodeError, match="a, b"):
-        decode_jpegs([jpeg(0), jpeg(2)[:300]], ["a", "b"], torch.device("cuda"))
+        decode_jpegs([jpeg(0), bare], ["a", "b"], gpu)
+    (pixels,) = decode_jpegs([bare], ["b"], gpu)
+    np.testing.assert_array_equal(pixels, decode_jpeg(bare, "b"))
