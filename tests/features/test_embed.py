@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +51,32 @@ def test_embeddings_are_float32_rows(whole: NDArray[np.float32]) -> None:
 @pytest.mark.parametrize("chunk", [2, 3, 7, 98, 100])
 def test_bits_do_not_depend_on_the_chunk(chunk: int, whole: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(embedder(chunk).embed(PATCHES), whole)
+
+
+PASSES = """
+import resource
+from pathlib import Path
+import numpy as np, torch
+from vocprep.features.embed import Embedder, EmbeddingSpec
+from vocprep.features.weights import load_weights
+torch.set_num_threads(1)
+made = Embedder(load_weights("random:0", Path()), EmbeddingSpec(), device=torch.device("cpu"))
+patches = np.zeros((98, 32, 32, 3), dtype=np.uint8)
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    made.embed(patches)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other rules")
+def test_later_passes_get_the_memory_of_earlier_ones() -> None:
+    """In a process of its own: what others have freed in this one decides too."""
+    plain = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", PASSES], env=plain, check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 1000  # of the 7,000 pages that are asked for
 
 
 def test_bits_of_single_patches_are_those_among_others(whole: NDArray[np.float32]) -> None:

@@ -54,8 +54,12 @@ from vocprep.shards.samples import QuarantinedSample
 
 Item = TypeVar("Item")
 
-GROUP_PATCHES = 784
-"""Patches of several images that a CPU core embeds together: 16 images of 7×7."""
+GROUP_PATCHES = 196
+"""Patches that a CPU core embeds together: 4 images of 7×7, whole chunks of every precision.
+
+With more, one core works long on the last ones while the others have nothing left to do."""
+NATIVE_PATCHES = 784
+"""The same of images of any sizes, so that compiled code has few chunks to fill up."""
 GPU_GROUP_PATCHES = 4 * GPU_CHUNK
 """Patches of the images that are copied to a GPU together, and their embeddings back."""
 GPU_THREADS = 2
@@ -171,11 +175,11 @@ def make_records(
         return
     times, devices = stages.times, [embedder.device for embedder in embedders]
     embed = _EmbedInThreads(embedders, stages)
-    group_patches = GROUP_PATCHES if devices[0].type == "cpu" else GPU_GROUP_PATCHES
+    together = _patches_together(stages.recipe, devices[0])
     with (
         _embedding_threads(devices) as threads,
         closing(draft_records(samples, stages, devices[0], options)) as drafts,
-        closing(map_ordered(embed, _groups(drafts, group_patches), threads, ahead=2)) as embedded,
+        closing(map_ordered(embed, _groups(drafts, together), threads, ahead=2)) as embedded,
     ):
         started = time.perf_counter()
         yield chain.from_iterable(embedded)
@@ -245,6 +249,13 @@ def _taken_together(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
     rest = iter(items)
     while taken := list(islice(rest, count)):
         yield taken
+
+
+def _patches_together(recipe: Recipe, device: torch.device) -> int:
+    """Return how many patches a thread embeds together."""
+    if device.type != "cpu":
+        return GPU_GROUP_PATCHES
+    return NATIVE_PATCHES if recipe.geometry.geometry == "native" else GROUP_PATCHES
 
 
 def _groups(
