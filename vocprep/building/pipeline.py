@@ -41,7 +41,8 @@ from vocprep.data_dir.layout import SampleRef
 from vocprep.errors import FailureBudgetError, ImageDecodeError, UsageError
 from vocprep.features.compiling import can_compile
 from vocprep.features.components import Components
-from vocprep.features.embed import GPU_CHUNK, Embedder, EmbeddingSpec
+from vocprep.features.devices import GPU_CHUNK
+from vocprep.features.embed import Embedder, EmbeddingSpec
 from vocprep.features.on_device.nvjpeg import decode_jpegs
 from vocprep.features.on_device.placing import Pixels
 from vocprep.features.reduction import as_stored

@@ -14,6 +14,11 @@ from vocprep.features.probe import NUMERICS_CLASS
 from vocprep.options import Decoder
 from vocprep.recipe import Precision
 
+GPU_CHUNK = 1568
+"""Patches per forward pass on a GPU: 32 images of 7×7 patches fill it, and one image alone, which
+is filled up to a chunk, costs no more. cuDNN chooses its algorithms by it, so that the numerics
+class of a GPU names it."""
+
 
 def choose_device(name: str) -> torch.device:
     """Return the torch device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
@@ -85,7 +90,9 @@ def _describe(device: torch.device) -> tuple[str, str]:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch's own gap
-        return torch.cuda.get_device_name(device), f"sm_{major}{minor} cuDNN {cudnn}"
+        return torch.cuda.get_device_name(
+            device
+        ), f"sm_{major}{minor} cuDNN {cudnn} chunk {GPU_CHUNK}"
     amx = " AMX" if "amx_bf16" in _cpu_flags() else ""  # whose sums round differently
     return "cpu", f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{amx}"
 

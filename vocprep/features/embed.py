@@ -17,6 +17,7 @@ from vocprep.errors import UsageError
 from vocprep.features.backbone import FrozenBackbone, FrozenMaps, keep_freed_memory, set_tf32
 from vocprep.features.compiling import compiler_options, compiling, require_compiler
 from vocprep.features.components import Components, make_reducer
+from vocprep.features.devices import GPU_CHUNK
 from vocprep.features.exact import Carrier, ExactBackbone, without_signed_zeros
 from vocprep.features.on_device.graphs import ChunkGraph
 from vocprep.features.on_device.placing import (
@@ -37,9 +38,6 @@ CHUNK = 49
 """Patches per forward pass on a CPU in fp32: an image of 7×7 patches suits its caches best."""
 BF16_CHUNK = 98
 """The same in bf16, of half the size."""
-GPU_CHUNK = 1568
-"""Patches per forward pass on a GPU: 32 images of 7×7 patches fill it, and one image alone, which
-is filled up to a chunk, costs no more."""
 EXACT_CHUNK = 28
 """Patches per forward pass of exact arithmetic on a CPU, which passes memory more often."""
 IMAGE_CHUNK, GPU_IMAGE_CHUNK = 4, 32
