@@ -78,8 +78,11 @@ def to_rows(x: Tensor) -> Tensor:
 def to_map(rows: Tensor, channels: int, side: int) -> Tensor:
     """Return contiguous rows as a map [N, C, s, s] in channels-last order.
 
-    ``as_strided``, since the compiler copies the numbers one by one for ``view`` and ``permute``.
+    ``as_strided``, since the compiler copies the numbers one by one for ``view`` and ``permute``;
+    exported programs have these.
     """
+    if torch.compiler.is_exporting():
+        return rows.view(-1, side, side, channels).permute(0, 3, 1, 2)
     count = rows.numel() // (channels * side * side)
     strides = side * side * channels, 1, side * channels, channels
     return rows.as_strided((count, channels, side, side), strides)

@@ -46,6 +46,13 @@ class Reducer:
             self._offset = self._sums(torch.from_numpy(mean)[None].to(device))[0].cpu().numpy()
         self._prove(matrix)
 
+    @property
+    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The matrix [N, D] and offset [D] of ``float16(x) · matrix − offset``, to be rounded."""
+        matrix: NDArray[np.float64] = self._matrix.cpu().numpy()
+        scale = np.float64(self._scale)
+        return matrix * (scale * 2.0**UNIT_BITS), self._offset.astype(np.float64) * scale
+
     def reduce(self, embeddings: Tensor | NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the reduced embeddings float32 [P, D] of embeddings float32 [P, N].
 

@@ -155,7 +155,9 @@ def as_map(name: str, found: object, pixels: Tensor, prefix_tokens: int) -> Tens
         tokens = found[:, prefix_tokens:]
         side = max(1, round((height * width / tokens.shape[1]) ** 0.5))
         if (height // side) * (width // side) == tokens.shape[1]:
-            return tokens.transpose(1, 2).reshape(len(tokens), -1, height // side, width // side)
+            return tokens.transpose(1, 2).reshape(
+                tokens.shape[0], -1, height // side, width // side
+            )
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
     raise UnfitError(f"layer {name!r} gives no map of the picture, but {shape}")
 
@@ -196,7 +198,7 @@ def patch_cells(layer_map: Tensor, grid: Grid, cells: int) -> Tensor:
     if within > 1:
         layer_map = nn.functional.avg_pool2d(layer_map, within)
     tiles = layer_map.reshape(*layer_map.shape[:2], ny, cells, nx, cells)
-    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(len(tiles) * ny * nx, -1)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(tiles.shape[0] * ny * nx, -1)
 
 
 def choose_layers(

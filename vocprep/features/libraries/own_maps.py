@@ -90,14 +90,14 @@ def _maps(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
     maps = output if isinstance(output, Mapping) else {OUTPUT: output}
     if not maps:
         raise UnfitError("expected a map or a dict of maps by name, found an empty one")
-    return {name: _as_map(name, value, len(pixels)) for name, value in maps.items()}
+    return {name: _as_map(name, value, pixels.shape[0]) for name, value in maps.items()}
 
 
 def _as_map(name: object, value: object, count: int) -> Tensor:
     if isinstance(name, str) and isinstance(value, Tensor) and value.is_floating_point():
         if value.ndim == 2:
             value = value[:, :, None, None]
-        if value.ndim == 4 and len(value) == count:
+        if value.ndim == 4 and value.shape[0] == count:
             return value
     found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
     raise UnfitError(

@@ -77,7 +77,8 @@ class LIF(nn.Module):
             membrane = membrane * (1 - spike.detach())
             spikes.append(spike if keep is None else spike * keep)
         train = torch.stack(spikes)
-        self._count(train.detach(), keep)
+        if not torch.compiler.is_exporting():  # an exported program has no state
+            self._count(train.detach(), keep)
         return train
 
     def _count(self, train: Tensor, keep: Tensor | None) -> None:

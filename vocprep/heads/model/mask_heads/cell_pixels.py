@@ -32,6 +32,8 @@ _PIECE = 1 << 20
 """Class scores of cells that are looked at together, which caches hold."""
 _BLOCK = 1 << 24
 """Class scores of pixels that are held at once."""
+_EXPORTED_BLOCK = 64
+"""Classes that are interpolated together in an exported program."""
 _SLACK = 1 - 1e-4
 """Keeps classes that rounding could bring to the top."""
 
@@ -54,18 +56,20 @@ class CellPixels:
     @cached_property
     def choices(self) -> Sequence[ScoredChoices]:
         """All patches, in groups of about as many classes in question."""
-        every = torch.arange(len(self.around), device=self._cells.device)
+        every = torch.arange(self.around.shape[0], device=self._cells.device)
+        if torch.compiler.is_exporting():
+            return [self._choices_of_all_classes(every)]
         return list(self.choices_of(every))
 
     @property
     def label_map(self) -> Tensor:
         """Ids of the classes with the largest interpolated probability."""
-        return label_map_of(self.choices, len(self.around)).view(*self._shape, -1)
+        return label_map_of(self.choices, self.around.shape[0]).view(*self._shape, -1)
 
     @property
     def confidence(self) -> Tensor:
         """These probabilities."""
-        return scores_of(self.choices, len(self.around)).view(*self._shape, -1)
+        return scores_of(self.choices, self.around.shape[0]).view(*self._shape, -1)
 
     def choices_of(self, patches: Tensor) -> Iterator[ScoredChoices]:
         """Yield the pixels of some patches int64 [N]. Of equal scores the smallest id counts."""
@@ -80,6 +84,21 @@ class CellPixels:
             scores, places = strongest(_interpolated(chosen, self._weights))
             yield ScoredChoices(patches=patches[rows], classes=kept, chosen=places, scores=scores)
 
+    def _choices_of_all_classes(self, patches: Tensor) -> ScoredChoices:
+        """Return what ``choices_of`` yields, by steps that do not depend on the scores.
+
+        All classes are interpolated: slower, but what can be exported as a program.
+        """
+        scores = self._around_of(patches).transpose(1, 2)
+        parts = torch.split(scores, _EXPORTED_BLOCK, dim=1)
+        values, places = strongest(_interpolated(parts[0], self._weights))
+        for number, part in enumerate(parts[1:], start=1):
+            others, place = strongest(_interpolated(part, self._weights))
+            places = torch.where(others > values, place + number * _EXPORTED_BLOCK, places)
+            values = torch.maximum(values, others)
+        classes = torch.arange(self._classes, device=scores.device).expand(scores.shape[0], -1)
+        return ScoredChoices(patches=patches, classes=classes, chosen=places, scores=values)
+
     def masks_of(self, patches: Tensor, labels: Tensor) -> Tensor:
         """Interpolated probabilities of the given classes."""
         chosen = self._values(patches, labels.clamp(min=0))
@@ -88,11 +107,15 @@ class CellPixels:
 
     def _can_win(self, patches: Tensor) -> Tensor:
         """Return which classes may have the largest score of a pixel: bool [N, C]."""
-        around = self.around[patches]
-        scores = self._cells.index_select(0, around.flatten()).view(*around.shape, -1)
+        scores = self._around_of(patches)
         largest = scores.amax(dim=1)
         least = scores.amin(dim=1).amax(dim=1, keepdim=True)
         return (largest > 0) & (largest >= least * _SLACK)
+
+    def _around_of(self, patches: Tensor) -> Tensor:
+        """Return the scores of all classes in the cells around patches: [N, H, C]."""
+        around = self.around[patches]
+        return self._cells.index_select(0, around.flatten()).view(*around.shape, -1)
 
     def _values(self, patches: Tensor, labels: Tensor) -> Tensor:
         """Return the scores of classes int64 [N, J] in the cells around patches: [N, J, H]."""

@@ -74,7 +74,7 @@ class SlotPixels:
         else:
             scores, chosen = strongest(self._logits)
             scores = scores.sigmoid()
-        every = torch.arange(len(self._ranked), device=self._ranked.device)
+        every = torch.arange(self._ranked.shape[0], device=self._ranked.device)
         return [ScoredChoices(patches=every, classes=self._ranked, chosen=chosen, scores=scores)]
 
     @property

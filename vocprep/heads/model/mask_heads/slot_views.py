@@ -43,7 +43,7 @@ class SlotViewPixels:
         scores = self._scores()
         same = self._labels.unsqueeze(-1) == self._labels.unsqueeze(-2)
         values, places = strongest(same.to(scores.dtype) @ scores)
-        every = torch.arange(len(self._labels), device=scores.device)
+        every = torch.arange(self._labels.shape[0], device=scores.device)
         values = values.clamp(max=1)
         return [ScoredChoices(patches=every, classes=self._labels, chosen=places, scores=values)]
 
