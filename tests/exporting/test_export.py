@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from builders.exported_runs import SMALL, small_run
 from builders.processes import end_all, forked
 from builders.versions import Built
 from click.testing import CliRunner, Result
@@ -132,4 +133,43 @@ def test_rows_are_refused_where_there_is_no_table(crop_hdf5: Built, tmp_path: Pa
     result = run(crop_hdf5.path, "--to", "npy", "--rows", "patches", "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "--to npy: holds no tables" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_that_does_not_fit_names_those_that_do(crop_hdf5: Built, tmp_path: Path) -> None:
+    trained = small_run(tmp_path / "run", {**SMALL, "encoder": "none"}).path
+    out = tmp_path / "out"
+    for path, to, told in (
+        (crop_hdf5.path, "onnx", "is a dataset version, which is exported to npy or parquet"),
+        (trained, "npy", "is a run, which is exported to onnx or torch-export"),
+        (tmp_path, "onnx", "expected a run or a dataset version"),
+    ):
+        result = run(path, "--to", to, "--out", out)
+        assert result.exit_code in {2, 3}
+        assert told in result.stderr
+    assert not out.exists()
+
+
+def test_options_of_the_other_kind_are_refused(crop_hdf5: Built, tmp_path: Path) -> None:
+    trained = small_run(tmp_path / "run", {**SMALL, "encoder": "none"}).path
+    for path, to, option in (
+        (crop_hdf5.path, "npy", ("--prior-power", "0.5")),
+        (crop_hdf5.path, "npy", ("--parts", "heads")),
+        (trained, "onnx", ("--views", "plain")),
+        (trained, "onnx", ("--splits", "val")),
+    ):
+        result = run(path, "--to", to, *option, "--out", tmp_path / "out")
+        assert result.exit_code == 2, result.output
+        assert f"{option[0]}: is for a " in result.stderr
+        assert f"leave it out with --to {to}" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_weights_are_not_found_is_told_before_anything_is_traced(
+    tmp_path: Path,
+) -> None:
+    trained = small_run(tmp_path / "run", {**SMALL, "encoder": "none"}).path
+    result = run(trained, "--to", "onnx", "--out", tmp_path / "out", "--data-dir", tmp_path)
+    assert result.exit_code == 4
+    assert "expected the weights that its shards were built with" in result.stderr
     assert not (tmp_path / "out").exists()

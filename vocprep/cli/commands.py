@@ -38,7 +38,7 @@ SENTENCES: Mapping[str, str] = {
         "Write a page about a dataset version, or about runs, as one HTML file to send or to print."
     ),
     "view": "Look at dataset versions and runs in the browser, until Ctrl-C.",
-    "export": "Write a dataset version in the files of another library.",
+    "export": "Write a dataset version or a run in the files of another library.",
 }
 """By command, in the order of the way of the data: the first sentence of its help."""
 _MODULES = {

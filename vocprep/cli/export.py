@@ -10,15 +10,27 @@ import click
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, PLACE, comma_list, json_option
 from vocprep.cli.printing import counted, megabytes, print_json
-from vocprep.exporting.options import ExportFormat, ExportOptions, Rows, Views
+from vocprep.cli.shared_options import (
+    data_dir_option,
+    own_backbone_option,
+    prior_power_option,
+    weights_option,
+)
+from vocprep.exporting.options import (
+    FORMATS,
+    ExportFormat,
+    ExportOptions,
+    Part,
+    Rows,
+    RunFormat,
+    Views,
+)
 from vocprep.storage.places import Place
 
 
 @click.command()
 @click.argument("path", type=PLACE)
-@click.option(
-    "--to", type=click.Choice(get_args(ExportFormat)), required=True, help="Format to write."
-)
+@click.option("--to", type=click.Choice(FORMATS), required=True, help="Format to write.")
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder to write.")
 @click.option("--splits", callback=comma_list, metavar="NAME,...", help="Splits.  [default: all]")
 @click.option(
@@ -35,6 +47,16 @@ from vocprep.storage.places import Place
     show_default=True,
     help="What a row of a table is; pictures hold lists over their patches.",
 )
+@click.option(
+    "--parts",
+    callback=comma_list,
+    metavar="PART,...",
+    help="Of a run: heads, which take embeddings; pixels, which take pictures.  [default: both]",
+)
+@data_dir_option
+@weights_option
+@own_backbone_option
+@prior_power_option
 @json_option
 def export(
     path: Place,
@@ -43,27 +65,47 @@ def export(
     splits: tuple[str, ...] | None,
     views: str,
     rows: str,
+    parts: tuple[str, ...] | None,
+    data_dir: Path,
+    weights: str | None,
+    backbone: str | None,
+    prior_power: float,
     as_json: bool,
 ) -> None:
-    """Write a dataset version in the files of another library.
+    """Write a dataset version or a run in the files of another library.
 
-    PATH is a dataset version, a folder or the URL of one in an object store. The same version gives
-    the same bytes; export.json lists the files with their digests.
+    PATH is a dataset version, a folder or the URL of one in an object store, or the folder of a
+    run. The same version gives the same bytes; export.json lists the files with their digests.
 
     \b
     npy            arrays for numpy.load(..., mmap_mode="r"), a folder per split
     parquet        tables for pandas, polars, DuckDB, a folder per split
     hugging-face   a dataset for datasets.load_dataset, with its card
+    onnx           of a run: heads.onnx and pixels.onnx, compared with PyTorch
+    torch-export   of a run: heads.pt2 and pixels.pt2 for torch.export.load
 
     \b
     Example:
       vocprep export shards/voc --to npy --out arrays
       vocprep export shards/voc --to parquet --rows patches --out tables
+      vocprep export runs/first --to onnx --out model
     """
     from vocprep.exporting.export import export as write_export
 
-    options = ExportOptions(splits=splits, views=cast(Views, views), rows=cast(Rows, rows))
-    result = write_export(path, cast(ExportFormat, to), out, options, Bars("record"))
+    options = ExportOptions(
+        splits=splits,
+        views=cast(Views, views),
+        rows=cast(Rows, rows),
+        parts=cast(tuple[Part, ...] | None, parts),
+        data_dir=data_dir,
+        weights=weights,
+        backbone=backbone,
+        prior_power=prior_power,
+    )
+    unit = "part" if to in get_args(RunFormat) else "record"
+    result = write_export(path, cast(ExportFormat, to), out, options, Bars(unit))
+    for note in result.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         print_json(result.to_json())
         return

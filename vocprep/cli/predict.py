@@ -10,7 +10,13 @@ import click
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, json_option
 from vocprep.cli.printing import counted, print_json
-from vocprep.cli.shared_options import data_dir_option, decoding_options, device_option
+from vocprep.cli.shared_options import (
+    data_dir_option,
+    decoding_options,
+    device_option,
+    own_backbone_option,
+    weights_option,
+)
 from vocprep.errors import DataError
 from vocprep.geometry import GeometryKind
 from vocprep.heads.model.config import Tta
@@ -27,15 +33,8 @@ from vocprep.heads.model.config import Tta
 )
 @click.option("--confidence", is_flag=True, help="Also write and draw NAME.confidence.png.")
 @data_dir_option
-@click.option(
-    "--weights",
-    help="PATH or random:SEED of the run's backbone.  [default: where training found them]",
-)
-@click.option(
-    "--backbone",
-    metavar="FILE.py:FUNCTION",
-    help="The file that makes the backbone, where one of your own does; its code is run.",
-)
+@weights_option
+@own_backbone_option
 @decoding_options
 @device_option
 @json_option

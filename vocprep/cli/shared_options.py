@@ -36,12 +36,21 @@ device_option = click.option(
     show_default=True,
     help="auto, cpu, cuda (all GPUs) or cuda:N.",
 )
+weights_option = click.option(
+    "--weights",
+    help="PATH or random:SEED of the run's backbone.  [default: where training found them]",
+)
+own_backbone_option = click.option(
+    "--backbone",
+    metavar="FILE.py:FUNCTION",
+    help="The file that makes the backbone, where one of your own does; its code is run.",
+)
 scored_split_option = click.option(
     "--split",
     show_default="val; without one, the split of the run's validation, else of its training",
     help="Split that runs are scored on.",
 )
-_prior_power_option = click.option(
+prior_power_option = click.option(
     "--prior-power",
     metavar="POWER",
     type=float,
@@ -59,7 +68,7 @@ _tta_option = click.option(
 
 def decoding_options(command: F) -> F:
     """Give a command ``--prior-power`` and ``--tta``."""
-    return _prior_power_option(_tta_option(command))
+    return prior_power_option(_tta_option(command))
 
 
 split_flags_option = click.option(
