@@ -47,7 +47,7 @@ test-lowest:  ## all tests with the lowest version of each dependency; fetches t
 # The loaders of other libraries are measured where `pip install -e '.[bench]'` brought them: some of
 # them hold numpy back, which an environment for development should not be.
 bench: $(READY)  ## the speed claims, one table each; under ten minutes on two idle cores
-	for script in $(filter-out benchmarks/quality.py benchmarks/scale.py,$(wildcard benchmarks/[a-z]*.py)); do \
+	for script in $(filter-out benchmarks/compare.py benchmarks/quality.py benchmarks/scale.py,$(wildcard benchmarks/[a-z]*.py)); do \
 		name=$$(basename $$script .py); echo "== $$name"; \
 		$(BIN)/python $$script --json benchmarks/results/$$name.json || exit 1; \
 	done

@@ -28,6 +28,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TINY = {
     "audit": ["--images", "40", "--share", "0.2", "--seeds", "1"],
     "build": ["--images", "6", "--start-up", "2", "--no-compile"],
+    "compare": ["--images", "2", "--noticing", "2", "--ways", "abc"],
     "decode": ["--maps", "4", "--repeats", "1"],
     "download": ["--mebibytes", "1", "--repeats", "1"],
     "exact": [
