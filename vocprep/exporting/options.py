@@ -24,7 +24,7 @@ ONNX_OPSET = 18
 
 @checked
 class ExportOptions:
-    """What is exported, and where photographs and weights are found."""
+    """What is exported, and where weights are found."""
 
     splits: tuple[str, ...] | None = None
     """Names of the splits of a version; all of them when None."""
@@ -33,9 +33,7 @@ class ExportOptions:
     rows: Rows = "pictures"
     """What a row of a table is: a picture in one view, with lists over its patches, or a patch."""
     data_dir: LocalPath | None = None
-    """Data dir of the build, for photographs and official weights."""
-    dataset: str | None = None
-    """Name or TOML file of the dataset in it; that of the recipe when None."""
+    """Data dir of the build, for official weights."""
     parts: tuple[Part, ...] | None = None
     """Of a run: ``heads``, from embeddings, and ``pixels``, from pictures; when None both, or those
     that can be exported."""
@@ -53,7 +51,7 @@ class ExportOptions:
 
     def require_run(self, to: str) -> None:
         """Raise UsageError where a field is set that exports of runs do not have."""
-        self._require_defaults(("splits", "views", "rows", "dataset"), to, "dataset version")
+        self._require_defaults(("splits", "views", "rows"), to, "dataset version")
 
     def _require_defaults(self, names: tuple[str, ...], to: str, kind: str) -> None:
         for name in names:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vocprep.analysis.photographs import Photographs
-from vocprep.errors import UsageError
 from vocprep.exporting.options import ExportOptions
 from vocprep.files.ids import is_plain
 from vocprep.labels.label_space import LabelSpace
@@ -73,13 +71,6 @@ class VersionSource:
         """Yield the records of a split, and report each as progress."""
         with task(self.progress, split, self.dataset.count(split, all_views=self._all_views)):
             yield from advancing(self._stored(split), self.progress)
-
-    def photographs(self, to: str) -> Photographs:
-        """Return the photographs of the build; UsageError where no data dir was given."""
-        data_dir = self.options.data_dir
-        if data_dir is None:
-            raise UsageError(f"--to {to}: holds photographs; give the build's --data-dir")
-        return Photographs.of(self.dataset, data_dir, self.options.dataset)
 
     @property
     def _all_views(self) -> bool:
