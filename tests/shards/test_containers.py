@@ -46,11 +46,14 @@ def three_records() -> list[Record]:
 
 @contextmanager
 def suppress_errors_that_name(path: Path) -> Iterator[None]:
-    """Let a ShardError about the path pass."""
+    """Let a ShardError pass that names the path, or the record whose label map is damaged.
+
+    A label map is decoded when it is needed, from a record that no longer knows its shard.
+    """
     try:
         yield
     except ShardError as error:
-        if str(path) not in str(error):
+        if str(path) not in str(error) and "label map of record" not in str(error):
             raise
 
 
