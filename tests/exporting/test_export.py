@@ -94,6 +94,7 @@ def export_and_die(version: Path, out: Path, renames: int) -> None:
     vocprep.export(version, "npy", out, vocprep.ExportOptions(splits=("val",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renames", [1, 4, 5, 6, 7])
 def test_an_export_that_is_killed_while_files_are_exchanged_leaves_one_whole(
     crop_hdf5: Built, tmp_path: Path, renames: int

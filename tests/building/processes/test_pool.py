@@ -71,6 +71,7 @@ def test_error_of_a_worker_is_that_of_the_build(script: Any) -> None:
         list(reports())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["waits", "hangs"])
 def test_no_worker_is_left_when_the_build_ends(
     text: str, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "recipe"),
     [
