@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import tarfile
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,15 +41,6 @@ def old(new: Path, tmp_path: Path) -> Path:
 def member_names(path: Path) -> set[str]:
     with tarfile.open(path) as archive:
         return {member.name.partition(".")[2] for member in archive}
-
-
-@pytest.fixture
-def stock_webdataset() -> Iterator[None]:
-    """Release the files that webdataset leaves open, before another test is blamed for them."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.mark.slow

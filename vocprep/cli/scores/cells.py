@@ -70,6 +70,6 @@ def print_table_head(table: ScoreTable) -> None:
 
 
 def print_notes(notes: Sequence[str]) -> None:
-    """Print notes, a line each."""
+    """Print each note on a line of its own."""
     for note in notes:
         click.echo(f"note: {note}")
