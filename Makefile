@@ -34,12 +34,12 @@ dist: $(READY)  ## wheel and sdist in dist/, checked
 	$(BIN)/twine check --strict dist/*
 
 try-dist: dist  ## the wheel in environments of its own: the core, then each extra; minutes, and torch's size on disk
-	$(BIN)/python packaging/try_dist.py dist build/try-dist
+	$(BIN)/python release/try_dist.py dist build/try-dist
 
 LOWEST := build/lowest
 test-lowest:  ## all tests with the lowest version of each dependency; fetches them
 	$(PYTHON) -m venv --clear $(LOWEST)
-	$(PYTHON) packaging/lowest.py > $(LOWEST)/constraints.txt
+	$(PYTHON) release/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(LOWEST)/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal

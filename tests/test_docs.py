@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,17 @@ def test_the_command_line_reference_is_current() -> None:
     reference = runpy.run_path(str(ROOT / "docs" / "generate_cli.py"))["reference"]
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == reference(), (
         "run: python docs/generate_cli.py"
+    )
+
+
+def test_the_table_of_dependencies_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "release"))
+    direct = runpy.run_path(str(ROOT / "release" / "dependencies.py"))["direct"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\S+) \| ([\d.]+) \| .+ \| (.+) \|$", page, re.MULTILINE)
+    assert rows == [(name, lowest, origins) for name, lowest, _, origins in direct(project)], (
+        "run: python release/dependencies.py"
     )
 
 

@@ -1,6 +1,6 @@
 """Try the wheel in environments of its own: the core, then each extra alone.
 
-    python packaging/try_dist.py dist build/try-dist
+    python release/try_dist.py dist build/try-dist
 
 In the core environment the demo runs, and each command whose extra is missing names it in one
 sentence. The environment of an extra holds that extra, and sees the core's packages; there the

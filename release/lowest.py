@@ -1,6 +1,6 @@
 """Print the lowest version of each dependency that pyproject.toml allows, as constraints for pip.
 
-    python packaging/lowest.py > lowest.txt && pip install -e '.[dev]' -c lowest.txt
+    python release/lowest.py > lowest.txt && pip install -e '.[dev]' -c lowest.txt
 
 Of the core and of the extras that users install; tools of development have no lowest versions.
 """
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_TOOLS = ("bench", "dev", "docs")
+TOOLS = ("bench", "dev", "docs", "spiking")
+"""Extras for working on vocprep itself."""
 _LOWEST = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?:\[[^]]*\])?\s*>=\s*(?P<version>[0-9][^,;\s]*)")
 
 
@@ -25,7 +26,7 @@ def lowest_versions(project: dict[str, Any]) -> Iterator[str]:
     ['numpy==2.0', 'torch==2.9']
     """
     extras = project.get("optional-dependencies", {})
-    users = [requirement for name in extras if name not in _TOOLS for requirement in extras[name]]
+    users = [requirement for name in extras if name not in TOOLS for requirement in extras[name]]
     for requirement in (*project["dependencies"], *users):
         found = _LOWEST.match(requirement)
         if found is None:
