@@ -25,8 +25,8 @@ TARGET = ROOT / "docs" / "dependencies.md"
 _HEAD = """# Dependencies and their licences
 
 Written by `python release/dependencies.py` from pyproject.toml and from what the installed packages
-say of themselves; do not edit. vocprep itself is under the MIT licence. Its wheel holds none of these
-packages: pip fetches them, and each comes with its licence.
+say of themselves; do not edit. vocprep itself is under the MIT licence. Its wheel holds none of
+these packages: pip fetches them, and each comes with its licence.
 
 """
 _BETWEEN = """
