@@ -378,16 +378,16 @@ def test_run_that_was_begun_without_resume_is_gone_on_with(
     """Not begun again, which would end with the same bits: the learnt epochs are counted."""
     begun = replace(OPTIONS, resume=False)
     learnt: list[int] = []
-    from vocprep.heads.training import train as module  # noqa: PLC0415  # to call what is replaced
+    from vocprep.heads.training import one_pass as module  # noqa: PLC0415  # to call what is replaced
 
     original = module.train_epoch
 
-    def counted(training: Any, epoch: int, *more: Any) -> Any:
+    def counted(trainings: Any, epoch: int, *more: Any) -> Any:
         if epoch == 4 and not learnt[3:]:
             learnt.append(epoch)
             raise KeyboardInterrupt
         learnt.append(epoch)
-        return original(training, epoch, *more)
+        return original(trainings, epoch, *more)
 
     monkeypatch.setattr(module, "train_epoch", counted)
     with pytest.raises(KeyboardInterrupt):

@@ -1,14 +1,15 @@
 """One pass of a split through the heads, counted on the device.
 
 ``run_batches`` yields what the heads say of each batch; ``score_split`` counts of it what a
-validation between two epochs needs (``measuring.measure_split``: what an evaluation shows).
+validation between two epochs needs, ``score_split_of_each`` for several heads on one pass
+(``measuring.measure_split``: what an evaluation shows).
 
 Shape legend: B batch, P patches, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.model.view_outputs import ViewOutputs, mirrored_back
 from vocprep.heads.scoring.measures.counters import LossCounter, PixelCounter, Total
 from vocprep.heads.scoring.measures.metrics import ConfusionMatrix
+from vocprep.heads.scoring.measures.pixel_counts import TruePixels
 from vocprep.heads.scoring.truth import true_pixels
 from vocprep.labels.label_space import LabelSpace
 from vocprep.shards.feed.pairs import ViewPair
@@ -55,7 +57,6 @@ class ScoredBatch:
     """What is predicted of pixels."""
 
 
-@torch.inference_mode()
 def score_split(
     model: TFDetHeads, loader: Iterable[Batch], space: LabelSpace, total: Total | None = None
 ) -> SplitCounts:
@@ -63,27 +64,59 @@ def score_split(
 
     Where each of several processes has a part of the batches, ``total`` sums a tensor over all.
     """
-    device, config = model.device, model.config
-    losses = LossCounter(device)
-    pixels = PixelCounter(config.outputs, device)
-    for scored in run_batches(model, loader):
-        losses.add(
-            compute_losses(scored.class_logits, scored.mask_logits, scored.batch, config),
+    (counts,) = score_split_of_each([model], loader, space, total)
+    return counts
+
+
+@torch.inference_mode()
+def score_split_of_each(
+    models: Sequence[TFDetHeads],
+    loader: Iterable[Batch],
+    space: LabelSpace,
+    total: Total | None = None,
+) -> list[SplitCounts]:
+    """Do what ``score_split`` does with each of several models, loading each batch once."""
+    counters = [_SplitCounter(model) for model in models]
+    for loaded in loader:
+        if not loaded.image_ids:  # of several ranks, this one draws nothing of it
+            continue
+        batch = loaded.to(models[0].device)
+        true = true_pixels(batch, space.void, borders=False)
+        for model, counter in zip(models, counters, strict=True):
+            for scored in run_batches(model, [batch]):
+                counter.add(scored, true)
+    return [counter.counts(total) for counter in counters]
+
+
+class _SplitCounter:
+    """Counts what ``SplitCounts`` has of one model."""
+
+    def __init__(self, model: TFDetHeads) -> None:
+        self._config = model.config
+        self._losses = LossCounter(model.device)
+        self._pixels = PixelCounter(model.config.outputs, model.device)
+
+    def add(self, scored: ScoredBatch, true: TruePixels) -> None:
+        """Count a batch."""
+        self._losses.add(
+            compute_losses(scored.class_logits, scored.mask_logits, scored.batch, self._config),
             len(scored.batch.image_ids),
         )
-        true = true_pixels(scored.batch, space.void, borders=False)
         entries = true.entries_of_choices(scored.pixels.choices)
-        pixels.add(entries.truth, entries.predicted, entries.pixels)
-    if total is not None:
-        losses.sum_over_ranks(total)
-        total(pixels.cells)
-    class_loss, mask_loss = losses.means()
-    return SplitCounts(
-        model=pixels.matrix(),
-        images=losses.images,
-        class_loss=class_loss,
-        mask_loss=mask_loss,
-    )
+        self._pixels.add(entries.truth, entries.predicted, entries.pixels)
+
+    def counts(self, total: Total | None) -> SplitCounts:
+        """Return the counts so far, those of all ranks together."""
+        if total is not None:
+            self._losses.sum_over_ranks(total)
+            total(self._pixels.cells)
+        class_loss, mask_loss = self._losses.means()
+        return SplitCounts(
+            model=self._pixels.matrix(),
+            images=self._losses.images,
+            class_loss=class_loss,
+            mask_loss=mask_loss,
+        )
 
 
 def run_batches(

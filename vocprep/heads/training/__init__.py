@@ -1,4 +1,4 @@
-"""Training: epochs (``train``), a step (``steps``), batches (``feed``), ranks (``distributed``).
+"""Training: epochs (``one_pass``), steps (``steps``), batches (``feed``), ranks (``distributed``).
 
 Files of the run are written through ``vocprep.heads.runs``.
 """

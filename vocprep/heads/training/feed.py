@@ -131,6 +131,10 @@ class ResidentFeed:
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation float32 [D] of every embedding component, over all patches."""
+        return self._statistics
+
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
         ends = np.cumsum(self._table.lengths)[np.cumsum(self._shard_sizes) - 1].tolist()
         embeddings = self._table.fields["embeddings"]
         shift = embeddings[0].double()

@@ -1,10 +1,14 @@
-"""One training step, and the epoch that repeats it, in one process or in each of several."""
+"""One training step, and the epoch that repeats it, in one process or in each of several.
+
+Several heads may be trained on one pass over the batches. Each then takes the steps that it would
+take alone, with the same random numbers, so that its bits are those of a training of its own.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,6 +47,11 @@ class Training:
     mean: WeightMean | None = None
     """Of the weights in training; None where ``ema`` is 0."""
 
+    def learning_rate(self, step: int) -> float:
+        """Return the rate of a step, counted from 0."""
+        total_steps = self.options.epochs * len(self.feed.batch_sizes)
+        return learning_rate(step, total_steps, self.options)
+
     @property
     def mean_model(self) -> TFDetHeads | None:
         """The heads with the mean of the weights."""
@@ -67,34 +76,54 @@ class EpochLosses:
     """By LIF layer; empty without spikes."""
 
 
-def train_epoch(training: Training, epoch: int, progress: Progress = NO_PROGRESS) -> EpochLosses:
-    """Train on the split once; epochs count from 1. Every step is one unit of ``progress``."""
-    options, feed, processes = training.options, training.feed, training.processes
-    started = time.perf_counter()
+def train_epoch(
+    trainings: Sequence[Training], epoch: int, progress: Progress = NO_PROGRESS
+) -> list[EpochLosses]:
+    """Train one or several heads on the split once; epochs count from 1.
+
+    All have one feed, one seed and one number of epochs. Every batch is one unit of ``progress``.
+    """
+    first, started = trainings[0], time.perf_counter()
+    options, feed, processes = first.options, first.feed, first.processes
     # Dropout depends on nothing before this epoch, so that a resumed training draws the same.
     torch.manual_seed(_epoch_seed(options.seed, epoch, processes.rank))
-    reset_spike_counts(training.model)
-    training.model.train()
-    loss_sums = torch.zeros(2, dtype=torch.float64, device=processes.device)
+    for training in trainings:
+        reset_spike_counts(training.model)
+        training.model.train()
+    loss_sums = torch.zeros(len(trainings), 2, dtype=torch.float64, device=processes.device)
     steps = len(feed.batch_sizes)
 
     for number, batch in enumerate(advancing(feed.batches(epoch), progress)):
-        step = (epoch - 1) * steps + number
-        lr = learning_rate(step, options.epochs * steps, options)
-        losses = train_step(training, batch, lr)
-        if training.mean is not None:
-            training.mean.update(step)
+        losses = _step_each(trainings, batch, (epoch - 1) * steps + number)
         # Summed on the device: reading a loss here would make the GPU wait every step.
         loss_sums += losses * feed.batch_sizes[number]
 
-    class_loss, mask_loss = (processes.total(loss_sums) / sum(feed.batch_sizes)).tolist()
-    return EpochLosses(
-        class_loss=class_loss,
-        mask_loss=mask_loss,
-        lr=lr,
-        seconds=time.perf_counter() - started,
-        spike_rates=spike_rates(training.model),
-    )
+    means = processes.total(loss_sums) / sum(feed.batch_sizes)
+    return [
+        EpochLosses(
+            class_loss=class_loss,
+            mask_loss=mask_loss,
+            lr=training.learning_rate(epoch * steps - 1),
+            seconds=time.perf_counter() - started,
+            spike_rates=spike_rates(training.model),
+        )
+        for training, (class_loss, mask_loss) in zip(trainings, means.tolist(), strict=True)
+    ]
+
+
+def _step_each(trainings: Sequence[Training], batch: Batch, step: int) -> Tensor:
+    """Take a step, counted from 0, with each of the heads; return their losses, [N, 2]."""
+    device = trainings[0].processes.device
+    # Alone, each would draw these numbers, and as many of them as any other.
+    state = _random_state(device) if len(trainings) > 1 else None
+    losses = []
+    for training in trainings:
+        if state is not None:
+            _set_random_state(state, device)
+        losses.append(train_step(training, batch, training.learning_rate(step)))
+        if training.mean is not None:
+            training.mean.update(step)
+    return torch.stack(losses)
 
 
 def train_step(training: Training, batch: Batch, lr: float) -> Tensor:
@@ -204,6 +233,19 @@ def uses_bf16(precision: StepPrecision, device: torch.device) -> bool:
     # Newer torch only; without it a CPU is taken to be an older one.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16"))
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Return the state of the generator that draws on a device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: Tensor, device: torch.device) -> None:
+    """Draw on a device from a state on."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:

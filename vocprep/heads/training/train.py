@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,34 +12,19 @@ from typing import overload
 import torch
 
 from vocprep.building.output.components import components_of
+from vocprep.errors import RunError
 from vocprep.features.compiling import require_compiler
-from vocprep.features.components import Components
-from vocprep.features.weights import WeightsOrigin
-from vocprep.files.writing import write_atomic
-from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.folder import begin_or_resume, check_folder, decide_lanes, hold_folder
-from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
+from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.options import DEFAULT_PRESET, TrainOptions, fit_splits
-from vocprep.heads.runs.overfitting import find_turn
 from vocprep.heads.runs.presets import load_options
-from vocprep.heads.runs.run import CURVES_FILE
-from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
 from vocprep.heads.runs.weights import weights_origin
 from vocprep.heads.training.distributed import Processes, join_processes
-from vocprep.heads.training.feed import open_feed, require_splits
-from vocprep.heads.training.notes import notes_on
+from vocprep.heads.training.feed import require_splits
+from vocprep.heads.training.one_pass import RunInputs, RunToTrain, train_on_one_pass
 from vocprep.heads.training.seeds import OnSeedEpoch, SeedsJob, checked_seeds, train_seeds
-from vocprep.heads.training.steps import Training, set_up, train_epoch
-from vocprep.heads.training.summary import RunSummary, SeedsSummary, summary_of
-from vocprep.heads.training.validation import (
-    ScoredImages,
-    check_finite,
-    open_scored_images,
-    validate,
-)
-from vocprep.labels.label_space import LabelSpace
+from vocprep.heads.training.summary import RunSummary, SeedsSummary
 from vocprep.memory import memory_errors
-from vocprep.progress import NO_PROGRESS, Progress, task
+from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
 from vocprep.storage.places import Place, local_path
 
@@ -108,11 +92,13 @@ def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights
         require_compiler()
     chosen = None if seeds is None else checked_seeds(seeds)
     job = _Job(
-        dataset=dataset,
-        run_dir=local_path(out),
-        options=options,
-        origin=weights_origin(dataset, weights),
-        components=components_of(dataset.path, dataset.index),
+        inputs=RunInputs(
+            dataset=dataset,
+            origin=weights_origin(dataset, weights),
+            components=components_of(dataset.path, dataset.index),
+        ),
+        out=local_path(out),
+        options=fit_splits(options, dataset.splits),
         on_epoch=on_epoch or _ignore,
         progress=progress,
     )
@@ -121,20 +107,20 @@ def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights
         join_processes(options.device) as processes,
         _kept_random_state(processes.device),
     ):
+        require_splits(dataset, job.options)
         if chosen is None:
-            return _train_with(job, processes)
-        return _train_each(job, chosen, weights, processes)
+            return _train_one(job, processes)
+        return _train_seeds(job, chosen, weights, processes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """What ``train`` was given."""
 
-    dataset: ShardDataset
-    run_dir: Path
+    inputs: RunInputs
+    out: Path
     options: TrainOptions
-    origin: WeightsOrigin | None
-    components: Components | None
+    """Fitted to the splits of the dataset."""
     on_epoch: Callable[..., None]
     progress: Progress
 
@@ -143,16 +129,25 @@ def _ignore(*_: object) -> None:
     """Ignore an epoch, where nobody watches the training."""
 
 
-def _train_each(
+def _train_one(job: _Job, processes: Processes) -> RunSummary:
+    """Train one run on this rank."""
+    if not processes.leads:
+        job = replace(job, on_epoch=_ignore, progress=NO_PROGRESS)
+    run = RunToTrain(run_dir=job.out, options=job.options, on_epoch=job.on_epoch)
+    (outcome,) = train_on_one_pass(job.inputs, [run], processes, job.progress)
+    if isinstance(outcome, RunError):
+        raise outcome
+    return outcome
+
+
+def _train_seeds(
     job: _Job, seeds: tuple[int, ...], weights: str | Path | None, processes: Processes
 ) -> SeedsSummary:
     """Train a run with each of several seeds."""
-    options = fit_splits(job.options, job.dataset.splits)
-    require_splits(job.dataset, options)
     several = SeedsJob(
-        dataset=job.dataset,
-        out=job.run_dir,
-        options=options,
+        dataset=job.inputs.dataset,
+        out=job.out,
+        options=job.options,
         seeds=seeds,
         weights=weights,
         on_epoch=job.on_epoch,
@@ -162,140 +157,16 @@ def _train_each(
     def train_one(seed: int, progress: Progress) -> RunSummary:
         own = replace(
             job,
-            run_dir=several.folder(seed),
+            out=several.folder(seed),
             options=several.options_of(seed),
             on_epoch=partial(job.on_epoch, seed),
             progress=progress,
         )
-        return _train_with(own, processes)
+        return _train_one(own, processes)
 
     return train_seeds(several, train_one, processes)
-
-
-def _train_with(job: _Job, processes: Processes) -> RunSummary:
-    """Train on this rank: begin or resume the run, then one epoch after another."""
-    if not processes.leads:
-        job = replace(job, on_epoch=_ignore, progress=NO_PROGRESS)
-    dataset, run_dir = job.dataset, job.run_dir
-    job = replace(job, options=fit_splits(job.options, dataset.splits))
-    require_splits(dataset, job.options)
-    shards = len(dataset.shard_names(job.options.train_split))
-    with _held_folder(job, processes):
-        options = processes.on_leader(lambda: decide_lanes(run_dir, job.options, shards))
-        new = processes.on_leader(lambda: RunConfig.of(dataset, options))
-        # Before the splits are read, which may take minutes.
-        processes.on_leader(lambda: check_folder(run_dir, new))
-        feed = open_feed(dataset, options, processes, job.progress)
-        new = replace(new, class_pixels=feed.class_pixels())
-        scored = open_scored_images(dataset, options, processes, job.progress)
-        config = processes.on_leader(
-            lambda: begin_or_resume(run_dir, new, job.origin, job.components)
-        )
-        training = set_up(config.heads, options, feed, processes)
-        return _train_epochs(job, training, config, scored)
-
-
-@contextmanager
-def _held_folder(job: _Job, processes: Processes) -> Iterator[None]:
-    """Hold the run folder's file lock, on rank 0; its refusal is raised on every rank."""
-    with ExitStack() as held:
-        lock = hold_folder(job.run_dir, job.progress.note)
-        processes.on_leader(lambda: held.enter_context(lock))
-        yield
-
-
-def _train_epochs(
-    job: _Job, training: Training, config: RunConfig, scored: ScoredImages | None
-) -> RunSummary:
-    """Restore the run's checkpoint, if any, and train the epochs that are left."""
-    options, run_dir, processes = job.options, job.run_dir, training.processes
-    started = time.perf_counter()
-    steps = len(training.feed.batch_sizes)
-    model, mean = training.model, training.mean_model
-    done = restore(run_dir, config, model, training.optimizer, steps, mean)
-    processes.wait()  # until all ranks have read the checkpoint, which rank 0 replaces
-    history = processes.on_leader(lambda: truncate_history(run_dir, done))
-    notes = tuple(notes_on(job.dataset, options, run_dir, done))
-    for note in notes:
-        job.progress.note(note)
-
-    with _recorder(training, run_dir, config, done) as record:
-        for epoch in range(done + 1, options.epochs + 1):
-            metrics = _run_epoch(training, scored, config.labels, epoch, job.progress)
-            check_finite(metrics, run_dir, resumed=0 < done == epoch - 1)
-            history.append(metrics)
-            record(metrics)
-            job.on_epoch(metrics)
-    if done < options.epochs and (turn := find_turn(history)) is not None:
-        notes = (*notes, f"{run_dir}: {turn.note}")
-        job.progress.note(notes[-1])
-    if processes.leads:
-        write_atomic(run_dir / CURVES_FILE, draw_curves(history))
-        (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
-    seconds = time.perf_counter() - started
-    return summary_of(training, run_dir, history, notes, done, seconds)
 
 
 def _kept_random_state(device: torch.device) -> AbstractContextManager[None]:
     """Return a context after which torch's random state is what it was before."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-@contextmanager
-def _recorder(
-    training: Training, run_dir: Path, config: RunConfig, done: int
-) -> Iterator[Callable[[EpochMetrics], None]]:
-    """Yield a function that logs an epoch and saves the state after it; on rank 0 alone.
-
-    Weights are saved where they were validated, checkpoints ``checkpoint_every`` seconds at most.
-    """
-    if not training.processes.leads:
-        yield lambda metrics: None
-        return
-    options, saved = training.options, time.monotonic()
-    model, mean = training.model, training.mean_model
-    with open_log(run_dir, done) as log:
-
-        def record(metrics: EpochMetrics) -> None:
-            nonlocal saved
-            log(metrics)
-            epoch = metrics.epoch
-            if options.validates(epoch):
-                save_weights(run_dir, config, training.kept_model, epoch)
-            is_due = time.monotonic() - saved >= options.checkpoint_every
-            if is_due and epoch < options.epochs:
-                save_checkpoint(run_dir, config, model, training.optimizer, epoch, mean)
-                saved = time.monotonic()
-
-        yield record
-
-
-def _run_epoch(
-    training: Training,
-    scored: ScoredImages | None,
-    labels: LabelSpace,
-    epoch: int,
-    progress: Progress,
-) -> EpochMetrics:
-    """Train on the split once, validate where it is due, and return the metrics."""
-    started, options = time.perf_counter(), training.options
-    with task(progress, f"epoch {epoch} of {options.epochs}", len(training.feed.batch_sizes)):
-        losses = train_epoch(training, epoch, progress)
-    validation = {}
-    if scored is not None and options.validates(epoch):
-        with task(progress, f"validation after epoch {epoch}", len(scored)):
-            validation = validate(training, scored, labels, progress)
-    return EpochMetrics(
-        epoch=epoch,
-        lr=losses.lr,
-        loss=losses.class_loss + losses.mask_loss,
-        class_loss=losses.class_loss,
-        mask_loss=losses.mask_loss,
-        images_per_second=sum(training.feed.batch_sizes) / losses.seconds,
-        seconds=time.perf_counter() - started,
-        device=str(training.processes.device),
-        precision=training.precision,
-        compiled=options.compiled,
-        spike_rates=losses.spike_rates or None,
-        **validation,
-    )

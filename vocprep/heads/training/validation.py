@@ -20,7 +20,7 @@ from vocprep.errors import RunError
 from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.state import CHECKPOINT_FILE
-from vocprep.heads.scoring.split_pass import SplitCounts, score_split
+from vocprep.heads.scoring.split_pass import SplitCounts, score_split_of_each
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.steps import Training
 from vocprep.labels.label_space import LabelSpace
@@ -83,22 +83,27 @@ def scored_train_images(dataset: ShardDataset, options: TrainOptions) -> int:
 
 
 def validate(
-    training: Training, images: ScoredImages, labels: LabelSpace, progress: Progress = NO_PROGRESS
-) -> dict[str, Any]:
-    """Return the fields of EpochMetrics on scored images; every rank scores its part of them.
+    trainings: Sequence[Training],
+    images: ScoredImages,
+    labels: LabelSpace,
+    progress: Progress = NO_PROGRESS,
+) -> list[dict[str, Any]]:
+    """Return the fields of EpochMetrics on scored images, of each of some heads on one pass.
 
-    No rank waits for another's validation: a collective that waits longer than the process group's
-    timeout would end the training.
+    Every rank scores its part of the images. No rank waits for another's validation: a collective
+    that waits longer than the process group's timeout would end the training.
     """
-    model, total = training.kept_model.eval(), training.processes.total
-    val = score_split(model, advancing(images.val, progress), labels, total)
-    fields = _fields("val", val)
+    models = [training.kept_model.eval() for training in trainings]
+    total = trainings[0].processes.total
+    vals = score_split_of_each(models, advancing(images.val, progress), labels, total)
+    fields = [_fields("val", val) for val in vals]
     if images.train is None:
         return fields
-    train = score_split(model, advancing(images.train, progress), labels, total)
-    fields |= _fields("train", train)
-    if train.images < val.images:  # of fewer images other classes are present
-        fields["train_miou"] = None
+    trains = score_split_of_each(models, advancing(images.train, progress), labels, total)
+    for each, val, train in zip(fields, vals, trains, strict=True):
+        each.update(_fields("train", train))
+        if train.images < val.images:  # of fewer images other classes are present
+            each["train_miou"] = None
     return fields
 
 
