@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from builders.exported_runs import SMALL, small_run
 from builders.processes import end_all, forked
+from builders.s3 import S3
 from builders.versions import Built
 from click.testing import CliRunner, Result
 
 import vocprep
 from vocprep.cli.main import main
 from vocprep.errors import DataError, UsageError
+from vocprep.exporting.options import ExportFormat
 from vocprep.exporting.output import EXPORT_FILE
 
 
@@ -27,7 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file()
     }
 
 
@@ -130,13 +132,6 @@ def test_what_is_no_version_is_refused(tmp_path: Path) -> None:
         vocprep.export(tmp_path, "xml", tmp_path / "out")  # type: ignore[arg-type]
 
 
-def test_rows_are_refused_where_there_is_no_table(crop_hdf5: Built, tmp_path: Path) -> None:
-    result = run(crop_hdf5.path, "--to", "npy", "--rows", "patches", "--out", tmp_path / "out")
-    assert result.exit_code == 2
-    assert "--to npy: holds no tables" in result.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_format_that_does_not_fit_names_those_that_do(crop_hdf5: Built, tmp_path: Path) -> None:
     trained = small_run(tmp_path / "run", {**SMALL, "encoder": "none"}).path
     out = tmp_path / "out"
@@ -151,17 +146,20 @@ def test_a_format_that_does_not_fit_names_those_that_do(crop_hdf5: Built, tmp_pa
     assert not out.exists()
 
 
-def test_options_of_the_other_kind_are_refused(crop_hdf5: Built, tmp_path: Path) -> None:
+def test_options_of_other_formats_are_refused(crop_hdf5: Built, tmp_path: Path) -> None:
     trained = small_run(tmp_path / "run", {**SMALL, "encoder": "none"}).path
-    for path, to, option in (
-        (crop_hdf5.path, "npy", ("--prior-power", "0.5")),
-        (crop_hdf5.path, "npy", ("--parts", "heads")),
-        (trained, "onnx", ("--views", "plain")),
-        (trained, "onnx", ("--splits", "val")),
+    for path, to, option, formats in (
+        (crop_hdf5.path, "npy", ("--rows", "patches"), "parquet or hugging-face"),
+        (crop_hdf5.path, "npy", ("--photographs", "none"), "fiftyone or coco-panoptic"),
+        (crop_hdf5.path, "fiftyone", ("--rows", "patches"), "parquet or hugging-face"),
+        (crop_hdf5.path, "npy", ("--prior-power", "0.5"), "onnx or torch-export"),
+        (crop_hdf5.path, "npy", ("--parts", "heads"), "onnx or torch-export"),
+        (trained, "onnx", ("--views", "plain"), "npy or parquet"),
+        (trained, "onnx", ("--splits", "val"), "npy or parquet"),
     ):
         result = run(path, "--to", to, *option, "--out", tmp_path / "out")
         assert result.exit_code == 2, result.output
-        assert f"{option[0]}: is for a " in result.stderr
+        assert f"{option[0]}: is for --to {formats}" in result.stderr
         assert f"leave it out with --to {to}" in result.stderr
     assert not (tmp_path / "out").exists()
 
@@ -174,3 +172,25 @@ def test_a_run_whose_weights_are_not_found_is_told_before_anything_is_traced(
     assert result.exit_code == 4
     assert "expected the weights that its shards were built with" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["parquet", "hugging-face", "npy"])
+def test_a_version_in_an_object_store_gives_the_same_files(
+    crop_hdf5: Built, s3: S3, tmp_path: Path, to: ExportFormat
+) -> None:
+    s3.put_folder(crop_hdf5.path, "version")
+    found = run(s3.url("version"), "--to", to, "--out", tmp_path / "a")
+    assert found.exit_code == 0, found.output
+    vocprep.export(crop_hdf5.path, to, tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_exports_are_written_to_folders_of_this_machine_only(
+    crop_hdf5: Built, tmp_path: Path
+) -> None:
+    result = run(crop_hdf5.path, "--to", "npy", "--out", "s3://bucket/arrays")
+    assert result.exit_code == 2
+    assert "--out s3://bucket/arrays: expected a path of this machine, found a URL" in result.stderr
+    with pytest.raises(UsageError, match="s3://bucket/arrays: expected a path of this machine"):
+        vocprep.export(crop_hdf5.path, "npy", "s3://bucket/arrays")

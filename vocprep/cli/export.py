@@ -21,6 +21,7 @@ from vocprep.exporting.options import (
     ExportFormat,
     ExportOptions,
     Part,
+    Photos,
     Rows,
     RunFormat,
     Views,
@@ -36,8 +37,7 @@ from vocprep.storage.places import Place
 @click.option(
     "--views",
     type=click.Choice(get_args(Views)),
-    default=ExportOptions.views,
-    show_default=True,
+    show_default="all; of pictures plain",
     help="plain: without the mirrored views and crops that the version may hold.",
 )
 @click.option(
@@ -47,6 +47,14 @@ from vocprep.storage.places import Place
     show_default=True,
     help="What a row of a table is; pictures hold lists over their patches.",
 )
+@click.option(
+    "--photographs",
+    type=click.Choice(get_args(Photos)),
+    default=ExportOptions.photographs,
+    show_default=True,
+    help="Photographs beside label maps, from the data dir, as the build placed them.",
+)
+@click.option("--dataset", help="Name or TOML of the dataset in it.  [default: the shards']")
 @click.option(
     "--parts",
     callback=comma_list,
@@ -63,8 +71,10 @@ def export(
     to: str,
     out: Path,
     splits: tuple[str, ...] | None,
-    views: str,
+    views: str | None,
     rows: str,
+    photographs: str,
+    dataset: str | None,
     parts: tuple[str, ...] | None,
     data_dir: Path,
     weights: str | None,
@@ -81,6 +91,8 @@ def export(
     npy            arrays for numpy.load(..., mmap_mode="r"), a folder per split
     parquet        tables for pandas, polars, DuckDB, a folder per split
     hugging-face   a dataset for datasets.load_dataset, with its card
+    fiftyone       pictures for fiftyone.Dataset.from_dir, with classes and embeddings
+    coco-panoptic  pictures and panoptic label maps, in the layout of COCO
     onnx           of a run: heads.onnx and pixels.onnx, compared with PyTorch
     torch-export   of a run: heads.pt2 and pixels.pt2 for torch.export.load
 
@@ -88,14 +100,17 @@ def export(
     Example:
       vocprep export shards/voc --to npy --out arrays
       vocprep export shards/voc --to parquet --rows patches --out tables
+      vocprep export shards/voc --to fiftyone --data-dir data --out pictures
       vocprep export runs/first --to onnx --out model
     """
     from vocprep.exporting.export import export as write_export
 
     options = ExportOptions(
         splits=splits,
-        views=cast(Views, views),
+        views=cast(Views | None, views),
         rows=cast(Rows, rows),
+        photographs=cast(Photos, photographs),
+        dataset=dataset,
         parts=cast(tuple[Part, ...] | None, parts),
         data_dir=data_dir,
         weights=weights,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vocprep.errors import UsageError
-from vocprep.exporting.kinds import RUN_EXPORTERS, VERSION_EXPORTERS
+from vocprep.exporting.kinds import RUN_EXPORTERS, VERSION_EXPORTERS, require_options
 from vocprep.exporting.options import (
     FORMATS,
     ExportFormat,
@@ -95,10 +95,9 @@ def _export_version(
 ) -> ExportResult:
     exporter = VERSION_EXPORTERS[to]
     libraries = exporter.versions(to)
-    options.require_version(to)
-    if options.rows != ExportOptions.rows and not exporter.has_rows:
-        raise UsageError(f"--to {to}: holds no tables: leave --rows {options.rows} out")
-    source = VersionSource(ShardDataset.open(place), options, progress)
+    require_options(options, to)
+    chosen = replace(options, views=options.views or exporter.views)
+    source = VersionSource(ShardDataset.open(place), chosen, progress)
     with export_folder(folder, to, source.identity, libraries, progress.note) as staged:
         exporter.write(source, staged)
     return ExportResult(path=folder, to=to, files=read_export(folder).files)
@@ -109,7 +108,7 @@ def _export_run(
 ) -> ExportResult:
     exporter = RUN_EXPORTERS[to]
     libraries = exporter.versions(to)
-    options.require_run(to)
+    require_options(options, to)
     source = run_source(load_run(path), options, progress)
     with export_folder(folder, to, source.identity, libraries, progress.note) as staged:
         notes = tuple(exporter.write(source, staged))

@@ -18,7 +18,7 @@ from huggingface_hub import DatasetCardData
 
 from vocprep.errors import UsageError
 from vocprep.exporting.hugging_face_card import CARD_FILE, card_text
-from vocprep.exporting.parquet import Written, describe, write_split
+from vocprep.exporting.parquet import Written, write_split
 from vocprep.exporting.tables import COLUMNS
 from vocprep.exporting.version_source import VersionSource
 from vocprep.files.ids import file_stem
@@ -35,7 +35,7 @@ _MOST_NAMES = 2048
 def write_hugging_face(source: VersionSource, folder: Path) -> None:
     """Write ``data/SPLIT-IIIII-of-NNNNN.parquet``, ``labels.json`` and the card ``README.md``."""
     make_columns, space = COLUMNS[source.options.rows], source.label_space
-    metadata = {"vocprep": canonical_json(describe(source))}
+    metadata = {"vocprep": canonical_json(source.about)}
 
     def make_table(records: list[Record]) -> pa.Table:
         columns = make_columns(records, space)

@@ -6,16 +6,34 @@ What needs an optional library is imported when it is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from vocprep.errors import UsageError
 from vocprep.exporting.arrays import write_arrays
-from vocprep.exporting.options import ONNX_OPSET, RunFormat, VersionFormat
+from vocprep.exporting.coco_panoptic import write_coco_panoptic
+from vocprep.exporting.fiftyone import write_fiftyone
+from vocprep.exporting.options import (
+    ONNX_OPSET,
+    ExportFormat,
+    ExportOptions,
+    RunFormat,
+    VersionFormat,
+    Views,
+)
 from vocprep.exporting.runs.source import RunSource
 from vocprep.exporting.version_source import VersionSource
+
+_OF_ALL = frozenset({"data_dir"})
+"""A data dir is always there, and some formats need nothing of it."""
+_OF_VERSIONS = _OF_ALL | {"splits", "views"}
+_OF_TABLES = _OF_VERSIONS | {"rows"}
+_OF_PICTURES = _OF_VERSIONS | {"photographs", "dataset"}
+_OF_RUNS = _OF_ALL | {"parts", "weights", "backbone", "prior_power"}
+_MODULES = {"pillow": "PIL"}
+"""Of packages whose module has another name."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +45,11 @@ class VersionExporter:
     write: Callable[[VersionSource, Path], None]
     """Writes the export into an empty folder."""
     libraries: tuple[str, ...] = ()
-    """Packages of the extra ``export`` that it is written with; they decide its bytes."""
-    has_rows: bool = False
-    """Whether ``ExportOptions.rows`` means something to it."""
+    """Packages that it is written with and that decide its bytes."""
+    takes: frozenset[str] = _OF_VERSIONS
+    """Names of the fields of ``ExportOptions`` that mean something to it."""
+    views: Views = "all"
+    """Those that are exported unless others are chosen."""
 
     def versions(self, to: str) -> dict[str, str]:
         """Return the version of each library; UsageError where one is not installed."""
@@ -46,6 +66,8 @@ class RunExporter:
     """Writes the export into an empty folder, and returns notes for people."""
     libraries: tuple[str, ...]
     """As of ``VersionExporter``."""
+    takes: frozenset[str] = _OF_RUNS
+    """As of ``VersionExporter``."""
     standards: Mapping[str, str] = field(default_factory=dict)
     """Versions of what the files conform to."""
 
@@ -55,7 +77,7 @@ class RunExporter:
 
 
 def _versions(libraries: Sequence[str], to: str) -> dict[str, str]:
-    missing = [name for name in libraries if find_spec(name) is None]
+    missing = [name for name in libraries if find_spec(_MODULES.get(name, name)) is None]
     if missing:
         raise UsageError(
             f"--to {to}: needs {' and '.join(missing)}, which cannot be found: run pip install "
@@ -93,13 +115,27 @@ def _write_programs(source: RunSource, folder: Path) -> Sequence[str]:
 VERSION_EXPORTERS: Mapping[VersionFormat, VersionExporter] = {
     "npy": VersionExporter("arrays for numpy.load(..., mmap_mode='r')", write_arrays),
     "parquet": VersionExporter(
-        "tables for pandas, polars, DuckDB", _write_parquet, ("pyarrow",), has_rows=True
+        "tables for pandas, polars, DuckDB", _write_parquet, ("pyarrow",), _OF_TABLES
     ),
     "hugging-face": VersionExporter(
         "a dataset for datasets.load_dataset, with its card",
         _write_hugging_face,
         ("datasets", "huggingface_hub", "pyarrow"),
-        has_rows=True,
+        _OF_TABLES,
+    ),
+    "fiftyone": VersionExporter(
+        "pictures for FiftyOne's Dataset.from_dir",
+        write_fiftyone,
+        ("pillow",),
+        _OF_PICTURES,
+        views="plain",
+    ),
+    "coco-panoptic": VersionExporter(
+        "pictures and panoptic label maps in COCO's layout",
+        write_coco_panoptic,
+        ("pillow",),
+        _OF_PICTURES,
+        views="plain",
     ),
 }
 
@@ -108,7 +144,23 @@ RUN_EXPORTERS: Mapping[RunFormat, RunExporter] = {
         "models for onnxruntime",
         _write_onnx,
         ("torch", "onnx", "onnxscript"),
-        {"opset": str(ONNX_OPSET)},
+        standards={"opset": str(ONNX_OPSET)},
     ),
     "torch-export": RunExporter("programs for torch.export.load", _write_programs, ("torch",)),
 }
+
+
+def require_options(options: ExportOptions, to: ExportFormat) -> None:
+    """Raise UsageError where an option is set that means nothing to a format."""
+    taken: dict[str, frozenset[str]] = {
+        **{name: exporter.takes for name, exporter in VERSION_EXPORTERS.items()},
+        **{name: exporter.takes for name, exporter in RUN_EXPORTERS.items()},
+    }
+    for name in (each.name for each in fields(ExportOptions)):
+        if name in taken[to] or getattr(options, name) == getattr(ExportOptions, name):
+            continue
+        fitting = [name_of_format for name_of_format, names in taken.items() if name in names]
+        raise UsageError(
+            f"--{name.replace('_', '-')}: is for --to {' or '.join(fitting)}: leave it out with "
+            f"--to {to}"
+        )

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from vocprep.errors import UsageError
 from vocprep.heads.model.config import PriorPower
 from vocprep.storage.places import LocalPath
 from vocprep.validation import checked
 
-VersionFormat = Literal["npy", "parquet", "hugging-face"]
+VersionFormat = Literal["npy", "parquet", "hugging-face", "fiftyone", "coco-panoptic"]
 RunFormat = Literal["onnx", "torch-export"]
 ExportFormat = VersionFormat | RunFormat
 FORMATS: tuple[ExportFormat, ...] = (*get_args(VersionFormat), *get_args(RunFormat))
 """The names of the formats, as ``--to`` takes them."""
 Views = Literal["all", "plain"]
 Rows = Literal["pictures", "patches"]
+Photos = Literal["placed", "none"]
 Part = Literal["heads", "pixels"]
 ONNX_OPSET = 18
 """Of ai.onnx: the oldest that torch exports to, so that the most programs read it."""
@@ -24,16 +24,21 @@ ONNX_OPSET = 18
 
 @checked
 class ExportOptions:
-    """What is exported, and where weights are found."""
+    """What is exported, and where photographs and weights are found."""
 
     splits: tuple[str, ...] | None = None
     """Names of the splits of a version; all of them when None."""
-    views: Views = "all"
-    """Whether mirrored views and crops are exported too, where a version holds them."""
+    views: Views | None = None
+    """Whether mirrored views and crops are exported too, where a version holds them; when None
+    they are, but to the formats of pictures."""
     rows: Rows = "pictures"
     """What a row of a table is: a picture in one view, with lists over its patches, or a patch."""
+    photographs: Photos = "placed"
+    """Photographs beside label maps: ``placed`` on the patch grid, as the build placed them."""
+    dataset: str | Path | None = None
+    """Name or TOML of the dataset whose photographs they are; that of the version when None."""
     data_dir: LocalPath | None = None
-    """Data dir of the build, for official weights."""
+    """Data dir of the build, for photographs and official weights."""
     parts: tuple[Part, ...] | None = None
     """Of a run: ``heads``, from embeddings, and ``pixels``, from pictures; when None both, or those
     that can be exported."""
@@ -44,17 +49,3 @@ class ExportOptions:
     prior_power: PriorPower = 0.0
     """Divide each class's probability by its share of the pixels trained on to this power, 0 to
     1."""
-
-    def require_version(self, to: str) -> None:
-        """Raise UsageError where a field is set that exports of versions do not have."""
-        self._require_defaults(("parts", "weights", "backbone", "prior_power"), to, "run")
-
-    def require_run(self, to: str) -> None:
-        """Raise UsageError where a field is set that exports of runs do not have."""
-        self._require_defaults(("splits", "views", "rows"), to, "dataset version")
-
-    def _require_defaults(self, names: tuple[str, ...], to: str, kind: str) -> None:
-        for name in names:
-            if getattr(self, name) != getattr(ExportOptions, name):
-                option = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{option}: is for a {kind}: leave it out with --to {to}")

@@ -52,7 +52,7 @@ def write_parquet(source: VersionSource, folder: Path) -> None:
     version too, as JSON under ``vocprep``.
     """
     columns, space = COLUMNS[source.options.rows], source.label_space
-    metadata = {"vocprep": canonical_json(describe(source))}
+    metadata = {"vocprep": canonical_json(source.about)}
 
     def make_table(records: list[Record]) -> pa.Table:
         return pa.table(columns(records, space), metadata=metadata)
@@ -61,19 +61,6 @@ def write_parquet(source: VersionSource, folder: Path) -> None:
         (folder / split).mkdir()
         write_split(source.records(split), make_table, folder / split, split)
     write_json(folder / "labels.json", space.to_json())
-
-
-def describe(source: VersionSource) -> dict[str, object]:
-    """Return what the tables say of the version that they were made of."""
-    index = source.dataset.index
-    return {
-        "content_id": index.content_id,
-        "recipe_id": index.recipe_id,
-        "source_id": index.source_id,
-        "targets_id": index.targets_id,
-        "recipe": index.recipe.to_json(),
-        "label_space": source.label_space.to_json(),
-    }
 
 
 def write_split(

@@ -61,6 +61,19 @@ class VersionSource:
             "views": self.options.views,
         }
 
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What files say of the version that they were made of, as plain JSON values by name."""
+        index = self.dataset.index
+        return {
+            "content_id": index.content_id,
+            "recipe_id": index.recipe_id,
+            "source_id": index.source_id,
+            "targets_id": index.targets_id,
+            "recipe": index.recipe.to_json(),
+            "label_space": self.label_space.to_json(),
+        }
+
     def samples(self, split: str) -> Iterator[SampleEntry]:
         """Yield what samples.jsonl lists of the records of a split, in their order."""
         for sample in self.dataset.version.stream_samples():
