@@ -28,6 +28,8 @@ class VocprepError(Exception):
     """Base of all errors that a user can meet; the message is written for that user."""
 
     exit_code = 3
+    is_list = False
+    """Whether lines below the message's first are errors of their own, a printable line each."""
 
 
 class UsageError(VocprepError):

@@ -226,3 +226,16 @@ def test_in_a_small_address_space_training_ends_with_a_sentence(
     last = done.stderr.splitlines()[-1]
     assert "memory does not suffice" in last
     assert "--batch-size" in last or "ulimit -v" in last  # where a library could not be loaded
+
+
+def test_of_several_files_that_failed_each_has_a_line(vocprep: Run, tmp_path: Path) -> None:
+    manifest = ['title = "Made"\nterms = "none"']
+    for name in ("a", "b"):
+        manifest += ["[[files]]", f'path = "{name}"', f'urls = ["file://{tmp_path}/none/{name}"]']
+    (tmp_path / "made.toml").write_text("\n".join(manifest))
+    done = vocprep("download", tmp_path / "made.toml", "--data-dir", tmp_path / "data")
+    data = tmp_path / "data"
+    *_, first, second, third = done.stderr.splitlines()
+    assert first == "error: 2 of 2 files failed:"
+    assert second.startswith(f"  {data / 'a'}: ")
+    assert third.startswith(f"  {data / 'b'}: ")

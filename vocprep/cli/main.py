@@ -64,7 +64,8 @@ def _outcome(error: BaseException, ctx: click.Context) -> tuple[str, int]:
     if found is None:
         print_json_error(printable(f"{type(error).__name__}: {error}"), BUG)
         raise error
-    return printable(f"error: {found}"), found.exit_code
+    lines = str(found).split("\n") if found.is_list else [str(found)]
+    return "error: " + "\n".join(map(printable, lines)), found.exit_code
 
 
 def _as_known(error: BaseException, ctx: click.Context) -> VocprepError | None:

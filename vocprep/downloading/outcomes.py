@@ -10,7 +10,7 @@ from typing import Any
 
 from vocprep.downloading.plan import PlannedFile
 from vocprep.errors import DataError, SourceUnavailableError, VocprepError
-from vocprep.validation import explain
+from vocprep.validation import explain, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,10 @@ def raise_failures(outcomes: Sequence[DownloadOutcome]) -> None:
     kind = SourceUnavailableError if unavailable else DataError
     if len(failed) == 1:
         raise kind(failed[0].error)
-    listed = "".join(f"\n  {item.error}" for item in failed)
-    raise kind(f"{len(failed)} of {len(outcomes)} files failed:{listed}")
+    listed = "".join(f"\n  {printable(str(item.error))}" for item in failed)
+    error = kind(f"{len(failed)} of {len(outcomes)} files failed:{listed}")
+    error.is_list = True
+    raise error
 
 
 def outcome_of(planned: PlannedFile, done: Sequence[str]) -> DownloadOutcome:
