@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.console import blocks, without_blocks
 from builders.heads import always_says, run_for
 from builders.versions import Built
 
 from vocprep.analysis.photographs import Photographs
+from vocprep.cli.main import main
 from vocprep.drawing.label_maps import paint_label_map
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +49,28 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         target for target in targets if "://" not in target and not (page.parent / target).exists()
     ]
     assert not broken
+
+
+def typed(page: str) -> Iterator[list[str]]:
+    """Yield the words of each line of blocks that is a vocprep command, and no row of a table."""
+    for block in blocks(page):
+        for line in re.sub(r" *\\\n *", " ", block.text).split("\n"):
+            command = re.sub(r"\s+(?:# |&& ).*", "", line.removeprefix("$ "))
+            if command.startswith("vocprep ") and not re.search(r"\S {2,}", command):
+                yield shlex.split(command)[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_is_shown_parses(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for verb, *words in typed(text):
+        with main.commands[verb].make_context(verb, words):
+            pass
+    for verb, more in re.findall(r"`vocprep ([a-z-]+)([^`]*)`", without_blocks(text)):
+        options = re.findall(r"(?<!\S)--[a-z-]+", more)
+        if options:  # of what the sentence leaves out, nothing is known
+            known = {name for option in main.commands[verb].params for name in option.opts}
+            assert {*options} <= known, f"vocprep {verb}{more}"
 
 
 def test_the_readme_shows_the_version_that_the_demo_compares_with() -> None:
