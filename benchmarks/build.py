@@ -49,9 +49,9 @@ COLUMNS = (
 ON_GPU: tuple[tuple[str, bool], ...] = (
     ("fp32", False),
     ("tf32", False),
+    ("fp16", False),
     ("bf16", False),
-    ("bf16", True),
-    ("fp16", True),
+    ("exact", False),
     ("exact", True),
 )
 """Precisions to measure on a GPU, and whether compiled."""

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 import vocprep
 from vocprep.building.local import build_plan
-from vocprep.building.pipeline import COMPILE_FROM, worth_compiling
+from vocprep.building.pipeline import COMPILE_FROM, is_compiled, worth_compiling
 from vocprep.errors import FailureBudgetError, ShardError, UsageError
 from vocprep.features.embed import Embedder
 from vocprep.options import BuildChoices, BuildOptions, Layout
@@ -387,6 +387,8 @@ def test_only_long_builds_but_in_fp32_are_worth_compiling(
     assert not worth_compiling(plan.recipe, 3)
     in_fp32 = make_plan(sample_tree, replace(FOUR, precision="fp32"), ONE_PER_SHARD)
     assert not worth_compiling(in_fp32.recipe, 4)
+    for device, compiled in {"cpu": True, "cuda": False, "cuda:1": False}.items():
+        assert is_compiled(plan.recipe, 4, BuildOptions(device=device)) == compiled
     monkeypatch.setattr("vocprep.building.pipeline.can_compile", lambda: False)
     assert not worth_compiling(plan.recipe, 4)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import platform
 
 import pytest
+import torch
 
+from vocprep.errors import UsageError
 from vocprep.features.compiling import can_compile, compiler_options
+from vocprep.features.embed import EmbeddingSpec, require_compilable
 
 
 @pytest.mark.skipif(not can_compile(), reason="no C++ compiler here")
@@ -19,3 +22,12 @@ def test_the_instruction_set_is_part_of_what_compiled_code_is_kept_by(
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
         options.append(compiler_options())
     assert options == [{"cpp.simdlen": 0}, {"cpp.simdlen": 256}]
+
+
+@pytest.mark.skipif(not can_compile(), reason="no C++ compiler here")
+def test_what_would_have_other_bits_on_a_gpu_is_not_compiled_there() -> None:
+    gpu = torch.device("cuda")
+    with pytest.raises(UsageError, match=r"'bf16' is not compiled on a GPU.*leave --compile out"):
+        require_compilable(EmbeddingSpec(precision="bf16"), gpu)
+    require_compilable(EmbeddingSpec(precision="bf16"), torch.device("cpu"))
+    require_compilable(EmbeddingSpec(precision="exact"), gpu)  # which compares them

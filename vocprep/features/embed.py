@@ -86,11 +86,16 @@ class EmbeddingSpec:
         )
 
 
-def require_compilable(spec: EmbeddingSpec) -> None:
-    """Raise UsageError for a backbone that is not compiled, and without a C++ compiler."""
+def require_compilable(spec: EmbeddingSpec, device: torch.device) -> None:
+    """Raise UsageError for a backbone that is not compiled there, and without a C++ compiler."""
     if spec.network is not None:
         raise UsageError(
             f"{spec.backbone} is not compiled, which could change its bits: leave --compile out"
+        )
+    if device.type == "cuda" and spec.precision != "exact":
+        raise UsageError(
+            f"precision {spec.precision!r} is not compiled on a GPU, where passes are CUDA graphs "
+            "and compiled code has other bits: leave --compile out"
         )
     require_compiler()
 
@@ -201,9 +206,9 @@ class Embedder:
         """Compile the backbone for whole chunks, which takes seconds: the same bits, faster.
 
         Raises UsageError, and leaves the embedder unchanged, where there is no C++ compiler or it
-        fails, and for a network that is not built in.
+        fails, for a network that is not built in, and on a GPU for all precisions but ``exact``.
         """
-        require_compilable(self.spec)
+        require_compilable(self.spec, self.device)
         before = self._network, self._fixed_shape, self._graph
         is_exact = self.spec.precision == "exact"
         self._fixed_shape, self._graph = True, None

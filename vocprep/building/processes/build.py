@@ -52,7 +52,7 @@ class ProcessesBuild:
         samples = sum(len(shard.samples) for shard in missing) // count
         compiled = is_compiled(plan.recipe, samples, options)
         if options.compiled:
-            require_compilable(EmbeddingSpec.of(plan.recipe))
+            require_compilable(EmbeddingSpec.of(plan.recipe), self.devices[0])
         first = ShardOrder.of(
             self.key, replace(missing[0], samples=()), options.decoder, compiled=compiled
         )
