@@ -42,13 +42,20 @@ def test_the_table_of_dependencies_is_current(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+def headings(page: Path) -> set[str]:
+    """Return the places in a page that links may name, as pages in a repository have them."""
+    lines = re.findall(r"^#+ (.+)$", without_blocks(page.read_text(encoding="utf-8")), re.MULTILINE)
+    texts = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line) for line in lines)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
-    broken = [
-        target for target in targets if "://" not in target and not (page.parent / target).exists()
-    ]
-    assert not broken
+    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?", page.read_text(encoding="utf-8"))
+    for target, place in [link for link in links if "://" not in link[0]]:
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        assert not place or path.suffix != ".md" or place in headings(path), f"{target}#{place}"
 
 
 def typed(page: str) -> Iterator[list[str]]:

@@ -19,20 +19,24 @@ from vocprep.synthetic.dataset import sample
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES: dict[str, tuple[str, ...]] = {
     "tutorial.md": ("bucket",),
+    "guides/audit.md": ("built_voc",),
     "guides/cluster.md": ("data",),
     "guides/distributed.md": (),
     "guides/download.md": ("mirrors",),
     "guides/heads.md": ("few_pictures", "shards_voc"),
     "guides/manifests.md": ("own_pictures",),
     "guides/object-stores.md": ("bucket", "shards_context"),
-    "guides/own-backbone.md": (),
+    "guides/own-backbone.md": ("hub",),
     "guides/own-data.md": (),
+    "guides/python.md": (),
+    "guides/report.md": ("data", "built_voc"),
+    "guides/scores.md": ("shards_context", "two_runs"),
     "guides/versions.md": ("standing_clock",),
 }
 """Each page that is run here, in an empty folder, and the fixtures that make what it tells of."""
 ELSEWHERE = ("guides/dvc.md", "guides/mlflow.md")
 """Pages whose blocks a test of their own runs."""
-MOST_NOT_RUN = 10
+MOST_NOT_RUN = 9
 
 
 @pytest.fixture
@@ -69,6 +73,24 @@ def mirrors(shell: Shell, sample_tree: Path) -> Iterator[None]:
 @pytest.fixture
 def own_pictures(shell: Shell, sample_tree: Path) -> None:
     guides.own_pictures(sample_tree)
+
+
+@pytest.fixture
+def hub(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    pytest.importorskip("timm")
+    with guides.hub("tf_efficientnet_lite0", "timm/tf_efficientnet_lite0.in1k") as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        yield
+
+
+@pytest.fixture
+def built_voc(shell: Shell, crop_hdf5: Built) -> None:
+    shutil.copytree(crop_hdf5.path, "shards/voc")
+
+
+@pytest.fixture
+def two_runs(shards_context: None) -> None:
+    guides.two_runs()
 
 
 @pytest.fixture

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from safetensors.torch import save
+
+import vocprep
 from builders.heads import make_dataset, random_records
+from builders.hub import publish
 from builders.mirror import Mirror, close_after, status, web_page
 from builders.packed import tar_of
 from vocprep.synthetic.dataset import sample
@@ -49,6 +54,25 @@ def shards_voc() -> None:
     """A version of three small pictures, with mirrored views and crops left out."""
     splits = {name: random_records(name, [(1, 2), (2, 1), (1, 1)]) for name in ("train", "val")}
     make_dataset(Path("shards/voc"), splits)
+
+
+def two_runs() -> None:
+    """Heads of two seeds over shards/context."""
+    for name, seed in (("first", 0), ("second", 1)):
+        options = vocprep.load_options("quick", overrides={"epochs": 1, "seed": seed})
+        vocprep.train("shards/context", f"runs/{name}", options)
+
+
+@contextmanager
+def hub(model: str, repository: str) -> Iterator[str]:
+    """A server of this machine that is the hub, whose weights of one model of timm are zeros."""
+    import timm  # noqa: PLC0415
+
+    state = timm.create_model(model).state_dict()
+    with Mirror({}) as mirror:
+        weights = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+        publish(mirror, save(weights), repository=repository)
+        yield mirror.url()
 
 
 def own_pictures(generated: Path) -> None:

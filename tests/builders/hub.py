@@ -10,12 +10,18 @@ from builders.mirror import Mirror
 
 REPOSITORY = "timm/test_vit.r160_in1k"
 FILE = "model.safetensors"
-STATED = f"api/models/{REPOSITORY}/revision/main?blobs=true"
 FIRST, SECOND = "1" * 40, "2" * 40
 
 
-def file_of(revision: str) -> str:
-    return f"{REPOSITORY}/resolve/{revision}/{FILE}"
+def file_of(revision: str, repository: str = REPOSITORY) -> str:
+    return f"{repository}/resolve/{revision}/{FILE}"
+
+
+def stated_of(repository: str) -> str:
+    return f"api/models/{repository}/revision/main?blobs=true"
+
+
+STATED = stated_of(REPOSITORY)
 
 
 def describe(data: bytes, revision: str, name: str = FILE, **changes: Any) -> bytes:
@@ -28,7 +34,9 @@ def describe(data: bytes, revision: str, name: str = FILE, **changes: Any) -> by
     return json.dumps({**stated, **changes}).encode()
 
 
-def publish(mirror: Mirror, data: bytes, revision: str = FIRST) -> None:
+def publish(
+    mirror: Mirror, data: bytes, revision: str = FIRST, repository: str = REPOSITORY
+) -> None:
     """Make a revision the newest; those before stay, as on the hub."""
-    mirror.files[file_of(revision)] = data
-    mirror.files[STATED] = describe(data, revision)
+    mirror.files[file_of(revision, repository)] = data
+    mirror.files[stated_of(repository)] = describe(data, revision, id=repository)
