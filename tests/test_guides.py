@@ -61,7 +61,7 @@ def data(shell: Shell, sample_tree: Path) -> None:
 
 @pytest.fixture
 def few_pictures(shell: Shell) -> None:
-    sample("data", images=4)
+    sample("data", images=2)
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ _FILE = re.compile(r"(?:#!.*\n)?# (?P<name>[\w-]+\.\w+)\b")
 _VARIES = re.compile(
     r"127\.0\.0\.1:\d+|\d[\d,]*(?:\.\d+)? (?:s|min|h|images/s)\b(?:, most of the time in .+)?"
     r"|\d[\d,]*\.\d+(?!\d* %)|\b[0-9a-f]{12}…"
-    r"|(?<=-fp32@)[0-9a-f]{12}|^memory .+"
+    r"|(?<=-fp32@)[0-9a-f]{12}|(?<= on )\w+ in (?:bf16|fp32)\b|^memory .+"
 )
-"""Losses, scores, times, memory, ports, what is cut short, embeddings in fp32: the machine's."""
+"""Of the machine: losses, scores, times, memory, ports, devices, digests that are cut short, and
+those of embeddings in fp32."""
 SKIPPED = "…"
 """A line that stands for any number of lines."""
 
