@@ -88,11 +88,13 @@ def _serves(place: Place, words: Sequence[str]) -> None:
 _SHARDS = "demo/shards"
 _BUILD = ("build-shards", "pascal-context", "--data-dir", "demo/data", "--weights", "random:0")
 _FEW = ("--geometry", "native", "--limit", "2")
+_TRAIN = ("--preset", "quick", "--epochs", "1", "--out", "mlflow-run")
 EXTRAS = {
     "view": Extra(("view", _SHARDS, "--no-browser", "--port", "0"), _serves),
     "cloud": Extra(("inspect", "s3://127.0.0.1/none"), _no_server),
     "timm": Extra((*_BUILD, "--backbone", "timm:test_vit", *_FEW, "--out", "timm"), _runs),
     "export": Extra(("export", _SHARDS, "--to", "parquet", "--out", "parquet"), _runs),
+    "mlflow": Extra(("train", _SHARDS, *_TRAIN, "--mlflow", "sqlite:///mlflow.db"), _runs),
     "ray": Extra((*_BUILD, "--engine", "ray", *_FEW, "--out", "ray"), _runs),
 }
 """``tensorboard`` is missing here: without it, trainings write no event files and need none."""

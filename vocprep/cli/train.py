@@ -83,6 +83,14 @@ PRESETS = "preset's"
     show_default=True,
     help="Minimum seconds between two checkpoints.",
 )
+@click.option(
+    "--mlflow",
+    metavar="[URI]",
+    is_flag=False,
+    flag_value="",
+    help="Log to this MLflow tracking store too, or without URI to $MLFLOW_TRACKING_URI, else "
+    "./mlflow.db.",
+)
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --out.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
 @click.option(
@@ -103,8 +111,9 @@ def train(
     """Train the TFDet heads on a dataset version, in a folder or at a URL of an object store.
 
     Writes run.json, options.toml, model.safetensors, metrics.jsonl (one line per epoch),
-    curves.png, weights.json (where the backbone's weights are, for predict) and, where tensorboard
-    is installed, its event files. Under torchrun several processes train together.
+    curves.png, weights.json (where the backbone's weights are, for predict), where tensorboard is
+    installed its event files, and with --mlflow a run of MLflow. Under torchrun several processes
+    train together.
 
     \b
     Example:

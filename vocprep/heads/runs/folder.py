@@ -17,7 +17,7 @@ from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.reading import read_json
 from vocprep.files.writing import check_output_folder, remove_path, write_atomic, write_json
 from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.log import EVENTS_DIR
+from vocprep.heads.runs.events import EVENTS_DIR
 from vocprep.heads.runs.options import DEFAULT_PRESET, STREAMING_LANES, TrainOptions
 from vocprep.heads.runs.presets import (
     OPTIONS_FILE,

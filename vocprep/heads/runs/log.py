@@ -1,12 +1,9 @@
-"""The log of a training: one line per epoch in ``metrics.jsonl``, TensorBoard events, curves."""
+"""The log of a training: one line per epoch in ``metrics.jsonl``, and the curves drawn of it."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +18,6 @@ from vocprep.storage.places import local_path
 from vocprep.validation import Positive, explain, from_json
 
 HISTORY_FILE = "metrics.jsonl"
-EVENTS_DIR = "tensorboard"
 _MAX_HISTORY_BYTES = 256 << 20
 """Of a log: that of 100,000 epochs of spiking heads has 180 MB."""
 _RENAMED = {"category_loss": "class_loss", "val_category_loss": "val_class_loss"}
@@ -73,27 +69,19 @@ class EpochMetrics:
     spike_rates: Mapping[str, _Share] | None = None
     """Share of neurons and steps that fired in training, by LIF layer; None without spikes."""
 
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers of the epoch by name, as TensorBoard and MLflow show them.
 
-Log = Callable[[EpochMetrics], None]
-
-
-@contextmanager
-def open_log(run_dir: Path | None, done: int) -> Iterator[Log]:
-    """Yield a function that appends an epoch's metrics to ``metrics.jsonl`` and to event files.
-
-    Events need tensorboard to be installed. ``done`` epochs are logged already; events that an
-    interrupted training wrote after them are hidden. Without a folder nothing is logged.
-    """
-    if run_dir is None:
-        yield lambda metrics: None
-        return
-    with _open_events(run_dir / EVENTS_DIR, done) as add_events:
-
-        def log(metrics: EpochMetrics) -> None:
-            append_epoch(run_dir, metrics)
-            add_events(metrics)
-
-        yield log
+        A spike rate is named ``spike_rate/`` and its layer; ``epoch`` is what they are drawn over.
+        """
+        values = asdict(self)
+        rates = values.pop("spike_rates") or {}
+        values |= {f"spike_rate/{name}": rate for name, rate in rates.items()}
+        return {
+            name: value
+            for name, value in values.items()
+            if isinstance(value, int | float) and name not in ("epoch", "compiled")
+        }
 
 
 def append_epoch(run_dir: Path, metrics: EpochMetrics) -> None:
@@ -158,49 +146,6 @@ def _parse_lines(path: Path, lines: Sequence[str], advice: str) -> list[EpochMet
             ) from error
         history.append(metrics)
     return history
-
-
-@contextmanager
-def _open_events(folder: Path, done: int) -> Iterator[Log]:
-    """Yield a function that writes an epoch's metrics as scalars, where tensorboard is there."""
-    if importlib.util.find_spec("tensorboard") is None:
-        yield lambda metrics: None
-        return
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # optional, and slow to load
-
-    with _disk_errors_printed_once():
-        writer = SummaryWriter(str(folder), purge_step=done + 1)
-
-        def add_events(metrics: EpochMetrics) -> None:
-            values = asdict(metrics)
-            epoch, rates = values.pop("epoch"), values.pop("spike_rates") or {}
-            scalars = {**values, **{f"spike_rate/{name}": rate for name, rate in rates.items()}}
-            for name, value in scalars.items():
-                if isinstance(value, int | float) and name != "compiled":
-                    writer.add_scalar(name, value, epoch)
-
-        try:
-            yield add_events
-            writer.flush()  # raises what the writer's thread met since the last epoch
-        finally:
-            writer.close()
-
-
-@contextmanager
-def _disk_errors_printed_once() -> Iterator[None]:
-    """Keep TensorBoard's thread from printing the OSError that its writer raises as well."""
-    usual = threading.excepthook
-
-    def report(failed: threading.ExceptHookArgs) -> None:
-        is_events = type(failed.thread).__module__.startswith("tensorboard.")
-        if not (is_events and isinstance(failed.exc_value, OSError)):
-            usual(failed)
-
-    threading.excepthook = report
-    try:
-        yield
-    finally:
-        threading.excepthook = usual
 
 
 def draw_curves(history: Sequence[EpochMetrics]) -> bytes:

@@ -150,6 +150,10 @@ class TrainOptions:
     """Continue from the last complete checkpoint in the folder, or begin where there is none."""
     overwrite: bool = False
     """Replace the run that the folder already holds."""
+    mlflow: str | None = None
+    """URI of the MLflow tracking store that gets the metrics too, which needs the extra ``mlflow``;
+    the empty one is MLflow's own choice: ``$MLFLOW_TRACKING_URI``, or a file ``mlflow.db`` in the
+    working directory."""
 
     @property
     def drawn_views(self) -> ViewChoice:
@@ -184,7 +188,7 @@ STREAMING_LANES = 8
 """Lanes of a streamed train split: enough for the processes of one machine with eight GPUs."""
 
 
-EXECUTION = ("device", "mode", "compiled", "checkpoint_every", "resume", "overwrite")
+EXECUTION = ("device", "mode", "compiled", "checkpoint_every", "resume", "overwrite", "mlflow")
 """Fields of TrainOptions that determine where and how a training runs. They change the weights by
 rounding at most: another device rounds differently, and so does a compiled step. The mode decides
 what ``lanes`` are where they are not given."""

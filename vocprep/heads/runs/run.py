@@ -3,9 +3,9 @@
 ``run.json`` is the run's configuration and does not change while it lasts; ``options.toml`` trains
 another like it; ``metrics.jsonl`` is its log; ``model.safetensors`` its latest validated weights,
 replaced whole; ``weights.json`` where the backbone's weights were; ``pca.safetensors`` the
-principal components of its shards, if they have any. A run can be used from its first
-validation on. ``checkpoint.safetensors`` is there while it is trained, for ``--resume``; ``.lock``
-is the file lock of the training that writes there.
+principal components of its shards, if they have any; ``mlflow.json`` the id of its run of MLflow.
+A run can be used from its first validation on. ``checkpoint.safetensors`` is there while it is
+trained, for ``--resume``; ``.lock`` is the file lock of the training that writes there.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ OLD_OPTIONS_FILE = "recipe.toml"
 """Its name up to format 3."""
 WEIGHTS_FILE = "weights.json"
 CURVES_FILE = "curves.png"
+MLFLOW_FILE = "mlflow.json"
 MAX_CONFIG_BYTES = 16 << 20
 """Of ``run.json``, whose largest part are the names of at most 65,536 classes."""
 RUN_FILES = (
     *(CONFIG_FILE, MODEL_FILE, CHECKPOINT_FILE, OPTIONS_FILE, OLD_OPTIONS_FILE),
-    *(HISTORY_FILE, WEIGHTS_FILE, COMPONENTS_FILE, CURVES_FILE),
+    *(HISTORY_FILE, WEIGHTS_FILE, COMPONENTS_FILE, CURVES_FILE, MLFLOW_FILE),
 )
 _SMALL = 256 << 20
 """Bytes of heads that may be made before their file is read, which tells what differs in it."""
@@ -76,6 +77,11 @@ class Run:
 def seed_folder(folder: Path, seed: int) -> Path:
     """Return where one of several runs lies that are trained into a folder, by its seed."""
     return folder / f"seed-{seed}"
+
+
+def group_of(run_dir: Path) -> str:
+    """Return the name of the folder of the runs that a run was trained beside; empty without."""
+    return run_dir.resolve().parent.name if _SEED_RUN.fullmatch(run_dir.name) else ""
 
 
 def seed_runs(folder: Path) -> list[Path]:

@@ -25,7 +25,9 @@ from vocprep.heads.runs.folder import (
     hold_folder,
     holds_run,
 )
-from vocprep.heads.runs.log import EpochMetrics, draw_curves, open_log, truncate_history
+from vocprep.heads.runs.log import EpochMetrics, draw_curves, truncate_history
+from vocprep.heads.runs.loggers import Log, open_loggers
+from vocprep.heads.runs.mlflow_store import check_mlflow
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.overfitting import find_turn
 from vocprep.heads.runs.run import CURVES_FILE
@@ -114,6 +116,8 @@ def train_on_one_pass(
         # Before the splits are read, which may take minutes.
         for run, new in zip(runs, news, strict=True):
             processes.on_leader(partial(check_folder, run.run_dir, new))
+        if options.mlflow is not None:
+            processes.on_leader(partial(check_mlflow, options.mlflow))
         feed = open_feed(dataset, options, processes, progress)
         class_pixels = feed.class_pixels()
         scored = open_scored_images(dataset, options, processes, progress)
@@ -188,7 +192,7 @@ def _train_epochs(
     epochs = runs[0].training.options.epochs
     with ExitStack() as logs:
         for run in runs:
-            run.record = logs.enter_context(_recorder(run))
+            run.record = logs.enter_context(_recorder(run, progress.note))
         for epoch in range(min(run.done for run in runs) + 1, epochs + 1):
             due = [run for run in runs if run.is_due(epoch)]
             if not due:
@@ -200,10 +204,11 @@ def _train_epochs(
 
 
 @contextmanager
-def _recorder(run: _RunInTraining) -> Iterator[Callable[[EpochMetrics], None]]:
+def _recorder(run: _RunInTraining, note: Callable[[str], None]) -> Iterator[Log]:
     """Yield a function that logs an epoch and saves the state after it; on rank 0 alone.
 
-    Weights are saved where they were validated, checkpoints ``checkpoint_every`` seconds at most.
+    Weights are saved where they were validated, checkpoints ``checkpoint_every`` seconds at most;
+    the curves are drawn at the end. Logs end as those of a failed training where the run fails.
     """
     training, run_dir = run.training, run.to_train.run_dir
     if not training.processes.leads:
@@ -211,20 +216,28 @@ def _recorder(run: _RunInTraining) -> Iterator[Callable[[EpochMetrics], None]]:
         return
     options, saved = training.options, time.monotonic()
     model, mean = training.model, training.mean_model
-    with open_log(run_dir, run.done) as log:
+    logs = open_loggers(run_dir, run.config, run.history, options.mlflow, note)
+    try:
+        with logs as log:
 
-        def record(metrics: EpochMetrics) -> None:
-            nonlocal saved
-            log(metrics)
-            epoch = metrics.epoch
-            if options.validates(epoch):
-                save_weights(run_dir, run.config, training.kept_model, epoch)
-            is_due = time.monotonic() - saved >= options.checkpoint_every
-            if is_due and epoch < options.epochs:
-                save_checkpoint(run_dir, run.config, model, training.optimizer, epoch, mean)
-                saved = time.monotonic()
+            def record(metrics: EpochMetrics) -> None:
+                nonlocal saved
+                log(metrics)
+                epoch = metrics.epoch
+                if options.validates(epoch):
+                    save_weights(run_dir, run.config, training.kept_model, epoch)
+                is_due = time.monotonic() - saved >= options.checkpoint_every
+                if is_due and epoch < options.epochs:
+                    save_checkpoint(run_dir, run.config, model, training.optimizer, epoch, mean)
+                    saved = time.monotonic()
 
-        yield record
+            yield record
+            if run.failure is not None:
+                raise run.failure
+            write_atomic(run_dir / CURVES_FILE, draw_curves(run.history))
+    except RunError as error:
+        if error is not run.failure:  # which is returned when the other runs have ended
+            raise
 
 
 def _run_epoch(
@@ -271,6 +284,5 @@ def _finish(run: _RunInTraining, seconds: float, progress: Progress) -> RunSumma
         run.notes.append(f"{run_dir}: {turn.note}")
         progress.note(run.notes[-1])
     if training.processes.leads:
-        write_atomic(run_dir / CURVES_FILE, draw_curves(run.history))
         (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
     return summary_of(training, run_dir, run.history, tuple(run.notes), run.done, seconds)

@@ -18,6 +18,7 @@ from vocprep.files.writing import check_output_folder
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.folder import check_folder, decide_lanes, hold_folder
 from vocprep.heads.runs.log import EpochMetrics
+from vocprep.heads.runs.mlflow_store import check_mlflow
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import CONFIG_FILE, seed_folder
 from vocprep.heads.training.distributed import Processes
@@ -108,6 +109,8 @@ def check_seed_folders(job: SeedsJob) -> None:
             with hold_folder(folder, lambda _note: None):
                 options = decide_lanes(folder, options, shards)
                 check_folder(folder, RunConfig.of(job.dataset, options))
+    if job.options.mlflow is not None:
+        check_mlflow(job.options.mlflow)
 
 
 def _in_turn(job: SeedsJob, train_one: TrainOne) -> Iterator[tuple[int, RunSummary | Exception]]:
