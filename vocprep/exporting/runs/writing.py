@@ -9,7 +9,12 @@ from torch.export import ExportedProgram
 from vocprep.errors import UsageError
 from vocprep.exporting.options import Part
 from vocprep.exporting.runs.checking import check
-from vocprep.exporting.runs.program import OUTPUTS, ProgramFiles, trace
+from vocprep.exporting.runs.program import (
+    OUTPUTS,
+    ProgramFiles,
+    trace,
+    without_stack_traces,
+)
 from vocprep.exporting.runs.source import RunSource
 from vocprep.features.libraries.maps import first_line
 from vocprep.files.writing import write_json
@@ -22,7 +27,7 @@ def write_parts(source: RunSource, folder: Path, files: ProgramFiles) -> list[st
     DataError where a file computes something else than the run.
     """
     parts = sorted(source.parts, reverse=True)  # pixels first: these may be refused
-    with task(source.progress, "parts", len(parts)):
+    with task(source.progress, "parts", len(parts)), without_stack_traces():
         notes = [
             _written(source, part, folder, files) for part in advancing(parts, source.progress)
         ]
