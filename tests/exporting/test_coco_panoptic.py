@@ -18,6 +18,8 @@ import vocprep
 from vocprep.analysis.photographs import Photographs
 from vocprep.labels.label_space import LabelSpace
 
+pytestmark = pytest.mark.slow
+
 GROUND = LabelSpace.of_classes(name="pets", void=255, names={0: "ground", 1: "cat", 300: "dog"})
 """Ids whose categories differ from them, and have more than eight bits."""
 
@@ -131,7 +133,8 @@ def test_the_guide_s_lines_read_a_picture(
 
 def test_datumaro_imports_the_folder(exported: vocprep.ExportResult, crop_hdf5: Built) -> None:
     datumaro = pytest.importorskip(
-        "datumaro", reason="Datumaro is not installed: it takes older libraries than the extra dev"
+        "datumaro",
+        reason="Datumaro is not installed: it takes an environment of its own (CONTRIBUTING.md)",
     )
     dataset = datumaro.Dataset.import_from(str(exported.path), "coco_panoptic")
     classes = dataset.categories()[datumaro.AnnotationType.label]

@@ -24,6 +24,8 @@ from PIL import Image
 import vocprep
 from vocprep.labels.label_space import LabelSpace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(
@@ -96,8 +98,7 @@ def test_small_ids_have_masks_of_eight_bits_and_void_has_a_name(tmp_path: Path) 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("fiftyone") is None,
-    reason="FiftyOne is not installed: its libraries are older than those of the extra dev, so it "
-    "takes an environment of its own, with mongomock where no MongoDB runs",
+    reason="FiftyOne is not installed: it takes an environment of its own (CONTRIBUTING.md)",
 )
 def test_fiftyone_imports_the_folder(
     exported: vocprep.ExportResult, crop_hdf5: Built, tmp_path: Path

@@ -11,6 +11,8 @@ from PIL import Image
 import vocprep
 from vocprep.errors import DataError, UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def names(folder: Path) -> set[str]:
     return {path.stem for path in (folder / "images").rglob("*.png")}
