@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from vocprep.heads.runs.options import EvaluateOptions, TrainOptions
     from vocprep.heads.runs.presets import load_options
     from vocprep.heads.runs.run import Run, load_run
+    from vocprep.heads.runs.sweeps import Sweep
     from vocprep.heads.scoring.evaluate import Evaluation, evaluate
     from vocprep.heads.scoring.scores import RunScores
-    from vocprep.heads.training.summary import RunSummary, SeedsSummary
+    from vocprep.heads.training.summary import RunSummary, SeedsSummary, SweepSummary
     from vocprep.heads.training.train import train
     from vocprep.labels.label_space import LabelSpace, load_label_space
     from vocprep.labels.targets import make_targets, targets_to_label_map
@@ -110,6 +111,8 @@ _HOMES = {
     "SeedsSummary": "heads.training.summary",
     "ShardDataset": "shards.reader",
     "ShardOrder": "building.orders",
+    "Sweep": "heads.runs.sweeps",
+    "SweepSummary": "heads.training.summary",
     "TFDetHeads": "heads.model.tfdet",
     "TrainOptions": "heads.runs.options",
     "TransferOptions": "options",
@@ -197,6 +200,8 @@ __all__ = [
     "SeedsSummary",
     "ShardDataset",
     "ShardOrder",
+    "Sweep",
+    "SweepSummary",
     "TFDetHeads",
     "TrainOptions",
     "TransferOptions",

@@ -46,6 +46,7 @@ TINY = {
     "segment": ["--patches", "3", "--repeats", "1"],
     "startup": ["--images", "4", "--repeats", "1", "--rows", "pass", "vocprep --help"],
     "storage": ["--records", "600", "--repeats", "1"],
+    "sweep": ["--images", "4", "--epochs", "1", "--repeats", "1"],
     "targets": ["--maps", "3", "--repeats", "1"],
     "train": [
         *("--images", "4", "--batch-size", "2", "--repeats", "1", "--encoder", "none"),

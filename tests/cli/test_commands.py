@@ -112,7 +112,7 @@ def test_options_of_build_shards_are_the_fields_with_their_defaults() -> None:
 def test_options_of_train_are_fields_with_their_defaults() -> None:
     """Flags that say where and how have the field's default, those over the recipe none."""
     options, found = TrainOptions(), defaults_of("train")
-    for name in set(found) - {"shards", "out", "as_json", "seeds", "settings", "weights"}:
+    for name in set(found) - {"shards", "out", "as_json", "seeds", "sweep", "settings", "weights"}:
         expected = getattr(options, name)
         over = (*PRESET_FIELDS, "preset")
         assert found[name] == (None if name in over else expected), name
@@ -302,7 +302,7 @@ def test_train_says_what_resuming_came_to(shards: Path, tmp_path: Path, vocprep:
     assert "nothing to resume in" in new.stderr
     assert "2 epochs in" in assert_done(new)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("vocprep.cli.train._print_epoch", _interrupt)
+        patched.setattr("vocprep.cli.train.print_epoch", _interrupt)
         often = ["--validate-every", 1]
         stopped = vocprep("train", shards, *words, out, *often)
     assert stopped.exit_code == 130

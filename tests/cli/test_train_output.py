@@ -13,7 +13,7 @@ from builders.heads import make_dataset, random_records
 from click.testing import Result
 
 from vocprep.cli.time_left import TimeLeft, seconds_left
-from vocprep.cli.train import _print_epoch
+from vocprep.cli.train_lines import print_epoch
 from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.options import TrainOptions
 
@@ -145,7 +145,7 @@ def test_lines_of_epochs(  # their columns stand below one another
     expected: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _print_epoch(metrics(epoch, 1.0, **scores), epochs, left)
+    print_epoch(metrics(epoch, 1.0, **scores), epochs, left)
     assert capsys.readouterr().out == f"{expected}\n"
 
 
@@ -198,3 +198,61 @@ def test_bad_lists_of_seeds_are_refused(tmp_path: Path, vocprep: Run, bad: str) 
     result = vocprep("train", tmp_path, "--out", tmp_path / "out", "--seeds", bad)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert result.stderr.startswith(f"error: seeds {bad!r}: expected whole numbers from 0 with")
+
+
+def test_a_sweep_ends_with_the_table_of_its_values(
+    shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    out, words = tmp_path / "out", ("--epochs", 1, "--val-split", "train", *QUICK)
+    result = vocprep("train", shards, "--out", out, "--sweep", "weight_decay=0, 0.05", *words)
+    assert result.exit_code == 0, result.output
+    *epochs, head, one, other, last = result.stdout.splitlines()
+    assert [line[:32] for line in epochs] == [
+        "weight_decay    0  epoch 1 of 1 ",
+        "weight_decay    0               ",
+        "weight_decay 0.05  epoch 1 of 1 ",
+        "weight_decay 0.05               ",
+    ]
+    assert head.split("  ")[0] == "weight_decay"
+    assert [line.split()[0] for line in (one, other)] == ["0", "0.05"]
+    table = json.loads((out / "sweep.json").read_text())
+    assert [line.endswith("  best") for line in (one, other)] == [
+        row["value"] == table["best"] for row in table["rows"]
+    ]
+    assert last.startswith(f"{out}: 2 runs in ")
+    assert f"the best by val mIoU is weight_decay {table['best']:g}; this table is in " in last
+    words = ("--sweep", "weight_decay=0,0.05,1", "--resume", "--json")
+    more = json.loads(vocprep("train", shards, "--out", out, *words).stdout)
+    assert [run["resumed_from"] for run in more["runs"]] == [1, 1, 0]
+    assert [row["value"] for row in more["rows"]] == [0, 0.05, 1]
+    scored = vocprep("evaluate", out, shards, "--split", "train", "--device", "cpu", "--json")
+    names = [each["run"] for each in json.loads(scored.stdout)]
+    assert names == ["weight_decay-0", "weight_decay-0.05", "weight_decay-1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ("epochs=1,2",),
+            "sweep 'epochs=1,2': expected OPTION=VALUE,VALUE… with an option of weig",
+        ),
+        (("lr",), "sweep 'lr': expected numbers with commas between them, such as lr=0.01,0.1"),
+        (("lr=0.1,",), "sweep 'lr=0.1,': expected numbers with commas between them"),
+        (("lr=0.1,0.1",), "sweep of lr: expected values, each once, found '0.1, 0.1'"),
+        (("lr=0.1,-1",), "lr -1.0: expected more than 0"),
+        (("lr=0.1,nan",), "values[1] nan: expected a finite number"),
+        (("lr=1", "--lr", 1), "lr and sweep: expected one of them; leave --lr out, or --sweep"),
+        (
+            ("clip=1,2", "--set", "clip=3"),
+            "clip and sweep: expected one of them; leave --set clip out, or --sweep",
+        ),
+        (("lr=1,2", "--seeds", "0,1"), "seeds and sweep: expected one of them; choose a value by"),
+    ],
+)
+def test_bad_sweeps_are_refused(
+    tmp_path: Path, vocprep: Run, words: tuple[Any, ...], expected: str
+) -> None:
+    result = vocprep("train", tmp_path, "--out", tmp_path / "out", "--sweep", *words)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"error: {expected}")

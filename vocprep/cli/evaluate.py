@@ -71,7 +71,8 @@ def evaluate(
     """Score runs on a split, beside oracles and chance; several runs in one table.
 
     SHARDS are folders, or URLs of an object store; runs are folders. A folder that train --seeds
-    wrote stands for all runs in it: mean and spread of their scores are printed too.
+    or --sweep wrote stands for all runs in it; of seeds, mean and spread of their scores are
+    printed too.
 
     Runs that were trained on different embeddings are compared by giving the shards of each: a run
     is scored on those that it was trained on, else on the first whose embeddings and labels fit it.

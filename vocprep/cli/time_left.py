@@ -37,8 +37,8 @@ class TimeLeft:
     def __init__(self, epochs: int, runs: int) -> None:
         """Begin: ``runs`` are those that are not finished."""
         self._begun, self._total = time.monotonic(), epochs * runs
-        self._before: dict[int, int] = {}
-        """Epochs of each run that were trained in an earlier training, by seed."""
+        self._before: dict[float, int] = {}
+        """Epochs of each run that were trained in an earlier training, by seed or value."""
         self._trained = 0
 
     @property
@@ -46,9 +46,12 @@ class TimeLeft:
         """Whether an epoch was trained."""
         return bool(self._trained)
 
-    def after(self, seed: int, epoch: int) -> float:
-        """Return the seconds left after one more epoch of a seed's run, for all runs together."""
-        self._before.setdefault(seed, epoch - 1)
+    def after(self, value: float, epoch: int) -> float:
+        """Return the seconds left after one more epoch of a run, for all runs together.
+
+        ``value`` is its seed, or its value of a sweep.
+        """
+        self._before.setdefault(value, epoch - 1)
         self._trained += 1
         left = self._total - sum(self._before.values()) - self._trained
         return left * (time.monotonic() - self._begun) / self._trained

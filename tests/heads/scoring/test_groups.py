@@ -76,7 +76,7 @@ def test_a_folder_counts_as_its_runs_in_the_order_of_seeds(
     assert runs_and_shards(given) == (given[:2], given[2:])
     with pytest.raises(DataError, match="expected a run or a dataset version"):
         runs_and_versions([tmp_path])
-    with pytest.raises(RunError, match=r"found those of 3 seeds; name one of them, such as .*-9$"):
+    with pytest.raises(RunError, match=r"found 3 in it; name one of them, such as .*-9$"):
         load_run(three)
 
 

@@ -130,9 +130,9 @@ def test_what_is_refused_of_one_seed_is_refused_of_all(
         train(dataset, out, options(), seeds=(0, 1))
     with pytest.raises(UsageError, match=r"epochs: 1 and 2.*seed-1"):
         train(dataset, out, options(resume=True), seeds=(0, 1))
-    with pytest.raises(UsageError, match=r"out: expected a folder for one run, found runs of"):
+    with pytest.raises(UsageError, match=r"out: expected a folder for one run, found several in"):
         train(dataset, out, options())
-    with pytest.raises(UsageError, match=r"seed-1: expected a folder for the runs of sev"):
+    with pytest.raises(UsageError, match=r"seed-1: expected a folder for several runs, f"):
         train(dataset, out / "seed-1", options(), seeds=(0, 1))
     assert sorted(out.rglob("*")) == before
 

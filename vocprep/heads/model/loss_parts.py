@@ -37,6 +37,10 @@ class Targets(Protocol):
     def mixed(self) -> Tensor | None:
         """int64 [M]: which of the B·P patches hold two classes or more; None: not listed."""
 
+    @property
+    def cell_shares(self) -> tuple[Tensor, Tensor] | None:
+        """What ``mask_heads.cells.cell_shares`` returns for the head's cells; None: not known."""
+
 
 @dataclass(frozen=True)
 class LossParts:

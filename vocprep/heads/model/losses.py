@@ -8,13 +8,15 @@ Shape legend: B batch, P patches, C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from vocprep.heads.model.config import HeadsConfig
 from vocprep.heads.model.loss_parts import Targets
+from vocprep.heads.model.mask_heads.cells import cell_shares
 from vocprep.heads.model.mask_heads.kinds import MASK_HEADS
+from vocprep.shards.feed.batches import Batch
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,16 @@ def compute_losses(
         mask_sum=parts.masks.sum(),
         entries=parts.entries.sum(),
     )
+
+
+def with_shared_targets(batch: Batch, config: HeadsConfig) -> Batch:
+    """Return a batch with what the losses of all heads of a configuration compute of it alike.
+
+    For several heads that learn from one batch, of which each would compute it again.
+    """
+    if config.mask_head != "cells":
+        return batch
+    return replace(batch, cell_shares=cell_shares(batch.slot_planes, config.cells))
 
 
 def losses_by_image(

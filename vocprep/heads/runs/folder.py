@@ -33,8 +33,9 @@ from vocprep.heads.runs.run import (
     RUN_FILES,
     WEIGHTS_FILE,
     check_size,
+    is_of,
     read_config,
-    seed_runs,
+    several_runs,
 )
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE
 from vocprep.recipe import differing_fields, joined_differences
@@ -123,6 +124,21 @@ def check_folder(run_dir: Path, config: RunConfig) -> RunConfig | None:
     )
 
 
+def check_folder_of_several(out: Path, option: str) -> None:
+    """Raise UsageError unless a folder may hold several runs that differ in an option alone."""
+    check_output_folder(out)
+    if (out / CONFIG_FILE).exists():
+        raise UsageError(
+            f"{out}: expected a folder for several runs, found one run; choose another folder"
+        )
+    others = [run.name for run in several_runs(out) if not is_of(run, option)]
+    if others:
+        raise UsageError(
+            f"{out}: expected a folder for runs that differ in their {option}, found {others[0]}; "
+            "choose another folder"
+        )
+
+
 def begin_or_resume(
     run_dir: Path,
     config: RunConfig,
@@ -161,10 +177,10 @@ def _refuse_foreign_files(run_dir: Path, names: set[str]) -> None:
             f"{run_dir / CONFIG_FILE}: expected one that `vocprep train` wrote, found another or a "
             "damaged one, and so nothing here is replaced; choose another folder"
         )
-    if runs := seed_runs(run_dir):
+    if runs := several_runs(run_dir):
         raise UsageError(
-            f"{run_dir}: expected a folder for one run, found runs of several seeds in it "
-            f"({runs[0].name} and on); give --seeds to train those, or choose another folder"
+            f"{run_dir}: expected a folder for one run, found several in it ({runs[0].name} and "
+            "on); give --seeds or --sweep to train those, or choose another folder"
         )
     if names and CONFIG_FILE not in names:
         raise UsageError(

@@ -10,7 +10,6 @@ trained, for ``--resume``; ``.lock`` is the file lock of the training that write
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import HISTORY_FILE
 from vocprep.heads.runs.presets import OPTIONS_FILE
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE, read_state
+from vocprep.heads.runs.sweeps import parse_run_name, run_name
 from vocprep.storage.places import local_path
 from vocprep.validation import explain
 
@@ -42,9 +42,6 @@ RUN_FILES = (
 )
 _SMALL = 256 << 20
 """Bytes of heads that may be made before their file is read, which tells what differs in it."""
-
-_SEED_RUN = re.compile(r"seed-(0|[1-9][0-9]*)")
-"""Name of the folder of one of several runs that differ in their seed alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,22 +73,34 @@ class Run:
 
 def seed_folder(folder: Path, seed: int) -> Path:
     """Return where one of several runs lies that are trained into a folder, by its seed."""
-    return folder / f"seed-{seed}"
+    return folder / run_name("seed", seed)
+
+
+def several_runs(folder: Path) -> list[Path]:
+    """Return the runs of several seeds or of a sweep that lie in a folder, by seed or value.
+
+    None where the folder is a run itself.
+    """
+    if not folder.is_dir() or (folder / CONFIG_FILE).exists():
+        return []
+    found = [(parsed, name) for name in names_in(folder) if (parsed := parse_run_name(name))]
+    return [folder / name for _, name in sorted(found) if (folder / name / CONFIG_FILE).is_file()]
+
+
+def seed_runs(folder: Path) -> list[Path]:
+    """Return those of ``several_runs`` that differ in their seed alone."""
+    return [run for run in several_runs(folder) if is_of(run, "seed")]
+
+
+def is_of(run: Path, option: str) -> bool:
+    """Return whether a run's folder is named as one of several that differ in an option."""
+    parsed = parse_run_name(run.name)
+    return parsed is not None and parsed[0] == option
 
 
 def group_of(run_dir: Path) -> str:
     """Return the name of the folder of the runs that a run was trained beside; empty without."""
-    return run_dir.resolve().parent.name if _SEED_RUN.fullmatch(run_dir.name) else ""
-
-
-def seed_runs(folder: Path) -> list[Path]:
-    """Return the runs of several seeds that lie in a folder, by seed; none where it is a run."""
-    if not folder.is_dir() or (folder / CONFIG_FILE).exists():
-        return []
-    found = (_SEED_RUN.fullmatch(name) for name in names_in(folder))
-    seeds = sorted(int(match[1]) for match in found if match)
-    runs = [seed_folder(folder, seed) for seed in seeds]
-    return [run for run in runs if (run / CONFIG_FILE).is_file()]
+    return run_dir.resolve().parent.name if parse_run_name(run_dir.name) else ""
 
 
 def load_run(run_dir: str | Path, device: torch.device | str = "cpu") -> Run:
@@ -133,10 +142,10 @@ def check_size(path: Path, config: RunConfig) -> None:
 def read_config(run_dir: Path) -> RunConfig:
     """Return the configuration in a folder's ``run.json``; RunError when missing or unfit."""
     path = run_dir / CONFIG_FILE
-    if runs := seed_runs(run_dir):
+    if runs := several_runs(run_dir):
         raise RunError(
-            f"{run_dir}: expected one run, found those of {len(runs)} seeds; name one of them, "
-            f"such as {runs[0]}"
+            f"{run_dir}: expected one run, found {len(runs)} in it; name one of them, such as "
+            f"{runs[0]}"
         )
     if not path.exists():
         raise RunError(

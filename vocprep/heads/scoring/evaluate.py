@@ -16,7 +16,7 @@ from vocprep.files.writing import check_output_folder, write_atomic
 from vocprep.heads.example_sheets import ExampleSheets
 from vocprep.heads.runs.class_shares import Decoding, decoding_for
 from vocprep.heads.runs.options import EvaluateOptions
-from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run, seed_runs
+from vocprep.heads.runs.run import CONFIG_FILE, Run, load_run, several_runs
 from vocprep.heads.scoring.comparison import Comparison, compare_runs
 from vocprep.heads.scoring.groups import (
     GivenRuns,
@@ -86,7 +86,8 @@ def evaluate(
 ) -> Evaluation:
     """Score one or several runs on a split, beside oracles and a constant prediction.
 
-    The folder of runs of several seeds stands for all of them, and has mean and spread besides.
+    The folder of runs of several seeds or of a sweep stands for all of them; those of seeds have
+    mean and spread besides.
     Each run is scored on the dataset version that it was trained on, else on the first of
     ``shards`` whose embeddings and labels fit it; all must hold the same images and ground truth. A
     path that is given twice counts once. ``split`` is ``val`` unless it is named; where there is
@@ -101,7 +102,7 @@ def evaluate(
     """
     options = options or EvaluateOptions()
     items = _distinct([runs] if isinstance(runs, str | Path | Run) else runs)
-    given = [given_runs(item) for item in items]
+    given = [each for item in items for each in given_runs(item)]
     run_list = _distinct(run for each in given for run in each.runs)
     shards_list = _distinct([shards] if isinstance(shards, ShardsLike) else shards)
     if not (run_list and shards_list):
@@ -211,7 +212,7 @@ def _draw_examples(
 def runs_and_shards(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
     """Separate the paths of runs from those of dataset versions, of which both must be there.
 
-    A folder with runs of several seeds stays one path.
+    A folder with runs of several seeds or of a sweep stays one path.
     Raises what ``runs_and_versions`` does, and UsageError where one of the two is missing.
     """
     _, shards = runs_and_versions(paths)
@@ -228,10 +229,10 @@ def runs_and_versions(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
     """Separate the paths of runs from those of dataset versions, by the files in them.
 
     A URL is taken for a dataset version; a run that is given twice counts once, and a folder with
-    runs of several seeds counts as these. Raises DataError for a path that is neither.
+    several runs counts as these. Raises DataError for a path that is neither.
     """
     found = _run_paths(paths)
-    runs = _distinct(run for path in found for run in seed_runs(path) or [path])
+    runs = _distinct(run for path in found for run in several_runs(path) or [path])
     shards = [
         path for path in paths if not isinstance(path, Path) or (path / DATASET_FILE).is_file()
     ]
@@ -245,9 +246,9 @@ def runs_and_versions(paths: Sequence[Place]) -> tuple[list[Path], list[Place]]:
 
 
 def _run_paths(paths: Sequence[Place]) -> list[Path]:
-    """Return the paths of runs, and of folders with runs of several seeds."""
+    """Return the paths of runs, and of folders with several runs."""
     folders = [path for path in paths if isinstance(path, Path)]
-    return [path for path in folders if (path / CONFIG_FILE).is_file() or seed_runs(path)]
+    return [path for path in folders if (path / CONFIG_FILE).is_file() or several_runs(path)]
 
 
 def _output_folder(out: Path, runs: Sequence[RunLike]) -> Path:

@@ -1,6 +1,7 @@
 """Runs that differ in their seed alone: mean and spread of their scores, and of two such groups.
 
-A folder that ``train`` with ``seeds`` wrote stands for all runs in it.
+A folder that ``train`` with ``seeds`` wrote stands for all runs in it, as one group. One of a
+``sweep`` stands for its runs, too, each by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from vocprep.heads.runs.presets import differing_options
-from vocprep.heads.runs.run import Run, seed_runs
+from vocprep.heads.runs.run import Run, seed_runs, several_runs
 from vocprep.heads.scoring.scores import RunScores
 from vocprep.storage.places import local_path
 from vocprep.validation import to_json
@@ -84,13 +85,17 @@ class GivenRuns:
     """Whether it is a folder of runs with several seeds."""
 
 
-def given_runs(item: str | Path | Run) -> GivenRuns:
-    """Return the runs that a path stands for: those of several seeds in it, or itself."""
+def given_runs(item: str | Path | Run) -> list[GivenRuns]:
+    """Return what a path stands for: the runs of several seeds in it, those of a sweep, itself."""
     if isinstance(item, Run):
-        return GivenRuns(name=item.path.resolve().name, runs=(item,), is_folder=False)
+        return [GivenRuns(name=item.path.resolve().name, runs=(item,), is_folder=False)]
     path = local_path(item)
-    runs = seed_runs(path)
-    return GivenRuns(name=path.resolve().name, runs=tuple(runs) or (item,), is_folder=bool(runs))
+    if runs := seed_runs(path):
+        return [GivenRuns(name=path.resolve().name, runs=tuple(runs), is_folder=True)]
+    return [
+        GivenRuns(name=each.resolve().name, runs=(each,), is_folder=False)
+        for each in several_runs(path) or [path]
+    ]
 
 
 def main_scores(scores: RunScores) -> dict[str, float]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vocprep.errors import RunError
 from vocprep.heads.model.decoding import decode
-from vocprep.heads.model.losses import compute_losses
+from vocprep.heads.model.losses import compute_losses, with_shared_targets
 from vocprep.heads.model.mask_heads.kinds import PixelScores
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.model.view_outputs import ViewOutputs, mirrored_back
@@ -75,12 +75,17 @@ def score_split_of_each(
     space: LabelSpace,
     total: Total | None = None,
 ) -> list[SplitCounts]:
-    """Do what ``score_split`` does with each of several models, loading each batch once."""
+    """Do what ``score_split`` does with each of some models of one configuration.
+
+    Each batch is loaded once, and so is computed what does not depend on the model.
+    """
     counters = [_SplitCounter(model) for model in models]
     for loaded in loader:
         if not loaded.image_ids:  # of several ranks, this one draws nothing of it
             continue
         batch = loaded.to(models[0].device)
+        if len(models) > 1:
+            batch = with_shared_targets(batch, models[0].config)
         true = true_pixels(batch, space.void, borders=False)
         for model, counter in zip(models, counters, strict=True):
             for scored in run_batches(model, [batch]):

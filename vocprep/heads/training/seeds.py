@@ -7,20 +7,25 @@ as there are cores; on a GPU and under ``torchrun`` one after another.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from vocprep.errors import RunError, UsageError, VocprepError
-from vocprep.files.writing import check_output_folder
 from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.folder import check_folder, decide_lanes, hold_folder
+from vocprep.heads.runs.folder import (
+    check_folder,
+    check_folder_of_several,
+    decide_lanes,
+    hold_folder,
+)
 from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.mlflow_store import check_mlflow
 from vocprep.heads.runs.options import TrainOptions
-from vocprep.heads.runs.run import CONFIG_FILE, seed_folder
+from vocprep.heads.runs.run import seed_folder
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.side_by_side import TrainCall, train_side_by_side
 from vocprep.heads.training.summary import RunSummary, SeedsSummary
@@ -29,6 +34,7 @@ from vocprep.progress import Progress, task
 from vocprep.shards.reader import ShardDataset
 from vocprep.validation import LARGEST, printable
 
+Number = TypeVar("Number", int, float)
 OnSeedEpoch = Callable[[int, EpochMetrics], None]
 """Called with a seed and the metrics of an epoch of its run."""
 
@@ -82,9 +88,7 @@ def train_seeds(job: SeedsJob, train_one: TrainOne, processes: Processes) -> See
         outcomes = dict(_side_by_side(job, at_once))
     else:
         outcomes = dict(_in_turn(job, train_one))
-    failures = {seed: each for seed, each in outcomes.items() if isinstance(each, Exception)}
-    if failures:
-        _raise_first(failures, job.seeds)
+    raise_first({seed: outcomes[seed] for seed in job.seeds}, "seed", str)
     runs = [outcomes[seed] for seed in job.seeds]
     return SeedsSummary(
         out=job.out,
@@ -96,12 +100,7 @@ def train_seeds(job: SeedsJob, train_one: TrainOne, processes: Processes) -> See
 
 def check_seed_folders(job: SeedsJob) -> None:
     """Raise what any of the trainings would be refused with, before the first of them begins."""
-    check_output_folder(job.out)
-    if (job.out / CONFIG_FILE).exists():
-        raise UsageError(
-            f"{job.out}: expected a folder for the runs of several seeds, found a run; choose "
-            "another folder, or give --seed to train one run"
-        )
+    check_folder_of_several(job.out, "seed")
     shards = len(job.dataset.shard_names(job.options.train_split))
     for seed in job.seeds:
         folder, options = job.folder(seed), job.options_of(seed)
@@ -147,15 +146,23 @@ def _side_by_side(job: SeedsJob, at_once: int) -> Iterator[tuple[int, RunSummary
                     yield seed, message.value
 
 
-def _raise_first(failures: dict[int, Exception], seeds: Sequence[int]) -> None:
-    """Raise what the first of the failed runs failed of, and tell which of the others are whole."""
-    seed, first = next((seed, failures[seed]) for seed in seeds if seed in failures)
+def raise_first(
+    outcomes: Mapping[Number, RunSummary | Exception], option: str, text: Callable[[Number], str]
+) -> None:
+    """Raise what the first of several runs failed of, if any, and tell which others are whole.
+
+    ``outcomes`` are those of each value of an option, of which ``text`` gives the words.
+    """
+    failures = {value: each for value, each in outcomes.items() if isinstance(each, Exception)}
+    if not failures:
+        return
+    first, *others = failures.values()
     if not isinstance(first, VocprepError):
         raise first
-    others = [str(each) for each in failures if each != seed]
-    also = f"; training failed with seed {', '.join(others)} too" if others else ""
-    whole = [str(each) for each in seeds if each not in failures]
-    rest = f"; the runs of seed {', '.join(whole)} are whole" if whole else ""
+    failed = ", ".join(list(map(text, failures))[1:])
+    also = f"; training failed with {option} {failed} too" if others else ""
+    whole = ", ".join(text(value) for value in outcomes if value not in failures)
+    rest = f"; the runs of {option} {whole} are whole" if whole else ""
     raise type(first)(f"{first}{also}{rest}") from first
 
 

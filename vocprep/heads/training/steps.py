@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vocprep.features.compiling import compiler_options, compiling
 from vocprep.heads.model.config import HeadsConfig
-from vocprep.heads.model.losses import Losses, compute_losses
+from vocprep.heads.model.losses import Losses, compute_losses, with_shared_targets
 from vocprep.heads.model.spiking import reset_spike_counts, spike_rates
 from vocprep.heads.model.tfdet import TFDetHeads
 from vocprep.heads.runs.options import StepPrecision, TrainOptions
@@ -114,8 +114,11 @@ def train_epoch(
 def _step_each(trainings: Sequence[Training], batch: Batch, step: int) -> Tensor:
     """Take a step, counted from 0, with each of the heads; return their losses, [N, 2]."""
     device = trainings[0].processes.device
-    # Alone, each would draw these numbers, and as many of them as any other.
-    state = _random_state(device) if len(trainings) > 1 else None
+    # Alone, each would draw the numbers from this state on, and as many of them as any other.
+    state = None
+    if len(trainings) > 1:
+        state = _random_state(device)
+        batch = with_shared_targets(batch, trainings[0].model.config)
     losses = []
     for training in trainings:
         if state is not None:

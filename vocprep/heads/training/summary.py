@@ -10,6 +10,12 @@ from typing import Any
 from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.training.steps import Training
 
+SWEEP_COLUMNS = (
+    *("epoch", "train_loss", "val_loss"),
+    *("train_miou", "val_miou", "train_pixel_accuracy", "val_pixel_accuracy"),
+)
+"""Fields of ``EpochMetrics`` that a sweep's table has, of the last epoch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
@@ -75,6 +81,61 @@ class SeedsSummary:
             "out": str(self.out),
             "seeds": list(self.seeds),
             "seconds": self.seconds,
+            "runs": [run.to_json() for run in self.runs],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSummary:
+    """The result of a sweep: runs that differ in one option alone."""
+
+    out: Path
+    option: str
+    values: tuple[float, ...]
+    runs: tuple[RunSummary, ...]
+    """In the order of the values."""
+    seconds: float
+    """Of all of them together."""
+
+    @property
+    def leads(self) -> bool:
+        """Always: a sweep is trained by one process."""
+        return True
+
+    @property
+    def best(self) -> float | None:
+        """The value with the highest mIoU of the validation split after the last epoch.
+
+        Of equal ones that with the higher pixel accuracy, then the first. None without validation.
+        """
+        scores = {
+            value: (run.final.val_miou, run.final.val_pixel_accuracy or 0.0)
+            for value, run in zip(self.values, self.runs, strict=True)
+            if run.final.val_miou is not None
+        }
+        return max(scores, key=lambda value: scores[value], default=None)
+
+    def table(self) -> dict[str, Any]:
+        """Return plain JSON values: what ``sweep.json`` holds, a row for each value."""
+        return {
+            "option": self.option,
+            "best": self.best,
+            "rows": [
+                {
+                    "value": value,
+                    "run": run.run_dir.name,
+                    **{name: getattr(run.final, name) for name in SWEEP_COLUMNS},
+                }
+                for value, run in zip(self.values, self.runs, strict=True)
+            ],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: what ``vocprep train --sweep --json`` prints."""
+        return {
+            "out": str(self.out),
+            "seconds": self.seconds,
+            **self.table(),
             "runs": [run.to_json() for run in self.runs],
         }
 

@@ -12,17 +12,19 @@ from typing import overload
 import torch
 
 from vocprep.building.output.components import components_of
-from vocprep.errors import RunError
+from vocprep.errors import RunError, UsageError
 from vocprep.features.compiling import require_compiler
 from vocprep.heads.runs.log import EpochMetrics
 from vocprep.heads.runs.options import DEFAULT_PRESET, TrainOptions, fit_splits
 from vocprep.heads.runs.presets import load_options
+from vocprep.heads.runs.sweeps import Sweep
 from vocprep.heads.runs.weights import weights_origin
 from vocprep.heads.training.distributed import Processes, join_processes
 from vocprep.heads.training.feed import require_splits
 from vocprep.heads.training.one_pass import RunInputs, RunToTrain, train_on_one_pass
 from vocprep.heads.training.seeds import OnSeedEpoch, SeedsJob, checked_seeds, train_seeds
-from vocprep.heads.training.summary import RunSummary, SeedsSummary
+from vocprep.heads.training.summary import RunSummary, SeedsSummary, SweepSummary
+from vocprep.heads.training.sweep import OnSweepEpoch, SweepJob, train_sweep
 from vocprep.memory import memory_errors
 from vocprep.progress import NO_PROGRESS, Progress
 from vocprep.shards.reader import ShardDataset
@@ -53,7 +55,20 @@ def train(  # as the function itself
 ) -> SeedsSummary: ...
 
 
-def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights and seeds
+@overload
+def train(
+    shards: ShardDataset | str | Place,
+    out: str | Path,
+    options: TrainOptions | str | Path = ...,
+    on_epoch: OnSweepEpoch | None = None,
+    progress: Progress = ...,
+    weights: str | Path | None = None,
+    *,
+    sweep: Sweep | str,
+) -> SweepSummary: ...
+
+
+def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights; several runs
     shards: ShardDataset | str | Place,
     out: str | Path,
     options: TrainOptions | str | Path = DEFAULT_PRESET,
@@ -62,7 +77,8 @@ def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights
     weights: str | Path | None = None,
     *,
     seeds: Sequence[int] | None = None,
-) -> RunSummary | SeedsSummary:
+    sweep: Sweep | str | None = None,
+) -> RunSummary | SeedsSummary | SweepSummary:
     """Train heads on a dataset version's train split and leave a run in the folder ``out``.
 
     ``options`` may be the name of a preset or the path of one. ``on_epoch`` is called after each
@@ -77,6 +93,12 @@ def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights
     with as many threads; else one is trained after another. What is refused of one is refused of
     all before any begins; the RunError of one comes after the others are trained.
 
+    With ``sweep``, such as ``weight_decay=0,0.01,0.1``, a run is trained with each value in
+    ``out/weight_decay-0`` and on, all on one pass over the shards: each batch is loaded once, and
+    every run takes its step on it. ``on_epoch`` is called with the value and the metrics. Each run
+    has the bits of a training alone. ``out/sweep.json`` has the scores of all. Neither compiled
+    steps nor ``torchrun`` go with it.
+
     On one CPU and torch version a seed gives the same weights, bit for bit, whether the training
     was interrupted and resumed or not, unless the step is compiled. The caller's random state is
     left as it was.
@@ -88,8 +110,14 @@ def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights
     """
     dataset = shards if isinstance(shards, ShardDataset) else ShardDataset.open(shards)
     options = options if isinstance(options, TrainOptions) else load_options(options)
+    if seeds is not None and sweep is not None:
+        raise UsageError(
+            "sweep and seeds: expected one of them; choose a value by a sweep, then train it with "
+            "several seeds"
+        )
     if options.compiled:
         require_compiler()
+    swept = Sweep.parse(sweep) if isinstance(sweep, str) else sweep
     chosen = None if seeds is None else checked_seeds(seeds)
     job = _Job(
         inputs=RunInputs(
@@ -108,9 +136,11 @@ def train(  # noqa: PLR0913  # what, where, how; two ways to observe it; weights
         _kept_random_state(processes.device),
     ):
         require_splits(dataset, job.options)
-        if chosen is None:
-            return _train_one(job, processes)
-        return _train_seeds(job, chosen, weights, processes)
+        if swept is not None:
+            return train_sweep(SweepJob(sweep=swept, **vars(job)), processes)
+        if chosen is not None:
+            return _train_seeds(job, chosen, weights, processes)
+        return _train_one(job, processes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,9 @@ class Batch:
     """Each [32·ny, 32·nx] under the label space, decoded when it is taken; None unless chosen."""
     mixed: Tensor | None = None
     """int64 [M]: which of the B·P patches hold two classes or more; None unless listed."""
+    cell_shares: tuple[Tensor, Tensor] | None = None
+    """Shares of classes in cells, float32 [B, P, g², 4], and valid pixels of cells, int64
+    [B, P, g²]: what several heads of g×g cells are taught, computed once; None unless it was."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -75,6 +78,8 @@ class Batch:
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in _TENSORS}
         if self.mixed is not None:
             moved["mixed"] = self.mixed.to(device)
+        if self.cell_shares is not None:
+            moved["cell_shares"] = tuple(each.to(device) for each in self.cell_shares)
         return replace(self, **moved)
 
     def with_mixed(self, count: int | None = None) -> Batch:
@@ -100,6 +105,7 @@ class Batch:
             has_padding=shortest < longest,
             label_maps=None if self.label_maps is None else self.label_maps[rows],
             mixed=None,
+            cell_shares=None,
             **fields,
         )
 
@@ -110,9 +116,14 @@ class Batch:
             field = getattr(self, name)
             filler = torch.as_tensor(value, dtype=field.dtype, device=field.device)
             fields[name] = filler.expand_as(field)
-        label_maps = None if self.label_maps is None else ()
         return replace(
-            self, image_ids=(), has_padding=True, label_maps=label_maps, mixed=None, **fields
+            self,
+            image_ids=(),
+            has_padding=True,
+            label_maps=None if self.label_maps is None else (),
+            mixed=None,
+            cell_shares=None,
+            **fields,
         )
 
 

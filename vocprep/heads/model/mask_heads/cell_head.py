@@ -152,7 +152,7 @@ def cell_losses(
     """Return the losses of patches and of cells: cross-entropies against shares of area."""
     class_logits, cell_logits = class_logits.float(), cell_logits.float()
     per_side = math.isqrt(cell_logits.shape[-2])
-    shares, valid = cell_shares(targets.slot_planes, per_side)
+    shares, valid = targets.cell_shares or cell_shares(targets.slot_planes, per_side)
     by_patch = class_losses(class_logits, targets, valid.sum(dim=-1), config)
     labels = targets.slot_labels.unsqueeze(-2).expand_as(shares)
     by_cell = soft_cross_entropy(cell_logits, labels, shares, config.label_smoothing)
