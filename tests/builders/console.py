@@ -59,6 +59,8 @@ class Shell:
     """What stands on a page for a place of the tests, and that place."""
     status: int = 0
     """Of the last command."""
+    timeout: float = 60
+    """Seconds that a command of bash may take."""
 
     def run(self, command: str) -> str:
         """Return what a command prints, to both streams, in the page's names of places."""
@@ -74,7 +76,7 @@ class Shell:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=60,
+                timeout=self.timeout,
             )
             printed, self.status = done.stdout, done.returncode
         for shown, place in self.places.items():
