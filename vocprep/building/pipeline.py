@@ -338,7 +338,7 @@ def worth_compiling(recipe: Recipe, samples: int) -> bool:
 def is_compiled(recipe: Recipe, samples: int, options: BuildOptions) -> bool:
     """Return whether to compile the backbone for so many images: as chosen, or where it pays.
 
-    On a GPU it does not: for 6,000 images a process compiled for 68 s, and saved none.
+    On a GPU it does not: 6,000 images in bf16 took 82 s compiled, and 20 s as they are.
     """
     if options.compiled is not None:
         return options.compiled
