@@ -36,13 +36,14 @@ dist: $(READY)  ## wheel and sdist in dist/, checked
 try-dist: dist  ## the wheel in environments of its own: the core, then each extra; minutes, and torch's size on disk
 	$(BIN)/python release/try_dist.py dist build/try-dist
 
+# What old releases warn of concerns themselves, or newer ones of what they stand on.
 LOWEST := build/lowest
 test-lowest:  ## all tests with the lowest version of each dependency; fetches them
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) release/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(LOWEST)/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal -W default
 
 # The loaders of other libraries are measured where `pip install -e '.[bench]'` brought them: some of
 # them hold numpy back, which an environment for development should not be.

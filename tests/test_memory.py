@@ -1,14 +1,16 @@
-"""How much memory is free."""
+"""How much memory is free, and where there is too little."""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from vocprep import memory
-from vocprep.memory import available_memory
+from vocprep.errors import OutOfMemoryError
+from vocprep.memory import LEAST_ADDRESS_SPACE, available_memory, memory_errors
 
 
 def test_free_memory_is_some_of_the_machines() -> None:
@@ -45,3 +47,20 @@ def test_limit_of_a_control_group_holds(
 
     monkeypatch.setattr(memory, "Path", OnlyThese)
     assert available_memory() == expected
+
+
+@pytest.mark.parametrize("left", [-1, 0, LEAST_ADDRESS_SPACE // 2])
+def test_nothing_begins_in_an_address_space_that_is_nearly_used_up(
+    left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (used + left, used + left))
+    with (
+        pytest.raises(OutOfMemoryError, match=r"left of the address space, .*; raise .* or wait"),
+        memory_errors("wait"),
+    ):
+        pytest.fail("began")
+    limits = 2 * (used + 2 * LEAST_ADDRESS_SPACE,)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    with memory_errors("wait"):
+        pass

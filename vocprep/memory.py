@@ -23,11 +23,15 @@ _LONGEST_DETAIL = 120
 _LIMIT_ADVICE = "raise the address-space limit (ulimit -v), or"
 _USED_UP = 0.9
 """Share of the address space from which libraries fail in words that do not tell why."""
+LEAST_ADDRESS_SPACE = 256 << 20
+"""Bytes of it with less of which torch's threads may hang or crash, and no training ended well."""
 
 
 @contextmanager
 def memory_errors(advice: str) -> Iterator[None]:
     """Raise OutOfMemoryError, with what to lower, for an error of too little memory.
+
+    At once where less address space is left than ``LEAST_ADDRESS_SPACE``.
 
     >>> with memory_errors("use a smaller batch_size"):
     ...     raise MemoryError
@@ -35,6 +39,7 @@ def memory_errors(advice: str) -> Iterator[None]:
     ...
     vocprep.errors.OutOfMemoryError: the memory does not suffice; use a smaller batch_size
     """
+    require_address_space(advice)
     try:
         yield
     except Exception as error:
@@ -42,6 +47,16 @@ def memory_errors(advice: str) -> Iterator[None]:
         if found is None or found is error:
             raise
         raise found from error
+
+
+def require_address_space(advice: str) -> None:
+    """Raise OutOfMemoryError where a limit (``ulimit -v``) leaves too little for torch to fail."""
+    used, limit = _address_space()
+    if limit is not None and limit - used < LEAST_ADDRESS_SPACE:
+        raise OutOfMemoryError(
+            f"the memory does not suffice ({max(0, limit - used) >> 20} MB are left of the address "
+            f"space, expected {LEAST_ADDRESS_SPACE >> 20} MB at least); {_LIMIT_ADVICE} {advice}"
+        )
 
 
 def as_memory_error(error: BaseException, advice: str) -> OutOfMemoryError | None:
@@ -66,14 +81,20 @@ def _is_shortage(error: BaseException) -> bool:
 
 def _is_address_space_used_up() -> bool:
     """Return whether this process has nearly all of a limited address space (``ulimit -v``)."""
+    used, limit = _address_space()
+    return limit is not None and used >= _USED_UP * limit
+
+
+def _address_space() -> tuple[int, int | None]:
+    """Return how many bytes of address space this process uses, and its limit, None without one."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
-        return False
+        return 0, None
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (OSError, MemoryError):
-        return False
-    return pages * os.sysconf("SC_PAGE_SIZE") >= _USED_UP * limit
+        return 0, None
+    return pages * os.sysconf("SC_PAGE_SIZE"), limit
 
 
 def _fitting(advice: str, error: BaseException) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from builders.verbs import build_words
 from click.testing import Result
 
 from vocprep.cli.main import main
@@ -201,7 +202,8 @@ def test_damage_that_a_lack_of_memory_pretends_is_none(failing: Callable[..., Re
 
 LIMITED = """
 import resource, sys
-import torch, vocprep.cli.train, vocprep.heads.training.train, vocprep.checks.data_content
+import torch, vocprep.cli.build, vocprep.cli.train
+import vocprep.building.local, vocprep.checks.data_content, vocprep.heads.training.train
 from vocprep.program import main
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, [used + int(sys.argv[1])] * 2)
@@ -212,20 +214,26 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("room", [20 << 20, 120 << 20])
-def test_in_a_small_address_space_training_ends_with_a_sentence(
-    shards: Path, tmp_path: Path, room: int
+@pytest.mark.parametrize("command", ["train", "build-shards"])
+def test_in_a_small_address_space_commands_end_with_a_sentence(
+    shards: Path, sample_tree: Path, tmp_path: Path, command: str, room: int
 ) -> None:
-    words = ["train", shards, "--out", tmp_path / "run", "--device", "cpu", "--batch-size", 64]
-    words += ["--preset", "default"]  # whose masks take more than the room
-    command = [sys.executable, "-c", LIMITED, room, *words]
+    out = tmp_path / "out"
+    train = ["train", shards, "--out", out, "--device", "cpu", "--preset", "default"]
+    words = train if command == "train" else build_words(sample_tree, out)
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, timeout=200
+        list(map(str, [sys.executable, "-c", LIMITED, room, *words])),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
     )
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert "memory does not suffice" in last
-    assert "--batch-size" in last or "ulimit -v" in last  # where a library could not be loaded
+    assert "ulimit -v" in last
+    assert not out.exists()
 
 
 def test_of_several_files_that_failed_each_has_a_line(vocprep: Run, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from vocprep.building.pipeline import (
 )
 from vocprep.building.plan import BuildKey, BuildPlan, ShardPlan, plan
 from vocprep.building.processes.build import ProcessesBuild
+from vocprep.building.processes.starter import LOWER_MEMORY
 from vocprep.building.ray.build import ClusterBuild
 from vocprep.building.ray.cluster import check_ray
 from vocprep.building.ray.messages import counted
@@ -47,6 +48,7 @@ from vocprep.features.devices import choose_devices, numerics_class
 from vocprep.features.embed import Embedder
 from vocprep.features.on_device.nvjpeg import check_nvjpeg
 from vocprep.manifests import DatasetManifest
+from vocprep.memory import require_address_space
 from vocprep.options import BuildChoices, BuildOptions, Layout, MaxFailures, Part
 from vocprep.parallel import StageTimes
 from vocprep.progress import NO_PROGRESS, Progress
@@ -104,6 +106,7 @@ def build_plan(
     FailureBudgetError when more samples are quarantined than ``options.max_failures`` allows.
     """
     out, options = parse_place(out), options or BuildOptions()
+    require_address_space(LOWER_MEMORY)
     refuse_own_reuse(out, options)
     if options.part is not None:
         return _build_part(plan, options.part, out, options, progress)

@@ -136,12 +136,15 @@ class FrozenMaps(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def set_tf32(*, allowed: bool) -> None:
-    """Allow or forbid that CUDA rounds fp32 products to TF32, which keeps 10 of 23 bits.
+def set_tf32(device: torch.device, *, allowed: bool) -> None:
+    """Allow or forbid that a GPU rounds fp32 products to TF32, which keeps 10 of 23 bits.
 
     cuDNN's default allows it. The setting is global, so it is set before each pass, by torch's
-    older switches: they can no longer be read once the newer ones are used.
+    older switches: they can no longer be read once the newer ones are used. Releases of torch
+    that warn of them do it on CPUs too, where nothing is to be set.
     """
+    if device.type != "cuda":
+        return
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
 

@@ -161,7 +161,7 @@ class Embedder:
         """Return the network's graph for whole chunks of its usual input; None on a CPU."""
         if self.device.type != "cuda" or self.spec.network is not None:
             return None
-        set_tf32(allowed=self._tf32)
+        set_tf32(self.device, allowed=self._tf32)
         return ChunkGraph.capture(self._pass, self._blank_chunk())
 
     def _blank_chunk(self) -> Tensor:
@@ -296,7 +296,7 @@ class Embedder:
             return self._embed_chunks(inputs)
 
     def _embed_chunks(self, inputs: Tensor) -> Tensor:
-        set_tf32(allowed=self._tf32)
+        set_tf32(self.device, allowed=self._tf32)
         side = self._described.patch_pixels
         places = (inputs.shape[1] // side) * (inputs.shape[2] // side)
         dim = self._described.embedding_size((), self.spec.layers)

@@ -143,7 +143,7 @@ def _try(
     """
     backbone = ExactBackbone(network, BACKBONES[DEFAULT_BACKBONE], LAYERS, carrier)
     backbone.to(inputs.device)
-    set_tf32(allowed=carrier.tf32)
+    set_tf32(inputs.device, allowed=carrier.tf32)
     alone = without_signed_zeros(backbone(inputs[:2]))
     embeddings = without_signed_zeros(backbone(inputs))  # libraries prepare code for each shape
     started = time.perf_counter()
