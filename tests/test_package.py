@@ -7,9 +7,11 @@ import doctest
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,14 @@ def test_imports_run_one_way() -> None:
     run(str(program), "--no-cache", cwd=ROOT)
 
 
+def test_the_container_has_extras_and_a_python_that_there_are() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S*)", (ROOT / "Containerfile").read_text(), re.M))
+    assert set(arguments["EXTRAS"].split(",")) <= set(project["optional-dependencies"])
+    least = project["requires-python"].removeprefix(">=")
+    assert [*map(int, arguments["PYTHON"].split("."))] >= [*map(int, least.split("."))]
+
+
 @pytest.mark.slow
 def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
@@ -199,6 +209,7 @@ def test_the_wheel_carries_the_manifests(tmp_path: Path) -> None:
     run(*pip, "install", *offline, "--target", str(installed), *map(str, wheels.glob("*.whl")))
     code = """
 import sys
+import tomllib
 from pathlib import Path
 import vocprep
 from vocprep.manifests import load_dataset, load_source, manifest_names, manifests_dir
