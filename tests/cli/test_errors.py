@@ -89,7 +89,7 @@ def test_with_json_a_wrong_option_is_json_too(vocprep: Run, name: str) -> None:
     result = vocprep(name, "--nonsense", "--json")
     value = json.loads(result.stdout)
     assert (result.exit_code, value["exit_code"]) == (2, 2)
-    assert value["error"].startswith("No such option '--nonsense'.")
+    assert value["error"].startswith("No such option")
     assert "--nonsense" in result.stderr
 
 

@@ -29,6 +29,8 @@ def label_ids(values: NDArray[Any]) -> NDArray[np.uint16]:
     """
     if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:
         return np.ascontiguousarray(values.astype(np.uint16))
+    # Of the byte order here: numpy before 2.3 crashes where it compares numbers of another.
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype == np.float16:  # whose largest number is below that of the ids
         values = values.astype(np.float32)
     with np.errstate(invalid="ignore"):  # signalling NaNs
