@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from builders.exported_runs import batch_of, picture, predicted, run_block
+from builders.processes import forked
 
 import vocprep
 from vocprep.exporting.runs.source import RunSource
+from vocprep.exporting.runs.torch_files import save_program
 from vocprep.heads.predict_image import predict_label_map
 from vocprep.placement import split_patches
 
@@ -81,3 +85,19 @@ def test_the_guide_s_lines_label_a_record(
     label_map = run_block("torch.export.load")["label_map"]
     expected = predict_label_map(slots.run, embeddings[0], GRIDS[0], None, slots.class_weights)
     assert (label_map[0].numpy() == split_patches(expected.label_map)).mean() > 0.999
+
+
+def save_on_a_full_disk(path: Path) -> None:
+    """End with exit code 3 where a program does not fit on the disk."""
+    program = torch.export.export(torch.nn.Linear(128, 128), (torch.zeros(1, 128),))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    with pytest.raises(OSError, match="File too large"):
+        save_program(program, ("outputs",), {}, path)
+    os._exit(3)
+
+
+def test_a_full_disk_is_an_error_and_no_end_of_the_process(tmp_path: Path) -> None:
+    process = forked(save_on_a_full_disk, tmp_path / "heads.pt2")
+    process.start()
+    process.join()
+    assert process.exitcode == 3

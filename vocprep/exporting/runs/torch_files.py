@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ def save_program(
 ) -> None:
     """Write a program; its outputs are a tuple in their order."""
     told = canonical_json({**about, "outputs": list(outputs)}).decode()
-    torch.export.save(program, path, extra_files={ABOUT_FILE: told})
+    # To memory first: where a disk is full, torch's writer of files ends the whole process.
+    stream = io.BytesIO()
+    torch.export.save(program, stream, extra_files={ABOUT_FILE: told})
+    path.write_bytes(stream.getbuffer())
 
 
 def open_program(path: Path) -> Computed:
