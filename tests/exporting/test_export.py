@@ -79,6 +79,9 @@ def test_files_of_others_are_never_replaced(crop_hdf5: Built, tmp_path: Path) ->
         vocprep.export(crop_hdf5.path, "npy", tmp_path)
     with pytest.raises(UsageError, match="a dataset version"):
         vocprep.export(crop_hdf5.path, "npy", crop_hdf5.path)
+    with pytest.raises(UsageError, match="files of one's own, found a dataset version"):
+        vocprep.export(crop_hdf5.path, "npy", crop_hdf5.path / "new" / "arrays")
+    assert not (crop_hdf5.path / "new").exists()
     assert (tmp_path / "thesis.tex").read_text() == "all of it"
 
 

@@ -19,7 +19,7 @@ from vocprep.files.locking import LOCK
 from vocprep.files.names import TEMPORARY_PREFIX, found_at, is_clutter
 from vocprep.files.reading import open_regular
 from vocprep.files.replacing import Replacement, empty_staging, locked_output
-from vocprep.files.writing import disk_advice, write_json
+from vocprep.files.writing import disk_advice, refuse_in_version, write_json
 from vocprep.shards.samples import Count, Entry, Sha256
 from vocprep.storage.reading import read_json_at
 
@@ -65,9 +65,10 @@ def export_folder(
 ) -> Iterator[Path]:
     """Yield an empty folder to write an export in; at the end its files replace those in ``out``.
 
-    Raises UsageError where ``out`` holds anything but an earlier export, DataError where files
-    cannot be written.
+    Raises UsageError where ``out`` holds anything but an earlier export or lies in a dataset
+    version, DataError where files cannot be written.
     """
+    refuse_in_version(out)
     staged = out / _STAGING
     exchange = Replacement(
         folder=out, staged=staged, marker=EXPORT_FILE, is_own=lambda name: name in _own(out, staged)

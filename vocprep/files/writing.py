@@ -213,7 +213,13 @@ def check_output_file(out: Path, what: str = "--out") -> None:
     if out.is_dir():
         raise UsageError(f"{what} {out}: expected a file, found a folder; give another name")
     check_output_folder(out.parent, what)
-    if (found := found_at(out.parent)) in (VERSION, UNFINISHED):
+    refuse_in_version(out, what)
+
+
+def refuse_in_version(out: Path, what: str = "--out") -> None:
+    """Raise UsageError where a file or folder that is to be made would lie in a dataset version."""
+    above = next((path for path in out.parents if path.is_dir()), Path())
+    if (found := found_at(above)) in (VERSION, UNFINISHED):
         raise UsageError(
             f"{what} {out}: expected a folder for files of one's own, found {found}; choose another"
         )
