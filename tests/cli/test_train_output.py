@@ -242,6 +242,10 @@ def test_a_sweep_ends_with_the_table_of_its_values(
         (("lr=0.1,0.1",), "sweep of lr: expected values, each once, found '0.1, 0.1'"),
         (("lr=0.1,-1",), "lr -1.0: expected more than 0"),
         (("lr=0.1,nan",), "values[1] nan: expected a finite number"),
+        (
+            ("clip=" + ",".join(map(str, range(101))),),
+            "sweep of clip: expected 100 values at most, found 101; divide them between",
+        ),
         (("lr=1", "--lr", 1), "lr and sweep: expected one of them; leave --lr out, or --sweep"),
         (
             ("clip=1,2", "--set", "clip=3"),

@@ -18,6 +18,8 @@ Swept = Literal["weight_decay", "lr", "warmup", "clip", "ema"]
 """Options of the steps alone: runs that differ in one of them draw the same batches and the same
 random numbers, and have heads of the same shapes."""
 SWEPT: tuple[Swept, ...] = get_args(Swept)
+MOST_VALUES = 100
+"""Values of a sweep: each has a run in memory and some open files until the last epoch."""
 SWEEP_FILE = "sweep.json"
 """The scores of a sweep's runs, beside their folders."""
 
@@ -36,6 +38,11 @@ class Sweep:
 
     @model_validator(mode="after")
     def _each_value_once(self) -> Self:
+        if len(self.values) > MOST_VALUES:
+            raise UsageError(
+                f"sweep of {self.option}: expected {MOST_VALUES} values at most, found "
+                f"{len(self.values)}; divide them between several commands with the same --out"
+            )
         self.options(TrainOptions())  # raises for a value that the option cannot have
         if not self.values or len(set(self.values)) < len(self.values):
             shown = printable(", ".join(map(number_text, self.values)), 60)
