@@ -200,6 +200,12 @@ def test_each_seed_is_a_run_with_the_name_of_their_folder(
             SourceUnavailableError,
             "mlflow http://127.0.0.1:9: the server does not answer",
         ),
+        (
+            "http://me:sec@re/secret@127.0.0.1:9",
+            SourceUnavailableError,
+            "mlflow http://127.0.0.1:9: the server does not answer",
+        ),
+        ("http://[::1", SourceUnavailableError, "mlflow http://[::1: the server does not answer"),
         ("gopher://nowhere", UsageError, "mlflow gopher://nowhere: not a tracking store"),
     ],
 )

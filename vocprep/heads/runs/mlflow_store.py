@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from vocprep.errors import SourceUnavailableError, UsageError
 from vocprep.validation import printable
@@ -25,8 +24,8 @@ _ENVIRONMENT = {
 }
 """What MLflow takes from the environment, where that says nothing else."""
 _LOGGERS = ("mlflow", "alembic", "urllib3")
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
-"""Name and password in a URL."""
+_USER = re.compile(r"(?<=://)(?!/)\S*@")
+"""Name and password in a URL, also such as hold an @ or a slash that should be escaped."""
 
 
 def check_mlflow(uri: str) -> None:
@@ -41,7 +40,7 @@ def check_mlflow(uri: str) -> None:
             client_of(uri).search_experiments(max_results=1)
     except Exception as error:  # of many types, by the store
         shown, reason = shown_store(uri), reason_of(error)
-        if urlsplit(_store(uri)).scheme in ("http", "https"):
+        if _store(uri).startswith(("http://", "https://")):
             raise SourceUnavailableError(
                 f"mlflow {shown}: the server does not answer as MLflow's ({reason}); start it, "
                 "name another, or train without mlflow"
