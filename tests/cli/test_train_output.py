@@ -260,3 +260,15 @@ def test_bad_sweeps_are_refused(
     result = vocprep("train", tmp_path, "--out", tmp_path / "out", "--sweep", *words)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert result.stderr.startswith(f"error: {expected}")
+
+
+def test_shards_that_mlflow_took_for_its_store_are_told(
+    shards: Path, tmp_path: Path, vocprep: Run
+) -> None:
+    for taken in (str(shards), "s3://bucket/voc"):
+        result = vocprep("train", "--out", tmp_path / "out", "--mlflow", taken)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == (
+            f"error: --mlflow {taken}: expected the URI of a tracking store, found that of a "
+            "dataset version; give SHARDS first, and --mlflow behind it\n"
+        )

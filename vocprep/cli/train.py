@@ -22,16 +22,30 @@ from vocprep.cli.train_lines import (
     print_summary,
 )
 from vocprep.errors import UsageError
+from vocprep.files.names import VERSION, found_at
 from vocprep.heads.runs.options import DEFAULT_PRESET, EXECUTION, TrainOptions
 from vocprep.heads.runs.sweeps import Sweep, number_text, run_name
 from vocprep.options import LoaderMode
-from vocprep.storage.places import Place
+from vocprep.storage.places import Place, shown_url, url_scheme
+from vocprep.storage.store import SCHEMES
 
 if TYPE_CHECKING:
     from vocprep.heads.runs.log import EpochMetrics
 
 PRESETS = "preset's"
 """The default, in the help, of a flag that overrides the preset."""
+
+
+def _tracking_store(
+    _context: click.Context, _option: click.Parameter, uri: str | None
+) -> str | None:
+    """Return the URI of --mlflow; UsageError for SHARDS behind an --mlflow without URI."""
+    if uri and (url_scheme(uri) in SCHEMES or found_at(Path(uri)) == VERSION):
+        raise UsageError(
+            f"--mlflow {shown_url(uri)}: expected the URI of a tracking store, found that of a "
+            "dataset version; give SHARDS first, and --mlflow behind it"
+        )
+    return uri
 
 
 @click.command()
@@ -100,6 +114,7 @@ PRESETS = "preset's"
     metavar="[URI]",
     is_flag=False,
     flag_value="",
+    callback=_tracking_store,
     help="Log to this MLflow tracking store too, or without URI to $MLFLOW_TRACKING_URI, else "
     "./mlflow.db.",
 )
