@@ -164,6 +164,21 @@ def test_a_missing_library_is_named_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_library_that_cannot_be_loaded_is_named(
+    crop_hdf5: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "site" / "pyarrow.py"
+    broken.parent.mkdir()
+    broken.write_text("raise ImportError('libarrow.so: no such file')")
+    monkeypatch.delitem(sys.modules, "pyarrow")
+    monkeypatch.syspath_prepend(broken.parent)
+    words = ["export", str(crop_hdf5.path), "--to", "parquet", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "pyarrow is installed and cannot be loaded: libarrow.so: no such file" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_damaged_shard_leaves_nothing(built_copy: Built, tmp_path: Path) -> None:
     shard = built_copy.path / built_copy.index.shards[-1].name
     data = bytearray(shard.read_bytes())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,7 +53,7 @@ class VersionExporter:
     """Those that are exported unless others are chosen."""
 
     def versions(self, to: str) -> dict[str, str]:
-        """Return the version of each library; UsageError where one is not installed."""
+        """Return the version of each library; UsageError where one is missing, or broken."""
         return _versions(self.libraries, to)
 
 
@@ -72,7 +73,7 @@ class RunExporter:
     """Versions of what the files conform to."""
 
     def versions(self, to: str) -> dict[str, str]:
-        """Return these versions; UsageError where a library is not installed."""
+        """Return these versions; UsageError where a library is missing, or broken."""
         return {**_versions(self.libraries, to), **self.standards}
 
 
@@ -83,6 +84,13 @@ def _versions(libraries: Sequence[str], to: str) -> dict[str, str]:
             f"--to {to}: needs {' and '.join(missing)}, which cannot be found: run pip install "
             "'vocprep[export]'"
         )
+    for name in libraries:
+        try:
+            import_module(_MODULES.get(name, name))
+        except ImportError as error:
+            raise UsageError(
+                f"--to {to}: {name} is installed and cannot be loaded: {error}; install it again"
+            ) from error
     return {name: version(name) for name in libraries}
 
 
