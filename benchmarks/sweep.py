@@ -1,4 +1,4 @@
-"""What a sweep of four values on one pass takes, beside four trainings one after another.
+"""What a sweep of values on one pass takes, beside a training with each value, one after another.
 
 Both train the same runs, to the same bits; the sweep reads the shards once, loads each batch once
 and computes once what does not depend on the heads. All is processor time of one thread, so that
@@ -6,6 +6,7 @@ other work on the machine does not count; sweeps and single trainings take turns
 row of a preset, in which each training is a command, all run in one process that has its libraries.
 
 Run: python benchmarks/sweep.py [--images 240] [--epochs 15] [--repeats 2] [--presets linear cells]
+[--values 0 0.1 1 4] [--no-commands]
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ COLUMNS = (
     Column("sweep_s", "sweep, s", ".2f"),
     Column("ratio", "times", ".2f"),
 )
-SWEEP = Sweep(option="weight_decay", values=(0.0, 0.1, 1.0, 4.0))
 WAYS: dict[str, dict[str, Any]] = {
     "": {"val_split": ""},
     ", scored after the last epoch": {"val_split": "train"},
@@ -55,14 +55,17 @@ class Bench:
 
     shards: ShardDataset
     folder: Path
+    sweep: Sweep
     repeats: int
+    has_commands: bool
+    """Whether trainings that are commands are measured too."""
 
     def row(self, name: str, seconds: Seconds, options: TrainOptions) -> dict[str, Cell]:
         """Measure a row: the least of some repeats, in turn."""
         alone, swept = [], []
         for _ in range(self.repeats):
-            alone.append(sum(seconds(each, None) for each in SWEEP.options(options)))
-            swept.append(seconds(options, SWEEP))
+            alone.append(sum(seconds(each, None) for each in self.sweep.options(options)))
+            swept.append(seconds(options, self.sweep))
         return {
             "name": name,
             "alone_s": min(alone),
@@ -76,8 +79,10 @@ class Bench:
             self.row(f"{name}{words}", self.seconds, replace(options, **way))
             for words, way in WAYS.items()
         ]
-        scored = replace(options, val_split="train")
-        return [*rows, self.row(f"{name}, scored, as commands", self.command_seconds, scored)]
+        if self.has_commands:
+            scored = replace(options, val_split="train")
+            rows.append(self.row(f"{name}, scored, as commands", self.command_seconds, scored))
+        return rows
 
     def command_seconds(self, options: TrainOptions, sweep: Sweep | None = None) -> float:
         """Return the processor time of a command that trains, or sweeps."""
@@ -125,7 +130,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--presets", nargs="+", default=["linear"])
+    parser.add_argument("--values", type=float, nargs="+", default=[0.0, 0.1, 1.0, 4.0])
+    parser.add_argument("--no-commands", action="store_true", help="leave out the slowest row")
     arguments = parser.parse_args()
+    sweep = Sweep(option="weight_decay", values=tuple(arguments.values))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -141,10 +149,16 @@ def main() -> None:
         report = Report(
             "sweep",
             samples,
-            f"{pictures.title}; {arguments.epochs} epochs; {len(SWEEP.values)} values of "
-            f"{SWEEP.option}; processor seconds of one thread, least of {arguments.repeats}",
+            f"{pictures.title}; {arguments.epochs} epochs; {len(sweep.values)} values of "
+            f"{sweep.option}; processor seconds of one thread, least of {arguments.repeats}",
         )
-        bench = Bench(ShardDataset.open(folder / "shards"), folder, arguments.repeats)
+        bench = Bench(
+            shards=ShardDataset.open(folder / "shards"),
+            folder=folder,
+            sweep=sweep,
+            repeats=arguments.repeats,
+            has_commands=not arguments.no_commands,
+        )
         changes = {"epochs": arguments.epochs, "validate_every": arguments.epochs}
         changes |= {"device": "cpu", "overwrite": True}
         options = {name: load_options(name, (), changes) for name in arguments.presets}
