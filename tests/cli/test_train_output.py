@@ -152,7 +152,7 @@ def test_lines_of_epochs(  # their columns stand below one another
 def test_time_left_of_several_runs_is_that_of_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    left = TimeLeft(epochs=4, runs=3)
+    left = TimeLeft(epochs=4, runs=3, on_one_pass=False)
     now = 106.0
     assert left.after(0, 1) == pytest.approx(11 * 6)
     # Seed 7 is resumed after two epochs: 8 are left of all, two came in 6 seconds.
@@ -203,14 +203,16 @@ def test_bad_lists_of_seeds_are_refused(tmp_path: Path, vocprep: Run, bad: str) 
 def test_a_sweep_ends_with_the_table_of_its_values(
     shards: Path, tmp_path: Path, vocprep: Run
 ) -> None:
-    out, words = tmp_path / "out", ("--epochs", 1, "--val-split", "train", *QUICK)
+    out, words = tmp_path / "out", ("--epochs", 2, "--val-split", "train", *QUICK)
+    words += ("--set", "validate_every=2")
     result = vocprep("train", shards, "--out", out, "--sweep", "weight_decay=0, 0.05", *words)
     assert result.exit_code == 0, result.output
     *epochs, head, one, other, last = result.stdout.splitlines()
     assert [line[:32] for line in epochs] == [
-        "weight_decay    0  epoch 1 of 1 ",
+        "weight_decay    0  epoch 1 of 2 ",  # of the others only what is validated
+        "weight_decay    0  epoch 2 of 2 ",
         "weight_decay    0               ",
-        "weight_decay 0.05  epoch 1 of 1 ",
+        "weight_decay 0.05  epoch 2 of 2 ",
         "weight_decay 0.05               ",
     ]
     assert head.split("  ")[0] == "weight_decay"
@@ -223,7 +225,7 @@ def test_a_sweep_ends_with_the_table_of_its_values(
     assert f"the best by val mIoU is weight_decay {table['best']:g}; this table is in " in last
     words = ("--sweep", "weight_decay=0,0.05,1", "--resume", "--json")
     more = json.loads(vocprep("train", shards, "--out", out, *words).stdout)
-    assert [run["resumed_from"] for run in more["runs"]] == [1, 1, 0]
+    assert [run["resumed_from"] for run in more["runs"]] == [2, 2, 0]
     assert [row["value"] for row in more["rows"]] == [0, 0.05, 1]
     scored = vocprep("evaluate", out, shards, "--split", "train", "--device", "cpu", "--json")
     names = [each["run"] for each in json.loads(scored.stdout)]

@@ -34,24 +34,30 @@ def seconds_left(trained: Sequence[EpochMetrics], options: TrainOptions) -> floa
 class TimeLeft:
     """Estimates how long several runs take, by the epochs that were trained since the beginning."""
 
-    def __init__(self, epochs: int, runs: int) -> None:
-        """Begin: ``runs`` are those that are not finished."""
-        self._begun, self._total = time.monotonic(), epochs * runs
+    def __init__(self, epochs: int, runs: int, *, on_one_pass: bool) -> None:
+        """Begin: ``runs`` are those that are not finished, which may share each of their epochs."""
+        self._begun, self._total = time.monotonic(), epochs * (1 if on_one_pass else runs)
+        self._on_one_pass = on_one_pass
         self._before: dict[float, int] = {}
         """Epochs of each run that were trained in an earlier training, by seed or value."""
-        self._trained = 0
+        self._trained = self._latest = 0
 
     @property
     def has_begun(self) -> bool:
         """Whether an epoch was trained."""
         return bool(self._trained)
 
+    def is_counted(self, epoch: int) -> bool:
+        """Return whether another run was told of this epoch, which they share."""
+        return self._on_one_pass and epoch == self._latest
+
     def after(self, value: float, epoch: int) -> float:
         """Return the seconds left after one more epoch of a run, for all runs together.
 
         ``value`` is its seed, or its value of a sweep.
         """
-        self._before.setdefault(value, epoch - 1)
-        self._trained += 1
+        if not self.is_counted(epoch):
+            self._before.setdefault(0.0 if self._on_one_pass else value, epoch - 1)
+            self._trained, self._latest = self._trained + 1, epoch
         left = self._total - sum(self._before.values()) - self._trained
         return left * (time.monotonic() - self._begun) / self._trained

@@ -272,11 +272,13 @@ def _train_several(  # the command's words
 
     folders = several.folders(out)
     done = [folder for folder in folders if options.resume and is_finished(folder)]
-    left = TimeLeft(options.epochs, len(folders) - len(done))
+    on_one_pass = "sweep" in several.argument
+    left = TimeLeft(options.epochs, len(folders) - len(done), on_one_pass=on_one_pass)
 
     def on_epoch(value: float, metrics: EpochMetrics) -> None:
+        is_new = not left.is_counted(metrics.epoch)
         seconds = left.after(value, metrics.epoch)
-        if not as_json:
+        if not as_json and (is_new or metrics.val_loss is not None):
             print_epoch(metrics, options.epochs, seconds, several.label(value))
 
     try:
