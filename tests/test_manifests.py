@@ -430,6 +430,24 @@ def test_a_path_without_a_file_is_refused() -> None:
         find_manifest("datasets", "nowhere/own.toml")
 
 
+def test_a_folder_in_the_place_of_its_manifest_gets_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my data").mkdir()
+    with pytest.raises(
+        UsageError, match=r"without dataset\.toml; run vocprep init 'my data' first"
+    ):
+        find_manifest("datasets", "my data")
+    with pytest.raises(
+        ManifestError, match=r"no such .* dataset; run vocprep init 'my data' first"
+    ):
+        find_manifest("datasets", "my data/dataset.toml")
+    Path("my data/dataset.toml").touch()
+    with pytest.raises(UsageError, match=r"is a folder; name its manifest, my data/dataset\.toml"):
+        find_manifest("datasets", "my data")
+
+
 def test_an_installation_without_manifests_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from vocprep.manifest_paths import (
 )
 from vocprep.validation import printable
 
+DATASET_FILE: Final = "dataset.toml"
+"""Manifest that ``vocprep init`` writes."""
 SPLIT_FIELD: Final = "{split}"
 """Stands in a path for the name of a split."""
 WHOLE: Final = "all"

@@ -10,12 +10,13 @@ A manifest names others by their shipped names, or by paths relative to its own 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator
 
-from vocprep.dataset_manifest import DatasetManifest, SplitFlags
+from vocprep.dataset_manifest import DATASET_FILE, DatasetManifest, SplitFlags
 from vocprep.errors import ManifestError, UsageError
 from vocprep.files.reading import MAX_TOML_BYTES, decode_text, parse_toml, read_file, read_toml
 from vocprep.manifest_paths import ManifestModel, PathBelow, each_once, exists, one_line
@@ -152,17 +153,33 @@ def find_manifest(kind: str, name_or_path: str) -> Path:
         own = Path(name_or_path)
         if exists(own):
             return own
-        raise ManifestError(f"{own}: no such manifest file of a {_ONE_OF[kind]}")
+        is_to_be_written = kind == "datasets" and own.name == DATASET_FILE and own.parent.is_dir()
+        advice = f"; run {_init_of(own.parent)} first" if is_to_be_written else ""
+        raise ManifestError(f"{own}: no such manifest file of a {_ONE_OF[kind]}{advice}")
     own = Path(f"{name_or_path}.toml")
     if "\0" not in name_or_path and exists(own):
         raise UsageError(
             f"{_ONE_OF[kind]} {name_or_path!r} is not a shipped one; to read {own}, write {own}"
         )
+    if kind == "datasets" and name_or_path and Path(name_or_path).is_dir():
+        raise UsageError(_of_folder(Path(name_or_path)))
     known = ", ".join(manifest_names(kind))
     raise UsageError(
         f"{_ONE_OF[kind]} {name_or_path!r} is not known: expected one of {known}, or the path of a "
         ".toml file"
     )
+
+
+def _of_folder(folder: Path) -> str:
+    """Return what to do where a folder was named in the place of its manifest."""
+    own = folder / DATASET_FILE
+    if exists(own):
+        return f"dataset {str(folder)!r} is a folder; name its manifest, {own}"
+    return f"dataset {str(folder)!r} is a folder without {own.name}; run {_init_of(folder)} first"
+
+
+def _init_of(folder: Path) -> str:
+    return shlex.join(("vocprep", "init", str(folder)))
 
 
 def manifest_names(kind: str) -> list[str]:

@@ -18,7 +18,7 @@ def test_the_table_says_what_there_is_and_the_last_line_what_comes_next(
 ) -> None:
     root = plain(tmp_path / "my data", ["a", "b", "c"])
     (root / "masks" / "c.png").unlink()
-    result = vocprep("init", root, "--split", "1/1", "--dry-run")
+    result = vocprep("init", root, "--split", "50/50", "--dry-run")
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["layout", "folders", "of", "pictures", "and", "masks"] in lines
@@ -41,6 +41,7 @@ def test_json_holds_the_same_and_errors_are_one_sentence(tmp_path: Path, vocprep
     for words, code, message in (
         ([tmp_path / "nowhere"], 3, "expected a folder of pictures and masks, found nothing"),
         ([root, "--split", "80"], 2, "expected shares of train and val"),
+        ([root, "--split", "80/10"], 2, "'80/10' sums to 90: expected shares that sum to 100"),
         ([root, "--split", "80/20"], 2, "each split has folders of its own here"),
         ([root, "--void", "black"], 2, "expected an id, as 255, or none"),
         ([root, "--name", "a b"], 2, "name 'a b': expected"),

@@ -101,11 +101,11 @@ def test_the_same_call_again_changes_nothing_and_another_replaces_what_nobody_ed
     tmp_path: Path,
 ) -> None:
     root = plain(tmp_path / "data", [f"im{number}" for number in range(8)])
-    init(root, options=InitOptions(split="2/1/1"))
+    init(root, options=InitOptions(split="50/25/25"))
     before = digests(root)
-    init(root, options=InitOptions(split="2/1/1"))
+    init(root, options=InitOptions(split="50/25/25"))
     assert digests(root) == before
-    init(root, options=InitOptions(split="3/1", void="none"))
+    init(root, options=InitOptions(split="75/25", void="none"))
     assert dataset(root)["splits"] == ["train", "val"]
     assert not (root / "dataset-splits" / "test.txt").exists()
     assert classes(root)["names"]["255"] == "class 255"
@@ -114,13 +114,63 @@ def test_the_same_call_again_changes_nothing_and_another_replaces_what_nobody_ed
 @pytest.mark.parametrize("name", ["dataset.toml", "classes.toml", "dataset-splits/val.txt"])
 def test_what_somebody_wrote_or_edited_is_never_replaced(tmp_path: Path, name: str) -> None:
     root = plain(tmp_path / "data", ["a", "b", "c"])
-    init(root, options=InitOptions(split="2/1"))
+    init(root, options=InitOptions(split="67/33"))
     edited = root / name
-    edited.write_text(edited.read_text() + "# mine\n")
+    more = '7 = "another class"' if name == "classes.toml" else "# mine"
+    edited.write_text(f"{edited.read_text()}{more}\n")
     before = digests(root)
-    with pytest.raises(UsageError, match=r"is there already .* move it away, or .* --out"):
-        init(root, options=InitOptions(split="1/2"))
+    with pytest.raises(UsageError, match=r"is there already.* move it away, or .* --out"):
+        init(root, options=InitOptions(split="33/67"))
     assert digests(root) == before
+
+
+def test_edited_names_stay_where_the_ids_are_the_same(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "c"])
+    init(root)
+    edited = root / "classes.toml"
+    edited.write_text(edited.read_text().replace("class 1", "cat"))
+    before = edited.read_bytes()
+    for split in ("67/33", "33/67"):
+        result = init(root, options=InitOptions(split=split))
+        assert any("classes.toml was edited and is kept" in note for note in result.notes)
+        assert [row.name for row in result.classes] == ["class 0", "cat", "class 2", "void"]
+        assert root / "classes.toml" not in result.files
+        assert edited.read_bytes() == before
+    assert dataset(root)["splits"] == ["train", "val"]
+    with pytest.raises(UsageError, match="has other ids than these masks"):
+        init(root, options=InitOptions(void=2))
+
+
+def test_void_that_was_answered_in_the_classes_is_not_asked_again(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b"], lambda number: [0, 1, 2 + number])
+    init(root)
+    lines = (root / "classes.toml").read_text().replace('void = "?"', "void = 3").splitlines()
+    kept = [line for line in lines if not line.startswith("3 = ")]
+    text(root / "classes.toml", *kept)
+    result = init(root, options=InitOptions(split="50/50"))
+    assert (result.void, result.void_note, result.questions) == (3, "as classes.toml has it", ())
+    assert load_label_space(root / "classes.toml").void == 3
+
+
+def test_splits_that_another_call_replaces_are_told(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b", "c"])
+    alone = "all pictures are split train: heads are trained without validation; --split 80/20"
+    assert init(root).notes == (f"{alone} divides them",)
+    assert init(root, options=InitOptions(split="67/33")).notes == ()
+    assert init(root, options=InitOptions(split="67/33")).notes == ()
+    for dry_run in (True, False):
+        told, hint = init(root, options=InitOptions(void="none", dry_run=dry_run)).notes
+        assert told.startswith("the splits train, val of an earlier init are replaced; where --spl")
+        assert hint.startswith(alone)
+    assert "earlier init" not in (root / "dataset.toml").read_text()
+
+
+def test_void_above_what_masks_of_8_bits_hold_is_refused(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data", ["a", "b"])
+    with pytest.raises(UsageError, match=r"void 300: the masks are of 8 bits and hold no id above"):
+        init(root, options=InitOptions(void=300))
+    init(root, options=InitOptions(void=65_534))  # what a question offers where 255 is a class
+    assert classes(root)["names"]["255"] == "class 255"
 
 
 def test_a_link_in_the_place_of_a_manifest_is_not_written_through(tmp_path: Path) -> None:
@@ -169,7 +219,7 @@ def test_a_mask_export_takes_names_and_colours_from_its_labelmap(
 
 def test_pictures_that_were_not_exported_are_found_beside(tmp_path: Path) -> None:
     root = cvat(tmp_path / "task", pictures="frames")
-    assert init(root).notes == ("pictures are in frames",)
+    assert init(root).notes[0] == "pictures are in frames"
     assert dataset(root)["images"] == "frames"
     with pytest.raises(DataDirError, match=r"no picture of the 4 masks .* put them there"):
         init(cvat(tmp_path / "bare", pictures=None))

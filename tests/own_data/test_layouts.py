@@ -179,7 +179,7 @@ def test_names_of_folders_that_people_use(
 def test_nested_and_unicode_names_are_paired(tmp_path: Path) -> None:
     stems = ["käse/brot 1", "käse/brot.2", "猫"]
     root = plain(tmp_path / "data", stems)
-    result = init(root, options=InitOptions(split="2/1"))
+    result = init(root, options=InitOptions(split="67/33"))
     assert result.paired == 3
     assert sorted(chain.from_iterable(members(root).values())) == listed(root) == sorted(stems)
 

@@ -39,8 +39,8 @@ def _void(
 @click.option(
     "--split",
     metavar="TRAIN/VAL",
-    help="Shares of train and val, as 80/20, or of train, val and test, as 80/10/10.  [default: "
-    "the splits that DIR has]",
+    help="Percentages of train and val, as 80/20, or of train, val and test, as 80/10/10.  "
+    "[default: the splits that DIR has]",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of the split and of the sample."

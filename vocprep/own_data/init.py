@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from vocprep.dataset_manifest import DATASET_FILE
 from vocprep.errors import DataDirError, UsageError
 from vocprep.files.ids import ID_RULE
 from vocprep.own_data.content.choosing import choose
@@ -21,11 +22,11 @@ from vocprep.own_data.pairing import Pairs, pair_files
 from vocprep.own_data.result import InitResult, result_of
 from vocprep.own_data.splitting import draw_splits, find_splits, joined_folders, parse_split
 from vocprep.own_data.tree import OVERLAY_FILE, Tree, list_tree
-from vocprep.own_data.writing.files import check_writable, stamped, write_files
+from vocprep.own_data.writing.files import check_writable, replaced_splits, stamped, write_files
+from vocprep.own_data.writing.kept import kept_classes
 from vocprep.own_data.writing.overlay import draw_overlay
 from vocprep.own_data.writing.texts import (
     CLASSES_FILE,
-    DATASET_FILE,
     LISTS_FOLDER,
     check_texts,
     classes_text,
@@ -49,7 +50,8 @@ def init(
     Writes ``dataset.toml``, ``classes.toml``, split lists and an overlay sheet into ``out``, by
     default the folder itself; no other file is changed. What cannot be known is a question in these
     files. Raises DataDirError where the folder holds nothing that is recognised, UsageError where a
-    file would be replaced that ``init`` did not write.
+    file would be replaced that ``init`` did not write. A ``classes.toml`` that was edited is kept
+    where its void and its ids are those found here.
     """
     folder, options = local_path(folder), options or InitOptions()
     out = folder if out is None else local_path(out)
@@ -64,6 +66,8 @@ def init(
     ids = chosen(_of(pairs, covered), None if options.all_masks else SAMPLE, options.seed)
     sums = survey(partial(look_at, tree, pairs, rule), ids, options.workers, progress)
     choices = choose(found, sums, options.void, str(folder))
+    kept = kept_classes(out, choices)
+    choices = kept or choices
     splits = (
         find_splits(tree, found, pairs)
         if shares is None
@@ -81,11 +85,16 @@ def init(
         splits=splits,
         notes=notes,
     )
-    files = stamped(_files(described))
+    files = _files(described)
+    hints = _hints(out, described, files, options)
+    if kept is not None:
+        del files[CLASSES_FILE]
+        hints.append(f"{CLASSES_FILE} was edited and is kept as it is: it has the ids found here")
+    files = stamped(files)
     check_writable(out, files)
     if not options.dry_run:
         write_files(out, files)
-    return result_of(described, out, tuple(files), dry_run=options.dry_run)
+    return result_of(described, out, tuple(files), hints, dry_run=options.dry_run)
 
 
 def plain_name(folder: Path) -> str:
@@ -96,6 +105,23 @@ def plain_name(folder: Path) -> str:
     """
     name = folder.resolve().name
     return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:64].strip("-") or "dataset"
+
+
+def _hints(
+    out: Path, described: Description, files: Mapping[str, bytes], options: InitOptions
+) -> list[str]:
+    """Return what to know of the splits of this call, before its files are written."""
+    hints, members = [], described.splits.members
+    if replaced := replaced_splits(out, files):
+        again = "" if options.split else "; where --split made them, give it again to keep them"
+        hints.append(f"the splits {', '.join(replaced)} of an earlier init are replaced{again}")
+    if len(members) == 1 and joined_folders(described.found) is not None:
+        only = next(iter(members))
+        hints.append(
+            f"all pictures are split {only}: heads are trained without validation; --split 80/20 "
+            "divides them"
+        )
+    return hints
 
 
 def _of(pairs: Pairs, splits: tuple[str, ...]) -> Sequence[str]:

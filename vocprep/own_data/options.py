@@ -18,8 +18,8 @@ class InitOptions:
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     """Name of the dataset; the folder's name, made plain, when None."""
     split: str | None = None
-    """Shares of train and val, as ``80/20``, or of train, val and test; when None, splits are those
-    of the folder."""
+    """Percentages of train and val, as ``80/20``, or of train, val and test; when None, splits are
+    those of the folder."""
     seed: NotNegative = 0
     """Of the split, and of the sample of masks that is decoded."""
     void: Annotated[int, Field(ge=0, lt=65_535)] | Literal["none"] | None = None

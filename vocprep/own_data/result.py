@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vocprep.dataset_manifest import DATASET_FILE
 from vocprep.own_data.content.choices import Choices
 from vocprep.own_data.content.survey import Size, Survey
 from vocprep.own_data.description import Description
 from vocprep.own_data.pairing import suffix_counts
-from vocprep.own_data.writing.texts import CLASSES_FILE, DATASET_FILE
+from vocprep.own_data.writing.texts import CLASSES_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +95,17 @@ class InitResult:
 
 
 def result_of(
-    described: Description, out: Path, files: Sequence[str], *, dry_run: bool
+    described: Description,
+    out: Path,
+    files: Sequence[str],
+    more_notes: Sequence[str],
+    *,
+    dry_run: bool,
 ) -> InitResult:
-    """Return the result of a dataset whose manifests are ``files`` below ``out``."""
+    """Return the result of a dataset whose manifests are ``files`` below ``out``.
+
+    ``more_notes`` are those on this call alone, which no manifest holds.
+    """
     choices, pairs, sums = described.choices, described.pairs, described.survey
     rows = class_rows(choices, sums)
     void = [row.percent for row in rows if row.id == choices.void]
@@ -116,7 +125,7 @@ def result_of(
         void_note=choices.void_note,
         void_percent=None if choices.void is None else sum(void),
         splits={split: len(ids) for split, ids in described.splits.members.items()},
-        notes=tuple(described.notes),
+        notes=(*described.notes, *more_notes),
         questions=tuple(
             f"{out / (CLASSES_FILE if key == 'void' else DATASET_FILE)}: {text}"
             for key, text in choices.questions.items()

@@ -47,7 +47,13 @@ def parse_split(text: str) -> tuple[int, ...]:
             f"split {text!r}: expected shares of train and val, or of train, val and test, as "
             "80/20 or 80/10/10"
         )
-    return tuple(map(int, parts))
+    shares = tuple(map(int, parts))
+    if sum(shares) != 100:
+        raise UsageError(
+            f"split {text!r} sums to {sum(shares)}: expected shares that sum to 100, such as 80/20 "
+            "or 80/10/10"
+        )
+    return shares
 
 
 def draw_splits(image_ids: Sequence[str], shares: Sequence[int], seed: int) -> Splits:

@@ -18,7 +18,7 @@ VOID_NAMES = frozenset(
     {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unlabel", IGNORED, "don't care"}
 )
 """Names of classes, in small letters, that stand for pixels of no class."""
-_FREE = (255, 65_534)
+FREE = (255, 65_534)
 """Void where every id is a class: the first that is none."""
 _SMALL = 64
 """Ids below which 255 beside at least two of them is void, as in VOC and Cityscapes."""
@@ -108,7 +108,7 @@ def _path_of(found: Found) -> str:
 
 
 def _free(names: Mapping[int, str]) -> int:
-    return next(key for key in _FREE if key not in names)
+    return next(key for key in FREE if key not in names)
 
 
 def _void_question(names: Mapping[int, str], seen: set[int]) -> str:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from vocprep.dataset_manifest import LabelKind
 from vocprep.errors import DataDirError, UsageError
 from vocprep.labels.label_space import load_label_space
-from vocprep.own_data.content.choices import Choices, VoidOption, make_choices
+from vocprep.own_data.content.choices import FREE, Choices, VoidOption, make_choices
+from vocprep.own_data.content.masks import BYTE_MODES
 from vocprep.own_data.content.survey import Survey, grey_of
 from vocprep.own_data.layouts.found import ClassList, Found, suffix_of
 from vocprep.validation import printable
@@ -196,6 +197,16 @@ def _by_values(found: Found, survey: Survey, void: VoidOption, where: str) -> Ch
             f"{survey.problems[0] if survey.problems else 'none'}"
         )
     _check_values(found, seen, where)
+    if (
+        isinstance(void, int)
+        and void > 255
+        and void not in FREE
+        and survey.modes.keys() <= BYTE_MODES
+    ):
+        raise UsageError(
+            f"void {void}: the masks are of 8 bits and hold no id above 255: expected an id that "
+            "they hold, 255, or none where every id is a class"
+        )
     names = _names_of_values(found, seen)
     kind = _KINDS.get(suffix_of(found.label_suffix), "png")
     made = make_choices(found, kind, names, void, seen)

@@ -32,6 +32,8 @@ from vocprep.labels.colours import packed_colours, read_colour_png, runs
 from vocprep.labels.decode import LabelRule, decode_label_map
 from vocprep.own_data.layouts.found import suffix_of
 
+BYTE_MODES = frozenset({"palette PNG", *(f"{depth}-bit grey PNG" for depth in (1, 2, 4, 8))})
+"""Modes of masks that hold no id above 255."""
 _COLOUR_TYPES = {COLOUR: "RGB", COLOUR_ALPHA: "RGBA", GREY_ALPHA: "grey with alpha"}
 
 

@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from vocprep.dataset_manifest import DATASET_FILE
 from vocprep.errors import UsageError
 from vocprep.files.names import UNFINISHED, VERSION, found_at
 from vocprep.files.reading import MAX_TEXT_BYTES, read_file
 from vocprep.files.writing import check_output_folder, sha256_hex, write_atomic
 from vocprep.open_questions import comment
 from vocprep.own_data.tree import OVERLAY_FILE
-from vocprep.own_data.writing.texts import CLASSES_FILE, DATASET_FILE, LISTS_FOLDER
+from vocprep.own_data.writing.texts import CLASSES_FILE, LISTS_FOLDER
 
 _HEAD = comment(
     "Digests of what vocprep init wrote; it replaces these files only while nobody has edited them:"
@@ -49,10 +50,26 @@ def check_writable(out: Path, files: Mapping[str, bytes]) -> None:
         if not is_link and (found is None or found == data):
             continue
         if is_link or sha256_hex(_unstamped(path, found or b"")) != written.get(path):
-            raise UsageError(
-                f"{out / path}: is there already and was not written so by vocprep init; move it "
-                "away, or choose another folder with --out"
+            other = (
+                ", has other ids than these masks or a question," if path == CLASSES_FILE else ""
             )
+            raise UsageError(
+                f"{out / path}: is there already{other} and was not written so by vocprep init; "
+                "move it away, or choose another folder with --out"
+            )
+
+
+def is_edited(out: Path, path: str) -> bool:
+    """Return whether a file is there that no call of ``init`` has written so; links are not."""
+    found = None if (out / path).is_symlink() else _bytes_of(out / path)
+    return found is not None and sha256_hex(found) != _written(out).get(path)
+
+
+def replaced_splits(out: Path, files: Mapping[str, bytes]) -> list[str]:
+    """Return the splits whose lists an earlier call wrote and these files remove or change."""
+    lists = [path for path in _written(out) if path.startswith(f"{LISTS_FOLDER}/")]
+    found = {path: _bytes_of(out / path) for path in lists}
+    return [Path(path).stem for path, old in found.items() if old not in (None, files.get(path))]
 
 
 def write_files(out: Path, files: Mapping[str, bytes]) -> None:

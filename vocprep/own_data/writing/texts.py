@@ -15,7 +15,6 @@ from vocprep.own_data.content.choices import Choices
 from vocprep.own_data.description import Description
 from vocprep.validation import explain
 
-DATASET_FILE = "dataset.toml"
 CLASSES_FILE = "classes.toml"
 LISTS_FOLDER = "dataset-splits"
 _ANY_ID = 65_534
