@@ -9,9 +9,11 @@ import click
 from vocprep.cli import main
 
 TARGET = Path(__file__).parent / "cli.md"
-HEAD = """# The command line
+COLUMNS = 88
+"""What fits beside the two menus of the site on a small screen."""
+HEAD = """<!-- Written by `python docs/generate_cli.py` from the help texts; do not edit. -->
 
-Written by `python docs/generate_cli.py` from the help texts; do not edit.
+# The command line
 
 Exit codes: 0 done; 1 a check found differences; 2 usage; 3 bad data or integrity, or no room or
 memory; 4 source unavailable; 5 failure quota exceeded; 70 a fault in vocprep itself; 130 Ctrl-C,
@@ -25,10 +27,12 @@ An error is one sentence on standard error. With `--json` it is on standard outp
 
 def reference() -> str:
     """Return the page: a section a command, in the order of the way of the data."""
-    context = click.Context(main, info_name="vocprep", max_content_width=100, terminal_width=100)
+    context = click.Context(
+        main, info_name="vocprep", max_content_width=COLUMNS, terminal_width=COLUMNS
+    )
     parts = [HEAD]
     for name, command in main.commands.items():
-        child = click.Context(command, info_name=name, parent=context, terminal_width=100)
+        child = click.Context(command, info_name=name, parent=context, terminal_width=COLUMNS)
         parts.append(f"## vocprep {name}\n\n```text\n{command.get_help(child).rstrip()}\n```\n")
     return "\n".join(parts)
 

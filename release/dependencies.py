@@ -22,11 +22,13 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "dependencies.md"
 
-_HEAD = """# Dependencies and their licences
+_HEAD = """<!-- Written by `python release/dependencies.py`; do not edit. -->
 
-Written by `python release/dependencies.py` from pyproject.toml and from what the installed packages
-say of themselves; do not edit. vocprep itself is under the MIT licence. Its wheel holds none of
-these packages: pip fetches them, and each comes with its licence.
+# Dependencies and their licences
+
+What pyproject.toml names, and what the installed packages say of themselves. vocprep itself is
+under the MIT licence. Its wheel holds none of these packages: pip fetches them, and each comes with
+its licence.
 
 """
 _BETWEEN = """

@@ -17,7 +17,8 @@ _BLOCK = re.compile(
 )
 _FILE = re.compile(r"(?:#!.*\n)?# (?P<name>[\w-]+\.\w+)\b")
 _VARIES = re.compile(
-    r"127\.0\.0\.1:\d+|\d[\d,]*(?:\.\d+)? (?:s|min|h|images/s)\b(?:, most of the time in .+)?"
+    r"127\.0\.0\.1:\d+"
+    r"|\d[\d,]*(?:\.\d+)? (?:s|min|h|images/s)\b(?:, (?:most|\d+ %) of the time in .+)?"
     r"|\d[\d,]*\.\d+(?!\d* %)|\b[0-9a-f]{12}…"
     r"|(?<=-fp32@)[0-9a-f]{12}|(?<= on )\w+ in (?:bf16|fp32)\b|^memory .+"
 )

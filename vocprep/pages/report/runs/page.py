@@ -59,7 +59,7 @@ def run_page(
     return Page(
         title=f"{'Run' if len(runs) == 1 else 'Runs'} {names(runs)}",
         lead=f"Scored on split {first.split}: {first.images:,} images, {first.pixels:,} pixels of "
-        f"{first.classes_present} classes of {first.schema}",
+        f"{first.classes_present} classes of label space “{first.schema}”",
         sections=tuple(_sections(runs, evaluation, options)),
     )
 
