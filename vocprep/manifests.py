@@ -21,6 +21,7 @@ from vocprep.errors import ManifestError, UsageError
 from vocprep.files.reading import MAX_TOML_BYTES, decode_text, parse_toml, read_file, read_toml
 from vocprep.manifest_paths import ManifestModel, PathBelow, each_once, exists, one_line
 from vocprep.open_questions import first_open_question
+from vocprep.storage.places import Place
 from vocprep.validation import Positive, explain
 
 __all__ = [
@@ -202,18 +203,28 @@ def load_dataset(name_or_path: str | Path) -> DatasetManifest:
     return read_manifest(DatasetManifest, path).located(path, str(name_or_path))
 
 
-def load_recorded_dataset(recorded: str, given: str | Path | None) -> DatasetManifest:
-    """Return the dataset whose name a dataset version recorded, by the manifest given for it.
+def load_recorded_dataset(
+    recorded: str, given: str | Path | None, data_dir: Place
+) -> DatasetManifest:
+    """Return the dataset whose name a dataset version recorded.
 
-    UsageError when none is given for a dataset that is not a shipped one.
+    Its manifest is the one given, else the shipped one, else ``dataset.toml`` of the data dir where
+    that is of this name, as ``vocprep init`` writes it. UsageError when there is none.
     """
-    if given is None and recorded not in manifest_names("datasets"):
-        raise UsageError(
-            f"dataset {recorded!r}, which the shards were built from, is not a shipped one: name "
-            f"its manifest with --dataset, e.g. --dataset {recorded}.toml, or DIR/dataset.toml "
-            "where vocprep init wrote it"
-        )
-    return load_dataset(recorded if given is None else given)
+    if given is not None or recorded in manifest_names("datasets"):
+        return load_dataset(recorded if given is None else given)
+    beside = data_dir / DATASET_FILE
+    found = "no such file"
+    if isinstance(beside, Path) and exists(beside):
+        dataset = load_dataset(beside)
+        if dataset.name == recorded:
+            return dataset
+        found = f"that of {dataset.name!r}"
+    raise UsageError(
+        f"dataset {recorded!r}, which the shards were built from, is not a shipped one: expected "
+        f"its manifest at {beside}, found {found}; name it with --dataset, e.g. --dataset "
+        f"{recorded}.toml"
+    )
 
 
 def lists_files(path: Path) -> bool:

@@ -448,7 +448,8 @@ class VerifyOptions:
     make the records of a dataset version again from the data dir."""
     datasets: tuple[str, ...] = ()
     """Data dir: datasets whose content is checked, all whose folders are there by default. Dataset
-    version: the manifest that it was built by, where it is not a shipped one."""
+    version: the manifest that it was built by, where it is not a shipped one; by default
+    ``dataset.toml`` of the data dir."""
     partial: bool = False
     """Data dir: missing files are allowed."""
     lock: LocalPath | None = None

@@ -82,7 +82,13 @@ def test_a_version_of_a_class_is_built_and_made_again_by_its_lock(
     assert result.exit_code == 0, result.output
     refused = vocprep("verify", out, *words)
     assert refused.exit_code == 2
-    assert "name its manifest with --dataset, e.g. --dataset mine.toml" in refused.stderr
+    beside = data / "dataset.toml"
+    assert f"expected its manifest at {beside}, found no such file" in refused.stderr
+    assert "name it with --dataset, e.g. --dataset mine.toml" in refused.stderr
+    beside.write_text((data / "mine.toml").read_text())
+    assert "found that of 'dataset'" in vocprep("verify", out, *words).stderr
+    beside.write_text('name = "mine"\n' + beside.read_text())
+    assert vocprep("verify", out, *words).exit_code == 0
 
 
 def test_a_missing_picture_names_the_option_of_a_build(

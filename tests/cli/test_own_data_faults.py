@@ -65,8 +65,10 @@ def go_on(tmp_path: Path, vocprep: Run, picture: Path) -> None:
 
 
 def notes(result: Result) -> list[str]:
+    """The notes of an init but that on its only split."""
     lines = result.stdout.splitlines()
-    return [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
+    found = [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
+    return [note for note in found if not note.startswith("all pictures are split train: ")]
 
 
 def colour(mask: Path) -> None:

@@ -36,7 +36,7 @@ class Photographs:
         """
         recipe = dataset.index.recipe
         given = None if manifest is None else str(manifest)
-        found = load_recorded_dataset(recipe.dataset, given)
+        found = load_recorded_dataset(recipe.dataset, given, data_dir)
         folders = [SplitFolders.of(data_dir, found, split).images for split in recipe.splits]
         if not any(isinstance(folder, Path) and folder.is_dir() for folder in folders):
             raise UsageError(

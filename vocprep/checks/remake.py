@@ -58,7 +58,7 @@ def plan_remake(recipe: Recipe, layout: Layout, sources: RemakeSources) -> Build
     Which images a limit and ``--split-flags`` chose is not in a recipe, but how many of each split,
     and the digest of their ids.
     """
-    dataset = load_recorded_dataset(recipe.dataset, sources.dataset)
+    dataset = load_recorded_dataset(recipe.dataset, sources.dataset, sources.data_dir)
     allow(sources.backbone, recipe.backbone, recipe.network)
     choices = BuildChoices(
         splits=tuple(recipe.splits),

@@ -24,7 +24,10 @@ from vocprep.storage.places import Place
     type=PATH,
     help="Data dir of the build: score whole images too, what the geometry left out as wrong.",
 )
-@click.option("--dataset", help="Name or TOML of the dataset in it.  [default: the shards']")
+@click.option(
+    "--dataset",
+    help="Name or TOML of the dataset in it.  [default: the shards', or dataset.toml in it]",
+)
 @click.option("--classes", is_flag=True, help="Also print a line per class.")
 @click.option(
     "--worst",

@@ -54,7 +54,10 @@ from vocprep.storage.places import Place
     show_default=True,
     help="Photographs beside label maps, from the data dir, as the build placed them.",
 )
-@click.option("--dataset", help="Name or TOML of the dataset in it.  [default: the shards']")
+@click.option(
+    "--dataset",
+    help="Name or TOML of the dataset in it.  [default: the shards', or dataset.toml in it]",
+)
 @click.option(
     "--parts",
     callback=comma_list,

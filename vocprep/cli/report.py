@@ -18,7 +18,10 @@ from vocprep.storage.places import Place
 @click.argument("paths", type=PLACE, nargs=-1, required=True, metavar="PATH...")
 @click.option("--out", type=PATH, required=True, metavar="FILE.html", help="File to write.")
 @click.option("--data-dir", type=PATH, help="Data dir of the build: show photographs too.")
-@click.option("--dataset", help="Name or TOML of the dataset in it.  [default: the shards']")
+@click.option(
+    "--dataset",
+    help="Name or TOML of the dataset in it.  [default: the shards', or dataset.toml in it]",
+)
 @click.option(
     "--audit", type=PATH, metavar="FILE", help="JSON of vocprep audit: show likely label errors."
 )

@@ -46,7 +46,7 @@ class _Bars(Bars):
     multiple=True,
     metavar="NAME",
     help="Data dir: dataset whose content is checked; may be repeated.  [default: all that are "
-    "there]  Shards: own manifest that they were built by.",
+    "there]  Shards: own manifest that they were built by.  [default: dataset.toml in --data-dir]",
 )
 @click.option("--partial", is_flag=True, help="Data dir: missing files are allowed.")
 @click.option("--lock", type=PATH, metavar="FILE", help="Shards: also compare with this lock file.")

@@ -164,7 +164,7 @@ def _whole_pixels(
     recipe = dataset.index.recipe
     if recipe.geometry.covers_all or options.data_dir is None:
         return None
-    manifest = load_recorded_dataset(recipe.dataset, options.dataset)
+    manifest = load_recorded_dataset(recipe.dataset, options.dataset, options.data_dir)
     return whole_image_pixels(dataset, split, manifest, options.data_dir)
 
 

@@ -127,7 +127,9 @@ def _names_note(found: Found, names: Mapping[int, str]) -> str:
     if found.shipped_classes and all(names[key] for key in names if key != found.void):
         return f"those of {found.shipped_classes}, since masks hold no other ids"
     if found.class_list is None:
-        return "no file names the ids: change the names as you like, no embedding depends on them"
+        return (
+            "no file names the ids: change the names before building; versions and runs keep them"
+        )
     unnamed = sum(not name for name in names.values())
     more = f"; {unnamed:,} ids have none" if unnamed else ""
     return f"from {found.class_list.path}{more}"
