@@ -68,6 +68,11 @@ export class Combobox {
     this.options = options;
     this.value = value;
     if (document.activeElement !== this.input) this.#showValue();
+    if (this.listbox.hidden) return;
+    // Notes, which are numbers of pictures, may be known only now.
+    const known = new Map(options.map((option) => [option.id, option]));
+    this.found = this.found.map((option) => known.get(option.id) ?? option);
+    this.#draw();
   }
 
   #showValue() {
