@@ -19,9 +19,9 @@ from safetensors.numpy import load_file
 
 from vocprep.cli.main import main
 from vocprep.geometry import Geometry
-from vocprep.heads.runs.events import EVENTS_DIR
 from vocprep.heads.runs.options import EXECUTION, TrainOptions
 from vocprep.heads.runs.presets import PRESET_FIELDS
+from vocprep.heads.runs.tracking.events import EVENTS_DIR
 from vocprep.options import BuildChoices, BuildOptions, Layout
 
 pytestmark = pytest.mark.slow

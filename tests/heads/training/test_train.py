@@ -24,11 +24,11 @@ from torch import nn
 import vocprep.heads.runs.options as run_options
 from vocprep.errors import RunError, UsageError
 from vocprep.heads.model.tfdet import TFDetHeads
-from vocprep.heads.runs.events import EVENTS_DIR
 from vocprep.heads.runs.log import EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.presets import load_options
 from vocprep.heads.runs.run import load_run
+from vocprep.heads.runs.tracking.events import EVENTS_DIR
 from vocprep.heads.scoring.evaluate import evaluate
 from vocprep.heads.scoring.measures.oracles import RowKind
 from vocprep.heads.scoring.run_scores import TRAIN_SPLIT_NOTE

@@ -27,11 +27,11 @@ from safetensors.torch import load_file, save_file
 
 from vocprep.errors import RunError, UsageError
 from vocprep.files.writing import write_json
-from vocprep.heads.runs.events import EVENTS_DIR
 from vocprep.heads.runs.folder import options_for
 from vocprep.heads.runs.log import EpochMetrics, read_history
 from vocprep.heads.runs.options import OLDER, TrainOptions
 from vocprep.heads.runs.run import load_run
+from vocprep.heads.runs.tracking.events import EVENTS_DIR
 from vocprep.heads.training.train import train
 from vocprep.options import Layout
 from vocprep.shards.reader import ShardDataset

@@ -17,7 +17,6 @@ from vocprep.files.names import TEMPORARY_PREFIX, is_clutter
 from vocprep.files.reading import read_json
 from vocprep.files.writing import check_output_folder, remove_path, write_atomic, write_json
 from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.events import EVENTS_DIR
 from vocprep.heads.runs.options import DEFAULT_PRESET, STREAMING_LANES, TrainOptions
 from vocprep.heads.runs.presets import (
     OPTIONS_FILE,
@@ -38,6 +37,7 @@ from vocprep.heads.runs.run import (
     several_runs,
 )
 from vocprep.heads.runs.state import CHECKPOINT_FILE, MODEL_FILE
+from vocprep.heads.runs.tracking.events import EVENTS_DIR
 from vocprep.recipe import differing_fields, joined_differences
 from vocprep.storage.places import local_path
 

@@ -26,12 +26,12 @@ from vocprep.heads.runs.folder import (
     holds_run,
 )
 from vocprep.heads.runs.log import EpochMetrics, draw_curves, truncate_history
-from vocprep.heads.runs.loggers import Log, open_loggers
-from vocprep.heads.runs.mlflow_store import check_mlflow
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.overfitting import find_turn
 from vocprep.heads.runs.run import CURVES_FILE
 from vocprep.heads.runs.state import CHECKPOINT_FILE, restore, save_checkpoint, save_weights
+from vocprep.heads.runs.tracking.loggers import Log, open_loggers
+from vocprep.heads.runs.tracking.mlflow_store import check_mlflow
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.feed import open_feed
 from vocprep.heads.training.notes import notes_on

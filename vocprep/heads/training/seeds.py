@@ -23,9 +23,9 @@ from vocprep.heads.runs.folder import (
     hold_folder,
 )
 from vocprep.heads.runs.log import EpochMetrics
-from vocprep.heads.runs.mlflow_store import check_mlflow
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import seed_folder
+from vocprep.heads.runs.tracking.mlflow_store import check_mlflow
 from vocprep.heads.training.distributed import Processes
 from vocprep.heads.training.side_by_side import TrainCall, train_side_by_side
 from vocprep.heads.training.summary import RunSummary, SeedsSummary

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from vocprep.heads.runs.config import RunConfig
-from vocprep.heads.runs.events import EVENTS_DIR, open_events
 from vocprep.heads.runs.log import EpochMetrics, append_epoch
-from vocprep.heads.runs.mlflow_run import open_mlflow_run
+from vocprep.heads.runs.tracking.events import EVENTS_DIR, open_events
+from vocprep.heads.runs.tracking.mlflow_run import open_mlflow_run
 
 Log = Callable[[EpochMetrics], None]
 

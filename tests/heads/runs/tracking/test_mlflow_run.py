@@ -14,10 +14,10 @@ import pytest
 from builders.heads import make_two_splits
 
 from vocprep.errors import SourceUnavailableError, UsageError
-from vocprep.heads.runs import mlflow_run
 from vocprep.heads.runs.log import EpochMetrics, read_history
 from vocprep.heads.runs.options import TrainOptions
 from vocprep.heads.runs.run import read_config
+from vocprep.heads.runs.tracking import mlflow_run
 from vocprep.heads.training import seeds as seeds_module
 from vocprep.heads.training.train import train
 from vocprep.progress import NoProgress

@@ -18,15 +18,15 @@ from vocprep.files.reading import read_json
 from vocprep.files.writing import write_json
 from vocprep.heads.runs.config import RunConfig
 from vocprep.heads.runs.log import HISTORY_FILE, EpochMetrics
-from vocprep.heads.runs.mlflow_store import (
+from vocprep.heads.runs.presets import OPTIONS_FILE
+from vocprep.heads.runs.run import CONFIG_FILE, CURVES_FILE, MLFLOW_FILE, group_of
+from vocprep.heads.runs.tracking.mlflow_store import (
     client_of,
     experiment_id,
     quietly,
     reason_of,
     shown_store,
 )
-from vocprep.heads.runs.presets import OPTIONS_FILE
-from vocprep.heads.runs.run import CONFIG_FILE, CURVES_FILE, MLFLOW_FILE, group_of
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
