@@ -15,10 +15,12 @@ from vocprep.manifests import (
     SourceFile,
     find_manifest,
     load_dataset,
+    load_recorded_dataset,
     load_source,
     manifest_names,
     manifests_dir,
 )
+from vocprep.storage.places import parse_place
 
 PUBLISHED = [
     (
@@ -454,3 +456,15 @@ def test_an_installation_without_manifests_says_so(
     monkeypatch.setattr(manifests, "__file__", str(tmp_path / "vocprep" / "manifests.py"))
     with pytest.raises(ManifestError, match="installation is incomplete"):
         manifests_dir()
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "found"),
+    [("none", "no such file"), ("s3://bucket/none", "an object store, of which")],
+)
+def test_a_recorded_dataset_that_is_not_there_says_where_it_was_looked_for(
+    data_dir: str, found: str
+) -> None:
+    expected = rf"'mine'.*expected its manifest at .*none/dataset\.toml, found {found}"
+    with pytest.raises(UsageError, match=expected):
+        load_recorded_dataset("mine", None, parse_place(data_dir))

@@ -215,7 +215,9 @@ def load_recorded_dataset(
         return load_dataset(recorded if given is None else given)
     beside = data_dir / DATASET_FILE
     found = "no such file"
-    if isinstance(beside, Path) and exists(beside):
+    if not isinstance(beside, Path):
+        found = "an object store, of which manifests are not read"
+    elif exists(beside):
         dataset = load_dataset(beside)
         if dataset.name == recorded:
             return dataset
