@@ -11,6 +11,7 @@ from vocprep.auditing.options import AuditOptions
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, PLACE, json_option
 from vocprep.cli.printing import counted, print_json, print_table
+from vocprep.cli.shared_options import dataset_option
 from vocprep.storage.places import Place
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _PRINTED = 20
     help="Pictures in CSV and HTML; JSON has all.",
 )
 @click.option("--data-dir", type=PATH, help="Data dir of the build: photographs in the HTML page.")
-@click.option("--dataset", help="Name or TOML of the dataset in it.  [default: the shards']")
+@dataset_option
 @json_option
 def audit(
     shards: Place,

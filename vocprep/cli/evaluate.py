@@ -10,7 +10,12 @@ from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, PLACE, json_option
 from vocprep.cli.printing import counted, print_json
 from vocprep.cli.scores.several_runs import print_scores
-from vocprep.cli.shared_options import decoding_options, device_option, scored_split_option
+from vocprep.cli.shared_options import (
+    dataset_option,
+    decoding_options,
+    device_option,
+    scored_split_option,
+)
 from vocprep.heads.model.config import Tta
 from vocprep.heads.runs.options import EvaluateOptions
 from vocprep.storage.places import Place
@@ -24,10 +29,7 @@ from vocprep.storage.places import Place
     type=PATH,
     help="Data dir of the build: score whole images too, what the geometry left out as wrong.",
 )
-@click.option(
-    "--dataset",
-    help="Name or TOML of the dataset in it.  [default: the shards', or dataset.toml in it]",
-)
+@dataset_option
 @click.option("--classes", is_flag=True, help="Also print a line per class.")
 @click.option(
     "--worst",

@@ -12,6 +12,7 @@ from vocprep.cli.common import PATH, PLACE, comma_list, json_option
 from vocprep.cli.printing import counted, megabytes, print_json
 from vocprep.cli.shared_options import (
     data_dir_option,
+    dataset_option,
     own_backbone_option,
     prior_power_option,
     weights_option,
@@ -54,10 +55,7 @@ from vocprep.storage.places import Place
     show_default=True,
     help="Photographs beside label maps, from the data dir, as the build placed them.",
 )
-@click.option(
-    "--dataset",
-    help="Name or TOML of the dataset in it.  [default: the shards', or dataset.toml in it]",
-)
+@dataset_option
 @click.option(
     "--parts",
     callback=comma_list,

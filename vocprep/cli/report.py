@@ -9,7 +9,7 @@ import click
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, PLACE, json_option
 from vocprep.cli.printing import print_json
-from vocprep.cli.shared_options import device_option, scored_split_option
+from vocprep.cli.shared_options import dataset_option, device_option, scored_split_option
 from vocprep.pages.report.options import ReportOptions
 from vocprep.storage.places import Place
 
@@ -18,10 +18,7 @@ from vocprep.storage.places import Place
 @click.argument("paths", type=PLACE, nargs=-1, required=True, metavar="PATH...")
 @click.option("--out", type=PATH, required=True, metavar="FILE.html", help="File to write.")
 @click.option("--data-dir", type=PATH, help="Data dir of the build: show photographs too.")
-@click.option(
-    "--dataset",
-    help="Name or TOML of the dataset in it.  [default: the shards', or dataset.toml in it]",
-)
+@dataset_option
 @click.option(
     "--audit", type=PATH, metavar="FILE", help="JSON of vocprep audit: show likely label errors."
 )

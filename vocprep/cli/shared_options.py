@@ -30,6 +30,10 @@ data_place_option = click.option(
     show_default=f"${DATA_DIR_VARIABLE} or ./data",
     help="Folder that the sources are unpacked in, or the URL of its copy in an object store.",
 )
+dataset_option = click.option(
+    "--dataset",
+    help="Name or TOML of the dataset in it.  [default: the shards', or dataset.toml in it]",
+)
 device_option = click.option(
     "--device",
     default=BuildOptions.device,

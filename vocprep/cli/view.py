@@ -9,7 +9,7 @@ import click
 
 from vocprep.cli.bars import Bars
 from vocprep.cli.common import PATH, PLACE
-from vocprep.cli.shared_options import device_option
+from vocprep.cli.shared_options import dataset_option, device_option
 from vocprep.pages.viewer.options import ViewOptions
 from vocprep.program import end_after_interrupt
 from vocprep.storage.places import Place
@@ -18,10 +18,7 @@ from vocprep.storage.places import Place
 @click.command()
 @click.argument("paths", type=PLACE, nargs=-1, required=True, metavar="SHARDS... [RUN...]")
 @click.option("--data-dir", type=PATH, help="Data dir of the build: show its photographs.")
-@click.option(
-    "--dataset",
-    help="Name or TOML of the dataset in it.  [default: the shards', or dataset.toml in it]",
-)
+@dataset_option
 @click.option(
     "--audit", type=PATH, metavar="FILE", help="JSON of vocprep audit: show label quality."
 )
